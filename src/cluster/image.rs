@@ -1,0 +1,79 @@
+//! An immutable picture of brokers, topics and partitions. A change makes a new image; every shard holds an `Arc` of the
+//! newest one that reached it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::config::TopicConfig;
+use crate::model::{BrokerId, LeaderEpoch};
+
+/// One broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerImage {
+    pub id: BrokerId,
+    pub host: String,
+    pub port: u16,
+    pub rack: Option<String>,
+}
+
+/// One partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionImage {
+    pub leader: Option<BrokerId>,
+    pub leader_epoch: LeaderEpoch,
+    pub replicas: Vec<BrokerId>,
+    pub isr: Vec<BrokerId>,
+}
+
+/// One topic.
+#[derive(Clone, Debug)]
+pub struct TopicImage {
+    pub name: Arc<str>,
+    pub id: Uuid,
+    /// By partition index.
+    pub partitions: Vec<PartitionImage>,
+    /// What the user set, by Kafka's option name.
+    pub overrides: BTreeMap<String, String>,
+    /// The overrides on top of the broker's defaults.
+    pub config: Arc<TopicConfig>,
+}
+
+/// The whole picture.
+#[derive(Clone, Debug, Default)]
+pub struct MetadataImage {
+    pub cluster_id: String,
+    pub controller: Option<BrokerId>,
+    pub brokers: Vec<BrokerImage>,
+    by_name: BTreeMap<Arc<str>, Arc<TopicImage>>,
+    by_id: HashMap<Uuid, Arc<TopicImage>>,
+}
+
+impl MetadataImage {
+    pub fn topic(&self, name: &str) -> Option<&Arc<TopicImage>> {
+        self.by_name.get(name)
+    }
+
+    pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<TopicImage>> {
+        self.by_id.get(&id)
+    }
+
+    /// In name order.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicImage>> {
+        self.by_name.values()
+    }
+
+    /// Adds or replaces.
+    pub fn put_topic(&mut self, topic: TopicImage) {
+        let topic = Arc::new(topic);
+        self.by_id.insert(topic.id, topic.clone());
+        self.by_name.insert(topic.name.clone(), topic);
+    }
+
+    pub fn remove_topic(&mut self, name: &str) -> Option<Arc<TopicImage>> {
+        let topic = self.by_name.remove(name)?;
+        self.by_id.remove(&topic.id);
+        Some(topic)
+    }
+}

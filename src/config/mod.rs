@@ -1,0 +1,7 @@
+//! Every option once: name, type, default, bounds, documentation.
+
+mod server;
+mod topic;
+
+pub use server::ServerConfig;
+pub use topic::TopicConfig;

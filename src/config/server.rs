@@ -1,0 +1,110 @@
+//! The broker's options, as parsed from `server.properties` and overrides.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::TopicConfig;
+
+/// The settings in force for this process. Field names are Kafka's with `.` as `_`; `corelane.*` options lose the prefix.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// `broker.id` / `node.id`
+    pub broker_id: i32,
+    /// `listeners`: PLAINTEXT://host:port
+    pub listener: SocketAddr,
+    /// `advertised.listeners`: what Metadata answers; default: the listener.
+    pub advertised_host: String,
+    pub advertised_port: u16,
+    /// `broker.rack`
+    pub broker_rack: Option<String>,
+    /// `log.dirs` / `log.dir`
+    pub log_dirs: Vec<PathBuf>,
+    /// `num.partitions`
+    pub num_partitions: i32,
+    /// `default.replication.factor`
+    pub default_replication_factor: i16,
+    /// `auto.create.topics.enable`
+    pub auto_create_topics_enable: bool,
+    /// `delete.topic.enable`
+    pub delete_topic_enable: bool,
+    /// `log.retention.check.interval.ms`
+    pub log_retention_check_interval_ms: u64,
+    /// `log.flush.offset.checkpoint.interval.ms`
+    pub log_flush_offset_checkpoint_interval_ms: u64,
+    /// `log.flush.scheduler.interval.ms`
+    pub log_flush_scheduler_interval_ms: u64,
+    /// `socket.request.max.bytes`: largest frame
+    pub socket_request_max_bytes: u32,
+    /// `max.connections`
+    pub max_connections: u32,
+    /// `connections.max.idle.ms`
+    pub connections_max_idle_ms: u64,
+    /// `fetch.max.bytes`: largest fetch response
+    pub fetch_max_bytes: u32,
+    /// `max.incremental.fetch.session.cache.slots`
+    pub max_incremental_fetch_session_cache_slots: u32,
+    /// `producer.id.expiration.ms`
+    pub producer_id_expiration_ms: i64,
+    /// Defaults for topics (`log.segment.bytes`, `log.retention.*`, ...).
+    pub topic_defaults: TopicConfig,
+    /// `corelane.shards`; 0: one per usable CPU.
+    pub shards: u16,
+    /// `corelane.io.memory.bytes`: registered with the ring, per shard
+    pub io_memory_bytes: usize,
+    /// `corelane.receive.memory.bytes`: request bytes held, per shard
+    pub receive_memory_bytes: usize,
+    /// `corelane.tail.cache.bytes`: written batches kept for consumers at the tail, per shard
+    pub tail_cache_bytes: usize,
+    /// `corelane.cold.cache.bytes`: read-ahead for consumers behind the tail, per shard
+    pub cold_cache_bytes: usize,
+    /// `corelane.connection.pipeline`: requests of one connection worked on at the same time
+    pub connection_pipeline: usize,
+    /// `corelane.append.queue.bytes`: appended but not yet written, per partition
+    pub append_queue_bytes: usize,
+    /// `corelane.checkpoint.bytes`: unsynced bytes per shard that start a checkpoint, so recovery after a crash scans no more
+    pub checkpoint_bytes: u64,
+    /// `corelane.preallocate.max.bytes`: largest step in which a segment is extended
+    pub preallocate_max_bytes: u64,
+    /// `corelane.log.level`: tracing filter
+    pub log_level: String,
+    /// Options given by the user, by name, as written (DescribeConfigs tells them from defaults).
+    pub given: std::collections::BTreeMap<String, String>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        ServerConfig {
+            broker_id: 0,
+            listener: SocketAddr::from(([127, 0, 0, 1], 9092)),
+            advertised_host: "127.0.0.1".into(),
+            advertised_port: 9092,
+            broker_rack: None,
+            log_dirs: vec![PathBuf::from("./data")],
+            num_partitions: 1,
+            default_replication_factor: 1,
+            auto_create_topics_enable: true,
+            delete_topic_enable: true,
+            log_retention_check_interval_ms: 300_000,
+            log_flush_offset_checkpoint_interval_ms: 60_000,
+            log_flush_scheduler_interval_ms: u64::MAX,
+            socket_request_max_bytes: 100 << 20,
+            max_connections: i32::MAX as u32,
+            connections_max_idle_ms: 600_000,
+            fetch_max_bytes: 55 << 20,
+            max_incremental_fetch_session_cache_slots: 1000,
+            producer_id_expiration_ms: 86_400_000,
+            topic_defaults: TopicConfig::default(),
+            shards: 0,
+            io_memory_bytes: 8 << 20,
+            receive_memory_bytes: 64 << 20,
+            tail_cache_bytes: 32 << 20,
+            cold_cache_bytes: 32 << 20,
+            connection_pipeline: 64,
+            append_queue_bytes: 16 << 20,
+            checkpoint_bytes: 256 << 20,
+            preallocate_max_bytes: 64 << 20,
+            log_level: "info".into(),
+            given: Default::default(),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Kafka's error codes (the `Errors` table of the protocol guide), those that Corelane can answer with.
+
+/// The protocol's error code; `as i16` is what goes on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[repr(i16)]
+pub enum ErrorCode {
+    #[error("unexpected server error")]
+    UnknownServerError = -1,
+    #[error("no error")]
+    None = 0,
+    #[error("the offset is outside the partition's range")]
+    OffsetOutOfRange = 1,
+    #[error("the batch failed its CRC or is malformed")]
+    CorruptMessage = 2,
+    #[error("this broker does not host the topic or partition")]
+    UnknownTopicOrPartition = 3,
+    #[error("the fetch size is invalid")]
+    InvalidFetchSize = 4,
+    #[error("the partition has no leader at present")]
+    LeaderNotAvailable = 5,
+    #[error("this broker is not the partition's leader")]
+    NotLeaderOrFollower = 6,
+    #[error("the request timed out")]
+    RequestTimedOut = 7,
+    #[error("the batch is larger than max.message.bytes")]
+    MessageTooLarge = 10,
+    #[error("the coordinator is loading")]
+    CoordinatorLoadInProgress = 14,
+    #[error("the coordinator is not available")]
+    CoordinatorNotAvailable = 15,
+    #[error("this broker is not the coordinator")]
+    NotCoordinator = 16,
+    #[error("the topic name is invalid")]
+    InvalidTopicException = 17,
+    #[error("the batch is larger than the segment")]
+    RecordListTooLarge = 18,
+    #[error("fewer in-sync replicas than min.insync.replicas")]
+    NotEnoughReplicas = 19,
+    #[error("acks must be 0, 1 or -1")]
+    InvalidRequiredAcks = 21,
+    #[error("the timestamp is outside the allowed range")]
+    InvalidTimestamp = 32,
+    #[error("the topic exists")]
+    TopicAlreadyExists = 36,
+    #[error("the number of partitions is invalid")]
+    InvalidPartitions = 37,
+    #[error("the replication factor is invalid")]
+    InvalidReplicationFactor = 38,
+    #[error("the replica assignment is invalid")]
+    InvalidReplicaAssignment = 39,
+    #[error("the configuration is invalid")]
+    InvalidConfig = 40,
+    #[error("this broker is not the controller")]
+    NotController = 41,
+    #[error("the request is malformed")]
+    InvalidRequest = 42,
+    #[error("the message format does not support this")]
+    UnsupportedForMessageFormat = 43,
+    #[error("the request violates a policy")]
+    PolicyViolation = 44,
+    #[error("the sequence number is out of order")]
+    OutOfOrderSequenceNumber = 45,
+    #[error("the sequence number was already written")]
+    DuplicateSequenceNumber = 46,
+    #[error("the producer epoch is stale")]
+    InvalidProducerEpoch = 47,
+    #[error("the transactional id is not in the right state")]
+    InvalidTxnState = 48,
+    #[error("the disk failed")]
+    KafkaStorageError = 56,
+    #[error("the log directory is not found")]
+    LogDirNotFound = 57,
+    #[error("the producer id is unknown")]
+    UnknownProducerId = 59,
+    #[error("the fetch session id is not found")]
+    FetchSessionIdNotFound = 70,
+    #[error("the fetch session epoch is invalid")]
+    InvalidFetchSessionEpoch = 71,
+    #[error("topic deletion is disabled")]
+    TopicDeletionDisabled = 73,
+    #[error("the leader epoch is older than the broker's")]
+    FencedLeaderEpoch = 74,
+    #[error("the leader epoch is newer than the broker's")]
+    UnknownLeaderEpoch = 75,
+    #[error("the compression type is not supported in this version")]
+    UnsupportedCompressionType = 76,
+    #[error("the API or its version is not supported")]
+    UnsupportedVersion = 35,
+    #[error("the record is invalid")]
+    InvalidRecord = 87,
+    #[error("the topic id is unknown")]
+    UnknownTopicId = 100,
+    #[error("the topic id does not match the session's")]
+    InconsistentTopicId = 103,
+    #[error("the fetch session's topic ids are mixed with names")]
+    FetchSessionTopicIdError = 106,
+}
+
+impl ErrorCode {
+    /// The number on the wire.
+    pub fn code(self) -> i16 {
+        self as i16
+    }
+}

@@ -1,0 +1,8 @@
+//! The words every layer shares: ids, error codes, record batches. No I/O, no clock, no async.
+
+pub mod error_code;
+pub mod ids;
+pub mod record_batch;
+
+pub use error_code::ErrorCode;
+pub use ids::*;

@@ -1,0 +1,19 @@
+//! The operating system, and nothing else: executor, files, sockets, mailboxes, clock. The only place that names glommio
+//! or libc, and the only place with `unsafe`. Everything above sees these types only, so that a simulated twin can
+//! stand in for them later.
+//!
+//! The discipline that glommio 0.9 needs (see `docs/ARCHITECTURE.md`, "Runtime") is kept here: no preemption timer, no
+//! latency queues, and [`Breather`] in every loop that can stay runnable.
+
+pub mod buffers;
+pub mod clock;
+pub mod disk;
+pub mod executor;
+pub mod mailbox;
+pub mod net;
+pub mod probe;
+pub mod process;
+pub mod sync;
+pub mod watchdog;
+
+pub use executor::{Breather, spawn_blocking, spawn_local};

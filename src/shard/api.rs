@@ -1,0 +1,124 @@
+//! The words of the requests a connection makes to the shards; no protocol messages below this line.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
+
+/// When a produce request is answered (`acks`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    /// 0: not at all.
+    None,
+    /// 1: written by the leader.
+    Leader,
+    /// -1: written by all in-sync replicas.
+    All,
+}
+
+/// One partition's share of a produce request.
+#[derive(Clone, Debug)]
+pub struct ProducePart {
+    pub partition: PartitionId,
+    /// The records field as it arrived: exactly one batch, not yet checked.
+    pub records: Bytes,
+}
+
+/// The outcome for one [`ProducePart`].
+#[derive(Clone, Debug)]
+pub struct ProduceOutcome {
+    pub error: ErrorCode,
+    /// A sentence for the client, when there is something to add to the code.
+    pub message: Option<String>,
+    /// -1 on errors.
+    pub base_offset: i64,
+    /// -1 unless message.timestamp.type=LogAppendTime.
+    pub log_append_time_ms: i64,
+    /// -1 on errors.
+    pub log_start_offset: i64,
+}
+
+/// One partition of a fetch.
+#[derive(Clone, Debug)]
+pub struct FetchPart {
+    pub partition: PartitionId,
+    pub offset: i64,
+    pub max_bytes: u32,
+    /// What the client believes; `None`: it does not say.
+    pub current_leader_epoch: Option<LeaderEpoch>,
+}
+
+/// A whole fetch.
+#[derive(Clone, Debug)]
+pub struct FetchPlan {
+    pub parts: Vec<FetchPart>,
+    pub max_bytes: u32,
+    pub min_bytes: u32,
+    pub max_wait_ms: u32,
+}
+
+/// The outcome for one [`FetchPart`].
+#[derive(Clone, Debug)]
+pub struct FetchOutcome {
+    pub error: ErrorCode,
+    /// -1 on errors.
+    pub high_watermark: i64,
+    /// -1 on errors.
+    pub last_stable_offset: i64,
+    /// -1 on errors.
+    pub log_start_offset: i64,
+    /// Whole batches back to back, in slices of the buffers the log holds; the first may begin before the asked offset.
+    pub records: Vec<Bytes>,
+}
+
+impl FetchOutcome {
+    pub fn bytes(&self) -> usize {
+        self.records.iter().map(Bytes::len).sum()
+    }
+}
+
+/// What ListOffsets can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetQuery {
+    /// -1
+    Latest,
+    /// -2
+    Earliest,
+    /// -3 (KIP-734): the record with the largest timestamp.
+    MaxTimestamp,
+    /// -4 (KIP-405): the earliest offset on the local disk.
+    EarliestLocal,
+    /// -5 (KIP-1005): the highest offset in tiered storage; there is none.
+    LatestTiered,
+    /// The first record whose timestamp is this or later, ms.
+    Timestamp(i64),
+}
+
+/// The outcome of an [`OffsetQuery`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffsetOutcome {
+    pub error: ErrorCode,
+    /// -1: none (or not applicable).
+    pub timestamp_ms: i64,
+    /// -1: none.
+    pub offset: i64,
+    /// -1: unknown.
+    pub leader_epoch: i32,
+}
+
+/// The outcome of OffsetForLeaderEpoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochEndOutcome {
+    pub error: ErrorCode,
+    /// The largest epoch not above the asked one; -1: none.
+    pub leader_epoch: i32,
+    /// The offset after that epoch's last record; -1: none.
+    pub end_offset: i64,
+}
+
+/// One topic of a DeleteTopics request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicRef {
+    Name(String),
+    Id(Uuid),
+}

@@ -1,0 +1,7 @@
+//! One core: its replicas, its mailbox, and the routing of work to the shard that owns a partition.
+
+mod api;
+mod state;
+
+pub use api::*;
+pub use state::Shard;
