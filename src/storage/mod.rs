@@ -1,1 +1,29 @@
-//! One partition's bytes.
+//! One partition's bytes on disk: segments in Kafka's own file formats, group-commit appends, tail and cold reads, recovery.
+//!
+//! The contract: [`Log::append`] fixes offset and order at once and returns without waiting; the acknowledged offset moves
+//! when the bytes have reached the device (and were synced, where `flush.messages` asks for it); readers see what is
+//! acknowledged. A log lives on one shard. What the shard's logs share (caches, budgets) is [`StorageContext`].
+//!
+//! Reading order: [`log`] (the facade), `appender` (how bytes get to the device), `reader` (how they get out), `recovery`.
+
+mod appender;
+mod checkpoint;
+mod cold_cache;
+mod context;
+mod index;
+mod log;
+mod maintenance;
+mod paths;
+mod reader;
+mod recovery;
+mod seal;
+mod segment;
+mod sync;
+mod tail_cache;
+
+pub use checkpoint::Checkpoint;
+pub use context::{StorageContext, StorageLimits};
+pub use log::{Appended, Log, StorageError};
+pub use paths::{DELETED_SUFFIX, STRAY_SUFFIX, parse_partition_dir, partition_dir};
+pub use reader::{LogRead, ReadError};
+pub use recovery::{Recovered, RecoveredBatch};

@@ -1,0 +1,300 @@
+//! Group commit: batches gather while a write is in flight, then leave as one aligned direct write.
+//!
+//! A group is a fresh buffer `[carried tail < 4096 | batches | zeros to 4096]`: the last block of a segment is written
+//! again with each group that continues it, and never two such writes are in flight together. When more waits than a group
+//! takes, the group is cut at an aligned position (also within a batch), so that the next one shares no block with it and
+//! can be in flight beside it. Each byte is copied once, into the group; its buffer never changes afterwards and serves
+//! consumers at the tail.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::log::{Log, Mark};
+use super::segment::Segment;
+use crate::runtime::disk::{ALIGNMENT, DiskBuf, File, FrozenBuf, align_down, align_up};
+use crate::runtime::spawn_local;
+
+/// Largest group, bytes; aligned.
+const GROUP_BYTES: u64 = 512 * 1024;
+/// Writes of one log in flight together.
+const FLIGHTS: usize = 4;
+/// First reservation of a segment, bytes; it doubles with the segment.
+const FIRST_STEP_BYTES: u64 = 256 * 1024;
+
+const _: () = assert!(GROUP_BYTES.is_multiple_of(ALIGNMENT));
+
+/// A batch on its way to the device.
+struct Pending {
+    /// Base offset, length and leader epoch as they go to disk: the batch's first 16 bytes.
+    head: [u8; 16],
+    batch: Bytes,
+    /// Bytes that earlier groups took.
+    taken: usize,
+    next_offset: i64,
+    position: u64,
+    segment: Rc<Segment>,
+}
+
+/// A group in flight.
+struct Flight {
+    number: u64,
+    /// Everything the group completes.
+    mark: Mark,
+    segment: Rc<Segment>,
+    end: u64,
+    landed: bool,
+}
+
+/// The queue and its writer's state.
+#[derive(Default)]
+pub struct Appender {
+    pending: RefCell<VecDeque<Pending>>,
+    pending_bytes: Cell<usize>,
+    flights: RefCell<VecDeque<Flight>>,
+    flight_bytes: Cell<usize>,
+    next_flight: Cell<u64>,
+    running: Cell<bool>,
+    /// The bytes of the newest group's last, unfinished block.
+    carried: RefCell<Vec<u8>>,
+    /// The end of the newest group: its segment and position.
+    cursor: RefCell<Option<(i64, u64)>>,
+}
+
+impl Appender {
+    /// Queued and in flight.
+    pub fn queued_bytes(&self) -> usize {
+        self.pending_bytes.get() + self.flight_bytes.get()
+    }
+
+    pub fn push(
+        &self,
+        batch: Bytes,
+        base_offset: i64,
+        leader_epoch: i32,
+        next_offset: i64,
+        position: u64,
+        segment: Rc<Segment>,
+    ) {
+        let mut head = [0; 16];
+        head[..8].copy_from_slice(&base_offset.to_be_bytes());
+        head[8..12].copy_from_slice(&batch[8..12]);
+        head[12..].copy_from_slice(&leader_epoch.to_be_bytes());
+        self.pending_bytes.set(self.pending_bytes.get() + batch.len());
+        self.pending.borrow_mut().push_back(Pending { head, batch, taken: 0, next_offset, position, segment });
+    }
+
+    /// Drops what waits (the log has failed).
+    pub fn clear(&self) {
+        self.pending.borrow_mut().clear();
+        self.pending_bytes.set(0);
+    }
+
+    /// The bytes of the segment's unfinished last block, as recovery found them.
+    pub fn resume(&self, segment: i64, end: u64, last_block: &[u8]) {
+        *self.carried.borrow_mut() = last_block.to_vec();
+        *self.cursor.borrow_mut() = Some((segment, end));
+    }
+
+    /// Whether a group may leave now.
+    fn may_leave(&self) -> bool {
+        let flights = self.flights.borrow().len();
+        let waiting = !self.pending.borrow().is_empty();
+        let full = self.pending_bytes.get() as u64 >= GROUP_BYTES;
+        waiting && (flights == 0 || (full && flights < FLIGHTS && !self.shares_a_block()))
+    }
+
+    /// Whether the next group would write the newest group's last block again.
+    fn shares_a_block(&self) -> bool {
+        let pending = self.pending.borrow();
+        let Some(front) = pending.front() else { return false };
+        let start = front.position + front.taken as u64;
+        !start.is_multiple_of(ALIGNMENT) && *self.cursor.borrow() == Some((front.segment.base_offset, start))
+    }
+
+    /// Where the next group begins and how long it will be: (segment, start, bytes).
+    fn next_extent(&self) -> Option<(Rc<Segment>, u64, u64)> {
+        let pending = self.pending.borrow();
+        let front = pending.front()?;
+        let start = front.position + front.taken as u64;
+        let room = GROUP_BYTES - (start - align_down(start));
+        let mut bytes = 0;
+        for batch in pending.iter() {
+            if !Rc::ptr_eq(&batch.segment, &front.segment) || bytes >= room {
+                break;
+            }
+            bytes += (batch.batch.len() - batch.taken) as u64;
+        }
+        Some((front.segment.clone(), start, bytes.min(room)))
+    }
+
+    /// Copies `[start, start + bytes)` from the queue's front into a group.
+    fn take_group(&self, segment: Rc<Segment>, start: u64, bytes: u64, last: Mark) -> (Flight, FrozenBuf) {
+        let aligned = align_down(start);
+        let end = start + bytes;
+        let mut buf = DiskBuf::alloc((align_up(end) - aligned) as usize);
+        let space = buf.as_mut_slice();
+        let mut filled = (start - aligned) as usize;
+        let mut carried = self.carried.borrow_mut();
+        if filled > 0 {
+            space[..filled].copy_from_slice(&carried[..filled]);
+        }
+        let mut mark = last;
+        let target = (end - aligned) as usize;
+        let mut pending = self.pending.borrow_mut();
+        while filled < target {
+            let Some(front) = pending.front_mut() else { break };
+            let n = (front.batch.len() - front.taken).min(target - filled);
+            front.copy_to(&mut space[filled..filled + n]);
+            filled += n;
+            front.taken += n;
+            if front.taken == front.batch.len() {
+                let position = front.position + front.taken as u64;
+                mark = Mark { offset: front.next_offset, segment: segment.clone(), position };
+                pending.pop_front();
+            }
+        }
+        space[target..].fill(0);
+        carried.clear();
+        carried.extend_from_slice(&space[(align_down(end) - aligned) as usize..target]);
+        *self.cursor.borrow_mut() = Some((segment.base_offset, end));
+        self.pending_bytes.set(self.pending_bytes.get() - bytes as usize);
+        self.flight_bytes.set(self.flight_bytes.get() + bytes as usize);
+        let number = self.next_flight.replace(self.next_flight.get() + 1);
+        (Flight { number, mark, segment, end, landed: false }, buf.freeze())
+    }
+}
+
+impl Pending {
+    /// Copies the next `space.len()` bytes, with the head patched.
+    fn copy_to(&self, space: &mut [u8]) {
+        let (from, to) = (self.taken, self.taken + space.len());
+        let head_end = to.min(self.head.len());
+        let from_head = head_end.saturating_sub(from);
+        if from_head > 0 {
+            space[..from_head].copy_from_slice(&self.head[from..head_end]);
+        }
+        space[from_head..].copy_from_slice(&self.batch[from + from_head..to]);
+    }
+}
+
+impl Log {
+    /// Makes sure that a writer task looks at the queue.
+    pub(super) fn wake_appender(self: &Rc<Self>) {
+        if !self.appender.running.replace(true) {
+            spawn_local(self.clone().write_groups());
+        }
+    }
+
+    /// Runs while anything waits that may leave; landing writes start it again.
+    async fn write_groups(self: Rc<Self>) {
+        while self.failure.borrow().is_none() && self.appender.may_leave() {
+            let Some((segment, start, bytes)) = self.appender.next_extent() else { break };
+            if let Err(error) = self.clone().send_group(segment, start, bytes).await {
+                self.fail("a write", &error);
+            }
+        }
+        self.appender.running.set(false);
+    }
+
+    async fn send_group(self: Rc<Self>, segment: Rc<Segment>, start: u64, bytes: u64) -> io::Result<()> {
+        let file = segment.file().await?;
+        self.ensure_allocated(&segment, &file, start + bytes).await?;
+        // More may have gathered during the waits; the extent's start cannot have moved.
+        let Some((segment, start, bytes)) = self.appender.next_extent() else { return Ok(()) };
+        let last = match self.appender.flights.borrow().back() {
+            Some(flight) => flight.mark.clone(),
+            None => self.written.borrow().clone(),
+        };
+        let aligned = align_down(start);
+        if align_up(start + bytes) > segment.allocated.get() {
+            segment.allocated.set(align_up(start + bytes));
+        }
+        let (flight, buf) = self.appender.take_group(segment, start, bytes, last);
+        self.tail.push(flight.segment.base_offset, start, flight.end, aligned, buf.bytes());
+        let number = flight.number;
+        self.appender.flights.borrow_mut().push_back(flight);
+        let log = self;
+        spawn_local(async move {
+            match file.write_at(&buf, aligned).await {
+                Ok(()) => log.landed(number),
+                Err(error) => log.fail("a write", &error),
+            }
+            log.appender.flight_bytes.set(log.appender.flight_bytes.get() - bytes as usize);
+            log.wake_appender();
+        });
+        Ok(())
+    }
+
+    /// Notes that a group has reached the device; the written point moves over every group that has, in order.
+    fn landed(self: &Rc<Self>, number: u64) {
+        if self.failure.borrow().is_some() {
+            return;
+        }
+        let mut moved = None;
+        {
+            let mut flights = self.appender.flights.borrow_mut();
+            if let Some(flight) = flights.iter_mut().find(|f| f.number == number) {
+                flight.landed = true;
+            }
+            while flights.front().is_some_and(|f| f.landed) {
+                if let Some(flight) = flights.pop_front() {
+                    let before = flight.segment.written.replace(flight.end);
+                    let unsynced = &self.context.unsynced_bytes;
+                    unsynced.set(unsynced.get() + (flight.end - before));
+                    moved = Some(flight.mark);
+                }
+            }
+        }
+        if let Some(mark) = moved {
+            let advanced = mark.offset > self.written.borrow().offset;
+            *self.written.borrow_mut() = mark;
+            if advanced {
+                self.after_write();
+            } else {
+                self.progress.notify_all();
+            }
+        }
+    }
+
+    /// Reserves blocks so that `[0, end)` lies within the file, and some ahead in the background. Extending writes are
+    /// several times slower than writes into reserved blocks.
+    async fn ensure_allocated(self: &Rc<Self>, segment: &Rc<Segment>, file: &Rc<File>, end: u64) -> io::Result<()> {
+        let limit = align_up(self.config.borrow().segment_bytes.max(end));
+        let step = segment.allocated.get().clamp(FIRST_STEP_BYTES, self.context.limits.preallocate_max_bytes);
+        while segment.allocating.get() && end > segment.allocated.get() {
+            self.progress.notified().await;
+            if self.failure.borrow().is_some() {
+                return Ok(());
+            }
+        }
+        let allocated = segment.allocated.get();
+        let target = (align_up(end) + step).min(limit).max(align_up(end));
+        if end > allocated {
+            self.reserve(segment, file, target).await;
+        } else if end + step / 2 > allocated && target > allocated && !segment.allocating.get() {
+            // Marked before the task starts: sealing waits for it.
+            segment.allocating.set(true);
+            let (log, segment, file) = (self.clone(), segment.clone(), file.clone());
+            spawn_local(async move { log.reserve(&segment, &file, target).await });
+        }
+        Ok(())
+    }
+
+    /// Extends the file to `target`. Failing is no harm: the write that needs the space then fails and says why.
+    async fn reserve(&self, segment: &Segment, file: &File, target: u64) {
+        let allocated = segment.allocated.get();
+        segment.allocating.set(true);
+        if target > allocated {
+            match file.preallocate(allocated, target - allocated).await {
+                Ok(()) => segment.allocated.set(target.max(segment.allocated.get())),
+                Err(error) => tracing::debug!(dir = %self.dir.display(), %error, "no blocks reserved ahead"),
+            }
+        }
+        segment.allocating.set(false);
+        self.progress.notify_all();
+    }
+}

@@ -1,0 +1,100 @@
+//! A partition's `checkpoint` file: up to where the log is synced and what need not be read again after a crash.
+//!
+//! Layout, little-endian: magic `CLCP`, version u32 = 1, CRC-32C u32 of the rest, recovery point i64, log start offset i64,
+//! then the sidecar (opaque here; the partition layer keeps its producer state in it). Replaced atomically.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+const FILE: &str = "checkpoint";
+const MAGIC: &[u8; 4] = b"CLCP";
+const VERSION: u32 = 1;
+const PREFIX_BYTES: usize = 12;
+const FIXED_BYTES: usize = PREFIX_BYTES + 16;
+
+/// What a [`Log`](super::Log) remembers across restarts beside the records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Every record before this offset is synced and indexed.
+    pub recovery_point: i64,
+    /// The first offset that readers may ask for.
+    pub log_start: i64,
+    /// State of the layer above as of `recovery_point`.
+    pub sidecar: Vec<u8>,
+}
+
+impl Checkpoint {
+    /// Blocks. `Ok(None)`: there is none, or it is damaged (the whole log is read again then; nothing is lost).
+    pub fn load(dir: &Path) -> io::Result<Option<Checkpoint>> {
+        match fs::read(dir.join(FILE)) {
+            Ok(bytes) => Ok(Checkpoint::decode(&bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Blocks; synced when it returns.
+    pub fn store(&self, dir: &Path) -> io::Result<()> {
+        replace_file(dir, FILE, &self.encode())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(FIXED_BYTES + self.sidecar.len());
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.recovery_point.to_le_bytes());
+        out.extend_from_slice(&self.log_start.to_le_bytes());
+        out.extend_from_slice(&self.sidecar);
+        let crc = crc32c::crc32c(&out[PREFIX_BYTES..]);
+        out[8..PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Checkpoint> {
+        if bytes.len() < FIXED_BYTES || &bytes[..4] != MAGIC || bytes[4..8] != VERSION.to_le_bytes() {
+            return None;
+        }
+        if bytes[8..PREFIX_BYTES] != crc32c::crc32c(&bytes[PREFIX_BYTES..]).to_le_bytes() {
+            return None;
+        }
+        let number = |at: usize| Some(i64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        Some(Checkpoint {
+            recovery_point: number(PREFIX_BYTES)?,
+            log_start: number(PREFIX_BYTES + 8)?,
+            sidecar: bytes[FIXED_BYTES..].to_vec(),
+        })
+    }
+}
+
+/// Writes `<dir>/<name>` by way of a synced temporary file, so that a crash leaves the old or the new one. Blocks.
+pub fn replace_file(dir: &Path, name: &str, contents: &[u8]) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.tmp"));
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(contents)?;
+    file.sync_data()?;
+    fs::rename(&temporary, dir.join(name))?;
+    fs::File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip_and_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Checkpoint::load(dir.path()).unwrap(), None);
+        let checkpoint = Checkpoint { recovery_point: 1234, log_start: 7, sidecar: b"state".to_vec() };
+        checkpoint.store(dir.path()).unwrap();
+        assert_eq!(Checkpoint::load(dir.path()).unwrap(), Some(checkpoint.clone()));
+        let good = checkpoint.encode();
+        for position in 0..good.len() {
+            let mut bad = good.clone();
+            bad[position] ^= 1;
+            assert_eq!(Checkpoint::decode(&bad), None, "byte {position}");
+        }
+        assert_eq!(Checkpoint::decode(&good[..20]), None);
+    }
+}

@@ -1,0 +1,129 @@
+//! What the logs of one shard share: caches, budgets, and the count of unsynced bytes.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+use super::cold_cache::ColdCache;
+use super::segment::IndexBudget;
+use super::tail_cache::TailBudget;
+
+/// Bounds of one shard's storage; each is an option in the configuration table.
+#[derive(Clone, Debug)]
+pub struct StorageLimits {
+    /// `corelane.tail.cache.bytes`
+    pub tail_cache_bytes: usize,
+    /// `corelane.cold.cache.bytes`
+    pub cold_cache_bytes: usize,
+    /// `corelane.index.cache.bytes`
+    pub index_cache_bytes: usize,
+    /// `corelane.fetch.memory.bytes`: bytes in fetch responses not yet sent
+    pub fetch_memory_bytes: usize,
+    /// `corelane.append.queue.bytes`
+    pub append_queue_bytes: usize,
+    /// `corelane.preallocate.max.bytes`
+    pub preallocate_max_bytes: u64,
+}
+
+impl Default for StorageLimits {
+    fn default() -> Self {
+        StorageLimits {
+            tail_cache_bytes: 32 << 20,
+            cold_cache_bytes: 32 << 20,
+            index_cache_bytes: 16 << 20,
+            fetch_memory_bytes: 64 << 20,
+            append_queue_bytes: 16 << 20,
+            preallocate_max_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Shared by all logs of a shard.
+pub struct StorageContext {
+    pub limits: StorageLimits,
+    pub(super) tail: Rc<TailBudget>,
+    pub(super) cold: ColdCache,
+    pub(super) indexes: IndexBudget,
+    pub(super) unsynced_bytes: Cell<u64>,
+    fetch_bytes_out: Arc<AtomicUsize>,
+    next_log: Cell<u64>,
+}
+
+impl StorageContext {
+    pub fn new(limits: StorageLimits) -> Rc<StorageContext> {
+        Rc::new(StorageContext {
+            tail: TailBudget::new(limits.tail_cache_bytes),
+            cold: ColdCache::new(limits.cold_cache_bytes),
+            indexes: IndexBudget::new(limits.index_cache_bytes),
+            unsynced_bytes: Cell::new(0),
+            fetch_bytes_out: Arc::default(),
+            next_log: Cell::new(0),
+            limits,
+        })
+    }
+
+    /// Written by this shard since the last syncs: what a crash now would make recovery read again, at most.
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.unsynced_bytes.get()
+    }
+
+    pub(super) fn take_log_number(&self) -> u64 {
+        self.next_log.replace(self.next_log.get() + 1)
+    }
+
+    /// Whether responses that wait for slow readers hold their whole share of memory already.
+    pub(super) fn fetch_memory_full(&self) -> bool {
+        self.fetch_bytes_out.load(Ordering::Relaxed) >= self.limits.fetch_memory_bytes
+    }
+
+    /// Counts `slices` as handed out until the last of them is dropped (sent).
+    pub(super) fn count_out(&self, slices: &mut [Bytes]) {
+        let total = slices.iter().map(Bytes::len).sum();
+        if let Some(last) = slices.last_mut() {
+            self.fetch_bytes_out.fetch_add(total, Ordering::Relaxed);
+            let counted = Counted { bytes: std::mem::take(last), total, out: self.fetch_bytes_out.clone() };
+            *last = Bytes::from_owner(counted);
+        }
+    }
+}
+
+/// The last slice of a response part; slices are sent and dropped in order, so it stands for all of them.
+struct Counted {
+    bytes: Bytes,
+    total: usize,
+    out: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.out.fetch_sub(self.total, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_count_as_out_until_the_last_slice_goes() {
+        let limits = StorageLimits { fetch_memory_bytes: 10, ..StorageLimits::default() };
+        let context = StorageContext::new(limits);
+        let mut slices = vec![Bytes::from_static(b"12345"), Bytes::from_static(b"67890")];
+        context.count_out(&mut slices);
+        assert_eq!(slices.concat(), b"1234567890");
+        assert!(context.fetch_memory_full());
+        slices.remove(0);
+        assert!(context.fetch_memory_full());
+        drop(slices);
+        assert!(!context.fetch_memory_full());
+    }
+}

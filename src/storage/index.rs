@@ -1,0 +1,189 @@
+//! The sparse indexes of one segment, in Kafka's formats: `.index` (offset to position) and `.timeindex` (timestamp to
+//! offset). Pure; offsets are relative to the segment's base offset.
+
+/// One entry of `.index`: the batch at `position` ends with record `last_offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OffsetEntry {
+    pub last_offset: u32,
+    pub position: u32,
+}
+
+/// One entry of `.timeindex`: no record up to `offset` is younger than `timestamp_ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeEntry {
+    pub timestamp_ms: i64,
+    pub offset: u32,
+}
+
+const OFFSET_ENTRY_BYTES: usize = 8;
+const TIME_ENTRY_BYTES: usize = 12;
+
+/// Both indexes of a segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SegmentIndex {
+    offsets: Vec<OffsetEntry>,
+    times: Vec<TimeEntry>,
+}
+
+impl SegmentIndex {
+    /// Notes a batch start. Entries come in rising order of both fields.
+    pub fn push(&mut self, last_offset: u32, position: u32) {
+        self.offsets.push(OffsetEntry { last_offset, position });
+    }
+
+    /// Notes the largest timestamp so far; ignored unless it is larger than the last one noted.
+    pub fn push_time(&mut self, timestamp_ms: i64, offset: u32) {
+        if timestamp_ms < 0 || self.times.last().is_some_and(|last| timestamp_ms <= last.timestamp_ms) {
+            return;
+        }
+        self.times.push(TimeEntry { timestamp_ms, offset });
+    }
+
+    pub fn offset_entries(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Memory held, bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.offsets.capacity() * size_of::<OffsetEntry>() + self.times.capacity() * size_of::<TimeEntry>()
+    }
+
+    /// A batch start at or before the batch that holds `offset`; 0: the segment's start.
+    pub fn position_before_offset(&self, offset: u32) -> u32 {
+        match self.offsets.partition_point(|e| e.last_offset <= offset) {
+            0 => 0,
+            n => self.offsets[n - 1].position,
+        }
+    }
+
+    /// The last offset of the batch noted at `position`.
+    pub fn last_offset_at(&self, position: u32) -> Option<u32> {
+        let at = self.offsets.binary_search_by_key(&position, |e| e.position).ok()?;
+        Some(self.offsets[at].last_offset)
+    }
+
+    /// The last noted batch start at or before `position`; 0: the segment's start.
+    pub fn position_at_or_before(&self, position: u32) -> u32 {
+        match self.offsets.partition_point(|e| e.position <= position) {
+            0 => 0,
+            n => self.offsets[n - 1].position,
+        }
+    }
+
+    /// An offset before which every record is older than `timestamp_ms`; 0: the segment's start.
+    pub fn offset_before_time(&self, timestamp_ms: i64) -> u32 {
+        match self.times.partition_point(|e| e.timestamp_ms < timestamp_ms) {
+            0 => 0,
+            n => self.times[n - 1].offset,
+        }
+    }
+
+    pub fn last_time(&self) -> Option<TimeEntry> {
+        self.times.last().copied()
+    }
+
+    /// Forgets entries at or after `position` / `offset`.
+    pub fn truncate(&mut self, position: u32, offset: u32) {
+        self.offsets.retain(|e| e.position < position && e.last_offset < offset);
+        self.times.retain(|e| e.offset < offset);
+    }
+
+    /// The `.index` file: absolute offsets are `base + last_offset`.
+    pub fn encode_offsets(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.offsets.len() * OFFSET_ENTRY_BYTES);
+        for entry in &self.offsets {
+            out.extend_from_slice(&entry.last_offset.to_be_bytes());
+            out.extend_from_slice(&entry.position.to_be_bytes());
+        }
+        out
+    }
+
+    /// The `.timeindex` file.
+    pub fn encode_times(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.times.len() * TIME_ENTRY_BYTES);
+        for entry in &self.times {
+            out.extend_from_slice(&entry.timestamp_ms.to_be_bytes());
+            out.extend_from_slice(&entry.offset.to_be_bytes());
+        }
+        out
+    }
+
+    /// Both files; `None` when they cannot be right for a log file of `log_bytes` (odd length, entries out of order or
+    /// beyond the file): the index is rebuilt from the log then.
+    pub fn decode(offsets: &[u8], times: &[u8], log_bytes: u64) -> Option<SegmentIndex> {
+        if offsets.len() % OFFSET_ENTRY_BYTES != 0 || times.len() % TIME_ENTRY_BYTES != 0 {
+            return None;
+        }
+        let mut index = SegmentIndex::default();
+        for entry in offsets.chunks_exact(OFFSET_ENTRY_BYTES) {
+            let (offset, position) = entry.split_at(4);
+            let last_offset = u32::from_be_bytes(offset.try_into().ok()?);
+            let position = u32::from_be_bytes(position.try_into().ok()?);
+            let rises = index.offsets.last().is_none_or(|l| last_offset > l.last_offset && position > l.position);
+            if !rises || u64::from(position) >= log_bytes {
+                return None;
+            }
+            index.offsets.push(OffsetEntry { last_offset, position });
+        }
+        for entry in times.chunks_exact(TIME_ENTRY_BYTES) {
+            let (timestamp, offset) = entry.split_at(8);
+            let timestamp_ms = i64::from_be_bytes(timestamp.try_into().ok()?);
+            let offset = u32::from_be_bytes(offset.try_into().ok()?);
+            if index.times.last().is_some_and(|l| timestamp_ms <= l.timestamp_ms || offset < l.offset) {
+                return None;
+            }
+            index.times.push(TimeEntry { timestamp_ms, offset });
+        }
+        Some(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> SegmentIndex {
+        let mut index = SegmentIndex::default();
+        index.push(9, 4096);
+        index.push(19, 8200);
+        index.push(29, 13_000);
+        index.push_time(1000, 9);
+        index.push_time(900, 19);
+        index.push_time(2000, 29);
+        index
+    }
+
+    #[test]
+    fn lookups_never_overshoot() {
+        let index = sample();
+        assert_eq!(index.position_before_offset(8), 0);
+        assert_eq!(index.position_before_offset(9), 4096);
+        assert_eq!(index.position_before_offset(25), 8200);
+        assert_eq!(index.position_at_or_before(8199), 4096);
+        assert_eq!(index.position_at_or_before(8200), 8200);
+        assert_eq!(index.offset_before_time(1000), 0);
+        assert_eq!(index.offset_before_time(1001), 9);
+        assert_eq!(index.offset_before_time(9999), 29);
+        assert_eq!(index.last_time(), Some(TimeEntry { timestamp_ms: 2000, offset: 29 }));
+    }
+
+    #[test]
+    fn files_round_trip_and_damage_is_noticed() {
+        let index = sample();
+        let (offsets, times) = (index.encode_offsets(), index.encode_times());
+        assert_eq!(SegmentIndex::decode(&offsets, &times, 20_000), Some(index));
+        assert_eq!(SegmentIndex::decode(&offsets, &times, 13_000), None, "an entry beyond the log");
+        assert_eq!(SegmentIndex::decode(&offsets[1..], &times, 20_000), None, "odd length");
+        let mut swapped = offsets[8..].to_vec();
+        swapped.extend_from_slice(&offsets[..8]);
+        assert_eq!(SegmentIndex::decode(&swapped, &times, 20_000), None, "falling entries");
+    }
+
+    #[test]
+    fn truncation_keeps_what_is_before() {
+        let mut index = sample();
+        index.truncate(13_000, 20);
+        assert_eq!(index.offset_entries(), 2);
+        assert_eq!(index.last_time(), Some(TimeEntry { timestamp_ms: 1000, offset: 9 }));
+    }
+}

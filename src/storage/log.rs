@@ -1,0 +1,292 @@
+//! The facade of one partition's log: its segments, its offsets, and what has become of them on the device.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::appender::Appender;
+use super::context::StorageContext;
+use super::reader::Hints;
+use super::segment::{RollRules, Segment};
+use super::sync::SyncState;
+use super::tail_cache::Tail;
+use crate::config::TopicConfig;
+use crate::model::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::runtime::sync::Notify;
+
+/// Why a log no longer takes appends. Sticky until the broker is restarted: what follows a failed write is unknown.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("{0}")]
+    Failed(Arc<str>),
+    #[error("the log is closed")]
+    Closed,
+    #[error("{queued} bytes wait to be written already (corelane.append.queue.bytes = {limit})")]
+    Busy { queued: usize, limit: usize },
+}
+
+/// What [`Log::append`] has fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    pub base_offset: i64,
+    /// The batch is acknowledged once [`Log::acknowledged`] reaches this.
+    pub next_offset: i64,
+}
+
+/// A point between two batches: everything before `offset` lies before `position` of `segment`, or in older segments.
+#[derive(Clone)]
+pub(super) struct Mark {
+    pub offset: i64,
+    pub segment: Rc<Segment>,
+    pub position: u64,
+}
+
+/// One partition's log. Lives on one shard.
+pub struct Log {
+    /// Unique on this shard; names the log in shared caches.
+    pub(super) number: u64,
+    pub(super) context: Rc<StorageContext>,
+    pub(super) dir: Rc<Path>,
+    pub(super) config: RefCell<Arc<TopicConfig>>,
+    /// By base offset; the last one takes appends. Never empty.
+    pub(super) segments: RefCell<BTreeMap<i64, Rc<Segment>>>,
+    pub(super) start_offset: Cell<i64>,
+    pub(super) next_offset: Cell<i64>,
+    /// Reached the device.
+    pub(super) written: RefCell<Mark>,
+    /// Reached the device and survives a power cut.
+    pub(super) synced: RefCell<Mark>,
+    /// May be acknowledged and read.
+    pub(super) visible: RefCell<Mark>,
+    pub(super) appender: Appender,
+    pub(super) sync: SyncState,
+    pub(super) tail: Rc<Tail>,
+    pub(super) hints: Hints,
+    pub(super) failure: RefCell<Option<StorageError>>,
+    /// Notified when `written` moves, a sync ends, or the log fails.
+    pub(super) progress: Notify,
+    /// Called when `visible` moves or the log fails.
+    pub(super) on_visible: RefCell<Option<Box<dyn Fn()>>>,
+    /// One checkpoint, retention pass or close at a time.
+    pub(super) maintenance: Rc<crate::runtime::sync::LocalMutex>,
+    pub(super) checkpointed: Cell<(i64, i64)>,
+}
+
+impl Log {
+    /// A log over `segments`, all of whose bytes are written and synced. Use [`recovery`](super::recovery) to get them.
+    pub(super) fn assemble(
+        context: Rc<StorageContext>,
+        dir: Rc<Path>,
+        config: Arc<TopicConfig>,
+        segments: VecDeque<Rc<Segment>>,
+        start_offset: i64,
+        next_offset: i64,
+    ) -> Rc<Log> {
+        let segments: BTreeMap<i64, Rc<Segment>> = segments.into_iter().map(|s| (s.base_offset, s)).collect();
+        let active = match segments.last_key_value() {
+            Some((_, segment)) => segment.clone(),
+            None => Segment::new(dir.clone(), next_offset),
+        };
+        let end = Mark { offset: next_offset, position: active.size.get(), segment: active.clone() };
+        let log = Log {
+            number: context.take_log_number(),
+            tail: Tail::new(context.tail.clone()),
+            context,
+            dir,
+            config: RefCell::new(config),
+            segments: RefCell::new(segments),
+            start_offset: Cell::new(start_offset),
+            next_offset: Cell::new(next_offset),
+            written: RefCell::new(end.clone()),
+            synced: RefCell::new(end.clone()),
+            visible: RefCell::new(end),
+            appender: Appender::default(),
+            sync: SyncState::default(),
+            hints: Hints::default(),
+            failure: RefCell::new(None),
+            progress: Notify::new(),
+            on_visible: RefCell::new(None),
+            maintenance: crate::runtime::sync::LocalMutex::new(1),
+            checkpointed: Cell::new((-1, -1)),
+        };
+        log.segments.borrow_mut().entry(active.base_offset).or_insert(active);
+        Rc::new(log)
+    }
+
+    /// The first offset that readers may ask for.
+    pub fn start_offset(&self) -> i64 {
+        self.start_offset.get()
+    }
+
+    /// The offset the next append will get.
+    pub fn next_offset(&self) -> i64 {
+        self.next_offset.get()
+    }
+
+    /// Everything before this may be acknowledged and read.
+    pub fn acknowledged(&self) -> i64 {
+        self.visible.borrow().offset
+    }
+
+    pub fn failure(&self) -> Option<StorageError> {
+        self.failure.borrow().clone()
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.dir.to_path_buf()
+    }
+
+    pub fn config(&self) -> Arc<TopicConfig> {
+        self.config.borrow().clone()
+    }
+
+    /// New settings take effect with the next append, read or retention pass.
+    pub fn set_config(&self, config: Arc<TopicConfig>) {
+        *self.config.borrow_mut() = config;
+    }
+
+    /// `callback` runs whenever [`acknowledged`](Self::acknowledged) moves or the log fails. It must not append.
+    pub fn on_progress(&self, callback: Box<dyn Fn()>) {
+        *self.on_visible.borrow_mut() = Some(callback);
+    }
+
+    /// Bytes of all segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.segments.borrow().values().map(|s| s.size.get()).sum()
+    }
+
+    /// Fixes the place of one checked batch and queues it for the device; `leader_epoch` and the offset are patched in,
+    /// outside the CRC. Returns at once; [`acknowledged`](Self::acknowledged) tells when it is safe.
+    pub fn append(self: &Rc<Self>, batch: Bytes, leader_epoch: i32, now_ms: i64) -> Result<Appended, StorageError> {
+        if let Some(failure) = self.failure.borrow().as_ref() {
+            return Err(failure.clone());
+        }
+        let limit = self.context.limits.append_queue_bytes;
+        let queued = self.appender.queued_bytes();
+        if queued > 0 && queued + batch.len() > limit {
+            return Err(StorageError::Busy { queued, limit });
+        }
+        let Some(header) = BatchHeader::peek(&batch).copied() else {
+            return Err(StorageError::Failed(
+                format!("a batch of {} bytes has no {HEADER_BYTES}-byte header", batch.len()).into(),
+            ));
+        };
+        let base_offset = self.next_offset.get();
+        let next_offset = base_offset + i64::from(header.last_offset_delta.get()) + 1;
+        let segment = self.segment_for(&header, next_offset, now_ms);
+        let position = segment.size.get();
+        let interval = self.config.borrow().index_interval_bytes;
+        segment.note_batch(&header, next_offset - 1, position, interval);
+        self.next_offset.set(next_offset);
+        self.appender.push(batch, base_offset, leader_epoch, next_offset, position, segment);
+        self.wake_appender();
+        Ok(Appended { base_offset, next_offset })
+    }
+
+    /// The segment that takes the batch: the active one, or a new one when it must roll.
+    fn segment_for(self: &Rc<Self>, header: &BatchHeader, next_offset: i64, now_ms: i64) -> Rc<Segment> {
+        let active = self.active();
+        let rules = self.roll_rules();
+        let timestamp = header.max_timestamp.get();
+        let newest = if timestamp >= 0 { timestamp } else { now_ms };
+        if !active.must_roll(header.total_bytes() as u64, next_offset, &rules, newest) {
+            return active;
+        }
+        self.roll(&active)
+    }
+
+    /// Starts a new segment at the end of the log and seals `active` in the background.
+    pub(super) fn roll(self: &Rc<Self>, active: &Rc<Segment>) -> Rc<Segment> {
+        let fresh = Segment::new(self.dir.clone(), self.next_offset.get());
+        self.segments.borrow_mut().insert(fresh.base_offset, fresh.clone());
+        self.seal_later(active.clone());
+        fresh
+    }
+
+    fn roll_rules(&self) -> RollRules {
+        let config = self.config.borrow();
+        RollRules {
+            segment_bytes: config.segment_bytes,
+            segment_ms: config.segment_ms,
+            segment_index_bytes: config.segment_index_bytes,
+        }
+    }
+
+    /// The segment that takes appends.
+    pub(super) fn active(&self) -> Rc<Segment> {
+        match self.segments.borrow().last_key_value() {
+            Some((_, segment)) => segment.clone(),
+            // Never empty by construction; an empty stand-in keeps this total.
+            None => Segment::new(self.dir.clone(), self.next_offset.get()),
+        }
+    }
+
+    /// The segment that holds `offset`, and the one after it.
+    pub(super) fn segment_at(&self, offset: i64) -> Option<Rc<Segment>> {
+        self.segments.borrow().range(..=offset).next_back().map(|(_, s)| s.clone())
+    }
+
+    /// The segment after `base_offset`'s.
+    pub(super) fn segment_after(&self, base_offset: i64) -> Option<Rc<Segment>> {
+        let next = (std::ops::Bound::Excluded(base_offset), std::ops::Bound::Unbounded);
+        self.segments.borrow().range::<i64, _>(next).next().map(|(_, s)| s.clone())
+    }
+
+    /// How much of `segment` readers may see.
+    pub(super) fn visible_in(&self, segment: &Segment) -> u64 {
+        let visible = self.visible.borrow();
+        match segment.base_offset.cmp(&visible.segment.base_offset) {
+            std::cmp::Ordering::Less => segment.size.get(),
+            std::cmp::Ordering::Equal => visible.position,
+            std::cmp::Ordering::Greater => 0,
+        }
+    }
+
+    /// Moves the acknowledged point and tells whoever waits.
+    pub(super) fn make_visible(&self, mark: Mark) {
+        if mark.offset <= self.visible.borrow().offset {
+            return;
+        }
+        *self.visible.borrow_mut() = mark;
+        self.announce();
+    }
+
+    pub(super) fn announce(&self) {
+        self.progress.notify_all();
+        if let Some(callback) = self.on_visible.borrow().as_ref() {
+            callback();
+        }
+    }
+
+    /// Takes the log offline: nothing is acknowledged after this.
+    pub(super) fn fail(&self, doing: &str, error: &io::Error) {
+        if self.failure.borrow().is_some() {
+            return;
+        }
+        let message = format!(
+            "{doing} failed, the partition is offline and takes no more records until the broker is restarted: {error}"
+        );
+        tracing::error!(dir = %self.dir.display(), acknowledged = self.acknowledged(), "{message}");
+        *self.failure.borrow_mut() = Some(StorageError::Failed(message.into()));
+        self.appender.clear();
+        self.announce();
+    }
+
+    /// Waits until everything appended so far is written; the error when the log fails first.
+    pub(super) async fn wait_written(&self, offset: i64) -> Result<(), StorageError> {
+        loop {
+            if let Some(failure) = self.failure() {
+                return Err(failure);
+            }
+            if self.written.borrow().offset >= offset {
+                return Ok(());
+            }
+            self.progress.notified().await;
+        }
+    }
+}

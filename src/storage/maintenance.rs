@@ -1,0 +1,160 @@
+//! What happens to a log now and then: checkpoints, retention, closing, removal. Never on the append path.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use super::checkpoint::Checkpoint;
+use super::log::{Log, StorageError};
+use super::segment::Segment;
+use crate::runtime::spawn_blocking;
+
+impl Log {
+    /// Syncs everything appended so far and remembers it with `sidecar`'s result (taken at the same point of the log), so
+    /// that recovery after a crash begins there. Cheap when nothing has changed.
+    pub async fn checkpoint(self: &Rc<Self>, sidecar: impl FnOnce() -> Vec<u8>) -> Result<(), StorageError> {
+        let _one = self.maintenance.acquire(1).await;
+        self.checkpoint_held(sidecar).await
+    }
+
+    async fn checkpoint_held(self: &Rc<Self>, sidecar: impl FnOnce() -> Vec<u8>) -> Result<(), StorageError> {
+        let (offset, start) = (self.next_offset(), self.start_offset());
+        if self.checkpointed.get() == (offset, start) {
+            return Ok(());
+        }
+        let checkpoint = Checkpoint { recovery_point: offset, log_start: start, sidecar: sidecar() };
+        self.wait_written(offset).await?;
+        self.wait_sealed().await?;
+        let outcome = async {
+            self.sync_written().await?;
+            let active = self.active();
+            if active.is_on_disk() {
+                active.write_index_files(false).await?;
+            }
+            let dir = self.dir.clone().to_path_buf();
+            spawn_blocking(move || checkpoint.store(&dir)).await
+        };
+        if let Err(error) = outcome.await {
+            self.fail("a checkpoint", &error);
+        }
+        self.failure().map_or(Ok(()), Err)?;
+        self.checkpointed.set((offset, start));
+        Ok(())
+    }
+
+    /// Removes sealed segments that the topic's limits no longer keep, and rolls an active one whose every record is too
+    /// old. Returns whether the start offset moved.
+    pub async fn enforce_retention(
+        self: &Rc<Self>,
+        now_ms: i64,
+        sidecar: impl FnOnce() -> Vec<u8>,
+    ) -> Result<bool, StorageError> {
+        let _one = self.maintenance.acquire(1).await;
+        if self.failure().is_some() || !self.config.borrow().cleanup_delete {
+            return Ok(false);
+        }
+        self.roll_if_expired(now_ms);
+        let doomed = self.beyond_retention(now_ms);
+        let Some(last) = doomed.last() else { return Ok(false) };
+        let start = self.segment_after(last.base_offset).map_or(self.next_offset(), |s| s.base_offset);
+        tracing::info!(
+            dir = %self.dir.display(), segments = doomed.len(), start_offset = start,
+            "retention removes segments"
+        );
+        self.start_offset.set(start.max(self.start_offset()));
+        self.checkpoint_held(sidecar).await?;
+        for segment in doomed {
+            self.segments.borrow_mut().remove(&segment.base_offset);
+            segment.forget_file();
+            if let Err(error) = remove_files(&segment).await {
+                tracing::error!(path = %segment.path("log").display(), %error, "removing a segment failed; it goes at the next start");
+            }
+        }
+        Ok(true)
+    }
+
+    fn roll_if_expired(self: &Rc<Self>, now_ms: i64) {
+        let active = self.active();
+        let newest = active.max_timestamp.get();
+        let expired = self.config.borrow().retention_ms.is_some_and(|ms| newest >= 0 && now_ms - newest > ms);
+        if expired && active.size.get() > 0 && self.acknowledged() == self.next_offset() {
+            self.roll(&active);
+        }
+    }
+
+    /// The oldest sealed segments that are too old or too many.
+    fn beyond_retention(&self, now_ms: i64) -> Vec<Rc<Segment>> {
+        let config = self.config.borrow().clone();
+        let mut surplus = config.retention_bytes.map_or(0, |limit| self.size_bytes().saturating_sub(limit));
+        let active = self.active();
+        let acknowledged = self.acknowledged();
+        let mut doomed = Vec::new();
+        for segment in self.segments.borrow().values() {
+            // A segment is removed whole, and only once all of it can have been read.
+            let next = self.segment_after(segment.base_offset).map_or(i64::MAX, |s| s.base_offset);
+            if Rc::ptr_eq(segment, &active) || next > acknowledged {
+                break;
+            }
+            let newest = segment.max_timestamp.get();
+            let too_old = config.retention_ms.is_some_and(|ms| newest >= 0 && now_ms - newest > ms);
+            let too_many = surplus >= segment.size.get() && surplus > 0;
+            if !too_old && !too_many {
+                break;
+            }
+            surplus = surplus.saturating_sub(segment.size.get());
+            doomed.push(segment.clone());
+        }
+        doomed
+    }
+
+    /// Ends the log in good order; the next start reads (almost) nothing.
+    pub async fn close(self: &Rc<Self>, sidecar: impl FnOnce() -> Vec<u8>) -> Result<(), StorageError> {
+        let _one = self.maintenance.acquire(1).await;
+        let offset = self.next_offset();
+        self.wait_written(offset).await?;
+        self.wait_sealed().await?;
+        if let Err(error) = self.settle_active().await {
+            self.fail("closing the log", &error);
+        }
+        self.checkpoint_held(sidecar).await?;
+        self.failure.borrow_mut().get_or_insert(StorageError::Closed);
+        Ok(())
+    }
+
+    /// Takes the log out of service and moves its directory to `<dir>.<tag>-delete`, which is then removed.
+    pub async fn remove(self: &Rc<Self>, tag: &str) -> io::Result<()> {
+        let _one = self.maintenance.acquire(1).await;
+        self.failure.borrow_mut().get_or_insert(StorageError::Closed);
+        self.appender.clear();
+        self.announce();
+        self.context.cold.forget_log(self.number);
+        for segment in self.segments.borrow().values() {
+            segment.forget_file();
+        }
+        let from = self.dir.to_path_buf();
+        let mut name = from.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".{tag}{}", super::paths::DELETED_SUFFIX));
+        let to = from.with_file_name(name);
+        spawn_blocking(move || {
+            fs::rename(&from, &to)?;
+            fs::remove_dir_all(&to)
+        })
+        .await
+    }
+}
+
+/// Removes a segment's files. The log file goes first: an index without its log is cleared away unnoticed.
+pub async fn remove_files(segment: &Segment) -> io::Result<()> {
+    let paths: Vec<PathBuf> = ["log", "index", "timeindex"].map(|e| segment.path(e)).to_vec();
+    spawn_blocking(move || {
+        for path in paths {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    })
+    .await
+}

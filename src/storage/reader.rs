@@ -1,0 +1,290 @@
+//! How records get out: whole batches as slices of the buffers the log holds, from the tail or from disk.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use zerocopy::FromBytes;
+
+use super::cold_cache::{CHUNK_BYTES, Visible};
+use super::index::SegmentIndex;
+use super::log::Log;
+use super::segment::Segment;
+use crate::model::record_batch::{BatchHeader, HEADER_BYTES};
+
+/// What a read found.
+#[derive(Clone, Debug, Default)]
+pub struct LogRead {
+    /// Whole batches back to back; the first may begin before the asked offset. Empty: nothing to read yet.
+    pub records: Vec<Bytes>,
+}
+
+/// Why a read gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Before the log's start or after its end.
+    #[error("offset {offset} is outside [{start}, {end}]")]
+    OutOfRange { offset: i64, start: i64, end: i64 },
+    #[error("reading the log: {0}")]
+    Io(#[from] io::Error),
+    /// Bytes that were checked when they were written no longer are what they were.
+    #[error("{path}: no batch at position {position}: the file is damaged")]
+    Damaged { path: String, position: u64 },
+}
+
+/// Where recent reads ended: a consumer comes back for the next offset, and finds its place without the index.
+#[derive(Default)]
+pub struct Hints(RefCell<VecDeque<(i64, i64, u64)>>);
+
+const HINTS: usize = 16;
+
+impl Hints {
+    fn find(&self, offset: i64) -> Option<(i64, u64)> {
+        self.0.borrow().iter().find(|h| h.0 == offset).map(|h| (h.1, h.2))
+    }
+
+    fn note(&self, offset: i64, segment: i64, position: u64) {
+        let mut hints = self.0.borrow_mut();
+        if hints.iter().any(|h| h.0 == offset) {
+            return;
+        }
+        if hints.len() >= HINTS {
+            hints.pop_front();
+        }
+        hints.push_back((offset, segment, position));
+    }
+}
+
+/// A batch found by a scan: its header and where it lies.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub header: BatchHeader,
+    pub position: u64,
+}
+
+impl Found {
+    pub fn end(&self) -> u64 {
+        self.position + self.header.total_bytes() as u64
+    }
+}
+
+impl Log {
+    /// Reads whole batches from the one that holds `offset`, up to `max_bytes`, not beyond what is acknowledged. With
+    /// `at_least_one`, the first batch comes even if it alone is larger (KIP-74).
+    pub async fn read(
+        self: &Rc<Self>,
+        offset: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<LogRead, ReadError> {
+        loop {
+            let (start, end) = (self.start_offset(), self.acknowledged());
+            if offset < start || offset > self.next_offset() {
+                return Err(ReadError::OutOfRange { offset, start, end });
+            }
+            if offset >= end {
+                return Ok(LogRead::default());
+            }
+            let Some(segment) = self.segment_at(offset) else {
+                return Err(ReadError::OutOfRange { offset, start, end });
+            };
+            match self.read_segment(&segment, offset, max_bytes, at_least_one).await {
+                Ok(Some(read)) => return Ok(read),
+                // Past the segment's last batch: the next one begins at or after `offset`.
+                Ok(None) => match self.segment_after(segment.base_offset) {
+                    Some(next) => {
+                        let first = next.base_offset.max(offset);
+                        let read = self.read_segment(&next, first, max_bytes, at_least_one).await?;
+                        return Ok(read.unwrap_or_default());
+                    }
+                    None => return Ok(LogRead::default()),
+                },
+                // Retention took the segment while it was being read: look again.
+                Err(_) if self.start_offset() > offset => continue,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn read_segment(
+        self: &Rc<Self>,
+        segment: &Rc<Segment>,
+        offset: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<Option<LogRead>, ReadError> {
+        let visible = self.visible_in(segment);
+        let hinted = self.hints.find(offset).filter(|h| h.0 == segment.base_offset && h.1 < visible);
+        let start = match hinted {
+            Some((_, position)) => position,
+            None => match self.find_offset(segment, offset, visible).await? {
+                Some(found) => found.position,
+                None => return Ok(None),
+            },
+        };
+        let max_bytes = if self.context.fetch_memory_full() { max_bytes.min(CHUNK_BYTES as usize) } else { max_bytes };
+        let Some(end) = self.end_of_read(segment, start, visible, max_bytes as u64, at_least_one).await? else {
+            return Ok(Some(LogRead::default()));
+        };
+        let mut records = Vec::new();
+        self.slices(segment, start, end, &mut records).await?;
+        self.context.count_out(&mut records);
+        if end == visible && visible == self.visible_in(segment) {
+            let next = self.acknowledged_end_of(segment);
+            self.hints.note(next, segment.base_offset, end);
+        }
+        Ok(Some(LogRead { records }))
+    }
+
+    /// The offset that follows the segment's last visible batch.
+    fn acknowledged_end_of(&self, segment: &Segment) -> i64 {
+        match self.segment_after(segment.base_offset) {
+            Some(next) if next.base_offset <= self.acknowledged() => next.base_offset,
+            _ => self.acknowledged(),
+        }
+    }
+
+    /// Where a read that begins with the batch at `start` ends: after the last whole batch within `max_bytes`.
+    async fn end_of_read(
+        self: &Rc<Self>,
+        segment: &Rc<Segment>,
+        start: u64,
+        visible: u64,
+        max_bytes: u64,
+        at_least_one: bool,
+    ) -> Result<Option<u64>, ReadError> {
+        if visible - start <= max_bytes {
+            return Ok(Some(visible));
+        }
+        let limit = start + max_bytes;
+        let index = self.index_of(segment).await?;
+        let mut position =
+            u64::from(index.borrow().position_at_or_before(u32::try_from(limit).unwrap_or(u32::MAX))).max(start);
+        let mut first = true;
+        let mut end = start.max(position);
+        while position < visible {
+            let batch = self.batch_at(segment, position, visible).await?;
+            if batch.end() > limit {
+                // Only the very first batch may be larger than asked for.
+                let alone = first && position == start && at_least_one;
+                if alone {
+                    return Ok(Some(batch.end()));
+                }
+                self.hints.note(batch.header.base(), segment.base_offset, position);
+                break;
+            }
+            first = false;
+            position = batch.end();
+            end = position;
+        }
+        Ok((end > start).then_some(end))
+    }
+
+    /// The first batch of `segment` whose records reach `offset`; `None`: all of them lie before it.
+    pub(super) async fn find_offset(
+        self: &Rc<Self>,
+        segment: &Rc<Segment>,
+        offset: i64,
+        visible: u64,
+    ) -> Result<Option<Found>, ReadError> {
+        let index = self.index_of(segment).await?;
+        let from = index.borrow().position_before_offset(segment.relative(offset.max(segment.base_offset)));
+        self.scan(segment, u64::from(from), visible, |header| header.next_offset() > offset).await
+    }
+
+    /// The first batch from `position` on that `wanted` accepts.
+    pub(super) async fn scan(
+        self: &Rc<Self>,
+        segment: &Rc<Segment>,
+        mut position: u64,
+        visible: u64,
+        wanted: impl Fn(&BatchHeader) -> bool,
+    ) -> Result<Option<Found>, ReadError> {
+        while position < visible {
+            let batch = self.batch_at(segment, position, visible).await?;
+            if wanted(&batch.header) {
+                return Ok(Some(batch));
+            }
+            position = batch.end();
+        }
+        Ok(None)
+    }
+
+    async fn batch_at(self: &Rc<Self>, segment: &Rc<Segment>, position: u64, visible: u64) -> Result<Found, ReadError> {
+        let mut bytes = [0; HEADER_BYTES];
+        let end = (position + HEADER_BYTES as u64).min(visible);
+        let mut slices = Vec::new();
+        self.slices(segment, position, end, &mut slices).await?;
+        let mut filled = 0;
+        for slice in &slices {
+            bytes[filled..filled + slice.len()].copy_from_slice(slice);
+            filled += slice.len();
+        }
+        let damaged = || ReadError::Damaged { path: segment.path("log").display().to_string(), position };
+        let header = BatchHeader::read_from_bytes(&bytes).map_err(|_| damaged())?;
+        let end = position as i64 + header.total_bytes();
+        if filled < HEADER_BYTES || header.magic != 2 || header.batch_length.get() < 0 || end > visible as i64 {
+            return Err(damaged());
+        }
+        Ok(Found { header, position })
+    }
+
+    /// Appends the slices of `[start, end)`: what the tail holds from there, the rest from disk.
+    pub(super) async fn slices(
+        self: &Rc<Self>,
+        segment: &Rc<Segment>,
+        start: u64,
+        end: u64,
+        out: &mut Vec<Bytes>,
+    ) -> io::Result<()> {
+        let before = out.len();
+        let from = self.tail.collect(segment.base_offset, start, end, out);
+        if from == start {
+            return Ok(());
+        }
+        let newest = out.split_off(before);
+        let was_open = segment.has_open_file();
+        let file = segment.file().await?;
+        if !was_open && segment.sealed.get() {
+            self.context.indexes.admit_file(segment);
+        }
+        let source =
+            Visible { log: self.number, segment: segment.base_offset, file: &file, written: segment.written.get() };
+        self.context.cold.collect(source, start, from, out).await?;
+        out.extend(newest);
+        Ok(())
+    }
+
+    /// The segment's index, read from its files (or rebuilt from the log) when it is not in memory.
+    pub(super) async fn index_of(
+        self: &Rc<Self>,
+        segment: &Rc<Segment>,
+    ) -> Result<Rc<RefCell<SegmentIndex>>, ReadError> {
+        if let Some(index) = segment.loaded_index() {
+            return Ok(index);
+        }
+        let index = match segment.read_index_files(segment.size.get()).await? {
+            Some(index) => index,
+            None => self.rebuild_index(segment).await?,
+        };
+        let index = segment.loaded_index().unwrap_or_else(|| segment.set_index(index));
+        self.context.indexes.admit(segment);
+        Ok(index)
+    }
+
+    async fn rebuild_index(self: &Rc<Self>, segment: &Rc<Segment>) -> Result<SegmentIndex, ReadError> {
+        tracing::warn!(segment = %segment.path("index").display(), "index files are missing or damaged: rebuilding them");
+        let interval = self.config.borrow().index_interval_bytes;
+        let replica = Segment::new(self.dir.clone(), segment.base_offset);
+        let (mut position, size) = (0, segment.size.get());
+        while position < size {
+            let batch = self.batch_at(segment, position, size).await?;
+            replica.note_batch(&batch.header, batch.header.next_offset() - 1, position, interval);
+            position = batch.end();
+        }
+        let index = replica.loaded_index().map(|i| i.borrow().clone()).unwrap_or_default();
+        Ok(index)
+    }
+}

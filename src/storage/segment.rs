@@ -1,0 +1,268 @@
+//! One segment: a `.log` file of batches back to back, and its sparse index.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
+
+use super::index::SegmentIndex;
+use super::paths::segment_file;
+use crate::model::record_batch::BatchHeader;
+use crate::runtime::disk::{File, OpenMode};
+use crate::runtime::spawn_blocking;
+
+/// A segment as its log sees it. Positions are bytes from the start of the `.log` file.
+pub struct Segment {
+    pub base_offset: i64,
+    dir: Rc<Path>,
+    /// Where the next batch goes; the file's length once sealed.
+    pub size: Cell<u64>,
+    /// Everything before this has reached the device.
+    pub written: Cell<u64>,
+    /// Everything before this is synced.
+    pub synced: Cell<u64>,
+    /// The file's length on disk while blocks are reserved ahead.
+    pub allocated: Cell<u64>,
+    /// Whether a reservation is on its way.
+    pub allocating: Cell<bool>,
+    /// No more appends; index files are on disk.
+    pub sealed: Cell<bool>,
+    /// Largest timestamp of a record, and the last offset of the batch that holds it; (-1, base) while there is none.
+    pub max_timestamp: Cell<i64>,
+    pub offset_of_max_timestamp: Cell<i64>,
+    /// Timestamp of the first batch, for rolling by age.
+    pub first_timestamp: Cell<Option<i64>>,
+    since_index_entry: Cell<u64>,
+    index: RefCell<Option<Rc<RefCell<SegmentIndex>>>>,
+    file: RefCell<Option<Rc<File>>>,
+    /// Whether the `.log` file exists already.
+    on_disk: Cell<bool>,
+}
+
+impl Segment {
+    /// An empty segment whose file is made when the first bytes are written.
+    pub fn new(dir: Rc<Path>, base_offset: i64) -> Rc<Segment> {
+        Rc::new(Segment::with(dir, base_offset, 0, false))
+    }
+
+    /// A segment found on disk with `size` bytes of whole batches.
+    pub fn found(dir: Rc<Path>, base_offset: i64, size: u64) -> Segment {
+        Segment::with(dir, base_offset, size, true)
+    }
+
+    fn with(dir: Rc<Path>, base_offset: i64, size: u64, on_disk: bool) -> Segment {
+        Segment {
+            base_offset,
+            dir,
+            size: Cell::new(size),
+            written: Cell::new(size),
+            synced: Cell::new(size),
+            allocated: Cell::new(size),
+            allocating: Cell::new(false),
+            sealed: Cell::new(false),
+            max_timestamp: Cell::new(-1),
+            offset_of_max_timestamp: Cell::new(base_offset),
+            first_timestamp: Cell::new(None),
+            since_index_entry: Cell::new(0),
+            index: RefCell::new((!on_disk).then(Rc::default)),
+            file: RefCell::new(None),
+            on_disk: Cell::new(on_disk),
+        }
+    }
+
+    /// `<dir>/<base offset>.<extension>`
+    pub fn path(&self, extension: &str) -> PathBuf {
+        segment_file(&self.dir, self.base_offset, extension)
+    }
+
+    /// The open `.log` file, made on first use by the appender.
+    pub async fn file(&self) -> io::Result<Rc<File>> {
+        if let Some(file) = self.file.borrow().as_ref() {
+            return Ok(file.clone());
+        }
+        let mode = match (self.on_disk.get(), self.sealed.get()) {
+            (false, _) => OpenMode::CreateNew,
+            (true, false) => OpenMode::ReadWrite,
+            (true, true) => OpenMode::Read,
+        };
+        let file = Rc::new(File::open(&self.path("log"), mode).await?);
+        self.on_disk.set(true);
+        Ok(self.file.borrow_mut().get_or_insert(file).clone())
+    }
+
+    /// Lets go of the descriptor; readers in flight keep theirs.
+    pub fn forget_file(&self) {
+        self.file.take();
+    }
+
+    pub fn has_open_file(&self) -> bool {
+        self.file.borrow().is_some()
+    }
+
+    pub fn is_on_disk(&self) -> bool {
+        self.on_disk.get()
+    }
+
+    /// Takes note of a batch at `position`: size, timestamps, index entry. Order of positions is the caller's.
+    pub fn note_batch(&self, header: &BatchHeader, last_offset: i64, position: u64, index_interval_bytes: u32) {
+        let bytes = header.total_bytes() as u64;
+        let timestamp = header.max_timestamp.get();
+        if self.first_timestamp.get().is_none() {
+            self.first_timestamp.set(Some(timestamp));
+        }
+        if timestamp > self.max_timestamp.get() {
+            self.max_timestamp.set(timestamp);
+            self.offset_of_max_timestamp.set(last_offset);
+        }
+        if self.since_index_entry.get() > u64::from(index_interval_bytes) {
+            if let Some(index) = self.index.borrow().as_ref() {
+                let mut index = index.borrow_mut();
+                index.push(self.relative(last_offset), position as u32);
+                index.push_time(self.max_timestamp.get(), self.relative(self.offset_of_max_timestamp.get()));
+            }
+            self.since_index_entry.set(0);
+        }
+        self.since_index_entry.set(self.since_index_entry.get() + bytes);
+        self.size.set(position + bytes);
+    }
+
+    /// The next batch noted gets an index entry, as the one at the same place had before (recovery begins at an entry).
+    pub fn expect_index_entry(&self) {
+        self.since_index_entry.set(u64::MAX / 2);
+    }
+
+    /// `offset` as the index files count it.
+    pub fn relative(&self, offset: i64) -> u32 {
+        u32::try_from(offset - self.base_offset).unwrap_or(u32::MAX)
+    }
+
+    /// The index in memory; only while it is there.
+    pub fn loaded_index(&self) -> Option<Rc<RefCell<SegmentIndex>>> {
+        self.index.borrow().clone()
+    }
+
+    pub fn set_index(&self, index: SegmentIndex) -> Rc<RefCell<SegmentIndex>> {
+        let index = Rc::new(RefCell::new(index));
+        *self.index.borrow_mut() = Some(index.clone());
+        index
+    }
+
+    /// Reads the index files, off the event loop. `None`: absent or not right for this segment.
+    pub async fn read_index_files(&self, log_bytes: u64) -> io::Result<Option<SegmentIndex>> {
+        let (index, times) = (self.path("index"), self.path("timeindex"));
+        spawn_blocking(move || {
+            let read = |path: PathBuf| match fs::read(path) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(e),
+            };
+            let (Some(offsets), Some(times)) = (read(index)?, read(times)?) else { return Ok(None) };
+            Ok(SegmentIndex::decode(&offsets, &times, log_bytes))
+        })
+        .await
+    }
+
+    /// Writes both index files, off the event loop. With `last`, the segment's largest timestamp is noted in full, as
+    /// Kafka does when it seals a segment.
+    pub async fn write_index_files(&self, last: bool) -> io::Result<()> {
+        let Some(index) = self.loaded_index() else { return Ok(()) };
+        if last {
+            let relative = self.relative(self.offset_of_max_timestamp.get());
+            index.borrow_mut().push_time(self.max_timestamp.get(), relative);
+        }
+        let (offsets, times) = {
+            let index = index.borrow();
+            (index.encode_offsets(), index.encode_times())
+        };
+        let (index_path, times_path) = (self.path("index"), self.path("timeindex"));
+        spawn_blocking(move || {
+            write_synced(&index_path, &offsets)?;
+            write_synced(&times_path, &times)
+        })
+        .await
+    }
+
+    /// Whether rolling is due before a batch of `bytes` ending `next_offset` is appended (Kafka's conditions).
+    pub fn must_roll(&self, bytes: u64, next_offset: i64, rules: &RollRules, newest_timestamp: i64) -> bool {
+        if self.size.get() == 0 {
+            return false;
+        }
+        let full = self.size.get() + bytes > rules.segment_bytes;
+        let far = next_offset - 1 - self.base_offset > i64::from(i32::MAX);
+        let old = self.first_timestamp.get().is_some_and(|t| t >= 0 && newest_timestamp - t > rules.segment_ms);
+        let index_full = self
+            .index
+            .borrow()
+            .as_ref()
+            .is_some_and(|i| i.borrow().offset_entries() as u64 >= u64::from(rules.segment_index_bytes) / 8);
+        full || far || old || index_full
+    }
+}
+
+/// The topic's settings that decide when a segment rolls.
+#[derive(Clone, Copy, Debug)]
+pub struct RollRules {
+    pub segment_bytes: u64,
+    pub segment_ms: i64,
+    pub segment_index_bytes: u32,
+}
+
+fn write_synced(path: &Path, contents: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    let mut file = fs::File::create(path)?;
+    file.write_all(contents)?;
+    file.sync_data()
+}
+
+/// The shard-wide bound on indexes of sealed segments and on their open files: least recently loaded out first.
+pub struct IndexBudget {
+    total: usize,
+    used: Cell<usize>,
+    order: RefCell<VecDeque<(Weak<Segment>, usize)>>,
+    open_files: RefCell<VecDeque<Weak<Segment>>>,
+}
+
+/// Sealed segments whose `.log` file stays open, per shard.
+const OPEN_SEALED_FILES: usize = 1024;
+
+impl IndexBudget {
+    pub fn new(total: usize) -> IndexBudget {
+        IndexBudget {
+            total,
+            used: Cell::new(0),
+            order: RefCell::new(VecDeque::new()),
+            open_files: RefCell::new(VecDeque::new()),
+        }
+    }
+
+    /// Counts a sealed segment's loaded index; indexes loaded long ago are dropped (and read again when needed).
+    pub fn admit(&self, segment: &Rc<Segment>) {
+        let Some(index) = segment.loaded_index() else { return };
+        let bytes = index.borrow().memory_bytes() + 64;
+        self.used.set(self.used.get() + bytes);
+        let mut order = self.order.borrow_mut();
+        order.push_back((Rc::downgrade(segment), bytes));
+        while self.used.get() > self.total && order.len() > 1 {
+            let Some((oldest, bytes)) = order.pop_front() else { break };
+            self.used.set(self.used.get() - bytes);
+            if let Some(segment) = oldest.upgrade() {
+                segment.index.take();
+            }
+        }
+    }
+
+    /// Counts a sealed segment's open file.
+    pub fn admit_file(&self, segment: &Rc<Segment>) {
+        let mut open = self.open_files.borrow_mut();
+        open.push_back(Rc::downgrade(segment));
+        while open.len() > OPEN_SEALED_FILES {
+            if let Some(segment) = open.pop_front().and_then(|oldest| oldest.upgrade())
+                && segment.sealed.get()
+            {
+                segment.forget_file();
+            }
+        }
+    }
+}
