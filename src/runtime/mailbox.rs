@@ -38,12 +38,14 @@ struct Origin {
     token: u64,
 }
 
+type Ends<S> = (SharedSender<Message<S>>, SharedReceiver<Message<S>>);
+
 /// The unconnected ends for one shard, made before the threads start.
 pub struct MeshSeat<S: 'static> {
     own: ShardId,
     capacity: usize,
     /// By the other shard's index; `None` at the own one.
-    ends: Vec<Option<(SharedSender<Message<S>>, SharedReceiver<Message<S>>)>>,
+    ends: Vec<Option<Ends<S>>>,
 }
 
 /// One seat per shard. `capacity`: messages per pair and direction.
