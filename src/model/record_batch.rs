@@ -183,6 +183,7 @@ pub fn check_produced(header: &BatchHeader) -> Result<(), BatchError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zerocopy::FromZeros;
 
     fn batch(payload: &[u8]) -> Vec<u8> {
         let mut header = BatchHeader::new_zeroed();
