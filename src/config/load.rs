@@ -140,7 +140,7 @@ fn judge_foreign(given: &AllGiven, warnings: &mut Vec<Warning>) -> Result<(), Co
                 let must = if value.is_empty() { "leave it out".to_owned() } else { format!("it must be {value}") };
                 return Err(one.refused(name, &format!("{reason}; {must}")));
             }
-            Some(Verdict::Ignored(reason)) => format!("ignored: {reason}"),
+            Some(Verdict::Ignored(reason)) => format!("ignored; {reason}"),
             None => match nearest(name) {
                 Some(near) => format!("unknown option, ignored; did you mean {near}?"),
                 None => "unknown option, ignored".to_owned(),
