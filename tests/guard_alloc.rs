@@ -4,6 +4,8 @@
 
 // SAFETY of the whole file: the allocator below only measures, and hands every call on to the system's unchanged.
 #![allow(unsafe_code)]
+// Helpers of tests, where a failure is a failed test.
+#![allow(clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -324,6 +324,21 @@ fn requests_with_every_null_that_the_crate_can_write_pass() {
     let topic = delete_topics_request::DeleteTopicState::default().with_name(None);
     pass(ApiKey::DeleteTopics, 6..=6, DeleteTopicsRequest::default().with_topics(vec![topic]));
     pass(ApiKey::DescribeTopicPartitions, 0..=0, DescribeTopicPartitionsRequest::default().with_cursor(None));
+    let topic = metadata_request::MetadataRequestTopic::default().with_name(None);
+    pass(ApiKey::Metadata, 10..=13, MetadataRequest::default().with_topics(Some(vec![topic])));
+    let config = alter_configs_request::AlterableConfig::default().with_value(None);
+    let resource = alter_configs_request::AlterConfigsResource::default().with_configs(vec![config]);
+    pass(ApiKey::AlterConfigs, 0..=2, AlterConfigsRequest::default().with_resources(vec![resource]));
+    let config = incremental_alter_configs_request::AlterableConfig::default().with_value(None);
+    let resource = incremental_alter_configs_request::AlterConfigsResource::default().with_configs(vec![config]);
+    pass(
+        ApiKey::IncrementalAlterConfigs,
+        0..=1,
+        IncrementalAlterConfigsRequest::default().with_resources(vec![resource]),
+    );
+    let partition = offset_commit_request::OffsetCommitRequestPartition::default().with_committed_metadata(None);
+    let topic = offset_commit_request::OffsetCommitRequestTopic::default().with_partitions(vec![partition]);
+    pass(ApiKey::OffsetCommit, 2..=9, OffsetCommitRequest::default().with_topics(vec![topic]));
     let keys = vec![text("a"), text("b")];
     pass(ApiKey::FindCoordinator, 4..=6, FindCoordinatorRequest::default().with_coordinator_keys(keys));
 }
