@@ -369,6 +369,19 @@ fn limits_hold_even_when_the_bytes_are_there() {
     };
     assert!(guard::check(ApiKey::ListGroups, 5, &tags(MAX_TAGGED_FIELDS)).is_ok());
     assert!(guard::check(ApiKey::ListGroups, 5, &tags(MAX_TAGGED_FIELDS + 1)).is_err());
+
+    // That limit is on the sum too: DescribeTopicPartitions v0 with tagged fields on its one topic and on itself.
+    let tags_twice = |count: usize| {
+        let mut sample = Sample { flexible: true, bytes: vec![2, 2, b't'], ..Sample::default() };
+        for between in [&[0, 0, 0, 1, 0xff][..], &[]] {
+            sample.varint(count as u32);
+            sample.bytes.extend(std::iter::repeat_n([5, 0], count).flatten());
+            sample.bytes.extend_from_slice(between);
+        }
+        sample.bytes
+    };
+    assert!(guard::check(ApiKey::DescribeTopicPartitions, 0, &tags_twice(MAX_TAGGED_FIELDS / 2)).is_ok());
+    assert!(guard::check(ApiKey::DescribeTopicPartitions, 0, &tags_twice(MAX_TAGGED_FIELDS / 2 + 1)).is_err());
 }
 
 #[test]

@@ -63,7 +63,8 @@ fn requests_are_read_as_the_crate_writes_them() {
 #[test]
 fn the_smallest_topics_and_partitions_are_read() {
     for version in produce::MIN_VERSION..=produce::MAX_VERSION {
-        for (topics, partitions) in [(0, 0), (1, 0), (3, 0), (1, 1), (1, 3), (2, 2)] {
+        // Many, so that one byte too many for each is more than the fields after them.
+        for (topics, partitions) in [(0, 0), (1, 0), (1, 1), (60, 0), (1, 60), (60, 1)] {
             let mut topic = produce_request::TopicProduceData::default();
             topic.partition_data = vec![Default::default(); partitions];
             let mut request = CrateRequest::default();
