@@ -1,2 +1,24 @@
 //! The wire protocol: frames, which APIs and versions exist, and the two requests whose codecs are our own (Produce, Fetch).
 //! No I/O.
+//!
+//! Every byte that a decoder here reads came from a socket, so each count and length is checked against the bytes that
+//! remain before anything is allocated for it. All other requests are decoded by the crate `kafka-protocol`, which
+//! allocates by declared counts: they go through [`guard::decode`], never to the crate directly.
+
+pub mod api_table;
+pub mod fetch;
+pub mod frame;
+pub mod guard;
+pub mod produce;
+pub mod respond;
+mod shapes;
+mod topic_key;
+mod wire;
+
+pub use api_table::ApiSpec;
+pub use frame::{Malformed, Prefix, RequestHeader, parse_header, parse_prefix};
+pub use topic_key::TopicKey;
+pub use wire::{MAX_ARRAY_ELEMENTS, MAX_TAGGED_FIELDS};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! Fetch requests and responses, versions 4 to 17. A response is a list of slices: what this file writes, cut where the
+//! records belong, and the records themselves, uncopied.
+
+use bytes::Bytes;
+
+use super::frame::Malformed;
+use super::produce::read_text;
+use super::wire::{Reader, Writer};
+use crate::model::ErrorCode;
+
+pub use super::topic_key::TopicKey;
+
+pub const MIN_VERSION: i16 = 4;
+pub const MAX_VERSION: i16 = 17;
+/// Response header v1, compact encodings and tagged fields from here on.
+const FLEXIBLE_FROM: i16 = 12;
+/// Topics by id instead of by name from here on.
+const TOPIC_IDS_FROM: i16 = 13;
+/// The replica id moved into the tagged field `replica_state` here (KIP-903).
+const REPLICA_STATE_FROM: i16 = 15;
+const REPLICA_STATE_TAG: u32 = 1;
+
+/// Record bytes in one response; what does not fit is sent as empty, to be fetched again. Far above any sensible
+/// `fetch.max.bytes`: it only keeps the frame's length within 32 bits.
+const MAX_RECORD_BYTES: usize = 2_000_000_000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchRequest {
+    pub max_wait_ms: i32,
+    pub min_bytes: i32,
+    pub max_bytes: i32,
+    /// 0: read_uncommitted, 1: read_committed.
+    pub isolation_level: i8,
+    /// 0: no session yet (KIP-227).
+    pub session_id: i32,
+    /// -1: no session wanted, 0: a new one.
+    pub session_epoch: i32,
+    pub topics: Vec<FetchTopic>,
+    pub forgotten: Vec<ForgottenTopic>,
+    /// `None` before v11; a consumer without a rack sends "".
+    pub rack_id: Option<String>,
+    /// A follower's broker id; -1: a consumer.
+    pub replica_id: i32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchTopic {
+    pub topic: TopicKey,
+    pub partitions: Vec<FetchPartition>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchPartition {
+    pub index: i32,
+    /// -1: the client does not know it.
+    pub current_leader_epoch: i32,
+    pub fetch_offset: i64,
+    /// -1: none, or a consumer that does not check for divergence.
+    pub last_fetched_epoch: i32,
+    /// The follower's; -1 from a consumer.
+    pub log_start_offset: i64,
+    pub max_bytes: i32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForgottenTopic {
+    pub topic: TopicKey,
+    pub partitions: Vec<i32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchPartitionResponse {
+    pub index: i32,
+    pub error: ErrorCode,
+    pub high_watermark: i64,
+    pub last_stable_offset: i64,
+    pub log_start_offset: i64,
+    /// Whole batches, in order; together the partition's records.
+    pub records: Vec<Bytes>,
+}
+
+/// Decodes the request's body, all of it.
+pub fn decode(version: i16, body: Bytes) -> Result<FetchRequest, Malformed> {
+    read(version, &body).map_err(|e| e.in_request("Fetch", version))
+}
+
+fn read(version: i16, body: &Bytes) -> Result<FetchRequest, Malformed> {
+    if !(MIN_VERSION..=MAX_VERSION).contains(&version) {
+        return Err(Malformed(format!("versions {MIN_VERSION} to {MAX_VERSION} are supported")));
+    }
+    let mut reader = Reader::new(body, version >= FLEXIBLE_FROM);
+    let mut replica_id = if version < REPLICA_STATE_FROM { reader.int32("the replica id")? } else { -1 };
+    let max_wait_ms = reader.int32("max_wait_ms")?;
+    let min_bytes = reader.int32("min_bytes")?;
+    let max_bytes = reader.int32("max_bytes")?;
+    let isolation_level = reader.int8("the isolation level")?;
+    let (session_id, session_epoch) =
+        if version >= 7 { (reader.int32("the session id")?, reader.int32("the session epoch")?) } else { (0, -1) };
+    let topics = read_topics(&mut reader, version, body)?;
+    let forgotten = if version >= 7 { read_forgotten(&mut reader, version, body)? } else { Vec::new() };
+    let rack_id = if version >= 11 { Some(read_rack(&mut reader)?) } else { None };
+    // Tag 0 is the cluster id, which brokers do not look at.
+    reader.tagged_fields(|tag, bytes| {
+        if tag == REPLICA_STATE_TAG && version >= REPLICA_STATE_FROM {
+            replica_id = read_replica_state(bytes)?;
+        }
+        Ok(())
+    })?;
+    reader.finish()?;
+    Ok(FetchRequest {
+        max_wait_ms,
+        min_bytes,
+        max_bytes,
+        isolation_level,
+        session_id,
+        session_epoch,
+        topics,
+        forgotten,
+        rack_id,
+        replica_id,
+    })
+}
+
+fn read_topics(reader: &mut Reader<'_>, version: i16, body: &Bytes) -> Result<Vec<FetchTopic>, Malformed> {
+    let count = reader.array(topic_bytes(version), "the topics")?;
+    let mut topics = Vec::with_capacity(count);
+    for _ in 0..count {
+        let topic = TopicKey::read(reader, body, version >= TOPIC_IDS_FROM)?;
+        let partition_count = reader.array(partition_bytes(version), "a topic's partitions")?;
+        let mut partitions = Vec::with_capacity(partition_count);
+        for _ in 0..partition_count {
+            partitions.push(read_partition(reader, version)?);
+        }
+        reader.skip_tagged_fields()?;
+        topics.push(FetchTopic { topic, partitions });
+    }
+    Ok(topics)
+}
+
+fn read_partition(reader: &mut Reader<'_>, version: i16) -> Result<FetchPartition, Malformed> {
+    let partition = FetchPartition {
+        index: reader.int32("a partition index")?,
+        current_leader_epoch: if version >= 9 { reader.int32("a partition's leader epoch")? } else { -1 },
+        fetch_offset: reader.int64("a partition's fetch offset")?,
+        last_fetched_epoch: if version >= 12 { reader.int32("a partition's last fetched epoch")? } else { -1 },
+        log_start_offset: if version >= 5 { reader.int64("a partition's log start offset")? } else { -1 },
+        max_bytes: reader.int32("a partition's max_bytes")?,
+    };
+    // Tag 0, from v17, is the follower's log directory id (KIP-853), which only a KRaft voter has.
+    reader.skip_tagged_fields()?;
+    Ok(partition)
+}
+
+fn read_forgotten(reader: &mut Reader<'_>, version: i16, body: &Bytes) -> Result<Vec<ForgottenTopic>, Malformed> {
+    let count = reader.array(topic_bytes(version), "the forgotten topics")?;
+    let mut forgotten = Vec::with_capacity(count);
+    for _ in 0..count {
+        let topic = TopicKey::read(reader, body, version >= TOPIC_IDS_FROM)?;
+        let partition_count = reader.array(4, "a forgotten topic's partitions")?;
+        let mut partitions = Vec::with_capacity(partition_count);
+        for _ in 0..partition_count {
+            partitions.push(reader.int32("a partition index")?);
+        }
+        reader.skip_tagged_fields()?;
+        forgotten.push(ForgottenTopic { topic, partitions });
+    }
+    Ok(forgotten)
+}
+
+fn read_rack(reader: &mut Reader<'_>) -> Result<String, Malformed> {
+    match read_text(reader, "the rack id")? {
+        Some(rack) => Ok(rack),
+        None => Err(reader.error("the rack id", "is null")),
+    }
+}
+
+/// The replica's id; its broker epoch is not looked at.
+fn read_replica_state(bytes: &[u8]) -> Result<i32, Malformed> {
+    let read = || {
+        let mut reader = Reader::new(bytes, true);
+        let replica_id = reader.int32("the replica id")?;
+        reader.int64("the replica epoch")?;
+        reader.skip_tagged_fields()?;
+        reader.finish()?;
+        Ok(replica_id)
+    };
+    read().map_err(|e: Malformed| Malformed(format!("in the tagged field replica_state, {e}")))
+}
+
+/// The least that a topic takes: name or id, count, tagged fields.
+fn topic_bytes(version: i16) -> usize {
+    match version {
+        TOPIC_IDS_FROM.. => 18,
+        FLEXIBLE_FROM.. => 3,
+        _ => 6,
+    }
+}
+
+/// The least that a partition takes.
+fn partition_bytes(version: i16) -> usize {
+    match version {
+        12.. => 33,
+        9.. => 28,
+        5.. => 24,
+        _ => 16,
+    }
+}
+
+/// The whole response as slices in the order to send them: length, header and fields in one buffer, cut between the record
+/// slices, which are passed on uncopied. Before v7 there is no place for `error` and `session_id`: the caller puts an error
+/// into every partition instead.
+pub fn encode_response(
+    version: i16,
+    correlation_id: i32,
+    error: ErrorCode,
+    session_id: i32,
+    topics: Vec<(TopicKey, Vec<FetchPartitionResponse>)>,
+) -> Vec<Bytes> {
+    let partition_count = topics.iter().map(|(_, partitions)| partitions.len()).sum::<usize>();
+    let capacity = 18 + partition_count * 48 + topics.iter().map(|(key, _)| key.wire_bytes() + 6).sum::<usize>();
+    let mut writer = Writer::response(capacity, correlation_id, version >= FLEXIBLE_FROM);
+    writer.int32(0); // throttle_time_ms
+    if version >= 7 {
+        writer.int16(error.code());
+        writer.int32(session_id);
+    }
+    // Where each partition's records belong in what the writer wrote.
+    let mut cuts: Vec<(usize, Vec<Bytes>)> = Vec::with_capacity(partition_count);
+    let mut record_bytes = 0;
+    let mut slices = 1;
+    writer.count(Some(topics.len()));
+    for (key, partitions) in topics {
+        key.write(&mut writer, version >= TOPIC_IDS_FROM);
+        writer.count(Some(partitions.len()));
+        for partition in partitions {
+            let mut bytes = partition.records.iter().map(Bytes::len).sum::<usize>();
+            if record_bytes + bytes > MAX_RECORD_BYTES {
+                bytes = 0;
+            }
+            write_partition(&mut writer, version, &partition, bytes);
+            if bytes > 0 {
+                record_bytes += bytes;
+                slices += partition.records.len() + 1;
+                cuts.push((writer.len(), partition.records));
+            }
+            writer.no_tagged_fields();
+        }
+        writer.no_tagged_fields();
+    }
+    writer.no_tagged_fields();
+    interleave(writer.finish(record_bytes), cuts, slices)
+}
+
+/// Everything of a partition before its records.
+fn write_partition(writer: &mut Writer, version: i16, partition: &FetchPartitionResponse, record_bytes: usize) {
+    writer.int32(partition.index);
+    writer.int16(partition.error.code());
+    writer.int64(partition.high_watermark);
+    writer.int64(partition.last_stable_offset);
+    if version >= 5 {
+        writer.int64(partition.log_start_offset);
+    }
+    writer.count(None); // aborted_transactions
+    if version >= 11 {
+        writer.int32(-1); // preferred_read_replica
+    }
+    // Empty, never null: some clients take null for a broken response.
+    writer.count(Some(record_bytes));
+}
+
+fn interleave(fields: Bytes, cuts: Vec<(usize, Vec<Bytes>)>, slices: usize) -> Vec<Bytes> {
+    let mut out = Vec::with_capacity(slices);
+    let mut from = 0;
+    for (cut, records) in cuts {
+        if cut > from {
+            out.push(fields.slice(from..cut));
+        }
+        out.extend(records.into_iter().filter(|slice| !slice.is_empty()));
+        from = cut;
+    }
+    if from < fields.len() {
+        out.push(fields.slice(from..));
+    }
+    out
+}

@@ -1,0 +1,61 @@
+//! What stands at the start of every request frame (after its four-byte length, which the connection reads).
+
+use super::wire::Reader;
+
+/// Bytes from a peer that are not what the protocol says. Costs the sender its connection, nothing more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub String);
+
+impl Malformed {
+    /// Says whose bytes these were: "Metadata v9 request, at byte 5 of 20: ...".
+    #[cold]
+    pub(super) fn in_request(self, api: &str, version: i16) -> Malformed {
+        Malformed(format!("{api} v{version} request, {}", self.0))
+    }
+}
+
+/// The part of the header that no version ever changes: enough to refuse a request that is otherwise unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    pub api_key: i16,
+    pub version: i16,
+    pub correlation_id: i32,
+}
+
+/// Request header v1 or v2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHeader {
+    pub api_key: i16,
+    pub version: i16,
+    pub correlation_id: i32,
+    pub client_id: Option<String>,
+}
+
+/// Reads the first eight bytes.
+pub fn parse_prefix(frame: &[u8]) -> Result<Prefix, Malformed> {
+    read_prefix(&mut Reader::new(frame, false))
+}
+
+/// Reads the header and says where the body starts. `flexible`: the request's version is (header v2).
+pub fn parse_header(frame: &[u8], flexible: bool) -> Result<(RequestHeader, usize), Malformed> {
+    // The client id keeps its classic encoding in header v2, so that an ApiVersions request of any version can be read.
+    let mut classic = Reader::new(frame, false);
+    let Prefix { api_key, version, correlation_id } = read_prefix(&mut classic)?;
+    let client_id = classic.nullable_string("the header's client id")?;
+    // Kafka reads bytes that are not UTF-8 with replacement characters here; a name in logs is no reason to refuse.
+    let client_id = client_id.map(|range| String::from_utf8_lossy(classic.bytes_of(range)).into_owned());
+
+    let start = classic.position();
+    let mut rest = Reader::new(frame.get(start..).unwrap_or_default(), flexible);
+    rest.skip_tagged_fields().map_err(|e| Malformed(format!("the header's end, {e}")))?;
+    Ok((RequestHeader { api_key, version, correlation_id, client_id }, start + rest.position()))
+}
+
+fn read_prefix(reader: &mut Reader<'_>) -> Result<Prefix, Malformed> {
+    Ok(Prefix {
+        api_key: reader.int16("the header's api key")?,
+        version: reader.int16("the header's api version")?,
+        correlation_id: reader.int32("the header's correlation id")?,
+    })
+}

@@ -1,0 +1,91 @@
+//! Stands before the crate `kafka-protocol`'s decoder, which reserves memory for an array by its declared count.
+
+use bytes::Bytes;
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::protocol::Decodable;
+
+use super::api_table::flexible_from;
+use super::frame::Malformed;
+use super::shapes::{self, Field, Kind};
+use super::wire::Reader;
+
+/// The versions of `api` that [`check`] knows.
+pub fn versions(api: ApiKey) -> Option<std::ops::RangeInclusive<i16>> {
+    shapes::of(api).map(|shape| shape.min..=shape.max)
+}
+
+/// Walks `body` by the shape of the API's request and checks every array count, string and bytes length, nullness and
+/// tagged-field count against the bytes that remain and against [`MAX_ARRAY_ELEMENTS`](super::MAX_ARRAY_ELEMENTS) and
+/// [`MAX_TAGGED_FIELDS`](super::MAX_TAGGED_FIELDS); `body` must end where the request does. Allocates nothing. After
+/// `Ok` the decoder allocates in proportion to what arrived.
+pub fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Malformed> {
+    walk(api, version, body).map_err(|e| e.in_request(&format!("{api:?}"), version))
+}
+
+/// [`check`], then the crate's decoder. `body` is consumed on success.
+pub fn decode<T: Decodable>(api: ApiKey, version: i16, body: &mut Bytes) -> Result<T, Malformed> {
+    check(api, version, body)?;
+    let problem = match T::decode(body, version) {
+        Ok(request) if body.is_empty() => return Ok(request),
+        Ok(_) => format!("its decoder left {} bytes over", body.len()),
+        Err(e) => e.to_string(),
+    };
+    Err(Malformed(problem).in_request(&format!("{api:?}"), version))
+}
+
+fn walk(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Malformed> {
+    let shape = shapes::of(api).ok_or_else(|| Malformed("there is no shape for this API".to_owned()))?;
+    if version < shape.min || version > shape.max {
+        return Err(Malformed(format!("versions {} to {} are supported", shape.min, shape.max)));
+    }
+    let mut reader = Reader::new(body, version >= flexible_from(api));
+    structure(&mut reader, version, shape.fields)?;
+    reader.finish()
+}
+
+/// The recursion follows the table's nesting, not the input's.
+fn structure(reader: &mut Reader<'_>, version: i16, fields: &[Field]) -> Result<(), Malformed> {
+    for field in fields {
+        if field.exists_in(version) {
+            value(reader, version, field)?;
+        }
+    }
+    reader.skip_tagged_fields()
+}
+
+fn value(reader: &mut Reader<'_>, version: i16, field: &Field) -> Result<(), Malformed> {
+    let name = field.name;
+    let present = match field.kind {
+        Kind::Fixed(bytes) => reader.skip(bytes, name).map(|_| true)?,
+        Kind::Text => reader.nullable_string(name)?.is_some(),
+        Kind::Blob => reader.nullable_bytes(name)?.is_some(),
+        Kind::FixedArray(bytes) => match reader.nullable_array(bytes, name)? {
+            Some(count) => reader.skip(count * bytes, name).map(|_| true)?,
+            None => false,
+        },
+        Kind::TextArray => match reader.nullable_array(1, name)? {
+            Some(count) => {
+                for _ in 0..count {
+                    reader.string(name)?;
+                }
+                true
+            }
+            None => false,
+        },
+        Kind::Array(fields) => match reader.nullable_array(1, name)? {
+            Some(count) => {
+                for _ in 0..count {
+                    structure(reader, version, fields)?;
+                }
+                true
+            }
+            None => false,
+        },
+        Kind::OptionalStruct(fields) => match reader.int8(name)? {
+            1 => structure(reader, version, fields).map(|()| true)?,
+            -1 => false,
+            other => return Err(reader.error(name, &format!("has the presence byte {other}; 1 and -1 are defined"))),
+        },
+    };
+    if present || field.may_be_null_in(version) { Ok(()) } else { Err(reader.error(name, "is null")) }
+}

@@ -1,0 +1,141 @@
+//! Produce requests and responses, versions 3 to 13. Records stay where they arrived: a partition's records are a slice
+//! of the request's frame.
+
+use bytes::Bytes;
+
+use super::frame::Malformed;
+use super::wire::{Reader, Writer};
+use crate::model::ErrorCode;
+
+pub use super::topic_key::TopicKey;
+
+pub const MIN_VERSION: i16 = 3;
+pub const MAX_VERSION: i16 = 13;
+/// Response header v1, compact encodings and tagged fields from here on.
+const FLEXIBLE_FROM: i16 = 9;
+/// Topics by id instead of by name from here on.
+const TOPIC_IDS_FROM: i16 = 13;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProduceRequest {
+    pub transactional_id: Option<String>,
+    /// 0, 1 or -1; any other value is the handler's to refuse.
+    pub acks: i16,
+    pub timeout_ms: i32,
+    pub topics: Vec<ProduceTopic>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProduceTopic {
+    pub topic: TopicKey,
+    pub partitions: Vec<ProducePartition>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducePartition {
+    pub index: i32,
+    /// `None`: null, which Kafka answers with an error of the partition.
+    pub records: Option<Bytes>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducePartitionResponse {
+    pub index: i32,
+    pub error: ErrorCode,
+    /// -1 with an error.
+    pub base_offset: i64,
+    /// -1 unless the topic uses LogAppendTime.
+    pub log_append_time_ms: i64,
+    pub log_start_offset: i64,
+    pub error_message: Option<String>,
+}
+
+/// Decodes the request's body, all of it.
+pub fn decode(version: i16, body: Bytes) -> Result<ProduceRequest, Malformed> {
+    read(version, &body).map_err(|e| e.in_request("Produce", version))
+}
+
+fn read(version: i16, body: &Bytes) -> Result<ProduceRequest, Malformed> {
+    if !(MIN_VERSION..=MAX_VERSION).contains(&version) {
+        return Err(Malformed(format!("versions {MIN_VERSION} to {MAX_VERSION} are supported")));
+    }
+    let flexible = version >= FLEXIBLE_FROM;
+    let by_id = version >= TOPIC_IDS_FROM;
+    // The least that a topic and a partition take: name or id, count, tagged fields; index, length, tagged fields.
+    let (topic_bytes, partition_bytes) = if flexible { (if by_id { 18 } else { 3 }, 6) } else { (6, 8) };
+
+    let mut reader = Reader::new(body, flexible);
+    let transactional_id = read_text(&mut reader, "the transactional id")?;
+    let acks = reader.int16("acks")?;
+    let timeout_ms = reader.int32("the timeout")?;
+    let topic_count = reader.array(topic_bytes, "the topics")?;
+    let mut topics = Vec::with_capacity(topic_count);
+    for _ in 0..topic_count {
+        let topic = TopicKey::read(&mut reader, body, by_id)?;
+        let partition_count = reader.array(partition_bytes, "a topic's partitions")?;
+        let mut partitions = Vec::with_capacity(partition_count);
+        for _ in 0..partition_count {
+            let index = reader.int32("a partition index")?;
+            let records = reader.nullable_bytes("a partition's records")?.map(|range| body.slice(range));
+            reader.skip_tagged_fields()?;
+            partitions.push(ProducePartition { index, records });
+        }
+        reader.skip_tagged_fields()?;
+        topics.push(ProduceTopic { topic, partitions });
+    }
+    reader.skip_tagged_fields()?;
+    reader.finish()?;
+    Ok(ProduceRequest { transactional_id, acks, timeout_ms, topics })
+}
+
+/// A nullable string, copied out; it must be UTF-8.
+pub(super) fn read_text(reader: &mut Reader<'_>, what: &str) -> Result<Option<String>, Malformed> {
+    let Some(range) = reader.nullable_string(what)? else { return Ok(None) };
+    match std::str::from_utf8(reader.bytes_of(range)) {
+        Ok(text) => Ok(Some(text.to_owned())),
+        Err(_) => Err(reader.error(what, "is not UTF-8")),
+    }
+}
+
+/// The whole frame: length, response header, body.
+pub fn encode_response(
+    version: i16,
+    correlation_id: i32,
+    topics: &[(TopicKey, Vec<ProducePartitionResponse>)],
+    throttle_ms: i32,
+) -> Bytes {
+    let by_id = version >= TOPIC_IDS_FROM;
+    let capacity = topics.iter().map(|(key, partitions)| {
+        let messages = partitions.iter().filter_map(|p| p.error_message.as_ref()).map(|text| text.len() + 3);
+        key.wire_bytes() + 6 + partitions.len() * 37 + messages.sum::<usize>()
+    });
+    let mut writer = Writer::response(10 + capacity.sum::<usize>(), correlation_id, version >= FLEXIBLE_FROM);
+    writer.count(Some(topics.len()));
+    for (key, partitions) in topics {
+        key.write(&mut writer, by_id);
+        writer.count(Some(partitions.len()));
+        for partition in partitions {
+            write_partition(&mut writer, version, partition);
+        }
+        writer.no_tagged_fields();
+    }
+    writer.int32(throttle_ms);
+    writer.no_tagged_fields();
+    writer.finish(0)
+}
+
+fn write_partition(writer: &mut Writer, version: i16, partition: &ProducePartitionResponse) {
+    writer.int32(partition.index);
+    writer.int16(partition.error.code());
+    writer.int64(partition.base_offset);
+    writer.int64(partition.log_append_time_ms);
+    if version >= 5 {
+        writer.int64(partition.log_start_offset);
+    }
+    if version >= 8 {
+        // record_errors: which records of the batch were refused. Batches are accepted or refused whole here.
+        writer.count(Some(0));
+        writer.nullable_string(partition.error_message.as_deref());
+    }
+    writer.no_tagged_fields();
+}
