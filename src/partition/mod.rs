@@ -1,1 +1,12 @@
-//! One replica's rules.
+//! One replica's rules: what a produced batch must satisfy, which sequences a producer may send, what a reader may see.
+
+mod epochs;
+mod offsets;
+mod producer_state;
+mod replica;
+mod waiters;
+
+pub use epochs::EpochHistory;
+pub use producer_state::{ProducerStates, SequenceCheck};
+pub use replica::{Accepted, Rejected, Replica};
+pub use waiters::{AckWait, DataWaiter};

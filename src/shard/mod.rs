@@ -1,9 +1,16 @@
 //! One core: its replicas, its mailbox, and the routing of work to the shard that owns a partition.
 
 mod api;
+mod control;
+mod fetch;
+mod hosting;
+mod produce;
+mod queries;
 mod start;
 mod state;
+mod upkeep;
 
 pub use api::*;
-pub use start::{ShardReady, ShardStart, run};
+pub use produce::ProduceOutcomes;
+pub use start::{ShardReady, ShardStart, run, tidy_data_dirs};
 pub use state::Shard;

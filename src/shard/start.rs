@@ -1,15 +1,28 @@
-//! How a shard is started: what the start-up sequence hands to each thread, and what it hears back.
+//! A shard's life: what the start-up sequence hands to each thread, recovery, serving, the end.
 
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use super::Shard;
+use super::hosting::tidy_data_dir;
+use super::state::Shard;
 use crate::cluster::MetadataImage;
 use crate::cluster::metadata_store::LocalStore;
 use crate::config::ServerConfig;
-use crate::runtime::mailbox::MeshSeat;
+use crate::model::ShardId;
+use crate::runtime::mailbox::{Mesh, MeshSeat};
+use crate::runtime::net::Listener;
 use crate::runtime::process::StopFlag;
+use crate::runtime::sync::{Budget, LocalMutex};
 use crate::runtime::watchdog::Heart;
+use crate::runtime::{disk, spawn_local};
+use crate::storage::{StorageContext, StorageLimits};
+
+/// Replicas closed at the same time.
+const CLOSING: usize = 64;
 
 /// What one shard starts with. Made on the main thread, used up on the shard's.
 pub struct ShardStart {
@@ -36,7 +49,88 @@ pub struct ShardReady {
     pub scanned_bytes: u64,
 }
 
-/// Runs one shard until the stop flag is set: recovers its partitions, reports, serves.
-pub async fn run(start: ShardStart) {
-    let _ = start.ready.send(Err(format!("shard {} cannot run: this build has no event loop yet", start.index)));
+/// Clears away what the last run left in the data directories. Blocks; once, before the shards start.
+pub fn tidy_data_dirs(config: &ServerConfig, image: &MetadataImage) -> io::Result<()> {
+    let mut claimed = HashSet::new();
+    for topic in image.topics() {
+        claimed.extend((0..topic.partitions.len()).map(|index| format!("{}-{index}", topic.name)));
+    }
+    config.log_dirs.iter().try_for_each(|root| tidy_data_dir(root, &claimed))
+}
+
+/// Runs one shard until the stop flag is set: recovers its partitions, reports, serves by `serve`, closes its logs.
+pub async fn run<S, F>(start: ShardStart, serve: S)
+where
+    S: FnOnce(Rc<Shard>, Listener) -> F,
+    F: Future<Output = ()>,
+{
+    let ready = start.ready.clone();
+    spawn_local(start.heart.beat());
+    let mesh = Mesh::connect(start.seat).await;
+    let config = start.config;
+    let shard = Rc::new(Shard {
+        id: ShardId(start.index),
+        stop: start.stop,
+        shards: start.shards,
+        mesh: mesh.clone(),
+        image: RefCell::new(start.image),
+        store: start.store,
+        storage: StorageContext::new(limits(&config)),
+        replicas: RefCell::new(HashMap::new()),
+        control: LocalMutex::new(1),
+        producer_ids: Cell::new((0, 0)),
+        own_waits: RefCell::new(HashMap::new()),
+        foreign_waits: RefCell::new(HashMap::new()),
+        next_wait: Cell::new(0),
+        config,
+    });
+    mesh.serve(shard.clone());
+    match shard.recover().await {
+        Ok((listener, recovered)) => {
+            let _ = ready.send(Ok(recovered));
+            shard.start_upkeep();
+            serve(shard.clone(), listener).await;
+            shard.close_all().await;
+        }
+        Err(error) => {
+            let _ = ready.send(Err(error.to_string()));
+        }
+    }
+}
+
+fn limits(config: &ServerConfig) -> StorageLimits {
+    StorageLimits {
+        tail_cache_bytes: config.tail_cache_bytes,
+        cold_cache_bytes: config.cold_cache_bytes,
+        index_cache_bytes: config.index_cache_bytes,
+        fetch_memory_bytes: config.fetch_memory_bytes,
+        preallocate_max_bytes: config.preallocate_max_bytes,
+    }
+}
+
+impl Shard {
+    async fn recover(self: &Rc<Self>) -> io::Result<(Listener, ShardReady)> {
+        for directory in &self.config.log_dirs {
+            disk::prime_device(directory).await?;
+        }
+        let topics = self.image().topics().cloned().collect();
+        let scanned_bytes = self.host(topics).await?;
+        let listener = Listener::bind(self.config.listener)?;
+        let partitions = self.replicas.borrow().len();
+        Ok((listener, ShardReady { index: self.id.0, partitions, scanned_bytes }))
+    }
+
+    async fn close_all(self: &Rc<Self>) {
+        let slots = Budget::new(CLOSING);
+        for replica in self.all_replicas() {
+            let slot = slots.acquire(1).await;
+            spawn_local(async move {
+                if let Err(error) = replica.close().await {
+                    tracing::warn!(topic = %replica.topic, partition = %replica.id.index, %error, "not closed in good order");
+                }
+                drop(slot);
+            });
+        }
+        slots.acquire(CLOSING).await;
+    }
 }

@@ -1,26 +1,45 @@
-//! The shard's state and what connections ask of it.
+//! The shard's state, and how work finds the shard that owns a partition.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use crate::cluster::controller::{ControlError, CreateTopic, GrowTopic};
-use crate::cluster::{MetadataImage, TopicImage};
+use crate::cluster::MetadataImage;
+use crate::cluster::metadata_store::LocalStore;
 use crate::config::ServerConfig;
-use crate::model::{LeaderEpoch, PartitionId, ShardId};
-use crate::runtime::mailbox::Mesh;
+use crate::model::{PartitionId, ShardId};
+use crate::partition::{DataWaiter, Replica};
+use crate::runtime::mailbox::{Mesh, ShardStopped};
 use crate::runtime::process::StopFlag;
-
-use super::api::*;
+use crate::runtime::sync::LocalMutex;
+use crate::storage::StorageContext;
 
 /// One core's state. Everything here lives on its own thread; other shards reach it through the mesh.
 pub struct Shard {
     pub id: ShardId,
     pub config: Arc<ServerConfig>,
     pub stop: StopFlag,
-    mesh: Rc<Mesh<Shard>>,
-    image: RefCell<Arc<MetadataImage>>,
+    /// How many shards there are.
+    pub(super) shards: u16,
+    pub(super) mesh: Rc<Mesh<Shard>>,
+    pub(super) image: RefCell<Arc<MetadataImage>>,
+    pub(super) store: LocalStore,
+    pub(super) storage: Rc<StorageContext>,
+    pub(super) replicas: RefCell<HashMap<PartitionId, Rc<Replica>>>,
+    /// Held by whoever changes metadata; only the controller's shard uses it.
+    pub(super) control: Rc<LocalMutex>,
+    /// Producer ids reserved but not given out yet: next and end. Only the controller's shard uses it.
+    pub(super) producer_ids: Cell<(i64, i64)>,
+    /// Fetches of this shard that other shards may wake, by number.
+    pub(super) own_waits: RefCell<HashMap<u64, Weak<DataWaiter>>>,
+    /// Fetches of other shards that wait for partitions of this one.
+    pub(super) foreign_waits: RefCell<HashMap<(ShardId, u64), Rc<DataWaiter>>>,
+    pub(super) next_wait: Cell<u64>,
 }
+
+/// The shard that runs the controller.
+pub const CONTROLLER: ShardId = ShardId(0);
 
 impl Shard {
     /// The newest metadata that reached this shard.
@@ -28,69 +47,122 @@ impl Shard {
         self.image.borrow().clone()
     }
 
-    /// Stage one of a produce: when this returns, the order of these batches against later requests is fixed. Stage two
-    /// is the returned future: the outcomes, in the order of `parts`, once `acks` is satisfied (timeout included).
-    pub async fn produce(
+    /// The shard that owns `partition`.
+    pub(super) fn owner(&self, partition: PartitionId) -> ShardId {
+        partition.owner(self.shards)
+    }
+
+    /// This shard's replica of `partition`.
+    pub(super) fn replica(&self, partition: PartitionId) -> Option<Rc<Replica>> {
+        self.replicas.borrow().get(&partition).cloned()
+    }
+
+    pub(super) fn all_replicas(&self) -> Vec<Rc<Replica>> {
+        self.replicas.borrow().values().cloned().collect()
+    }
+
+    /// Runs `work` on `target`, here directly and elsewhere through the mesh.
+    pub(super) async fn on_shard<R, W, F>(self: &Rc<Self>, target: ShardId, work: W) -> Result<R, ShardStopped>
+    where
+        W: FnOnce(Rc<Shard>) -> F + Send + 'static,
+        F: Future<Output = R> + 'static,
+        R: Send + 'static,
+    {
+        if target == self.id {
+            return Ok(work(self.clone()).await);
+        }
+        self.mesh.call(target, work).await?.await
+    }
+
+    /// Splits `parts` by owner, runs `work` once on each owner's shard, all at the same time, and gives the results in the
+    /// order of `parts`; `None` where a shard has stopped.
+    pub(super) async fn scatter<P, R, W, F>(
         self: &Rc<Self>,
-        acks: Acks,
-        timeout_ms: u32,
-        parts: Vec<ProducePart>,
-    ) -> impl Future<Output = Vec<ProduceOutcome>> + 'static + use<> {
-        let _ = (acks, timeout_ms, parts, &self.mesh);
-        std::future::ready(Vec::new())
+        parts: Vec<P>,
+        partition: impl Fn(&P) -> PartitionId,
+        work: W,
+    ) -> Vec<Option<R>>
+    where
+        P: Send + 'static,
+        R: Send + 'static,
+        W: Fn(Rc<Shard>, Vec<P>) -> F + Clone + Send + 'static,
+        F: Future<Output = Vec<R>> + 'static,
+    {
+        let groups = Groups::split(parts, |p| self.owner(partition(p)));
+        let mut results: Vec<Option<R>> = std::iter::repeat_with(|| None).take(groups.total).collect();
+        let mut running = Vec::new();
+        let mut own = None;
+        for group in groups.by_owner {
+            let (work, places, parts) = (work.clone(), group.places, group.parts);
+            if group.owner == self.id {
+                own = Some((places, parts));
+                continue;
+            }
+            if let Ok(answer) = self.mesh.call(group.owner, move |shard| work(shard, parts)).await {
+                running.push((places, answer));
+            }
+        }
+        if let Some((places, parts)) = own {
+            place(&mut results, places, work(self.clone(), parts).await);
+        }
+        for (places, answer) in running {
+            if let Ok(answers) = answer.await {
+                place(&mut results, places, answers);
+            }
+        }
+        results
     }
+}
 
-    /// Reads, waiting up to `max_wait_ms` for `min_bytes`; outcomes in the order of `parts`. An error in any part, or a
-    /// partition on its way out, ends the wait.
-    pub async fn fetch(self: &Rc<Self>, plan: FetchPlan) -> Vec<FetchOutcome> {
-        let _ = plan;
-        todo!()
+fn place<R>(results: &mut [Option<R>], places: Vec<usize>, answers: Vec<R>) {
+    for (place, answer) in places.into_iter().zip(answers) {
+        if let Some(slot) = results.get_mut(place) {
+            *slot = Some(answer);
+        }
     }
+}
 
-    pub async fn list_offsets(
-        self: &Rc<Self>,
-        parts: Vec<(PartitionId, OffsetQuery, Option<LeaderEpoch>)>,
-    ) -> Vec<OffsetOutcome> {
-        let _ = parts;
-        todo!()
+/// Parts grouped by the shard that owns them, with their places in the request.
+pub(super) struct Groups<P> {
+    pub by_owner: Vec<Group<P>>,
+    pub total: usize,
+}
+
+pub(super) struct Group<P> {
+    pub owner: ShardId,
+    pub places: Vec<usize>,
+    pub parts: Vec<P>,
+}
+
+impl<P> Groups<P> {
+    pub fn split(parts: Vec<P>, owner: impl Fn(&P) -> ShardId) -> Groups<P> {
+        let total = parts.len();
+        let mut by_owner: Vec<Group<P>> = Vec::new();
+        for (place, part) in parts.into_iter().enumerate() {
+            let owner = owner(&part);
+            let at = match by_owner.iter().position(|g| g.owner == owner) {
+                Some(at) => at,
+                None => {
+                    by_owner.push(Group { owner, places: Vec::new(), parts: Vec::new() });
+                    by_owner.len() - 1
+                }
+            };
+            by_owner[at].places.push(place);
+            by_owner[at].parts.push(part);
+        }
+        Groups { by_owner, total }
     }
+}
 
-    /// `(partition, current leader epoch if stated, asked epoch)`
-    pub async fn epoch_ends(
-        self: &Rc<Self>,
-        parts: Vec<(PartitionId, Option<LeaderEpoch>, LeaderEpoch)>,
-    ) -> Vec<EpochEndOutcome> {
-        let _ = parts;
-        todo!()
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Creates topics one by one; each is on disk and visible on every shard when its result is there.
-    pub async fn create_topics(
-        self: &Rc<Self>,
-        topics: Vec<CreateTopic>,
-        validate_only: bool,
-    ) -> Vec<Result<Arc<TopicImage>, ControlError>> {
-        let _ = (topics, validate_only);
-        todo!()
-    }
-
-    /// Returns the deleted topic's name and id.
-    pub async fn delete_topics(self: &Rc<Self>, topics: Vec<TopicRef>) -> Vec<Result<Arc<TopicImage>, ControlError>> {
-        let _ = topics;
-        todo!()
-    }
-
-    pub async fn create_partitions(
-        self: &Rc<Self>,
-        topics: Vec<GrowTopic>,
-        validate_only: bool,
-    ) -> Vec<Result<(), ControlError>> {
-        let _ = (topics, validate_only);
-        todo!()
-    }
-
-    /// A producer id no one ever got before.
-    pub async fn new_producer_id(self: &Rc<Self>) -> Result<i64, ControlError> {
-        todo!()
+    #[test]
+    fn parts_keep_their_order_within_an_owner() {
+        let groups = Groups::split(vec![10, 21, 12, 23, 14], |p| ShardId(p % 2));
+        assert_eq!(groups.total, 5);
+        assert_eq!((groups.by_owner[0].owner, groups.by_owner[0].parts.clone()), (ShardId(0), vec![10, 12, 14]));
+        assert_eq!(groups.by_owner[1].places, vec![1, 3]);
     }
 }

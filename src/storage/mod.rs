@@ -20,6 +20,7 @@ mod seal;
 mod segment;
 mod sync;
 mod tail_cache;
+mod timestamps;
 
 pub use checkpoint::Checkpoint;
 pub use context::{StorageContext, StorageLimits};

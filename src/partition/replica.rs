@@ -1,0 +1,342 @@
+//! One partition on this shard: the facade over its log, its producers and those who wait for it.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::epochs::EpochHistory;
+use super::producer_state::{ProducerStates, SequenceCheck};
+use super::waiters::{AckWait, DataWaiter, Waiters};
+use crate::config::TopicConfig;
+use crate::model::record_batch::{self, BatchError, BatchHeader, CRC_START, HEADER_BYTES};
+use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
+use crate::runtime::{clock, spawn_blocking};
+use crate::storage::{Log, LogRead, ReadError, StorageContext, StorageError};
+
+/// A batch that has its place in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub base_offset: i64,
+    /// Acknowledged once the high watermark reaches this.
+    pub next_offset: i64,
+    /// -1 unless message.timestamp.type=LogAppendTime.
+    pub log_append_time_ms: i64,
+}
+
+/// A batch that was refused, and why; nothing of it was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Rejected {
+    pub code: ErrorCode,
+    pub message: String,
+}
+
+impl Rejected {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Rejected {
+        Rejected { code, message: message.into() }
+    }
+}
+
+/// One partition. Lives on the shard that owns it.
+pub struct Replica {
+    pub id: PartitionId,
+    pub topic: Arc<str>,
+    pub(super) log: Rc<Log>,
+    pub(super) leader_epoch: Cell<LeaderEpoch>,
+    pub(super) epochs: RefCell<EpochHistory>,
+    producers: RefCell<ProducerStates>,
+    waiters: Rc<Waiters>,
+}
+
+/// What opening a replica found.
+pub struct Opened {
+    pub replica: Rc<Replica>,
+    /// Bytes of the log that had to be read and checked.
+    pub scanned_bytes: u64,
+}
+
+impl Replica {
+    /// Opens (or makes) the partition's directory.
+    pub async fn open(
+        context: Rc<StorageContext>,
+        dir: &Path,
+        id: PartitionId,
+        topic: Arc<str>,
+        leader_epoch: LeaderEpoch,
+        config: Arc<TopicConfig>,
+    ) -> io::Result<Opened> {
+        let producers = RefCell::new(ProducerStates::default());
+        let now_ms = clock::wall_ms();
+        let recovered = Log::open(
+            context,
+            dir,
+            config,
+            &mut |sidecar| match ProducerStates::decode(sidecar) {
+                Some(states) => *producers.borrow_mut() = states,
+                None => tracing::warn!(dir = %dir.display(), "the checkpoint's producer state is unreadable: starting without"),
+            },
+            &mut |header| {
+                if header.is_idempotent() {
+                    producers.borrow_mut().note(header, header.base(), now_ms);
+                }
+            },
+        )
+        .await?;
+        let log = recovered.log;
+        if recovered.torn {
+            tracing::info!(dir = %dir.display(), end = log.next_offset(), "cut off a torn write after the last whole batch");
+        }
+        let epochs = begin_epoch(dir, leader_epoch, log.next_offset()).await?;
+        let waiters = Rc::new(Waiters::default());
+        let (moved, watched) = (waiters.clone(), Rc::downgrade(&log));
+        log.on_progress(Box::new(move || {
+            if let Some(log) = watched.upgrade() {
+                moved.moved(log.acknowledged(), log.failure().is_some());
+            }
+        }));
+        let replica = Replica {
+            id,
+            topic,
+            log,
+            leader_epoch: Cell::new(leader_epoch),
+            epochs: RefCell::new(epochs),
+            producers,
+            waiters,
+        };
+        Ok(Opened { replica: Rc::new(replica), scanned_bytes: recovered.scanned_bytes })
+    }
+
+    /// Everything before this may be read (one replica: what is acknowledged).
+    pub fn high_watermark(&self) -> i64 {
+        self.log.acknowledged()
+    }
+
+    pub fn start_offset(&self) -> i64 {
+        self.log.start_offset()
+    }
+
+    pub fn failure(&self) -> Option<StorageError> {
+        self.log.failure()
+    }
+
+    pub fn log(&self) -> &Rc<Log> {
+        &self.log
+    }
+
+    /// Takes over new topic settings and leadership.
+    pub fn update(&self, config: Arc<TopicConfig>, leader_epoch: LeaderEpoch) {
+        self.log.set_config(config);
+        self.leader_epoch.set(leader_epoch);
+    }
+
+    /// Kafka's fencing: what a client believes about the leader must be what is (KIP-320).
+    pub fn check_epoch(&self, believed: Option<LeaderEpoch>) -> Result<(), ErrorCode> {
+        match believed.map(|epoch| epoch.cmp(&self.leader_epoch.get())) {
+            Some(std::cmp::Ordering::Less) => Err(ErrorCode::FencedLeaderEpoch),
+            Some(std::cmp::Ordering::Greater) => Err(ErrorCode::UnknownLeaderEpoch),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks a produced batch and fixes its place. Returns at once; [`expect_ack`](Self::expect_ack) waits.
+    pub fn append(&self, records: Bytes) -> Result<Accepted, Rejected> {
+        let config = self.log.config();
+        let now_ms = clock::wall_ms();
+        let header = self.check_batch(&records, &config, now_ms)?;
+        if header.is_idempotent() {
+            match self.producers.borrow().check(&header) {
+                SequenceCheck::Next => {}
+                SequenceCheck::Duplicate { base_offset, next_offset } => {
+                    return Ok(Accepted { base_offset, next_offset, log_append_time_ms: -1 });
+                }
+                SequenceCheck::Refused(code) => return Err(self.refused_sequence(code, &header)),
+            }
+        }
+        let records = if config.log_append_time { stamped(&records, now_ms) } else { records };
+        let appended = self.log.append(records, self.leader_epoch.get().0, now_ms).map_err(storage_error)?;
+        if header.is_idempotent() {
+            self.producers.borrow_mut().note(&header, appended.base_offset, now_ms);
+        }
+        Ok(Accepted {
+            base_offset: appended.base_offset,
+            next_offset: appended.next_offset,
+            log_append_time_ms: if config.log_append_time { now_ms } else { -1 },
+        })
+    }
+
+    /// What every produced batch must satisfy before it gets an offset. No record is looked at.
+    fn check_batch(&self, records: &Bytes, config: &TopicConfig, now_ms: i64) -> Result<BatchHeader, Rejected> {
+        let (header, total) = record_batch::frame(records).map_err(refused_batch)?;
+        if records.len() > config.max_message_bytes as usize {
+            let message = format!(
+                "the batch is {} bytes, larger than max.message.bytes = {}",
+                records.len(),
+                config.max_message_bytes
+            );
+            return Err(Rejected::new(ErrorCode::MessageTooLarge, message));
+        }
+        if total != records.len() {
+            return Err(Rejected::new(ErrorCode::InvalidRecord, "a produce request must hold exactly one batch a partition"));
+        }
+        if total as u64 > config.segment_bytes {
+            let message = format!("the batch is {total} bytes, larger than segment.bytes = {}", config.segment_bytes);
+            return Err(Rejected::new(ErrorCode::RecordListTooLarge, message));
+        }
+        record_batch::check(records).map_err(refused_batch)?;
+        record_batch::check_produced(header).map_err(refused_batch)?;
+        if header.is_control() {
+            return Err(Rejected::new(ErrorCode::InvalidRecord, "clients may not write control batches"));
+        }
+        if header.is_transactional() {
+            return Err(Rejected::new(ErrorCode::InvalidTxnState, "transactions are not supported yet"));
+        }
+        if header.is_idempotent() && (header.producer_epoch.get() < 0 || header.base_sequence.get() < 0) {
+            let message = "a batch with a producer id needs a producer epoch and a base sequence of 0 or more";
+            return Err(Rejected::new(ErrorCode::InvalidRecord, message));
+        }
+        check_timestamp(header, config, now_ms)?;
+        Ok(*header)
+    }
+
+    fn refused_sequence(&self, code: ErrorCode, header: &BatchHeader) -> Rejected {
+        let message = format!(
+            "producer {} epoch {} sequence {} in {}-{} does not follow what was written",
+            header.producer_id, header.producer_epoch, header.base_sequence, self.topic, self.id.index
+        );
+        Rejected::new(code, message)
+    }
+
+    /// Lets `wait` settle once everything before `next_offset` is acknowledged (or never will be).
+    pub fn expect_ack(&self, next_offset: i64, wait: &Rc<AckWait>) {
+        if self.log.acknowledged() < next_offset && self.log.failure().is_none() {
+            self.waiters.expect_ack(next_offset, wait);
+        }
+    }
+
+    /// After the wait: whether everything before `next_offset` is acknowledged.
+    pub fn ack_outcome(&self, next_offset: i64) -> Result<(), Rejected> {
+        if self.log.acknowledged() >= next_offset {
+            return Ok(());
+        }
+        match self.log.failure() {
+            Some(failure) => Err(storage_error(failure)),
+            None => Err(Rejected::new(ErrorCode::RequestTimedOut, "the batch was not acknowledged in time")),
+        }
+    }
+
+    /// Fires `waiter` when the high watermark moves past `seen`, or the partition fails or goes.
+    pub fn expect_data(&self, seen: i64, waiter: &Rc<DataWaiter>) {
+        if self.high_watermark() > seen || self.log.failure().is_some() {
+            waiter.fire();
+        } else {
+            self.waiters.expect_data(waiter);
+        }
+    }
+
+    /// Whole batches from `offset` on, up to the high watermark.
+    pub async fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<LogRead, ErrorCode> {
+        self.log.read(offset, max_bytes, at_least_one).await.map_err(|error| self.read_error(error))
+    }
+
+    pub(super) fn read_error(&self, error: ReadError) -> ErrorCode {
+        match error {
+            ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+            ReadError::Io(_) | ReadError::Damaged { .. } => {
+                tracing::error!(topic = %self.topic, partition = %self.id.index, "{error}");
+                ErrorCode::KafkaStorageError
+            }
+        }
+    }
+
+    /// Syncs, and remembers the place and the producers for the next start.
+    pub async fn checkpoint(&self) -> Result<(), StorageError> {
+        self.log.checkpoint(|| self.producers.borrow().encode()).await
+    }
+
+    /// Applies the topic's retention and forgets idle producers.
+    pub async fn enforce_retention(&self, producer_expiration_ms: i64) -> Result<(), StorageError> {
+        let now_ms = clock::wall_ms();
+        self.producers.borrow_mut().expire(now_ms, producer_expiration_ms);
+        if self.log.enforce_retention(now_ms, || self.producers.borrow().encode()).await? {
+            self.waiters.moved(self.high_watermark(), false);
+        }
+        Ok(())
+    }
+
+    /// Ends the replica in good order.
+    pub async fn close(&self) -> Result<(), StorageError> {
+        self.log.close(|| self.producers.borrow().encode()).await
+    }
+
+    /// Removes the partition's directory.
+    pub async fn remove(&self) -> io::Result<()> {
+        self.log.remove(&self.id.topic.simple().to_string()).await
+    }
+}
+
+fn check_timestamp(header: &BatchHeader, config: &TopicConfig, now_ms: i64) -> Result<(), Rejected> {
+    if config.log_append_time {
+        return Ok(());
+    }
+    let (first, last) = (header.base_timestamp.get(), header.max_timestamp.get());
+    let too_old = first >= 0 && now_ms.saturating_sub(first) > config.timestamp_before_max_ms;
+    let too_new = last.saturating_sub(now_ms) > config.timestamp_after_max_ms;
+    if header.is_log_append_time() || too_old || too_new {
+        let message = format!(
+            "timestamps {first} to {last} are outside [{now_ms} - {}, {now_ms} + {}] (message.timestamp.before/after.max.ms)",
+            config.timestamp_before_max_ms, config.timestamp_after_max_ms
+        );
+        return Err(Rejected::new(ErrorCode::InvalidTimestamp, message));
+    }
+    Ok(())
+}
+
+/// A copy of the batch with the broker's time in it (message.timestamp.type=LogAppendTime) and the CRC made anew.
+fn stamped(records: &[u8], now_ms: i64) -> Bytes {
+    let mut copy = records.to_vec();
+    if let Ok((header, _)) = BatchHeader::mut_from_prefix(&mut copy) {
+        header.set_log_append_time(now_ms);
+    }
+    let crc = crc32c::crc32c(&copy[CRC_START..]);
+    if let Ok((header, _)) = BatchHeader::mut_from_prefix(&mut copy) {
+        header.crc.set(crc);
+        debug_assert_eq!(header.as_bytes().len(), HEADER_BYTES);
+    }
+    Bytes::from(copy)
+}
+
+fn refused_batch(error: BatchError) -> Rejected {
+    let code = match error {
+        BatchError::BadMagic(_) => ErrorCode::UnsupportedForMessageFormat,
+        BatchError::BadCount { .. } => ErrorCode::InvalidRecord,
+        _ => ErrorCode::CorruptMessage,
+    };
+    Rejected::new(code, error.to_string())
+}
+
+fn storage_error(error: StorageError) -> Rejected {
+    let code = match error {
+        StorageError::Failed(_) => ErrorCode::KafkaStorageError,
+        StorageError::Closed => ErrorCode::NotLeaderOrFollower,
+        // Retriable: the client comes back when there is room.
+        StorageError::Busy { .. } => ErrorCode::RequestTimedOut,
+    };
+    Rejected::new(code, error.to_string())
+}
+
+async fn begin_epoch(dir: &Path, epoch: LeaderEpoch, next_offset: i64) -> io::Result<EpochHistory> {
+    let dir = dir.to_path_buf();
+    spawn_blocking(move || {
+        let mut history = EpochHistory::load(&dir)?;
+        if history.begin(epoch.0, next_offset) {
+            history.store(&dir)?;
+        }
+        Ok(history)
+    })
+    .await
+}

@@ -1,0 +1,165 @@
+//! Who waits for a partition: producers for their acknowledgement, consumers for more data. Nobody polls.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::{Rc, Weak};
+use std::task::{Poll, Waker};
+
+/// One produce request's wait for all its batches on this shard.
+#[derive(Default)]
+pub struct AckWait {
+    missing: Cell<usize>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl AckWait {
+    /// Resolves when every batch it was registered for is acknowledged or its partition has failed.
+    pub async fn settled(self: Rc<Self>) {
+        poll_fn(|cx| {
+            if self.missing.get() == 0 {
+                return Poll::Ready(());
+            }
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn one_settled(&self) {
+        self.missing.set(self.missing.get() - 1);
+        if self.missing.get() == 0
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// A fetch that waits for any of its partitions to move.
+pub struct DataWaiter {
+    fired: Cell<bool>,
+    on_fire: RefCell<Option<Box<dyn FnOnce()>>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl DataWaiter {
+    /// `on_fire` runs once, at the first [`fire`](Self::fire) (a waiter on behalf of another shard sends word there).
+    pub fn new(on_fire: Option<Box<dyn FnOnce()>>) -> Rc<DataWaiter> {
+        Rc::new(DataWaiter { fired: Cell::new(false), on_fire: RefCell::new(on_fire), waker: RefCell::new(None) })
+    }
+
+    pub fn fire(&self) {
+        if self.fired.replace(true) {
+            return;
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        if let Some(on_fire) = self.on_fire.take() {
+            on_fire();
+        }
+    }
+
+    /// Resolves at the first [`fire`](Self::fire), also one before this call.
+    pub async fn fired(&self) {
+        poll_fn(|cx| {
+            if self.fired.get() {
+                return Poll::Ready(());
+            }
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// One partition's queues.
+#[derive(Default)]
+pub struct Waiters {
+    acks: RefCell<VecDeque<(i64, Rc<AckWait>)>>,
+    data: RefCell<Vec<Weak<DataWaiter>>>,
+    /// Length of `data` at which the dead are cleared out.
+    clear_at: Cell<usize>,
+}
+
+impl Waiters {
+    /// `wait` counts one batch more, acknowledged once the log reaches `next_offset`.
+    pub fn expect_ack(&self, next_offset: i64, wait: &Rc<AckWait>) {
+        wait.missing.set(wait.missing.get() + 1);
+        let mut acks = self.acks.borrow_mut();
+        // In order but for duplicates of older batches, which wait for what is in flight already.
+        let at = acks.partition_point(|(offset, _)| *offset <= next_offset);
+        acks.insert(at, (next_offset, wait.clone()));
+    }
+
+    pub fn expect_data(&self, waiter: &Rc<DataWaiter>) {
+        let mut data = self.data.borrow_mut();
+        if data.len() >= self.clear_at.get() {
+            data.retain(|w| w.strong_count() > 0);
+            self.clear_at.set(data.len() * 2 + 16);
+        }
+        data.push(Rc::downgrade(waiter));
+    }
+
+    /// The log has reached `acknowledged`; with `failed`, nothing more is to come.
+    pub fn moved(&self, acknowledged: i64, failed: bool) {
+        loop {
+            let settled = {
+                let mut acks = self.acks.borrow_mut();
+                match acks.front() {
+                    Some((offset, _)) if failed || *offset <= acknowledged => acks.pop_front(),
+                    _ => None,
+                }
+            };
+            let Some((_, wait)) = settled else { break };
+            wait.one_settled();
+        }
+        if !self.data.borrow().is_empty() {
+            for waiter in self.data.take() {
+                if let Some(waiter) = waiter.upgrade() {
+                    waiter.fire();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::{block_on, poll_once};
+
+    #[test]
+    fn a_request_is_settled_when_all_its_batches_are() {
+        let (one, two) = (Waiters::default(), Waiters::default());
+        let wait = Rc::new(AckWait::default());
+        one.expect_ack(10, &wait);
+        two.expect_ack(5, &wait);
+        one.moved(9, false);
+        two.moved(5, false);
+        assert!(block_on(poll_once(wait.clone().settled())).is_none());
+        one.moved(10, false);
+        assert!(block_on(poll_once(wait.settled())).is_some());
+        let failing = Rc::new(AckWait::default());
+        one.expect_ack(20, &failing);
+        one.moved(10, true);
+        assert!(block_on(poll_once(failing.settled())).is_some());
+    }
+
+    #[test]
+    fn data_waiters_fire_once_and_the_dead_are_cleared() {
+        let waiters = Waiters::default();
+        let fired = Rc::new(Cell::new(0));
+        let count = fired.clone();
+        let waiter = DataWaiter::new(Some(Box::new(move || count.set(count.get() + 1))));
+        waiters.expect_data(&waiter);
+        waiters.moved(1, false);
+        waiter.fire();
+        assert_eq!(fired.get(), 1);
+        for _ in 0..1000 {
+            waiters.expect_data(&DataWaiter::new(None));
+        }
+        assert!(waiters.data.borrow().len() < 40);
+    }
+}

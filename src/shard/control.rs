@@ -1,0 +1,230 @@
+//! Changes of metadata. They run on the controller's shard, one after the other: checked against the image, made durable,
+//! carried out by the owners, then shown to every shard.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::api::TopicRef;
+use super::state::{CONTROLLER, Shard};
+use crate::cluster::controller::{self, ControlError, CreateTopic, GrowTopic};
+use crate::cluster::{MetadataImage, TopicImage};
+use crate::model::{ErrorCode, PartitionId, ShardId};
+use crate::runtime::spawn_blocking;
+
+/// Producer ids reserved on disk at a time.
+const PRODUCER_ID_BLOCK: u32 = 1000;
+
+impl Shard {
+    /// Creates topics one by one; each is on disk and visible on every shard when its result is there.
+    pub async fn create_topics(
+        self: &Rc<Self>,
+        topics: Vec<CreateTopic>,
+        validate_only: bool,
+    ) -> Vec<Result<Arc<TopicImage>, ControlError>> {
+        let count = topics.len();
+        self.each_on_controller(count, move |shard| async move {
+            let mut results = Vec::with_capacity(topics.len());
+            for topic in topics {
+                results.push(shard.create_topic(topic, validate_only).await);
+            }
+            results
+        })
+        .await
+    }
+
+    /// Returns the deleted topics.
+    pub async fn delete_topics(self: &Rc<Self>, topics: Vec<TopicRef>) -> Vec<Result<Arc<TopicImage>, ControlError>> {
+        let count = topics.len();
+        self.each_on_controller(count, move |shard| async move {
+            let mut results = Vec::with_capacity(topics.len());
+            for topic in topics {
+                results.push(shard.delete_topic(topic).await);
+            }
+            results
+        })
+        .await
+    }
+
+    pub async fn create_partitions(
+        self: &Rc<Self>,
+        topics: Vec<GrowTopic>,
+        validate_only: bool,
+    ) -> Vec<Result<(), ControlError>> {
+        let count = topics.len();
+        self.each_on_controller(count, move |shard| async move {
+            let mut results = Vec::with_capacity(topics.len());
+            for topic in topics {
+                results.push(shard.grow_topic(topic, validate_only).await);
+            }
+            results
+        })
+        .await
+    }
+
+    /// A producer id no one ever got before.
+    pub async fn new_producer_id(self: &Rc<Self>) -> Result<i64, ControlError> {
+        let given = self.on_shard(CONTROLLER, |shard| async move { shard.take_producer_id().await }).await;
+        given.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    async fn each_on_controller<R, W, F>(self: &Rc<Self>, count: usize, work: W) -> Vec<Result<R, ControlError>>
+    where
+        W: FnOnce(Rc<Shard>) -> F + Send + 'static,
+        F: Future<Output = Vec<Result<R, ControlError>>> + 'static,
+        R: Send + 'static,
+    {
+        match self.on_shard(CONTROLLER, work).await {
+            Ok(results) => results,
+            Err(_) => std::iter::repeat_with(|| Err(stopping())).take(count).collect(),
+        }
+    }
+
+    async fn create_topic(
+        self: &Rc<Self>,
+        request: CreateTopic,
+        validate_only: bool,
+    ) -> Result<Arc<TopicImage>, ControlError> {
+        let _one = self.control.acquire(1).await;
+        let topic = controller::create_topic(&self.image(), &self.config, &request, Uuid::new_v4())?;
+        if validate_only {
+            return Ok(Arc::new(topic));
+        }
+        let topic = self.keep(topic).await?;
+        if let Err(error) = self.host_everywhere(&topic).await {
+            // A topic without its directories must not stay: it would be half there at the next start.
+            self.forget(&topic).await?;
+            self.drop_everywhere(topic.id).await;
+            return Err(error);
+        }
+        self.show(|image| image.put_topic((*topic).clone())).await;
+        tracing::info!(topic = %topic.name, id = %topic.id, partitions = topic.partitions.len(), "created topic");
+        Ok(topic)
+    }
+
+    async fn grow_topic(self: &Rc<Self>, request: GrowTopic, validate_only: bool) -> Result<(), ControlError> {
+        let _one = self.control.acquire(1).await;
+        let topic = controller::grow_topic(&self.image(), &request)?;
+        if validate_only {
+            return Ok(());
+        }
+        let topic = self.keep(topic).await?;
+        self.host_everywhere(&topic).await?;
+        self.show(|image| image.put_topic((*topic).clone())).await;
+        tracing::info!(topic = %topic.name, partitions = topic.partitions.len(), "added partitions");
+        Ok(())
+    }
+
+    async fn delete_topic(self: &Rc<Self>, wanted: TopicRef) -> Result<Arc<TopicImage>, ControlError> {
+        let _one = self.control.acquire(1).await;
+        let image = self.image();
+        let (found, code) = match &wanted {
+            TopicRef::Name(name) => (image.topic(name), ErrorCode::UnknownTopicOrPartition),
+            TopicRef::Id(id) => (image.topic_by_id(*id), ErrorCode::UnknownTopicId),
+        };
+        let topic = found.cloned().ok_or_else(|| control_error(code, "there is no such topic"))?;
+        self.forget(&topic).await?;
+        self.show(|image| {
+            image.remove_topic(&topic.name);
+        })
+        .await;
+        self.drop_everywhere(topic.id).await;
+        tracing::info!(topic = %topic.name, id = %topic.id, "deleted topic");
+        Ok(topic)
+    }
+
+    async fn take_producer_id(self: Rc<Self>) -> Result<i64, ControlError> {
+        let _one = self.control.acquire(1).await;
+        let (mut next, mut end) = self.producer_ids.get();
+        if next >= end {
+            let store = self.store.clone();
+            next = spawn_blocking(move || store.reserve_producer_ids(PRODUCER_ID_BLOCK)).await.map_err(|error| {
+                tracing::error!(%error, "reserving producer ids failed");
+                control_error(ErrorCode::KafkaStorageError, format!("reserving producer ids: {error}"))
+            })?;
+            end = next + i64::from(PRODUCER_ID_BLOCK);
+        }
+        self.producer_ids.set((next + 1, end));
+        Ok(next)
+    }
+
+    async fn keep(&self, topic: TopicImage) -> Result<Arc<TopicImage>, ControlError> {
+        let (topic, store) = (Arc::new(topic), self.store.clone());
+        let kept = topic.clone();
+        spawn_blocking(move || store.put_topic(&kept)).await.map_err(metadata_error)?;
+        Ok(topic)
+    }
+
+    async fn forget(&self, topic: &Arc<TopicImage>) -> Result<(), ControlError> {
+        let (topic, store) = (topic.clone(), self.store.clone());
+        spawn_blocking(move || store.remove_topic(&topic.name)).await.map_err(metadata_error)
+    }
+
+    fn all_shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..self.shards).map(ShardId)
+    }
+
+    async fn host_everywhere(self: &Rc<Self>, topic: &Arc<TopicImage>) -> Result<(), ControlError> {
+        let owners = (0..topic.partitions.len() as i32).map(|i| self.owner(PartitionId::new(topic.id, i)));
+        let owners: std::collections::BTreeSet<ShardId> = owners.collect();
+        for owner in owners {
+            let topic = topic.clone();
+            let hosted = self
+                .on_shard(owner, move |shard| async move { shard.host(vec![topic]).await.map_err(|e| e.to_string()) })
+                .await;
+            match hosted {
+                Ok(Ok(_)) => {}
+                Ok(Err(message)) => {
+                    tracing::error!(%message, "making a partition failed");
+                    return Err(control_error(ErrorCode::KafkaStorageError, message));
+                }
+                Err(_) => return Err(stopping()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn drop_everywhere(self: &Rc<Self>, topic: Uuid) {
+        for shard in self.all_shards() {
+            // A shard that has stopped clears the directories at the next start.
+            let _ = self.on_shard(shard, move |shard| async move { shard.drop_topic(topic).await }).await;
+        }
+    }
+
+    /// Makes the next image and shows it to every shard before it returns.
+    async fn show(self: &Rc<Self>, change: impl FnOnce(&mut MetadataImage)) {
+        let mut image = (*self.image()).clone();
+        change(&mut image);
+        let image = Arc::new(image);
+        for shard in self.all_shards() {
+            let image = image.clone();
+            let _ = self.on_shard(shard, move |shard| async move { shard.take_image(image) }).await;
+        }
+    }
+
+    /// Replaces this shard's image; replicas take over changed settings.
+    fn take_image(&self, image: Arc<MetadataImage>) {
+        for replica in self.all_replicas() {
+            if let Some(topic) = image.topic_by_id(replica.id.topic)
+                && let Some(partition) = topic.partitions.get(replica.id.index.0 as usize)
+            {
+                replica.update(topic.config.clone(), partition.leader_epoch);
+            }
+        }
+        *self.image.borrow_mut() = image;
+    }
+}
+
+fn control_error(code: ErrorCode, message: impl Into<String>) -> ControlError {
+    ControlError { code, message: message.into() }
+}
+
+fn metadata_error(error: std::io::Error) -> ControlError {
+    tracing::error!(%error, "writing metadata failed");
+    control_error(ErrorCode::KafkaStorageError, format!("writing metadata: {error}"))
+}
+
+fn stopping() -> ControlError {
+    control_error(ErrorCode::NotController, "the broker is shutting down")
+}

@@ -1,0 +1,149 @@
+//! Which partitions this shard holds: opening, making and removing their directories.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::state::Shard;
+use crate::cluster::TopicImage;
+use crate::model::PartitionId;
+use crate::partition::Replica;
+use crate::runtime::sync::Budget;
+use crate::runtime::{spawn_blocking, spawn_local};
+use crate::storage::{DELETED_SUFFIX, STRAY_SUFFIX, parse_partition_dir, partition_dir};
+
+/// Partitions opened at the same time.
+const OPENING: usize = 32;
+/// Kafka's file that ties a directory to a topic's id.
+const METADATA_FILE: &str = "partition.metadata";
+
+impl Shard {
+    /// Opens every partition of `topics` that this shard owns and does not hold yet; returns the bytes that recovery read.
+    pub(super) async fn host(self: &Rc<Self>, topics: Vec<Arc<TopicImage>>) -> io::Result<u64> {
+        let mut wanted = Vec::new();
+        for topic in topics {
+            for index in 0..topic.partitions.len() as i32 {
+                let id = PartitionId::new(topic.id, index);
+                if self.owner(id) == self.id && self.replica(id).is_none() {
+                    wanted.push((topic.clone(), id));
+                }
+            }
+        }
+        let places = self.places(&wanted).await?;
+        let slots = Budget::new(OPENING);
+        let outcomes = Rc::new(std::cell::RefCell::new(Vec::new()));
+        for ((topic, id), dir) in wanted.into_iter().zip(places) {
+            let slot = slots.acquire(1).await;
+            let (shard, outcomes) = (self.clone(), outcomes.clone());
+            spawn_local(async move {
+                let outcome = shard.open(&topic, id, &dir).await;
+                outcomes.borrow_mut().push(outcome.map_err(|e| name_error(&dir, e)));
+                drop(slot);
+            });
+        }
+        slots.acquire(OPENING).await;
+        outcomes.take().into_iter().sum()
+    }
+
+    async fn open(self: &Rc<Self>, topic: &TopicImage, id: PartitionId, dir: &Path) -> io::Result<u64> {
+        let (path, topic_id) = (dir.to_path_buf(), topic.id);
+        spawn_blocking(move || claim(&path, topic_id)).await?;
+        let epoch = topic.partitions.get(id.index.0 as usize).map(|p| p.leader_epoch).unwrap_or_default();
+        let opened =
+            Replica::open(self.storage.clone(), dir, id, topic.name.clone(), epoch, topic.config.clone()).await?;
+        self.replicas.borrow_mut().insert(id, opened.replica);
+        Ok(opened.scanned_bytes)
+    }
+
+    /// Where each wanted partition lives: its existing directory, or the data directory with the fewest.
+    async fn places(&self, wanted: &[(Arc<TopicImage>, PartitionId)]) -> io::Result<Vec<PathBuf>> {
+        let roots = self.config.log_dirs.clone();
+        let mut held: HashMap<PathBuf, usize> = roots.iter().map(|r| (r.clone(), 0)).collect();
+        for replica in self.all_replicas() {
+            if let Some(root) = replica.log().dir().parent() {
+                *held.entry(root.to_path_buf()).or_default() += 1;
+            }
+        }
+        let wanted: Vec<(Arc<str>, i32)> = wanted.iter().map(|(t, id)| (t.name.clone(), id.index.0)).collect();
+        spawn_blocking(move || {
+            let place = |(name, index): (Arc<str>, i32)| {
+                let existing = roots.iter().find(|root| partition_dir(root, &name, index).is_dir());
+                let root = existing.or_else(|| roots.iter().min_by_key(|r| held.get(*r).copied().unwrap_or(0)));
+                let root = root.cloned().ok_or_else(|| io::Error::other("log.dirs is empty"))?;
+                *held.entry(root.clone()).or_default() += 1;
+                Ok(partition_dir(&root, &name, index))
+            };
+            wanted.into_iter().map(place).collect()
+        })
+        .await
+    }
+
+    /// Removes this shard's partitions of a deleted topic.
+    pub(super) async fn drop_topic(self: &Rc<Self>, topic: Uuid) {
+        let gone: Vec<Rc<Replica>> = {
+            let mut replicas = self.replicas.borrow_mut();
+            replicas.extract_if(|id, _| id.topic == topic).map(|(_, replica)| replica).collect()
+        };
+        for replica in gone {
+            if let Err(error) = replica.remove().await {
+                tracing::error!(
+                    dir = %replica.log().dir().display(), %error,
+                    "removing a deleted partition's directory failed; it goes at the next start"
+                );
+            }
+        }
+    }
+}
+
+/// Clears what the last run left behind in a data directory: directories on their way out go, those that no topic claims
+/// are set aside under a name that says so. Blocks; run once, before any shard opens a partition.
+pub(super) fn tidy_data_dir(root: &Path, claimed: &HashSet<String>) -> io::Result<()> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        if name.ends_with(DELETED_SUFFIX) {
+            fs::remove_dir_all(entry.path())?;
+        } else if parse_partition_dir(name).is_some() && !claimed.contains(name) {
+            set_aside(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Renames a directory that belongs to no topic to `<name>.<random>-stray`.
+fn set_aside(dir: &Path) -> io::Result<()> {
+    let mut name = dir.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}{STRAY_SUFFIX}", Uuid::new_v4().simple()));
+    let to = dir.with_file_name(name);
+    tracing::warn!(from = %dir.display(), to = %to.display(), "no topic claims this directory: set aside, remove it when it is not needed");
+    fs::rename(dir, to)
+}
+
+/// Makes `dir` the directory of a partition of `topic`. One that belongs to a topic of the same name but another id (deleted
+/// and made again) is set aside. Blocks.
+fn claim(dir: &Path, topic: Uuid) -> io::Result<()> {
+    let wanted = format!("version: 0\ntopic_id: {}\n", crate::cluster::encode_id(topic));
+    let path = dir.join(METADATA_FILE);
+    match fs::read_to_string(&path) {
+        Ok(found) if found == wanted => return Ok(()),
+        Ok(found) if found.lines().any(|l| l.starts_with("topic_id: ")) => set_aside(dir)?,
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    fs::create_dir_all(dir)?;
+    fs::write(path, wanted)
+}
+
+fn name_error(dir: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("opening {}: {error}", dir.display()))
+}

@@ -1,0 +1,116 @@
+//! Produce: stage one gives every batch its place, stage two waits until they are acknowledged.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::api::{Acks, ProduceOutcome, ProducePart};
+use super::state::{Group, Groups, Shard};
+use crate::model::ErrorCode;
+use crate::partition::{Accepted, AckWait, Rejected, Replica};
+use crate::runtime::clock;
+
+/// Stage two of a produce.
+pub type ProduceOutcomes = Pin<Box<dyn Future<Output = Vec<ProduceOutcome>>>>;
+
+impl Shard {
+    /// Stage one of a produce: when this returns, the order of these batches against later requests is fixed. Stage two
+    /// is the returned future: the outcomes, in the order of `parts`, once `acks` is satisfied or `timeout_ms` has passed.
+    pub async fn produce(self: &Rc<Self>, acks: Acks, timeout_ms: u32, parts: Vec<ProducePart>) -> ProduceOutcomes {
+        let deadline = clock::now() + Duration::from_millis(u64::from(timeout_ms));
+        let groups = Groups::split(parts, |p| self.owner(p.partition));
+        if let [group] = &groups.by_owner[..]
+            && group.owner == self.id
+        {
+            let parts = groups.by_owner.into_iter().flat_map(|g| g.parts).collect();
+            return Box::pin(self.append_all(parts).outcomes(acks, deadline));
+        }
+        let mut results = Vec::new();
+        results.resize_with(groups.total, || outcome_of_stopped_shard());
+        let mut running: Vec<(Vec<usize>, ProduceOutcomes)> = Vec::new();
+        for Group { owner, places, parts } in groups.by_owner {
+            if owner == self.id {
+                running.push((places, Box::pin(self.append_all(parts).outcomes(acks, deadline))));
+                continue;
+            }
+            // The closure appends when it arrives, in the order of arrival; its future only waits.
+            let call = self.mesh.call(owner, move |shard| shard.append_all(parts).outcomes(acks, deadline)).await;
+            if let Ok(answer) = call {
+                running.push((places, Box::pin(async move { answer.await.unwrap_or_default() })));
+            }
+        }
+        Box::pin(async move {
+            for (places, outcomes) in running {
+                for (place, outcome) in places.into_iter().zip(outcomes.await) {
+                    results[place] = outcome;
+                }
+            }
+            results
+        })
+    }
+
+    /// Gives every batch its place or refuses it, without waiting.
+    fn append_all(&self, parts: Vec<ProducePart>) -> Appends {
+        let wait = Rc::new(AckWait::default());
+        let mut appends = Vec::with_capacity(parts.len());
+        for part in parts {
+            let append = match self.replica(part.partition) {
+                Some(replica) => match replica.append(part.records) {
+                    Ok(accepted) => {
+                        replica.expect_ack(accepted.next_offset, &wait);
+                        Ok((replica, accepted))
+                    }
+                    Err(rejected) => Err(rejected),
+                },
+                None => Err(Rejected::new(ErrorCode::UnknownTopicOrPartition, "the partition is not on this broker")),
+            };
+            appends.push(append);
+        }
+        Appends { wait, appends }
+    }
+}
+
+/// Batches that have their places, on one shard.
+struct Appends {
+    wait: Rc<AckWait>,
+    appends: Vec<Result<(Rc<Replica>, Accepted), Rejected>>,
+}
+
+impl Appends {
+    /// Also with acks=0 the outcomes wait for the disk: until then the request's memory is in use, and whoever holds the
+    /// budget for it must know.
+    async fn outcomes(self, acks: Acks, deadline: Instant) -> Vec<ProduceOutcome> {
+        match acks {
+            Acks::All => {
+                clock::until(deadline, self.wait.settled()).await;
+            }
+            Acks::Leader | Acks::None => self.wait.settled().await,
+        }
+        self.appends.into_iter().map(|append| outcome(append)).collect()
+    }
+}
+
+fn outcome(append: Result<(Rc<Replica>, Accepted), Rejected>) -> ProduceOutcome {
+    let settled = append.and_then(|(replica, accepted)| {
+        replica.ack_outcome(accepted.next_offset)?;
+        Ok((replica.start_offset(), accepted))
+    });
+    match settled {
+        Ok((log_start_offset, accepted)) => ProduceOutcome {
+            error: ErrorCode::None,
+            message: None,
+            base_offset: accepted.base_offset,
+            log_append_time_ms: accepted.log_append_time_ms,
+            log_start_offset,
+        },
+        Err(rejected) => refused(rejected.code, Some(rejected.message)),
+    }
+}
+
+fn refused(error: ErrorCode, message: Option<String>) -> ProduceOutcome {
+    ProduceOutcome { error, message, base_offset: -1, log_append_time_ms: -1, log_start_offset: -1 }
+}
+
+fn outcome_of_stopped_shard() -> ProduceOutcome {
+    refused(ErrorCode::NotLeaderOrFollower, Some("the broker is shutting down".into()))
+}

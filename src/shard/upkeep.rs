@@ -1,0 +1,61 @@
+//! What a shard does now and then beside its requests: retention, checkpoints.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::state::Shard;
+use crate::runtime::{clock, spawn_local};
+
+/// How often the bound on unsynced bytes is looked at.
+const CHECKPOINT_TICK: Duration = Duration::from_millis(250);
+
+impl Shard {
+    /// Starts the shard's own loops; they end with the stop flag.
+    pub(super) fn start_upkeep(self: &Rc<Self>) {
+        spawn_local(self.clone().keep_retention());
+        spawn_local(self.clone().keep_checkpoints());
+    }
+
+    async fn keep_retention(self: Rc<Self>) {
+        let interval = Duration::from_millis(self.config.log_retention_check_interval_ms.max(1));
+        loop {
+            self.pause(interval).await;
+            if self.stop.is_set() {
+                return;
+            }
+            for replica in self.all_replicas() {
+                // A failure has been logged where it happened and shows in every later append.
+                let _ = replica.enforce_retention(self.config.producer_id_expiration_ms).await;
+            }
+        }
+    }
+
+    /// Bounds what recovery would have to read after a crash: by bytes, and by age for logs that are written slowly.
+    async fn keep_checkpoints(self: Rc<Self>) {
+        let interval = Duration::from_millis(self.config.log_flush_offset_checkpoint_interval_ms.max(1));
+        let mut due = clock::now() + interval;
+        while !self.stop.is_set() {
+            clock::sleep(CHECKPOINT_TICK).await;
+            let by_age = clock::now() >= due;
+            if by_age {
+                due = clock::now() + interval;
+            }
+            if by_age || self.storage.unsynced_bytes() >= self.config.checkpoint_bytes {
+                for replica in self.all_replicas() {
+                    let _ = replica.checkpoint().await;
+                    if self.stop.is_set() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sleeps in steps, so that a stop is noticed.
+    async fn pause(&self, duration: Duration) {
+        let until = clock::now() + duration;
+        while !self.stop.is_set() && clock::now() < until {
+            clock::sleep(Duration::from_millis(500).min(until.saturating_duration_since(clock::now()))).await;
+        }
+    }
+}
