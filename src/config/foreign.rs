@@ -23,6 +23,7 @@ const NO_SECURITY: &str = "this version of Corelane has neither encryption nor a
 const NO_GROUPS: &str = "this version of Corelane has no group, transaction or share coordinator";
 const NO_CLUSTER: &str = "this version of Corelane runs as a single broker without replication";
 const NO_QUORUM: &str = "Corelane keeps its metadata itself; there is no controller quorum";
+const NO_OTHERS: &str = "Corelane keeps its metadata itself (refused when several nodes are named)";
 const NO_COMPACTION: &str = "this version of Corelane does not compact (topics that ask for it are refused)";
 const NO_TIERS: &str = "this version of Corelane has no tiered storage";
 const NO_POLICY: &str = "this version of Corelane does not run policies; starting would let through what they forbid";
@@ -41,8 +42,9 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
         ),
     ),
     ("zookeeper.*", Ignored("there is no connection to ZooKeeper yet")),
-    ("process.roles", Ignored("every Corelane broker does both jobs")),
-    ("controller.quorum.voters", Ignored(NO_QUORUM)),
+    ("process.roles", Ignored("every Corelane node does both jobs (refused when broker is not among them)")),
+    ("controller.quorum.voters", Ignored(NO_OTHERS)),
+    ("controller.quorum.bootstrap.servers", Ignored(NO_OTHERS)),
     ("controller.quorum.*", Ignored(NO_QUORUM)),
     ("controller.listener.names", Ignored("there is no controller listener; the listeners named here are left out")),
     ("controller.*", Ignored(NO_QUORUM)),

@@ -69,7 +69,10 @@ impl Given {
     }
 
     fn refused(&self, option: &str, reason: &str) -> ConfigError {
-        let (origin, value) = (self.origin.clone(), self.value.clone());
+        // The error is printed and logged; secrets are not.
+        let secret = ["password", "secret", "jaas", "credential", ".key"].iter().any(|word| option.contains(word));
+        let value = if secret { "(hidden)".to_owned() } else { self.value.clone() };
+        let origin = self.origin.clone();
         ConfigError::Refused { origin, option: option.to_owned(), value, reason: reason.to_owned() }
     }
 }

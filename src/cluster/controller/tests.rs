@@ -91,6 +91,12 @@ fn counts_have_bounds() {
 }
 
 #[test]
+fn the_option_for_the_default_count_has_the_same_bound() {
+    let spec = crate::config::OPTIONS.iter().find(|spec| spec.name == "num.partitions").unwrap();
+    assert_eq!(spec.bounds, crate::config::Bounds::Between(1, MAX_PARTITIONS_PER_TOPIC.into()));
+}
+
+#[test]
 fn manual_assignments_are_checked() {
     let image = image(3);
     let good = create(&image, &assign(&[(0, &[2, 1]), (1, &[0, 2])])).unwrap();

@@ -107,6 +107,8 @@ fn what_would_be_unsafe_to_ignore_stops_the_start() {
         let error = error(text);
         assert!(error.contains("is refused: "), "{error}");
     }
+    let hidden = error("ssl.keystore.password=hunter2");
+    assert!(hidden.contains("ssl.keystore.password") && !hidden.contains("hunter2"), "{hidden}");
     assert!(error("log.cleanup.policy=compact").contains("does not compact"));
     assert!(error("listeners=CLIENT://:9093").contains("no security protocol"));
     assert!(
