@@ -16,6 +16,7 @@ use crate::runtime::executor::{ShardSpec, ShardThreads, run_shards};
 use crate::runtime::probe::{self, DataDir};
 use crate::runtime::process::{self, StopFlag};
 use crate::runtime::{clock, mailbox, net, watchdog};
+use crate::server;
 use crate::shard::{self, ShardReady, ShardStart};
 
 /// Exit code 0 after an orderly end, 1 with one line on stderr when the broker cannot start.
@@ -99,6 +100,7 @@ fn open_metadata(config: &ServerConfig) -> Result<(LocalStore, MetadataImage), S
         check_meta_properties(dir, config.broker_id, &cluster_id).map_err(|e| e.to_string())?;
     }
     let image = store.load(config).map_err(|e| e.to_string())?;
+    shard::tidy_data_dirs(config, &image).map_err(|e| format!("clearing leftovers in log.dirs: {e}"))?;
     Ok((store, image))
 }
 
@@ -134,7 +136,7 @@ fn start_shards(
         let start = starts.lock().ok().and_then(|mut starts| starts.remove(&spec.index));
         async move {
             if let Some(start) = start {
-                shard::run(start).await;
+                shard::run(start, server::serve).await;
             }
         }
     });

@@ -293,11 +293,16 @@ fn remove_leftovers(directory: &Path) -> io::Result<()> {
 /// command line, so Kafka never makes one.
 fn new_cluster_id() -> String {
     loop {
-        let id = base64url(Uuid::new_v4().as_bytes());
+        let id = encode_id(Uuid::new_v4());
         if !id.starts_with('-') {
             return id;
         }
     }
+}
+
+/// A topic's or cluster's id as Kafka spells it.
+pub fn encode_id(id: Uuid) -> String {
+    base64url(id.as_bytes())
 }
 
 fn base64url(bytes: &[u8]) -> String {

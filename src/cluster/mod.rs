@@ -5,3 +5,4 @@ pub mod image;
 pub mod metadata_store;
 
 pub use image::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
+pub use metadata_store::encode_id;

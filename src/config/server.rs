@@ -59,8 +59,10 @@ pub struct ServerConfig {
     pub cold_cache_bytes: usize,
     /// `corelane.connection.pipeline`: requests of one connection worked on at the same time
     pub connection_pipeline: usize,
-    /// `corelane.append.queue.bytes`: appended but not yet written, per partition
-    pub append_queue_bytes: usize,
+    /// `corelane.index.cache.bytes`: indexes of older segments, per shard
+    pub index_cache_bytes: usize,
+    /// `corelane.fetch.memory.bytes`: in fetch responses not yet sent, per shard
+    pub fetch_memory_bytes: usize,
     /// `corelane.mailbox.capacity`: calls under way from one shard to another
     pub mailbox_capacity: usize,
     /// `corelane.checkpoint.bytes`: unsynced bytes per shard that start a checkpoint, so recovery after a crash scans no more

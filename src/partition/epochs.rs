@@ -1,11 +1,5 @@
 //! Which leader epoch began at which offset (KIP-101), kept in Kafka's `leader-epoch-checkpoint` file.
 
-use std::fs;
-use std::io;
-use std::path::Path;
-
-const FILE: &str = "leader-epoch-checkpoint";
-
 /// Epochs in rising order with the offset each began at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EpochHistory {
@@ -13,24 +7,17 @@ pub struct EpochHistory {
 }
 
 impl EpochHistory {
-    /// Blocks. A file that cannot be read as one counts as empty; epochs then begin with the current one.
-    pub fn load(dir: &Path) -> io::Result<EpochHistory> {
-        match fs::read_to_string(dir.join(FILE)) {
-            Ok(text) => Ok(EpochHistory::parse(&text).unwrap_or_default()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(EpochHistory::default()),
-            Err(e) => Err(e),
-        }
-    }
+    /// Kafka's name for the file.
+    pub const FILE: &str = "leader-epoch-checkpoint";
 
-    /// Blocks. Not synced: what is lost with a power cut is told by the batches themselves.
-    pub fn store(&self, dir: &Path) -> io::Result<()> {
+    /// The file's text.
+    pub fn format(&self) -> String {
         let lines: String = self.entries.iter().map(|(epoch, start)| format!("{epoch} {start}\n")).collect();
-        let temporary = dir.join(format!("{FILE}.tmp"));
-        fs::write(&temporary, format!("0\n{}\n{lines}", self.entries.len()))?;
-        fs::rename(temporary, dir.join(FILE))
+        format!("0\n{}\n{lines}", self.entries.len())
     }
 
-    fn parse(text: &str) -> Option<EpochHistory> {
+    /// `None`: the text is not what [`format`](Self::format) writes.
+    pub fn parse(text: &str) -> Option<EpochHistory> {
         let mut lines = text.lines();
         if lines.next()? != "0" {
             return None;
@@ -104,13 +91,11 @@ mod tests {
 
     #[test]
     fn the_file_is_kafkas() {
-        let dir = tempfile::tempdir().unwrap();
         let mut history = EpochHistory::default();
         history.begin(0, 0);
         history.begin(3, 120);
-        history.store(dir.path()).unwrap();
-        assert_eq!(fs::read_to_string(dir.path().join(FILE)).unwrap(), "0\n2\n0 0\n3 120\n");
-        assert_eq!(EpochHistory::load(dir.path()).unwrap(), history);
+        assert_eq!(history.format(), "0\n2\n0 0\n3 120\n");
+        assert_eq!(EpochHistory::parse(&history.format()), Some(history));
         for bad in ["", "1\n0\n", "0\n2\n0 0\n", "0\n2\n3 0\n1 5\n", "0\nx\n"] {
             assert_eq!(EpochHistory::parse(bad), None, "{bad:?}");
         }

@@ -7,6 +7,7 @@ mod replica;
 mod waiters;
 
 pub use epochs::EpochHistory;
+pub use offsets::TimedOffset;
 pub use producer_state::{ProducerStates, SequenceCheck};
-pub use replica::{Accepted, Rejected, Replica};
+pub use replica::{Accepted, Opened, Rejected, Replica};
 pub use waiters::{AckWait, DataWaiter};

@@ -76,10 +76,11 @@ impl ProducerStates {
             self.forget_longest_idle();
         }
         let epoch = header.producer_epoch.get();
-        let producer = self
-            .producers
-            .entry(header.producer_id.get())
-            .or_insert_with(|| Producer { epoch, last_ms: now_ms, batches: VecDeque::with_capacity(WINDOW) });
+        let producer = self.producers.entry(header.producer_id.get()).or_insert_with(|| Producer {
+            epoch,
+            last_ms: now_ms,
+            batches: VecDeque::with_capacity(WINDOW),
+        });
         if epoch != producer.epoch {
             producer.epoch = epoch;
             producer.batches.clear();
@@ -198,14 +199,8 @@ mod tests {
     #[test]
     fn the_last_five_are_recognised_and_older_ones_refused() {
         let states = written(&[(0, 1), (1, 2), (3, 3), (6, 1), (7, 1), (8, 2)]);
-        assert_eq!(
-            states.check(&batch(0, 1, 2)),
-            SequenceCheck::Duplicate { base_offset: 101, next_offset: 103 }
-        );
-        assert_eq!(
-            states.check(&batch(0, 8, 2)),
-            SequenceCheck::Duplicate { base_offset: 108, next_offset: 110 }
-        );
+        assert_eq!(states.check(&batch(0, 1, 2)), SequenceCheck::Duplicate { base_offset: 101, next_offset: 103 });
+        assert_eq!(states.check(&batch(0, 8, 2)), SequenceCheck::Duplicate { base_offset: 108, next_offset: 110 });
         let refused = SequenceCheck::Refused(ErrorCode::OutOfOrderSequenceNumber);
         assert_eq!(states.check(&batch(0, 0, 1)), refused, "fallen out of the window");
         assert_eq!(states.check(&batch(0, 1, 1)), refused, "same first, other last");

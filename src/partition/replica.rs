@@ -15,8 +15,7 @@ use super::waiters::{AckWait, DataWaiter, Waiters};
 use crate::config::TopicConfig;
 use crate::model::record_batch::{self, BatchError, BatchHeader, CRC_START, HEADER_BYTES};
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
-use crate::runtime::{clock, spawn_blocking};
-use crate::storage::{Log, LogRead, ReadError, StorageContext, StorageError};
+use crate::storage::{Log, LogRead, ReadError, StorageContext, StorageError, files};
 
 /// A batch that has its place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +68,9 @@ impl Replica {
         topic: Arc<str>,
         leader_epoch: LeaderEpoch,
         config: Arc<TopicConfig>,
+        now_ms: i64,
     ) -> io::Result<Opened> {
         let producers = RefCell::new(ProducerStates::default());
-        let now_ms = clock::wall_ms();
         let recovered = Log::open(
             context,
             dir,
@@ -144,9 +143,8 @@ impl Replica {
     }
 
     /// Checks a produced batch and fixes its place. Returns at once; [`expect_ack`](Self::expect_ack) waits.
-    pub fn append(&self, records: Bytes) -> Result<Accepted, Rejected> {
+    pub fn append(&self, records: Bytes, now_ms: i64) -> Result<Accepted, Rejected> {
         let config = self.log.config();
-        let now_ms = clock::wall_ms();
         let header = self.check_batch(&records, &config, now_ms)?;
         if header.is_idempotent() {
             match self.producers.borrow().check(&header) {
@@ -181,7 +179,10 @@ impl Replica {
             return Err(Rejected::new(ErrorCode::MessageTooLarge, message));
         }
         if total != records.len() {
-            return Err(Rejected::new(ErrorCode::InvalidRecord, "a produce request must hold exactly one batch a partition"));
+            return Err(Rejected::new(
+                ErrorCode::InvalidRecord,
+                "a produce request must hold exactly one batch a partition",
+            ));
         }
         if total as u64 > config.segment_bytes {
             let message = format!("the batch is {total} bytes, larger than segment.bytes = {}", config.segment_bytes);
@@ -259,8 +260,7 @@ impl Replica {
     }
 
     /// Applies the topic's retention and forgets idle producers.
-    pub async fn enforce_retention(&self, producer_expiration_ms: i64) -> Result<(), StorageError> {
-        let now_ms = clock::wall_ms();
+    pub async fn enforce_retention(&self, now_ms: i64, producer_expiration_ms: i64) -> Result<(), StorageError> {
         self.producers.borrow_mut().expire(now_ms, producer_expiration_ms);
         if self.log.enforce_retention(now_ms, || self.producers.borrow().encode()).await? {
             self.waiters.moved(self.high_watermark(), false);
@@ -323,20 +323,15 @@ fn storage_error(error: StorageError) -> Rejected {
     let code = match error {
         StorageError::Failed(_) => ErrorCode::KafkaStorageError,
         StorageError::Closed => ErrorCode::NotLeaderOrFollower,
-        // Retriable: the client comes back when there is room.
-        StorageError::Busy { .. } => ErrorCode::RequestTimedOut,
     };
     Rejected::new(code, error.to_string())
 }
 
 async fn begin_epoch(dir: &Path, epoch: LeaderEpoch, next_offset: i64) -> io::Result<EpochHistory> {
-    let dir = dir.to_path_buf();
-    spawn_blocking(move || {
-        let mut history = EpochHistory::load(&dir)?;
-        if history.begin(epoch.0, next_offset) {
-            history.store(&dir)?;
-        }
-        Ok(history)
-    })
-    .await
+    let text = files::read(dir, EpochHistory::FILE).await?;
+    let mut history = text.and_then(|text| EpochHistory::parse(&text)).unwrap_or_default();
+    if history.begin(epoch.0, next_offset) {
+        files::replace(dir, EpochHistory::FILE, history.format()).await?;
+    }
+    Ok(history)
 }

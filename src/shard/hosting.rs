@@ -14,7 +14,7 @@ use crate::cluster::TopicImage;
 use crate::model::PartitionId;
 use crate::partition::Replica;
 use crate::runtime::sync::Budget;
-use crate::runtime::{spawn_blocking, spawn_local};
+use crate::runtime::{clock, spawn_blocking, spawn_local};
 use crate::storage::{DELETED_SUFFIX, STRAY_SUFFIX, parse_partition_dir, partition_dir};
 
 /// Partitions opened at the same time.
@@ -54,8 +54,8 @@ impl Shard {
         let (path, topic_id) = (dir.to_path_buf(), topic.id);
         spawn_blocking(move || claim(&path, topic_id)).await?;
         let epoch = topic.partitions.get(id.index.0 as usize).map(|p| p.leader_epoch).unwrap_or_default();
-        let opened =
-            Replica::open(self.storage.clone(), dir, id, topic.name.clone(), epoch, topic.config.clone()).await?;
+        let (storage, name, config) = (self.storage.clone(), topic.name.clone(), topic.config.clone());
+        let opened = Replica::open(storage, dir, id, name, epoch, config, clock::wall_ms()).await?;
         self.replicas.borrow_mut().insert(id, opened.replica);
         Ok(opened.scanned_bytes)
     }

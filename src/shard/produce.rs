@@ -51,11 +51,11 @@ impl Shard {
 
     /// Gives every batch its place or refuses it, without waiting.
     fn append_all(&self, parts: Vec<ProducePart>) -> Appends {
-        let wait = Rc::new(AckWait::default());
+        let (wait, now_ms) = (Rc::new(AckWait::default()), clock::wall_ms());
         let mut appends = Vec::with_capacity(parts.len());
         for part in parts {
             let append = match self.replica(part.partition) {
-                Some(replica) => match replica.append(part.records) {
+                Some(replica) => match replica.append(part.records, now_ms) {
                     Ok(accepted) => {
                         replica.expect_ack(accepted.next_offset, &wait);
                         Ok((replica, accepted))

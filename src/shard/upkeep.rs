@@ -25,7 +25,7 @@ impl Shard {
             }
             for replica in self.all_replicas() {
                 // A failure has been logged where it happened and shows in every later append.
-                let _ = replica.enforce_retention(self.config.producer_id_expiration_ms).await;
+                let _ = replica.enforce_retention(clock::wall_ms(), self.config.producer_id_expiration_ms).await;
             }
         }
     }

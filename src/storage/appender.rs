@@ -55,7 +55,6 @@ pub struct Appender {
     pending: RefCell<VecDeque<Pending>>,
     pending_bytes: Cell<usize>,
     flights: RefCell<VecDeque<Flight>>,
-    flight_bytes: Cell<usize>,
     next_flight: Cell<u64>,
     running: Cell<bool>,
     /// The bytes of the newest group's last, unfinished block.
@@ -65,11 +64,6 @@ pub struct Appender {
 }
 
 impl Appender {
-    /// Queued and in flight.
-    pub fn queued_bytes(&self) -> usize {
-        self.pending_bytes.get() + self.flight_bytes.get()
-    }
-
     pub fn push(
         &self,
         batch: Bytes,
@@ -162,7 +156,6 @@ impl Appender {
         carried.extend_from_slice(&space[(align_down(end) - aligned) as usize..target]);
         *self.cursor.borrow_mut() = Some((segment.base_offset, end));
         self.pending_bytes.set(self.pending_bytes.get() - bytes as usize);
-        self.flight_bytes.set(self.flight_bytes.get() + bytes as usize);
         let number = self.next_flight.replace(self.next_flight.get() + 1);
         (Flight { number, mark, segment, end, landed: false }, buf.freeze())
     }
@@ -223,7 +216,6 @@ impl Log {
                 Ok(()) => log.landed(number),
                 Err(error) => log.fail("a write", &error),
             }
-            log.appender.flight_bytes.set(log.appender.flight_bytes.get() - bytes as usize);
             log.wake_appender();
         });
         Ok(())

@@ -22,8 +22,6 @@ pub struct StorageLimits {
     pub index_cache_bytes: usize,
     /// `corelane.fetch.memory.bytes`: bytes in fetch responses not yet sent
     pub fetch_memory_bytes: usize,
-    /// `corelane.append.queue.bytes`
-    pub append_queue_bytes: usize,
     /// `corelane.preallocate.max.bytes`
     pub preallocate_max_bytes: u64,
 }
@@ -35,7 +33,6 @@ impl Default for StorageLimits {
             cold_cache_bytes: 32 << 20,
             index_cache_bytes: 16 << 20,
             fetch_memory_bytes: 64 << 20,
-            append_queue_bytes: 16 << 20,
             preallocate_max_bytes: 64 << 20,
         }
     }

@@ -26,8 +26,6 @@ pub enum StorageError {
     Failed(Arc<str>),
     #[error("the log is closed")]
     Closed,
-    #[error("{queued} bytes wait to be written already (corelane.append.queue.bytes = {limit})")]
-    Busy { queued: usize, limit: usize },
 }
 
 /// What [`Log::append`] has fixed.
@@ -161,15 +159,11 @@ impl Log {
     }
 
     /// Fixes the place of one checked batch and queues it for the device; `leader_epoch` and the offset are patched in,
-    /// outside the CRC. Returns at once; [`acknowledged`](Self::acknowledged) tells when it is safe.
+    /// outside the CRC. Returns at once; [`acknowledged`](Self::acknowledged) tells when it is safe. What waits here is bounded by
+    /// the memory that connections may receive into.
     pub fn append(self: &Rc<Self>, batch: Bytes, leader_epoch: i32, now_ms: i64) -> Result<Appended, StorageError> {
         if let Some(failure) = self.failure.borrow().as_ref() {
             return Err(failure.clone());
-        }
-        let limit = self.context.limits.append_queue_bytes;
-        let queued = self.appender.queued_bytes();
-        if queued > 0 && queued + batch.len() > limit {
-            return Err(StorageError::Busy { queued, limit });
         }
         let Some(header) = BatchHeader::peek(&batch).copied() else {
             return Err(StorageError::Failed(

@@ -10,6 +10,7 @@ mod appender;
 mod checkpoint;
 mod cold_cache;
 mod context;
+pub mod files;
 mod index;
 mod log;
 mod maintenance;
