@@ -44,7 +44,7 @@ pub fn parse_header(frame: &[u8], flexible: bool) -> Result<(RequestHeader, usiz
     let Prefix { api_key, version, correlation_id } = read_prefix(&mut classic)?;
     let client_id = classic.nullable_string("the header's client id")?;
     // Kafka reads bytes that are not UTF-8 with replacement characters here; a name in logs is no reason to refuse.
-    let client_id = client_id.map(|range| String::from_utf8_lossy(classic.at(range)).into_owned());
+    let client_id = client_id.map(|range| String::from_utf8_lossy(classic.bytes_of(range)).into_owned());
 
     let start = classic.position();
     let mut rest = Reader::new(frame.get(start..).unwrap_or_default(), flexible);

@@ -19,3 +19,6 @@ pub use api_table::ApiSpec;
 pub use frame::{Malformed, Prefix, RequestHeader, parse_header, parse_prefix};
 pub use topic_key::TopicKey;
 pub use wire::{MAX_ARRAY_ELEMENTS, MAX_TAGGED_FIELDS};
+
+#[cfg(test)]
+mod tests;

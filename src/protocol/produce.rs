@@ -91,7 +91,7 @@ fn read(version: i16, body: &Bytes) -> Result<ProduceRequest, Malformed> {
 /// A nullable string, copied out; it must be UTF-8.
 pub(super) fn read_text(reader: &mut Reader<'_>, what: &str) -> Result<Option<String>, Malformed> {
     let Some(range) = reader.nullable_string(what)? else { return Ok(None) };
-    match std::str::from_utf8(reader.at(range)) {
+    match std::str::from_utf8(reader.bytes_of(range)) {
         Ok(text) => Ok(Some(text.to_owned())),
         Err(_) => Err(reader.error(what, "is not UTF-8")),
     }

@@ -28,7 +28,7 @@ impl TopicKey {
             return reader.uuid("a topic id").map(TopicKey::Id);
         }
         let range = reader.string("a topic name")?;
-        if std::str::from_utf8(reader.at(range.clone())).is_err() {
+        if std::str::from_utf8(reader.bytes_of(range.clone())).is_err() {
             return Err(reader.error("a topic name", "is not UTF-8"));
         }
         Ok(TopicKey::Name(body.slice(range)))

@@ -49,7 +49,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes of a range that this reader returned.
-    pub fn at(&self, range: Range<usize>) -> &'a [u8] {
+    pub fn bytes_of(&self, range: Range<usize>) -> &'a [u8] {
         self.bytes.get(range).unwrap_or_default()
     }
 
@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
     /// `None`: null.
     #[inline]
     pub fn nullable_string(&mut self, what: &str) -> Result<Option<Range<usize>>, Malformed> {
-        let length = if self.flexible { self.compact_length(what)? } else { i32::from(self.int16(what)?) as i64 };
+        let length = if self.flexible { self.compact_length(what)? } else { i64::from(self.int16(what)?) };
         self.sized(length, MAX_STRING_BYTES, what)
     }
 
@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
             let tag = self.unsigned_varint(what)?;
             let size = self.unsigned_varint(what)? as usize;
             let range = self.skip(size, what)?;
-            each(tag, self.at(range))?;
+            each(tag, self.bytes_of(range))?;
         }
         Ok(())
     }
@@ -310,5 +310,48 @@ impl Writer {
         let length = (self.out.len() - LENGTH_BYTES + attached) as i32;
         self.out[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
         Bytes::from(self.out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_hold_32_bits_and_no_more() {
+        for value in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, 0x1f_ffff, 0x20_0000, 0xfff_ffff, 0x1000_0000, u32::MAX] {
+            let mut writer = Writer { out: Vec::new(), flexible: true };
+            writer.unsigned_varint(value);
+            let mut reader = Reader::new(&writer.out, true);
+            assert_eq!(reader.unsigned_varint("it").unwrap(), value);
+            assert_eq!(reader.remaining(), 0);
+        }
+        for too_much in [[0xff, 0xff, 0xff, 0xff, 0x1f], [0x80, 0x80, 0x80, 0x80, 0x80]] {
+            assert!(Reader::new(&too_much, true).unsigned_varint("it").is_err());
+        }
+        assert!(Reader::new(&[0x80, 0x80], true).unsigned_varint("it").is_err());
+    }
+
+    #[test]
+    fn lengths_below_null_and_strings_over_the_limit_are_refused() {
+        assert_eq!(Reader::new(&[0xff, 0xff], false).nullable_string("it").unwrap(), None);
+        assert!(Reader::new(&[0xff, 0xfe], false).nullable_string("it").is_err());
+        assert!(Reader::new(&[0xff, 0xff, 0xff, 0xfe], false).nullable_bytes("it").is_err());
+        assert!(Reader::new(&[0xff, 0xff, 0xff, 0xfe], false).nullable_array(1, "it").is_err());
+
+        let compact = |length: u32| {
+            let mut writer = Writer { out: Vec::new(), flexible: true };
+            writer.unsigned_varint(length + 1);
+            writer.out.resize(writer.len() + length as usize, b'a');
+            Reader::new(&writer.out, true).string("it").is_ok()
+        };
+        assert!(compact(32_767) && !compact(32_768));
+    }
+
+    #[test]
+    fn an_array_is_held_to_the_bytes_that_its_elements_need() {
+        let bytes = [0, 0, 0, 3, 1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(Reader::new(&bytes, false).array(2, "it").unwrap(), 3);
+        assert!(Reader::new(&bytes, false).array(3, "it").is_err());
     }
 }
