@@ -1,11 +1,22 @@
 //! Files through the shard's ring with direct I/O, and the aligned buffers they need.
 //!
 //! Lives on one shard; only [`Bytes`] made here may travel to other shards.
+//!
+//! A future of this module that is dropped before its end leaves the operation's outcome open: await writes to their end.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use bytes::Bytes;
+use glommio::GlommioError;
+use glommio::io::{DmaFile, OpenOptions};
+
+use super::dma::read_bytes;
+pub use super::dma::{DiskBuf, FrozenBuf, drain_returns};
+use super::executor::spawn_blocking;
+use super::faults::{self, Fault, Op};
 
 /// Alignment of positions, lengths and memory for direct I/O, bytes.
 pub const ALIGNMENT: u64 = 4096;
@@ -23,47 +34,36 @@ pub fn align_down(value: u64) -> u64 {
     value / ALIGNMENT * ALIGNMENT
 }
 
-/// A writable aligned buffer. Its contents are arbitrary until written.
-pub struct DiskBuf {
-    pub(crate) _private: (),
+/// What failed, on which file. Inside the `io::Error`s of this module; its kind is the cause's.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {}: {cause}", path.display())]
+struct FileError {
+    operation: &'static str,
+    path: PathBuf,
+    cause: io::Error,
 }
 
-impl DiskBuf {
-    /// `len` must be a multiple of [`ALIGNMENT`], at most [`MAX_IO_BYTES`]. Call on a shard.
-    pub fn alloc(len: usize) -> DiskBuf {
-        let _ = len;
-        todo!()
-    }
-
-    pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        todo!()
-    }
-
-    /// Ends writing: the buffer can be written to a file and read by anyone, and never changes again.
-    pub fn freeze(self) -> FrozenBuf {
-        todo!()
-    }
+/// The operating system's error code behind an error of this module, or behind a plain one.
+pub fn os_code(error: &io::Error) -> Option<i32> {
+    error.raw_os_error().or_else(|| {
+        let inner = error.get_ref()?.downcast_ref::<FileError>()?;
+        inner.cause.raw_os_error()
+    })
 }
 
-/// An aligned buffer that no longer changes.
-#[derive(Clone)]
-pub struct FrozenBuf {
-    pub(crate) _private: (),
+/// Whether an error says that the device, or the quota on it, is full.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(os_code(error), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
-impl FrozenBuf {
-    /// The whole buffer as shared bytes that may cross shards; the memory goes back to its own shard when the last
-    /// holder lets go.
-    pub fn bytes(&self) -> Bytes {
-        todo!()
-    }
+fn file_error(operation: &'static str, path: &Path, cause: io::Error) -> io::Error {
+    io::Error::new(cause.kind(), FileError { operation, path: path.to_owned(), cause })
+}
 
-    pub fn len(&self) -> usize {
-        todo!()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+fn cause_of(error: GlommioError<()>) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => error.into(),
     }
 }
 
@@ -80,63 +80,314 @@ pub enum OpenMode {
 
 /// A file open for direct I/O on this shard.
 pub struct File {
-    pub(crate) _private: (),
+    // Shared so that one operation can outlive a borrow of `self`.
+    file: DmaFile,
+    path: Rc<Path>,
 }
 
 impl File {
     /// Errors name the path.
     pub async fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
-        let _ = (path, mode);
-        todo!()
+        faults::load();
+        drain_returns();
+        let operation = if mode == OpenMode::CreateNew { "create" } else { "open" };
+        let failed = |cause| file_error(operation, path, cause);
+        if let Some(fault) = faults::check(Op::Open, path) {
+            return Err(failed(fault.error()));
+        }
+        // glommio looks the name up again after opening, and a relative one would be looked up twice over.
+        let absolute = std::path::absolute(path).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(mode != OpenMode::Read);
+        if mode == OpenMode::CreateNew {
+            options.create_new(true).mode(0o644);
+        }
+        let file = options.dma_open(&absolute).await.map_err(|error| failed(cause_of(error)))?;
+        Ok(File { file, path: path.into() })
     }
 
     pub fn path(&self) -> PathBuf {
-        todo!()
+        self.path.to_path_buf()
+    }
+
+    fn failed(&self, operation: &'static str, cause: io::Error) -> io::Error {
+        file_error(operation, &self.path, cause)
+    }
+
+    fn fault(&self, op: Op, operation: &'static str) -> io::Result<()> {
+        match faults::check(op, &self.path) {
+            Some(fault) => Err(self.failed(operation, fault.error())),
+            None => Ok(()),
+        }
     }
 
     /// Writes the whole buffer at an aligned `position`; a short write is an error (`WriteZero`).
     pub async fn write_at(&self, buf: &FrozenBuf, position: u64) -> io::Result<()> {
-        let _ = (buf, position);
-        todo!()
+        debug_assert!(position.is_multiple_of(ALIGNMENT), "a write at {position}");
+        match faults::check(Op::Write, &self.path) {
+            None => {}
+            Some(Fault::Short) => return self.write_half(buf, position).await,
+            Some(fault) => return Err(self.failed("write to", fault.error())),
+        }
+        self.write_checked(buf, position, buf.len()).await
+    }
+
+    async fn write_checked(&self, buf: &FrozenBuf, position: u64, wanted: usize) -> io::Result<()> {
+        let written = self.file.write_rc_at(buf.0.clone(), position).await;
+        match written.map_err(cause_of) {
+            Ok(written) if written == wanted => Ok(()),
+            Ok(written) => {
+                let text = format!("only {written} of {wanted} bytes at {position} were written");
+                Err(self.failed("write to", io::Error::new(io::ErrorKind::WriteZero, text)))
+            }
+            Err(cause) => Err(self.failed("write to", cause)),
+        }
+    }
+
+    /// The fault of a device that ends a write early.
+    async fn write_half(&self, buf: &FrozenBuf, position: u64) -> io::Result<()> {
+        let half = align_down(buf.len() as u64 / 2) as usize;
+        if half == 0 {
+            let cause = io::Error::new(io::ErrorKind::WriteZero, format!("nothing at {position} was written"));
+            return Err(self.failed("write to", cause));
+        }
+        let mut part = DiskBuf::alloc(half);
+        part.as_mut_slice().copy_from_slice(&buf.0.as_bytes()[..half]);
+        self.write_checked(&part.freeze(), position, buf.len()).await
     }
 
     /// Reads up to `len` bytes (a multiple of [`ALIGNMENT`], at most [`MAX_IO_BYTES`]) at an aligned `position`;
     /// fewer come back only at the end of the file.
     pub async fn read_at(&self, position: u64, len: usize) -> io::Result<Bytes> {
-        let _ = (position, len);
-        todo!()
+        debug_assert!(position.is_multiple_of(ALIGNMENT), "a read at {position}");
+        debug_assert!(len <= MAX_IO_BYTES && len.is_multiple_of(ALIGNMENT as usize), "a read of {len} bytes");
+        drain_returns();
+        self.fault(Op::Read, "read")?;
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        let read = self.file.read_at_aligned(position, len).await;
+        read.map(read_bytes).map_err(|error| self.failed("read", cause_of(error)))
     }
 
     /// The data, and what is needed to find it, is on the device afterwards.
     pub async fn fdatasync(&self) -> io::Result<()> {
-        todo!()
+        self.fault(Op::Fdatasync, "sync")?;
+        self.file.fdatasync().await.map_err(|error| self.failed("sync", cause_of(error)))
     }
 
     /// Reserves blocks for `[position, position + len)` and extends the file's size over them; they read as zeros.
+    ///
+    /// Runs on the shard's helper thread (glommio's own call can only reserve from the file's start).
     pub async fn preallocate(&self, position: u64, len: u64) -> io::Result<()> {
-        let _ = (position, len);
-        todo!()
+        const OPERATION: &str = "reserve space for";
+        self.fault(Op::Preallocate, OPERATION)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let too_far = || self.failed(OPERATION, io::Error::from_raw_os_error(libc::EFBIG));
+        let start = libc::off_t::try_from(position).map_err(|_| too_far())?;
+        let bytes = libc::off_t::try_from(len).map_err(|_| too_far())?;
+        // A descriptor of its own: the file may be closed before the helper thread comes to it.
+        let descriptor = self.duplicate().map_err(|cause| self.failed(OPERATION, cause))?;
+        let reserved = spawn_blocking(move || {
+            loop {
+                // SAFETY: plain system call on a descriptor that is open until the closure ends.
+                #[allow(unsafe_code)]
+                let result = unsafe { libc::fallocate(descriptor.as_raw_fd(), 0, start, bytes) };
+                if result == 0 {
+                    return Ok(());
+                }
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        });
+        reserved.await.map_err(|cause| self.failed(OPERATION, cause))
+    }
+
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the descriptor is open for as long as `self.file` lives, and only borrowed for this call.
+        #[allow(unsafe_code)]
+        let descriptor = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
+        descriptor.try_clone_to_owned()
     }
 
     /// Cuts or extends to `len` bytes.
     pub async fn truncate(&self, len: u64) -> io::Result<()> {
-        let _ = len;
-        todo!()
+        self.fault(Op::Truncate, "truncate")?;
+        self.file.truncate(len).await.map_err(|error| self.failed("truncate", cause_of(error)))
     }
 
     /// Current size, bytes (by descriptor, not by path).
     pub async fn size(&self) -> io::Result<u64> {
-        todo!()
+        let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: `fstat` fills the struct, which is read only after it reported success; the descriptor is open.
+        #[allow(unsafe_code)]
+        let size = unsafe {
+            if libc::fstat(self.file.as_raw_fd(), stat.as_mut_ptr()) != 0 {
+                return Err(self.failed("look at", io::Error::last_os_error()));
+            }
+            stat.assume_init().st_size
+        };
+        Ok(u64::try_from(size).unwrap_or(0))
     }
 
     pub async fn close(self) -> io::Result<()> {
-        todo!()
+        let File { file, path } = self;
+        file.close().await.map_err(|error| file_error("close", &path, cause_of(error)))
     }
 }
 
 /// Once per shard and device before the first [`File::open`]: glommio decides from the first file opened on a device
 /// whether it can be polled, and decides wrongly on an empty one. Writes, syncs and opens a 4 KiB file in `directory`.
 pub async fn prime_device(directory: &Path) -> io::Result<()> {
-    let _ = directory;
-    todo!()
+    let thread = format!("{:?}", std::thread::current().id());
+    let number: String = thread.chars().filter(char::is_ascii_digit).collect();
+    let path = directory.join(format!(".prime-{}-{number}", std::process::id()));
+    let written = path.clone();
+    let made = spawn_blocking(move || {
+        use std::io::Write;
+        let mut file = std::fs::File::create(&written)?;
+        file.write_all(&[0; ALIGNMENT as usize])?;
+        file.sync_all()
+    });
+    made.await.map_err(|cause| file_error("write", &path, cause))?;
+    let outcome = async {
+        let file = File::open(&path, OpenMode::ReadWrite).await?;
+        let read = file.read_at(0, ALIGNMENT as usize).await?.len();
+        file.close().await?;
+        if read == ALIGNMENT as usize {
+            return Ok(());
+        }
+        let text = format!("direct I/O returned {read} of {ALIGNMENT} bytes");
+        Err(file_error("read", &path, io::Error::new(io::ErrorKind::UnexpectedEof, text)))
+    };
+    let outcome = outcome.await;
+    let removed = path.clone();
+    let removed = spawn_blocking(move || std::fs::remove_file(removed)).await;
+    outcome?;
+    removed.map_err(|cause| file_error("remove", &path, cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::executor::tests::on_shard;
+
+    /// A directory on the disk that the build is on: `/tmp` may be memory.
+    fn scratch() -> tempfile::TempDir {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-data");
+        std::fs::create_dir_all(&base).unwrap();
+        tempfile::tempdir_in(base).unwrap()
+    }
+
+    fn filled(len: usize, value: u8) -> FrozenBuf {
+        let mut buf = DiskBuf::alloc(len);
+        buf.as_mut_slice().fill(value);
+        buf.freeze()
+    }
+
+    #[test]
+    fn files_write_read_reserve_and_cut() {
+        on_shard(|| async {
+            let dir = scratch();
+            prime_device(dir.path()).await.unwrap();
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "prime_device left something");
+            let path = dir.path().join("a.log");
+            let file = File::open(&path, OpenMode::CreateNew).await.unwrap();
+            file.preallocate(0, 1 << 20).await.unwrap();
+            assert_eq!(file.size().await.unwrap(), 1 << 20);
+            file.preallocate(1 << 20, 1 << 20).await.unwrap();
+            assert_eq!(file.size().await.unwrap(), 2 << 20);
+            file.write_at(&filled(MAX_IO_BYTES, 1), 0).await.unwrap();
+            file.write_at(&filled(8192, 2), 4096).await.unwrap();
+            file.fdatasync().await.unwrap();
+            let read = file.read_at(0, 65536).await.unwrap();
+            assert_eq!(read.len(), 65536);
+            assert!(read[..4096].iter().all(|&b| b == 1));
+            assert!(read[4096..12288].iter().all(|&b| b == 2));
+            assert!(read[12288..].iter().all(|&b| b == 1));
+            assert!(file.read_at(1 << 20, 4096).await.unwrap().iter().all(|&b| b == 0), "reserved space is not zero");
+            file.truncate(4096 + 100).await.unwrap();
+            assert_eq!(file.size().await.unwrap(), 4196);
+            assert_eq!(file.read_at(4096, 8192).await.unwrap().len(), 100);
+            assert_eq!(file.read_at(8192, 4096).await.unwrap().len(), 0);
+            file.close().await.unwrap();
+            // Reads do not end with the file.
+            assert!(read[4096..12288].iter().all(|&b| b == 2));
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), 4196);
+        });
+    }
+
+    #[test]
+    fn errors_name_the_operation_the_path_and_the_code() {
+        on_shard(|| async {
+            let dir = scratch();
+            let path = dir.path().join("b.log");
+            let missing = File::open(&path, OpenMode::Read).await.err().unwrap();
+            assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+            assert_eq!(os_code(&missing), Some(libc::ENOENT));
+            assert!(missing.to_string().contains("cannot open") && missing.to_string().contains("b.log"), "{missing}");
+            let file = File::open(&path, OpenMode::CreateNew).await.unwrap();
+            let twice = File::open(&path, OpenMode::CreateNew).await.err().unwrap();
+            assert_eq!(os_code(&twice), Some(libc::EEXIST));
+            file.close().await.unwrap();
+            let file = File::open(&path, OpenMode::Read).await.unwrap();
+            let refused = file.write_at(&filled(4096, 1), 0).await.err().unwrap();
+            assert_eq!(os_code(&refused), Some(libc::EBADF));
+            file.close().await.unwrap();
+        });
+    }
+
+    #[test]
+    fn injected_faults_reach_the_caller() {
+        on_shard(|| async {
+            let dir = scratch();
+            prime_device(dir.path()).await.unwrap();
+            let file = File::open(&dir.path().join("faulty.log"), OpenMode::CreateNew).await.unwrap();
+            faults::inject(Op::Write, "faulty", 1, Fault::Os(libc::ENOSPC));
+            faults::inject(Op::Fdatasync, "faulty", 0, Fault::Os(libc::EIO));
+            file.write_at(&filled(8192, 1), 0).await.unwrap();
+            let full = file.write_at(&filled(8192, 2), 0).await.err().unwrap();
+            assert!(is_full(&full) && full.kind() == io::ErrorKind::StorageFull, "{full}");
+            assert_eq!(os_code(&file.fdatasync().await.err().unwrap()), Some(libc::EIO));
+            faults::clear();
+            faults::inject(Op::Write, "faulty", 0, Fault::Short);
+            let short = file.write_at(&filled(8192, 3), 0).await.err().unwrap();
+            assert_eq!(short.kind(), io::ErrorKind::WriteZero);
+            faults::clear();
+            let read = file.read_at(0, 8192).await.unwrap();
+            assert_eq!((read[0], read[4095], read[4096]), (3, 3, 1), "half of the short write is there");
+            file.fdatasync().await.unwrap();
+            file.close().await.unwrap();
+        });
+    }
+
+    #[test]
+    fn many_reads_and_writes_in_flight() {
+        on_shard(|| async {
+            let dir = scratch();
+            prime_device(dir.path()).await.unwrap();
+            let file = Rc::new(File::open(&dir.path().join("c.log"), OpenMode::CreateNew).await.unwrap());
+            file.preallocate(0, 32 << 20).await.unwrap();
+            let mut writes = Vec::new();
+            for i in 0..64u64 {
+                let file = file.clone();
+                writes
+                    .push(glommio::spawn_local(async move { file.write_at(&filled(65536, i as u8), i * 65536).await }));
+            }
+            for write in writes {
+                write.await.unwrap();
+            }
+            let mut held = Vec::new();
+            for i in 0..64u64 {
+                held.push(file.read_at(i * 65536, 65536).await.unwrap());
+            }
+            for (i, bytes) in held.into_iter().enumerate() {
+                assert!(bytes.iter().all(|&b| b == i as u8), "block {i}");
+            }
+        });
+    }
 }

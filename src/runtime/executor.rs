@@ -1,6 +1,18 @@
 //! Shard threads: one glommio executor pinned to one CPU each.
 
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
+
+/// Submission queue entries per ring.
+const RING_DEPTH: usize = 256;
+
+/// glommio's preemption timer can park an executor that has runnable tasks; this one never fires.
+const PREEMPT_NEVER: Duration = Duration::from_secs(3600);
 
 /// A task on the current shard. Dropping the handle lets it run on.
 pub fn spawn_local<F>(future: F)
@@ -11,6 +23,8 @@ where
 }
 
 /// Runs a blocking step (open, rename, small synced writes) on the shard's helper thread, off the event loop.
+///
+/// One thread per shard does these one after the other.
 pub async fn spawn_blocking<F, R>(work: F) -> R
 where
     F: FnOnce() -> R + Send + 'static,
@@ -31,48 +45,252 @@ pub struct ShardSpec {
 }
 
 /// Starts one thread per spec; each runs `body(spec)` on its executor until that future ends.
-/// Returns once every executor runs; the error names the shard and what to do.
-pub fn run_shards<B, F>(specs: Vec<ShardSpec>, body: B) -> std::io::Result<ShardThreads>
+/// Returns once every executor runs; the error names the shard and what to do. When one executor cannot start, no body
+/// runs at all.
+pub fn run_shards<B, F>(specs: Vec<ShardSpec>, body: B) -> io::Result<ShardThreads>
 where
     B: Fn(ShardSpec) -> F + Clone + Send + 'static,
     F: Future<Output = ()> + 'static,
 {
-    let _ = (specs, body);
-    todo!()
+    let mut starting = Vec::with_capacity(specs.len());
+    let mut failure = None;
+    for spec in specs {
+        let (ready_sender, ready) = mpsc::channel::<io::Result<()>>();
+        let (go, gate) = mpsc::channel::<()>();
+        let body = body.clone();
+        let thread_spec = spec.clone();
+        let spawned = std::thread::Builder::new().name(format!("shard-{}", spec.index)).spawn(move || {
+            let executor = match make_executor(&thread_spec) {
+                Ok(executor) => executor,
+                Err(error) => {
+                    let _ = ready_sender.send(Err(error));
+                    return;
+                }
+            };
+            let _ = ready_sender.send(Ok(()));
+            // A closed gate means that another shard could not start.
+            if gate.recv().is_ok() {
+                executor.run(async move {
+                    body(thread_spec).await;
+                    run_end_hooks();
+                });
+            }
+        });
+        match spawned {
+            Ok(thread) => starting.push((spec, thread, ready, go)),
+            Err(error) => {
+                failure = Some(start_error(&spec, &error, "raise the limit of threads (`ulimit -u`)"));
+                break;
+            }
+        }
+    }
+    for (spec, _, ready, _) in &starting {
+        let outcome = ready.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended while it started")));
+        if let (Err(error), None) = (outcome, &failure) {
+            failure = Some(start_error(spec, &error, mend_for(spec, &error)));
+        }
+    }
+    let mut threads = Vec::with_capacity(starting.len());
+    for (_, thread, _, go) in starting {
+        if failure.is_none() {
+            let _ = go.send(());
+        }
+        drop(go);
+        threads.push(thread);
+    }
+    match failure {
+        None => Ok(ShardThreads { threads }),
+        Some(error) => {
+            ShardThreads { threads }.join();
+            Err(error)
+        }
+    }
+}
+
+fn make_executor(spec: &ShardSpec) -> io::Result<LocalExecutor> {
+    let placement = spec.cpu.map_or(Placement::Unbound, Placement::Fixed);
+    LocalExecutorBuilder::new(placement)
+        .io_memory(spec.io_memory_bytes)
+        .ring_depth(RING_DEPTH)
+        .preempt_timer(PREEMPT_NEVER)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+        .make()
+        .map_err(io::Error::from)
+}
+
+fn start_error(spec: &ShardSpec, cause: &io::Error, mend: &str) -> io::Error {
+    let cpu = spec.cpu.map_or_else(|| "any CPU".to_owned(), |cpu| format!("CPU {cpu}"));
+    let text = format!(
+        "shard {} ({cpu}, {} MiB of I/O memory) cannot start: {cause}; {mend}",
+        spec.index,
+        spec.io_memory_bytes >> 20
+    );
+    io::Error::new(cause.kind(), text)
+}
+
+fn mend_for(spec: &ShardSpec, cause: &io::Error) -> &'static str {
+    let text = cause.to_string();
+    if text.contains("MemLock") || cause.kind() == io::ErrorKind::OutOfMemory {
+        "raise the limit of locked memory (`ulimit -l`, LimitMEMLOCK=infinity) or lower the I/O memory per shard"
+    } else if cause.kind() == io::ErrorKind::PermissionDenied {
+        "allow io_uring (sysctl kernel.io_uring_disabled=0, or the container's seccomp profile)"
+    } else if spec.cpu.is_some() && (cause.kind() == io::ErrorKind::InvalidInput || text.contains("CPU")) {
+        "give it a CPU that exists and that this process may use (`taskset -p`)"
+    } else {
+        "run fewer shards, or see what the kernel says (`dmesg`)"
+    }
 }
 
 /// The running shard threads.
 pub struct ShardThreads {
-    pub(crate) _private: (),
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl ShardThreads {
     /// Waits until every shard's body has ended.
     pub fn join(self) {
-        todo!()
+        for thread in self.threads {
+            let name = thread.thread().name().unwrap_or("shard").to_owned();
+            if thread.join().is_err() {
+                tracing::error!("{name} ended by a panic");
+            }
+        }
     }
 }
 
-/// Gives the reactor its turn in loops that can stay runnable: once 100 µs have passed since the last pass,
+thread_local! {
+    static END_HOOKS: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
+    static LAST_PASS: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Runs `hook` on this shard after its body has ended, while its executor still exists.
+pub(super) fn at_shard_end(hook: impl FnOnce() + 'static) {
+    END_HOOKS.with_borrow_mut(|hooks| hooks.push(Box::new(hook)));
+}
+
+fn run_end_hooks() {
+    for hook in END_HOOKS.take() {
+        hook();
+    }
+}
+
+/// Gives the reactor its turn in loops that can stay runnable: once 100 µs have passed since the shard's last pass,
 /// [`Breather::pass`] waits for one (a 500 ns timer: glommio polls its rings only when it has no runnable task or parks).
-pub struct Breather {
-    last: Instant,
-}
-
-impl Default for Breather {
-    fn default() -> Self {
-        Breather { last: Instant::now() }
-    }
-}
+///
+/// The time is counted per shard, not per loop: a loop that has just been woken by the reactor goes on at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Breather;
 
 impl Breather {
     const INTERVAL: Duration = Duration::from_micros(100);
 
-    /// Call once per turn of the loop.
+    /// Call once per turn of the loop. Only on a shard.
     pub async fn pass(&mut self) {
-        if self.last.elapsed() >= Self::INTERVAL {
-            glommio::timer::sleep(Duration::from_nanos(500)).await;
-            self.last = Instant::now();
+        // `executor_stats` resets what it returns, and this is its only caller: a count above zero says that the
+        // executor has taken up its queue anew, which it does once after each turn of the reactor.
+        let passed = glommio::executor().executor_stats().scheduler_runs() > 0;
+        match LAST_PASS.get() {
+            Some(last) if !passed => {
+                if last.elapsed() >= Self::INTERVAL {
+                    glommio::timer::sleep(Duration::from_nanos(500)).await;
+                }
+            }
+            _ => LAST_PASS.set(Some(Instant::now())),
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    pub(in crate::runtime) fn specs(count: u16) -> Vec<ShardSpec> {
+        (0..count).map(|index| ShardSpec { index, cpu: None, io_memory_bytes: 1 << 20 }).collect()
+    }
+
+    /// Runs one shard to its end; a failed assertion in `body` fails the test.
+    pub(in crate::runtime) fn on_shard<B, F>(body: B)
+    where
+        B: Fn() -> F + Clone + Send + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        on_shards(1, move |_| body());
+    }
+
+    pub(in crate::runtime) fn on_shards<B, F>(count: u16, body: B)
+    where
+        B: Fn(ShardSpec) -> F + Clone + Send + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        let done = Arc::new(AtomicUsize::new(0));
+        let counted = done.clone();
+        let threads = run_shards(specs(count), move |spec| {
+            let (body, counted) = (body.clone(), counted.clone());
+            async move {
+                body(spec).await;
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+        .unwrap();
+        threads.join();
+        assert_eq!(done.load(Ordering::SeqCst), usize::from(count), "a shard did not reach its end");
+    }
+
+    #[test]
+    fn a_shard_is_named_and_pinned() {
+        let cpu = crate::runtime::process::usable_cpus()[0];
+        let spec = ShardSpec { index: 3, cpu: Some(cpu), io_memory_bytes: 1 << 20 };
+        let (sender, receiver) = mpsc::channel();
+        let threads = run_shards(vec![spec], move |_| {
+            let sender = sender.clone();
+            async move {
+                let name = std::thread::current().name().map(str::to_owned);
+                let _ = sender.send((name, crate::runtime::process::usable_cpus()));
+            }
+        })
+        .unwrap();
+        threads.join();
+        assert_eq!(receiver.recv().unwrap(), (Some("shard-3".to_owned()), vec![cpu]));
+    }
+
+    #[test]
+    fn one_executor_that_cannot_start_ends_all_and_is_named() {
+        let mut specs = specs(2);
+        specs[1].cpu = Some(100_000);
+        let ran = Arc::new(AtomicUsize::new(0));
+        let counted = ran.clone();
+        let error = run_shards(specs, move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(())
+        })
+        .err()
+        .unwrap();
+        assert!(error.to_string().contains("shard 1 (CPU 100000"), "{error}");
+        assert!(error.to_string().contains("a CPU that exists"), "{error}");
+        assert_eq!(ran.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_busy_loop_with_a_breather_lets_the_reactor_run() {
+        on_shard(|| async {
+            let ticks = Rc::new(Cell::new(0u32));
+            let counted = ticks.clone();
+            spawn_local(async move {
+                loop {
+                    glommio::timer::sleep(Duration::from_millis(1)).await;
+                    counted.set(counted.get() + 1);
+                }
+            });
+            let start = Instant::now();
+            let mut breather = Breather;
+            while start.elapsed() < Duration::from_millis(300) {
+                std::hint::black_box((0..500).sum::<u64>());
+                breather.pass().await;
+            }
+            assert!(ticks.get() >= 50, "only {} ticks of 1 ms in 300 ms", ticks.get());
+        });
     }
 }

@@ -1,26 +1,96 @@
 //! Calls between shards. Each pair of shards has a bounded channel in each direction; calls from one shard to another
 //! arrive in the order they were posted.
+//!
+//! A call travels as a closure, its answer comes back through the channel of the other direction. The receiving side
+//! never waits while it empties a channel (it starts work, it does not await it), and answers are never held back by the
+//! bound on calls: so two shards that call each other cannot block each other.
 
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
-use futures_lite::future::Boxed;
+use glommio::channels::shared_channel::{
+    ConnectedReceiver, ConnectedSender, SharedReceiver, SharedSender, new_bounded,
+};
+use glommio::{GlommioError, ResourceType};
 
+use super::executor::{Breather, at_shard_end, spawn_local};
+use super::sync::{Budget, OneshotReceiver, OneshotSender, Permit, oneshot};
 use crate::model::ShardId;
+
+/// How long the pump waits before it tries a full channel again.
+const RETRY: Duration = Duration::from_micros(50);
+
+type Answer = Box<dyn Any + Send>;
+type Work<S> = Box<dyn FnOnce(&Rc<Mesh<S>>, &Rc<S>, Origin) + Send>;
+
+enum Message<S: 'static> {
+    Work(Origin, Work<S>),
+    Answer(u64, Answer),
+}
+
+/// Where an answer goes: the calling shard and its number for the call.
+#[derive(Clone, Copy)]
+struct Origin {
+    shard: ShardId,
+    token: u64,
+}
+
+type Ends<S> = (SharedSender<Message<S>>, SharedReceiver<Message<S>>);
 
 /// The unconnected ends for one shard, made before the threads start.
 pub struct MeshSeat<S: 'static> {
-    pub(crate) _private: std::marker::PhantomData<fn(S)>,
+    own: ShardId,
+    capacity: usize,
+    /// By the other shard's index; `None` at the own one.
+    ends: Vec<Option<Ends<S>>>,
 }
 
 /// One seat per shard. `capacity`: messages per pair and direction.
 pub fn mesh<S: 'static>(shards: u16, capacity: usize) -> Vec<MeshSeat<S>> {
-    let _ = (shards, capacity);
-    todo!()
+    let capacity = capacity.max(1);
+    let count = usize::from(shards);
+    let mut senders: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
+    let mut receivers: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
+    for from in 0..count {
+        for to in (0..count).filter(|&to| to != from) {
+            let (sender, receiver) = new_bounded(capacity);
+            senders[from][to] = Some(sender);
+            receivers[to][from] = Some(receiver);
+        }
+    }
+    let ends = senders.into_iter().zip(receivers);
+    ends.zip(0..shards)
+        .map(|((senders, receivers), own)| MeshSeat {
+            own: ShardId(own),
+            capacity,
+            ends: senders.into_iter().zip(receivers).map(|(sender, receiver)| sender.zip(receiver)).collect(),
+        })
+        .collect()
+}
+
+/// What this shard knows of one other shard.
+struct Peer<S: 'static> {
+    sender: ConnectedSender<Message<S>>,
+    /// What the channel had no room for, oldest first. Calls hold a permit of `room` while they wait here.
+    outbox: RefCell<VecDeque<(Message<S>, Option<Permit>)>>,
+    room: Rc<Budget>,
+    pumping: Cell<bool>,
+    /// Calls without an answer yet.
+    waiting: RefCell<HashMap<u64, OneshotSender<Answer>>>,
+    stopped: Cell<bool>,
 }
 
 /// This shard's connected mailbox. `S` is the shard's state: calls run on it.
 pub struct Mesh<S: 'static> {
-    pub(crate) _private: std::marker::PhantomData<fn(S)>,
+    own: ShardId,
+    peers: Vec<Option<Rc<Peer<S>>>>,
+    receivers: RefCell<Vec<(ShardId, ConnectedReceiver<Message<S>>)>>,
+    serving: RefCell<Vec<glommio::Task<()>>>,
+    state: RefCell<Option<Rc<S>>>,
+    next_token: Cell<u64>,
 }
 
 /// The other shard has stopped: the broker is shutting down.
@@ -31,19 +101,80 @@ pub struct ShardStopped;
 impl<S: 'static> Mesh<S> {
     /// Connects to all peers (waits until they have started).
     pub async fn connect(seat: MeshSeat<S>) -> Rc<Mesh<S>> {
-        let _ = seat;
-        todo!()
+        // Every end waits for its opposite: all at once, or two shards would wait for each other.
+        let mut connecting = Vec::with_capacity(seat.ends.len());
+        for ends in seat.ends {
+            connecting.push(ends.map(|(sender, receiver)| {
+                let sender = glommio::spawn_local(sender.connect());
+                (sender, glommio::spawn_local(receiver.connect()))
+            }));
+        }
+        let (mut peers, mut receivers) = (Vec::new(), Vec::new());
+        for (shard, ends) in (0u16..).zip(connecting) {
+            let Some((sender, receiver)) = ends else {
+                peers.push(None);
+                continue;
+            };
+            receivers.push((ShardId(shard), receiver.await));
+            peers.push(Some(Rc::new(Peer {
+                sender: sender.await,
+                outbox: RefCell::default(),
+                room: Budget::new(seat.capacity),
+                pumping: Cell::new(false),
+                waiting: RefCell::default(),
+                stopped: Cell::new(false),
+            })));
+        }
+        let mesh = Rc::new(Mesh {
+            own: seat.own,
+            peers,
+            receivers: RefCell::new(receivers),
+            serving: RefCell::default(),
+            state: RefCell::default(),
+            next_token: Cell::new(0),
+        });
+        // What an ended executor still holds is never dropped, so the peers would wait for it for ever.
+        let at_end = mesh.clone();
+        at_shard_end(move || at_end.close());
+        mesh
     }
 
-    /// Starts answering calls on `state`.
+    /// Starts answering calls on `state`. Call it once, before the first [`call`](Self::call): answers, too, arrive only
+    /// from then on.
     pub fn serve(self: &Rc<Self>, state: Rc<S>) {
-        let _ = state;
-        todo!()
+        *self.state.borrow_mut() = Some(state.clone());
+        for (from, receiver) in self.receivers.take() {
+            let serving = glommio::spawn_local(self.clone().receive(from, receiver, state.clone()));
+            self.serving.borrow_mut().push(serving);
+        }
+    }
+
+    async fn receive(self: Rc<Self>, from: ShardId, receiver: ConnectedReceiver<Message<S>>, state: Rc<S>) {
+        let mut breather = Breather;
+        while let Some(message) = receiver.recv().await {
+            match message {
+                Message::Work(origin, work) => work(&self, &state, origin),
+                Message::Answer(token, answer) => {
+                    let waiting = self.peer(from).and_then(|peer| peer.waiting.borrow_mut().remove(&token));
+                    if let Some(sender) = waiting {
+                        sender.send(answer);
+                    }
+                }
+            }
+            breather.pass().await;
+        }
+        if let Some(peer) = self.peer(from) {
+            peer.stop();
+        }
+    }
+
+    fn peer(&self, shard: ShardId) -> Option<&Rc<Peer<S>>> {
+        self.peers.get(usize::from(shard.0))?.as_ref()
     }
 
     /// Posts `work` to run on `target`. The outer future resolves once the call is queued (waiting while `target`'s queue
     /// is full); calls to one target start in the order they were queued. The inner future resolves to the result.
-    /// On the own shard `work` is started at once.
+    /// On the own shard `work` is started at once. Dropping the inner future leaves the work running.
     pub async fn call<R, W, F>(
         self: &Rc<Self>,
         target: ShardId,
@@ -54,19 +185,135 @@ impl<S: 'static> Mesh<S> {
         F: Future<Output = R> + 'static,
         R: Send + 'static,
     {
-        let _ = (target, work);
-        Ok(std::future::pending())
+        if target == self.own {
+            let state = self.state.borrow().clone().ok_or(ShardStopped)?;
+            let (sender, receiver) = oneshot();
+            let running = work(state);
+            spawn_local(async move { sender.send(running.await) });
+            return Ok(Pending::<R>::Own(receiver).result());
+        }
+        let peer = self.peer(target).ok_or(ShardStopped)?.clone();
+        let permit = if peer.outbox.borrow().is_empty() { None } else { Some(peer.room.acquire(1).await) };
+        if peer.stopped.get() {
+            return Err(ShardStopped);
+        }
+        let token = self.next_token.get();
+        self.next_token.set(token + 1);
+        let origin = Origin { shard: self.own, token };
+        let work: Work<S> = Box::new(move |mesh, state, origin| {
+            let running = work(state.clone());
+            let mesh = mesh.clone();
+            spawn_local(async move {
+                let answer: Answer = Box::new(running.await);
+                mesh.post(origin.shard, Message::Answer(origin.token, answer), None);
+            });
+        });
+        let (sender, receiver) = oneshot();
+        peer.waiting.borrow_mut().insert(token, sender);
+        self.post(target, Message::Work(origin, work), permit);
+        Ok(Pending::<R>::Peer(receiver).result())
     }
 
-    /// Posts `work` without an answer; dropped when `target` has stopped.
+    /// Posts `work` without an answer; dropped when `target` has stopped. Not held back by the bound on calls: meant for
+    /// news, not for bulk.
     pub fn tell<W>(self: &Rc<Self>, target: ShardId, work: W)
     where
         W: FnOnce(&Rc<S>) + Send + 'static,
     {
-        let _ = (target, work);
-        todo!()
+        if target == self.own {
+            let state = self.state.borrow().clone();
+            if let Some(state) = state {
+                work(&state);
+            }
+            return;
+        }
+        let origin = Origin { shard: self.own, token: 0 };
+        self.post(target, Message::Work(origin, Box::new(move |_, state, _| work(state))), None);
+    }
+
+    /// Leaves the mesh: peers' calls to this shard, and this shard's to them, end with [`ShardStopped`]. Happens by itself
+    /// when the shard's body ends.
+    pub fn close(&self) {
+        for peer in self.peers.iter().flatten() {
+            peer.sender.close();
+            peer.stop();
+        }
+        let ended = (self.receivers.take(), self.serving.take(), self.state.take());
+        drop(ended);
+    }
+
+    /// Sends now if nothing waits already, else queues behind what waits.
+    fn post(&self, target: ShardId, message: Message<S>, permit: Option<Permit>) {
+        let Some(peer) = self.peer(target).filter(|peer| !peer.stopped.get()) else { return };
+        if !peer.outbox.borrow().is_empty() {
+            peer.outbox.borrow_mut().push_back((message, permit));
+            return;
+        }
+        if let Some(message) = peer.offer(message) {
+            peer.outbox.borrow_mut().push_back((message, permit));
+            if !peer.pumping.replace(true) {
+                spawn_local(pump(peer.clone()));
+            }
+        }
     }
 }
 
-#[allow(dead_code)]
-type Unused = Boxed<()>;
+impl<S: 'static> Peer<S> {
+    /// Puts `message` into the channel; gives it back when the channel is full.
+    fn offer(&self, message: Message<S>) -> Option<Message<S>> {
+        match self.sender.try_send(message) {
+            Ok(()) => None,
+            Err(GlommioError::WouldBlock(ResourceType::Channel(message))) => Some(message),
+            Err(_) => {
+                self.stop();
+                None
+            }
+        }
+    }
+
+    /// The other side has gone: everybody who waits for it hears so.
+    fn stop(&self) {
+        if !self.stopped.replace(true) {
+            let (waiting, outbox) = (self.waiting.take(), self.outbox.take());
+            drop((waiting, outbox));
+        }
+    }
+}
+
+/// Moves what waits into the channel. (glommio's own waiting `send` panics when two tasks wait for the same place.)
+async fn pump<S: 'static>(peer: Rc<Peer<S>>) {
+    let mut breather = Breather;
+    loop {
+        let Some((message, permit)) = peer.outbox.borrow_mut().pop_front() else { break };
+        if let Some(message) = peer.offer(message) {
+            peer.outbox.borrow_mut().push_front((message, permit));
+            glommio::timer::sleep(RETRY).await;
+        } else {
+            drop(permit);
+            breather.pass().await;
+        }
+    }
+    peer.pumping.set(false);
+}
+
+/// A call's way to its result.
+enum Pending<R> {
+    Own(OneshotReceiver<R>),
+    Peer(OneshotReceiver<Answer>),
+}
+
+impl<R: 'static> Pending<R> {
+    async fn result(self) -> Result<R, ShardStopped> {
+        match self {
+            Pending::Own(receiver) => receiver.recv().await.ok_or(ShardStopped),
+            Pending::Peer(receiver) => {
+                let answer = receiver.recv().await.ok_or(ShardStopped)?;
+                // The closure that made the answer boxed an `R`: any other type is impossible.
+                answer.downcast::<R>().map(|answer| *answer).map_err(|_| ShardStopped)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

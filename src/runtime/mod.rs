@@ -8,7 +8,10 @@
 pub mod buffers;
 pub mod clock;
 pub mod disk;
+mod dma;
 pub mod executor;
+#[doc(hidden)]
+pub mod faults;
 pub mod mailbox;
 pub mod net;
 pub mod probe;

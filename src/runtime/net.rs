@@ -1,70 +1,384 @@
 //! TCP. Reads fill a caller's buffer; writes send many slices in one `sendmsg` without copying them.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use glommio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::executor::Breather;
+
+/// Connections the kernel holds for a shard until it accepts them.
+const BACKLOG: i32 = 4096;
+
+/// Slices per `sendmsg` (the kernel's UIO_MAXIOV).
+const MAX_SLICES: usize = 1024;
+
+/// What is written through glommio when the socket's buffer is full, so that glommio does the waiting, bytes.
+const WAITING_WRITE: usize = 4096;
+
+/// How long accepting rests when the process or the system has no descriptors left.
+const NO_DESCRIPTORS_REST: Duration = Duration::from_millis(100);
+
+fn listening_socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
+    let named = |what: &'static str| {
+        move |cause: io::Error| io::Error::new(cause.kind(), format!("cannot {what} {address}: {cause}"))
+    };
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+        .map_err(named("make a socket for"))?;
+    socket.set_reuse_address(true).map_err(named("set SO_REUSEADDR for"))?;
+    if share {
+        socket.set_reuse_port(true).map_err(named("set SO_REUSEPORT for"))?;
+    }
+    socket.bind(&address.into()).map_err(named("bind"))?;
+    socket.listen(BACKLOG).map_err(named("listen on"))?;
+    Ok(socket)
+}
 
 /// Fails when anybody, also with SO_REUSEPORT, listens on `address` (a second broker would silently share it).
 pub fn check_address_free(address: SocketAddr) -> io::Result<()> {
-    let _ = address;
-    todo!()
+    if address.port() == 0 {
+        return Ok(());
+    }
+    listening_socket(address, false).map(drop)
 }
 
 /// One shard's listening socket; all shards bind the same address (SO_REUSEPORT).
 pub struct Listener {
-    pub(crate) _private: (),
+    listener: TcpListener,
+    /// Said already that there are no descriptors; reset by the next success.
+    warned: Cell<bool>,
 }
 
 impl Listener {
+    /// Call on a shard.
     pub fn bind(address: SocketAddr) -> io::Result<Listener> {
-        let _ = address;
-        todo!()
+        let socket = listening_socket(address, true)?;
+        // SAFETY: the descriptor is open, a listening TCP socket, and given away here.
+        #[allow(unsafe_code)]
+        let listener = unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) };
+        Ok(Listener { listener, warned: Cell::new(false) })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        todo!()
+        self.listener.local_addr().map_err(io::Error::from)
     }
 
-    /// The next connection, with TCP_NODELAY set.
+    /// The next connection, with TCP_NODELAY set. Connections that ended before they were taken are passed over; without
+    /// free descriptors it waits for some. An error says that the listener itself is of no use any more.
     pub async fn accept(&self) -> io::Result<(Reader, Writer)> {
-        todo!()
+        let mut breather = Breather;
+        loop {
+            breather.pass().await;
+            let error: io::Error = match self.listener.shared_accept().await {
+                Ok(accepted) => {
+                    self.warned.set(false);
+                    let stream = accepted.bind_to_executor();
+                    match split(stream) {
+                        Ok(halves) => return Ok(halves),
+                        // The peer has gone already.
+                        Err(_) => continue,
+                    }
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(code) => io::Error::from_raw_os_error(code),
+                    None => error.into(),
+                },
+            };
+            match error.raw_os_error() {
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                    if !self.warned.replace(true) {
+                        tracing::warn!(
+                            "cannot accept connections: {error}; raise the limit of open files (`ulimit -n`)"
+                        );
+                    }
+                    glommio::timer::sleep(NO_DESCRIPTORS_REST).await;
+                }
+                // accept(2): errors of the new connection, not of the listener.
+                Some(
+                    libc::ECONNABORTED
+                    | libc::EINTR
+                    | libc::EAGAIN
+                    | libc::EPROTO
+                    | libc::EPERM
+                    | libc::ENETDOWN
+                    | libc::ENETUNREACH
+                    | libc::EHOSTDOWN
+                    | libc::EHOSTUNREACH
+                    | libc::ENONET
+                    | libc::ENOPROTOOPT
+                    | libc::EOPNOTSUPP
+                    | libc::ETIMEDOUT,
+                ) => {}
+                _ => return Err(error),
+            }
+        }
     }
+}
+
+/// Opens a connection, with TCP_NODELAY set; `TimedOut` after `timeout`. Call on a shard.
+pub async fn connect(address: SocketAddr, timeout: Duration) -> io::Result<(Reader, Writer)> {
+    let named = |cause: io::Error| io::Error::new(cause.kind(), format!("cannot connect to {address}: {cause}"));
+    let stream = TcpStream::connect_timeout(address, timeout.max(Duration::from_millis(1))).await;
+    split(stream.map_err(|error| named(error.into()))?).map_err(named)
+}
+
+fn split(stream: TcpStream) -> io::Result<(Reader, Writer)> {
+    stream.set_nodelay(true)?;
+    let peer = stream.peer_addr().ok();
+    let shared = Rc::new(RefCell::new(stream));
+    let reader = Reader { stream: shared.clone(), peer, breather: Breather };
+    Ok((reader, Writer { stream: shared, slices: Slices::default(), breather: Breather }))
 }
 
 /// The receiving half.
 pub struct Reader {
-    pub(crate) _shared: Rc<()>,
+    // Borrowed within one poll only, never across a wait.
+    stream: Rc<RefCell<TcpStream>>,
+    peer: Option<SocketAddr>,
+    breather: Breather,
 }
 
 impl Reader {
-    /// Appends what has arrived to `buf` without growing past its `limit` bytes of capacity; 0: the peer ended.
+    /// Waits until something has arrived and fills the front of `buf` with it; returns how much. 0: the peer has ended,
+    /// or `buf` is empty.
     pub async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let _ = buf;
-        todo!()
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        self.breather.pass().await;
+        loop {
+            match poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf)).await {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.breather.pass().await,
+                outcome => return outcome,
+            }
+        }
     }
 
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        todo!()
+        self.peer
+    }
+}
+
+/// The memory for a `sendmsg`'s list, reused. Holds addresses during one call only.
+#[derive(Default)]
+struct Slices(Vec<libc::iovec>);
+
+impl Slices {
+    /// One `sendmsg` of as much of `queue` as fits into one; how many bytes went.
+    fn send(&mut self, socket: RawFd, queue: &VecDeque<Bytes>) -> io::Result<usize> {
+        self.0.clear();
+        self.0.extend(
+            queue
+                .iter()
+                .take(MAX_SLICES)
+                .map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }),
+        );
+        // SAFETY: all-zero is a valid `msghdr`; its list points to `queue`'s bytes, which outlive the call, and the kernel
+        // only reads them.
+        #[allow(unsafe_code)]
+        let sent = unsafe {
+            let mut message: libc::msghdr = std::mem::zeroed();
+            message.msg_iov = self.0.as_mut_ptr();
+            message.msg_iovlen = self.0.len();
+            libc::sendmsg(socket, &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        };
+        self.0.clear();
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 }
 
 /// The sending half. Dropping both halves closes the socket.
 pub struct Writer {
-    pub(crate) _shared: Rc<()>,
+    stream: Rc<RefCell<TcpStream>>,
+    slices: Slices,
+    breather: Breather,
 }
 
 impl Writer {
     /// Sends every slice, in order, leaving `queue` empty. One `sendmsg` takes as many slices as the kernel allows.
+    /// After an error, or when dropped before its end, `queue` holds what was not sent.
     pub async fn send_all(&mut self, queue: &mut VecDeque<Bytes>) -> io::Result<()> {
-        let _ = queue;
-        todo!()
+        loop {
+            while queue.front().is_some_and(Bytes::is_empty) {
+                queue.pop_front();
+            }
+            let Some(front) = queue.front() else { return Ok(()) };
+            self.breather.pass().await;
+            let socket = self.stream.borrow().as_raw_fd();
+            let sent = match self.slices.send(socket, queue) {
+                Ok(sent) => sent,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => continue,
+                    io::ErrorKind::WouldBlock => {
+                        let next = &front[..front.len().min(WAITING_WRITE)];
+                        poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, next)).await?
+                    }
+                    _ => return Err(error),
+                },
+            };
+            advance(queue, sent);
+        }
     }
 
     /// Ends both directions; a pending read on the other half ends.
     pub fn shutdown(&self) {
-        todo!()
+        // SAFETY: a plain system call on a descriptor that is open for as long as `stream` lives.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::shutdown(self.stream.borrow().as_raw_fd(), libc::SHUT_RDWR);
+        }
+    }
+}
+
+fn advance(queue: &mut VecDeque<Bytes>, mut sent: usize) {
+    while let Some(front) = queue.front_mut() {
+        if sent < front.len() {
+            front.advance(sent);
+            return;
+        }
+        sent -= front.len();
+        queue.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::executor::tests::on_shard;
+    use std::net::Ipv4Addr;
+    use std::time::Instant;
+
+    fn any_port() -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, 0).into()
+    }
+
+    fn pattern(len: usize, seed: usize) -> Vec<u8> {
+        (0..len).map(|i| ((i * 31 + seed * 7) % 251) as u8).collect()
+    }
+
+    #[test]
+    fn many_slices_go_both_ways_with_a_slow_reader() {
+        on_shard(|| async {
+            const SLICES: usize = 5000;
+            let listener = Listener::bind(any_port()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let echo = glommio::spawn_local(async move {
+                let (mut reader, mut writer) = listener.accept().await.unwrap();
+                let mut buf = vec![0; 65536];
+                let mut reads = 0;
+                loop {
+                    let n = reader.read(&mut buf).await.unwrap();
+                    if n == 0 {
+                        break;
+                    }
+                    reads += 1;
+                    if reads % 50 == 0 {
+                        glommio::timer::sleep(Duration::from_millis(2)).await;
+                    }
+                    writer.send_all(&mut VecDeque::from([Bytes::copy_from_slice(&buf[..n])])).await.unwrap();
+                }
+            });
+            let (mut reader, mut writer) = connect(address, Duration::from_secs(5)).await.unwrap();
+            let mut queue: VecDeque<Bytes> =
+                (0..SLICES).map(|i| Bytes::from(pattern(if i % 7 == 0 { 0 } else { 1 + i * 3 % 9000 }, i))).collect();
+            let wanted: Vec<u8> = queue.iter().flat_map(|bytes| bytes.iter().copied()).collect();
+            let sending = glommio::spawn_local(async move {
+                writer.send_all(&mut queue).await.unwrap();
+                assert!(queue.is_empty());
+                writer
+            });
+            let mut got = Vec::new();
+            let mut buf = vec![0; 100_000];
+            glommio::timer::sleep(Duration::from_millis(50)).await;
+            while got.len() < wanted.len() {
+                let n = reader.read(&mut buf).await.unwrap();
+                assert_ne!(n, 0, "ended early");
+                got.extend_from_slice(&buf[..n]);
+            }
+            assert!(got == wanted, "the echo differs");
+            let writer = sending.await;
+            // A shutdown ends a pending read of the other half, and the peer.
+            glommio::spawn_local(async move {
+                glommio::timer::sleep(Duration::from_millis(10)).await;
+                writer.shutdown();
+            })
+            .detach();
+            assert_eq!(reader.read(&mut buf).await.unwrap(), 0);
+            echo.await;
+        });
+    }
+
+    #[test]
+    fn dropping_both_halves_closes_and_a_late_send_fails() {
+        on_shard(|| async {
+            let listener = Listener::bind(any_port()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let (mut reader, mut writer) = connect(address, Duration::from_secs(5)).await.unwrap();
+            assert_eq!(reader.peer_addr(), Some(address));
+            let accepted = listener.accept().await.unwrap();
+            drop(accepted);
+            assert_eq!(reader.read(&mut [0; 10]).await.unwrap(), 0);
+            let data = Bytes::from(vec![1; 1 << 20]);
+            let mut failed = false;
+            for _ in 0..100 {
+                failed |= writer.send_all(&mut VecDeque::from([data.clone()])).await.is_err();
+                if failed {
+                    break;
+                }
+            }
+            assert!(failed, "sending to a closed peer never failed");
+        });
+    }
+
+    #[test]
+    fn an_address_in_use_is_noticed_despite_reuse_port() {
+        on_shard(|| async {
+            let listener = Listener::bind(any_port()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let second = Listener::bind(address).unwrap();
+            let error = check_address_free(address).err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            assert!(error.to_string().contains(&address.to_string()), "{error}");
+            drop((listener, second));
+            check_address_free(address).unwrap();
+        });
+    }
+
+    #[test]
+    fn connecting_reports_refusal_and_timeout() {
+        on_shard(|| async {
+            let listener = Listener::bind(any_port()).unwrap();
+            let address = listener.local_addr().unwrap();
+            drop(listener);
+            let refused = connect(address, Duration::from_secs(5)).await.err().unwrap();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            assert!(refused.to_string().contains(&address.to_string()), "{refused}");
+            // A full backlog of one makes the next connection wait.
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+            socket.bind(&any_port().into()).unwrap();
+            socket.listen(0).unwrap();
+            let full = socket.local_addr().unwrap().as_socket().unwrap();
+            let start = Instant::now();
+            let mut held = Vec::new();
+            let error = loop {
+                match connect(full, Duration::from_millis(200)).await {
+                    Ok(halves) => held.push(halves),
+                    Err(error) => break error,
+                }
+                assert!(held.len() < 10, "the backlog never filled");
+            };
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+            assert!(start.elapsed() < Duration::from_secs(5));
+        });
     }
 }

@@ -1,13 +1,21 @@
 //! Signals, CPUs, memory: facts about this process.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 /// Set once by SIGTERM or SIGINT; shards look at it every [`StopFlag::POLL`].
 #[derive(Clone, Debug, Default)]
 pub struct StopFlag(Arc<AtomicBool>);
 
 impl StopFlag {
+    /// How long a stop may go unnoticed.
+    pub const POLL: Duration = Duration::from_millis(100);
+
     pub fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
@@ -17,14 +25,53 @@ impl StopFlag {
     }
 }
 
+/// The status of a process that ended at once, by a second signal.
+const ENDED_BY_SIGNAL: i32 = 130;
+
 /// Blocks the calling (main) thread until SIGTERM or SIGINT, or until `flag` is set by a shard; sets the flag.
-/// A second signal ends the process at once.
-pub fn wait_for_stop(flag: &StopFlag) -> std::io::Result<()> {
-    let _ = flag;
-    todo!()
+/// A further signal ends the process at once.
+pub fn wait_for_stop(flag: &StopFlag) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    while !flag.is_set() {
+        let mut pending = signals.pending();
+        if let Some(signal) = pending.next() {
+            let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+            tracing::info!("stopping: {name}");
+            flag.set();
+            if pending.next().is_some() {
+                std::process::exit(ENDED_BY_SIGNAL);
+            }
+        } else {
+            std::thread::sleep(StopFlag::POLL);
+        }
+    }
+    let second = move || {
+        if signals.forever().next().is_some() {
+            tracing::warn!("ended at once by a second signal");
+            std::process::exit(ENDED_BY_SIGNAL);
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(second).map(drop)
 }
 
 /// CPUs this process may run on, by number.
 pub fn usable_cpus() -> Vec<usize> {
     core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|c| c.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_comes_from_a_shard() {
+        let flag = StopFlag::default();
+        let shard = flag.clone();
+        let setting = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            shard.set();
+        });
+        wait_for_stop(&flag).unwrap();
+        setting.join().unwrap();
+    }
 }

@@ -97,11 +97,12 @@ impl<T> OneshotReceiver<T> {
     }
 }
 
-/// A counted budget (bytes, slots). First come, first served; a waiter at the head holds back those behind it.
+/// A counted budget (bytes, slots). Strictly first come, first served: a waiter at the head holds back those behind it,
+/// and what is given back is handed to it at once, so that no newcomer overtakes.
 pub struct Budget {
     available: Cell<usize>,
     total: usize,
-    waiting: RefCell<VecDeque<(usize, OneshotSender<()>)>>,
+    waiting: RefCell<VecDeque<(usize, OneshotSender<Permit>)>>,
 }
 
 impl Budget {
@@ -120,39 +121,68 @@ impl Budget {
     /// Takes `amount` (cut to the total, so that one large taker can never wait for ever). Given back on drop.
     pub async fn acquire(self: &Rc<Self>, amount: usize) -> Permit {
         let amount = amount.min(self.total);
-        loop {
-            if let Some(permit) = self.try_acquire(amount) {
-                return permit;
-            }
-            let (sender, receiver) = oneshot();
-            self.waiting.borrow_mut().push_back((amount, sender));
-            receiver.recv().await;
+        if let Some(permit) = self.try_acquire(amount) {
+            return permit;
+        }
+        let (sender, receiver) = oneshot();
+        self.waiting.borrow_mut().push_back((amount, sender));
+        // A waiter that gives up may be the head that holds back others.
+        let _regrant = RegrantOnDrop(self);
+        match receiver.recv().await {
+            Some(permit) => permit,
+            // Senders leave the queue only with a permit, or when their receiver has gone.
+            None => Permit { budget: self.clone(), amount: 0 },
         }
     }
 
-    /// Takes `amount` at once or not at all.
+    /// Takes `amount` at once or not at all; never before those who wait.
     pub fn try_acquire(self: &Rc<Self>, amount: usize) -> Option<Permit> {
-        let amount = amount.min(self.total);
+        if self.waiting.borrow().iter().any(|(_, sender)| sender.is_wanted()) {
+            return None;
+        }
+        self.take(amount.min(self.total))
+    }
+
+    fn take(self: &Rc<Self>, amount: usize) -> Option<Permit> {
         let left = self.available.get().checked_sub(amount)?;
         self.available.set(left);
         Some(Permit { budget: self.clone(), amount })
     }
 
-    fn give_back(&self, amount: usize) {
+    fn give_back(self: &Rc<Self>, amount: usize) {
         self.available.set(self.available.get() + amount);
-        let mut free = self.available.get();
-        let mut waiting = self.waiting.borrow_mut();
-        while let Some((wanted, sender)) = waiting.front() {
-            if !sender.is_wanted() {
-                waiting.pop_front();
-                continue;
+        self.grant();
+    }
+
+    /// Hands permits to the waiters at the head for as long as they fit.
+    fn grant(self: &Rc<Self>) {
+        loop {
+            let (sender, permit) = {
+                let mut waiting = self.waiting.borrow_mut();
+                let Some((wanted, sender)) = waiting.front() else { return };
+                let permit = if sender.is_wanted() {
+                    let Some(permit) = self.take(*wanted) else { return };
+                    Some(permit)
+                } else {
+                    None
+                };
+                let Some((_, sender)) = waiting.pop_front() else { return };
+                (sender, permit)
+            };
+            // Outside the borrow: a permit that nobody takes comes back through `give_back`.
+            if let Some(permit) = permit {
+                sender.send(permit);
             }
-            if *wanted > free {
-                break;
-            }
-            free -= wanted;
-            waiting.pop_front();
         }
+    }
+}
+
+/// Looks at the queue again when a waiter ends, whichever way.
+struct RegrantOnDrop<'a>(&'a Rc<Budget>);
+
+impl Drop for RegrantOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.grant();
     }
 }
 
@@ -213,5 +243,47 @@ mod tests {
         ));
         assert_eq!(budget.available(), 10);
         assert_eq!(block_on(budget.acquire(100)).amount(), 10);
+    }
+
+    fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+        block_on(futures_lite::future::poll_once(future))
+    }
+
+    #[test]
+    fn budget_lets_nobody_overtake_a_waiter() {
+        let budget = Budget::new(10);
+        let first = budget.try_acquire(8).unwrap();
+        let mut large = Box::pin(budget.acquire(10));
+        assert!(poll_once(&mut large).is_none());
+        assert!(budget.try_acquire(1).is_none(), "a newcomer overtook");
+        let mut small = Box::pin(budget.acquire(1));
+        assert!(poll_once(&mut small).is_none());
+        drop(first);
+        assert!(poll_once(&mut small).is_none(), "the second waiter overtook the first");
+        let permit = poll_once(&mut large).unwrap();
+        assert_eq!((permit.amount(), budget.available()), (10, 0));
+        drop(permit);
+        assert_eq!(poll_once(&mut small).unwrap().amount(), 1);
+        assert_eq!(budget.available(), 10);
+    }
+
+    #[test]
+    fn a_waiter_that_gives_up_loses_nothing() {
+        let budget = Budget::new(10);
+        let first = budget.try_acquire(8).unwrap();
+        // At the head, not served: those behind it go on.
+        let mut large = Box::pin(budget.acquire(10));
+        assert!(poll_once(&mut large).is_none());
+        let mut small = Box::pin(budget.acquire(2));
+        assert!(poll_once(&mut small).is_none());
+        drop(large);
+        let small = poll_once(&mut small).unwrap();
+        // Served, but dropped before it looked: the permit comes back.
+        let mut late = Box::pin(budget.acquire(10));
+        assert!(poll_once(&mut late).is_none());
+        drop((first, small));
+        assert_eq!(budget.available(), 0);
+        drop(late);
+        assert_eq!(budget.available(), 10);
     }
 }

@@ -1,19 +1,143 @@
 //! Notices a shard that makes no progress: each shard beats every 250 ms, a thread checks every second.
 
-/// Starts the thread; one heart per shard.
-pub fn start(shards: u16) -> std::io::Result<Vec<Heart>> {
-    let _ = shards;
-    todo!()
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::disk;
+use super::executor::at_shard_end;
+
+const BEAT: Duration = Duration::from_millis(250);
+const CHECK: Duration = Duration::from_secs(1);
+
+/// Without a beat for this long, a shard is stalled.
+const STALL_MS: u64 = 1000;
+
+/// A shard that does not beat: not yet, or no longer.
+const SILENT: u64 = u64::MAX;
+
+struct Pulses {
+    start: Instant,
+    /// By shard: milliseconds from `start` to the last beat, or [`SILENT`].
+    last_beat_ms: Vec<AtomicU64>,
+    stalls: AtomicU64,
+}
+
+impl Pulses {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(SILENT - 1)
+    }
+}
+
+/// Starts the thread; one heart per shard. It ends when no heart and no counter is left.
+pub fn start(shards: u16) -> io::Result<Vec<Heart>> {
+    let last_beat_ms = (0..shards).map(|_| AtomicU64::new(SILENT)).collect();
+    let pulses = Arc::new(Pulses { start: Instant::now(), last_beat_ms, stalls: AtomicU64::new(0) });
+    let watched = Arc::downgrade(&pulses);
+    std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+        let mut stalled = vec![false; usize::from(shards)];
+        while let Some(pulses) = watched.upgrade() {
+            check(&pulses, &mut stalled);
+            drop(pulses);
+            std::thread::sleep(CHECK);
+        }
+    })?;
+    Ok((0..shards).map(|shard| Heart { shard, pulses: pulses.clone() }).collect())
+}
+
+/// One look at every shard. `stalled`: those that have been reported.
+fn check(pulses: &Pulses, stalled: &mut [bool]) {
+    for ((shard, last), stalled) in pulses.last_beat_ms.iter().enumerate().zip(stalled) {
+        let last = last.load(Ordering::Relaxed);
+        let silent_ms = if last == SILENT { 0 } else { pulses.now_ms().saturating_sub(last) };
+        if silent_ms >= STALL_MS && !*stalled {
+            *stalled = true;
+            pulses.stalls.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("shard {shard} has made no progress for {silent_ms} ms");
+        } else if silent_ms < STALL_MS && *stalled {
+            *stalled = false;
+            tracing::warn!("shard {shard} makes progress again");
+        }
+    }
 }
 
 /// Beats for one shard; give it to the shard's thread.
 pub struct Heart {
-    pub(crate) _private: (),
+    shard: u16,
+    pulses: Arc<Pulses>,
+}
+
+/// Reads the number of stalls of all shards; for metrics.
+#[derive(Clone)]
+pub struct StallCounter(Arc<Pulses>);
+
+impl StallCounter {
+    pub fn stalls(&self) -> u64 {
+        self.0.stalls.load(Ordering::Relaxed)
+    }
 }
 
 impl Heart {
-    /// Runs for as long as the shard does.
+    /// Stalls of all shards since the start.
+    pub fn stalls(&self) -> u64 {
+        self.counter().stalls()
+    }
+
+    pub fn counter(&self) -> StallCounter {
+        StallCounter(self.pulses.clone())
+    }
+
+    fn set(&self, ms: u64) {
+        if let Some(last) = self.pulses.last_beat_ms.get(usize::from(self.shard)) {
+            last.store(ms, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs for as long as the shard does. Also brings home, within one beat, the buffers that other shards gave back.
     pub async fn beat(self) {
-        todo!()
+        // The shard's end is not a stall; a task that sleeps then is not dropped.
+        let at_end = Heart { shard: self.shard, pulses: self.pulses.clone() };
+        at_shard_end(move || drop(at_end));
+        loop {
+            self.set(self.pulses.now_ms());
+            disk::drain_returns();
+            glommio::timer::sleep(BEAT).await;
+        }
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        self.set(SILENT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::executor::tests::on_shard;
+    use std::sync::Mutex;
+
+    #[test]
+    fn a_blocked_shard_is_counted_once_and_its_end_is_no_stall() {
+        let hearts = start(1).unwrap();
+        let counter = hearts[0].counter();
+        let hearts = Arc::new(Mutex::new(hearts));
+        let on_its_shard = counter.clone();
+        on_shard(move || {
+            let (hearts, counter) = (hearts.clone(), on_its_shard.clone());
+            async move {
+                let heart = hearts.lock().unwrap().pop().unwrap();
+                glommio::spawn_local(heart.beat()).detach();
+                glommio::timer::sleep(Duration::from_millis(1200)).await;
+                assert_eq!(counter.stalls(), 0, "a shard that beats is no stall");
+                std::thread::sleep(Duration::from_millis(3300));
+                assert_eq!(counter.stalls(), 1);
+                glommio::timer::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        std::thread::sleep(Duration::from_millis(2100));
+        assert_eq!(counter.stalls(), 1, "an ended shard is no stall");
     }
 }

@@ -1,0 +1,143 @@
+//! Faults on demand, for tests: a rule makes one kind of file operation on matching paths fail from some point on.
+//!
+//! Rules live per thread. Tests add them with [`inject`]; a whole process takes them at a shard's first file from the
+//! environment: `CORELANE_FAULTS="write:EIO:topic-0:100;fdatasync:EIO:.log:0"`, which reads: of the writes to paths that
+//! contain `topic-0` let 100 pass, then fail with EIO. Errors: `EIO`, `ENOSPC`, `EROFS`, `EDQUOT`, a number, or `SHORT` (write half).
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// The kinds of file operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Open,
+    Read,
+    Write,
+    Fdatasync,
+    Preallocate,
+    Truncate,
+}
+
+/// What happens instead of the operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Fails with this errno.
+    Os(i32),
+    /// Writes: the first half reaches the file, then the write ends short. Other operations: EIO.
+    Short,
+}
+
+struct Rule {
+    op: Op,
+    path_part: String,
+    pass: u64,
+    fault: Fault,
+}
+
+thread_local! {
+    static ACTIVE: Cell<bool> = const { Cell::new(false) };
+    static LOADED: Cell<bool> = const { Cell::new(false) };
+    static RULES: RefCell<Vec<Rule>> = const { RefCell::new(Vec::new()) };
+}
+
+/// On this thread: of the `op`s on paths that contain `path_part`, `pass` more succeed, all later ones meet `fault`.
+pub fn inject(op: Op, path_part: &str, pass: u64, fault: Fault) {
+    RULES.with_borrow_mut(|rules| rules.push(Rule { op, path_part: path_part.to_owned(), pass, fault }));
+    ACTIVE.set(true);
+}
+
+/// Removes this thread's rules.
+pub fn clear() {
+    RULES.with_borrow_mut(Vec::clear);
+    ACTIVE.set(false);
+}
+
+/// The fault that `op` on `path` meets now, if any.
+pub(super) fn check(op: Op, path: &Path) -> Option<Fault> {
+    if !ACTIVE.get() {
+        return None;
+    }
+    let path = path.to_string_lossy();
+    RULES.with_borrow_mut(|rules| {
+        let rule = rules.iter_mut().find(|rule| rule.op == op && path.contains(&rule.path_part))?;
+        if rule.pass > 0 {
+            rule.pass -= 1;
+            return None;
+        }
+        Some(rule.fault)
+    })
+}
+
+/// Takes the environment's rules, once per thread.
+pub(super) fn load() {
+    static TEXT: OnceLock<Option<String>> = OnceLock::new();
+    if LOADED.replace(true) {
+        return;
+    }
+    let Some(text) = TEXT.get_or_init(|| std::env::var("CORELANE_FAULTS").ok()) else { return };
+    for part in text.split(';').filter(|part| !part.is_empty()) {
+        match parse(part) {
+            Some(rule) => {
+                tracing::warn!("CORELANE_FAULTS: {part} is in force");
+                RULES.with_borrow_mut(|rules| rules.push(rule));
+                ACTIVE.set(true);
+            }
+            None => tracing::error!("CORELANE_FAULTS: {part:?} is not op:error:part-of-path:count"),
+        }
+    }
+}
+
+fn parse(part: &str) -> Option<Rule> {
+    let mut fields = part.splitn(4, ':');
+    let op = match fields.next()? {
+        "open" => Op::Open,
+        "read" => Op::Read,
+        "write" => Op::Write,
+        "fdatasync" => Op::Fdatasync,
+        "preallocate" => Op::Preallocate,
+        "truncate" => Op::Truncate,
+        _ => return None,
+    };
+    let fault = match fields.next()? {
+        "EIO" => Fault::Os(libc::EIO),
+        "ENOSPC" => Fault::Os(libc::ENOSPC),
+        "EROFS" => Fault::Os(libc::EROFS),
+        "EDQUOT" => Fault::Os(libc::EDQUOT),
+        "SHORT" => Fault::Short,
+        number => Fault::Os(number.parse().ok()?),
+    };
+    let path_part = fields.next()?.to_owned();
+    Some(Rule { op, path_part, pass: fields.next()?.parse().ok()?, fault })
+}
+
+impl Fault {
+    pub(super) fn error(self) -> io::Error {
+        match self {
+            Fault::Os(code) => io::Error::from_raw_os_error(code),
+            Fault::Short => io::Error::from_raw_os_error(libc::EIO),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_read_and_counted() {
+        let rule = parse("write:ENOSPC:topic-0:2").unwrap();
+        assert_eq!((rule.op, rule.fault, rule.pass), (Op::Write, Fault::Os(libc::ENOSPC), 2));
+        assert!(parse("write:EIO:x").is_none());
+        assert!(parse("wrote:EIO:x:1").is_none());
+        inject(Op::Write, "topic-0", 1, Fault::Short);
+        assert_eq!(check(Op::Write, Path::new("/d/topic-1/0.log")), None);
+        assert_eq!(check(Op::Fdatasync, Path::new("/d/topic-0/0.log")), None);
+        assert_eq!(check(Op::Write, Path::new("/d/topic-0/0.log")), None);
+        assert_eq!(check(Op::Write, Path::new("/d/topic-0/0.log")), Some(Fault::Short));
+        assert_eq!(check(Op::Write, Path::new("/d/topic-0/0.log")), Some(Fault::Short));
+        clear();
+        assert_eq!(check(Op::Write, Path::new("/d/topic-0/0.log")), None);
+    }
+}

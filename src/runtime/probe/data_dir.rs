@@ -1,0 +1,248 @@
+//! A data directory: made, tried out, locked, and what it lives on.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::ProbeError;
+use crate::runtime::disk::ALIGNMENT;
+
+/// A data directory held by this process: made if absent, writable, with O_DIRECT, and locked against a second broker.
+#[derive(Debug)]
+pub struct DataDir {
+    pub path: PathBuf,
+    /// What the directory lives on, for the banner: "nvme0n1 (NVMe)", "sda (SSD)", "sdb (rotational)", ...
+    pub device: String,
+    /// The lock is the open file's: it ends with it.
+    pub(crate) _lock: fs::File,
+}
+
+/// Makes, checks and locks a data directory.
+pub fn open_data_dir(path: &Path) -> Result<DataDir, ProbeError> {
+    let shown = path.display();
+    let wrong = |what: &str, error: io::Error, mend: &str| ProbeError(format!("{what} {shown}: {error}; {mend}"));
+    fs::create_dir_all(path)
+        .map_err(|e| wrong("cannot make the data directory", e, "make it for this user, or change log.dirs"))?;
+    let absolute = fs::canonicalize(path)
+        .map_err(|e| wrong("cannot resolve the data directory", e, "check the path in log.dirs"))?;
+    let memory = is_memory(&absolute)
+        .map_err(|e| wrong("cannot look at the filesystem of the data directory", e, "check its mount"))?;
+    if memory {
+        return Err(ProbeError(format!(
+            "the data directory {shown} is on tmpfs, which is memory: it has no direct I/O and loses everything at a \
+             restart; set log.dirs to a directory on a disk (ext4, XFS)"
+        )));
+    }
+    let lock = lock(&absolute)?;
+    try_direct(&absolute).map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL | libc::EOPNOTSUPP) => wrong(
+            "direct I/O (O_DIRECT) does not work in the data directory",
+            error,
+            "put it on a filesystem that has it (ext4, XFS) and a device with blocks of at most 4096 bytes",
+        ),
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            wrong("no space left in the data directory", error, "free some, or change log.dirs")
+        }
+        _ => wrong("cannot write to the data directory", error, "let this user write there, or change log.dirs"),
+    })?;
+    let device = describe_device(&absolute);
+    Ok(DataDir { path: absolute, device, _lock: lock })
+}
+
+fn is_memory(path: &Path) -> io::Result<bool> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: all-zero is a valid `statfs`; the call fills it and reads the NUL-terminated name.
+    #[allow(unsafe_code)]
+    let kind = unsafe {
+        let mut answer: libc::statfs = std::mem::zeroed();
+        if libc::statfs(name.as_ptr(), &mut answer) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        answer.f_type
+    };
+    Ok(kind == libc::TMPFS_MAGIC)
+}
+
+/// Locks `.lock`. A record lock on the open file, so that Kafka's brokers (Java's FileLock) and ours keep each other out.
+fn lock(directory: &Path) -> Result<fs::File, ProbeError> {
+    let path = directory.join(".lock");
+    let wrong = |what: &str, error: io::Error| {
+        ProbeError(format!("cannot {what} {}: {error}; let this user write there, or change log.dirs", path.display()))
+    };
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .open(&path)
+        .map_err(|e| wrong("open the lock file", e))?;
+    // SAFETY: all-zero is a valid `flock` (the whole file, pid 0 as F_OFD_SETLK wants it); the call only reads it.
+    #[allow(unsafe_code)]
+    let result = unsafe {
+        let mut range: libc::flock = std::mem::zeroed();
+        range.l_type = libc::F_WRLCK as libc::c_short;
+        range.l_whence = libc::SEEK_SET as libc::c_short;
+        libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range)
+    };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) {
+            return Err(wrong("lock", error));
+        }
+        let mut holder = String::new();
+        let _ = file.take(32).read_to_string(&mut holder);
+        let holder = match holder.trim().parse::<u32>() {
+            Ok(pid) => format!("process {pid}"),
+            Err(_) => "another process".to_owned(),
+        };
+        return Err(ProbeError(format!(
+            "the data directory {} is in use by {holder} (it holds the lock on .lock); stop that broker first, or give \
+             this one its own log.dirs",
+            directory.display()
+        )));
+    }
+    let noted = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
+    noted.map_err(|e| wrong("write to", e))?;
+    Ok(file)
+}
+
+/// Writes and reads one block as the log will.
+fn try_direct(directory: &Path) -> io::Result<()> {
+    const BLOCK: usize = ALIGNMENT as usize;
+    let path = directory.join(format!(".probe-{}", std::process::id()));
+    let _ = fs::remove_file(&path);
+    let outcome = (|| {
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .custom_flags(libc::O_DIRECT)
+            .open(&path)?;
+        let mut memory = vec![0u8; 2 * BLOCK];
+        let start = memory.as_ptr().align_offset(BLOCK);
+        let block = &mut memory[start..start + BLOCK];
+        block.fill(0xa5);
+        file.write_all_at(block, 0)?;
+        file.sync_data()?;
+        block.fill(0);
+        file.read_exact_at(block, 0)?;
+        if block.iter().any(|&byte| byte != 0xa5) {
+            return Err(io::Error::other("a block that was written reads differently"));
+        }
+        Ok(())
+    })();
+    let removed = fs::remove_file(&path);
+    outcome?;
+    removed
+}
+
+fn describe_device(path: &Path) -> String {
+    let Ok(number) = fs::metadata(path).map(|metadata| metadata.dev()) else { return "an unknown device".to_owned() };
+    let (major, minor) = (libc::major(number), libc::minor(number));
+    let Ok(mut node) = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) else {
+        return mounted_from(&format!("{major}:{minor}")).unwrap_or_else(|| format!("device {major}:{minor}"));
+    };
+    if node.join("partition").exists() {
+        node.pop();
+    }
+    let name = node.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let rotational = fs::read_to_string(node.join("queue/rotational")).is_ok_and(|text| text.trim() == "1");
+    let kind = device_kind(&name, &node.to_string_lossy(), rotational);
+    format!("{name} ({kind})")
+}
+
+fn device_kind(name: &str, node: &str, rotational: bool) -> &'static str {
+    if name.starts_with("nvme") {
+        "NVMe"
+    } else if node.contains("/virtio") {
+        // Whether the disk behind it turns, the guest cannot know.
+        "virtio"
+    } else if rotational {
+        "rotational"
+    } else if name.starts_with("sd") {
+        "SSD"
+    } else if name.starts_with("md") {
+        "RAID"
+    } else if name.starts_with("dm-") {
+        "device mapper"
+    } else {
+        "not rotational"
+    }
+}
+
+/// For filesystems without a block device of their own (btrfs, overlay, NFS): what is mounted there.
+fn mounted_from(number: &str) -> Option<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    table.lines().find_map(|line| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        if mount.split(' ').nth(2)? != number {
+            return None;
+        }
+        let mut fields = filesystem.split(' ');
+        let kind = fields.next()?;
+        Some(format!("{} ({kind})", fields.next()?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch() -> tempfile::TempDir {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-data");
+        fs::create_dir_all(&base).unwrap();
+        tempfile::tempdir_in(base).unwrap()
+    }
+
+    #[test]
+    fn a_directory_is_made_tried_and_locked() {
+        let dir = scratch();
+        let path = dir.path().join("a/b");
+        let held = open_data_dir(&path).unwrap();
+        assert!(held.device.contains('('), "{}", held.device);
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "only .lock stays");
+        let refused = open_data_dir(&path).unwrap_err().to_string();
+        assert!(
+            refused.contains("in use by process") && refused.contains(&std::process::id().to_string()),
+            "{refused}"
+        );
+        drop(held);
+        open_data_dir(&path).unwrap();
+    }
+
+    #[test]
+    fn memory_is_no_disk() {
+        let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+        if is_memory(dir.path()).unwrap() {
+            let refused = open_data_dir(dir.path()).unwrap_err().to_string();
+            assert!(refused.contains("tmpfs") && refused.contains("log.dirs"), "{refused}");
+        }
+        assert!(!is_memory(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap());
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_named() {
+        let dir = scratch();
+        let path = dir.path().join("file");
+        fs::write(&path, b"x").unwrap();
+        let refused = open_data_dir(&path).unwrap_err().to_string();
+        assert!(refused.contains("cannot make") && refused.contains("file"), "{refused}");
+    }
+
+    #[test]
+    fn devices_are_told_apart() {
+        assert_eq!(device_kind("nvme0n1", "/sys/devices/pci/nvme/nvme0/nvme0n1", false), "NVMe");
+        assert_eq!(device_kind("vda", "/sys/devices/pci0000:00/virtio1/block/vda", true), "virtio");
+        assert_eq!(device_kind("sda", "/sys/devices/pci/ata1/block/sda", true), "rotational");
+        assert_eq!(device_kind("sda", "/sys/devices/pci/ata1/block/sda", false), "SSD");
+    }
+}
