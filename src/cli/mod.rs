@@ -1,8 +1,7 @@
 //! The command line: one file per noun.
 
-use std::process::ExitCode;
+mod command;
+mod options;
+mod server;
 
-/// The whole program.
-pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
-}
+pub use command::main;

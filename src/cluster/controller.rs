@@ -1,12 +1,19 @@
 //! The controller's rules, pure: an image and a request give the changed topics or Kafka's error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use uuid::Uuid;
 
-use super::image::{MetadataImage, TopicImage};
+use super::image::{MetadataImage, PartitionImage, TopicImage};
 use crate::config::ServerConfig;
-use crate::model::ErrorCode;
+use crate::model::{BrokerId, ErrorCode, LeaderEpoch};
+
+/// Most partitions of one topic. Kafka refuses more than 10,000 a request; here a request creates topics one by one, so
+/// the bound is on the topic: it keeps a mistyped count from filling memory and the data directory.
+pub const MAX_PARTITIONS_PER_TOPIC: i32 = 100_000;
+
+/// Longest topic name: with `-<partition>` after it, it must fit into a file name (Kafka's `Topic.MAX_NAME_LENGTH`).
+pub const MAX_TOPIC_NAME: usize = 249;
 
 /// Kafka's error and the sentence that goes with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +21,12 @@ use crate::model::ErrorCode;
 pub struct ControlError {
     pub code: ErrorCode,
     pub message: String,
+}
+
+impl ControlError {
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> ControlError {
+        ControlError { code, message: message.into() }
+    }
 }
 
 /// One topic of a CreateTopics request.
@@ -46,18 +59,238 @@ pub fn create_topic(
     request: &CreateTopic,
     id: Uuid,
 ) -> Result<TopicImage, ControlError> {
-    let _ = (image, config, request, id);
-    todo!()
+    check_topic_name(&request.name)?;
+    if image.topic(&request.name).is_some() {
+        let message = format!("Topic '{}' already exists.", request.name);
+        return Err(ControlError::new(ErrorCode::TopicAlreadyExists, message));
+    }
+    check_collision(image, &request.name)?;
+    let overrides = overrides_of(request)?;
+    let pairs = overrides.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let topic_config = config
+        .topic_defaults
+        .with_overrides(pairs)
+        .map_err(|message| ControlError::new(ErrorCode::InvalidConfig, message))?;
+    let partitions = if request.assignments.is_empty() {
+        placed_partitions(image, config, request, id)?
+    } else {
+        assigned_partitions(image, request)?
+    };
+    Ok(TopicImage { name: request.name.as_str().into(), id, partitions, overrides, config: topic_config.into() })
 }
 
 /// The topic with its new partitions.
 pub fn grow_topic(image: &MetadataImage, request: &GrowTopic) -> Result<TopicImage, ControlError> {
-    let _ = (image, request);
-    todo!()
+    let Some(topic) = image.topic(&request.name) else {
+        let message = format!("The topic '{}' does not exist.", request.name);
+        return Err(ControlError::new(ErrorCode::UnknownTopicOrPartition, message));
+    };
+    let existing = topic.partitions.len() as i32;
+    if request.count == existing {
+        let message = format!("Topic already has {existing} partition(s).");
+        return Err(ControlError::new(ErrorCode::InvalidPartitions, message));
+    }
+    if request.count < existing {
+        let message = format!(
+            "The topic {} currently has {existing} partition(s); {} would not be an increase.",
+            request.name, request.count
+        );
+        return Err(ControlError::new(ErrorCode::InvalidPartitions, message));
+    }
+    check_partition_count(request.count)?;
+    let additional = (request.count - existing) as usize;
+    let replication = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
+    let mut grown = TopicImage::clone(topic);
+    match &request.assignments {
+        Some(assignments) if assignments.len() != additional => {
+            let message = format!(
+                "Attempted to add {additional} additional partition(s), but {} assignment(s) were specified.",
+                assignments.len()
+            );
+            return Err(ControlError::new(ErrorCode::InvalidReplicaAssignment, message));
+        }
+        Some(assignments) => {
+            for replicas in assignments {
+                grown.partitions.push(manual_partition(image, replicas, Some(replication))?);
+            }
+        }
+        None => {
+            check_replication(image, replication)?;
+            let new = (existing..request.count).map(|index| placed_partition(image, topic.id, index, replication));
+            grown.partitions.extend(new);
+        }
+    }
+    Ok(grown)
 }
 
 /// Kafka's rules for topic names: 1 to 249 of `[a-zA-Z0-9._-]`, not `.` or `..`; the error says which rule.
 pub fn check_topic_name(name: &str) -> Result<(), ControlError> {
-    let _ = name;
-    todo!()
+    let wrong =
+        |rule: String| ControlError::new(ErrorCode::InvalidTopicException, format!("Topic name is invalid: {rule}"));
+    if name.is_empty() {
+        return Err(wrong("the empty string is not allowed".into()));
+    }
+    if name == "." || name == ".." {
+        return Err(wrong(format!("'{name}' is not allowed")));
+    }
+    if name.len() > MAX_TOPIC_NAME {
+        return Err(wrong(format!("its length of {} is more than the {MAX_TOPIC_NAME} allowed", name.len())));
+    }
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
+        let rule =
+            format!("'{}' contains characters other than ASCII letters, digits, '.', '_' and '-'", name.escape_debug());
+        return Err(wrong(rule));
+    }
+    Ok(())
 }
+
+/// The names that occur more than once: a request must not name a topic twice, and every such entry is answered with
+/// INVALID_REQUEST.
+pub fn repeated_names<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    let mut seen = HashSet::new();
+    names.into_iter().filter(|name| !seen.insert(*name)).collect()
+}
+
+/// Metric names made '.' and '_' the same, so Kafka refuses a name that differs from a topic's in these only.
+fn check_collision(image: &MetadataImage, name: &str) -> Result<(), ControlError> {
+    if !name.contains(['.', '_']) {
+        return Ok(());
+    }
+    let same = |a: u8, b: u8| a == b || (matches!(a, b'.' | b'_') && matches!(b, b'.' | b'_'));
+    let collides = |other: &str| other.len() == name.len() && other.bytes().zip(name.bytes()).all(|(a, b)| same(a, b));
+    match image.topics().find(|topic| collides(&topic.name)) {
+        Some(other) => {
+            let message = format!("Topic '{name}' collides with existing topic: {}", other.name);
+            Err(ControlError::new(ErrorCode::InvalidTopicException, message))
+        }
+        None => Ok(()),
+    }
+}
+
+fn overrides_of(request: &CreateTopic) -> Result<BTreeMap<String, String>, ControlError> {
+    let mut overrides = BTreeMap::new();
+    for (name, value) in &request.configs {
+        let Some(value) = value else {
+            let message = format!("Null value not supported for topic configs: {name}");
+            return Err(ControlError::new(ErrorCode::InvalidConfig, message));
+        };
+        overrides.insert(name.clone(), value.clone());
+    }
+    Ok(overrides)
+}
+
+fn check_partition_count(count: i32) -> Result<(), ControlError> {
+    if count <= MAX_PARTITIONS_PER_TOPIC {
+        return Ok(());
+    }
+    let message =
+        format!("Excessively large number of partitions: {count}; a topic has at most {MAX_PARTITIONS_PER_TOPIC}.");
+    Err(ControlError::new(ErrorCode::PolicyViolation, message))
+}
+
+fn check_replication(image: &MetadataImage, replication: usize) -> Result<(), ControlError> {
+    let brokers = image.brokers.len();
+    if replication <= brokers {
+        return Ok(());
+    }
+    let message = format!(
+        "Unable to replicate the partition {replication} time(s): The target replication factor of {replication} cannot \
+         be reached because only {brokers} broker(s) are registered."
+    );
+    Err(ControlError::new(ErrorCode::InvalidReplicationFactor, message))
+}
+
+fn placed_partitions(
+    image: &MetadataImage,
+    config: &ServerConfig,
+    request: &CreateTopic,
+    id: Uuid,
+) -> Result<Vec<PartitionImage>, ControlError> {
+    if request.replication_factor < -1 || request.replication_factor == 0 {
+        let message = "Replication factor must be larger than 0, or -1 to use the default value.";
+        return Err(ControlError::new(ErrorCode::InvalidReplicationFactor, message));
+    }
+    if request.num_partitions < -1 || request.num_partitions == 0 {
+        let message = "Number of partitions must be larger than 0, or -1 to use the default value.";
+        return Err(ControlError::new(ErrorCode::InvalidPartitions, message));
+    }
+    let count = if request.num_partitions == -1 { config.num_partitions } else { request.num_partitions };
+    check_partition_count(count)?;
+    let wanted = request.replication_factor;
+    let replication = if wanted == -1 { config.default_replication_factor } else { wanted };
+    let replication = usize::try_from(replication).unwrap_or(1);
+    check_replication(image, replication)?;
+    Ok((0..count).map(|index| placed_partition(image, id, index, replication)).collect())
+}
+
+/// Neighbouring partitions start at neighbouring brokers; topics start at different ones.
+fn placed_partition(image: &MetadataImage, id: Uuid, index: i32, replication: usize) -> PartitionImage {
+    let brokers = image.brokers.len().max(1);
+    let start = (id.as_u128() % brokers as u128) as usize + index.unsigned_abs() as usize;
+    let replicas =
+        image.brokers.iter().cycle().skip(start % brokers).take(replication).map(|broker| broker.id).collect();
+    new_partition(replicas)
+}
+
+fn new_partition(replicas: Vec<BrokerId>) -> PartitionImage {
+    PartitionImage { leader: replicas.first().copied(), leader_epoch: LeaderEpoch(0), isr: replicas.clone(), replicas }
+}
+
+fn assigned_partitions(image: &MetadataImage, request: &CreateTopic) -> Result<Vec<PartitionImage>, ControlError> {
+    if request.replication_factor != -1 {
+        let message = "A manual partition assignment was specified, but replication factor was not set to -1.";
+        return Err(ControlError::new(ErrorCode::InvalidRequest, message));
+    }
+    if request.num_partitions != -1 {
+        let message = "A manual partition assignment was specified, but numPartitions was not set to -1.";
+        return Err(ControlError::new(ErrorCode::InvalidRequest, message));
+    }
+    let mut partitions: Vec<PartitionImage> = Vec::with_capacity(request.assignments.len());
+    for (expected, (index, replicas)) in (0..).zip(&request.assignments) {
+        check_partition_count(expected + 1)?;
+        if *index != expected {
+            let message = format!(
+                "partitions should be a consecutive 0-based integer sequence, but partition {expected} has no assignment \
+                 and partition {index} has"
+            );
+            return Err(ControlError::new(ErrorCode::InvalidReplicaAssignment, message));
+        }
+        let replication = partitions.first().map(|first| first.replicas.len());
+        partitions.push(manual_partition(image, replicas, replication)?);
+    }
+    Ok(partitions)
+}
+
+fn manual_partition(
+    image: &MetadataImage,
+    replicas: &[i32],
+    replication: Option<usize>,
+) -> Result<PartitionImage, ControlError> {
+    let wrong = |what: String| {
+        let message = format!("The manual partition assignment includes {what}");
+        Err(ControlError::new(ErrorCode::InvalidReplicaAssignment, message))
+    };
+    if replicas.is_empty() {
+        return wrong("an empty replica list.".into());
+    }
+    let mut seen = BTreeSet::new();
+    for id in replicas {
+        if image.brokers.iter().all(|broker| broker.id.0 != *id) {
+            return wrong(format!("broker {id}, but no such broker is registered."));
+        }
+        if !seen.insert(*id) {
+            return wrong(format!("the broker {id} more than once."));
+        }
+    }
+    if let Some(replication) = replication.filter(|count| *count != replicas.len()) {
+        let count = replicas.len();
+        return wrong(format!(
+            "a partition with {count} replica(s), but this is not consistent with previous partitions, which have \
+             {replication} replica(s)."
+        ));
+    }
+    Ok(new_partition(replicas.iter().map(|id| BrokerId(*id)).collect()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,21 @@
-//! Every option once: name, type, default, bounds, documentation.
+//! Every option once: name, type, default, bounds, documentation. `options` is the table; everything else reads it.
 
+mod defaults;
+mod describe;
+mod foreign;
+mod listener;
+mod load;
+mod markdown;
+mod options;
+pub(crate) mod properties;
 mod server;
 mod topic;
+mod value;
 
+pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_topic};
+pub use load::{ConfigError, Origin, Warning};
+pub use markdown::{markdown, plain};
+pub use options::{Alias, OPTIONS, OptionSpec};
 pub use server::ServerConfig;
 pub use topic::TopicConfig;
+pub use value::{Bounds, Kind};

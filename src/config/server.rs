@@ -61,6 +61,8 @@ pub struct ServerConfig {
     pub connection_pipeline: usize,
     /// `corelane.append.queue.bytes`: appended but not yet written, per partition
     pub append_queue_bytes: usize,
+    /// `corelane.mailbox.capacity`: calls under way from one shard to another
+    pub mailbox_capacity: usize,
     /// `corelane.checkpoint.bytes`: unsynced bytes per shard that start a checkpoint, so recovery after a crash scans no more
     pub checkpoint_bytes: u64,
     /// `corelane.preallocate.max.bytes`: largest step in which a segment is extended
@@ -69,42 +71,4 @@ pub struct ServerConfig {
     pub log_level: String,
     /// Options given by the user, by name, as written (DescribeConfigs tells them from defaults).
     pub given: std::collections::BTreeMap<String, String>,
-}
-
-impl Default for ServerConfig {
-    fn default() -> Self {
-        ServerConfig {
-            broker_id: 0,
-            listener: SocketAddr::from(([127, 0, 0, 1], 9092)),
-            advertised_host: "127.0.0.1".into(),
-            advertised_port: 9092,
-            broker_rack: None,
-            log_dirs: vec![PathBuf::from("./data")],
-            num_partitions: 1,
-            default_replication_factor: 1,
-            auto_create_topics_enable: true,
-            delete_topic_enable: true,
-            log_retention_check_interval_ms: 300_000,
-            log_flush_offset_checkpoint_interval_ms: 60_000,
-            log_flush_scheduler_interval_ms: u64::MAX,
-            socket_request_max_bytes: 100 << 20,
-            max_connections: i32::MAX as u32,
-            connections_max_idle_ms: 600_000,
-            fetch_max_bytes: 55 << 20,
-            max_incremental_fetch_session_cache_slots: 1000,
-            producer_id_expiration_ms: 86_400_000,
-            topic_defaults: TopicConfig::default(),
-            shards: 0,
-            io_memory_bytes: 8 << 20,
-            receive_memory_bytes: 64 << 20,
-            tail_cache_bytes: 32 << 20,
-            cold_cache_bytes: 32 << 20,
-            connection_pipeline: 64,
-            append_queue_bytes: 16 << 20,
-            checkpoint_bytes: 256 << 20,
-            preallocate_max_bytes: 64 << 20,
-            log_level: "info".into(),
-            given: Default::default(),
-        }
-    }
 }

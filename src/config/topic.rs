@@ -1,5 +1,8 @@
 //! What can be set per topic; the broker's options give the defaults.
 
+use super::options::{Access, OPTIONS};
+use super::{foreign, value};
+
 /// The settings in force for one topic. Kafka's names with `.` as `_`, units where Kafka's name has them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicConfig {
@@ -37,25 +40,91 @@ pub struct TopicConfig {
     pub cleanup_compact: bool,
 }
 
-impl Default for TopicConfig {
-    fn default() -> Self {
-        TopicConfig {
-            segment_bytes: 1 << 30,
-            segment_ms: 168 * 3_600_000,
-            retention_ms: Some(168 * 3_600_000),
-            retention_bytes: None,
-            max_message_bytes: 1_048_588,
-            flush_messages: u64::MAX,
-            flush_ms: None,
-            index_interval_bytes: 4096,
-            segment_index_bytes: 10 << 20,
-            log_append_time: false,
-            timestamp_before_max_ms: i64::MAX,
-            timestamp_after_max_ms: 3_600_000,
-            min_insync_replicas: 1,
-            file_delete_delay_ms: 60_000,
-            cleanup_delete: true,
-            cleanup_compact: false,
+impl TopicConfig {
+    /// These settings with a topic's own on top; the error names the option, the value and what it must be.
+    pub fn with_overrides<'a>(
+        &self,
+        overrides: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<TopicConfig, String> {
+        let mut config = self.clone();
+        for (name, text) in overrides {
+            let wrong = |reason: String| format!("Invalid value {text} for configuration {name}: {reason}");
+            let spec = OPTIONS.iter().find_map(|spec| spec.topic.filter(|t| t.0 == name).map(|t| (spec, t.1)));
+            if let Some((spec, bounds)) = spec {
+                let value = value::parse(spec.kind, bounds, text).map_err(wrong)?;
+                if let Access::Topic { set, .. } = &spec.access {
+                    set(&mut config, &value).map_err(wrong)?;
+                }
+            } else if let Some(foreign) = foreign::topic(name) {
+                foreign.check(text).map_err(wrong)?;
+            } else {
+                return Err(format!("Unknown topic config name: {name}"));
+            }
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> Result<TopicConfig, String> {
+        TopicConfig::default().with_overrides(pairs.iter().copied())
+    }
+
+    #[test]
+    fn overrides_change_what_they_name_only() {
+        let config = with(&[("retention.ms", "-1"), ("segment.bytes", "1048576"), ("flush.messages", "1")]).unwrap();
+        let expected =
+            TopicConfig { retention_ms: None, segment_bytes: 1 << 20, flush_messages: 1, ..TopicConfig::default() };
+        assert_eq!(config, expected);
+        assert_eq!(with(&[("retention.ms", "0")]).unwrap().retention_ms, Some(0));
+        assert_eq!(with(&[("retention.bytes", "-5")]).unwrap().retention_bytes, None);
+        assert!(with(&[("message.timestamp.type", "LogAppendTime")]).unwrap().log_append_time);
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_name_value_and_bounds() {
+        let error = with(&[("segment.bytes", "1000")]).unwrap_err();
+        assert!(error.contains("segment.bytes") && error.contains("1000") && error.contains("1048576"), "{error}");
+        assert!(with(&[("retention.ms", "-2")]).is_err());
+        assert!(with(&[("min.insync.replicas", "0")]).is_err());
+        assert_eq!(with(&[("segment.byte", "1")]).unwrap_err(), "Unknown topic config name: segment.byte");
+        assert!(with(&[("log.segment.bytes", "2000000")]).is_err(), "the broker's name is no topic option");
+    }
+
+    #[test]
+    fn what_is_not_honoured_is_accepted_only_where_it_changes_nothing() {
+        let default = TopicConfig::default();
+        for harmless in [
+            ("compression.type", "producer"),
+            ("delete.retention.ms", "5"),
+            ("min.cleanable.dirty.ratio", "0.1"),
+            ("unclean.leader.election.enable", "false"),
+            ("preallocate", "false"),
+            ("remote.storage.enable", "false"),
+            ("cleanup.policy", "delete"),
+            ("leader.replication.throttled.replicas", ""),
+        ] {
+            assert_eq!(with(&[harmless]), Ok(default.clone()), "{harmless:?}");
+        }
+        for (name, value) in [
+            ("compression.type", "zstd"),
+            ("compression.type", "nonsense"),
+            ("delete.retention.ms", "-5"),
+            ("unclean.leader.election.enable", "true"),
+            ("preallocate", "true"),
+            ("remote.storage.enable", "true"),
+            ("cleanup.policy", "compact"),
+            ("cleanup.policy", "compact,delete"),
+            ("cleanup.policy", ""),
+            ("segment.jitter.ms", "1"),
+            ("message.format.version", "0.10.0"),
+            ("leader.replication.throttled.replicas", "*"),
+        ] {
+            let error = with(&[(name, value)]).unwrap_err();
+            assert!(error.contains(name) && error.contains(value), "{error}");
         }
     }
 }

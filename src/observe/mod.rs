@@ -1,1 +1,5 @@
 //! Logs, metrics.
+
+mod logging;
+
+pub use logging::init_logging;

@@ -1,0 +1,89 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{options, server};
+
+/// A message broker that speaks the Apache Kafka wire protocol.
+#[derive(Parser)]
+#[command(name = "corelane", version, max_term_width = 100)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the broker (also without any command, then with the defaults)
+    Server(ServerArguments),
+    /// Print every option with its default, bounds and meaning
+    Options {
+        /// As the page docs/CONFIGURATION.md
+        #[arg(long)]
+        markdown: bool,
+    },
+}
+
+#[derive(Args, Default)]
+pub(super) struct ServerArguments {
+    /// Options in the syntax of Kafka's server.properties
+    pub file: Option<PathBuf>,
+    /// An option that wins over the file; may be given several times
+    #[arg(long = "override", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub overrides: Vec<(String, String)>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it must read KEY=VALUE")?;
+    if key.trim().is_empty() {
+        return Err("the key before = is missing".into());
+    }
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    match CommandLine::parse().command {
+        None => server::main(ServerArguments::default()),
+        Some(Command::Server(arguments)) => server::main(arguments),
+        Some(Command::Options { markdown }) => options::main(markdown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn overrides_are_split_at_the_first_equals_sign() {
+        let parsed = CommandLine::try_parse_from([
+            "corelane",
+            "server",
+            "f.properties",
+            "--override",
+            "a=b=c",
+            "--override",
+            " x = y ",
+            "--override",
+            "z=",
+        ]);
+        let Some(Command::Server(arguments)) = parsed.unwrap().command else { panic!("another command") };
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(arguments.overrides, [pair("a", "b=c"), pair("x", "y"), pair("z", "")]);
+        assert_eq!(arguments.file, Some("f.properties".into()));
+        assert!(CommandLine::try_parse_from(["corelane"]).unwrap().command.is_none());
+        for wrong in ["novalue", "=v"] {
+            assert!(CommandLine::try_parse_from(["corelane", "server", "--override", wrong]).is_err());
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! `corelane server`: from the options to running shards, and back to an orderly end.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::command::ServerArguments;
+use crate::cluster::MetadataImage;
+use crate::cluster::metadata_store::{LocalStore, check_meta_properties};
+use crate::config::ServerConfig;
+use crate::observe;
+use crate::runtime::executor::{ShardSpec, ShardThreads, run_shards};
+use crate::runtime::probe::{self, DataDir};
+use crate::runtime::process::{self, StopFlag};
+use crate::runtime::{clock, mailbox, net, watchdog};
+use crate::shard::{self, ShardReady, ShardStart};
+
+/// Exit code 0 after an orderly end, 1 with one line on stderr when the broker cannot start.
+pub(super) fn main(arguments: ServerArguments) -> ExitCode {
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            let _ = writeln!(io::stderr(), "corelane: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: ServerArguments) -> Result<(), String> {
+    let begun = clock::now();
+    let (config, warnings) =
+        ServerConfig::load(arguments.file.as_deref(), &arguments.overrides).map_err(|e| e.to_string())?;
+    observe::init_logging(&config.log_level)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let cpus = pick_cpus(config.shards, process::usable_cpus())?;
+    // Held, and so locked, until the shards have ended.
+    let dirs = open_host(&config, cpus.len() as u16)?;
+    let (store, image) = open_metadata(&config)?;
+
+    let (config, image) = (Arc::new(config), Arc::new(image));
+    let stop = StopFlag::default();
+    let (threads, reports) = start_shards(&config, &cpus, &store, &image, &stop)?;
+    let ready = match await_ready(&reports, cpus.len()) {
+        Ok(ready) => ready,
+        Err(message) => {
+            stop.set();
+            threads.join();
+            return Err(message);
+        }
+    };
+    announce(&config, &cpus, &dirs, &image, &ready, begun);
+    let waited = process::wait_for_stop(&stop);
+    stop.set();
+    tracing::info!("stopping");
+    threads.join();
+    tracing::info!("stopped");
+    waited.map_err(|e| format!("signals cannot be waited for: {e}"))
+}
+
+/// The CPU of each shard; `None` leaves it to the kernel. `shards` 0: one for every CPU.
+fn pick_cpus(shards: u16, usable: Vec<usize>) -> Result<Vec<Option<usize>>, String> {
+    if usable.is_empty() {
+        tracing::warn!("the CPUs this process may use are unknown; shards are not pinned");
+        return Ok(vec![None; usize::from(shards.max(1))]);
+    }
+    let wanted = if shards == 0 { usable.len().min(usize::from(u16::MAX)) } else { usize::from(shards) };
+    if wanted > usable.len() {
+        return Err(format!(
+            "corelane.shards = {shards}, but this process may use {} CPU(s); lower it, or 0 for one shard on each CPU",
+            usable.len()
+        ));
+    }
+    Ok(usable.into_iter().take(wanted).map(Some).collect())
+}
+
+/// What the machine must allow, and the data directories.
+fn open_host(config: &ServerConfig, shards: u16) -> Result<Vec<DataDir>, String> {
+    match probe::raise_open_files() {
+        Ok(limit) => tracing::debug!("up to {limit} open files"),
+        Err(e) => tracing::warn!("the limit of open files stays as it is: {e}"),
+    }
+    let open = |path| probe::open_data_dir(path).map_err(|e| e.to_string());
+    let dirs = config.log_dirs.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+    probe::check_io_uring(shards, config.io_memory_bytes).map_err(|e| e.to_string())?;
+    net::check_address_free(config.listener).map_err(|e| format!("listeners: {}: {e}", config.listener))?;
+    Ok(dirs)
+}
+
+fn open_metadata(config: &ServerConfig) -> Result<(LocalStore, MetadataImage), String> {
+    let first = config.log_dirs.first().ok_or("log.dirs names no directory")?;
+    let store = LocalStore::open(first).map_err(|e| e.to_string())?;
+    let cluster_id = store.cluster_id().map_err(|e| e.to_string())?;
+    for dir in &config.log_dirs {
+        check_meta_properties(dir, config.broker_id, &cluster_id).map_err(|e| e.to_string())?;
+    }
+    let image = store.load(config).map_err(|e| e.to_string())?;
+    Ok((store, image))
+}
+
+type Reports = Receiver<Result<ShardReady, String>>;
+
+fn start_shards(
+    config: &Arc<ServerConfig>,
+    cpus: &[Option<usize>],
+    store: &LocalStore,
+    image: &Arc<MetadataImage>,
+    stop: &StopFlag,
+) -> Result<(ShardThreads, Reports), String> {
+    let shards = cpus.len() as u16;
+    let hearts = watchdog::start(shards).map_err(|e| format!("the watchdog cannot be started: {e}"))?;
+    let seats = mailbox::mesh(shards, config.mailbox_capacity);
+    let (sender, reports) = channel();
+    let starts: HashMap<u16, ShardStart> = (0..shards)
+        .zip(seats.into_iter().zip(hearts))
+        .map(|(index, (seat, heart))| {
+            let (config, store, image, stop) = (config.clone(), store.clone(), image.clone(), stop.clone());
+            let ready = sender.clone();
+            (index, ShardStart { index, shards, config, seat, heart, store, image, stop, ready })
+        })
+        .collect();
+    // From here on only shards hold senders: when the last one is gone without a word, the wait for them ends.
+    drop(sender);
+    let spec =
+        |(index, cpu): (u16, &Option<usize>)| ShardSpec { index, cpu: *cpu, io_memory_bytes: config.io_memory_bytes };
+    let specs = (0..).zip(cpus).map(spec).collect();
+    // Each thread takes what belongs to it, once, before it serves anything.
+    let starts = Arc::new(Mutex::new(starts));
+    let threads = run_shards(specs, move |spec: ShardSpec| {
+        let start = starts.lock().ok().and_then(|mut starts| starts.remove(&spec.index));
+        async move {
+            if let Some(start) = start {
+                shard::run(start).await;
+            }
+        }
+    });
+    Ok((threads.map_err(|e| e.to_string())?, reports))
+}
+
+/// What every shard recovered, or the first failure.
+fn await_ready(reports: &Reports, shards: usize) -> Result<Vec<ShardReady>, String> {
+    let mut ready = Vec::with_capacity(shards);
+    while ready.len() < shards {
+        match reports.recv() {
+            Ok(report) => ready.push(report?),
+            Err(_) => return Err("a shard ended before it was ready; its last words are above".into()),
+        }
+    }
+    Ok(ready)
+}
+
+fn announce(
+    config: &ServerConfig,
+    cpus: &[Option<usize>],
+    dirs: &[DataDir],
+    image: &MetadataImage,
+    ready: &[ShardReady],
+    begun: Instant,
+) {
+    let pinned: Vec<_> = cpus.iter().map(|cpu| cpu.map_or("any".to_owned(), |cpu| cpu.to_string())).collect();
+    tracing::info!(
+        "corelane {}: broker {} of cluster {}",
+        env!("CARGO_PKG_VERSION"),
+        config.broker_id,
+        image.cluster_id
+    );
+    tracing::info!("{} shard(s) on CPU(s) {}", cpus.len(), pinned.join(", "));
+    for dir in dirs {
+        tracing::info!("data in {} on {}", dir.path.display(), dir.device);
+    }
+    let partitions: usize = ready.iter().map(|shard| shard.partitions).sum();
+    let scanned: u64 = ready.iter().map(|shard| shard.scanned_bytes).sum();
+    tracing::info!("{} topic(s), {partitions} partition(s) recovered, {scanned} bytes scanned", image.topics().count());
+    let took = clock::now().saturating_duration_since(begun).as_millis();
+    tracing::info!(
+        "listening on PLAINTEXT://{}, advertised as {}:{}, {took} ms after start",
+        config.listener,
+        config.advertised_host,
+        config.advertised_port
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_get_one_cpu_each() {
+        assert_eq!(pick_cpus(0, vec![2, 5]), Ok(vec![Some(2), Some(5)]));
+        assert_eq!(pick_cpus(1, vec![2, 5]), Ok(vec![Some(2)]));
+        assert!(pick_cpus(3, vec![2, 5]).unwrap_err().contains("corelane.shards = 3"));
+        assert_eq!(pick_cpus(0, vec![]), Ok(vec![None]));
+        assert_eq!(pick_cpus(2, vec![]), Ok(vec![None, None]));
+    }
+
+    #[test]
+    fn the_wait_ends_with_all_reports_the_first_failure_or_silence() {
+        let (sender, reports) = channel();
+        for index in 0..2 {
+            sender.send(Ok(ShardReady { index, partitions: 3, scanned_bytes: 0 })).unwrap();
+        }
+        assert_eq!(await_ready(&reports, 2).unwrap().len(), 2);
+        sender.send(Err("shard 1: no disk".into())).unwrap();
+        assert_eq!(await_ready(&reports, 2).unwrap_err(), "shard 1: no disk");
+        drop(sender);
+        assert!(await_ready(&reports, 2).unwrap_err().contains("ended before"));
+    }
+}

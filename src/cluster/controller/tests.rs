@@ -1,0 +1,165 @@
+use super::*;
+use crate::cluster::BrokerImage;
+
+fn image(brokers: i32) -> MetadataImage {
+    let broker = |id| BrokerImage { id: BrokerId(id), host: "h".into(), port: 9092, rack: None };
+    let mut image = MetadataImage::default();
+    image.brokers = (0..brokers).map(broker).collect();
+    image
+}
+
+fn request(name: &str) -> CreateTopic {
+    CreateTopic { name: name.into(), num_partitions: -1, replication_factor: -1, ..Default::default() }
+}
+
+fn create(image: &MetadataImage, request: &CreateTopic) -> Result<TopicImage, ControlError> {
+    create_topic(image, &ServerConfig::default(), request, Uuid::from_u128(5))
+}
+
+fn code(result: Result<TopicImage, ControlError>) -> ErrorCode {
+    result.unwrap_err().code
+}
+
+fn assign(pairs: &[(i32, &[i32])]) -> CreateTopic {
+    let assignments = pairs.iter().map(|(index, replicas)| (*index, replicas.to_vec())).collect();
+    CreateTopic { assignments, ..request("t") }
+}
+
+#[test]
+fn a_topic_takes_defaults_and_overrides() {
+    let config = ServerConfig { num_partitions: 3, ..Default::default() };
+    let mut wanted = request("t");
+    wanted.configs = vec![("retention.ms".into(), Some("5".into()))];
+    let topic = create_topic(&image(1), &config, &wanted, Uuid::from_u128(5)).unwrap();
+    assert_eq!((topic.partitions.len(), topic.config.retention_ms, topic.id), (3, Some(5), Uuid::from_u128(5)));
+    assert_eq!(topic.overrides.len(), 1);
+    for partition in &topic.partitions {
+        assert_eq!((partition.leader, partition.leader_epoch), (Some(BrokerId(0)), LeaderEpoch(0)));
+        assert_eq!((&partition.replicas, &partition.isr), (&vec![BrokerId(0)], &vec![BrokerId(0)]));
+    }
+}
+
+#[test]
+fn replicas_are_distinct_and_leaders_spread() {
+    let wanted = CreateTopic { num_partitions: 6, replication_factor: 2, ..request("t") };
+    let topic = create(&image(3), &wanted).unwrap();
+    let mut leaders = [0; 3];
+    for partition in &topic.partitions {
+        assert_eq!(partition.replicas.len(), 2);
+        assert_ne!(partition.replicas[0], partition.replicas[1]);
+        leaders[partition.leader.unwrap().0 as usize] += 1;
+    }
+    assert_eq!(leaders, [2, 2, 2]);
+}
+
+#[test]
+fn names_follow_kafkas_rules() {
+    for good in ["a", "A.b_c-9", "...", &"x".repeat(249), "__consumer_offsets"] {
+        assert_eq!(check_topic_name(good), Ok(()), "{good}");
+    }
+    for bad in ["", ".", "..", &"x".repeat(250), "a b", "a/b", "é", "a\0", "a\n"] {
+        assert_eq!(check_topic_name(bad).unwrap_err().code, ErrorCode::InvalidTopicException, "{bad:?}");
+    }
+}
+
+#[test]
+fn existing_and_colliding_names_are_refused() {
+    let mut image = image(1);
+    image.put_topic(create(&image, &request("a.b_c")).unwrap());
+    assert_eq!(code(create(&image, &request("a.b_c"))), ErrorCode::TopicAlreadyExists);
+    let collision = create(&image, &request("a_b.c")).unwrap_err();
+    assert_eq!(collision.code, ErrorCode::InvalidTopicException);
+    assert!(collision.message.contains("a.b_c"), "{collision}");
+    assert!(create(&image, &request("a-b_c")).is_ok());
+    assert!(create(&image, &request("a.b_cc")).is_ok());
+}
+
+#[test]
+fn counts_have_bounds() {
+    let with = |num_partitions, replication_factor| {
+        create(&image(1), &CreateTopic { num_partitions, replication_factor, ..request("t") })
+    };
+    for wrong in [0, -2, i32::MIN] {
+        assert_eq!(code(with(wrong, 1)), ErrorCode::InvalidPartitions);
+        assert_eq!(code(with(1, wrong.max(-2) as i16)), ErrorCode::InvalidReplicationFactor);
+    }
+    assert_eq!(code(with(i32::MAX, 1)), ErrorCode::PolicyViolation);
+    assert_eq!(code(with(1, 2)), ErrorCode::InvalidReplicationFactor);
+    assert_eq!(code(with(1, i16::MAX)), ErrorCode::InvalidReplicationFactor);
+    assert_eq!(with(MAX_PARTITIONS_PER_TOPIC, 1).unwrap().partitions.len(), 100_000);
+    assert_eq!(code(create(&image(0), &request("t"))), ErrorCode::InvalidReplicationFactor);
+}
+
+#[test]
+fn the_option_for_the_default_count_has_the_same_bound() {
+    let spec = crate::config::OPTIONS.iter().find(|spec| spec.name == "num.partitions").unwrap();
+    assert_eq!(spec.bounds, crate::config::Bounds::Between(1, MAX_PARTITIONS_PER_TOPIC.into()));
+}
+
+#[test]
+fn manual_assignments_are_checked() {
+    let image = image(3);
+    let good = create(&image, &assign(&[(0, &[2, 1]), (1, &[0, 2])])).unwrap();
+    assert_eq!(good.partitions[0].leader, Some(BrokerId(2)));
+    assert_eq!(good.partitions[1].replicas, [BrokerId(0), BrokerId(2)]);
+    for wrong in [
+        assign(&[(0, &[0]), (2, &[1])]),
+        assign(&[(1, &[0])]),
+        assign(&[(-1, &[0]), (0, &[0])]),
+        assign(&[(0, &[3])]),
+        assign(&[(0, &[-1])]),
+        assign(&[(0, &[1, 1])]),
+        assign(&[(0, &[])]),
+        assign(&[(0, &[0]), (1, &[0, 1])]),
+    ] {
+        assert_eq!(code(create(&image, &wrong)), ErrorCode::InvalidReplicaAssignment, "{wrong:?}");
+    }
+    for wrong in [
+        CreateTopic { num_partitions: 1, ..assign(&[(0, &[0])]) },
+        CreateTopic { replication_factor: 1, ..assign(&[(0, &[0])]) },
+    ] {
+        assert_eq!(code(create(&image, &wrong)), ErrorCode::InvalidRequest);
+    }
+}
+
+#[test]
+fn wrong_configs_are_refused() {
+    for (name, value) in [("nonsense", Some("1")), ("retention.ms", Some("x")), ("retention.ms", None)] {
+        let configs = vec![(name.to_owned(), value.map(str::to_owned))];
+        let error = create(&image(1), &CreateTopic { configs, ..request("t") }).unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidConfig);
+        assert!(error.message.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn growing_keeps_what_is_there() {
+    let mut image = image(2);
+    let wanted = CreateTopic { num_partitions: 2, ..request("t") };
+    image.put_topic(create(&image, &wanted).unwrap());
+    let before = image.topic("t").unwrap().clone();
+    let grow = |count, assignments: Option<&[&[i32]]>| {
+        let assignments = assignments.map(|all| all.iter().map(|one| one.to_vec()).collect());
+        grow_topic(&image, &GrowTopic { name: "t".into(), count, assignments })
+    };
+    let grown = grow(4, None).unwrap();
+    assert_eq!((grown.partitions.len(), grown.id, &grown.partitions[..2]), (4, before.id, &before.partitions[..]));
+    assert_eq!(grow(3, Some(&[&[1]])).unwrap().partitions[2].leader, Some(BrokerId(1)));
+    assert_eq!(code(grow(2, None)), ErrorCode::InvalidPartitions);
+    for count in [1, 0, -1, i32::MIN] {
+        assert_eq!(code(grow(count, None)), ErrorCode::InvalidPartitions);
+    }
+    assert_eq!(code(grow(i32::MAX, None)), ErrorCode::PolicyViolation);
+    assert_eq!(code(grow(3, Some(&[]))), ErrorCode::InvalidReplicaAssignment);
+    assert_eq!(code(grow(3, Some(&[&[0], &[1]]))), ErrorCode::InvalidReplicaAssignment);
+    assert_eq!(code(grow(3, Some(&[&[0, 1]]))), ErrorCode::InvalidReplicaAssignment);
+    assert_eq!(code(grow(3, Some(&[&[9]]))), ErrorCode::InvalidReplicaAssignment);
+    let unknown = grow_topic(&image, &GrowTopic { name: "u".into(), count: 1, assignments: None });
+    assert_eq!(code(unknown), ErrorCode::UnknownTopicOrPartition);
+}
+
+#[test]
+fn repeated_names_are_found() {
+    assert_eq!(repeated_names(["a", "b", "a", "c", "a"]), BTreeSet::from(["a"]));
+    assert!(repeated_names(["a", "b"]).is_empty());
+}

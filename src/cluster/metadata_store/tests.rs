@@ -1,0 +1,151 @@
+use super::*;
+use crate::cluster::controller::{CreateTopic, GrowTopic, create_topic, grow_topic};
+
+fn config() -> ServerConfig {
+    ServerConfig { broker_id: 4, ..Default::default() }
+}
+
+fn topic(image: &MetadataImage, name: &str) -> TopicImage {
+    let request = CreateTopic {
+        name: name.into(),
+        num_partitions: 3,
+        replication_factor: -1,
+        configs: vec![("retention.ms".into(), Some("77".into()))],
+        ..Default::default()
+    };
+    create_topic(image, &config(), &request, Uuid::new_v4()).unwrap()
+}
+
+fn opened() -> (tempfile::TempDir, LocalStore, MetadataImage) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(directory.path()).unwrap();
+    let image = store.load(&config()).unwrap();
+    (directory, store, image)
+}
+
+#[test]
+fn topics_come_back_as_they_were_put() {
+    let (directory, store, mut image) = opened();
+    assert_eq!((image.brokers.len(), image.controller), (1, Some(BrokerId(4))));
+    let long = "x".repeat(249);
+    for name in ["orders", ".hidden", "a.tmp", "a.json", &long] {
+        let topic = topic(&image, name);
+        store.put_topic(&topic).unwrap();
+        image.put_topic(topic);
+    }
+    let grown = grow_topic(&image, &GrowTopic { name: "orders".into(), count: 5, assignments: None }).unwrap();
+    store.put_topic(&grown).unwrap();
+    store.remove_topic("a.json").unwrap();
+    store.remove_topic("a.json").unwrap();
+
+    let again = LocalStore::open(directory.path()).unwrap().load(&config()).unwrap();
+    assert_eq!(again.cluster_id, image.cluster_id);
+    let names: Vec<_> = again.topics().map(|topic| topic.name.to_string()).collect();
+    assert_eq!(names, [".hidden".to_owned(), "a.tmp".into(), "orders".into(), long]);
+    let orders = again.topic("orders").unwrap();
+    assert_eq!((orders.id, &orders.partitions, &orders.overrides), (grown.id, &grown.partitions, &grown.overrides));
+    assert_eq!(orders.config.retention_ms, Some(77));
+    assert!(store.put_topic(&TopicImage { name: "../evil".into(), ..grown }).is_err());
+    assert!(store.remove_topic("../cluster").is_err());
+}
+
+#[test]
+fn a_write_that_was_cut_off_leaves_the_old_topic() {
+    let (directory, store, image) = opened();
+    let topic = topic(&image, "t");
+    store.put_topic(&topic).unwrap();
+    // What a kill between write and rename leaves: half a file under the temporary name.
+    let leftovers = [store.topics().join(format!("{}.tmp", topic.id)), store.directory.join("cluster.tmp")];
+    for leftover in &leftovers {
+        fs::write(leftover, b"{\"format\":1,\"na").unwrap();
+    }
+    let again = LocalStore::open(directory.path()).unwrap();
+    assert!(leftovers.iter().all(|leftover| !leftover.exists()));
+    assert_eq!(again.load(&config()).unwrap().topic("t").unwrap().id, topic.id);
+}
+
+#[test]
+fn a_kill_before_the_cluster_file_was_there_is_a_first_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let metadata = directory.path().join("corelane-metadata");
+    fs::create_dir_all(metadata.join("topics")).unwrap();
+    fs::write(metadata.join("cluster.tmp"), b"").unwrap();
+    assert_eq!(LocalStore::open(directory.path()).unwrap().cluster_id().unwrap().len(), 22);
+}
+
+#[test]
+fn a_damaged_file_is_named_whatever_the_damage() {
+    let (directory, store, image) = opened();
+    store.put_topic(&topic(&image, "t")).unwrap();
+    let path = store.topic_file("t").unwrap();
+    let good = fs::read(&path).unwrap();
+    for position in 0..good.len() {
+        for bad in [good[..position].to_vec(), {
+            let mut flipped = good.clone();
+            flipped[position] ^= 0x10;
+            flipped
+        }] {
+            fs::write(&path, &bad).unwrap();
+            let error = store.load(&config()).unwrap_err().to_string();
+            assert!(error.contains("topics/t.json") && error.contains("damaged"), "{error}");
+        }
+    }
+    fs::write(&path, &good).unwrap();
+    assert!(store.load(&config()).is_ok());
+    fs::copy(&path, store.topics().join("u.json")).unwrap();
+    assert!(store.load(&config()).unwrap_err().to_string().contains("u.json"));
+    fs::remove_file(store.topics().join("u.json")).unwrap();
+    fs::remove_file(store.cluster_file()).unwrap();
+    assert!(LocalStore::open(directory.path()).unwrap_err().to_string().contains("cluster.json"));
+}
+
+#[test]
+fn another_brokers_topics_are_refused() {
+    let (_directory, store, image) = opened();
+    store.put_topic(&topic(&image, "t")).unwrap();
+    let error = store.load(&ServerConfig::default()).unwrap_err().to_string();
+    assert!(error.contains("broker 0") && error.contains("node.id"), "{error}");
+}
+
+#[test]
+fn producer_ids_are_given_once() {
+    let (directory, store, _) = opened();
+    assert_eq!(store.reserve_producer_ids(1000).unwrap(), 0);
+    assert_eq!(store.reserve_producer_ids(10).unwrap(), 1000);
+    let again = LocalStore::open(directory.path()).unwrap();
+    assert_eq!(again.reserve_producer_ids(1).unwrap(), 1010);
+    let mut all: Vec<i64> = std::thread::scope(|scope| {
+        let takers: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| (0..10).map(|_| again.reserve_producer_ids(2).unwrap()).collect::<Vec<_>>()))
+            .collect();
+        takers.into_iter().flat_map(|taker| taker.join().unwrap()).collect()
+    });
+    all.sort_unstable();
+    assert_eq!(all, (0..40).map(|n| 1011 + 2 * n).collect::<Vec<_>>());
+    fs::write(store.directory.join("producer-ids.json"), "").unwrap();
+    assert!(store.reserve_producer_ids(1).unwrap_err().to_string().contains("producer-ids.json"));
+}
+
+#[test]
+fn cluster_ids_are_spelled_as_kafka_does() {
+    assert_eq!(base64url(&[0; 16]), "A".repeat(22));
+    assert_eq!(base64url(&[0xff; 16]), "_".repeat(21) + "w");
+    assert_eq!(base64url(b"any carnal pleas"), "YW55IGNhcm5hbCBwbGVhcw");
+    let id = new_cluster_id();
+    assert!(id.len() == 22 && !id.starts_with('-'));
+}
+
+#[test]
+fn meta_properties_tie_a_directory_to_its_broker() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    check_meta_properties(path, 4, "abc").unwrap();
+    check_meta_properties(path, 4, "abc").unwrap();
+    let other_broker = check_meta_properties(path, 5, "abc").unwrap_err().to_string();
+    assert!(other_broker.contains("node.id 4") && other_broker.contains("meta.properties"), "{other_broker}");
+    assert!(check_meta_properties(path, 4, "abd").unwrap_err().to_string().contains("cluster abc"));
+    fs::write(path.join("meta.properties"), "#x\nversion=1\nnode.id=4\ncluster.id=abc\ndirectory.id=q\n").unwrap();
+    check_meta_properties(path, 4, "abc").unwrap();
+    fs::write(path.join("meta.properties"), "version=1\n").unwrap();
+    assert!(check_meta_properties(path, 4, "abc").unwrap_err().to_string().contains("damaged"));
+}

@@ -1,0 +1,100 @@
+//! The defaults, taken from the table so that they stand in one place.
+
+use std::net::SocketAddr;
+
+use super::options::{Access, OPTIONS};
+use super::{ServerConfig, TopicConfig, value};
+
+impl Default for TopicConfig {
+    fn default() -> Self {
+        let mut config = TopicConfig::blank();
+        for spec in OPTIONS {
+            if let (Access::Topic { set, .. }, Ok(value)) = (&spec.access, spec.default_value()) {
+                let set = set(&mut config, &value);
+                debug_assert_eq!(set, Ok(()), "the default of {}", spec.name);
+            }
+        }
+        config
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        let mut config = ServerConfig::blank();
+        for spec in OPTIONS {
+            if let (Access::Server { set, .. }, Ok(value)) = (&spec.access, spec.default_value()) {
+                let set = set(&mut config, &value);
+                debug_assert_eq!(set, Ok(()), "the default of {}", spec.name);
+            }
+        }
+        config
+    }
+}
+
+impl super::OptionSpec {
+    pub(super) fn default_value(&self) -> Result<value::Value, String> {
+        value::parse(self.kind, self.bounds, self.default)
+    }
+}
+
+impl TopicConfig {
+    fn blank() -> TopicConfig {
+        TopicConfig {
+            segment_bytes: 0,
+            segment_ms: 0,
+            retention_ms: None,
+            retention_bytes: None,
+            max_message_bytes: 0,
+            flush_messages: 0,
+            flush_ms: None,
+            index_interval_bytes: 0,
+            segment_index_bytes: 0,
+            log_append_time: false,
+            timestamp_before_max_ms: 0,
+            timestamp_after_max_ms: 0,
+            min_insync_replicas: 0,
+            file_delete_delay_ms: 0,
+            cleanup_delete: false,
+            cleanup_compact: false,
+        }
+    }
+}
+
+impl ServerConfig {
+    fn blank() -> ServerConfig {
+        ServerConfig {
+            broker_id: 0,
+            listener: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertised_host: String::new(),
+            advertised_port: 0,
+            broker_rack: None,
+            log_dirs: Vec::new(),
+            num_partitions: 0,
+            default_replication_factor: 0,
+            auto_create_topics_enable: false,
+            delete_topic_enable: false,
+            log_retention_check_interval_ms: 0,
+            log_flush_offset_checkpoint_interval_ms: 0,
+            log_flush_scheduler_interval_ms: 0,
+            socket_request_max_bytes: 0,
+            max_connections: 0,
+            connections_max_idle_ms: 0,
+            fetch_max_bytes: 0,
+            max_incremental_fetch_session_cache_slots: 0,
+            producer_id_expiration_ms: 0,
+            topic_defaults: TopicConfig::default(),
+            shards: 0,
+            io_memory_bytes: 0,
+            receive_memory_bytes: 0,
+            tail_cache_bytes: 0,
+            cold_cache_bytes: 0,
+            connection_pipeline: 0,
+            append_queue_bytes: 0,
+            mailbox_capacity: 0,
+            checkpoint_bytes: 0,
+            preallocate_max_bytes: 0,
+            log_level: String::new(),
+            given: Default::default(),
+        }
+    }
+}

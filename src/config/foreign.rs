@@ -1,0 +1,295 @@
+//! Options Kafka has and Corelane does not honour. None is swallowed: each is warned about by name, or refused where going
+//! on without it would be unsafe or break what the user was promised.
+
+use super::value;
+use super::{Bounds, Kind};
+use Bounds::{Any, AtLeast, Between, Fraction, OneOf};
+use Verdict::{Ignored, Only, Refused};
+
+/// What happens to an option that is not honoured. The text says why, and what to use instead.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Verdict {
+    /// Warned about; the broker starts.
+    Ignored(&'static str),
+    /// Fine with this value (which changes nothing), refused with any other.
+    Only(&'static str, &'static str),
+    /// The broker does not start.
+    Refused(&'static str),
+}
+
+const LOOPS: &str = "not needed: one event loop per core (corelane.shards)";
+const NO_SECURITY: &str = "this version of Corelane has neither encryption nor authentication nor authorization; \
+                           starting without them would leave open what you mean to protect";
+const NO_GROUPS: &str = "this version of Corelane has no group, transaction or share coordinator";
+const NO_CLUSTER: &str = "this version of Corelane runs as a single broker without replication";
+const NO_QUORUM: &str = "Corelane keeps its metadata itself; there is no controller quorum";
+const NO_OTHERS: &str = "Corelane keeps its metadata itself (refused when several nodes are named)";
+const NO_COMPACTION: &str = "this version of Corelane does not compact (topics that ask for it are refused)";
+const NO_TIERS: &str = "this version of Corelane has no tiered storage";
+const NO_POLICY: &str = "this version of Corelane does not run policies; starting would let through what they forbid";
+const NO_JITTER: &str = "segments roll without jitter";
+const KERNEL: &str = "not needed: the kernel sizes socket buffers";
+const NO_METRICS: &str = "Corelane has no JMX metrics and no reporters";
+const NO_LIMIT: &str =
+    "this version of Corelane has no such limit; starting would leave the broker less protected than asked";
+
+/// By name; a name that ends in `*` stands for all that begin so, and earlier entries win.
+pub(super) static BROKER: &[(&str, Verdict)] = &[
+    (
+        "zookeeper.connect",
+        Refused(
+            "this version of Corelane keeps its metadata in its own data directory; a cluster through ZooKeeper does not exist yet",
+        ),
+    ),
+    ("zookeeper.*", Ignored("there is no connection to ZooKeeper yet")),
+    ("process.roles", Ignored("every Corelane node does both jobs (refused when broker is not among them)")),
+    ("controller.quorum.voters", Ignored(NO_OTHERS)),
+    ("controller.quorum.bootstrap.servers", Ignored(NO_OTHERS)),
+    ("controller.quorum.*", Ignored(NO_QUORUM)),
+    ("controller.listener.names", Ignored("there is no controller listener; the listeners named here are left out")),
+    ("controller.*", Ignored(NO_QUORUM)),
+    ("metadata.*", Ignored(NO_QUORUM)),
+    (
+        "listener.security.protocol.map",
+        Ignored("only PLAINTEXT exists; the map is used to check that the listener is PLAINTEXT"),
+    ),
+    ("inter.broker.listener.name", Ignored(NO_CLUSTER)),
+    ("security.inter.broker.protocol", Only("PLAINTEXT", NO_SECURITY)),
+    ("authorizer.class.name", Only("", NO_SECURITY)),
+    ("early.start.listeners", Ignored("the listener opens when every partition is recovered")),
+    ("allow.everyone.if.no.acl.found", Only("true", NO_SECURITY)),
+    ("super.users", Only("", NO_SECURITY)),
+    ("principal.builder.class", Refused(NO_SECURITY)),
+    ("connections.max.reauth.ms", Only("0", NO_SECURITY)),
+    ("ssl.*", Refused(NO_SECURITY)),
+    ("sasl.*", Refused(NO_SECURITY)),
+    ("security.*", Refused(NO_SECURITY)),
+    ("delegation.token.*", Refused(NO_SECURITY)),
+    ("listener.name.*", Refused("options of a single listener do not exist; most of them protect it")),
+    ("password.encoder.*", Ignored("there are no passwords to encode")),
+    ("config.providers*", Refused("values from config providers are not resolved; write the values themselves")),
+    ("connection.failed.authentication.delay.ms", Ignored("there is no authentication")),
+    ("create.topic.policy.class.name", Refused(NO_POLICY)),
+    ("alter.config.policy.class.name", Refused(NO_POLICY)),
+    ("client.quota.callback.class", Refused(NO_LIMIT)),
+    ("quota.producer.default", Refused(NO_LIMIT)),
+    ("quota.consumer.default", Refused(NO_LIMIT)),
+    ("quota.*", Ignored("there are no quotas")),
+    ("*.quota.*", Ignored("there are no quotas")),
+    ("max.connections.per.ip", Only("2147483647", NO_LIMIT)),
+    ("max.connections.per.ip.overrides", Only("", NO_LIMIT)),
+    ("max.connection.creation.rate", Only("2147483647", NO_LIMIT)),
+    ("queued.max.request.bytes", Ignored("corelane.receive.memory.bytes bounds the bytes held")),
+    ("queued.max.requests", Ignored("corelane.connection.pipeline bounds the requests of each connection")),
+    ("max.request.partition.size.limit", Ignored("DescribeTopicPartitions is not served")),
+    ("compression.type", Only("producer", "batches are kept as the producer compressed them")),
+    ("compression.*", Ignored("batches are kept as the producer compressed them")),
+    ("unclean.leader.election.enable", Only("false", "no out-of-sync replica ever becomes leader")),
+    ("unclean.leader.election.interval.ms", Ignored("no out-of-sync replica ever becomes leader")),
+    (
+        "log.preallocate",
+        Only("false", "segments are always extended ahead of their writes, in steps (corelane.preallocate.max.bytes)"),
+    ),
+    ("log.roll.jitter.ms", Only("0", NO_JITTER)),
+    ("log.roll.jitter.hours", Only("0", NO_JITTER)),
+    (
+        "log.message.timestamp.difference.max.ms",
+        Refused("Kafka 4 removed it; use log.message.timestamp.before.max.ms and log.message.timestamp.after.max.ms"),
+    ),
+    ("log.message.format.version", Ignored("Kafka 4 removed it; only format 2 exists")),
+    ("log.message.downconversion.enable", Ignored("Kafka 4 removed it; nothing is converted down")),
+    ("log.cleaner.*", Ignored(NO_COMPACTION)),
+    ("log.local.retention.*", Ignored(NO_TIERS)),
+    (
+        "log.flush.start.offset.checkpoint.interval.ms",
+        Ignored("log start offsets are recorded together with the recovery points"),
+    ),
+    ("log.dir.failure.timeout.ms", Ignored(NO_CLUSTER)),
+    ("log.initial.task.delay.ms", Ignored("background tasks wait for their own interval only")),
+    ("cordoned.log.dirs", Only("", "this version of Corelane cannot keep new partitions off a directory")),
+    ("remote.log.storage.system.enable", Only("false", NO_TIERS)),
+    ("remote.*", Ignored(NO_TIERS)),
+    ("inter.broker.protocol.version", Ignored("Kafka 4 removed it")),
+    ("host.name", Refused("Kafka 3 removed it; use listeners")),
+    ("port", Refused("Kafka 3 removed it; use listeners")),
+    ("advertised.host.name", Refused("Kafka 3 removed it; use advertised.listeners")),
+    ("advertised.port", Refused("Kafka 3 removed it; use advertised.listeners")),
+    ("broker.id.generation.enable", Ignored("ids are not generated; set node.id")),
+    ("reserved.broker.max.id", Ignored("ids are not generated; set node.id")),
+    ("broker.heartbeat.interval.ms", Ignored(NO_CLUSTER)),
+    ("broker.session.timeout.ms", Ignored(NO_CLUSTER)),
+    ("initial.broker.registration.timeout.ms", Ignored(NO_CLUSTER)),
+    ("server.max.startup.time.ms", Ignored("start-up waits for recovery, however long it takes")),
+    ("controlled.shutdown.*", Ignored(NO_CLUSTER)),
+    ("auto.leader.rebalance.enable", Ignored(NO_CLUSTER)),
+    ("leader.imbalance.*", Ignored(NO_CLUSTER)),
+    ("replica.*", Ignored(NO_CLUSTER)),
+    ("num.replica.fetchers", Ignored(NO_CLUSTER)),
+    ("follower.*", Ignored(NO_CLUSTER)),
+    ("offsets.*", Ignored(NO_GROUPS)),
+    ("offset.metadata.max.bytes", Ignored(NO_GROUPS)),
+    ("group.*", Ignored(NO_GROUPS)),
+    ("share.*", Ignored(NO_GROUPS)),
+    ("streams.*", Ignored(NO_GROUPS)),
+    ("transaction.*", Ignored(NO_GROUPS)),
+    ("transactional.id.expiration.ms", Ignored(NO_GROUPS)),
+    ("add.partitions.to.txn.*", Ignored(NO_GROUPS)),
+    (
+        "producer.id.expiration.check.interval.ms",
+        Ignored("expired producers are found when the partition is next looked after"),
+    ),
+    ("fetch.purgatory.purge.interval.requests", Ignored("waiting requests are dropped at once")),
+    ("producer.purgatory.purge.interval.requests", Ignored("waiting requests are dropped at once")),
+    ("delete.records.purgatory.purge.interval.requests", Ignored("waiting requests are dropped at once")),
+    ("num.io.threads", Ignored(LOOPS)),
+    ("num.network.threads", Ignored(LOOPS)),
+    ("num.recovery.threads.per.data.dir", Ignored(LOOPS)),
+    ("num.replica.alter.log.dirs.threads", Ignored(LOOPS)),
+    ("background.threads", Ignored(LOOPS)),
+    ("socket.send.buffer.bytes", Ignored(KERNEL)),
+    ("socket.receive.buffer.bytes", Ignored(KERNEL)),
+    ("socket.listen.backlog.size", Ignored("the kernel's net.core.somaxconn bounds it")),
+    ("socket.connection.setup.*", Ignored(NO_CLUSTER)),
+    ("request.timeout.ms", Ignored(NO_CLUSTER)),
+    ("metric.reporters", Ignored(NO_METRICS)),
+    ("metrics.*", Ignored(NO_METRICS)),
+    ("kafka.metrics.*", Ignored(NO_METRICS)),
+    ("auto.include.jmx.reporter", Ignored(NO_METRICS)),
+    ("telemetry.*", Ignored(NO_METRICS)),
+    ("unstable.*", Ignored("there are no unstable API versions or features to switch on")),
+];
+
+/// The verdict on a broker option Kafka has; `None`: nobody knows the name.
+pub(super) fn broker(name: &str) -> Option<Verdict> {
+    BROKER.iter().find(|(pattern, _)| matches(pattern, name)).map(|(_, verdict)| *verdict)
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(inner), _) => name.contains(inner.trim_end_matches('*')),
+        (None, Some(prefix)) => name.starts_with(prefix),
+        (None, None) => pattern == name,
+    }
+}
+
+/// A topic option Kafka has and Corelane does not honour.
+pub(super) struct TopicOption {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub default: &'static str,
+    bounds: Bounds,
+    /// Why only the default is accepted; `None`: any valid value is, because it has no effect while another option has
+    /// its only accepted value.
+    only_default: Option<&'static str>,
+    /// Kafka 4 does not know it any more: accepted at its old default for older tools, not listed.
+    pub removed: bool,
+}
+
+const fn harmless(name: &'static str, kind: Kind, default: &'static str, bounds: Bounds) -> TopicOption {
+    TopicOption { name, kind, default, bounds, only_default: None, removed: false }
+}
+
+const fn fixed(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    bounds: Bounds,
+    why: &'static str,
+) -> TopicOption {
+    TopicOption { name, kind, default, bounds, only_default: Some(why), removed: false }
+}
+
+const fn removed(name: &'static str, default: &'static str) -> TopicOption {
+    TopicOption {
+        name,
+        kind: Kind::String,
+        default,
+        bounds: Any,
+        only_default: Some("Kafka 4 removed it"),
+        removed: true,
+    }
+}
+
+const CODECS: Bounds = OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]);
+const NO_THROTTLE: &str = "replication is not throttled in this version of Corelane";
+
+/// Defaults and bounds are Kafka's (`LogConfig`).
+pub(super) static TOPIC: &[TopicOption] = &[
+    fixed("compression.type", Kind::String, "producer", CODECS, "batches are kept as the producer compressed them"),
+    harmless("compression.gzip.level", Kind::Int, "-1", Between(-1, 9)),
+    harmless("compression.lz4.level", Kind::Int, "9", Between(1, 17)),
+    harmless("compression.zstd.level", Kind::Int, "3", Between(-131_072, 22)),
+    harmless("delete.retention.ms", Kind::Long, "86400000", AtLeast(0)),
+    harmless("min.compaction.lag.ms", Kind::Long, "0", AtLeast(0)),
+    harmless("max.compaction.lag.ms", Kind::Long, "9223372036854775807", AtLeast(1)),
+    harmless("min.cleanable.dirty.ratio", Kind::Double, "0.5", Fraction(0.0, 1.0)),
+    fixed("segment.jitter.ms", Kind::Long, "0", AtLeast(0), NO_JITTER),
+    fixed("preallocate", Kind::Boolean, "false", Any, "segments are always extended ahead of their writes, in steps"),
+    fixed("unclean.leader.election.enable", Kind::Boolean, "false", Any, "no out-of-sync replica ever becomes leader"),
+    fixed("leader.replication.throttled.replicas", Kind::List, "", Any, NO_THROTTLE),
+    fixed("follower.replication.throttled.replicas", Kind::List, "", Any, NO_THROTTLE),
+    fixed("remote.storage.enable", Kind::Boolean, "false", Any, NO_TIERS),
+    harmless("remote.log.copy.disable", Kind::Boolean, "false", Any),
+    harmless("remote.log.delete.on.disable", Kind::Boolean, "false", Any),
+    harmless("local.retention.ms", Kind::Long, "-2", AtLeast(-2)),
+    harmless("local.retention.bytes", Kind::Long, "-2", AtLeast(-2)),
+    removed("message.format.version", "3.0-IV1"),
+    removed("message.downconversion.enable", "true"),
+];
+
+pub(super) fn topic(name: &str) -> Option<&'static TopicOption> {
+    TOPIC.iter().find(|option| option.name == name)
+}
+
+impl TopicOption {
+    /// Whether `text` can be stored; the error is the end of a sentence that begins with the value.
+    pub fn check(&self, text: &str) -> Result<(), String> {
+        let value = value::parse(self.kind, self.bounds, text)?;
+        match self.only_default {
+            Some(why) if Ok(value) != value::parse(self.kind, self.bounds, self.default) => {
+                let default = if self.default.is_empty() { "empty" } else { self.default };
+                Err(format!("is not honoured ({why}); it must be {default}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why it is listed although it is not honoured.
+    pub fn remark(&self) -> &'static str {
+        self.only_default.unwrap_or("stored, but without effect here")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::OPTIONS;
+    use super::*;
+
+    #[test]
+    fn verdicts_are_found_by_name_and_by_pattern() {
+        assert!(matches!(broker("num.io.threads"), Some(Ignored(_))));
+        assert!(matches!(broker("ssl.keystore.location"), Some(Refused(_))));
+        assert!(matches!(broker("compression.type"), Some(Only("producer", _))));
+        assert!(matches!(broker("compression.gzip.level"), Some(Ignored(_))));
+        assert!(matches!(broker("leader.replication.quota.window.num"), Some(Ignored(_)) | None));
+        assert!(matches!(broker("zookeeper.connect"), Some(Refused(_))));
+        assert!(matches!(broker("zookeeper.connection.timeout.ms"), Some(Ignored(_))));
+        assert!(broker("log.segment.byte").is_none());
+    }
+
+    #[test]
+    fn no_option_is_both_honoured_and_not() {
+        for spec in OPTIONS {
+            assert!(broker(spec.name).is_none(), "{}", spec.name);
+            assert!(spec.aliases.iter().all(|alias| broker(alias.name).is_none()), "{}", spec.name);
+            assert!(spec.topic.is_none_or(|(name, _)| topic(name).is_none()), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn the_defaults_of_topic_options_pass() {
+        for option in TOPIC {
+            assert_eq!(option.check(option.default), Ok(()), "{}", option.name);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+use super::*;
+
+fn load(text: &str) -> Result<(ServerConfig, Vec<Warning>), ConfigError> {
+    load_text(Some((Path::new("server.properties"), text)), &[])
+}
+
+fn error(text: &str) -> String {
+    load(text).unwrap_err().to_string()
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    load(text).unwrap().1.iter().map(Warning::to_string).collect()
+}
+
+#[test]
+fn values_reach_their_fields_and_are_remembered_as_given() {
+    let text = "node.id=3\nlisteners=PLAINTEXT://127.0.0.1:19092\nlog.dirs=/a, /b\nlog.segment.bytes=2097152\n\
+                log.flush.interval.messages=1\nauto.create.topics.enable=FALSE\ncorelane.shards=2\nbroker.rack=r1\n";
+    let (config, warnings) = load(text).unwrap();
+    assert_eq!(warnings, []);
+    assert_eq!((config.broker_id, config.listener.port(), config.shards), (3, 19092, 2));
+    assert_eq!(config.log_dirs, [PathBuf::from("/a"), PathBuf::from("/b")]);
+    assert_eq!((config.topic_defaults.segment_bytes, config.topic_defaults.flush_messages), (2 << 20, 1));
+    assert!(!config.auto_create_topics_enable);
+    assert_eq!(config.broker_rack.as_deref(), Some("r1"));
+    assert_eq!(config.given.get("log.dirs").map(String::as_str), Some("/a, /b"));
+    assert_eq!(config.given.len(), 8);
+}
+
+#[test]
+fn overrides_win_over_the_file() {
+    let overrides = [("num.partitions".to_owned(), "5".to_owned())];
+    let (config, _) = load_text(Some((Path::new("f"), "num.partitions=2")), &overrides).unwrap();
+    assert_eq!(config.num_partitions, 5);
+    let bad = [("num.partitions".to_owned(), "0".to_owned())];
+    let text = load_text(None, &bad).unwrap_err().to_string();
+    assert_eq!(text, "--override: num.partitions = 0 is out of bounds; it must be 1 to 100000");
+}
+
+#[test]
+fn a_wrong_value_is_named_with_file_line_option_and_bounds() {
+    let text = error("# comment\nnum.partitions=many\n");
+    assert_eq!(text, "server.properties:2: num.partitions = many is not a 32-bit integer; it must be 1 to 100000");
+    assert!(error("a=\\u12").starts_with("server.properties:1: "));
+    assert!(
+        ServerConfig::load(Some(Path::new("/nowhere/x.properties")), &[])
+            .unwrap_err()
+            .to_string()
+            .contains("x.properties")
+    );
+}
+
+#[test]
+fn the_time_families_follow_kafkas_precedence() {
+    let retention = |text: &str| load(text).unwrap().0.topic_defaults.retention_ms;
+    assert_eq!(retention("log.retention.hours=2"), Some(7_200_000));
+    assert_eq!(retention("log.retention.hours=2\nlog.retention.minutes=3"), Some(180_000));
+    assert_eq!(retention("log.retention.hours=2\nlog.retention.ms=4\nlog.retention.minutes=3"), Some(4));
+    assert_eq!(retention("log.retention.hours=-1"), None);
+    assert_eq!(retention("log.retention.ms=-1"), None);
+    assert!(error("log.retention.hours=0").contains("log.retention.hours = 0"));
+    assert_eq!(load("log.roll.hours=1").unwrap().0.topic_defaults.segment_ms, 3_600_000);
+    assert!(warnings("log.retention.hours=2\nlog.retention.ms=4")[0].contains("log.retention.hours: not used"));
+    // The scheduler's interval stands in for the flush interval, as in Kafka.
+    let (config, warned) = load("log.flush.scheduler.interval.ms=50").unwrap();
+    assert_eq!((config.topic_defaults.flush_ms, config.log_flush_scheduler_interval_ms), (Some(50), 50));
+    assert_eq!(warned, []);
+    let (config, warned) = load("log.flush.scheduler.interval.ms=50\nlog.flush.interval.ms=70").unwrap();
+    assert_eq!((config.topic_defaults.flush_ms, config.log_flush_scheduler_interval_ms), (Some(70), 50));
+    assert_eq!(warned, []);
+}
+
+#[test]
+fn aliases_of_the_id_must_agree() {
+    assert_eq!(load("broker.id=4").unwrap().0.broker_id, 4);
+    assert_eq!(load("broker.id=4\nnode.id=4").unwrap().0.broker_id, 4);
+    assert!(error("broker.id=4\nnode.id=5").contains("contradicts node.id"));
+}
+
+#[test]
+fn unknown_names_are_warned_about_with_the_nearest_one() {
+    let text = warnings("log.segment.byte=1");
+    assert_eq!(
+        text,
+        ["server.properties:1: log.segment.byte: unknown option, ignored; did you mean log.segment.bytes?"]
+    );
+    assert_eq!(warnings("my.own.thing=1"), ["server.properties:1: my.own.thing: unknown option, ignored"]);
+    assert!(warnings("num.partitions=1\nnum.partitions=2")[0].contains("given again"));
+}
+
+#[test]
+fn what_would_be_unsafe_to_ignore_stops_the_start() {
+    for text in [
+        "listeners=SSL://:9093",
+        "listeners=CLIENT://:9093\nlistener.security.protocol.map=CLIENT:SASL_SSL",
+        "ssl.keystore.location=/k",
+        "sasl.enabled.mechanisms=PLAIN",
+        "authorizer.class.name=org.example.Authorizer",
+        "zookeeper.connect=localhost:2181",
+        "process.roles=controller",
+        "controller.quorum.voters=1@a:1,2@b:1",
+        "compression.type=zstd",
+        "unclean.leader.election.enable=true",
+        "max.connections.per.ip=10",
+        "create.topic.policy.class.name=x",
+    ] {
+        let error = error(text);
+        assert!(error.contains("is refused: "), "{error}");
+    }
+    let hidden = error("ssl.keystore.password=hunter2");
+    assert!(hidden.contains("ssl.keystore.password") && !hidden.contains("hunter2"), "{hidden}");
+    assert!(error("log.cleanup.policy=compact").contains("does not compact"));
+    assert!(error("listeners=CLIENT://:9093").contains("no security protocol"));
+    assert!(
+        error("listeners=PLAINTEXT://:1,B://:2\nlistener.security.protocol.map=B:PLAINTEXT").contains("exactly one")
+    );
+    assert!(error("message.max.bytes=2000000000").contains("socket.request.max.bytes"));
+}
+
+#[test]
+fn harmless_values_of_refused_options_pass_without_a_word() {
+    let text = "compression.type=producer\nunclean.leader.election.enable=false\nauthorizer.class.name=\n\
+                security.inter.broker.protocol=PLAINTEXT\nmax.connections.per.ip=2147483647";
+    assert_eq!(warnings(text), [""; 0]);
+}
+
+/// The options of the file that Kafka 4 ships.
+#[test]
+fn kafkas_own_server_properties_start_with_warnings_only() {
+    let text = "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.bootstrap.servers=localhost:9093\n\
+        listeners=PLAINTEXT://:9092,CONTROLLER://:9093\ninter.broker.listener.name=PLAINTEXT\n\
+        advertised.listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093\n\
+        controller.listener.names=CONTROLLER\n\
+        listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT\n\
+        num.network.threads=3\nnum.io.threads=8\nsocket.send.buffer.bytes=102400\n\
+        socket.receive.buffer.bytes=102400\nsocket.request.max.bytes=104857600\nlog.dirs=/tmp/kraft-combined-logs\n\
+        num.partitions=1\nnum.recovery.threads.per.data.dir=1\noffsets.topic.replication.factor=1\n\
+        share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
+        transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\nlog.retention.hours=168\n\
+        log.segment.bytes=1073741824\nlog.retention.check.interval.ms=300000\n";
+    let (config, warnings) = load(text).unwrap();
+    assert_eq!((config.broker_id, config.listener.to_string().as_str()), (1, "0.0.0.0:9092"));
+    assert_eq!((config.advertised_host.as_str(), config.advertised_port), ("localhost", 9092));
+    assert!(warnings.iter().all(|warning| !warning.message.contains("unknown")), "{warnings:?}");
+    assert!(warnings.iter().any(|warning| warning.option == "num.io.threads" && warning.message.contains("per core")));
+}

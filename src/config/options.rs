@@ -1,0 +1,679 @@
+//! The table: every option Corelane honours. Names, types, defaults and bounds are Kafka's (4.x) where Kafka has the
+//! option; the few that differ say so. `docs/CONFIGURATION.md` is generated from here, and a test compares.
+
+use std::path::PathBuf;
+
+use super::value::Value;
+use super::{Bounds, Kind, ServerConfig, TopicConfig, listener};
+use Bounds::{Any, AtLeast, AtLeastOr, Between, NotEmpty, OneOf};
+use Kind::{Boolean, Int, List, Long, String as Text};
+
+/// One option.
+pub struct OptionSpec {
+    /// The broker's name for it; where Kafka has several, the one that wins over the others.
+    pub name: &'static str,
+    /// Other names, used when `name` is not given; earlier ones win.
+    pub aliases: &'static [Alias],
+    /// The topic's name for it and the bounds there, for options that can be set per topic.
+    pub topic: Option<(&'static str, Bounds)>,
+    pub kind: Kind,
+    /// As it would be written in the file; empty: none.
+    pub default: &'static str,
+    pub bounds: Bounds,
+    pub doc: &'static str,
+    pub(super) access: Access,
+}
+
+/// Another name for an option.
+pub struct Alias {
+    pub name: &'static str,
+    /// Multiplies the alias's value (hours into milliseconds); 1: the same unit.
+    pub factor: i64,
+    /// What Kafka reports for it when it is not given.
+    pub default: Option<&'static str>,
+    /// Two values given for both names must be equal.
+    pub must_agree: bool,
+}
+
+const fn same(name: &'static str) -> Alias {
+    Alias { name, factor: 1, default: None, must_agree: false }
+}
+
+const fn unit(name: &'static str, factor: i64, default: Option<&'static str>) -> Alias {
+    Alias { name, factor, default, must_agree: false }
+}
+
+/// How an option gets into the settings, and back out as text.
+pub(super) enum Access {
+    Server { set: fn(&mut ServerConfig, &Value) -> Result<(), String>, get: fn(&ServerConfig) -> String },
+    Topic { set: fn(&mut TopicConfig, &Value) -> Result<(), String>, get: fn(&TopicConfig) -> String },
+}
+
+impl OptionSpec {
+    /// The value in force, as text; `None`: nothing is set.
+    pub fn value(&self, config: &ServerConfig) -> Option<String> {
+        let text = match &self.access {
+            Access::Server { get, .. } => get(config),
+            Access::Topic { get, .. } => get(&config.topic_defaults),
+        };
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+/// An integer field; negative values never reach unsigned ones, because the bounds exclude them.
+macro_rules! integer {
+    ($side:ident $field:ident) => {
+        Access::$side {
+            set: |config, value| {
+                config.$field = value.integer().try_into().map_err(|_| "does not fit".to_owned())?;
+                Ok(())
+            },
+            get: |config| config.$field.to_string(),
+        }
+    };
+}
+
+macro_rules! boolean {
+    ($side:ident $field:ident) => {
+        Access::$side {
+            set: |config, value| {
+                config.$field = value.boolean();
+                Ok(())
+            },
+            get: |config| config.$field.to_string(),
+        }
+    };
+}
+
+/// Unsigned, where Kafka's `$special` stands for the largest value (never, no limit).
+macro_rules! unlimited {
+    ($side:ident $field:ident, $special:expr) => {
+        Access::$side {
+            set: |config, value| {
+                config.$field =
+                    u64::try_from(value.integer()).ok().filter(|n| *n != $special as u64).unwrap_or(u64::MAX);
+                Ok(())
+            },
+            get: |config| i64::try_from(config.$field).unwrap_or($special).to_string(),
+        }
+    };
+}
+
+/// An `Option`, `None` for Kafka's `$special`.
+macro_rules! optional {
+    ($side:ident $field:ident, $special:expr) => {
+        Access::$side {
+            set: |config, value| {
+                let number = value.integer();
+                config.$field = if number < 0 || number == $special { None } else { number.try_into().ok() };
+                Ok(())
+            },
+            get: |config| config.$field.map_or($special.to_string(), |number| number.to_string()),
+        }
+    };
+}
+
+const MIB: i64 = 1 << 20;
+const TIB: i64 = 1 << 40;
+const NEVER: i64 = i64::MAX;
+const NO_LIMIT: i64 = -1;
+
+/// All of them, in the order of the documentation.
+pub static OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "node.id",
+        aliases: &[Alias { name: "broker.id", factor: 1, default: None, must_agree: true }],
+        topic: None,
+        kind: Int,
+        default: "0",
+        bounds: AtLeast(0),
+        doc: "This broker's id, unique in the cluster. Kafka has no default; a data directory keeps the id it was first used with.",
+        access: integer!(Server broker_id),
+    },
+    OptionSpec {
+        name: "listeners",
+        aliases: &[],
+        topic: None,
+        kind: List,
+        default: "PLAINTEXT://127.0.0.1:9092",
+        bounds: NotEmpty,
+        doc: "Where to listen: PLAINTEXT://host:port, exactly one. An empty host means all IPv4 interfaces (0.0.0.0). Kafka's default listens on all interfaces; \
+              Corelane's on loopback only, because it has no authentication yet.",
+        access: Access::Server {
+            set: |c, v| listener::set(c, v.list()),
+            get: |c| listener::url(&c.listener.to_string()),
+        },
+    },
+    OptionSpec {
+        name: "advertised.listeners",
+        aliases: &[],
+        topic: None,
+        kind: List,
+        default: "",
+        bounds: Any,
+        doc: "What clients are told to connect to: PLAINTEXT://host:port. Not given: the listener, with the machine's host name in place of 0.0.0.0.",
+        access: Access::Server {
+            set: |c, v| listener::set_advertised(c, v.list()),
+            get: |c| listener::advertised_url(c),
+        },
+    },
+    OptionSpec {
+        name: "broker.rack",
+        aliases: &[],
+        topic: None,
+        kind: Text,
+        default: "",
+        bounds: Any,
+        doc: "The rack this broker is in, told to clients in Metadata.",
+        access: Access::Server {
+            set: |c, v| {
+                c.broker_rack = Some(v.text().to_owned()).filter(|rack| !rack.is_empty());
+                Ok(())
+            },
+            get: |c| c.broker_rack.clone().unwrap_or_default(),
+        },
+    },
+    OptionSpec {
+        name: "log.dirs",
+        aliases: &[same("log.dir")],
+        topic: None,
+        kind: List,
+        default: "./data",
+        bounds: NotEmpty,
+        doc: "Data directories, on file systems with direct I/O; the first also holds the metadata. Kafka's default is /tmp/kafka-logs.",
+        access: Access::Server { set: set_log_dirs, get: get_log_dirs },
+    },
+    OptionSpec {
+        name: "num.partitions",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "1",
+        bounds: Between(1, 100_000),
+        doc: "Partitions of a topic created without a number (also by auto.create.topics.enable).",
+        access: integer!(Server num_partitions),
+    },
+    OptionSpec {
+        name: "default.replication.factor",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "1",
+        bounds: Between(1, 32_767),
+        doc: "Replicas of a topic created without a number.",
+        access: integer!(Server default_replication_factor),
+    },
+    OptionSpec {
+        name: "auto.create.topics.enable",
+        aliases: &[],
+        topic: None,
+        kind: Boolean,
+        default: "true",
+        bounds: Any,
+        doc: "Whether a Metadata request for an unknown topic creates it, when the client allows it.",
+        access: boolean!(Server auto_create_topics_enable),
+    },
+    OptionSpec {
+        name: "delete.topic.enable",
+        aliases: &[],
+        topic: None,
+        kind: Boolean,
+        default: "true",
+        bounds: Any,
+        doc: "Whether topics can be deleted.",
+        access: boolean!(Server delete_topic_enable),
+    },
+    OptionSpec {
+        name: "log.segment.bytes",
+        aliases: &[],
+        topic: Some(("segment.bytes", Between(MIB, i32::MAX as i64))),
+        kind: Int,
+        default: "1073741824",
+        bounds: Between(MIB, i32::MAX as i64),
+        doc: "Largest segment of a partition's log.",
+        access: integer!(Topic segment_bytes),
+    },
+    OptionSpec {
+        name: "log.roll.ms",
+        aliases: &[unit("log.roll.hours", 3_600_000, Some("168"))],
+        topic: Some(("segment.ms", AtLeast(1))),
+        kind: Long,
+        default: "604800000",
+        bounds: AtLeast(1),
+        doc: "Age after which a segment is closed although it is not full.",
+        access: integer!(Topic segment_ms),
+    },
+    OptionSpec {
+        name: "log.retention.ms",
+        aliases: &[unit("log.retention.minutes", 60_000, None), unit("log.retention.hours", 3_600_000, Some("168"))],
+        topic: Some(("retention.ms", AtLeast(-1))),
+        kind: Long,
+        default: "604800000",
+        bounds: AtLeastOr { min: 1, or: -1 },
+        doc: "Age after which segments are deleted; -1: never.",
+        access: optional!(Topic retention_ms, NO_LIMIT),
+    },
+    OptionSpec {
+        name: "log.retention.bytes",
+        aliases: &[],
+        topic: Some(("retention.bytes", Any)),
+        kind: Long,
+        default: "-1",
+        bounds: Any,
+        doc: "Size of a partition above which its oldest segments are deleted; -1: no limit.",
+        access: optional!(Topic retention_bytes, NO_LIMIT),
+    },
+    OptionSpec {
+        name: "log.retention.check.interval.ms",
+        aliases: &[],
+        topic: None,
+        kind: Long,
+        default: "300000",
+        bounds: AtLeast(1),
+        doc: "Time between two searches for segments to delete.",
+        access: integer!(Server log_retention_check_interval_ms),
+    },
+    OptionSpec {
+        name: "log.segment.delete.delay.ms",
+        aliases: &[],
+        topic: Some(("file.delete.delay.ms", AtLeast(0))),
+        kind: Long,
+        default: "60000",
+        bounds: AtLeast(0),
+        doc: "Time between a segment leaving the log and its files being removed.",
+        access: integer!(Topic file_delete_delay_ms),
+    },
+    OptionSpec {
+        name: "log.cleanup.policy",
+        aliases: &[],
+        topic: Some(("cleanup.policy", OneOf(&["compact", "delete"]))),
+        kind: List,
+        default: "delete",
+        bounds: OneOf(&["compact", "delete"]),
+        doc: "What happens to old segments. Only delete so far; compact is refused until compaction exists.",
+        access: Access::Topic { set: set_cleanup_policy, get: get_cleanup_policy },
+    },
+    OptionSpec {
+        name: "message.max.bytes",
+        aliases: &[],
+        topic: Some(("max.message.bytes", AtLeast(0))),
+        kind: Int,
+        default: "1048588",
+        bounds: AtLeast(0),
+        doc: "Largest record batch accepted.",
+        access: integer!(Topic max_message_bytes),
+    },
+    OptionSpec {
+        name: "log.message.timestamp.type",
+        aliases: &[],
+        topic: Some(("message.timestamp.type", OneOf(&["CreateTime", "LogAppendTime"]))),
+        kind: Text,
+        default: "CreateTime",
+        bounds: OneOf(&["CreateTime", "LogAppendTime"]),
+        doc: "Whether records keep the producer's timestamp or get the broker's.",
+        access: Access::Topic {
+            set: |c, v| {
+                c.log_append_time = v.text() == "LogAppendTime";
+                Ok(())
+            },
+            get: |c| if c.log_append_time { "LogAppendTime" } else { "CreateTime" }.to_owned(),
+        },
+    },
+    OptionSpec {
+        name: "log.message.timestamp.before.max.ms",
+        aliases: &[],
+        topic: Some(("message.timestamp.before.max.ms", AtLeast(0))),
+        kind: Long,
+        default: "9223372036854775807",
+        bounds: AtLeast(0),
+        doc: "How far a CreateTime timestamp may lie before the broker's clock.",
+        access: integer!(Topic timestamp_before_max_ms),
+    },
+    OptionSpec {
+        name: "log.message.timestamp.after.max.ms",
+        aliases: &[],
+        topic: Some(("message.timestamp.after.max.ms", AtLeast(0))),
+        kind: Long,
+        default: "3600000",
+        bounds: AtLeast(0),
+        doc: "How far a CreateTime timestamp may lie after the broker's clock.",
+        access: integer!(Topic timestamp_after_max_ms),
+    },
+    OptionSpec {
+        name: "log.flush.interval.messages",
+        aliases: &[],
+        topic: Some(("flush.messages", AtLeast(1))),
+        kind: Long,
+        default: "9223372036854775807",
+        bounds: AtLeast(1),
+        doc: "Unsynced records of a partition after which the next acknowledgement waits for a sync; 1: every acknowledgement does.",
+        access: unlimited!(Topic flush_messages, NEVER),
+    },
+    OptionSpec {
+        name: "log.flush.interval.ms",
+        aliases: &[same("log.flush.scheduler.interval.ms")],
+        topic: Some(("flush.ms", AtLeast(0))),
+        kind: Long,
+        default: "9223372036854775807",
+        bounds: AtLeast(0),
+        doc: "Longest time an appended record stays unsynced. Not given: log.flush.scheduler.interval.ms.",
+        access: optional!(Topic flush_ms, NEVER),
+    },
+    OptionSpec {
+        name: "log.flush.scheduler.interval.ms",
+        aliases: &[],
+        topic: None,
+        kind: Long,
+        default: "9223372036854775807",
+        bounds: AtLeast(1),
+        doc: "Time between two searches for logs to sync.",
+        access: unlimited!(Server log_flush_scheduler_interval_ms, NEVER),
+    },
+    OptionSpec {
+        name: "log.flush.offset.checkpoint.interval.ms",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "60000",
+        bounds: AtLeast(0),
+        doc: "Time between two updates of the recovery points.",
+        access: integer!(Server log_flush_offset_checkpoint_interval_ms),
+    },
+    OptionSpec {
+        name: "log.index.interval.bytes",
+        aliases: &[],
+        topic: Some(("index.interval.bytes", AtLeast(0))),
+        kind: Int,
+        default: "4096",
+        bounds: AtLeast(0),
+        doc: "Bytes of log between two entries of the offset index.",
+        access: integer!(Topic index_interval_bytes),
+    },
+    OptionSpec {
+        name: "log.index.size.max.bytes",
+        aliases: &[],
+        topic: Some(("segment.index.bytes", AtLeast(4))),
+        kind: Int,
+        default: "10485760",
+        bounds: AtLeast(4),
+        doc: "Largest offset index of a segment.",
+        access: integer!(Topic segment_index_bytes),
+    },
+    OptionSpec {
+        name: "min.insync.replicas",
+        aliases: &[],
+        topic: Some(("min.insync.replicas", AtLeast(1))),
+        kind: Int,
+        default: "1",
+        bounds: AtLeast(1),
+        doc: "In-sync replicas needed to accept a batch produced with acks=all.",
+        access: integer!(Topic min_insync_replicas),
+    },
+    OptionSpec {
+        name: "socket.request.max.bytes",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "104857600",
+        bounds: AtLeast(1024),
+        doc: "Largest request; a connection that announces more is closed. Kafka's lower bound is 1.",
+        access: integer!(Server socket_request_max_bytes),
+    },
+    OptionSpec {
+        name: "max.connections",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "2147483647",
+        bounds: AtLeast(0),
+        doc: "Most connections open at a time.",
+        access: integer!(Server max_connections),
+    },
+    OptionSpec {
+        name: "connections.max.idle.ms",
+        aliases: &[],
+        topic: None,
+        kind: Long,
+        default: "600000",
+        bounds: AtLeastOr { min: 1, or: -1 },
+        doc: "Connections idle for longer are closed; -1: never.",
+        access: unlimited!(Server connections_max_idle_ms, NO_LIMIT),
+    },
+    OptionSpec {
+        name: "fetch.max.bytes",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "57671680",
+        bounds: AtLeast(1024),
+        doc: "Largest fetch response, whatever the client asks for (one larger batch is sent whole).",
+        access: integer!(Server fetch_max_bytes),
+    },
+    OptionSpec {
+        name: "max.incremental.fetch.session.cache.slots",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "1000",
+        bounds: AtLeast(0),
+        doc: "Fetch sessions kept at a time (KIP-227).",
+        access: integer!(Server max_incremental_fetch_session_cache_slots),
+    },
+    OptionSpec {
+        name: "producer.id.expiration.ms",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "86400000",
+        bounds: AtLeast(1),
+        doc: "Time after which an idle producer's sequence numbers are forgotten.",
+        access: integer!(Server producer_id_expiration_ms),
+    },
+    OptionSpec {
+        name: "corelane.shards",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "0",
+        bounds: Between(0, 1024),
+        doc: "Event loops, one per core; 0: one for every CPU the process may use.",
+        access: integer!(Server shards),
+    },
+    OptionSpec {
+        name: "corelane.io.memory.bytes",
+        aliases: &[],
+        topic: None,
+        kind: Long,
+        default: "8388608",
+        bounds: Between(2 * MIB, TIB),
+        doc: "Memory per shard registered with its ring for direct I/O; counts three times against RLIMIT_MEMLOCK.",
+        access: integer!(Server io_memory_bytes),
+    },
+    OptionSpec {
+        name: "corelane.receive.memory.bytes",
+        aliases: &[],
+        topic: None,
+        kind: Long,
+        default: "67108864",
+        bounds: Between(MIB, TIB),
+        doc: "Request bytes held per shard; connections are not read from while it is used up.",
+        access: integer!(Server receive_memory_bytes),
+    },
+    OptionSpec {
+        name: "corelane.tail.cache.bytes",
+        aliases: &[],
+        topic: None,
+        kind: Long,
+        default: "33554432",
+        bounds: Between(MIB, TIB),
+        doc: "Written batches kept per shard for consumers at the tail.",
+        access: integer!(Server tail_cache_bytes),
+    },
+    OptionSpec {
+        name: "corelane.cold.cache.bytes",
+        aliases: &[],
+        topic: None,
+        kind: Long,
+        default: "33554432",
+        bounds: Between(MIB, TIB),
+        doc: "Read-ahead kept per shard for consumers behind the tail.",
+        access: integer!(Server cold_cache_bytes),
+    },
+    OptionSpec {
+        name: "corelane.connection.pipeline",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "64",
+        bounds: Between(1, 10_000),
+        doc: "Requests of one connection worked on at the same time; further ones stay in the socket.",
+        access: integer!(Server connection_pipeline),
+    },
+    OptionSpec {
+        name: "corelane.append.queue.bytes",
+        aliases: &[],
+        topic: None,
+        kind: Long,
+        default: "16777216",
+        bounds: Between(MIB, TIB),
+        doc: "Bytes of a partition appended but not yet written; further appends wait.",
+        access: integer!(Server append_queue_bytes),
+    },
+    OptionSpec {
+        name: "corelane.mailbox.capacity",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "1024",
+        bounds: Between(16, 65_536),
+        doc: "Calls queued from one shard to another; further ones wait.",
+        access: integer!(Server mailbox_capacity),
+    },
+    OptionSpec {
+        name: "corelane.checkpoint.bytes",
+        aliases: &[],
+        topic: None,
+        kind: Long,
+        default: "268435456",
+        bounds: Between(MIB, TIB),
+        doc: "Unsynced bytes of a shard that start a checkpoint; recovery after a crash scans no more than that.",
+        access: integer!(Server checkpoint_bytes),
+    },
+    OptionSpec {
+        name: "corelane.preallocate.max.bytes",
+        aliases: &[],
+        topic: None,
+        kind: Long,
+        default: "67108864",
+        bounds: Between(MIB, i32::MAX as i64),
+        doc: "Largest step in which a segment's file is extended ahead of its writes.",
+        access: integer!(Server preallocate_max_bytes),
+    },
+    OptionSpec {
+        name: "corelane.log.level",
+        aliases: &[],
+        topic: None,
+        kind: Text,
+        default: "info",
+        bounds: NotEmpty,
+        doc: "What is logged: error, warn, info, debug, trace, or per module (info,corelane::storage=debug). The environment variable CORELANE_LOG wins.",
+        access: Access::Server {
+            set: |c, v| {
+                c.log_level = v.text().to_owned();
+                Ok(())
+            },
+            get: |c| c.log_level.clone(),
+        },
+    },
+];
+
+fn set_log_dirs(config: &mut ServerConfig, value: &Value) -> Result<(), String> {
+    let dirs: Vec<PathBuf> = value.list().iter().map(PathBuf::from).collect();
+    if let Some(twice) = dirs.iter().enumerate().find(|(i, dir)| dirs[..*i].contains(dir)) {
+        return Err(format!("names {} twice", twice.1.display()));
+    }
+    config.log_dirs = dirs;
+    Ok(())
+}
+
+fn get_log_dirs(config: &ServerConfig) -> String {
+    let dirs: Vec<_> = config.log_dirs.iter().map(|dir| dir.to_string_lossy()).collect();
+    dirs.join(",")
+}
+
+fn set_cleanup_policy(config: &mut TopicConfig, value: &Value) -> Result<(), String> {
+    let has = |policy: &str| value.list().iter().any(|item| item == policy);
+    if has("compact") {
+        return Err(
+            "is not possible yet: this version of Corelane does not compact, and a topic that asks for it would \
+                    grow for ever or lose its newest values; it must be delete"
+                .into(),
+        );
+    }
+    if !has("delete") {
+        return Err("is empty; it must be delete (to keep everything, set the retention to -1)".into());
+    }
+    config.cleanup_delete = true;
+    config.cleanup_compact = false;
+    Ok(())
+}
+
+fn get_cleanup_policy(config: &TopicConfig) -> String {
+    match (config.cleanup_delete, config.cleanup_compact) {
+        (true, true) => "delete,compact",
+        (false, true) => "compact",
+        _ => "delete",
+    }
+    .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_default_is_within_its_bounds_and_comes_back_as_written() {
+        let config = ServerConfig::default();
+        for spec in OPTIONS {
+            let parsed = spec.default_value();
+            assert!(parsed.is_ok(), "{}: {parsed:?}", spec.name);
+            if spec.name == "advertised.listeners" {
+                continue;
+            }
+            assert_eq!(spec.value(&config).unwrap_or_default(), spec.default, "{}", spec.name);
+        }
+        assert_eq!(config.topic_defaults, TopicConfig::default());
+    }
+
+    #[test]
+    fn the_defaults_are_kafkas() {
+        let topic = TopicConfig::default();
+        assert_eq!(
+            (topic.segment_bytes, topic.segment_ms, topic.retention_ms),
+            (1 << 30, 604_800_000, Some(604_800_000))
+        );
+        assert_eq!((topic.retention_bytes, topic.flush_messages, topic.flush_ms), (None, u64::MAX, None));
+        assert_eq!((topic.max_message_bytes, topic.timestamp_after_max_ms), (1_048_588, 3_600_000));
+        let server = ServerConfig::default();
+        assert_eq!((server.socket_request_max_bytes, server.fetch_max_bytes), (100 << 20, 55 << 20));
+        assert_eq!((server.connections_max_idle_ms, server.log_flush_scheduler_interval_ms), (600_000, u64::MAX));
+        assert_eq!((server.advertised_host.as_str(), server.advertised_port), ("127.0.0.1", 9092));
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names = BTreeSet::new();
+        let mut topic_names = BTreeSet::new();
+        for spec in OPTIONS {
+            assert!(names.insert(spec.name), "{} twice", spec.name);
+            assert!(!spec.doc.is_empty());
+            if let Some((topic, _)) = spec.topic {
+                assert!(topic_names.insert(topic), "{topic} twice");
+                assert!(matches!(spec.access, Access::Topic { .. }), "{}", spec.name);
+            } else {
+                assert!(matches!(spec.access, Access::Server { .. }), "{}", spec.name);
+            }
+        }
+    }
+}
