@@ -94,6 +94,10 @@ pub enum ErrorCode {
     InconsistentTopicId = 103,
     #[error("the fetch session's topic ids are mixed with names")]
     FetchSessionTopicIdError = 106,
+    #[error("the endpoint is not of the type asked for")]
+    MismatchedEndpointType = 114,
+    #[error("the endpoint type is not supported")]
+    UnsupportedEndpointType = 115,
 }
 
 impl ErrorCode {

@@ -1,11 +1,17 @@
-//! Sockets to handlers: listener, connection (bounded, responses in request order), dispatch, one handler per API.
+//! Sockets to handlers. A connection is two tasks on one shard: the reader cuts frames out of the stream and hands each to
+//! [`dispatch`] in order, the writer sends the answers in that same order. Reading order: [`listener`], [`connection`],
+//! [`receive`] and [`pipeline`] (its two halves), [`dispatch`], then one file per API in [`handlers`].
+//!
+//! Invariants: answers leave in request order; a peer's declared lengths and counts allocate nothing before the bytes are
+//! there; every queue here is bounded by an option; bad input ends its own connection and nothing else.
 
-use std::rc::Rc;
+mod connection;
+mod context;
+mod dispatch;
+mod fetch_session;
+mod handlers;
+mod listener;
+mod pipeline;
+mod receive;
 
-use crate::runtime::net::Listener;
-use crate::shard::Shard;
-
-/// Accepts and serves connections on this shard until `shard.stop` is set, then ends the connections.
-pub async fn serve(shard: Rc<Shard>, listener: Listener) {
-    let _ = (shard, listener);
-}
+pub use listener::serve;

@@ -1,0 +1,116 @@
+//! What one shard's connections share. Everything here lives on the shard's own thread.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::runtime::sync::{Budget, Permit};
+use crate::shard::Shard;
+
+use super::fetch_session::SessionCache;
+
+/// Milliseconds per tick of [`ServerContext::tick`].
+pub const TICK_MS: u64 = 100;
+
+pub struct ServerContext {
+    pub shard: Rc<Shard>,
+    /// Request bytes held (`corelane.receive.memory.bytes`).
+    pub requests: Rc<Budget>,
+    /// Buffers that busy connections wait in for a frame of which nothing has arrived; on top of `requests`, a quarter as
+    /// much. Only ever taken without waiting, so idle holders keep nobody from anything but the shortcut.
+    pub lookahead: Rc<Budget>,
+    /// Connections that wait for a share of `requests`.
+    pub starved: Cell<u32>,
+    pub sessions: RefCell<SessionCache>,
+    pub complaints: Complaints,
+    /// Coarse time for what needs no better: ticks of [`TICK_MS`] since the listener started.
+    pub tick: Cell<u64>,
+}
+
+impl ServerContext {
+    pub fn new(shard: Rc<Shard>) -> Rc<ServerContext> {
+        let config = shard.config.clone();
+        Rc::new(ServerContext {
+            requests: Budget::new(config.receive_memory_bytes),
+            lookahead: Budget::new(config.receive_memory_bytes / 4),
+            starved: Cell::new(0),
+            sessions: RefCell::new(SessionCache::new(
+                share(config.max_incremental_fetch_session_cache_slots, config.shards) as usize,
+                shard.id,
+            )),
+            complaints: Complaints::default(),
+            tick: Cell::new(0),
+            shard,
+        })
+    }
+
+    /// Milliseconds since the listener started, to the tick.
+    pub fn coarse_ms(&self) -> i64 {
+        (self.tick.get() * TICK_MS) as i64
+    }
+
+    /// Waits for `bytes` of the request budget (all of it when `bytes` is more). Must not be dropped while it waits: a
+    /// waiter that was woken and went away would leave the one behind it asleep.
+    pub async fn take_request_bytes(&self, bytes: usize) -> Permit {
+        if let Some(permit) = self.requests.try_acquire(bytes) {
+            return permit;
+        }
+        self.starved.set(self.starved.get() + 1);
+        let permit = self.requests.acquire(bytes).await;
+        self.starved.set(self.starved.get() - 1);
+        permit
+    }
+}
+
+/// One shard's part of a limit that is meant for the whole broker, rounded up. The kernel spreads connections over the
+/// shards, so a limit close to what is in use can be met on one shard a little before the sum is reached.
+pub fn share(limit: u32, shards: u16) -> u32 {
+    limit.div_ceil(u32::from(shards.max(1)))
+}
+
+/// Keeps peers that misbehave in bulk from flooding the log: a few lines a second, the rest counted.
+#[derive(Default)]
+pub struct Complaints {
+    second: Cell<u64>,
+    said: Cell<u32>,
+    held_back: Cell<u64>,
+}
+
+impl Complaints {
+    const PER_SECOND: u32 = 5;
+
+    /// Whether to log now, and then how many lines were held back since the last one. `tick`: the time now.
+    pub fn may_log(&self, tick: u64) -> Option<u64> {
+        let second = tick * TICK_MS / 1000;
+        if self.second.replace(second) != second {
+            self.said.set(0);
+        }
+        if self.said.get() >= Self::PER_SECOND {
+            self.held_back.set(self.held_back.get() + 1);
+            return None;
+        }
+        self.said.set(self.said.get() + 1);
+        Some(self.held_back.take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_limited_per_second_and_counted() {
+        let complaints = Complaints::default();
+        let said = (0..100).filter_map(|_| complaints.may_log(3)).collect::<Vec<_>>();
+        assert_eq!(said, [0; 5]);
+        assert_eq!(complaints.may_log(12), Some(95));
+        assert_eq!(complaints.may_log(13), Some(0));
+    }
+
+    #[test]
+    fn shares_add_up_to_the_limit_or_a_little_more() {
+        assert_eq!(share(1000, 3), 334);
+        assert_eq!(share(1, 8), 1);
+        assert_eq!(share(7, 0), 7);
+        assert_eq!(share(0, 4), 0);
+    }
+}

@@ -1,0 +1,138 @@
+//! From a frame to its handler. One table of APIs feeds both this and the ApiVersions response.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use kafka_protocol::messages::ApiKey;
+
+use crate::protocol::{ApiSpec, Malformed, Prefix, guard, parse_header, parse_prefix, respond};
+use crate::runtime::sync::Permit;
+
+use super::context::ServerContext;
+use super::handlers::{self, api_versions};
+use super::pipeline::{Answer, Reply};
+
+/// What a handler with a codec of its own is given.
+pub struct Call {
+    pub version: i16,
+    pub correlation_id: i32,
+    pub body: Bytes,
+    /// The request's share of receive memory; to be dropped with the last of its bytes.
+    pub permit: Permit,
+}
+
+/// Declares the table: APIs whose handlers take and give messages of kafka-protocol, by the handler's module.
+macro_rules! apis {
+    ($($module:ident),* $(,)?) => {
+        /// Every API served.
+        pub const APIS: &[ApiSpec] =
+            &[handlers::produce::API, handlers::fetch::API, $(handlers::$module::API),*];
+
+        /// Answers every API but Produce and Fetch.
+        async fn answer(
+            context: &Rc<ServerContext>,
+            spec: &ApiSpec,
+            prefix: Prefix,
+            mut body: Bytes,
+        ) -> Result<Bytes, Malformed> {
+            let Prefix { version, correlation_id, .. } = prefix;
+            match spec.key {
+                $(key if key == handlers::$module::API.key => {
+                    let request = guard::decode(key, version, &mut body)?;
+                    let response = handlers::$module::handle(context, version, request).await;
+                    respond::encode(key, version, correlation_id, &response)
+                })*
+                key => Err(Malformed(format!("{key:?} has no handler"))),
+            }
+        }
+    };
+}
+
+apis!(
+    api_versions,
+    metadata,
+    list_offsets,
+    create_topics,
+    delete_topics,
+    create_partitions,
+    init_producer_id,
+    offset_for_leader_epoch,
+    find_coordinator,
+    describe_cluster,
+    describe_configs,
+);
+
+fn spec_of(api_key: i16) -> Option<&'static ApiSpec> {
+    APIS.iter().find(|spec| spec.key as i16 == api_key)
+}
+
+/// Takes one request as far as its place in the order is fixed; what is left is in the answer. An error: the bytes make no
+/// sense or ask for what ApiVersions does not offer, and the connection is to be closed, as Kafka does.
+pub async fn dispatch(context: &Rc<ServerContext>, frame: Bytes, permit: Permit) -> Result<Answer, Malformed> {
+    let prefix = parse_prefix(&frame)?;
+    let Prefix { api_key, version, correlation_id } = prefix;
+    let spec = spec_of(api_key).ok_or_else(|| Malformed(format!("API key {api_key} is not served")))?;
+    if !spec.supports(version) {
+        if spec.key == ApiKey::ApiVersions {
+            return Ok(Answer::Now(Reply::Frame(api_versions::refuse_version(correlation_id)?)));
+        }
+        let ApiSpec { key, min, max, .. } = spec;
+        return Err(Malformed(format!("{key:?} v{version} is not served; versions {min} to {max} are")));
+    }
+    let (_, body_start) = parse_header(&frame, spec.is_flexible(version))?;
+    let body = frame.slice(body_start..);
+    drop(frame);
+    match spec.key {
+        ApiKey::Produce => {
+            handlers::produce::handle(context, Call { version, correlation_id, body, permit }).await
+        }
+        ApiKey::Fetch => handlers::fetch::handle(context, Call { version, correlation_id, body, permit }),
+        _ => {
+            let response = Box::pin(answer(context, spec, prefix, body)).await?;
+            drop(permit);
+            Ok(Answer::Now(Reply::Frame(response)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_api_is_served_once_within_what_the_decoders_know() {
+        for (i, spec) in APIS.iter().enumerate() {
+            assert!(spec.min <= spec.max && spec.advertised_min <= spec.min, "{spec:?}");
+            assert!(APIS[..i].iter().all(|other| other.key != spec.key), "{spec:?} twice");
+            if !matches!(spec.key, ApiKey::Produce | ApiKey::Fetch) {
+                let known = guard::versions(spec.key).unwrap();
+                assert!(*known.start() <= spec.min && spec.max <= *known.end(), "{spec:?}, the guard knows {known:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_versions_are_those_promised() {
+        let served = |key: i16| spec_of(key).map(|spec| (spec.advertised_min, spec.min, spec.max));
+        let promised = [
+            (0, 0, 3, 13),
+            (1, 4, 4, 17),
+            (2, 1, 1, 10),
+            (3, 0, 0, 13),
+            (10, 0, 0, 6),
+            (18, 0, 0, 4),
+            (19, 2, 2, 7),
+            (20, 1, 1, 6),
+            (22, 0, 0, 5),
+            (23, 2, 2, 4),
+            (32, 1, 1, 4),
+            (37, 0, 0, 3),
+            (60, 0, 0, 2),
+        ];
+        for (key, advertised, min, max) in promised {
+            assert_eq!(served(key), Some((advertised, min, max)), "API {key}");
+        }
+        assert_eq!(APIS.len(), promised.len());
+        assert_eq!(served(-1), None);
+    }
+}

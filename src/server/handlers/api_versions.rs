@@ -1,0 +1,98 @@
+//! ApiVersions: what this broker serves (KIP-35, KIP-511).
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
+
+use crate::model::ErrorCode;
+use crate::protocol::{ApiSpec, Malformed, respond};
+use crate::server::context::ServerContext;
+use crate::server::dispatch::APIS;
+
+pub const API: ApiSpec = ApiSpec::new(ApiKey::ApiVersions, 0, 4);
+
+pub async fn handle(_: &Rc<ServerContext>, version: i16, request: ApiVersionsRequest) -> ApiVersionsResponse {
+    respond(version, &request)
+}
+
+fn respond(version: i16, request: &ApiVersionsRequest) -> ApiVersionsResponse {
+    let named = is_sound(&request.client_software_name) && is_sound(&request.client_software_version);
+    if version >= 3 && !named {
+        return ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code());
+    }
+    ApiVersionsResponse::default().with_api_keys(ranges())
+}
+
+/// The answer to a version that is not known here, in the one shape that every client can read: v0, with the ranges, so that
+/// the client can ask again (KIP-511).
+pub fn refuse_version(correlation_id: i32) -> Result<Bytes, Malformed> {
+    let body = ApiVersionsResponse::default()
+        .with_error_code(ErrorCode::UnsupportedVersion.code())
+        .with_api_keys(ranges());
+    respond::encode(API.key, 0, correlation_id, &body)
+}
+
+fn ranges() -> Vec<ApiVersion> {
+    let range = |spec: &ApiSpec| {
+        ApiVersion::default()
+            .with_api_key(spec.key as i16)
+            .with_min_version(spec.advertised_min)
+            .with_max_version(spec.max)
+    };
+    let mut ranges: Vec<ApiVersion> = APIS.iter().map(range).collect();
+    ranges.sort_by_key(|range| range.api_key);
+    ranges
+}
+
+/// Kafka's rule for what a client says of itself: letters and digits at both ends, `-` and `.` within.
+fn is_sound(text: &str) -> bool {
+    let ends = [text.chars().next(), text.chars().next_back()];
+    ends.iter().all(|end| end.is_some_and(|c| c.is_ascii_alphanumeric()))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Buf;
+    use kafka_protocol::protocol::{Decodable, StrBytes};
+
+    fn request(name: &'static str, version: &'static str) -> ApiVersionsRequest {
+        ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str(name))
+            .with_client_software_version(StrBytes::from_static_str(version))
+    }
+
+    #[test]
+    fn every_version_names_produce_from_0_and_itself() {
+        for version in API.min..=API.max {
+            let response = respond(version, &request("librdkafka", "2.8.0"));
+            assert_eq!(response.error_code, 0);
+            let range = |key: i16| response.api_keys.iter().find(|r| r.api_key == key).map(|r| (r.min_version, r.max_version));
+            assert_eq!(range(0), Some((0, 13)));
+            assert_eq!(range(18), Some((0, 4)));
+            assert!(respond::encode(API.key, version, 1, &response).is_ok(), "v{version}");
+        }
+    }
+
+    #[test]
+    fn a_client_must_name_itself_properly_from_v3_on() {
+        for (name, client) in [("", "1"), ("a", ""), ("-a", "1"), ("a", "1."), ("a b", "1"), ("ä", "1")] {
+            assert_eq!(respond(3, &request(name, client)).error_code, 42, "{name:?} {client:?}");
+            assert_eq!(respond(2, &request(name, client)).error_code, 0);
+        }
+        assert_eq!(respond(4, &request("apache-kafka-java", "4.1.0")).error_code, 0);
+    }
+
+    #[test]
+    fn a_version_too_new_is_answered_in_the_shape_of_v0() {
+        let mut frame = refuse_version(77).unwrap();
+        assert_eq!(frame.get_i32() as usize, frame.len());
+        assert_eq!(frame.get_i32(), 77);
+        let response = ApiVersionsResponse::decode(&mut frame, 0).unwrap();
+        assert_eq!((response.error_code, response.api_keys.len()), (35, APIS.len()));
+        assert!(frame.is_empty());
+    }
+}

@@ -1,0 +1,76 @@
+//! CreatePartitions: more partitions for topics that exist.
+
+use std::rc::Rc;
+
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
+use kafka_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitionsResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::cluster::controller::{ControlError, GrowTopic};
+use crate::model::ErrorCode;
+use crate::protocol::ApiSpec;
+use crate::server::context::ServerContext;
+
+use super::shared::{control_error, repeated, topic_name};
+
+pub const API: ApiSpec = ApiSpec::new(ApiKey::CreatePartitions, 0, 3);
+
+/// `timeout_ms` is not looked at: the partitions are there when the answer is.
+pub async fn handle(context: &Rc<ServerContext>, _: i16, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+    let (mut results, wanted) = sort_out(request.topics);
+    if !wanted.is_empty() {
+        let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
+        let outcomes = context.shard.create_partitions(wanted, request.validate_only).await;
+        let mut outcomes = outcomes.into_iter();
+        for name in names {
+            let outcome = outcomes.next().unwrap_or_else(|| {
+                Err(control_error(ErrorCode::UnknownServerError, "the broker gave no outcome for this topic"))
+            });
+            results.push(result(topic_name(&name), outcome));
+        }
+    }
+    CreatePartitionsResponse::default().with_results(results)
+}
+
+fn sort_out(topics: Vec<CreatePartitionsTopic>) -> (Vec<CreatePartitionsTopicResult>, Vec<GrowTopic>) {
+    let twice = repeated(topics.iter().map(|topic| topic.name.clone()));
+    let duplicate = || Err(control_error(ErrorCode::InvalidRequest, "Duplicate topic name."));
+    let results = twice.iter().map(|name| result(name.clone(), duplicate())).collect();
+    let wanted = topics.into_iter().filter(|topic| !twice.contains(&topic.name)).map(|topic| GrowTopic {
+        name: topic.name.0.to_string(),
+        count: topic.count,
+        assignments: topic.assignments.map(|list| {
+            list.into_iter().map(|assignment| assignment.broker_ids.iter().map(|id| id.0).collect()).collect()
+        }),
+    });
+    (results, wanted.collect())
+}
+
+fn result(name: TopicName, outcome: Result<(), ControlError>) -> CreatePartitionsTopicResult {
+    let result = CreatePartitionsTopicResult::default().with_name(name);
+    match outcome {
+        Ok(()) => result.with_error_message(None),
+        Err(error) => result
+            .with_error_code(error.code.code())
+            .with_error_message(Some(StrBytes::from_string(error.message))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::messages::BrokerId;
+    use kafka_protocol::messages::create_partitions_request::CreatePartitionsAssignment;
+
+    #[test]
+    fn repeated_names_are_refused_and_the_rest_goes_on() {
+        let asked = |name: &str| CreatePartitionsTopic::default().with_name(topic_name(name)).with_count(8);
+        let assigned = asked("b")
+            .with_assignments(Some(vec![CreatePartitionsAssignment::default().with_broker_ids(vec![BrokerId(7)])]));
+        let (results, wanted) = sort_out(vec![asked("a").with_assignments(None), assigned, asked("a")]);
+        assert_eq!((results.len(), results[0].error_code), (1, 42));
+        assert_eq!((wanted.len(), wanted[0].name.as_str(), wanted[0].count), (1, "b", 8));
+        assert_eq!(wanted[0].assignments, Some(vec![vec![7]]));
+    }
+}

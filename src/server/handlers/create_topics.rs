@@ -1,0 +1,173 @@
+//! CreateTopics.
+
+use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
+use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use kafka_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::cluster::TopicImage;
+use crate::cluster::controller::{ControlError, CreateTopic};
+use crate::config::{ServerConfig, describe_topic};
+use crate::model::ErrorCode;
+use crate::protocol::ApiSpec;
+use crate::server::context::ServerContext;
+
+use super::shared::{control_error, repeated, text};
+
+pub const API: ApiSpec = ApiSpec::new(ApiKey::CreateTopics, 2, 7);
+
+/// The created topic's settings are told from here on (KIP-525).
+const CONFIGS_FROM: i16 = 5;
+
+/// `timeout_ms` is not looked at: the topics are there when the answer is.
+pub async fn handle(context: &Rc<ServerContext>, version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let validate_only = request.validate_only;
+    let (mut results, wanted) = sort_out(request.topics);
+    if !wanted.is_empty() {
+        let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
+        let outcomes = context.shard.create_topics(wanted, validate_only).await;
+        let mut outcomes = outcomes.into_iter();
+        for name in names {
+            let outcome = outcomes.next().unwrap_or_else(|| Err(no_outcome()));
+            results.push(result(&context.shard.config, version, name, outcome));
+        }
+    }
+    CreateTopicsResponse::default().with_topics(results)
+}
+
+fn no_outcome() -> ControlError {
+    control_error(ErrorCode::UnknownServerError, "the broker gave no outcome for this topic")
+}
+
+/// What can be refused by the request alone, and the rest.
+fn sort_out(topics: Vec<CreatableTopic>) -> (Vec<CreatableTopicResult>, Vec<CreateTopic>) {
+    let twice: HashSet<TopicName> = repeated(topics.iter().map(|topic| topic.name.clone()));
+    let mut results: Vec<CreatableTopicResult> = twice
+        .iter()
+        .map(|name| failed(name.clone(), control_error(ErrorCode::InvalidRequest, "Duplicate topic name.")))
+        .collect();
+    let mut wanted = Vec::new();
+    for topic in topics {
+        if twice.contains(&topic.name) {
+            continue;
+        }
+        match assignments(&topic.assignments) {
+            Ok(assignments) => wanted.push(CreateTopic {
+                name: topic.name.0.to_string(),
+                num_partitions: topic.num_partitions,
+                replication_factor: topic.replication_factor,
+                assignments,
+                configs: topic
+                    .configs
+                    .into_iter()
+                    .map(|config| (config.name.to_string(), config.value.map(|value| value.to_string())))
+                    .collect(),
+            }),
+            Err(error) => results.push(failed(topic.name, error)),
+        }
+    }
+    (results, wanted)
+}
+
+fn assignments(given: &[CreatableReplicaAssignment]) -> Result<BTreeMap<i32, Vec<i32>>, ControlError> {
+    let mut assignments = BTreeMap::new();
+    for assignment in given {
+        let index = assignment.partition_index;
+        let brokers = assignment.broker_ids.iter().map(|id| id.0).collect();
+        if assignments.insert(index, brokers).is_some() {
+            let message = format!("Found multiple manual partition assignments for partition {index}");
+            return Err(control_error(ErrorCode::InvalidReplicaAssignment, message));
+        }
+    }
+    Ok(assignments)
+}
+
+fn failed(name: TopicName, error: ControlError) -> CreatableTopicResult {
+    CreatableTopicResult::default()
+        .with_name(name)
+        .with_error_code(error.code.code())
+        .with_error_message(Some(StrBytes::from_string(error.message)))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+}
+
+fn result(
+    config: &ServerConfig,
+    version: i16,
+    name: String,
+    outcome: Result<Arc<TopicImage>, ControlError>,
+) -> CreatableTopicResult {
+    let name = TopicName(StrBytes::from_string(name));
+    let topic = match outcome {
+        Ok(topic) => topic,
+        Err(error) => return failed(name, error),
+    };
+    let mut result = CreatableTopicResult::default()
+        .with_name(name)
+        .with_topic_id(topic.id)
+        .with_num_partitions(topic.partitions.len() as i32)
+        .with_replication_factor(topic.partitions.first().map_or(-1, |p| p.replicas.len() as i16));
+    if version >= CONFIGS_FROM {
+        let configs = describe_topic(config, &topic.overrides).into_iter().map(|entry| {
+            CreatableTopicConfigs::default()
+                .with_name(text(entry.name))
+                .with_value(entry.value.filter(|_| !entry.sensitive).map(StrBytes::from_string))
+                .with_read_only(entry.read_only)
+                .with_config_source(entry.source as i8)
+                .with_is_sensitive(entry.sensitive)
+        });
+        result = result.with_configs(Some(configs.collect()));
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::testing::topic;
+    use super::super::shared::topic_name;
+    use super::*;
+    use crate::protocol::respond::encode;
+    use kafka_protocol::messages::BrokerId;
+
+    fn asked(name: &str) -> CreatableTopic {
+        CreatableTopic::default().with_name(topic_name(name)).with_num_partitions(3).with_replication_factor(1)
+    }
+
+    #[test]
+    fn repeated_names_are_refused_once_and_the_rest_goes_on() {
+        let (results, wanted) = sort_out(vec![asked("a"), asked("b"), asked("a"), asked("a")]);
+        let refused: Vec<_> = results.iter().map(|r| (r.name.0.to_string(), r.error_code)).collect();
+        assert_eq!(refused, [("a".to_owned(), 42)]);
+        assert_eq!(wanted.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), ["b"]);
+    }
+
+    #[test]
+    fn a_partition_assigned_twice_is_refused() {
+        let assignment =
+            |index: i32| CreatableReplicaAssignment::default().with_partition_index(index).with_broker_ids(vec![BrokerId(7)]);
+        let (results, wanted) = sort_out(vec![
+            asked("a").with_assignments(vec![assignment(0), assignment(0)]),
+            asked("b").with_assignments(vec![assignment(1), assignment(0)]),
+        ]);
+        assert_eq!(results[0].error_code, 39);
+        assert_eq!(wanted[0].assignments, BTreeMap::from([(0, vec![7]), (1, vec![7])]));
+    }
+
+    #[test]
+    fn every_version_can_say_success_and_failure() {
+        let config = ServerConfig::default();
+        for version in API.min..=API.max {
+            let good = result(&config, version, "a".into(), Ok(Arc::new(topic("a", 1, 3))));
+            assert_eq!((good.error_code, good.num_partitions, good.replication_factor), (0, 3, 1));
+            assert_eq!(good.configs.as_ref().is_some_and(|c| !c.is_empty()), version >= CONFIGS_FROM);
+            let bad = result(&config, version, "b".into(), Err(no_outcome()));
+            assert_eq!((bad.error_code, bad.num_partitions), (-1, -1));
+            let response = CreateTopicsResponse::default().with_topics(vec![good, bad]);
+            assert!(encode(ApiKey::CreateTopics, version, 1, &response).is_ok(), "v{version}");
+        }
+    }
+}

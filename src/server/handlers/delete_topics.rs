@@ -1,0 +1,165 @@
+//! DeleteTopics, by name or (from v6 on) by id.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
+use kafka_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use crate::cluster::TopicImage;
+use crate::cluster::controller::ControlError;
+use crate::model::ErrorCode;
+use crate::protocol::ApiSpec;
+use crate::server::context::ServerContext;
+use crate::shard::TopicRef;
+
+use super::shared::{control_error, repeated, topic_name};
+
+pub const API: ApiSpec = ApiSpec::new(ApiKey::DeleteTopics, 1, 6);
+
+/// Topics are named by a structure with an id from here on.
+const BY_ID_FROM: i16 = 6;
+/// The error code of its own for a broker that deletes nothing came here.
+const DISABLED_FROM: i16 = 3;
+
+/// `timeout_ms` is not looked at: the topics are gone when the answer is there.
+pub async fn handle(context: &Rc<ServerContext>, version: i16, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+    let topics = named(version, request);
+    let (mut results, wanted) = sort_out(version, context.shard.config.delete_topic_enable, topics);
+    if !wanted.is_empty() {
+        let outcomes = context.shard.delete_topics(wanted.clone()).await;
+        let mut outcomes = outcomes.into_iter();
+        for topic in wanted {
+            let outcome = outcomes.next().unwrap_or_else(|| {
+                Err(control_error(ErrorCode::UnknownServerError, "the broker gave no outcome for this topic"))
+            });
+            results.push(result(topic, outcome));
+        }
+    }
+    DeleteTopicsResponse::default().with_responses(results)
+}
+
+/// Both shapes of the request as one.
+fn named(version: i16, request: DeleteTopicsRequest) -> Vec<DeleteTopicState> {
+    if version >= BY_ID_FROM {
+        return request.topics;
+    }
+    request.topic_names.into_iter().map(|name| DeleteTopicState::default().with_name(Some(name))).collect()
+}
+
+fn sort_out(version: i16, enabled: bool, topics: Vec<DeleteTopicState>) -> (Vec<DeletableTopicResult>, Vec<TopicRef>) {
+    if !enabled {
+        let code =
+            if version < DISABLED_FROM { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
+        let refuse = |topic: DeleteTopicState| {
+            failed(topic.name, topic.topic_id, control_error(code, "Topic deletion is disabled (delete.topic.enable)."))
+        };
+        return (topics.into_iter().map(refuse).collect(), Vec::new());
+    }
+    let mut results = Vec::new();
+    let mut wanted = Vec::new();
+    let names_twice = repeated(topics.iter().filter_map(|topic| topic.name.clone()));
+    let ids_twice = repeated(topics.iter().map(|topic| topic.topic_id).filter(|id| !id.is_nil()));
+    let refuse = |message: &str| control_error(ErrorCode::InvalidRequest, message);
+    results.extend(names_twice.iter().map(|n| failed(Some(n.clone()), Uuid::nil(), refuse("Duplicate topic name."))));
+    results.extend(ids_twice.iter().map(|id| failed(None, *id, refuse("Duplicate topic id."))));
+    for DeleteTopicState { name, topic_id, .. } in topics {
+        match name {
+            Some(name) if !topic_id.is_nil() => {
+                let error = refuse("You may not specify both topic name and topic id.");
+                results.push(failed(Some(name), topic_id, error));
+            }
+            Some(name) if names_twice.contains(&name) => {}
+            Some(name) => wanted.push(TopicRef::Name(name.0.to_string())),
+            None if topic_id.is_nil() => {
+                results.push(failed(None, topic_id, refuse("Neither topic name nor id were specified.")));
+            }
+            None if ids_twice.contains(&topic_id) => {}
+            None => wanted.push(TopicRef::Id(topic_id)),
+        }
+    }
+    (results, wanted)
+}
+
+fn failed(name: Option<TopicName>, id: Uuid, error: ControlError) -> DeletableTopicResult {
+    DeletableTopicResult::default()
+        .with_name(name)
+        .with_topic_id(id)
+        .with_error_code(error.code.code())
+        .with_error_message(Some(StrBytes::from_string(error.message)))
+}
+
+fn result(topic: TopicRef, outcome: Result<Arc<TopicImage>, ControlError>) -> DeletableTopicResult {
+    match (outcome, topic) {
+        (Ok(topic), _) => {
+            DeletableTopicResult::default().with_name(Some(topic_name(&topic.name))).with_topic_id(topic.id)
+        }
+        (Err(error), TopicRef::Name(name)) => failed(Some(topic_name(&name)), Uuid::nil(), error),
+        (Err(error), TopicRef::Id(id)) => failed(None, id, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::testing::{id_of, topic};
+    use super::*;
+    use crate::protocol::respond::encode;
+
+    fn asked(name: Option<&str>, id: u128) -> DeleteTopicState {
+        DeleteTopicState::default().with_name(name.map(topic_name)).with_topic_id(id_of(id))
+    }
+
+    fn codes(results: &[DeletableTopicResult]) -> Vec<(Option<String>, u128, i16)> {
+        let row = |r: &DeletableTopicResult| (r.name.as_ref().map(|n| n.0.to_string()), r.topic_id.as_u128(), r.error_code);
+        results.iter().map(row).collect()
+    }
+
+    #[test]
+    fn names_ids_and_mistakes_are_told_apart() {
+        let (results, wanted) = sort_out(
+            6,
+            true,
+            vec![
+                asked(Some("a"), 0),
+                asked(None, 5),
+                asked(Some("b"), 6),
+                asked(None, 0),
+                asked(Some("twice"), 0),
+                asked(Some("twice"), 0),
+                asked(None, 9),
+                asked(None, 9),
+            ],
+        );
+        assert_eq!(wanted, [TopicRef::Name("a".into()), TopicRef::Id(id_of(5))]);
+        let expected = [(Some("twice".to_owned()), 0, 42), (None, 9, 42), (Some("b".to_owned()), 6, 42), (None, 0, 42)];
+        assert_eq!(codes(&results), expected);
+    }
+
+    #[test]
+    fn a_broker_that_deletes_nothing_says_so_in_each_version() {
+        for (version, code) in [(1, 42), (2, 42), (3, 73), (6, 73)] {
+            let (results, wanted) = sort_out(version, false, vec![asked(Some("a"), 0)]);
+            assert_eq!((codes(&results), wanted.len()), (vec![(Some("a".to_owned()), 0, code)], 0));
+        }
+    }
+
+    #[test]
+    fn every_version_can_say_success_and_failure() {
+        for version in API.min..=API.max {
+            let error = control_error(ErrorCode::UnknownTopicOrPartition, "no such topic");
+            let results = vec![
+                result(TopicRef::Name("a".into()), Ok(Arc::new(topic("a", 1, 1)))),
+                result(TopicRef::Name("b".into()), Err(error.clone())),
+            ];
+            assert_eq!(codes(&results)[1], (Some("b".to_owned()), 0, 3));
+            let response = DeleteTopicsResponse::default().with_responses(results);
+            assert!(encode(ApiKey::DeleteTopics, version, 1, &response).is_ok(), "v{version}");
+        }
+        let error = control_error(ErrorCode::UnknownTopicId, "no such topic");
+        let response = DeleteTopicsResponse::default().with_responses(vec![result(TopicRef::Id(id_of(3)), Err(error))]);
+        assert!(encode(ApiKey::DeleteTopics, 6, 1, &response).is_ok());
+    }
+}

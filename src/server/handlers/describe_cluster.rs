@@ -1,0 +1,73 @@
+//! DescribeCluster: the brokers, for administration clients (KIP-700).
+
+use std::rc::Rc;
+
+use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use kafka_protocol::messages::{ApiKey, DescribeClusterRequest, DescribeClusterResponse};
+
+use crate::cluster::MetadataImage;
+use crate::model::{BrokerId, ErrorCode};
+use crate::protocol::ApiSpec;
+use crate::server::context::ServerContext;
+
+use super::shared::{broker_id, text};
+
+pub const API: ApiSpec = ApiSpec::new(ApiKey::DescribeCluster, 0, 2);
+
+const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
+
+pub async fn handle(
+    context: &Rc<ServerContext>,
+    version: i16,
+    request: DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    respond(&context.shard.image(), version, &request)
+}
+
+fn respond(image: &MetadataImage, version: i16, request: &DescribeClusterRequest) -> DescribeClusterResponse {
+    // Before v1 the field is not there and stands at its default, brokers.
+    let refused = match request.endpoint_type {
+        BROKERS => None,
+        _ if version < 1 => None,
+        CONTROLLERS => Some((ErrorCode::MismatchedEndpointType, "This endpoint is a broker, not a controller.")),
+        _ => Some((ErrorCode::UnsupportedEndpointType, "The endpoint type is not known.")),
+    };
+    if let Some((code, message)) = refused {
+        return DescribeClusterResponse::default()
+            .with_error_code(code.code())
+            .with_error_message(Some(text(message)));
+    }
+    let brokers = image.brokers.iter().map(|broker| {
+        DescribeClusterBroker::default()
+            .with_broker_id(broker_id(broker.id))
+            .with_host(text(&broker.host))
+            .with_port(i32::from(broker.port))
+            .with_rack(broker.rack.as_deref().map(text))
+    });
+    DescribeClusterResponse::default()
+        .with_endpoint_type(BROKERS)
+        .with_cluster_id(text(&image.cluster_id))
+        .with_controller_id(broker_id(image.controller.unwrap_or(BrokerId(-1))))
+        .with_brokers(brokers.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::testing::image;
+    use super::*;
+    use crate::protocol::respond::encode;
+
+    #[test]
+    fn brokers_are_told_and_other_endpoints_refused() {
+        for version in API.min..=API.max {
+            for (endpoint, code) in [(1, 0), (2, 114), (3, 115)] {
+                let code = if version == 0 { 0 } else { code };
+                let request = DescribeClusterRequest::default().with_endpoint_type(endpoint);
+                let response = respond(&image(&[]), version, &request);
+                assert_eq!((response.error_code, response.brokers.len()), (code, usize::from(code == 0)));
+                assert!(encode(ApiKey::DescribeCluster, version, 1, &response).is_ok(), "v{version} {endpoint}");
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! DescribeConfigs: the settings of topics and of this broker, and where each comes from.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use kafka_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::cluster::MetadataImage;
+use crate::cluster::controller::{ControlError, check_topic_name};
+use crate::config::{ConfigEntry, ServerConfig, describe_broker, describe_topic};
+use crate::model::ErrorCode;
+use crate::protocol::ApiSpec;
+use crate::server::context::ServerContext;
+
+use super::shared::{control_error, text};
+
+pub const API: ApiSpec = ApiSpec::new(ApiKey::DescribeConfigs, 1, 4);
+
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+const BROKER_LOGGER: i8 = 8;
+
+pub async fn handle(
+    context: &Rc<ServerContext>,
+    _: i16,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
+    let image = context.shard.image();
+    respond(&image, &context.shard.config, request)
+}
+
+fn respond(image: &MetadataImage, config: &ServerConfig, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let (synonyms, docs) = (request.include_synonyms, request.include_documentation);
+    let results = request.resources.into_iter().map(|resource| {
+        let result = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        match entries(image, config, &resource) {
+            Ok(entries) => {
+                let wanted = wanted(resource.configuration_keys);
+                let chosen = entries.into_iter().filter(|e| wanted.as_ref().is_none_or(|set| set.contains(e.name)));
+                result.with_configs(chosen.map(|entry| describe(entry, synonyms, docs)).collect())
+            }
+            Err(error) => result
+                .with_error_code(error.code.code())
+                .with_error_message(Some(StrBytes::from_string(error.message))),
+        }
+    });
+    DescribeConfigsResponse::default().with_results(results.collect())
+}
+
+/// `None`: all. An empty list means all as well: Java clients before 2.8 send it so, and Kafka takes it so.
+fn wanted(keys: Option<Vec<StrBytes>>) -> Option<HashSet<String>> {
+    let keys = keys.filter(|keys| !keys.is_empty())?;
+    Some(keys.iter().map(|key| key.to_string()).collect())
+}
+
+fn entries(
+    image: &MetadataImage,
+    config: &ServerConfig,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<ConfigEntry>, ControlError> {
+    let name = &*resource.resource_name;
+    match resource.resource_type {
+        TOPIC => {
+            check_topic_name(name)?;
+            match image.topic(name) {
+                Some(topic) => Ok(describe_topic(config, &topic.overrides)),
+                None => Err(control_error(ErrorCode::UnknownTopicOrPartition, format!("There is no topic {name}."))),
+            }
+        }
+        // An empty name asks for what holds for all brokers at once; there are no such settings here.
+        BROKER if name.is_empty() => Ok(Vec::new()),
+        BROKER | BROKER_LOGGER if name.parse() != Ok(config.broker_id) => {
+            let message = format!("Unexpected broker id, expected {}, but received {name}", config.broker_id);
+            Err(control_error(ErrorCode::InvalidRequest, message))
+        }
+        BROKER => Ok(describe_broker(config)),
+        // Log levels are one filter here (corelane.log.level), not a level by logger.
+        BROKER_LOGGER => Ok(Vec::new()),
+        other => {
+            let message = format!("Resource type {other} is not supported: topics (2) and brokers (4) are.");
+            Err(control_error(ErrorCode::InvalidRequest, message))
+        }
+    }
+}
+
+fn describe(entry: ConfigEntry, synonyms: bool, docs: bool) -> DescribeConfigsResourceResult {
+    let hidden = entry.sensitive;
+    let told = |value: Option<String>| value.filter(|_| !hidden).map(StrBytes::from_string);
+    let result = DescribeConfigsResourceResult::default()
+        .with_name(text(entry.name))
+        .with_value(told(entry.value))
+        .with_read_only(entry.read_only)
+        .with_config_source(entry.source as i8)
+        .with_is_sensitive(hidden)
+        .with_config_type(entry.kind as i8)
+        .with_documentation(docs.then(|| text(entry.doc)));
+    if !synonyms {
+        return result;
+    }
+    let synonyms = entry.synonyms.into_iter().map(|synonym| {
+        DescribeConfigsSynonym::default()
+            .with_name(StrBytes::from_string(synonym.name))
+            .with_value(told(synonym.value))
+            .with_source(synonym.source as i8)
+    });
+    result.with_synonyms(synonyms.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::testing::{image, topic};
+    use super::*;
+    use crate::protocol::respond::encode;
+
+    fn ask(resource: (i8, &str), keys: Option<&[&str]>, flags: bool) -> DescribeConfigsResult {
+        let mut image = image(&[]);
+        let mut topic = topic("a", 1, 1);
+        topic.overrides.insert("retention.ms".into(), "1234".into());
+        image.put_topic(topic);
+        let config = ServerConfig { broker_id: 7, ..ServerConfig::default() };
+        let resource = DescribeConfigsResource::default()
+            .with_resource_type(resource.0)
+            .with_resource_name(text(resource.1))
+            .with_configuration_keys(keys.map(|keys| keys.iter().map(|key| text(key)).collect()));
+        let request = DescribeConfigsRequest::default()
+            .with_resources(vec![resource])
+            .with_include_synonyms(flags)
+            .with_include_documentation(flags);
+        let response = respond(&image, &config, request);
+        for version in API.min..=API.max {
+            assert!(encode(ApiKey::DescribeConfigs, version, 1, &response).is_ok(), "v{version}");
+        }
+        response.results[0].clone()
+    }
+
+    #[test]
+    fn a_topics_override_is_told_with_its_source_and_synonyms() {
+        let result = ask((TOPIC, "a"), Some(&["retention.ms", "no.such.option"]), true);
+        assert_eq!((result.error_code, result.configs.len()), (0, 1));
+        let config = &result.configs[0];
+        assert_eq!((config.value.as_deref(), config.config_source, config.is_sensitive), (Some("1234"), 1, false));
+        assert!(config.documentation.as_ref().is_some_and(|doc| !doc.is_empty()));
+        assert_eq!((&*config.synonyms[0].name, config.synonyms[0].source), ("retention.ms", 1));
+        let plain = ask((TOPIC, "a"), Some(&["retention.ms"]), false);
+        assert_eq!((plain.configs[0].synonyms.len(), plain.configs[0].documentation.as_ref()), (0, None));
+    }
+
+    #[test]
+    fn all_options_without_a_filter() {
+        for keys in [None, Some(&[][..])] {
+            assert!(ask((TOPIC, "a"), keys, false).configs.len() > 10);
+            assert!(ask((BROKER, "7"), keys, false).configs.len() > 10);
+        }
+        assert!(ask((BROKER_LOGGER, "7"), None, false).configs.is_empty());
+        assert!(ask((BROKER, ""), None, false).configs.is_empty());
+    }
+
+    #[test]
+    fn unknown_resources_are_errors_of_their_entry() {
+        for (resource, code) in
+            [((TOPIC, "zz"), 3), ((TOPIC, "a/b"), 17), ((BROKER, "8"), 42), ((BROKER, "x"), 42), ((32, "g"), 42)]
+        {
+            let result = ask(resource, None, true);
+            assert_eq!((result.error_code, result.configs.len()), (code, 0), "{resource:?}");
+            assert!(result.error_message.is_some());
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Fetch: record bytes from the buffers the log holds, with sessions (KIP-227).
+
+use std::rc::Rc;
+
+use kafka_protocol::messages::ApiKey;
+
+use crate::cluster::MetadataImage;
+use crate::model::{ErrorCode, PartitionId};
+use crate::protocol::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest, decode, encode_response};
+use crate::protocol::{ApiSpec, Malformed, TopicKey};
+use crate::server::context::ServerContext;
+use crate::server::dispatch::Call;
+use crate::server::fetch_session::{NO_SESSION, Opened, SessionCache};
+use crate::server::pipeline::{Answer, Reply};
+use crate::shard::{FetchOutcome, FetchPart, FetchPlan};
+
+use super::shared::{find_partition, find_topic, stated_epoch};
+
+pub const API: ApiSpec = ApiSpec::new(ApiKey::Fetch, 4, 17);
+
+/// Topics by id instead of by name from here on.
+const TOPIC_IDS_FROM: i16 = 13;
+
+/// One partition to answer.
+#[derive(Debug)]
+struct Asked {
+    /// Position in [`Job::keys`].
+    topic: u32,
+    index: i32,
+    /// `None`: it is in the plan.
+    error: Option<ErrorCode>,
+}
+
+/// A request, sorted out.
+#[derive(Debug)]
+struct Job {
+    keys: Vec<TopicKey>,
+    asked: Vec<Asked>,
+    /// With a session: each partition's slot, in the order of `asked`.
+    slots: Vec<u32>,
+    opened: Opened,
+    plan: FetchPlan,
+}
+
+/// Stage one settles the session; the reading is the answer.
+pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
+    let Call { version, correlation_id, body, permit } = call;
+    let request = decode(version, body)?;
+    let image = context.shard.image();
+    let job = {
+        let mut sessions = context.sessions.borrow_mut();
+        let limit = context.shard.config.fetch_max_bytes;
+        sort_out(&image, &mut sessions, limit, version, request, context.coarse_ms())
+    };
+    drop(permit);
+    let mut job = match job {
+        Ok(job) => job,
+        Err(code) => {
+            let slices = encode_response(version, correlation_id, code, NO_SESSION, Vec::new());
+            return Ok(Answer::Now(Reply::Slices(slices)));
+        }
+    };
+    let context = context.clone();
+    Ok(Answer::Later(Box::pin(async move {
+        let parts = std::mem::take(&mut job.plan.parts);
+        let plan = FetchPlan { parts, ..job.plan };
+        // Nothing to read: nothing to wait for either, as in Kafka.
+        let outcomes = if plan.parts.is_empty() { Vec::new() } else { context.shard.fetch(plan).await };
+        let (error, session_id, topics) = finish(&mut context.sessions.borrow_mut(), job, outcomes);
+        Reply::Slices(encode_response(version, correlation_id, error, session_id, topics))
+    })))
+}
+
+fn sort_out(
+    image: &MetadataImage,
+    sessions: &mut SessionCache,
+    limit: u32,
+    version: i16,
+    request: FetchRequest,
+    now_ms: i64,
+) -> Result<Job, ErrorCode> {
+    // Without the system's randomness ids are merely guessable, which costs nobody more than a fresh session.
+    let random = || getrandom::u32().unwrap_or(now_ms as u32);
+    let opened = sessions.open(&request, version >= TOPIC_IDS_FROM, now_ms, random);
+    let max_bytes = (request.max_bytes.max(0) as u32).min(limit);
+    let plan = FetchPlan {
+        parts: Vec::new(),
+        max_bytes,
+        min_bytes: (request.min_bytes.max(0) as u32).min(max_bytes),
+        max_wait_ms: request.max_wait_ms.max(0) as u32,
+    };
+    let mut job = Job { keys: Vec::new(), asked: Vec::new(), slots: Vec::new(), opened, plan };
+    match opened {
+        Opened::Refused(code) => return Err(code),
+        Opened::Sessionless => {
+            let partitions = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+            job.reserve(partitions);
+            for topic in request.topics {
+                let number = job.keys.len() as u32;
+                let found = find_topic(image, &topic.topic);
+                for partition in &topic.partitions {
+                    let checked = found.and_then(|topic| find_partition(topic, partition.index));
+                    job.ask(number, checked, partition);
+                }
+                job.keys.push(topic.topic);
+            }
+        }
+        Opened::Session { id, .. } => {
+            let session = sessions.session(id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+            job.reserve(session.len());
+            job.slots.reserve(session.len());
+            job.keys = session.topics().to_vec();
+            // Neighbours mostly share their topic: look it up once for each run.
+            let mut last = None;
+            for (slot, remembered) in session.partitions() {
+                let found = match last {
+                    Some((number, found)) if number == remembered.topic => found,
+                    _ => {
+                        let key = job.keys.get(remembered.topic as usize).ok_or(ErrorCode::UnknownServerError)?;
+                        let found = find_topic(image, key);
+                        last = Some((remembered.topic, found));
+                        found
+                    }
+                };
+                let partition = &remembered.request;
+                let checked = found.and_then(|topic| find_partition(topic, partition.index));
+                job.ask(remembered.topic, checked, partition);
+                job.slots.push(slot);
+            }
+        }
+    }
+    Ok(job)
+}
+
+impl Job {
+    fn reserve(&mut self, partitions: usize) {
+        self.asked.reserve(partitions);
+        self.plan.parts.reserve(partitions);
+    }
+
+    fn ask(&mut self, topic: u32, checked: Result<PartitionId, ErrorCode>, partition: &FetchPartition) {
+        let error = match checked {
+            Ok(id) => {
+                self.plan.parts.push(FetchPart {
+                    partition: id,
+                    offset: partition.fetch_offset,
+                    max_bytes: partition.max_bytes.max(0) as u32,
+                    current_leader_epoch: stated_epoch(partition.current_leader_epoch),
+                });
+                None
+            }
+            Err(code) => Some(code),
+        };
+        self.asked.push(Asked { topic, index: partition.index, error });
+    }
+}
+
+/// The response's error, session id and topics. Topics stand in the order of the partitions; one that comes up again after
+/// another stands there again, as Kafka does it.
+fn finish(
+    sessions: &mut SessionCache,
+    job: Job,
+    outcomes: Vec<FetchOutcome>,
+) -> (ErrorCode, i32, Vec<(TopicKey, Vec<FetchPartitionResponse>)>) {
+    let mut outcomes = outcomes.into_iter();
+    let mut responses: Vec<Option<FetchPartitionResponse>> = Vec::with_capacity(job.asked.len());
+    for asked in &job.asked {
+        let response = match asked.error {
+            Some(code) => failed(asked.index, code),
+            None => match outcomes.next() {
+                Some(outcome) => answered(asked.index, outcome),
+                None => failed(asked.index, ErrorCode::UnknownServerError),
+            },
+        };
+        responses.push(Some(response));
+    }
+    let session_id = match job.opened {
+        Opened::Session { id, epoch, full } => {
+            if !sessions.close(id, epoch, full, &job.slots, &mut responses) {
+                return (ErrorCode::InvalidFetchSessionEpoch, NO_SESSION, Vec::new());
+            }
+            id
+        }
+        _ => NO_SESSION,
+    };
+    let mut topics: Vec<(TopicKey, Vec<FetchPartitionResponse>)> = Vec::new();
+    let mut current = None;
+    for (asked, response) in job.asked.iter().zip(responses) {
+        let Some(response) = response else { continue };
+        if current != Some(asked.topic) {
+            let Some(key) = job.keys.get(asked.topic as usize) else { continue };
+            topics.push((key.clone(), Vec::new()));
+            current = Some(asked.topic);
+        }
+        if let Some((_, partitions)) = topics.last_mut() {
+            partitions.push(response);
+        }
+    }
+    (ErrorCode::None, session_id, topics)
+}
+
+fn answered(index: i32, outcome: FetchOutcome) -> FetchPartitionResponse {
+    FetchPartitionResponse {
+        index,
+        error: outcome.error,
+        high_watermark: outcome.high_watermark,
+        last_stable_offset: outcome.last_stable_offset,
+        log_start_offset: outcome.log_start_offset,
+        records: outcome.records,
+    }
+}
+
+fn failed(index: i32, error: ErrorCode) -> FetchPartitionResponse {
+    FetchPartitionResponse {
+        index,
+        error,
+        high_watermark: -1,
+        last_stable_offset: -1,
+        log_start_offset: -1,
+        records: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::testing::{id_of, image};
+    use super::*;
+    use crate::model::ShardId;
+    use crate::protocol::fetch::FetchTopic;
+    use bytes::{Buf, Bytes};
+    use kafka_protocol::messages::FetchResponse;
+    use kafka_protocol::protocol::Decodable;
+
+    fn request(session: (i32, i32), topics: &[(u128, &[i32])]) -> FetchRequest {
+        let partition = |index: i32| FetchPartition {
+            index,
+            current_leader_epoch: 4,
+            fetch_offset: 10 + i64::from(index),
+            last_fetched_epoch: -1,
+            log_start_offset: -1,
+            max_bytes: 1000,
+        };
+        FetchRequest {
+            max_wait_ms: 500,
+            min_bytes: 1,
+            max_bytes: i32::MAX,
+            isolation_level: 0,
+            session_id: session.0,
+            session_epoch: session.1,
+            topics: topics
+                .iter()
+                .map(|(id, list)| FetchTopic {
+                    topic: TopicKey::Id(id_of(*id)),
+                    partitions: list.iter().map(|index| partition(*index)).collect(),
+                })
+                .collect(),
+            forgotten: Vec::new(),
+            rack_id: None,
+            replica_id: -1,
+        }
+    }
+
+    fn outcome(high_watermark: i64, records: &'static [u8]) -> FetchOutcome {
+        FetchOutcome {
+            error: ErrorCode::None,
+            high_watermark,
+            last_stable_offset: high_watermark,
+            log_start_offset: 0,
+            records: if records.is_empty() { Vec::new() } else { vec![Bytes::from_static(records)] },
+        }
+    }
+
+    /// What a client sees: session id, and (topic, partition, error, records) in order.
+    fn seen(sessions: &mut SessionCache, job: Job, outcomes: Vec<FetchOutcome>) -> (i32, Vec<(u128, i32, i16, Vec<u8>)>) {
+        let (error, session, topics) = finish(sessions, job, outcomes);
+        let mut frame: Bytes = encode_response(17, 1, error, session, topics).concat().into();
+        frame.advance(9);
+        let response = FetchResponse::decode(&mut frame, 17).unwrap();
+        assert!(frame.is_empty());
+        let mut rows = Vec::new();
+        for topic in response.responses {
+            for p in topic.partitions {
+                let records = p.records.unwrap_or_default().to_vec();
+                rows.push((topic.topic_id.as_u128(), p.partition_index, p.error_code, records));
+            }
+        }
+        (response.session_id, rows)
+    }
+
+    #[test]
+    fn without_a_session_everything_is_answered_in_order() {
+        let image = image(&[("a", 1, 2), ("b", 2, 1)]);
+        let mut sessions = SessionCache::new(10, ShardId(0));
+        let asked = request((0, -1), &[(1, &[0, 5, 1]), (9, &[0]), (2, &[0])]);
+        let job = sort_out(&image, &mut sessions, 5000, 17, asked, 0).unwrap();
+        let plan: Vec<_> = job.plan.parts.iter().map(|p| (p.partition.topic.as_u128(), p.partition.index.0, p.offset)).collect();
+        assert_eq!(plan, [(1, 0, 10), (1, 1, 11), (2, 0, 10)]);
+        assert_eq!((job.plan.max_bytes, job.plan.min_bytes, job.plan.max_wait_ms), (5000, 1, 500));
+        let outcomes = vec![outcome(1, b"x"), outcome(2, b""), outcome(3, b"zz")];
+        let (session, rows) = seen(&mut sessions, job, outcomes);
+        assert_eq!(session, 0);
+        let expected = [
+            (1, 0, 0, b"x".to_vec()),
+            (1, 5, 3, vec![]),
+            (1, 1, 0, vec![]),
+            (9, 0, 100, vec![]),
+            (2, 0, 0, b"zz".to_vec()),
+        ];
+        assert_eq!(rows, expected);
+    }
+
+    #[test]
+    fn a_session_answers_news_only_and_what_had_data_comes_last() {
+        let image = image(&[("a", 1, 3)]);
+        let mut sessions = SessionCache::new(10, ShardId(0));
+        let job = sort_out(&image, &mut sessions, 5000, 17, request((0, 0), &[(1, &[0, 1, 2]), (9, &[0])]), 0).unwrap();
+        let (id, rows) = seen(&mut sessions, job, vec![outcome(5, b"data"), outcome(5, b""), outcome(5, b"")]);
+        assert!(id > 0);
+        assert_eq!(rows.len(), 4);
+        let job = sort_out(&image, &mut sessions, 5000, 17, request((id, 1), &[]), 0).unwrap();
+        let order: Vec<_> = job.plan.parts.iter().map(|p| p.partition.index.0).collect();
+        assert_eq!(order, [1, 2, 0]);
+        let (_, rows) = seen(&mut sessions, job, vec![outcome(5, b""), outcome(6, b"new"), outcome(5, b"")]);
+        assert_eq!(rows, [(1, 2, 0, b"new".to_vec()), (9, 0, 100, vec![])], "the unknown topic is told every time");
+        assert_eq!(sort_out(&image, &mut sessions, 1, 17, request((id, 9), &[]), 0).err(), Some(ErrorCode::InvalidFetchSessionEpoch));
+        assert_eq!(sort_out(&image, &mut sessions, 1, 12, request((id, 2), &[]), 0).err(), Some(ErrorCode::FetchSessionTopicIdError));
+    }
+
+    #[test]
+    fn negative_limits_count_as_zero_and_missing_outcomes_as_errors() {
+        let image = image(&[("a", 1, 1)]);
+        let mut sessions = SessionCache::new(10, ShardId(0));
+        let mut asked = request((0, -1), &[(1, &[0])]);
+        (asked.max_bytes, asked.min_bytes, asked.max_wait_ms) = (-1, -1, -1);
+        asked.topics[0].partitions[0].max_bytes = -1;
+        let job = sort_out(&image, &mut sessions, 5000, 17, asked, 0).unwrap();
+        assert_eq!((job.plan.max_bytes, job.plan.min_bytes, job.plan.max_wait_ms, job.plan.parts[0].max_bytes), (0, 0, 0, 0));
+        assert_eq!(seen(&mut sessions, job, Vec::new()).1, [(1, 0, -1, vec![])]);
+    }
+}

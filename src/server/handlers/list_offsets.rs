@@ -1,0 +1,132 @@
+//! ListOffsets: offsets by time, and the ends of the log.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse};
+
+use crate::cluster::MetadataImage;
+use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
+use crate::protocol::ApiSpec;
+use crate::server::context::ServerContext;
+use crate::shard::{OffsetOutcome, OffsetQuery};
+
+use super::shared::{find_partition, stated_epoch, unknown_name};
+
+pub const API: ApiSpec = ApiSpec::new(ApiKey::ListOffsets, 1, 10);
+
+type Part = (PartitionId, OffsetQuery, Option<LeaderEpoch>);
+
+/// With isolation level read_committed the last stable offset is asked for; without transactions that is the high watermark.
+pub async fn handle(context: &Rc<ServerContext>, version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let (mut topics, parts) = sort_out(&context.shard.image(), version, request);
+    if !parts.is_empty() {
+        fill(&mut topics, context.shard.list_offsets(parts).await);
+    }
+    ListOffsetsResponse::default().with_topics(topics)
+}
+
+/// What goes to the shard, and the response with places for the outcomes: those without an error, in the same order.
+fn sort_out(
+    image: &MetadataImage,
+    version: i16,
+    request: ListOffsetsRequest,
+) -> (Vec<ListOffsetsTopicResponse>, Vec<Part>) {
+    let mut parts = Vec::new();
+    let mut seen = HashSet::new();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let found = image.topic(&topic.name.0);
+        let mut places = Vec::with_capacity(topic.partitions.len());
+        for partition in topic.partitions {
+            let index = partition.partition_index;
+            let checked = found
+                .ok_or_else(|| unknown_name(&topic.name.0))
+                .and_then(|topic| find_partition(topic, index))
+                .and_then(|id| if seen.insert(id) { Ok(id) } else { Err(ErrorCode::InvalidRequest) })
+                .and_then(|id| Ok((id, query(version, partition.timestamp)?)));
+            let error = match checked {
+                Ok((id, query)) => {
+                    parts.push((id, query, stated_epoch(partition.current_leader_epoch)));
+                    ErrorCode::None
+                }
+                Err(code) => code,
+            };
+            places.push(
+                ListOffsetsPartitionResponse::default().with_partition_index(index).with_error_code(error.code()),
+            );
+        }
+        topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(places));
+    }
+    (topics, parts)
+}
+
+/// What a timestamp below zero means, and since when.
+fn query(version: i16, timestamp: i64) -> Result<OffsetQuery, ErrorCode> {
+    match timestamp {
+        0.. => Ok(OffsetQuery::Timestamp(timestamp)),
+        -1 => Ok(OffsetQuery::Latest),
+        -2 => Ok(OffsetQuery::Earliest),
+        -3 if version >= 7 => Ok(OffsetQuery::MaxTimestamp),
+        -4 if version >= 8 => Ok(OffsetQuery::EarliestLocal),
+        -5 if version >= 9 => Ok(OffsetQuery::LatestTiered),
+        _ => Err(ErrorCode::UnsupportedVersion),
+    }
+}
+
+fn fill(topics: &mut [ListOffsetsTopicResponse], outcomes: Vec<OffsetOutcome>) {
+    let mut outcomes = outcomes.into_iter();
+    let places = topics.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|place| place.error_code == 0);
+    for place in places {
+        match outcomes.next() {
+            Some(outcome) => {
+                place.error_code = outcome.error.code();
+                place.timestamp = outcome.timestamp_ms;
+                place.offset = outcome.offset;
+                place.leader_epoch = outcome.leader_epoch;
+            }
+            None => place.error_code = ErrorCode::UnknownServerError.code(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::testing::image;
+    use super::super::shared::topic_name;
+    use super::*;
+    use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+
+    fn request(partitions: &[(i32, i64)]) -> ListOffsetsRequest {
+        let partitions = partitions.iter().map(|(index, timestamp)| {
+            ListOffsetsPartition::default().with_partition_index(*index).with_timestamp(*timestamp)
+        });
+        let topic = ListOffsetsTopic::default().with_name(topic_name("a")).with_partitions(partitions.collect());
+        ListOffsetsRequest::default().with_topics(vec![topic])
+    }
+
+    #[test]
+    fn outcomes_find_their_places_among_errors() {
+        let image = image(&[("a", 1, 3)]);
+        let (mut topics, parts) = sort_out(&image, 10, request(&[(0, -1), (9, -1), (1, 77), (0, -2), (2, -6)]));
+        let queries: Vec<_> = parts.iter().map(|(id, query, epoch)| (id.index.0, *query, *epoch)).collect();
+        assert_eq!(queries, [(0, OffsetQuery::Latest, None), (1, OffsetQuery::Timestamp(77), None)]);
+        let outcome =
+            |offset: i64| OffsetOutcome { error: ErrorCode::None, timestamp_ms: 5, offset, leader_epoch: 3 };
+        fill(&mut topics, vec![outcome(100), outcome(200)]);
+        let rows: Vec<_> =
+            topics[0].partitions.iter().map(|p| (p.partition_index, p.error_code, p.offset, p.timestamp)).collect();
+        assert_eq!(rows, [(0, 0, 100, 5), (9, 3, -1, -1), (1, 0, 200, 5), (0, 42, -1, -1), (2, 35, -1, -1)]);
+    }
+
+    #[test]
+    fn special_timestamps_came_with_their_versions() {
+        for (timestamp, since) in [(-3, 7), (-4, 8), (-5, 9)] {
+            assert_eq!(query(since - 1, timestamp), Err(ErrorCode::UnsupportedVersion));
+            assert!(query(since, timestamp).is_ok());
+        }
+        assert_eq!(query(10, i64::MIN), Err(ErrorCode::UnsupportedVersion));
+        assert_eq!(query(1, 0), Ok(OffsetQuery::Timestamp(0)));
+    }
+}

@@ -1,0 +1,257 @@
+//! Produce: batches to their partitions. Stage one (in the reader's order) ends when the shard has fixed the batches' place;
+//! stage two is the answer once `acks` is satisfied.
+
+use std::rc::Rc;
+
+use kafka_protocol::messages::ApiKey;
+
+use crate::cluster::MetadataImage;
+use crate::model::ErrorCode;
+use crate::model::record_batch::{BatchHeader, Codec};
+use crate::protocol::produce::{ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceTopic, decode, encode_response};
+use crate::protocol::{ApiSpec, Malformed, TopicKey};
+use crate::server::context::ServerContext;
+use crate::server::dispatch::Call;
+use crate::server::pipeline::{Answer, Reply};
+use crate::shard::{Acks, ProduceOutcome, ProducePart};
+
+use super::shared::{find_partition, find_topic};
+
+/// Names v0 to v2 in ApiVersions and refuses them, see [`ApiSpec::advertised_min`].
+pub const API: ApiSpec = ApiSpec::new(ApiKey::Produce, 3, 13);
+
+/// zstd came with this version; older clients could not read it back.
+const ZSTD_FROM: i16 = 7;
+const TRANSACTIONS: &str = "transactions are not supported by this broker yet";
+
+/// The response as it will be, by topic in the request's order.
+type Topics = Vec<(TopicKey, Vec<ProducePartitionResponse>)>;
+
+pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
+    let Call { version, correlation_id, body, permit } = call;
+    let request = decode(version, body)?;
+    let acks = match request.acks {
+        0 => Some(Acks::None),
+        1 => Some(Acks::Leader),
+        -1 => Some(Acks::All),
+        _ => None,
+    };
+    let timeout_ms = request.timeout_ms.max(0) as u32;
+    let (mut topics, parts) = sort_out(&context.shard.image(), version, acks.is_some(), request);
+    let (Some(acks), false) = (acks, parts.is_empty()) else {
+        // Nothing to write: the permit goes with this call.
+        let acks = acks.unwrap_or(Acks::All);
+        return Ok(Answer::Now(reply(acks, version, correlation_id, &topics)));
+    };
+    let outcomes = context.shard.produce(acks, timeout_ms, parts).await;
+    Ok(Answer::Later(Box::pin(async move {
+        let outcomes = outcomes.await;
+        drop(permit);
+        fill(&mut topics, outcomes);
+        reply(acks, version, correlation_id, &topics)
+    })))
+}
+
+/// What goes to the shard, and the response with places for the outcomes: those without an error, in the same order.
+fn sort_out(image: &MetadataImage, version: i16, acks_valid: bool, request: ProduceRequest) -> (Topics, Vec<ProducePart>) {
+    let mut parts = Vec::with_capacity(request.topics.iter().map(|topic| topic.partitions.len()).sum());
+    let mut topics = Vec::with_capacity(request.topics.len());
+    let refusal = if !acks_valid {
+        Some((ErrorCode::InvalidRequiredAcks, None))
+    } else if request.transactional_id.is_some() {
+        Some((ErrorCode::InvalidTxnState, Some(TRANSACTIONS)))
+    } else {
+        None
+    };
+    for ProduceTopic { topic: key, partitions } in request.topics {
+        let topic = find_topic(image, &key);
+        let mut places = Vec::with_capacity(partitions.len());
+        for ProducePartition { index, records } in partitions {
+            let checked = match (refusal, topic) {
+                (Some(refusal), _) => Err(refusal),
+                (None, Err(code)) => Err((code, None)),
+                (None, Ok(topic)) => find_partition(topic, index).map_err(|code| (code, None)),
+            };
+            let part = checked.and_then(|partition| {
+                let records = records.filter(|records| !records.is_empty());
+                let records = records.ok_or((ErrorCode::InvalidRecord, Some("there is no record batch")))?;
+                check_version(version, &records)?;
+                Ok(ProducePart { partition, records })
+            });
+            places.push(match part {
+                Ok(part) => {
+                    parts.push(part);
+                    place(index, ErrorCode::None, None)
+                }
+                Err((code, message)) => place(index, code, message),
+            });
+        }
+        topics.push((key, places));
+    }
+    (topics, parts)
+}
+
+/// What depends on the request rather than on the partition; the partition checks the batch itself.
+fn check_version(version: i16, records: &[u8]) -> Result<(), (ErrorCode, Option<&'static str>)> {
+    match BatchHeader::peek(records) {
+        Some(header) if header.magic == 2 && header.is_transactional() => {
+            Err((ErrorCode::InvalidTxnState, Some(TRANSACTIONS)))
+        }
+        Some(header) if header.magic == 2 && version < ZSTD_FROM && header.codec() == Some(Codec::Zstd) => {
+            Err((ErrorCode::UnsupportedCompressionType, Some("zstd needs Produce v7 or later")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn place(index: i32, error: ErrorCode, message: Option<&str>) -> ProducePartitionResponse {
+    ProducePartitionResponse {
+        index,
+        error,
+        base_offset: -1,
+        log_append_time_ms: -1,
+        log_start_offset: -1,
+        error_message: message.map(str::to_owned),
+    }
+}
+
+/// Puts the outcomes into their places.
+fn fill(topics: &mut Topics, outcomes: Vec<ProduceOutcome>) {
+    let mut outcomes = outcomes.into_iter();
+    let places = topics.iter_mut().flat_map(|(_, places)| places).filter(|place| place.error == ErrorCode::None);
+    for place in places {
+        match outcomes.next() {
+            Some(outcome) => {
+                place.error = outcome.error;
+                place.base_offset = outcome.base_offset;
+                place.log_append_time_ms = outcome.log_append_time_ms;
+                place.log_start_offset = outcome.log_start_offset;
+                place.error_message = outcome.message;
+            }
+            // Never acknowledge what has no outcome.
+            None => place.error = ErrorCode::UnknownServerError,
+        }
+    }
+}
+
+/// With acks=0 nobody listens: an error can only be told by closing the connection, as Kafka does.
+fn reply(acks: Acks, version: i16, correlation_id: i32, topics: &Topics) -> Reply {
+    if acks != Acks::None {
+        return Reply::Frame(encode_response(version, correlation_id, topics, 0));
+    }
+    let failed = topics.iter().flat_map(|(_, places)| places).any(|place| place.error != ErrorCode::None);
+    if failed { Reply::Close } else { Reply::Nothing }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::testing::{id_of, image};
+    use super::*;
+    use crate::model::record_batch::HEADER_BYTES;
+    use bytes::{Buf, Bytes};
+    use kafka_protocol::messages::ProduceResponse;
+    use kafka_protocol::protocol::Decodable;
+
+    fn batch(attributes: u8) -> Bytes {
+        let mut bytes = vec![0; HEADER_BYTES + 10];
+        bytes[16] = 2;
+        bytes[22] = attributes;
+        bytes.into()
+    }
+
+    fn name(text: &'static str) -> TopicKey {
+        TopicKey::Name(Bytes::from_static(text.as_bytes()))
+    }
+
+    fn request(topics: Vec<(TopicKey, Vec<(i32, Option<Bytes>)>)>) -> ProduceRequest {
+        let topics = topics.into_iter().map(|(topic, partitions)| ProduceTopic {
+            topic,
+            partitions: partitions.into_iter().map(|(index, records)| ProducePartition { index, records }).collect(),
+        });
+        ProduceRequest { transactional_id: None, acks: -1, timeout_ms: 1000, topics: topics.collect() }
+    }
+
+    fn errors(topics: &Topics) -> Vec<Vec<ErrorCode>> {
+        topics.iter().map(|(_, places)| places.iter().map(|place| place.error).collect()).collect()
+    }
+
+    fn outcome(base_offset: i64) -> ProduceOutcome {
+        ProduceOutcome { error: ErrorCode::None, message: None, base_offset, log_append_time_ms: -1, log_start_offset: 0 }
+    }
+
+    #[test]
+    fn outcomes_find_their_places_among_errors() {
+        let image = image(&[("a", 1, 2), ("b", 2, 1)]);
+        let asked = request(vec![
+            (TopicKey::Id(id_of(1)), vec![(0, Some(batch(0))), (2, Some(batch(0))), (1, Some(batch(0)))]),
+            (TopicKey::Id(id_of(9)), vec![(0, Some(batch(0)))]),
+            (TopicKey::Id(id_of(2)), vec![(0, None), (0, Some(batch(0))), (0, Some(Bytes::new()))]),
+        ]);
+        let (mut topics, parts) = sort_out(&image, 13, true, asked);
+        let ids: Vec<_> = parts.iter().map(|p| (p.partition.topic.as_u128(), p.partition.index.0)).collect();
+        assert_eq!(ids, [(1, 0), (1, 1), (2, 0)]);
+        fill(&mut topics, vec![outcome(100), outcome(200), outcome(300)]);
+        use ErrorCode::*;
+        let expected = [vec![None, UnknownTopicOrPartition, None], vec![UnknownTopicId], vec![InvalidRecord, None, InvalidRecord]];
+        assert_eq!(errors(&topics), expected);
+
+        let Reply::Frame(mut frame) = reply(Acks::All, 13, 9, &topics) else { panic!("a response") };
+        frame.advance(9);
+        let decoded = ProduceResponse::decode(&mut frame, 13).unwrap();
+        assert!(frame.is_empty());
+        let offsets: Vec<Vec<(i32, i16, i64)>> = decoded
+            .responses
+            .iter()
+            .map(|t| t.partition_responses.iter().map(|p| (p.index, p.error_code, p.base_offset)).collect())
+            .collect();
+        assert_eq!(
+            offsets,
+            [
+                vec![(0, 0, 100), (2, 3, -1), (1, 0, 200)],
+                vec![(0, 100, -1)],
+                vec![(0, 87, -1), (0, 0, 300), (0, 87, -1)]
+            ]
+        );
+    }
+
+    #[test]
+    fn an_outcome_that_is_missing_is_an_error_and_never_an_acknowledgement() {
+        let asked = request(vec![(name("a"), vec![(0, Some(batch(0))), (1, Some(batch(0)))])]);
+        let (mut topics, _) = sort_out(&image(&[("a", 1, 2)]), 9, true, asked);
+        fill(&mut topics, vec![outcome(5)]);
+        assert_eq!(errors(&topics), [[ErrorCode::None, ErrorCode::UnknownServerError]]);
+    }
+
+    #[test]
+    fn wrong_acks_and_transactions_are_refused_in_every_partition() {
+        let image = image(&[("a", 1, 1)]);
+        let asked = || request(vec![(name("a"), vec![(0, Some(batch(0))), (5, Some(batch(0)))])]);
+        let (topics, parts) = sort_out(&image, 9, false, asked());
+        assert_eq!((errors(&topics), parts.len()), (vec![vec![ErrorCode::InvalidRequiredAcks; 2]], 0));
+        let transactional = ProduceRequest { transactional_id: Some("tx".into()), ..asked() };
+        let (topics, parts) = sort_out(&image, 9, true, transactional);
+        assert_eq!((errors(&topics), parts.len()), (vec![vec![ErrorCode::InvalidTxnState; 2]], 0));
+        let (topics, parts) = sort_out(&image, 9, true, request(vec![(name("a"), vec![(0, Some(batch(0x10)))])]));
+        assert_eq!((errors(&topics), parts.len()), (vec![vec![ErrorCode::InvalidTxnState]], 0));
+    }
+
+    #[test]
+    fn zstd_needs_version_7() {
+        let image = image(&[("a", 1, 1)]);
+        let asked = || request(vec![(name("a"), vec![(0, Some(batch(4)))])]);
+        assert_eq!(errors(&sort_out(&image, 6, true, asked()).0), [[ErrorCode::UnsupportedCompressionType]]);
+        assert_eq!(sort_out(&image, 7, true, asked()).1.len(), 1);
+    }
+
+    #[test]
+    fn without_acks_success_is_silent_and_failure_closes() {
+        let image = image(&[("a", 1, 1)]);
+        let (mut good, _) = sort_out(&image, 9, true, request(vec![(name("a"), vec![(0, Some(batch(0)))])]));
+        fill(&mut good, vec![outcome(1)]);
+        assert!(matches!(reply(Acks::None, 9, 1, &good), Reply::Nothing));
+        let (bad, _) = sort_out(&image, 9, true, request(vec![(name("a"), vec![(3, Some(batch(0)))])]));
+        assert!(matches!(reply(Acks::None, 9, 1, &bad), Reply::Close));
+        let (wrong_acks, _) = sort_out(&image, 9, false, request(vec![(name("a"), vec![(0, Some(batch(0)))])]));
+        assert!(matches!(reply(Acks::All, 9, 1, &wrong_acks), Reply::Frame(_)), "acks=7 is told");
+    }
+}

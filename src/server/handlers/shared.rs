@@ -1,0 +1,151 @@
+//! What several handlers need.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use kafka_protocol::messages::{BrokerId as WireBrokerId, TopicName};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::cluster::controller::{ControlError, check_topic_name};
+use crate::cluster::{MetadataImage, TopicImage};
+use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
+use crate::protocol::TopicKey;
+
+pub fn text(value: &str) -> StrBytes {
+    StrBytes::from_string(value.to_owned())
+}
+
+pub fn topic_name(name: &str) -> TopicName {
+    TopicName(text(name))
+}
+
+pub fn broker_id(id: BrokerId) -> WireBrokerId {
+    WireBrokerId(id.0)
+}
+
+/// The error of a topic that the image does not have, by its name: one that no topic can have is told apart.
+pub fn unknown_name(name: &str) -> ErrorCode {
+    match check_topic_name(name) {
+        Ok(()) => ErrorCode::UnknownTopicOrPartition,
+        Err(_) => ErrorCode::InvalidTopicException,
+    }
+}
+
+/// The topic a request of the data path names.
+pub fn find_topic<'a>(image: &'a MetadataImage, key: &TopicKey) -> Result<&'a Arc<TopicImage>, ErrorCode> {
+    match key {
+        TopicKey::Id(id) => image.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId),
+        TopicKey::Name(_) => {
+            let name = key.as_str().unwrap_or_default();
+            image.topic(name).ok_or_else(|| unknown_name(name))
+        }
+    }
+}
+
+/// The partition `index` of `topic`, if there is one.
+pub fn find_partition(topic: &TopicImage, index: i32) -> Result<PartitionId, ErrorCode> {
+    match usize::try_from(index) {
+        Ok(position) if position < topic.partitions.len() => Ok(PartitionId::new(topic.id, index)),
+        _ => Err(ErrorCode::UnknownTopicOrPartition),
+    }
+}
+
+/// What the client believes the leader epoch to be; -1 on the wire: it does not say.
+pub fn stated_epoch(epoch: i32) -> Option<LeaderEpoch> {
+    (epoch >= 0).then_some(LeaderEpoch(epoch))
+}
+
+pub fn control_error(code: ErrorCode, message: impl Into<String>) -> ControlError {
+    ControlError { code, message: message.into() }
+}
+
+/// Those of `keys` that occur more than once.
+pub fn repeated<K: Eq + Hash>(keys: impl Iterator<Item = K>) -> HashSet<K> {
+    let mut seen = HashSet::new();
+    let mut twice = HashSet::new();
+    for key in keys {
+        if let Some(key) = insert_or_return(&mut seen, key) {
+            twice.insert(key);
+        }
+    }
+    // `seen` holds the first of each, `twice` the rest.
+    twice
+}
+
+fn insert_or_return<K: Eq + Hash>(seen: &mut HashSet<K>, key: K) -> Option<K> {
+    if seen.contains(&key) {
+        return Some(key);
+    }
+    seen.insert(key);
+    None
+}
+
+#[cfg(test)]
+pub mod testing {
+    //! Images to answer from.
+
+    use std::sync::Arc;
+
+    use uuid::Uuid;
+
+    use crate::cluster::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
+    use crate::config::TopicConfig;
+    use crate::model::{BrokerId, LeaderEpoch};
+
+    pub fn id_of(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    /// One broker (7), and topics by name, id and number of partitions.
+    pub fn image(topics: &[(&str, u128, usize)]) -> MetadataImage {
+        let mut image = MetadataImage {
+            cluster_id: "the-cluster".into(),
+            controller: Some(BrokerId(7)),
+            brokers: vec![BrokerImage { id: BrokerId(7), host: "host".into(), port: 9092, rack: None }],
+            ..MetadataImage::default()
+        };
+        for (name, id, partitions) in topics {
+            image.put_topic(topic(name, *id, *partitions));
+        }
+        image
+    }
+
+    pub fn topic(name: &str, id: u128, partitions: usize) -> TopicImage {
+        let partition = PartitionImage {
+            leader: Some(BrokerId(7)),
+            leader_epoch: LeaderEpoch(4),
+            replicas: vec![BrokerId(7)],
+            isr: vec![BrokerId(7)],
+        };
+        TopicImage {
+            name: name.into(),
+            id: id_of(id),
+            partitions: vec![partition; partitions],
+            overrides: Default::default(),
+            config: Arc::new(TopicConfig::default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_found_within_the_topic_only() {
+        let image = testing::image(&[("t", 5, 2)]);
+        let topic = find_topic(&image, &TopicKey::Id(testing::id_of(5))).unwrap();
+        assert_eq!(find_partition(topic, 1), Ok(PartitionId::new(testing::id_of(5), 1)));
+        for index in [-1, 2, i32::MAX, i32::MIN] {
+            assert_eq!(find_partition(topic, index), Err(ErrorCode::UnknownTopicOrPartition));
+        }
+        let unknown = TopicKey::Id(testing::id_of(6));
+        assert_eq!(find_topic(&image, &unknown).err(), Some(ErrorCode::UnknownTopicId));
+    }
+
+    #[test]
+    fn repeated_finds_each_once() {
+        assert_eq!(repeated([1, 2, 1, 3, 1, 3].into_iter()), HashSet::from([1, 3]));
+    }
+}

@@ -1,0 +1,299 @@
+//! One connection's answers, in request order. Pure waiting: no socket, no clock.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+
+/// What one request comes to.
+pub enum Reply {
+    /// A whole response in one piece.
+    Frame(Bytes),
+    /// A whole response in slices, sent in this order.
+    Slices(Vec<Bytes>),
+    /// The request asks for no response (Produce with acks=0).
+    Nothing,
+    /// End the connection once everything before has been sent.
+    Close,
+}
+
+/// A request's answer: at hand, or still being worked on.
+pub enum Answer {
+    Now(Reply),
+    Later(Pin<Box<dyn Future<Output = Reply>>>),
+}
+
+/// What the writer got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Collected {
+    /// Something to send was added.
+    More,
+    /// As `More` (possibly nothing was added), and nothing follows.
+    Last,
+    /// Send nothing more, not even what was added.
+    Aborted,
+}
+
+/// Once so many bytes are gathered they are sent before further answers are looked at.
+const GATHER_BYTES: usize = 1 << 20;
+
+/// The bounded queue between a connection's reader and its writer. An answer is polled only when all before it are done.
+pub struct Pipeline {
+    slots: RefCell<VecDeque<Answer>>,
+    capacity: usize,
+    finishing: Cell<bool>,
+    aborted: Cell<bool>,
+    writer: RefCell<Option<Waker>>,
+    sender: RefCell<Option<Waker>>,
+    reader: RefCell<Option<Waker>>,
+}
+
+impl Pipeline {
+    /// `capacity`: requests worked on at the same time, at least 1.
+    pub fn new(capacity: usize) -> Pipeline {
+        Pipeline {
+            slots: RefCell::new(VecDeque::new()),
+            capacity: capacity.max(1),
+            finishing: Cell::new(false),
+            aborted: Cell::new(false),
+            writer: RefCell::new(None),
+            sender: RefCell::new(None),
+            reader: RefCell::new(None),
+        }
+    }
+
+    /// Waits for a free slot; `false`: the connection is ending, take no further request.
+    pub async fn has_room(&self) -> bool {
+        poll_fn(|cx| {
+            if self.is_ending() {
+                return Poll::Ready(false);
+            }
+            if self.slots.borrow().len() < self.capacity {
+                return Poll::Ready(true);
+            }
+            keep(&self.reader, cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Adds the answer of the newest request. The caller has seen [`has_room`](Self::has_room) say yes.
+    pub fn push(&self, answer: Answer) {
+        if self.aborted.get() {
+            return;
+        }
+        self.slots.borrow_mut().push_back(answer);
+        wake(&self.writer);
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.finishing.get() || self.aborted.get()
+    }
+
+    /// No further requests; the answers under way are still sent.
+    pub fn finish(&self) {
+        self.finishing.set(true);
+        wake(&self.writer);
+        wake(&self.reader);
+    }
+
+    /// Ends at once: answers under way are dropped (a waiting fetch with them).
+    pub fn abort(&self) {
+        if self.aborted.replace(true) {
+            return;
+        }
+        let dropped = self.slots.take();
+        drop(dropped);
+        wake(&self.writer);
+        wake(&self.sender);
+        wake(&self.reader);
+    }
+
+    /// Resolves once [`abort`](Self::abort) was called.
+    pub async fn aborted(&self) {
+        poll_fn(|cx| {
+            if self.aborted.get() {
+                return Poll::Ready(());
+            }
+            keep(&self.sender, cx);
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Waits for the oldest answer and moves it to `out`, with those behind it that are ready too.
+    pub async fn collect(&self, out: &mut VecDeque<Bytes>) -> Collected {
+        poll_fn(|cx| self.poll_collect(cx, out)).await
+    }
+
+    fn poll_collect(&self, cx: &mut Context<'_>, out: &mut VecDeque<Bytes>) -> Poll<Collected> {
+        let mut gathered = 0;
+        let mut freed = false;
+        let verdict = loop {
+            if self.aborted.get() {
+                break Poll::Ready(Collected::Aborted);
+            }
+            if gathered >= GATHER_BYTES {
+                break Poll::Ready(Collected::More);
+            }
+            // Out of the queue while it is polled: an answer may come to nothing but the queue's end.
+            let Some(answer) = self.slots.borrow_mut().pop_front() else {
+                if self.finishing.get() {
+                    break Poll::Ready(Collected::Last);
+                }
+                break self.pause(cx, out);
+            };
+            let reply = match answer {
+                Answer::Now(reply) => reply,
+                Answer::Later(mut future) => match future.as_mut().poll(cx) {
+                    Poll::Ready(reply) => reply,
+                    Poll::Pending => {
+                        self.slots.borrow_mut().push_front(Answer::Later(future));
+                        break self.pause(cx, out);
+                    }
+                },
+            };
+            freed = true;
+            match reply {
+                Reply::Frame(frame) => {
+                    gathered += frame.len();
+                    out.push_back(frame);
+                }
+                Reply::Slices(slices) => {
+                    gathered += slices.iter().map(Bytes::len).sum::<usize>();
+                    out.extend(slices.into_iter().filter(|slice| !slice.is_empty()));
+                }
+                Reply::Nothing => {}
+                Reply::Close => {
+                    self.finishing.set(true);
+                    break Poll::Ready(Collected::Last);
+                }
+            }
+        };
+        if freed {
+            wake(&self.reader);
+        }
+        verdict
+    }
+
+    fn pause(&self, cx: &mut Context<'_>, out: &VecDeque<Bytes>) -> Poll<Collected> {
+        if out.is_empty() {
+            keep(&self.writer, cx);
+            Poll::Pending
+        } else {
+            Poll::Ready(Collected::More)
+        }
+    }
+}
+
+fn keep(place: &RefCell<Option<Waker>>, cx: &Context<'_>) {
+    let mut place = place.borrow_mut();
+    if !place.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        *place = Some(cx.waker().clone());
+    }
+}
+
+fn wake(place: &RefCell<Option<Waker>>) {
+    let waker = place.borrow_mut().take();
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::sync::oneshot;
+    use futures_lite::future::{block_on, poll_once, zip};
+    use std::rc::Rc;
+
+    fn frame(byte: u8) -> Answer {
+        Answer::Now(Reply::Frame(Bytes::copy_from_slice(&[byte])))
+    }
+
+    fn sent(out: &mut VecDeque<Bytes>) -> Vec<u8> {
+        out.drain(..).flatten().collect()
+    }
+
+    #[test]
+    fn answers_keep_request_order_and_ready_ones_leave_together() {
+        let pipeline = Pipeline::new(8);
+        let (sender, receiver) = oneshot::<u8>();
+        pipeline.push(frame(1));
+        pipeline.push(Answer::Later(Box::pin(async move {
+            Reply::Frame(Bytes::copy_from_slice(&[receiver.recv().await.unwrap_or(0)]))
+        })));
+        pipeline.push(frame(3));
+        let mut out = VecDeque::new();
+        assert_eq!(block_on(pipeline.collect(&mut out)), Collected::More);
+        assert_eq!(sent(&mut out), [1], "3 is ready, but 2 is not");
+        let (collected, ()) = block_on(zip(pipeline.collect(&mut out), async { sender.send(2) }));
+        assert_eq!(collected, Collected::More);
+        assert_eq!(sent(&mut out), [2, 3]);
+    }
+
+    #[test]
+    fn the_reader_waits_while_every_slot_is_taken() {
+        let pipeline = Pipeline::new(1);
+        assert!(block_on(pipeline.has_room()));
+        pipeline.push(frame(1));
+        assert_eq!(block_on(poll_once(pipeline.has_room())), None);
+        let mut out = VecDeque::new();
+        let (room, _) = block_on(zip(pipeline.has_room(), pipeline.collect(&mut out)));
+        assert!(room);
+    }
+
+    #[test]
+    fn abort_drops_a_waiting_answer_and_wakes_everybody() {
+        let pipeline = Pipeline::new(4);
+        let held = Rc::new(());
+        let inner = held.clone();
+        pipeline.push(Answer::Later(Box::pin(async move {
+            std::future::pending::<()>().await;
+            drop(inner);
+            Reply::Nothing
+        })));
+        let mut out = VecDeque::new();
+        let (collected, ()) = block_on(zip(pipeline.collect(&mut out), async { pipeline.abort() }));
+        assert_eq!(collected, Collected::Aborted);
+        assert_eq!(Rc::strong_count(&held), 1, "the answer under way is gone");
+        block_on(pipeline.aborted());
+        assert!(!block_on(pipeline.has_room()));
+    }
+
+    #[test]
+    fn close_comes_after_what_was_asked_before_and_ends_the_queue() {
+        let pipeline = Pipeline::new(4);
+        pipeline.push(frame(1));
+        pipeline.push(Answer::Now(Reply::Nothing));
+        pipeline.push(Answer::Now(Reply::Close));
+        pipeline.push(frame(9));
+        let mut out = VecDeque::new();
+        assert_eq!(block_on(pipeline.collect(&mut out)), Collected::Last);
+        assert_eq!(sent(&mut out), [1]);
+        assert!(pipeline.is_ending());
+    }
+
+    #[test]
+    fn finish_lets_answers_under_way_out() {
+        let pipeline = Pipeline::new(4);
+        pipeline.push(frame(1));
+        pipeline.finish();
+        let mut out = VecDeque::new();
+        assert_eq!(block_on(pipeline.collect(&mut out)), Collected::Last);
+        assert_eq!(sent(&mut out), [1]);
+    }
+
+    #[test]
+    fn a_large_answer_is_sent_before_the_next_is_looked_at() {
+        let pipeline = Pipeline::new(4);
+        pipeline.push(Answer::Now(Reply::Slices(vec![Bytes::from(vec![0; GATHER_BYTES]), Bytes::new()])));
+        pipeline.push(frame(2));
+        let mut out = VecDeque::new();
+        assert_eq!(block_on(pipeline.collect(&mut out)), Collected::More);
+        assert_eq!(out.len(), 1);
+    }
+}

@@ -1,0 +1,232 @@
+//! Cutting one connection's byte stream into frames.
+//!
+//! Memory follows arrival, never the declared length: a frame's buffer doubles as it fills. Only as much as this connection
+//! has already delivered in one frame is taken at once (so that steady traffic is received into place, without a second
+//! copy).
+
+use bytes::{Buf, Bytes};
+
+use crate::runtime::buffers::RecvBuf;
+
+/// The frame's length field.
+const LENGTH_BYTES: usize = 4;
+/// A quiet connection holds one buffer of this size.
+pub const SMALL_BYTES: usize = 4 << 10;
+/// The most that is taken ahead of arrival on the strength of earlier frames.
+const TRUST_BYTES: usize = 1 << 20;
+/// The largest buffer to wait in for a frame of which nothing has arrived.
+pub const LOOKAHEAD_BYTES: usize = 256 << 10;
+
+/// A length field that no frame can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the frame declares {declared} bytes; allowed are 0 to {max} (socket.request.max.bytes)")]
+pub struct BadLength {
+    pub declared: i32,
+    pub max: usize,
+}
+
+/// Frames out of a stream. Use: [`next_frame`](Self::next_frame) until it has none, then [`space`](Self::space), read
+/// into it, [`advance`](Self::advance).
+pub struct FrameReceiver {
+    max_frame: usize,
+    /// Arrived bytes not handed out yet, starting at a frame's start; empty while `filling` holds any.
+    arrived: Bytes,
+    filling: Option<RecvBuf>,
+    /// Size (length field included) of the last frame, and of the largest so far.
+    last_frame: usize,
+    largest_frame: usize,
+}
+
+impl FrameReceiver {
+    /// `max_frame`: the largest length a frame may declare.
+    pub fn new(max_frame: usize) -> FrameReceiver {
+        FrameReceiver { max_frame, arrived: Bytes::new(), filling: None, last_frame: 0, largest_frame: 0 }
+    }
+
+    /// The next frame that is whole, without its length field.
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, BadLength> {
+        if let Some(filling) = &self.filling {
+            match frame_size(filling.filled(), self.max_frame)? {
+                Some(size) if filling.filled().len() >= size => {}
+                _ => return Ok(None),
+            }
+            if let Some(filling) = self.filling.take() {
+                self.arrived = filling.freeze();
+            }
+        }
+        match frame_size(&self.arrived, self.max_frame)? {
+            Some(size) if self.arrived.len() >= size => {
+                self.last_frame = size;
+                self.largest_frame = self.largest_frame.max(size);
+                let mut frame = self.arrived.split_to(size);
+                if self.arrived.is_empty() {
+                    // An empty slice would keep the buffer's memory.
+                    self.arrived = Bytes::new();
+                }
+                frame.advance(LENGTH_BYTES);
+                Ok(Some(frame))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The size of the frame that has begun to arrive, once its length is known.
+    pub fn begun_frame(&self) -> Option<usize> {
+        frame_size(self.head(), self.max_frame).ok().flatten()
+    }
+
+    /// Whether part of a frame has arrived.
+    pub fn is_inside_frame(&self) -> bool {
+        !self.head().is_empty()
+    }
+
+    /// What the buffer for the next, not yet begun, frame should hold, judged by the last one.
+    pub fn wanted_lookahead(&self) -> usize {
+        if self.last_frame > SMALL_BYTES && self.last_frame <= LOOKAHEAD_BYTES { self.last_frame } else { 0 }
+    }
+
+    /// Where to read to; never empty. `lookahead`: bytes that may be taken although no frame has begun.
+    pub fn space(&mut self, lookahead: usize) -> &mut [u8] {
+        let begun = self.begun_frame();
+        let have = self.head().len();
+        let full = self.filling.as_ref().is_none_or(|buf| have >= buf.capacity());
+        if full {
+            let capacity = match begun {
+                Some(size) => size.min((have * 2).max(self.largest_frame.min(TRUST_BYTES))).max(SMALL_BYTES),
+                None => lookahead.max(SMALL_BYTES),
+            };
+            let mut larger = RecvBuf::take(capacity.max(have + 1));
+            larger.unfilled()[..have].copy_from_slice(self.head());
+            larger.advance(have);
+            self.arrived = Bytes::new();
+            self.filling = Some(larger);
+        }
+        // A large frame is read to its end and no further: what follows starts a buffer of its own, uncopied.
+        let limit = match begun {
+            Some(size) if size > SMALL_BYTES => size - have,
+            None if have < lookahead => lookahead - have,
+            _ => usize::MAX,
+        };
+        match &mut self.filling {
+            Some(buf) => {
+                let space = buf.unfilled();
+                let end = space.len().min(limit);
+                &mut space[..end]
+            }
+            None => &mut [],
+        }
+    }
+
+    /// `n` bytes were read into [`space`](Self::space).
+    pub fn advance(&mut self, n: usize) {
+        if let Some(buf) = &mut self.filling {
+            buf.advance(n);
+        }
+    }
+
+    fn head(&self) -> &[u8] {
+        self.filling.as_ref().map_or(&self.arrived[..], |buf| buf.filled())
+    }
+}
+
+/// The whole size of the frame at the start of `bytes`; `None`: its length field is not there yet.
+fn frame_size(bytes: &[u8], max: usize) -> Result<Option<usize>, BadLength> {
+    let Some(field) = bytes.first_chunk::<LENGTH_BYTES>() else {
+        return Ok(None);
+    };
+    let declared = i32::from_be_bytes(*field);
+    match usize::try_from(declared) {
+        Ok(length) if length <= max => Ok(Some(length + LENGTH_BYTES)),
+        _ => Err(BadLength { declared, max }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds `stream` in pieces of at most `step` bytes; returns the frames and the largest buffer offered.
+    fn feed(receiver: &mut FrameReceiver, stream: &[u8], step: usize) -> Result<(Vec<Bytes>, usize), BadLength> {
+        let (mut frames, mut largest, mut rest) = (Vec::new(), 0, stream);
+        while !rest.is_empty() {
+            let space = receiver.space(0);
+            assert!(!space.is_empty());
+            largest = largest.max(space.len());
+            let n = space.len().min(step).min(rest.len());
+            space[..n].copy_from_slice(&rest[..n]);
+            receiver.advance(n);
+            rest = &rest[n..];
+            while let Some(frame) = receiver.next_frame()? {
+                frames.push(frame);
+            }
+        }
+        Ok((frames, largest))
+    }
+
+    fn frame_of(length: usize, seed: u8) -> Vec<u8> {
+        let mut bytes = (length as i32).to_be_bytes().to_vec();
+        bytes.extend((0..length).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed)));
+        bytes
+    }
+
+    #[test]
+    fn frames_come_out_whole_however_the_stream_is_cut() {
+        let lengths = [0, 1, 5, 100, SMALL_BYTES - 4, SMALL_BYTES, 70_000, 3, 70_001, 70_000, 12, 2 << 20, 9];
+        let stream: Vec<u8> = lengths.iter().enumerate().flat_map(|(i, l)| frame_of(*l, i as u8)).collect();
+        for step in [1, 2, 3, 7, 1000, 4096, 65_536, usize::MAX] {
+            let mut receiver = FrameReceiver::new(4 << 20);
+            let (frames, _) = feed(&mut receiver, &stream, step).unwrap();
+            assert_eq!(frames.len(), lengths.len(), "step {step}");
+            for (i, frame) in frames.iter().enumerate() {
+                assert_eq!(frame[..], frame_of(lengths[i], i as u8)[4..], "frame {i}, step {step}");
+            }
+            assert!(!receiver.is_inside_frame());
+        }
+    }
+
+    #[test]
+    fn a_declared_length_takes_no_memory_ahead_of_arrival() {
+        let mut receiver = FrameReceiver::new(100 << 20);
+        let mut start = (100i32 << 20).to_be_bytes().to_vec();
+        start.extend([7; 100]);
+        let (frames, largest) = feed(&mut receiver, &start, usize::MAX).unwrap();
+        assert!(frames.is_empty());
+        assert!(largest <= 2 * SMALL_BYTES, "{largest}");
+        assert_eq!(receiver.begun_frame(), Some((100 << 20) + 4));
+        let (_, largest) = feed(&mut receiver, &vec![7; 1 << 20], usize::MAX).unwrap();
+        assert!(largest <= 4 << 20, "{largest}");
+    }
+
+    #[test]
+    fn lengths_out_of_bounds_are_refused_before_anything_is_read_for_them() {
+        for declared in [-1, i32::MIN, 1001, i32::MAX] {
+            let mut receiver = FrameReceiver::new(1000);
+            let error = feed(&mut receiver, &declared.to_be_bytes(), 2).unwrap_err();
+            assert_eq!(error, BadLength { declared, max: 1000 });
+        }
+    }
+
+    #[test]
+    fn a_bad_length_behind_a_good_frame_does_not_hide_the_good_one() {
+        let mut receiver = FrameReceiver::new(1000);
+        let mut stream = frame_of(10, 1);
+        stream.extend((-5i32).to_be_bytes());
+        let space = receiver.space(0);
+        space[..stream.len()].copy_from_slice(&stream);
+        receiver.advance(stream.len());
+        assert!(matches!(receiver.next_frame(), Ok(Some(_))));
+        assert!(receiver.next_frame().is_err());
+    }
+
+    #[test]
+    fn lookahead_follows_the_last_frame_within_bounds() {
+        let mut receiver = FrameReceiver::new(4 << 20);
+        assert_eq!(receiver.wanted_lookahead(), 0);
+        feed(&mut receiver, &frame_of(65_000, 0), usize::MAX).unwrap();
+        assert_eq!(receiver.wanted_lookahead(), 65_004);
+        feed(&mut receiver, &frame_of(2 << 20, 0), usize::MAX).unwrap();
+        assert_eq!(receiver.wanted_lookahead(), 0);
+        feed(&mut receiver, &frame_of(20, 0), usize::MAX).unwrap();
+        assert_eq!(receiver.wanted_lookahead(), 0);
+    }
+}
