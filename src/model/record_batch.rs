@@ -182,7 +182,6 @@ pub fn check_produced(header: &BatchHeader) -> Result<(), BatchError> {
 
 #[cfg(test)]
 mod tests {
-    use zerocopy::FromZeros;
 
     use super::*;
     use zerocopy::FromZeros;

@@ -201,7 +201,7 @@ impl Breather {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::rc::Rc;
     use std::sync::Arc;
@@ -212,7 +212,7 @@ pub(super) mod tests {
     }
 
     /// Runs one shard to its end; a failed assertion in `body` fails the test.
-    pub(in crate::runtime) fn on_shard<B, F>(body: B)
+    pub(crate) fn on_shard<B, F>(body: B)
     where
         B: Fn() -> F + Clone + Send + 'static,
         F: Future<Output = ()> + 'static,

@@ -20,3 +20,6 @@ pub mod sync;
 pub mod watchdog;
 
 pub use executor::{Breather, spawn_blocking, spawn_local};
+
+#[cfg(test)]
+pub(crate) use executor::tests::on_shard;

@@ -42,7 +42,8 @@ impl Connection {
             debug!(peer = ?self.peer, "closing an idle connection (connections.max.idle.ms)");
             return true;
         }
-        let slow = self.frame_since.get().is_some_and(|(since, arrived)| is_too_slow(now.saturating_sub(since), arrived));
+        let slow =
+            self.frame_since.get().is_some_and(|(since, arrived)| is_too_slow(now.saturating_sub(since), arrived));
         if starved && slow {
             warn!(peer = ?self.peer, "closing a connection whose request arrives too slowly while others wait for memory");
         }

@@ -17,7 +17,11 @@ fn partition(index: i32, offset: i64) -> FetchPartition {
     }
 }
 
-fn request(session: (i32, i32), wanted: &[(TopicKey, &[(i32, i64)])], forgotten: &[(TopicKey, &[i32])]) -> FetchRequest {
+fn request(
+    session: (i32, i32),
+    wanted: &[(TopicKey, &[(i32, i64)])],
+    forgotten: &[(TopicKey, &[i32])],
+) -> FetchRequest {
     FetchRequest {
         max_wait_ms: 0,
         min_bytes: 1,

@@ -23,6 +23,9 @@ mod sync;
 mod tail_cache;
 mod timestamps;
 
+#[cfg(test)]
+mod tests;
+
 pub use checkpoint::Checkpoint;
 pub use context::{StorageContext, StorageLimits};
 pub use log::{Appended, Log, StorageError};
