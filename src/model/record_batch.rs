@@ -185,7 +185,6 @@ mod tests {
     use zerocopy::FromZeros;
 
     use super::*;
-    use zerocopy::FromZeros;
 
     fn batch(payload: &[u8]) -> Vec<u8> {
         let mut header = BatchHeader::new_zeroed();

@@ -83,9 +83,7 @@ pub async fn dispatch(context: &Rc<ServerContext>, frame: Bytes, permit: Permit)
     let body = frame.slice(body_start..);
     drop(frame);
     match spec.key {
-        ApiKey::Produce => {
-            handlers::produce::handle(context, Call { version, correlation_id, body, permit }).await
-        }
+        ApiKey::Produce => handlers::produce::handle(context, Call { version, correlation_id, body, permit }).await,
         ApiKey::Fetch => handlers::fetch::handle(context, Call { version, correlation_id, body, permit }),
         _ => {
             let response = Box::pin(answer(context, spec, prefix, body)).await?;

@@ -28,9 +28,8 @@ fn respond(version: i16, request: &ApiVersionsRequest) -> ApiVersionsResponse {
 /// The answer to a version that is not known here, in the one shape that every client can read: v0, with the ranges, so that
 /// the client can ask again (KIP-511).
 pub fn refuse_version(correlation_id: i32) -> Result<Bytes, Malformed> {
-    let body = ApiVersionsResponse::default()
-        .with_error_code(ErrorCode::UnsupportedVersion.code())
-        .with_api_keys(ranges());
+    let body =
+        ApiVersionsResponse::default().with_error_code(ErrorCode::UnsupportedVersion.code()).with_api_keys(ranges());
     respond::encode(API.key, 0, correlation_id, &body)
 }
 
@@ -70,7 +69,8 @@ mod tests {
         for version in API.min..=API.max {
             let response = respond(version, &request("librdkafka", "2.8.0"));
             assert_eq!(response.error_code, 0);
-            let range = |key: i16| response.api_keys.iter().find(|r| r.api_key == key).map(|r| (r.min_version, r.max_version));
+            let range =
+                |key: i16| response.api_keys.iter().find(|r| r.api_key == key).map(|r| (r.min_version, r.max_version));
             assert_eq!(range(0), Some((0, 13)));
             assert_eq!(range(18), Some((0, 4)));
             assert!(respond::encode(API.key, version, 1, &response).is_ok(), "v{version}");

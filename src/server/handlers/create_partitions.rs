@@ -51,9 +51,9 @@ fn result(name: TopicName, outcome: Result<(), ControlError>) -> CreatePartition
     let result = CreatePartitionsTopicResult::default().with_name(name);
     match outcome {
         Ok(()) => result.with_error_message(None),
-        Err(error) => result
-            .with_error_code(error.code.code())
-            .with_error_message(Some(StrBytes::from_string(error.message))),
+        Err(error) => {
+            result.with_error_code(error.code.code()).with_error_message(Some(StrBytes::from_string(error.message)))
+        }
     }
 }
 

@@ -147,8 +147,9 @@ mod tests {
 
     #[test]
     fn a_partition_assigned_twice_is_refused() {
-        let assignment =
-            |index: i32| CreatableReplicaAssignment::default().with_partition_index(index).with_broker_ids(vec![BrokerId(7)]);
+        let assignment = |index: i32| {
+            CreatableReplicaAssignment::default().with_partition_index(index).with_broker_ids(vec![BrokerId(7)])
+        };
         let (results, wanted) = sort_out(vec![
             asked("a").with_assignments(vec![assignment(0), assignment(0)]),
             asked("b").with_assignments(vec![assignment(1), assignment(0)]),

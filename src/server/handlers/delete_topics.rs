@@ -52,8 +52,7 @@ fn named(version: i16, request: DeleteTopicsRequest) -> Vec<DeleteTopicState> {
 
 fn sort_out(version: i16, enabled: bool, topics: Vec<DeleteTopicState>) -> (Vec<DeletableTopicResult>, Vec<TopicRef>) {
     if !enabled {
-        let code =
-            if version < DISABLED_FROM { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
+        let code = if version < DISABLED_FROM { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
         let refuse = |topic: DeleteTopicState| {
             failed(topic.name, topic.topic_id, control_error(code, "Topic deletion is disabled (delete.topic.enable)."))
         };
@@ -113,7 +112,8 @@ mod tests {
     }
 
     fn codes(results: &[DeletableTopicResult]) -> Vec<(Option<String>, u128, i16)> {
-        let row = |r: &DeletableTopicResult| (r.name.as_ref().map(|n| n.0.to_string()), r.topic_id.as_u128(), r.error_code);
+        let row =
+            |r: &DeletableTopicResult| (r.name.as_ref().map(|n| n.0.to_string()), r.topic_id.as_u128(), r.error_code);
         results.iter().map(row).collect()
     }
 

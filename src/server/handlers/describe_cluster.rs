@@ -34,9 +34,7 @@ fn respond(image: &MetadataImage, version: i16, request: &DescribeClusterRequest
         _ => Some((ErrorCode::UnsupportedEndpointType, "The endpoint type is not known.")),
     };
     if let Some((code, message)) = refused {
-        return DescribeClusterResponse::default()
-            .with_error_code(code.code())
-            .with_error_message(Some(text(message)));
+        return DescribeClusterResponse::default().with_error_code(code.code()).with_error_message(Some(text(message)));
     }
     let brokers = image.brokers.iter().map(|broker| {
         DescribeClusterBroker::default()

@@ -25,11 +25,7 @@ const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const BROKER_LOGGER: i8 = 8;
 
-pub async fn handle(
-    context: &Rc<ServerContext>,
-    _: i16,
-    request: DescribeConfigsRequest,
-) -> DescribeConfigsResponse {
+pub async fn handle(context: &Rc<ServerContext>, _: i16, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let image = context.shard.image();
     respond(&image, &context.shard.config, request)
 }
@@ -46,15 +42,15 @@ fn respond(image: &MetadataImage, config: &ServerConfig, request: DescribeConfig
                 let chosen = entries.into_iter().filter(|e| wanted.as_ref().is_none_or(|set| set.contains(e.name)));
                 result.with_configs(chosen.map(|entry| describe(entry, synonyms, docs)).collect())
             }
-            Err(error) => result
-                .with_error_code(error.code.code())
-                .with_error_message(Some(StrBytes::from_string(error.message))),
+            Err(error) => {
+                result.with_error_code(error.code.code()).with_error_message(Some(StrBytes::from_string(error.message)))
+            }
         }
     });
     DescribeConfigsResponse::default().with_results(results.collect())
 }
 
-/// `None`: all. An empty list means all as well: Java clients before 2.8 send it so, and Kafka takes it so.
+/// `None`: all. An empty list means all as well, as Kafka takes it.
 fn wanted(keys: Option<Vec<StrBytes>>) -> Option<HashSet<String>> {
     let keys = keys.filter(|keys| !keys.is_empty())?;
     Some(keys.iter().map(|key| key.to_string()).collect())

@@ -270,8 +270,10 @@ mod tests {
         }
     }
 
+    type Row = (u128, i32, i16, Vec<u8>);
+
     /// What a client sees: session id, and (topic, partition, error, records) in order.
-    fn seen(sessions: &mut SessionCache, job: Job, outcomes: Vec<FetchOutcome>) -> (i32, Vec<(u128, i32, i16, Vec<u8>)>) {
+    fn seen(sessions: &mut SessionCache, job: Job, outcomes: Vec<FetchOutcome>) -> (i32, Vec<Row>) {
         let (error, session, topics) = finish(sessions, job, outcomes);
         let mut frame: Bytes = encode_response(17, 1, error, session, topics).concat().into();
         frame.advance(9);
@@ -293,7 +295,8 @@ mod tests {
         let mut sessions = SessionCache::new(10, ShardId(0));
         let asked = request((0, -1), &[(1, &[0, 5, 1]), (9, &[0]), (2, &[0])]);
         let job = sort_out(&image, &mut sessions, 5000, 17, asked, 0).unwrap();
-        let plan: Vec<_> = job.plan.parts.iter().map(|p| (p.partition.topic.as_u128(), p.partition.index.0, p.offset)).collect();
+        let plan: Vec<_> =
+            job.plan.parts.iter().map(|p| (p.partition.topic.as_u128(), p.partition.index.0, p.offset)).collect();
         assert_eq!(plan, [(1, 0, 10), (1, 1, 11), (2, 0, 10)]);
         assert_eq!((job.plan.max_bytes, job.plan.min_bytes, job.plan.max_wait_ms), (5000, 1, 500));
         let outcomes = vec![outcome(1, b"x"), outcome(2, b""), outcome(3, b"zz")];
@@ -322,8 +325,14 @@ mod tests {
         assert_eq!(order, [1, 2, 0]);
         let (_, rows) = seen(&mut sessions, job, vec![outcome(5, b""), outcome(6, b"new"), outcome(5, b"")]);
         assert_eq!(rows, [(1, 2, 0, b"new".to_vec()), (9, 0, 100, vec![])], "the unknown topic is told every time");
-        assert_eq!(sort_out(&image, &mut sessions, 1, 17, request((id, 9), &[]), 0).err(), Some(ErrorCode::InvalidFetchSessionEpoch));
-        assert_eq!(sort_out(&image, &mut sessions, 1, 12, request((id, 2), &[]), 0).err(), Some(ErrorCode::FetchSessionTopicIdError));
+        assert_eq!(
+            sort_out(&image, &mut sessions, 1, 17, request((id, 9), &[]), 0).err(),
+            Some(ErrorCode::InvalidFetchSessionEpoch)
+        );
+        assert_eq!(
+            sort_out(&image, &mut sessions, 1, 12, request((id, 2), &[]), 0).err(),
+            Some(ErrorCode::FetchSessionTopicIdError)
+        );
     }
 
     #[test]
@@ -334,7 +343,10 @@ mod tests {
         (asked.max_bytes, asked.min_bytes, asked.max_wait_ms) = (-1, -1, -1);
         asked.topics[0].partitions[0].max_bytes = -1;
         let job = sort_out(&image, &mut sessions, 5000, 17, asked, 0).unwrap();
-        assert_eq!((job.plan.max_bytes, job.plan.min_bytes, job.plan.max_wait_ms, job.plan.parts[0].max_bytes), (0, 0, 0, 0));
+        assert_eq!(
+            (job.plan.max_bytes, job.plan.min_bytes, job.plan.max_wait_ms, job.plan.parts[0].max_bytes),
+            (0, 0, 0, 0)
+        );
         assert_eq!(seen(&mut sessions, job, Vec::new()).1, [(1, 0, -1, vec![])]);
     }
 }

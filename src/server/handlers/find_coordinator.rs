@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn this_broker_for_groups_and_transactions_in_every_version() {
-        let config = ServerConfig { broker_id: 7, advertised_host: "h".into(), advertised_port: 9, ..Default::default() };
+        let config =
+            ServerConfig { broker_id: 7, advertised_host: "h".into(), advertised_port: 9, ..Default::default() };
         for version in API.min..=API.max {
             for (key_type, code, node) in [(GROUP, 0, 7), (TRANSACTION, 0, 7), (2, 42, -1), (9, 42, -1)] {
                 let request = FindCoordinatorRequest::default()

@@ -112,8 +112,7 @@ mod tests {
         let (mut topics, parts) = sort_out(&image, 10, request(&[(0, -1), (9, -1), (1, 77), (0, -2), (2, -6)]));
         let queries: Vec<_> = parts.iter().map(|(id, query, epoch)| (id.index.0, *query, *epoch)).collect();
         assert_eq!(queries, [(0, OffsetQuery::Latest, None), (1, OffsetQuery::Timestamp(77), None)]);
-        let outcome =
-            |offset: i64| OffsetOutcome { error: ErrorCode::None, timestamp_ms: 5, offset, leader_epoch: 3 };
+        let outcome = |offset: i64| OffsetOutcome { error: ErrorCode::None, timestamp_ms: 5, offset, leader_epoch: 3 };
         fill(&mut topics, vec![outcome(100), outcome(200)]);
         let rows: Vec<_> =
             topics[0].partitions.iter().map(|p| (p.partition_index, p.error_code, p.offset, p.timestamp)).collect();

@@ -8,7 +8,9 @@ use kafka_protocol::messages::ApiKey;
 use crate::cluster::MetadataImage;
 use crate::model::ErrorCode;
 use crate::model::record_batch::{BatchHeader, Codec};
-use crate::protocol::produce::{ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceTopic, decode, encode_response};
+use crate::protocol::produce::{
+    ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceTopic, decode, encode_response,
+};
 use crate::protocol::{ApiSpec, Malformed, TopicKey};
 use crate::server::context::ServerContext;
 use crate::server::dispatch::Call;
@@ -53,7 +55,12 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
 }
 
 /// What goes to the shard, and the response with places for the outcomes: those without an error, in the same order.
-fn sort_out(image: &MetadataImage, version: i16, acks_valid: bool, request: ProduceRequest) -> (Topics, Vec<ProducePart>) {
+fn sort_out(
+    image: &MetadataImage,
+    version: i16,
+    acks_valid: bool,
+    request: ProduceRequest,
+) -> (Topics, Vec<ProducePart>) {
     let mut parts = Vec::with_capacity(request.topics.iter().map(|topic| topic.partitions.len()).sum());
     let mut topics = Vec::with_capacity(request.topics.len());
     let refusal = if !acks_valid {
@@ -163,7 +170,9 @@ mod tests {
         TopicKey::Name(Bytes::from_static(text.as_bytes()))
     }
 
-    fn request(topics: Vec<(TopicKey, Vec<(i32, Option<Bytes>)>)>) -> ProduceRequest {
+    type Sent = Vec<(i32, Option<Bytes>)>;
+
+    fn request(topics: Vec<(TopicKey, Sent)>) -> ProduceRequest {
         let topics = topics.into_iter().map(|(topic, partitions)| ProduceTopic {
             topic,
             partitions: partitions.into_iter().map(|(index, records)| ProducePartition { index, records }).collect(),
@@ -176,7 +185,13 @@ mod tests {
     }
 
     fn outcome(base_offset: i64) -> ProduceOutcome {
-        ProduceOutcome { error: ErrorCode::None, message: None, base_offset, log_append_time_ms: -1, log_start_offset: 0 }
+        ProduceOutcome {
+            error: ErrorCode::None,
+            message: None,
+            base_offset,
+            log_append_time_ms: -1,
+            log_start_offset: 0,
+        }
     }
 
     #[test]
@@ -191,8 +206,12 @@ mod tests {
         let ids: Vec<_> = parts.iter().map(|p| (p.partition.topic.as_u128(), p.partition.index.0)).collect();
         assert_eq!(ids, [(1, 0), (1, 1), (2, 0)]);
         fill(&mut topics, vec![outcome(100), outcome(200), outcome(300)]);
-        use ErrorCode::*;
-        let expected = [vec![None, UnknownTopicOrPartition, None], vec![UnknownTopicId], vec![InvalidRecord, None, InvalidRecord]];
+        use ErrorCode::{InvalidRecord, UnknownTopicId, UnknownTopicOrPartition};
+        let expected = [
+            vec![ErrorCode::None, UnknownTopicOrPartition, ErrorCode::None],
+            vec![UnknownTopicId],
+            vec![InvalidRecord, ErrorCode::None, InvalidRecord],
+        ];
         assert_eq!(errors(&topics), expected);
 
         let Reply::Frame(mut frame) = reply(Acks::All, 13, 9, &topics) else { panic!("a response") };
