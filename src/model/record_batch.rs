@@ -184,7 +184,6 @@ pub fn check_produced(header: &BatchHeader) -> Result<(), BatchError> {
 mod tests {
 
     use super::*;
-    use zerocopy::FromZeros;
 
     fn batch(payload: &[u8]) -> Vec<u8> {
         let mut header = BatchHeader::new_zeroed();

@@ -9,7 +9,7 @@ use futures_lite::future::or;
 use tracing::{debug, warn};
 
 use crate::protocol::Malformed;
-use crate::runtime::executor::{Breather, spawn_local};
+use crate::runtime::executor::spawn_local;
 use crate::runtime::net::{Reader, Writer};
 use crate::runtime::sync::Permit;
 
@@ -119,7 +119,6 @@ fn close_after(context: &ServerContext, connection: &Connection, end: End) {
 
 async fn read_requests(context: &Rc<ServerContext>, connection: &Connection, mut reader: Reader) -> End {
     let mut frames = FrameReceiver::new(context.shard.config.socket_request_max_bytes as usize);
-    let mut breather = Breather::default();
     // The share of the request budget of a large frame that is arriving, and of a buffer to wait in.
     let mut arriving: Option<Permit> = None;
     let mut lookahead: Option<Permit> = None;
@@ -155,7 +154,6 @@ async fn read_requests(context: &Rc<ServerContext>, connection: &Connection, mut
         if let Some((since, arrived)) = connection.frame_since.get() {
             connection.frame_since.set(Some((since, arrived + n as u64)));
         }
-        breather.pass().await;
     }
 }
 
@@ -184,7 +182,6 @@ async fn take_frames(
 async fn write_answers(context: &ServerContext, connection: &Connection, mut writer: Writer) {
     let pipeline = &connection.pipeline;
     let mut queue = VecDeque::new();
-    let mut breather = Breather::default();
     loop {
         let collected = pipeline.collect(&mut queue).await;
         if collected == Collected::Aborted {
@@ -204,7 +201,6 @@ async fn write_answers(context: &ServerContext, connection: &Connection, mut wri
         if collected == Collected::Last {
             break;
         }
-        breather.pass().await;
     }
     // Also ends the reader's pending read.
     writer.shutdown();

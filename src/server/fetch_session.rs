@@ -253,7 +253,7 @@ impl SessionCache {
         epoch: i32,
         full: bool,
         slots: &[u32],
-        responses: &mut Vec<Option<FetchPartitionResponse>>,
+        responses: &mut [Option<FetchPartitionResponse>],
     ) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else {
             // Evicted meanwhile: the answer is right all the same; the next request will be refused.

@@ -50,7 +50,7 @@ fn respond(image: &MetadataImage, config: &ServerConfig, request: DescribeConfig
     DescribeConfigsResponse::default().with_results(results.collect())
 }
 
-/// `None`: all. An empty list means all as well: Java clients before 2.8 send it so, and Kafka takes it so.
+/// `None`: all. An empty list means all as well, as Kafka takes it.
 fn wanted(keys: Option<Vec<StrBytes>>) -> Option<HashSet<String>> {
     let keys = keys.filter(|keys| !keys.is_empty())?;
     Some(keys.iter().map(|key| key.to_string()).collect())

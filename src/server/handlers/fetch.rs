@@ -270,12 +270,10 @@ mod tests {
         }
     }
 
+    type Row = (u128, i32, i16, Vec<u8>);
+
     /// What a client sees: session id, and (topic, partition, error, records) in order.
-    fn seen(
-        sessions: &mut SessionCache,
-        job: Job,
-        outcomes: Vec<FetchOutcome>,
-    ) -> (i32, Vec<(u128, i32, i16, Vec<u8>)>) {
+    fn seen(sessions: &mut SessionCache, job: Job, outcomes: Vec<FetchOutcome>) -> (i32, Vec<Row>) {
         let (error, session, topics) = finish(sessions, job, outcomes);
         let mut frame: Bytes = encode_response(17, 1, error, session, topics).concat().into();
         frame.advance(9);

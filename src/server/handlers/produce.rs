@@ -170,7 +170,9 @@ mod tests {
         TopicKey::Name(Bytes::from_static(text.as_bytes()))
     }
 
-    fn request(topics: Vec<(TopicKey, Vec<(i32, Option<Bytes>)>)>) -> ProduceRequest {
+    type Sent = Vec<(i32, Option<Bytes>)>;
+
+    fn request(topics: Vec<(TopicKey, Sent)>) -> ProduceRequest {
         let topics = topics.into_iter().map(|(topic, partitions)| ProduceTopic {
             topic,
             partitions: partitions.into_iter().map(|(index, records)| ProducePartition { index, records }).collect(),
@@ -204,9 +206,12 @@ mod tests {
         let ids: Vec<_> = parts.iter().map(|p| (p.partition.topic.as_u128(), p.partition.index.0)).collect();
         assert_eq!(ids, [(1, 0), (1, 1), (2, 0)]);
         fill(&mut topics, vec![outcome(100), outcome(200), outcome(300)]);
-        use ErrorCode::*;
-        let expected =
-            [vec![None, UnknownTopicOrPartition, None], vec![UnknownTopicId], vec![InvalidRecord, None, InvalidRecord]];
+        use ErrorCode::{InvalidRecord, UnknownTopicId, UnknownTopicOrPartition};
+        let expected = [
+            vec![ErrorCode::None, UnknownTopicOrPartition, ErrorCode::None],
+            vec![UnknownTopicId],
+            vec![InvalidRecord, ErrorCode::None, InvalidRecord],
+        ];
         assert_eq!(errors(&topics), expected);
 
         let Reply::Frame(mut frame) = reply(Acks::All, 13, 9, &topics) else { panic!("a response") };

@@ -65,20 +65,13 @@ pub fn repeated<K: Eq + Hash>(keys: impl Iterator<Item = K>) -> HashSet<K> {
     let mut seen = HashSet::new();
     let mut twice = HashSet::new();
     for key in keys {
-        if let Some(key) = insert_or_return(&mut seen, key) {
+        if seen.contains(&key) {
             twice.insert(key);
+        } else {
+            seen.insert(key);
         }
     }
-    // `seen` holds the first of each, `twice` the rest.
     twice
-}
-
-fn insert_or_return<K: Eq + Hash>(seen: &mut HashSet<K>, key: K) -> Option<K> {
-    if seen.contains(&key) {
-        return Some(key);
-    }
-    seen.insert(key);
-    None
 }
 
 #[cfg(test)]
@@ -99,12 +92,10 @@ pub mod testing {
 
     /// One broker (7), and topics by name, id and number of partitions.
     pub fn image(topics: &[(&str, u128, usize)]) -> MetadataImage {
-        let mut image = MetadataImage {
-            cluster_id: "the-cluster".into(),
-            controller: Some(BrokerId(7)),
-            brokers: vec![BrokerImage { id: BrokerId(7), host: "host".into(), port: 9092, rack: None }],
-            ..MetadataImage::default()
-        };
+        let mut image = MetadataImage::default();
+        image.cluster_id = "the-cluster".into();
+        image.controller = Some(BrokerId(7));
+        image.brokers = vec![BrokerImage { id: BrokerId(7), host: "host".into(), port: 9092, rack: None }];
         for (name, id, partitions) in topics {
             image.put_topic(topic(name, *id, *partitions));
         }
