@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use futures_lite::future::or;
 use tracing::{debug, warn};
 
@@ -13,14 +14,13 @@ use crate::runtime::executor::spawn_local;
 use crate::runtime::net::{Reader, Writer};
 use crate::runtime::sync::Permit;
 
-use super::context::{ServerContext, TICK_MS};
-use super::dispatch::dispatch;
+use super::context::{Link, TICK_MS};
 use super::listener::Connections;
 use super::pipeline::{Answer, Collected, Pipeline, Reply};
 use super::receive::{BadLength, FrameReceiver, SMALL_BYTES};
 
-/// While others wait for receive memory, a frame may take so long before its speed is looked at,
-const SLOW_FRAME_TICKS: u64 = 10_000 / TICK_MS;
+/// While others wait for receive memory, a frame may take so long (10 s) before its speed is looked at,
+const SLOW_FRAME_TICKS: u64 = if cfg!(test) { 1000 } else { 10_000 } / TICK_MS;
 /// and must then have come in at this rate at least.
 const SLOW_FRAME_BYTES_PER_TICK: u64 = 16 * 1024 * TICK_MS / 1000;
 
@@ -70,9 +70,15 @@ enum End {
     Ending,
 }
 
-/// Starts both tasks. The connection is in `connections` until both have ended.
-pub fn start(
-    context: Rc<ServerContext>,
+/// What a request's bytes are handed to, with their share of receive memory.
+pub trait Dispatch: AsyncFn(Bytes, Permit) -> Result<Answer, Malformed> + 'static {}
+
+impl<D: AsyncFn(Bytes, Permit) -> Result<Answer, Malformed> + 'static> Dispatch for D {}
+
+/// Starts both tasks. The connection is in `connections` until its writer has ended, which ends the reader.
+pub fn start<D: Dispatch>(
+    link: Rc<Link>,
+    dispatch: Rc<D>,
     connections: Rc<Connections>,
     number: u64,
     place: Permit,
@@ -80,27 +86,27 @@ pub fn start(
     writer: Writer,
 ) {
     let connection = Rc::new(Connection {
-        pipeline: Pipeline::new(context.shard.config.connection_pipeline),
+        pipeline: Pipeline::new(link.pipeline),
         peer: reader.peer_addr(),
-        active: Cell::new(context.tick.get()),
+        active: Cell::new(link.tick.get()),
         frame_since: Cell::new(None),
         _place: place,
     });
     connections.borrow_mut().insert(number, connection.clone());
-    let (reading_context, reading) = (context.clone(), connection.clone());
+    let (reading_link, reading) = (link.clone(), connection.clone());
     spawn_local(async move {
-        let end = read_requests(&reading_context, &reading, reader).await;
-        close_after(&reading_context, &reading, end);
+        let end = read_requests(&reading_link, &*dispatch, &reading, reader).await;
+        close_after(&reading_link, &reading, end);
     });
     spawn_local(async move {
-        write_answers(&context, &connection, writer).await;
+        write_answers(&link, &connection, writer).await;
         connection.pipeline.abort();
         connections.borrow_mut().remove(&number);
     });
 }
 
 /// A peer that has gone gets nothing more; one that broke the protocol still gets the answers to what it asked before.
-fn close_after(context: &ServerContext, connection: &Connection, end: End) {
+fn close_after(link: &Link, connection: &Connection, end: End) {
     let peer = connection.peer;
     match end {
         End::Peer | End::Broken(_) => {
@@ -108,7 +114,7 @@ fn close_after(context: &ServerContext, connection: &Connection, end: End) {
             connection.pipeline.abort();
         }
         End::Length(_) | End::Malformed(_) => {
-            if let Some(held_back) = context.complaints.may_log(context.tick.get()) {
+            if let Some(held_back) = link.may_complain() {
                 warn!(?peer, held_back, "closing the connection: {end}");
             }
             connection.pipeline.push(Answer::Now(Reply::Close));
@@ -117,20 +123,20 @@ fn close_after(context: &ServerContext, connection: &Connection, end: End) {
     }
 }
 
-async fn read_requests(context: &Rc<ServerContext>, connection: &Connection, mut reader: Reader) -> End {
-    let mut frames = FrameReceiver::new(context.shard.config.socket_request_max_bytes as usize);
+async fn read_requests<D: Dispatch>(link: &Link, dispatch: &D, connection: &Connection, mut reader: Reader) -> End {
+    let mut frames = FrameReceiver::new(link.max_frame_bytes);
     // The share of the request budget of a large frame that is arriving, and of a buffer to wait in.
     let mut arriving: Option<Permit> = None;
     let mut lookahead: Option<Permit> = None;
     loop {
-        if let Err(end) = take_frames(context, connection, &mut frames, &mut arriving).await {
+        if let Err(end) = take_frames(link, dispatch, connection, &mut frames, &mut arriving).await {
             return end;
         }
         match frames.begun_frame() {
             Some(size) if size > SMALL_BYTES && arriving.is_none() => {
                 connection.frame_since.set(None);
-                arriving = Some(context.take_request_bytes(size).await);
-                connection.frame_since.set(Some((context.tick.get(), 0)));
+                arriving = Some(link.take_request_bytes(size).await);
+                connection.frame_since.set(Some((link.tick.get(), 0)));
                 lookahead = None;
             }
             Some(_) => {}
@@ -139,7 +145,7 @@ async fn read_requests(context: &Rc<ServerContext>, connection: &Connection, mut
                 let wanted = frames.wanted_lookahead();
                 lookahead = None;
                 if wanted > 0 {
-                    lookahead = context.lookahead.try_acquire(wanted);
+                    lookahead = link.lookahead.try_acquire(wanted);
                 }
             }
         }
@@ -150,7 +156,7 @@ async fn read_requests(context: &Rc<ServerContext>, connection: &Connection, mut
             Err(error) => return End::Broken(error),
         };
         frames.advance(n);
-        connection.active.set(context.tick.get());
+        connection.active.set(link.tick.get());
         if let Some((since, arrived)) = connection.frame_since.get() {
             connection.frame_since.set(Some((since, arrived + n as u64)));
         }
@@ -158,8 +164,9 @@ async fn read_requests(context: &Rc<ServerContext>, connection: &Connection, mut
 }
 
 /// Dispatches every request that is wholly there.
-async fn take_frames(
-    context: &Rc<ServerContext>,
+async fn take_frames<D: Dispatch>(
+    link: &Link,
+    dispatch: &D,
     connection: &Connection,
     frames: &mut FrameReceiver,
     arriving: &mut Option<Permit>,
@@ -168,18 +175,18 @@ async fn take_frames(
         connection.frame_since.set(None);
         let permit = match arriving.take() {
             Some(permit) => permit,
-            None => context.take_request_bytes(frame.len()).await,
+            None => link.take_request_bytes(frame.len()).await,
         };
         if !connection.pipeline.has_room().await {
             return Err(End::Ending);
         }
-        let answer = dispatch(context, frame, permit).await?;
+        let answer = dispatch(frame, permit).await?;
         connection.pipeline.push(answer);
     }
     Ok(())
 }
 
-async fn write_answers(context: &ServerContext, connection: &Connection, mut writer: Writer) {
+async fn write_answers(link: &Link, connection: &Connection, mut writer: Writer) {
     let pipeline = &connection.pipeline;
     let mut queue = VecDeque::new();
     loop {
@@ -196,7 +203,7 @@ async fn write_answers(context: &ServerContext, connection: &Connection, mut wri
                 debug!(peer = ?connection.peer, "answers could not be sent: {error}");
                 break;
             }
-            connection.active.set(context.tick.get());
+            connection.active.set(link.tick.get());
         }
         if collected == Collected::Last {
             break;
@@ -211,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_frame_gets_ten_seconds_and_then_must_keep_up_a_rate() {
+    fn a_slow_frame_gets_some_time_and_then_must_keep_up_a_rate() {
         assert!(!is_too_slow(SLOW_FRAME_TICKS, 0));
         assert!(is_too_slow(SLOW_FRAME_TICKS + 1, 0));
         assert!(is_too_slow(200, 200 * SLOW_FRAME_BYTES_PER_TICK - 1));

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use crate::config::ServerConfig;
 use crate::runtime::sync::{Budget, Permit};
 use crate::shard::Shard;
 
@@ -11,8 +12,32 @@ use super::fetch_session::SessionCache;
 /// Milliseconds per tick of [`ServerContext::tick`].
 pub const TICK_MS: u64 = 100;
 
+/// What the handlers work with.
 pub struct ServerContext {
     pub shard: Rc<Shard>,
+    pub link: Rc<Link>,
+    pub sessions: RefCell<SessionCache>,
+}
+
+impl ServerContext {
+    pub fn new(shard: Rc<Shard>) -> Rc<ServerContext> {
+        let config = &shard.config;
+        let slots = share(config.max_incremental_fetch_session_cache_slots, config.shards) as usize;
+        let sessions = RefCell::new(SessionCache::new(slots, shard.id));
+        Rc::new(ServerContext { link: Link::new(config), sessions, shard })
+    }
+}
+
+/// What connections need to move bytes, whatever the requests are.
+pub struct Link {
+    /// Largest length a frame may declare (`socket.request.max.bytes`).
+    pub max_frame_bytes: usize,
+    /// Requests of one connection worked on at the same time (`corelane.connection.pipeline`).
+    pub pipeline: usize,
+    /// This shard's part of `max.connections`.
+    pub max_connections: usize,
+    /// `connections.max.idle.ms`, in ticks.
+    pub idle_ticks: u64,
     /// Request bytes held (`corelane.receive.memory.bytes`).
     pub requests: Rc<Budget>,
     /// Buffers that busy connections wait in for a frame of which nothing has arrived; on top of `requests`, a quarter as
@@ -20,27 +45,29 @@ pub struct ServerContext {
     pub lookahead: Rc<Budget>,
     /// Connections that wait for a share of `requests`.
     pub starved: Cell<u32>,
-    pub sessions: RefCell<SessionCache>,
-    pub complaints: Complaints,
+    complaints: Complaints,
     /// Coarse time for what needs no better: ticks of [`TICK_MS`] since the listener started.
     pub tick: Cell<u64>,
 }
 
-impl ServerContext {
-    pub fn new(shard: Rc<Shard>) -> Rc<ServerContext> {
-        let config = shard.config.clone();
-        Rc::new(ServerContext {
+impl Link {
+    pub fn new(config: &ServerConfig) -> Rc<Link> {
+        Rc::new(Link {
+            max_frame_bytes: config.socket_request_max_bytes as usize,
+            pipeline: config.connection_pipeline,
+            max_connections: share(config.max_connections, config.shards).max(1) as usize,
+            idle_ticks: config.connections_max_idle_ms.div_ceil(TICK_MS).max(1),
             requests: Budget::new(config.receive_memory_bytes),
             lookahead: Budget::new(config.receive_memory_bytes / 4),
             starved: Cell::new(0),
-            sessions: RefCell::new(SessionCache::new(
-                share(config.max_incremental_fetch_session_cache_slots, config.shards) as usize,
-                shard.id,
-            )),
             complaints: Complaints::default(),
             tick: Cell::new(0),
-            shard,
         })
+    }
+
+    /// Whether to log about a peer now, and then how many lines were held back since the last one.
+    pub fn may_complain(&self) -> Option<u64> {
+        self.complaints.may_log(self.tick.get())
     }
 
     /// Milliseconds since the listener started, to the tick.
@@ -69,7 +96,7 @@ pub fn share(limit: u32, shards: u16) -> u32 {
 
 /// Keeps peers that misbehave in bulk from flooding the log: a few lines a second, the rest counted.
 #[derive(Default)]
-pub struct Complaints {
+struct Complaints {
     second: Cell<u64>,
     said: Cell<u32>,
     held_back: Cell<u64>,
@@ -79,7 +106,7 @@ impl Complaints {
     const PER_SECOND: u32 = 5;
 
     /// Whether to log now, and then how many lines were held back since the last one. `tick`: the time now.
-    pub fn may_log(&self, tick: u64) -> Option<u64> {
+    fn may_log(&self, tick: u64) -> Option<u64> {
         let second = tick * TICK_MS / 1000;
         if self.second.replace(second) != second {
             self.said.set(0);

@@ -11,11 +11,13 @@ use tracing::{info, warn};
 use crate::runtime::clock;
 use crate::runtime::executor::spawn_local;
 use crate::runtime::net::Listener;
+use crate::runtime::process::StopFlag;
 use crate::runtime::sync::{Budget, Notify};
 use crate::shard::Shard;
 
-use super::connection::{self, Connection};
-use super::context::{ServerContext, TICK_MS, share};
+use super::connection::{self, Connection, Dispatch};
+use super::context::{Link, ServerContext, TICK_MS};
+use super::dispatch::dispatch;
 
 /// How long answers under way may take once the broker stops.
 const STOP_GRACE: Duration = Duration::from_millis(1000);
@@ -34,23 +36,29 @@ pub type Connections = RefCell<HashMap<u64, Rc<Connection>>>;
 /// connection ends, as Kafka does.
 pub async fn serve(shard: Rc<Shard>, listener: Listener) {
     let context = ServerContext::new(shard.clone());
+    let link = context.link.clone();
+    let handle = async move |frame, permit| dispatch(&context, frame, permit).await;
+    run(link, &shard.stop, listener, Rc::new(handle)).await;
+}
+
+async fn run<D: Dispatch>(link: Rc<Link>, stop: &StopFlag, listener: Listener, dispatch: Rc<D>) {
     let connections = Rc::new(Connections::default());
     let stopped = Rc::new(Notify::new());
-    let (accept_context, accept_connections, accept_stopped) = (context.clone(), connections.clone(), stopped.clone());
+    let (accepting, accepted, until) = (link.clone(), connections.clone(), stopped.clone());
+    let stop_now = stop.clone();
     spawn_local(async move {
-        let stop = accept_stopped.notified();
-        if accept_context.shard.stop.is_set() {
-            return;
+        let until = until.notified();
+        if !stop_now.is_set() {
+            or(accept_all(&accepting, &accepted, listener, dispatch), until).await;
         }
-        or(accept_all(&accept_context, &accept_connections, listener), stop).await;
     });
 
-    while !shard.stop.is_set() {
+    while !stop.is_set() {
         clock::sleep(Duration::from_millis(TICK_MS)).await;
-        let tick = context.tick.get() + 1;
-        context.tick.set(tick);
+        let tick = link.tick.get() + 1;
+        link.tick.set(tick);
         if tick.is_multiple_of(SWEEP_TICKS) {
-            sweep(&context, &connections);
+            sweep(&link, &connections);
         }
     }
     stopped.notify_all();
@@ -58,9 +66,8 @@ pub async fn serve(shard: Rc<Shard>, listener: Listener) {
 }
 
 /// Ends never; dropped on stop, and the listening socket with it.
-async fn accept_all(context: &Rc<ServerContext>, connections: &Rc<Connections>, listener: Listener) {
-    let config = &context.shard.config;
-    let places = Budget::new(share(config.max_connections, config.shards).max(1) as usize);
+async fn accept_all<D: Dispatch>(link: &Rc<Link>, connections: &Rc<Connections>, listener: Listener, dispatch: Rc<D>) {
+    let places = Budget::new(link.max_connections);
     let mut next_number = 0;
     loop {
         let place = match places.try_acquire(1) {
@@ -76,7 +83,7 @@ async fn accept_all(context: &Rc<ServerContext>, connections: &Rc<Connections>, 
         let (reader, writer) = match listener.accept().await {
             Ok(halves) => halves,
             Err(error) => {
-                if let Some(held_back) = context.complaints.may_log(context.tick.get()) {
+                if let Some(held_back) = link.may_complain() {
                     warn!(%error, held_back, "a connection could not be accepted");
                 }
                 clock::sleep(ACCEPT_PAUSE).await;
@@ -84,19 +91,18 @@ async fn accept_all(context: &Rc<ServerContext>, connections: &Rc<Connections>, 
             }
         };
         next_number += 1;
-        connection::start(context.clone(), connections.clone(), next_number, place, reader, writer);
+        connection::start(link.clone(), dispatch.clone(), connections.clone(), next_number, place, reader, writer);
     }
 }
 
 /// Ends connections that were idle for `connections.max.idle.ms`, and those that hold back others by a frame that does not
 /// come on.
-fn sweep(context: &ServerContext, connections: &Connections) {
-    let idle_ticks = context.shard.config.connections_max_idle_ms.div_ceil(TICK_MS).max(1);
-    let now = context.tick.get();
-    let starved = context.starved.get() > 0;
+fn sweep(link: &Link, connections: &Connections) {
+    let now = link.tick.get();
+    let starved = link.starved.get() > 0;
     // Ended below, outside the borrow: ending one drops futures that may do anything.
     let ended: Vec<Rc<Connection>> =
-        connections.borrow().values().filter(|c| c.is_overdue(now, idle_ticks, starved)).cloned().collect();
+        connections.borrow().values().filter(|c| c.is_overdue(now, link.idle_ticks, starved)).cloned().collect();
     for connection in ended {
         connection.pipeline.abort();
     }
@@ -121,3 +127,7 @@ async fn wait_until_empty(connections: &Connections, grace: Duration) {
         clock::sleep(Duration::from_millis(5)).await;
     }
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;

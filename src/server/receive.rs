@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn frames_come_out_whole_however_the_stream_is_cut() {
-        let lengths = [0, 1, 5, 100, SMALL_BYTES - 4, SMALL_BYTES, 70_000, 3, 70_001, 70_000, 12, 2 << 20, 9];
+        let lengths = [0, 1, 5, 100, SMALL_BYTES - 4, SMALL_BYTES, 70_000, 3, 70_001, 70_000, 12, 1 << 19, 9];
         let stream: Vec<u8> = lengths.iter().enumerate().flat_map(|(i, l)| frame_of(*l, i as u8)).collect();
         for step in [1, 2, 3, 7, 1000, 4096, 65_536, usize::MAX] {
             let mut receiver = FrameReceiver::new(4 << 20);

@@ -50,7 +50,7 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
     let job = {
         let mut sessions = context.sessions.borrow_mut();
         let limit = context.shard.config.fetch_max_bytes;
-        sort_out(&image, &mut sessions, limit, version, request, context.coarse_ms())
+        sort_out(&image, &mut sessions, limit, version, request, context.link.coarse_ms())
     };
     drop(permit);
     let mut job = match job {

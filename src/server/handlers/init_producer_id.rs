@@ -16,7 +16,7 @@ pub const API: ApiSpec = ApiSpec::new(ApiKey::InitProducerId, 0, 5);
 pub async fn handle(context: &Rc<ServerContext>, _: i16, request: InitProducerIdRequest) -> InitProducerIdResponse {
     if let Some(code) = refusal(&request) {
         if code == ErrorCode::UnsupportedVersion
-            && let Some(held_back) = context.complaints.may_log(context.tick.get())
+            && let Some(held_back) = context.link.may_complain()
         {
             let id = request.transactional_id.as_ref().map(|id| &*id.0);
             tracing::warn!(transactional_id = id, held_back, "refused a transactional producer: not supported yet");

@@ -238,9 +238,6 @@ mod tests {
 
     #[test]
     fn unknown_and_impossible_names_are_told_apart() {
-        if std::panic::catch_unwind(|| check_topic_name("a")).is_err() {
-            return; // The rule itself is not there yet.
-        }
         for version in API.min..=API.max {
             let rows = ask(version, Some(vec![by_name("b"), by_name("zz"), by_name("a/b"), by_name("b")]));
             let id = if version >= 10 { 2 } else { 0 };
