@@ -32,13 +32,14 @@ pub(super) fn main(arguments: ServerArguments) -> ExitCode {
 
 fn run(arguments: ServerArguments) -> Result<(), String> {
     let begun = clock::now();
-    let (config, warnings) =
+    let (mut config, warnings) =
         ServerConfig::load(arguments.file.as_deref(), &arguments.overrides).map_err(|e| e.to_string())?;
     observe::init_logging(&config.log_level)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     let cpus = pick_cpus(config.shards, process::usable_cpus())?;
+    config.shards = cpus.len() as u16;
     // Held, and so locked, until the shards have ended.
     let dirs = open_host(&config, cpus.len() as u16)?;
     let (store, image) = open_metadata(&config)?;

@@ -184,7 +184,6 @@ pub fn check_produced(header: &BatchHeader) -> Result<(), BatchError> {
 mod tests {
     use zerocopy::FromZeros;
 
-
     use super::*;
 
     fn batch(payload: &[u8]) -> Vec<u8> {

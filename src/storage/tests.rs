@@ -333,18 +333,24 @@ fn nothing_is_acknowledged_after_a_failed_write_or_sync() {
             async move {
                 let config = Arc::new(TopicConfig { flush_messages, ..TopicConfig::default() });
                 let log = open(&dir, config.clone()).await.log;
-                let mut safe = log.append(batch(1, 5000, 1, 1), 3, 0).unwrap().next_offset;
-                acknowledged(&log, safe).await;
+                let first = log.append(batch(1, 5000, 1, 1), 3, 0).unwrap().next_offset;
+                acknowledged(&log, first).await;
+                let safe = Rc::new(Cell::new(first));
+                let (watched, seen) = (Rc::downgrade(&log), safe.clone());
+                log.on_progress(Box::new(move || {
+                    let log = watched.upgrade().unwrap();
+                    if log.failure().is_none() {
+                        seen.set(log.acknowledged());
+                    }
+                }));
                 faults::inject(op, "t-0", 2, faults::Fault::Os(5));
                 for i in 0..50 {
                     if log.append(batch(1, 5000, 1, i + 2), 3, 0).is_err() {
                         break;
                     }
                     clock::sleep(Duration::from_millis(1)).await;
-                    if log.failure().is_none() {
-                        safe = log.acknowledged();
-                    }
                 }
+                let safe = safe.get();
                 let failure = log.failure().expect("the log is offline").to_string();
                 assert!(failure.contains("offline"), "{failure}");
                 assert_eq!(log.acknowledged(), safe);

@@ -1,7 +1,9 @@
 //! Produce: batches to their partitions. Stage one (in the reader's order) ends when the shard has fixed the batches' place;
 //! stage two is the answer once `acks` is satisfied.
 
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use kafka_protocol::messages::ApiKey;
 
@@ -12,10 +14,12 @@ use crate::protocol::produce::{
     ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceTopic, decode, encode_response,
 };
 use crate::protocol::{ApiSpec, Malformed, TopicKey};
+use crate::runtime::spawn_local;
+use crate::runtime::sync::Permit;
 use crate::server::context::ServerContext;
 use crate::server::dispatch::Call;
 use crate::server::pipeline::{Answer, Reply};
-use crate::shard::{Acks, ProduceOutcome, ProducePart};
+use crate::shard::{Acks, ProduceOutcome, ProduceOutcomes, ProducePart};
 
 use super::shared::{find_partition, find_topic};
 
@@ -45,13 +49,44 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
         let acks = acks.unwrap_or(Acks::All);
         return Ok(Answer::Now(reply(acks, version, correlation_id, &topics)));
     };
-    let outcomes = context.shard.produce(acks, timeout_ms, parts).await;
+    let outcomes = Held { outcomes: Some(context.shard.produce(acks, timeout_ms, parts).await), permit: Some(permit) };
     Ok(Answer::Later(Box::pin(async move {
         let outcomes = outcomes.await;
-        drop(permit);
         fill(&mut topics, outcomes);
         reply(acks, version, correlation_id, &topics)
     })))
+}
+
+/// The outcomes of batches on their way to the disk, with the share of receive memory that they take until they are there.
+/// When the connection ends first, both go on without it: the memory is in use all the same.
+struct Held {
+    outcomes: Option<ProduceOutcomes>,
+    permit: Option<Permit>,
+}
+
+impl Future for Held {
+    type Output = Vec<ProduceOutcome>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(outcomes) = &mut self.outcomes else { return Poll::Ready(Vec::new()) };
+        let settled = outcomes.as_mut().poll(cx);
+        if settled.is_ready() {
+            self.outcomes = None;
+            self.permit = None;
+        }
+        settled
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let (Some(outcomes), Some(permit)) = (self.outcomes.take(), self.permit.take()) {
+            spawn_local(async move {
+                outcomes.await;
+                drop(permit);
+            });
+        }
+    }
 }
 
 /// What goes to the shard, and the response with places for the outcomes: those without an error, in the same order.
