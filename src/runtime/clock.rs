@@ -1,5 +1,6 @@
 //! Time. Above this folder nobody calls `SystemTime::now` or `Instant::now`.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970 UTC, as record timestamps count.
@@ -15,6 +16,18 @@ pub fn now() -> Instant {
 /// Waits on the shard's timer wheel. Zero waits for at least one reactor pass.
 pub async fn sleep(duration: Duration) {
     glommio::timer::sleep(duration.max(Duration::from_nanos(500))).await;
+}
+
+/// The beat of everything that only looks around now and then.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// Waits for the next tick: the same moments for every loop of the process, so that an idle shard wakes once for all.
+pub async fn next_tick() {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let first = *FIRST.get_or_init(Instant::now);
+    let ticks = first.elapsed().as_nanos() / TICK.as_nanos();
+    let next = first + TICK * u32::try_from(ticks + 1).unwrap_or(u32::MAX);
+    sleep(next.saturating_duration_since(now())).await;
 }
 
 /// Runs `future` until it ends or `deadline` passes; `None`: the deadline came first and the future was dropped.

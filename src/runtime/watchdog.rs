@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::disk;
+use super::{clock, disk};
 use super::executor::at_shard_end;
 
-const BEAT: Duration = Duration::from_millis(250);
 const CHECK: Duration = Duration::from_secs(1);
 
 /// Without a beat for this long, a shard is stalled.
@@ -102,7 +101,7 @@ impl Heart {
         loop {
             self.set(self.pulses.now_ms());
             disk::drain_returns();
-            glommio::timer::sleep(BEAT).await;
+            clock::next_tick().await;
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::runtime::sync::{Budget, Notify};
 use crate::shard::Shard;
 
 use super::connection::{self, Connection, Dispatch};
-use super::context::{Link, ServerContext, TICK_MS};
+use super::context::{Link, ServerContext};
 use super::dispatch::dispatch;
 
 /// How long answers under way may take once the broker stops.
@@ -24,7 +24,7 @@ const STOP_GRACE: Duration = Duration::from_millis(1000);
 /// How long ended connections get to close.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// The list of connections is looked through so often, in ticks.
-const SWEEP_TICKS: u64 = 10;
+const SWEEP_TICKS: u64 = 4;
 /// A pause after a failed accept (out of descriptors, mostly), which would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -54,7 +54,7 @@ async fn run<D: Dispatch>(link: Rc<Link>, stop: &StopFlag, listener: Listener, d
     });
 
     while !stop.is_set() {
-        clock::sleep(Duration::from_millis(TICK_MS)).await;
+        clock::next_tick().await;
         let tick = link.tick.get() + 1;
         link.tick.set(tick);
         if tick.is_multiple_of(SWEEP_TICKS) {

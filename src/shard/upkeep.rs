@@ -6,9 +6,6 @@ use std::time::Duration;
 use super::state::Shard;
 use crate::runtime::{clock, spawn_local};
 
-/// How often the bound on unsynced bytes is looked at.
-const CHECKPOINT_TICK: Duration = Duration::from_millis(250);
-
 impl Shard {
     /// Starts the shard's own loops; they end with the stop flag.
     pub(super) fn start_upkeep(self: &Rc<Self>) {
@@ -35,7 +32,7 @@ impl Shard {
         let interval = Duration::from_millis(self.config.log_flush_offset_checkpoint_interval_ms.max(1));
         let mut due = clock::now() + interval;
         while !self.stop.is_set() {
-            clock::sleep(CHECKPOINT_TICK).await;
+            clock::next_tick().await;
             let by_age = clock::now() >= due;
             if by_age {
                 due = clock::now() + interval;
@@ -51,11 +48,11 @@ impl Shard {
         }
     }
 
-    /// Sleeps in steps, so that a stop is noticed.
+    /// Sleeps tick by tick, so that a stop is noticed.
     async fn pause(&self, duration: Duration) {
         let until = clock::now() + duration;
         while !self.stop.is_set() && clock::now() < until {
-            clock::sleep(Duration::from_millis(500).min(until.saturating_duration_since(clock::now()))).await;
+            clock::next_tick().await;
         }
     }
 }
