@@ -182,6 +182,8 @@ pub fn check_produced(header: &BatchHeader) -> Result<(), BatchError> {
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::FromZeros;
+
     use super::*;
 
     fn batch(payload: &[u8]) -> Vec<u8> {
