@@ -3,6 +3,7 @@
 pub mod error_code;
 pub mod ids;
 pub mod record_batch;
+pub mod records;
 
 pub use error_code::ErrorCode;
 pub use ids::*;

@@ -1,0 +1,15 @@
+//! The single records inside a batch, for the few requests whose meaning needs them: ListOffsets by timestamp and by
+//! maximum timestamp.
+//!
+//! A batch that reaches this module has passed its CRC, which only says that it arrived as its producer sent it. The
+//! producer may be hostile, so every walk is bounded in memory ([`MAX_BLOCK_BYTES`]) and in work
+//! ([`MAX_OUTPUT_BYTES`]), and no input panics.
+
+mod decompress;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use decompress::MAX_BLOCK_BYTES;
+pub use walk::{MAX_OUTPUT_BYTES, RecordError, RecordMeta, first_at_or_after, latest, walk};

@@ -1,0 +1,261 @@
+//! From a batch's bytes to one [`RecordMeta`] per record.
+
+use std::io::{self, BufRead};
+use std::ops::ControlFlow;
+
+use super::decompress;
+use crate::model::record_batch::{self, BatchError, BatchHeader, Codec, HEADER_BYTES};
+
+/// The most a batch may decompress to before its walk is given up.
+pub const MAX_OUTPUT_BYTES: u64 = 1 << 30;
+
+/// Attributes, timestamp, offset, key, value and headers: a byte each at least.
+const MIN_RECORD_BYTES: u64 = 6;
+const MAX_VARINT_BYTES: usize = 5;
+const MAX_VARLONG_BYTES: usize = 10;
+
+/// What a record says of itself, without its contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordMeta {
+    pub offset: i64,
+    /// Milliseconds since the epoch, by the clock that the batch names (the producer's, or the broker's under
+    /// message.timestamp.type=LogAppendTime); -1 for none.
+    pub timestamp_ms: i64,
+    /// Bytes; -1 for a null key.
+    pub key_len: i32,
+    /// Bytes; -1 for a null value.
+    pub value_len: i32,
+}
+
+/// Why a batch's records cannot be read. Every kind means that the producer wrote it so: the batch itself passed its CRC.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    #[error("the batch counts {0} records")]
+    NegativeCount(i32),
+    #[error("the batch's {codec:?} data cannot be decompressed: {source}")]
+    Decompress { codec: Codec, source: io::Error },
+    #[error("the batch decompresses to more than {limit} bytes")]
+    TooLarge { limit: u64 },
+    #[error("the batch ends within record {index} of {count}")]
+    Truncated { index: i32, count: i32 },
+    #[error("the batch goes on after the {count} records that it counts")]
+    Trailing { count: i32 },
+    #[error("record {index} of the batch {what}")]
+    Malformed { index: i32, what: &'static str },
+}
+
+/// The first record of one whole checked batch whose timestamp is `timestamp_ms` or later (ListOffsets by timestamp).
+/// Timestamps need not rise within a batch, so later records may be older.
+pub fn first_at_or_after(batch: &[u8], timestamp_ms: i64) -> Result<Option<RecordMeta>, RecordError> {
+    let (header, _) = record_batch::frame(batch)?;
+    if header.is_log_append_time() && header.max_timestamp.get() < timestamp_ms {
+        return Ok(None);
+    }
+    let mut found = None;
+    walk(batch, &mut |record| {
+        if record.timestamp_ms < timestamp_ms {
+            return ControlFlow::Continue(());
+        }
+        found = Some(*record);
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
+}
+
+/// The record with the largest timestamp of one whole checked batch, the first of several (ListOffsets by maximum
+/// timestamp, KIP-734). The header's maximum is not believed: it is the producer's word.
+pub fn latest(batch: &[u8]) -> Result<Option<RecordMeta>, RecordError> {
+    let (header, _) = record_batch::frame(batch)?;
+    let all_alike = header.is_log_append_time();
+    let mut best: Option<RecordMeta> = None;
+    walk(batch, &mut |record| {
+        if best.is_none_or(|best| record.timestamp_ms > best.timestamp_ms) {
+            best = Some(*record);
+        }
+        if all_alike { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(best)
+}
+
+/// Shows `visit` every record of one whole checked batch in order, until it breaks. The last record is shown only when
+/// nothing follows it, as in Kafka; an error may come after records were shown.
+pub fn walk(batch: &[u8], visit: &mut dyn FnMut(&RecordMeta) -> ControlFlow<()>) -> Result<(), RecordError> {
+    walk_within(batch, MAX_OUTPUT_BYTES, visit)
+}
+
+pub(super) fn walk_within(
+    batch: &[u8],
+    limit: u64,
+    visit: &mut dyn FnMut(&RecordMeta) -> ControlFlow<()>,
+) -> Result<(), RecordError> {
+    let (header, total) = record_batch::frame(batch)?;
+    let codec = header.codec().ok_or(BatchError::BadCodec(header.attributes.get()))?;
+    let count = header.record_count.get();
+    if count < 0 {
+        return Err(RecordError::NegativeCount(count));
+    }
+    // What compaction leaves of a batch to remember its producer; no codec is asked about its empty payload.
+    if count == 0 {
+        return Ok(());
+    }
+    let input = decompress::open(codec, &batch[HEADER_BYTES..total])
+        .map_err(|source| RecordError::Decompress { codec, source })?;
+    let mut records = Records { input, codec, taken: 0, limit, index: 0, count };
+    for index in 0..count {
+        records.index = index;
+        let record = records.next(header)?;
+        if index == count - 1 && !records.fill()?.is_empty() {
+            return Err(RecordError::Trailing { count });
+        }
+        if visit(&record).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The decompressed stream, and where in it the walk is.
+struct Records<'a> {
+    input: Box<dyn BufRead + 'a>,
+    codec: Codec,
+    /// Bytes of output read so far, and the most there may be; `taken` never passes `limit`.
+    taken: u64,
+    limit: u64,
+    /// The record being read, for the errors.
+    index: i32,
+    count: i32,
+}
+
+impl Records<'_> {
+    /// Reads one record; its headers are stepped over unseen.
+    fn next(&mut self, header: &BatchHeader) -> Result<RecordMeta, RecordError> {
+        let length = self.varint()?;
+        let length = u64::try_from(length).map_err(|_| self.malformed("has a negative length"))?;
+        if length < MIN_RECORD_BYTES {
+            return Err(self.malformed("is shorter than any record"));
+        }
+        let end = self.taken + length;
+
+        self.skip(1)?; // The record's attributes, of which Kafka uses none.
+        let timestamp_delta = self.varlong()?;
+        let offset_delta = self.varint()?;
+        if offset_delta < 0 || offset_delta > header.last_offset_delta.get() {
+            return Err(self.malformed("has an offset outside its batch"));
+        }
+        let key_len = self.skip_field(end, "has a key longer than itself")?;
+        let value_len = self.skip_field(end, "has a value longer than itself")?;
+        // At least the header count is left.
+        if self.taken >= end {
+            return Err(self.malformed("is longer than its length says"));
+        }
+        self.skip(end - self.taken)?;
+
+        let timestamp_ms = if header.is_log_append_time() {
+            header.max_timestamp.get()
+        } else {
+            header
+                .base_timestamp
+                .get()
+                .checked_add(timestamp_delta)
+                .ok_or_else(|| self.malformed("has a timestamp beyond 64 bits"))?
+        };
+        let offset = header
+            .base()
+            .checked_add(i64::from(offset_delta))
+            .ok_or_else(|| self.malformed("has an offset beyond 64 bits"))?;
+        Ok(RecordMeta { offset, timestamp_ms, key_len, value_len })
+    }
+
+    /// Steps over a length and as many bytes, which must not pass `end`; -1 is null and has none.
+    fn skip_field(&mut self, end: u64, too_long: &'static str) -> Result<i32, RecordError> {
+        let length = self.varint()?;
+        if length < -1 {
+            return Err(self.malformed("has a field of negative length"));
+        }
+        let bytes = u64::try_from(length).unwrap_or(0);
+        if self.taken + bytes > end {
+            return Err(self.malformed(too_long));
+        }
+        self.skip(bytes)?;
+        Ok(length)
+    }
+
+    fn varint(&mut self) -> Result<i32, RecordError> {
+        let raw = self.unsigned(MAX_VARINT_BYTES)?;
+        let raw = u32::try_from(raw).map_err(|_| self.malformed("has a varint beyond 32 bits"))?;
+        Ok((raw >> 1) as i32 ^ -((raw & 1) as i32))
+    }
+
+    fn varlong(&mut self) -> Result<i64, RecordError> {
+        let raw = self.unsigned(MAX_VARLONG_BYTES)?;
+        Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
+    }
+
+    fn unsigned(&mut self, max_bytes: usize) -> Result<u64, RecordError> {
+        let mut raw = 0;
+        let mut read = 0;
+        loop {
+            let filled = self.fill()?;
+            if filled.is_empty() {
+                return Err(RecordError::Truncated { index: self.index, count: self.count });
+            }
+            let mut used = 0;
+            let mut ended = false;
+            for &byte in filled.iter().take(max_bytes - read) {
+                let bits = u64::from(byte & 0x7f);
+                // The tenth byte of a varlong has room for one bit.
+                if read == MAX_VARLONG_BYTES - 1 && bits > 1 {
+                    return Err(self.malformed("has a varint beyond 64 bits"));
+                }
+                raw |= bits << (7 * read);
+                read += 1;
+                used += 1;
+                if byte < 0x80 {
+                    ended = true;
+                    break;
+                }
+            }
+            self.consume(used);
+            if ended {
+                return Ok(raw);
+            }
+            if read == max_bytes {
+                return Err(self.malformed("has a varint without end"));
+            }
+        }
+    }
+
+    fn skip(&mut self, mut bytes: u64) -> Result<(), RecordError> {
+        while bytes > 0 {
+            let available = self.fill()?.len();
+            if available == 0 {
+                return Err(RecordError::Truncated { index: self.index, count: self.count });
+            }
+            let step = usize::try_from(bytes).unwrap_or(usize::MAX).min(available);
+            self.consume(step);
+            bytes -= step as u64;
+        }
+        Ok(())
+    }
+
+    /// What is there to read next, within the limit; empty at the end.
+    fn fill(&mut self) -> Result<&[u8], RecordError> {
+        let filled = self.input.fill_buf().map_err(|source| RecordError::Decompress { codec: self.codec, source })?;
+        let room = usize::try_from(self.limit - self.taken).unwrap_or(usize::MAX);
+        if room == 0 && !filled.is_empty() {
+            return Err(RecordError::TooLarge { limit: self.limit });
+        }
+        Ok(&filled[..filled.len().min(room)])
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.input.consume(bytes);
+        self.taken += bytes as u64;
+    }
+
+    fn malformed(&self, what: &'static str) -> RecordError {
+        RecordError::Malformed { index: self.index, what }
+    }
+}
