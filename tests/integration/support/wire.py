@@ -548,9 +548,14 @@ def init_producer_id(conn, version=1, transactional_id=None):
     w = Writer(version >= 2).string(transactional_id).i32(60000)
     if version >= 3:
         w.i64(-1).i16(-1)
-    r = conn.call(INIT_PRODUCER_ID, version, w.tags().done())
-    r.i32()
-    error, pid, epoch = r.i16(), r.i64(), r.i16()
+    w.tags()
+    for _ in range(50):
+        r = conn.call(INIT_PRODUCER_ID, version, w.done())
+        r.i32()
+        error, pid, epoch = r.i16(), r.i64(), r.i16()
+        if error != 14:  # COORDINATOR_LOAD_IN_PROGRESS: Kafka, for a moment after its start
+            break
+        time.sleep(0.1)
     assert error == 0, f"InitProducerId answered {error}"
     return pid, epoch
 
