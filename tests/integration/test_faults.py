@@ -12,6 +12,7 @@ import pytest
 from support import load, proc, wire
 from support.wire import ERR
 
+FIRST = "00000000000000000000.log"
 REFUSED = {ERR["KAFKA_STORAGE_ERROR"], ERR["NOT_LEADER_OR_FOLLOWER"]}
 
 
@@ -44,7 +45,7 @@ def stored(broker, topic, partition=0):
 @pytest.mark.parametrize("fault", ["write:EIO", "write:ENOSPC", "write:SHORT"])
 @pytest.mark.parametrize("passing", [0, 1, 20])
 def test_write_fails(make_broker, corelane_only, fault, passing):
-    b = make_broker(env={"CORELANE_FAULTS": f"{fault}:broken-0/:{passing}"})
+    b = make_broker(env={"CORELANE_FAULTS": f"{fault}:broken-0/{FIRST}:{passing}"})
     b.start()
     load.create_topic(b, "broken", 2)
     load.create_topic(b, "sound", 1)
@@ -72,7 +73,7 @@ def test_write_fails(make_broker, corelane_only, fault, passing):
 def test_sync_before_the_acknowledgement(make_broker, corelane_only, where):
     """With flush.messages=1 a failing fdatasync refuses the append, which shows that the sync comes before the answer."""
     props = {"log.flush.interval.messages": 1} if where == "broker" else {}
-    b = make_broker(props, env={"CORELANE_FAULTS": "fdatasync:EIO:synced-0/:0"})
+    b = make_broker(props, env={"CORELANE_FAULTS": f"fdatasync:EIO:/synced-0/{FIRST}:0"})
     b.start()
     load.create_topic(b, "synced", 2, **({"flush_messages": 1} if where == "topic" else {}))
     with wire.Conn(b, timeout=30) as conn:
@@ -83,7 +84,7 @@ def test_sync_before_the_acknowledgement(make_broker, corelane_only, where):
 
 def test_no_sync_is_waited_for_by_default(make_broker, corelane_only):
     """The counterpart, or the test above would pass on a broker that refuses everything."""
-    b = make_broker({"corelane.checkpoint.bytes": 1 << 30}, env={"CORELANE_FAULTS": "fdatasync:EIO:unsynced-0/:0"})
+    b = make_broker({"corelane.checkpoint.bytes": 1 << 30}, env={"CORELANE_FAULTS": f"fdatasync:EIO:/unsynced-0/{FIRST}:0"})
     b.start()
     load.create_topic(b, "unsynced", 1)
     with wire.Conn(b, timeout=30) as conn:
@@ -135,6 +136,8 @@ def test_full_disk(make_broker, corelane_only, small_disk, request):
     request.addfinalizer(b.kill)
     b.start()
     load.create_topic(b, "full", 1)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(8 << 20))
     values, acked, n = [os.urandom(60_000) for _ in range(4)], 0, 0
     with wire.Conn(b, timeout=30) as conn:
         for n in range(4000):
@@ -146,14 +149,13 @@ def test_full_disk(make_broker, corelane_only, small_disk, request):
         assert acked > 500, f"only {acked} appends of 60 kB fitted on a disk of 64 MiB"
         assert wire.api_versions(conn)[0] == 0, "the broker still answers"
     b.kill()
-    there = stored(b_restarted(b), "full")
-    assert there[:acked] == [values[i % 4] for i in range(acked)], f"{acked} acknowledged, {len(there)} there"
-    b.kill()
-
-
-def b_restarted(b):
+    filler.unlink()
     b.start(topics=["full"])
-    return b
+    there = stored(b, "full")
+    assert there[:acked] == [values[i % 4] for i in range(acked)], f"{acked} acknowledged, {len(there)} there"
+    with wire.Conn(b) as conn:
+        assert wire.produce(conn, "full", 0, wire.batch([b"room again"])) == (0, len(there))
+    b.kill()
 
 
 def test_sigterm_is_clean(make_broker, figure):

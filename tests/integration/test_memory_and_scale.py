@@ -1,5 +1,6 @@
 """Memory under a cap, a thousand partitions, and what an idle broker costs."""
 
+import os
 import selectors
 import socket
 import struct
@@ -17,12 +18,13 @@ CAP = 512 * MIB
 def test_cold_read_under_a_memory_cap(make_broker, length, figure, request):
     """All that was written is read back after a restart, byte-equal, within 512 MiB."""
     total = length.pick(300, 1024) * MIB
-    cap = proc.MemoryCap.make("corelane-test", CAP)
+    cap = proc.MemoryCap.make(f"corelane-test-{os.getpid()}", CAP)
     figure("memory cap", "a control group of 512 MiB" if cap else "none can be made here: resident memory is sampled instead")
     b = make_broker(cap=cap)
     b.heap = "256m"
     if cap:
         request.addfinalizer(cap.remove)
+        request.addfinalizer(b.kill)
     b.start()
     load.create_topic(b, "cold", 4)
     time.sleep(2)
