@@ -195,6 +195,11 @@ def good(broker, name):
         return wire.produce(conn, name, 0, wire.batch([b"good"]))
 
 
+def with_length(length):
+    """A batch that lies about its own length."""
+    return struct.pack(">qi", 0, length) + wire.batch([b"x"])[12:]
+
+
 UNKNOWN = -1  # UNKNOWN_SERVER_ERROR: Kafka answers so where its reader gives up
 
 # What Apache Kafka 4.3.1 answers; where it depends on its configuration or release, all of its answers.
@@ -209,8 +214,8 @@ SPOILT = {
     "head only": (lambda: wire.batch([b"x" * 100])[:30], err("CORRUPT_MESSAGE", "INVALID_RECORD")),
     "two batches": (lambda: wire.batch([b"x"]) + wire.batch([b"y"]), err("INVALID_RECORD")),
     "bytes after the batch": (lambda: wire.batch([b"x"]) + b"\x00" * 7, err("NONE", "CORRUPT_MESSAGE", "INVALID_RECORD")),
-    "length of the batch negative": (lambda: struct.pack(">qi", 0, -5) + wire.batch([b"x"])[12:], err("CORRUPT_MESSAGE", "INVALID_RECORD")),
-    "length of the batch huge": (lambda: struct.pack(">qi", 0, HUGE) + wire.batch([b"x"])[12:], err("CORRUPT_MESSAGE", "INVALID_RECORD", "MESSAGE_TOO_LARGE") | {UNKNOWN}),
+    "length of the batch negative": (lambda: with_length(-5), err("CORRUPT_MESSAGE", "INVALID_RECORD")),
+    "length of the batch huge": (lambda: with_length(HUGE), err("CORRUPT_MESSAGE", "INVALID_RECORD", "MESSAGE_TOO_LARGE") | {UNKNOWN}),
     "count negative": (lambda: wire.batch([b"x"], count=-1), err("CORRUPT_MESSAGE", "INVALID_RECORD")),
     "control batch": (lambda: wire.batch([b"x"], attributes=0x20), err("INVALID_RECORD")),
 }  # fmt: skip

@@ -26,7 +26,7 @@ def refused(b, *words):
 
 
 @pytest.mark.parametrize("option,value,words", [
-    ("num.partitions", "many", ["number"]),
+    ("num.partitions", "many", ["integer"]),
     ("num.partitions", "0", ["1"]),
     ("log.segment.bytes", "13", []),
     ("log.retention.ms", "a week", []),

@@ -138,7 +138,8 @@ def test_by_bytes_while_written_and_read(make_broker, length, figure):
     assert limit - 2 * MIB <= kept <= limit + 2 * MIB, f"{kept} bytes kept of a limit of {limit}"
     check_start_everywhere(b, "bytes", start)
     check_reset(b, "bytes", start)
-    figure("retention.bytes 4 MiB", f"{writer.records // 1024} MiB written, at most {largest / MIB:.1f} MiB on disk, {size(b, 'bytes') / MIB:.1f} at the end")
+    written, left = writer.records // 1024, size(b, "bytes") / MIB
+    figure("retention.bytes 4 MiB", f"{written} MiB written, at most {largest / MIB:.1f} MiB on disk, {left:.1f} at the end")
     b.kill()
     b.start(topics=["bytes"])
     again = start_offset(b, "bytes")
