@@ -1,0 +1,160 @@
+"""Fixtures of the integration suites: brokers that clean up after themselves, the length of a run, the figures."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support import broker as brokers
+from support import load, proc
+
+_figures = []
+_log_tails = pytest.StashKey()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="acceptance length: 100 kill cycles, 5,000,000 records, ...")
+    parser.addoption("--keep", action="store_true", help="leave the brokers' folders in place")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if not _figures:
+        return
+    terminalreporter.section(f"figures ({brokers.target()})")
+    for test, name, value in _figures:
+        terminalreporter.write_line(f"{test}: {name}: {value}")
+    out = data_root() / f"figures-{brokers.target()}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps([{"test": t, "name": n, "value": v} for t, n, v in _figures], indent=1))
+
+
+def data_root():
+    return Path(os.environ.get("CORELANE_TEST_DATA", brokers.REPO / "target/it"))
+
+
+@pytest.fixture(scope="session")
+def root(request):
+    """Where brokers keep their data: a real disk, as O_DIRECT wants one."""
+    path = data_root() / f"run-{os.getpid()}"
+    path.mkdir(parents=True)
+    kind = proc.filesystem(path)
+    assert kind not in ("tmpfs", "ramfs"), f"{path} is on {kind}; set CORELANE_TEST_DATA to a folder on a real disk"
+    if brokers.target() == "corelane":
+        assert brokers.binary().exists(), f"{brokers.binary()} is missing: cargo build --release, or set CORELANE_BIN"
+    yield path
+    if not request.config.getoption("--keep"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class Length:
+    def __init__(self, full):
+        self.full = full
+
+    def pick(self, ci, full):
+        return full if self.full else ci
+
+
+@pytest.fixture(scope="session")
+def length(request):
+    return Length(request.config.getoption("--full"))
+
+
+@pytest.fixture
+def figure(request):
+    """`figure(name, value)` prints a measured figure at the end of the run."""
+    return lambda name, value: _figures.append((request.node.name, name, value))
+
+
+@pytest.fixture
+def corelane_only():
+    if brokers.target() != "corelane":
+        pytest.skip("checks what only Corelane has")
+
+
+def check_log(b):
+    """No broker that a test used may have panicked or stalled, whatever the test itself saw."""
+    if b.kind != "corelane":
+        return
+    bad = [s for s in b.log_text().splitlines() if re.search(r"panicked at|without progress|SIGSEGV|AddressSanitizer", s)]
+    assert not bad, "the broker's log:\n" + "\n".join(bad[:20])
+
+
+def slug(text):
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")[:80]
+
+
+def _watch(request, b):
+    request.node.stash.setdefault(_log_tails, []).append(b)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if report.failed:
+        for b in item.stash.get(_log_tails, []):
+            report.sections.append((f"end of the log of the broker in {b.folder}", b.log_tail()))
+
+
+@pytest.fixture
+def make_broker(request, root):
+    """`make_broker(props, ...)`: a broker of this test's own, not started. Ended, checked and removed after the test."""
+    made = []
+
+    def make(props=None, **kwargs):
+        b = brokers.broker_class()(root / f"{slug(request.node.name)}-{len(made)}", props, **kwargs)
+        made.append(b)
+        _watch(request, b)
+        return b
+
+    yield make
+    for b in made:
+        b.kill()
+    try:
+        for b in made:
+            check_log(b)
+    finally:
+        if not request.config.getoption("--keep"):
+            for b in made:
+                shutil.rmtree(b.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared_broker(root):
+    b = brokers.broker_class()(root / "shared", {"num.partitions": 1})
+    b.start()
+    yield b
+    b.stop()
+    check_log(b)
+
+
+@pytest.fixture
+def broker(request, shared_broker):
+    """One broker with default options for all tests that do not stop it; still alive after each."""
+    _watch(request, shared_broker)
+    if not shared_broker.alive():
+        shared_broker.start()
+    yield shared_broker
+    assert shared_broker.alive(), f"the broker died during this test:\n{shared_broker.log_tail()}"
+    check_log(shared_broker)
+
+
+@pytest.fixture
+def topic(request, broker):
+    """`topic(partitions, **configs)` creates a topic in the shared broker; its folder is emptied by deletion afterwards."""
+    made = []
+
+    def make(partitions=1, **configs):
+        name = f"{slug(request.node.name)}-{len(made)}"
+        made.append(load.create_topic(broker, name, partitions, **configs))
+        return name
+
+    yield make
+    if made and broker.alive():
+        from confluent_kafka.admin import AdminClient
+
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        for f in admin.delete_topics(made).values():
+            f.result(60)
