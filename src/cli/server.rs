@@ -1,6 +1,7 @@
 //! `corelane server`: from the options to running shards, and back to an orderly end.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, channel};
@@ -43,10 +44,11 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     // Held, and so locked, until the shards have ended.
     let dirs = open_host(&config, cpus.len() as u16)?;
     let (store, image) = open_metadata(&config)?;
+    report_last_stop(&config).map_err(|e| e.to_string())?;
 
     let (config, image) = (Arc::new(config), Arc::new(image));
     let stop = StopFlag::default();
-    let (threads, reports) = start_shards(&config, &cpus, &store, &image, &stop)?;
+    let (threads, reports, closings) = start_shards(&config, &cpus, &store, &image, &stop)?;
     let ready = match await_ready(&reports, cpus.len()) {
         Ok(ready) => ready,
         Err(message) => {
@@ -60,7 +62,12 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     stop.set();
     tracing::info!("stopping");
     threads.join();
-    tracing::info!("stopped");
+    if closings.iter().filter(|well| *well).count() == cpus.len() {
+        mark_clean(&config).map_err(|e| e.to_string())?;
+        tracing::info!("stopped in good order");
+    } else {
+        tracing::warn!("stopped; not every partition could be closed in good order");
+    }
     waited.map_err(|e| format!("signals cannot be waited for: {e}"))
 }
 
@@ -105,6 +112,28 @@ fn open_metadata(config: &ServerConfig) -> Result<(LocalStore, MetadataImage), S
     Ok((store, image))
 }
 
+/// Kafka's mark of an orderly stop, in every data directory.
+const CLEAN_MARK: &str = ".kafka_cleanshutdown";
+
+/// Says whether the last stop was orderly, and takes the mark away.
+fn report_last_stop(config: &ServerConfig) -> io::Result<()> {
+    for dir in &config.log_dirs {
+        let mark = dir.join(CLEAN_MARK);
+        match fs::remove_file(&mark) {
+            Ok(()) => tracing::info!("{}: the last stop was clean", dir.display()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                tracing::info!("{}: new, or the last stop was not orderly; checking what was not synced", dir.display())
+            }
+            Err(e) => return Err(io::Error::new(e.kind(), format!("{}: {e}", mark.display()))),
+        }
+    }
+    Ok(())
+}
+
+fn mark_clean(config: &ServerConfig) -> io::Result<()> {
+    config.log_dirs.iter().try_for_each(|dir| fs::write(dir.join(CLEAN_MARK), "{\"version\":0}\n"))
+}
+
 type Reports = Receiver<Result<ShardReady, String>>;
 
 fn start_shards(
@@ -113,21 +142,22 @@ fn start_shards(
     store: &LocalStore,
     image: &Arc<MetadataImage>,
     stop: &StopFlag,
-) -> Result<(ShardThreads, Reports), String> {
+) -> Result<(ShardThreads, Reports, Receiver<bool>), String> {
     let shards = cpus.len() as u16;
     let hearts = watchdog::start(shards).map_err(|e| format!("the watchdog cannot be started: {e}"))?;
     let seats = mailbox::mesh(shards, config.mailbox_capacity);
     let (sender, reports) = channel();
+    let (closed, closings) = channel();
     let starts: HashMap<u16, ShardStart> = (0..shards)
         .zip(seats.into_iter().zip(hearts))
         .map(|(index, (seat, heart))| {
             let (config, store, image, stop) = (config.clone(), store.clone(), image.clone(), stop.clone());
-            let ready = sender.clone();
-            (index, ShardStart { index, shards, config, seat, heart, store, image, stop, ready })
+            let (ready, closed) = (sender.clone(), closed.clone());
+            (index, ShardStart { index, shards, config, seat, heart, store, image, stop, ready, closed })
         })
         .collect();
     // From here on only shards hold senders: when the last one is gone without a word, the wait for them ends.
-    drop(sender);
+    drop((sender, closed));
     let spec =
         |(index, cpu): (u16, &Option<usize>)| ShardSpec { index, cpu: *cpu, io_memory_bytes: config.io_memory_bytes };
     let specs = (0..).zip(cpus).map(spec).collect();
@@ -141,7 +171,7 @@ fn start_shards(
             }
         }
     });
-    Ok((threads.map_err(|e| e.to_string())?, reports))
+    Ok((threads.map_err(|e| e.to_string())?, reports, closings))
 }
 
 /// What every shard recovered, or the first failure.
@@ -209,7 +239,7 @@ mod tests {
         assert_eq!(await_ready(&reports, 2).unwrap().len(), 2);
         sender.send(Err("shard 1: no disk".into())).unwrap();
         assert_eq!(await_ready(&reports, 2).unwrap_err(), "shard 1: no disk");
-        drop(sender);
+        drop((sender, closed));
         assert!(await_ready(&reports, 2).unwrap_err().contains("ended before"));
     }
 }

@@ -311,9 +311,11 @@ fn stamped(records: &[u8], now_ms: i64) -> Bytes {
 }
 
 fn refused_batch(error: BatchError) -> Rejected {
+    // Which is which follows the answers of Kafka 4.3.
     let code = match error {
-        BatchError::BadMagic(_) => ErrorCode::UnsupportedForMessageFormat,
-        BatchError::BadCount { .. } => ErrorCode::InvalidRecord,
+        BatchError::BadMagic(0 | 1) | BatchError::BadCount { .. } | BatchError::Truncated { .. } => {
+            ErrorCode::InvalidRecord
+        }
         _ => ErrorCode::CorruptMessage,
     };
     Rejected::new(code, error.to_string())

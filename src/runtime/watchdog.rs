@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{clock, disk};
 use super::executor::at_shard_end;
+use super::{clock, disk};
 
 const CHECK: Duration = Duration::from_secs(1);
 

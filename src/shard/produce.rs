@@ -26,7 +26,7 @@ impl Shard {
             return Box::pin(self.append_all(parts).outcomes(acks, deadline));
         }
         let mut results = Vec::new();
-        results.resize_with(groups.total, || outcome_of_stopped_shard());
+        results.resize_with(groups.total, outcome_of_stopped_shard);
         let mut running: Vec<(Vec<usize>, ProduceOutcomes)> = Vec::new();
         for Group { owner, places, parts } in groups.by_owner {
             if owner == self.id {
@@ -86,7 +86,7 @@ impl Appends {
             }
             Acks::Leader | Acks::None => self.wait.settled().await,
         }
-        self.appends.into_iter().map(|append| outcome(append)).collect()
+        self.appends.into_iter().map(outcome).collect()
     }
 }
 

@@ -38,6 +38,8 @@ pub struct ShardStart {
     pub stop: StopFlag,
     /// Told exactly once: recovered and listening, or why not. Dropping it untold counts as failure.
     pub ready: Sender<Result<ShardReady, String>>,
+    /// Told once at the end: whether every log was closed in good order.
+    pub closed: Sender<bool>,
 }
 
 /// What a shard recovered.
@@ -90,7 +92,7 @@ where
             let _ = ready.send(Ok(recovered));
             shard.start_upkeep();
             serve(shard.clone(), listener).await;
-            shard.close_all().await;
+            let _ = start.closed.send(shard.close_all().await);
         }
         Err(error) => {
             let _ = ready.send(Err(error.to_string()));
@@ -120,17 +122,20 @@ impl Shard {
         Ok((listener, ShardReady { index: self.id.0, partitions, scanned_bytes }))
     }
 
-    async fn close_all(self: &Rc<Self>) {
+    async fn close_all(self: &Rc<Self>) -> bool {
         let slots = Budget::new(CLOSING);
+        let all_well = Rc::new(Cell::new(true));
         for replica in self.all_replicas() {
-            let slot = slots.acquire(1).await;
+            let (slot, all_well) = (slots.acquire(1).await, all_well.clone());
             spawn_local(async move {
                 if let Err(error) = replica.close().await {
+                    all_well.set(false);
                     tracing::warn!(topic = %replica.topic, partition = %replica.id.index, %error, "not closed in good order");
                 }
                 drop(slot);
             });
         }
         slots.acquire(CLOSING).await;
+        all_well.get()
     }
 }

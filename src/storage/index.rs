@@ -111,7 +111,7 @@ impl SegmentIndex {
     /// Both files; `None` when they cannot be right for a log file of `log_bytes` (odd length, entries out of order or
     /// beyond the file): the index is rebuilt from the log then.
     pub fn decode(offsets: &[u8], times: &[u8], log_bytes: u64) -> Option<SegmentIndex> {
-        if offsets.len() % OFFSET_ENTRY_BYTES != 0 || times.len() % TIME_ENTRY_BYTES != 0 {
+        if !offsets.len().is_multiple_of(OFFSET_ENTRY_BYTES) || !times.len().is_multiple_of(TIME_ENTRY_BYTES) {
             return None;
         }
         let mut index = SegmentIndex::default();
