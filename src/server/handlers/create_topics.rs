@@ -108,6 +108,7 @@ fn result(
     };
     let mut result = CreatableTopicResult::default()
         .with_name(name)
+        .with_error_message(None)
         .with_topic_id(topic.id)
         .with_num_partitions(topic.partitions.len() as i32)
         .with_replication_factor(topic.partitions.first().map_or(-1, |p| p.replicas.len() as i16));
