@@ -12,7 +12,7 @@ use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 use crate::shard::{OffsetOutcome, OffsetQuery};
 
-use super::shared::{find_partition, stated_epoch, unknown_name};
+use super::shared::{find_partition, stated_epoch};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::ListOffsets, 1, 10);
 
@@ -45,7 +45,7 @@ fn sort_out(
         for partition in topic.partitions {
             let index = partition.partition_index;
             let checked = found
-                .ok_or_else(|| unknown_name(&topic.name.0))
+                .ok_or(ErrorCode::UnknownTopicOrPartition)
                 .and_then(|topic| find_partition(topic, index))
                 .and_then(|id| if seen.insert(id) { Ok(id) } else { Err(ErrorCode::InvalidRequest) })
                 .and_then(|id| Ok((id, query(version, partition.timestamp)?)));

@@ -45,14 +45,11 @@ pub fn unknown_name(name: &str) -> ErrorCode {
     }
 }
 
-/// The topic a request of the data path names.
+/// The topic a request of the data path names. Here a name that no topic can have is one that none has, as in Kafka.
 pub fn find_topic<'a>(image: &'a MetadataImage, key: &TopicKey) -> Result<&'a Arc<TopicImage>, ErrorCode> {
     match key {
         TopicKey::Id(id) => image.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId),
-        TopicKey::Name(_) => {
-            let name = key.as_str().unwrap_or_default();
-            image.topic(name).ok_or_else(|| unknown_name(name))
-        }
+        TopicKey::Name(_) => image.topic(key.as_str().unwrap_or_default()).ok_or(ErrorCode::UnknownTopicOrPartition),
     }
 }
 
