@@ -31,6 +31,10 @@ pub async fn handle(context: &Rc<ServerContext>, _: i16, request: InitProducerId
 }
 
 fn refusal(request: &InitProducerIdRequest) -> Option<ErrorCode> {
+    // Kafka takes both or neither.
+    if (request.producer_id.0 == -1) != (request.producer_epoch == -1) {
+        return Some(ErrorCode::InvalidRequest);
+    }
     let id = request.transactional_id.as_ref()?;
     // Fatal to Java clients and librdkafka alike; COORDINATOR_NOT_AVAILABLE and the like would make them ask for ever.
     Some(if id.0.is_empty() { ErrorCode::InvalidRequest } else { ErrorCode::UnsupportedVersion })
