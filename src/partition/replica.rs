@@ -312,8 +312,7 @@ fn stamped(records: &[u8], now_ms: i64) -> Bytes {
 
 fn refused_batch(error: BatchError) -> Rejected {
     let code = match error {
-        BatchError::BadMagic(_) => ErrorCode::UnsupportedForMessageFormat,
-        BatchError::BadCount { .. } => ErrorCode::InvalidRecord,
+        BatchError::BadMagic(_) | BatchError::BadCount { .. } => ErrorCode::InvalidRecord,
         _ => ErrorCode::CorruptMessage,
     };
     Rejected::new(code, error.to_string())
