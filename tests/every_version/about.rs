@@ -103,9 +103,13 @@ fn metadata_by_id(world: &mut World, version: i16) {
         ..10 => {}
         // The field is there, and may not be used yet.
         10 | 11 => {
-            let response = ask(world, version, Some(vec![by_id(id).with_name(Some(topic_name("stock")))]), false);
-            let topic = &response.topics[0];
-            assert_eq!((topic.error_code, topic.topic_id), (code::INVALID_REQUEST, id));
+            for (name, told) in [(Some(topic_name("stock")), "stock"), (None, "")] {
+                let response = ask(world, version, Some(vec![by_id(id).with_name(name)]), false);
+                let topic = &response.topics[0];
+                assert_eq!((topic.error_code, topic.topic_id), (code::INVALID_REQUEST, id));
+                // A response cannot do without a name yet.
+                assert_eq!(topic.name.as_ref().map(|name| &*name.0), Some(told));
+            }
         }
         12.. => {
             let response = ask(world, version, Some(vec![by_id(id), by_id(NO_SUCH_ID)]), true);

@@ -33,7 +33,10 @@ pub fn produce(world: &mut World, version: i16) {
     produce_unheard(world, version, &topic);
 }
 
-fn produce_request(version: i16, acks: i16, topics: &[(&str, Uuid, Vec<(i32, Option<Bytes>)>)]) -> ProduceRequest {
+/// (partition, records)
+type Sent = (i32, Option<Bytes>);
+
+fn produce_request(version: i16, acks: i16, topics: &[(&str, Uuid, Vec<Sent>)]) -> ProduceRequest {
     let topics = topics.iter().map(|(name, id, partitions)| {
         let partitions = partitions
             .iter()

@@ -69,6 +69,19 @@ mod tests {
     }
 
     #[test]
+    fn an_id_comes_with_its_epoch() {
+        let request = |id: i64, epoch: i16| {
+            let request = InitProducerIdRequest::default().with_transactional_id(None);
+            refusal(&request.with_producer_id(ProducerId(id)).with_producer_epoch(epoch))
+        };
+        assert_eq!((request(-1, -1), request(5, 0)), (None, None));
+        assert_eq!(
+            (request(5, -1), request(-1, 0)),
+            (Some(ErrorCode::InvalidRequest), Some(ErrorCode::InvalidRequest))
+        );
+    }
+
+    #[test]
     fn every_version_can_say_both() {
         for version in API.min..=API.max {
             let good = respond(Ok(4000));
