@@ -56,6 +56,10 @@ impl EpochHistory {
     /// answers; `None`: nothing is known of such an epoch.
     pub fn end_of(&self, asked: i32, log_end: i64) -> Option<(i32, i64)> {
         let (latest, _) = *self.entries.last()?;
+        // Kafka's "no epoch".
+        if asked == -1 {
+            return None;
+        }
         if asked == latest {
             return Some((latest, log_end));
         }
@@ -85,6 +89,7 @@ mod tests {
         assert_eq!(history.end_of(3, 40), Some((2, 10)));
         assert_eq!(history.end_of(1, 40), Some((1, 0)));
         assert_eq!(history.end_of(6, 40), None);
+        assert_eq!(history.end_of(-1, 40), None);
         assert_eq!(history.epoch_of(10), Some(4));
         assert_eq!(history.epoch_of(9), Some(2));
     }

@@ -5,14 +5,13 @@ use std::rc::Rc;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitionsResponse, TopicName};
-use kafka_protocol::protocol::StrBytes;
 
 use crate::cluster::controller::{ControlError, GrowTopic};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
-use super::shared::{control_error, repeated, topic_name};
+use super::shared::{control_error, error_message, repeated, topic_name};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::CreatePartitions, 0, 3);
 
@@ -51,9 +50,7 @@ fn result(name: TopicName, outcome: Result<(), ControlError>) -> CreatePartition
     let result = CreatePartitionsTopicResult::default().with_name(name);
     match outcome {
         Ok(()) => result.with_error_message(None),
-        Err(error) => {
-            result.with_error_code(error.code.code()).with_error_message(Some(StrBytes::from_string(error.message)))
-        }
+        Err(error) => result.with_error_code(error.code.code()).with_error_message(error_message(error.message)),
     }
 }
 

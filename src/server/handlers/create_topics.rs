@@ -16,7 +16,7 @@ use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
-use super::shared::{control_error, repeated, text};
+use super::shared::{control_error, error_message, repeated, text};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::CreateTopics, 2, 7);
 
@@ -90,7 +90,7 @@ fn failed(name: TopicName, error: ControlError) -> CreatableTopicResult {
     CreatableTopicResult::default()
         .with_name(name)
         .with_error_code(error.code.code())
-        .with_error_message(Some(StrBytes::from_string(error.message)))
+        .with_error_message(error_message(error.message))
         .with_num_partitions(-1)
         .with_replication_factor(-1)
 }
@@ -108,6 +108,7 @@ fn result(
     };
     let mut result = CreatableTopicResult::default()
         .with_name(name)
+        .with_error_message(None)
         .with_topic_id(topic.id)
         .with_num_partitions(topic.partitions.len() as i32)
         .with_replication_factor(topic.partitions.first().map_or(-1, |p| p.replicas.len() as i16));

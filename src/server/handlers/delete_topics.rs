@@ -6,7 +6,6 @@ use std::sync::Arc;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
-use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use crate::cluster::TopicImage;
@@ -16,7 +15,7 @@ use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 use crate::shard::TopicRef;
 
-use super::shared::{control_error, repeated, topic_name};
+use super::shared::{control_error, error_message, repeated, topic_name};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::DeleteTopics, 1, 6);
 
@@ -88,7 +87,7 @@ fn failed(name: Option<TopicName>, id: Uuid, error: ControlError) -> DeletableTo
         .with_name(name)
         .with_topic_id(id)
         .with_error_code(error.code.code())
-        .with_error_message(Some(StrBytes::from_string(error.message)))
+        .with_error_message(error_message(error.message))
 }
 
 fn result(topic: TopicRef, outcome: Result<Arc<TopicImage>, ControlError>) -> DeletableTopicResult {

@@ -17,7 +17,7 @@ use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
-use super::shared::{control_error, text};
+use super::shared::{control_error, error_message, text};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::DescribeConfigs, 1, 4);
 
@@ -42,9 +42,7 @@ fn respond(image: &MetadataImage, config: &ServerConfig, request: DescribeConfig
                 let chosen = entries.into_iter().filter(|e| wanted.as_ref().is_none_or(|set| set.contains(e.name)));
                 result.with_configs(chosen.map(|entry| describe(entry, synonyms, docs)).collect())
             }
-            Err(error) => {
-                result.with_error_code(error.code.code()).with_error_message(Some(StrBytes::from_string(error.message)))
-            }
+            Err(error) => result.with_error_code(error.code.code()).with_error_message(error_message(error.message)),
         }
     });
     DescribeConfigsResponse::default().with_results(results.collect())

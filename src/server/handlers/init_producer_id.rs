@@ -31,6 +31,10 @@ pub async fn handle(context: &Rc<ServerContext>, _: i16, request: InitProducerId
 }
 
 fn refusal(request: &InitProducerIdRequest) -> Option<ErrorCode> {
+    // Kafka takes both or neither.
+    if (request.producer_id.0 == -1) != (request.producer_epoch == -1) {
+        return Some(ErrorCode::InvalidRequest);
+    }
     let id = request.transactional_id.as_ref()?;
     // Fatal to Java clients and librdkafka alike; COORDINATOR_NOT_AVAILABLE and the like would make them ask for ever.
     Some(if id.0.is_empty() { ErrorCode::InvalidRequest } else { ErrorCode::UnsupportedVersion })
@@ -62,6 +66,19 @@ mod tests {
         assert_eq!(refusal(&request(None)), None);
         assert_eq!(refusal(&request(Some(""))), Some(ErrorCode::InvalidRequest));
         assert_eq!(refusal(&request(Some("tx"))), Some(ErrorCode::UnsupportedVersion));
+    }
+
+    #[test]
+    fn an_id_comes_with_its_epoch() {
+        let request = |id: i64, epoch: i16| {
+            let request = InitProducerIdRequest::default().with_transactional_id(None);
+            refusal(&request.with_producer_id(ProducerId(id)).with_producer_epoch(epoch))
+        };
+        assert_eq!((request(-1, -1), request(5, 0)), (None, None));
+        assert_eq!(
+            (request(5, -1), request(-1, 0)),
+            (Some(ErrorCode::InvalidRequest), Some(ErrorCode::InvalidRequest))
+        );
     }
 
     #[test]

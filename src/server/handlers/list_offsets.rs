@@ -12,9 +12,12 @@ use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 use crate::shard::{OffsetOutcome, OffsetQuery};
 
-use super::shared::{find_partition, stated_epoch, unknown_name};
+use super::shared::{find_partition, stated_epoch};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::ListOffsets, 1, 10);
+
+/// The response has the leader epoch from here on (KIP-320).
+const EPOCH_FROM: i16 = 4;
 
 type Part = (PartitionId, OffsetQuery, Option<LeaderEpoch>);
 
@@ -22,7 +25,7 @@ type Part = (PartitionId, OffsetQuery, Option<LeaderEpoch>);
 pub async fn handle(context: &Rc<ServerContext>, version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let (mut topics, parts) = sort_out(&context.shard.image(), version, request);
     if !parts.is_empty() {
-        fill(&mut topics, context.shard.list_offsets(parts).await);
+        fill(&mut topics, version, context.shard.list_offsets(parts).await);
     }
     ListOffsetsResponse::default().with_topics(topics)
 }
@@ -42,7 +45,7 @@ fn sort_out(
         for partition in topic.partitions {
             let index = partition.partition_index;
             let checked = found
-                .ok_or_else(|| unknown_name(&topic.name.0))
+                .ok_or(ErrorCode::UnknownTopicOrPartition)
                 .and_then(|topic| find_partition(topic, index))
                 .and_then(|id| if seen.insert(id) { Ok(id) } else { Err(ErrorCode::InvalidRequest) })
                 .and_then(|id| Ok((id, query(version, partition.timestamp)?)));
@@ -75,7 +78,7 @@ fn query(version: i16, timestamp: i64) -> Result<OffsetQuery, ErrorCode> {
     }
 }
 
-fn fill(topics: &mut [ListOffsetsTopicResponse], outcomes: Vec<OffsetOutcome>) {
+fn fill(topics: &mut [ListOffsetsTopicResponse], version: i16, outcomes: Vec<OffsetOutcome>) {
     let mut outcomes = outcomes.into_iter();
     let places = topics.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|place| place.error_code == 0);
     for place in places {
@@ -84,7 +87,9 @@ fn fill(topics: &mut [ListOffsetsTopicResponse], outcomes: Vec<OffsetOutcome>) {
                 place.error_code = outcome.error.code();
                 place.timestamp = outcome.timestamp_ms;
                 place.offset = outcome.offset;
-                place.leader_epoch = outcome.leader_epoch;
+                if version >= EPOCH_FROM {
+                    place.leader_epoch = outcome.leader_epoch;
+                }
             }
             None => place.error_code = ErrorCode::UnknownServerError.code(),
         }
@@ -96,6 +101,7 @@ mod tests {
     use super::super::shared::testing::image;
     use super::super::shared::topic_name;
     use super::*;
+    use crate::protocol::respond::encode;
     use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 
     fn request(partitions: &[(i32, i64)]) -> ListOffsetsRequest {
@@ -113,10 +119,22 @@ mod tests {
         let queries: Vec<_> = parts.iter().map(|(id, query, epoch)| (id.index.0, *query, *epoch)).collect();
         assert_eq!(queries, [(0, OffsetQuery::Latest, None), (1, OffsetQuery::Timestamp(77), None)]);
         let outcome = |offset: i64| OffsetOutcome { error: ErrorCode::None, timestamp_ms: 5, offset, leader_epoch: 3 };
-        fill(&mut topics, vec![outcome(100), outcome(200)]);
+        fill(&mut topics, 10, vec![outcome(100), outcome(200)]);
         let rows: Vec<_> =
             topics[0].partitions.iter().map(|p| (p.partition_index, p.error_code, p.offset, p.timestamp)).collect();
         assert_eq!(rows, [(0, 0, 100, 5), (9, 3, -1, -1), (1, 0, 200, 5), (0, 42, -1, -1), (2, 35, -1, -1)]);
+    }
+
+    #[test]
+    fn every_version_can_be_encoded() {
+        for version in API.min..=API.max {
+            let (mut topics, _) = sort_out(&image(&[("a", 1, 1)]), version, request(&[(0, -1)]));
+            let outcome = OffsetOutcome { error: ErrorCode::None, timestamp_ms: -1, offset: 7, leader_epoch: 3 };
+            fill(&mut topics, version, vec![outcome]);
+            assert_eq!(topics[0].partitions[0].leader_epoch, if version >= EPOCH_FROM { 3 } else { -1 });
+            let response = ListOffsetsResponse::default().with_topics(topics);
+            assert!(encode(ApiKey::ListOffsets, version, 1, &response).is_ok(), "v{version}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 use crate::shard::EpochEndOutcome;
 
-use super::shared::{find_partition, stated_epoch, unknown_name};
+use super::shared::{find_partition, stated_epoch};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::OffsetForLeaderEpoch, 2, 4);
 
@@ -37,7 +37,7 @@ fn sort_out(
     let mut parts = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let found = image.topic(&topic.topic.0).ok_or_else(|| unknown_name(&topic.topic.0));
+        let found = image.topic(&topic.topic.0).ok_or(ErrorCode::UnknownTopicOrPartition);
         let places = topic.partitions.into_iter().map(|partition| {
             let error = match found.and_then(|topic| find_partition(topic, partition.partition)) {
                 Ok(id) => {

@@ -16,6 +16,19 @@ pub fn text(value: &str) -> StrBytes {
     StrBytes::from_string(value.to_owned())
 }
 
+/// Longest error message sent, bytes. A message may repeat what the client sent, and a string of the protocol ends at 32,767:
+/// one more, and versions without compact strings could not be encoded, and clients would not read the others.
+const MAX_MESSAGE_BYTES: usize = 1024;
+
+/// An error message as it is sent: cut where it is too long.
+pub fn error_message(mut message: String) -> Option<StrBytes> {
+    if message.len() > MAX_MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        message.push_str("...");
+    }
+    Some(StrBytes::from_string(message))
+}
+
 pub fn topic_name(name: &str) -> TopicName {
     TopicName(text(name))
 }
@@ -32,14 +45,11 @@ pub fn unknown_name(name: &str) -> ErrorCode {
     }
 }
 
-/// The topic a request of the data path names.
+/// The topic a request of the data path names. Here a name that no topic can have is one that none has, as in Kafka.
 pub fn find_topic<'a>(image: &'a MetadataImage, key: &TopicKey) -> Result<&'a Arc<TopicImage>, ErrorCode> {
     match key {
         TopicKey::Id(id) => image.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId),
-        TopicKey::Name(_) => {
-            let name = key.as_str().unwrap_or_default();
-            image.topic(name).ok_or_else(|| unknown_name(name))
-        }
+        TopicKey::Name(_) => image.topic(key.as_str().unwrap_or_default()).ok_or(ErrorCode::UnknownTopicOrPartition),
     }
 }
 
@@ -133,6 +143,14 @@ mod tests {
         }
         let unknown = TopicKey::Id(testing::id_of(6));
         assert_eq!(find_topic(&image, &unknown).err(), Some(ErrorCode::UnknownTopicId));
+    }
+
+    #[test]
+    fn messages_are_cut_between_characters() {
+        let cut = |text: String| error_message(text).map(|message| message.to_string());
+        assert_eq!(cut("short".into()), Some("short".into()));
+        assert_eq!(cut("x".repeat(MAX_MESSAGE_BYTES)), Some("x".repeat(MAX_MESSAGE_BYTES)));
+        assert_eq!(cut(format!("x{}", "ä".repeat(40_000))), Some(format!("x{}...", "ä".repeat(511))));
     }
 
     #[test]

@@ -1,0 +1,84 @@
+//! Every API that ApiVersions names, in every version that it names, against the broker as a process: a request that succeeds
+//! and one that fails, each answered in the shape of its version to the last byte, with Kafka's error codes, on one
+//! connection that outlives it all.
+//!
+//! An API or a version that is new needs no new test here, unless it has no case below: then this fails and says so.
+
+// Helpers of tests, where a failure is a failed test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+#[path = "every_version/about.rs"]
+mod about;
+#[path = "every_version/data.rs"]
+mod data;
+#[path = "every_version/offsets.rs"]
+mod offsets;
+#[path = "every_version/topics.rs"]
+mod topics;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest};
+
+use support::broker::Broker;
+use support::client::name_of;
+use support::world::World;
+
+/// One version of one API.
+type Case = fn(&mut World, i16);
+
+const CASES: &[(ApiKey, Case)] = &[
+    (ApiKey::Produce, data::produce),
+    (ApiKey::Fetch, data::fetch),
+    (ApiKey::ListOffsets, offsets::list_offsets),
+    (ApiKey::Metadata, about::metadata),
+    (ApiKey::ApiVersions, about::api_versions),
+    (ApiKey::CreateTopics, topics::create_topics),
+    (ApiKey::DeleteTopics, topics::delete_topics),
+    (ApiKey::InitProducerId, about::init_producer_id),
+    (ApiKey::OffsetForLeaderEpoch, offsets::offset_for_leader_epoch),
+    (ApiKey::FindCoordinator, about::find_coordinator),
+    (ApiKey::DescribeConfigs, topics::describe_configs),
+    (ApiKey::CreatePartitions, topics::create_partitions),
+    (ApiKey::DescribeCluster, about::describe_cluster),
+];
+
+#[test]
+fn every_version_of_every_api_answers_as_kafka_does() {
+    let mut broker = Broker::start();
+    let mut world = World::new(broker.port);
+    let served = world.client.call(0, &ApiVersionsRequest::default()).api_keys;
+    let mut problems = Vec::new();
+    for (key, _) in CASES {
+        if served.iter().all(|range| range.api_key != *key as i16) {
+            problems.push(format!("{key:?} is not served any more"));
+        }
+    }
+    let mut tried = 0;
+    for range in &served {
+        let Some((_, case)) = CASES.iter().find(|(key, _)| *key as i16 == range.api_key) else {
+            problems.push(format!("{} is served, and no case here tries it", name_of(range.api_key)));
+            continue;
+        };
+        for version in range.min_version..=range.max_version {
+            tried += 1;
+            // All that is wrong in one run; after a problem the connection may be out of step or gone.
+            if catch_unwind(AssertUnwindSafe(|| case(&mut world, version))).is_err() {
+                problems.push(format!("{} v{version}: see above", name_of(range.api_key)));
+                world.client.reconnect();
+            }
+        }
+    }
+    println!("{tried} versions of {} APIs", served.len());
+    if !broker.runs() {
+        problems.push("the broker has ended".to_owned());
+    }
+    let log = broker.log();
+    for sign in ["cannot be encoded", "panicked"] {
+        problems.extend(log.lines().filter(|line| line.contains(sign)).map(str::to_owned));
+    }
+    assert!(problems.is_empty(), "\n{}\n\nThe broker said:\n{log}", problems.join("\n"));
+    assert!(tried > CASES.len(), "only {tried} versions");
+}

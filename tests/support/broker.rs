@@ -1,0 +1,82 @@
+//! The broker as a process of its own, on a port and a data directory of its own.
+
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const START_WITHIN: Duration = Duration::from_secs(60);
+/// The port is free when it is looked for, which is no promise that it still is when the broker takes it.
+const ATTEMPTS: usize = 3;
+
+/// Ends with this value, whatever becomes of the test.
+pub struct Broker {
+    child: Child,
+    pub port: u16,
+    log: PathBuf,
+    _dir: TempDir,
+}
+
+impl Broker {
+    /// Returns once it takes connections.
+    pub fn start() -> Broker {
+        let mut said = String::new();
+        for _ in 0..ATTEMPTS {
+            let mut broker = Broker::spawn();
+            if broker.wait_until_it_serves() {
+                return broker;
+            }
+            said = broker.log();
+        }
+        panic!("the broker does not start; it said:\n{said}");
+    }
+
+    fn spawn() -> Broker {
+        // Under target/: /tmp may be in memory, where there is no direct I/O.
+        let dir = tempfile::Builder::new().prefix("broker-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let log = dir.path().join("broker.log");
+        let output = File::create(&log).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_corelane"))
+            .arg("server")
+            .args(["--override", &format!("listeners=PLAINTEXT://127.0.0.1:{port}")])
+            .args(["--override", &format!("log.dirs={}", dir.path().join("data").display())])
+            .args(["--override", "broker.rack=north"])
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        Broker { child, port, log, _dir: dir }
+    }
+
+    fn wait_until_it_serves(&mut self) -> bool {
+        let begun = Instant::now();
+        while begun.elapsed() < START_WITHIN && self.runs() {
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() && self.runs() {
+                return true;
+            }
+            sleep(Duration::from_millis(20));
+        }
+        false
+    }
+
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// All that the broker has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
