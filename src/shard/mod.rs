@@ -10,6 +10,9 @@ mod start;
 mod state;
 mod upkeep;
 
+#[cfg(test)]
+mod review_tests;
+
 pub use api::*;
 pub use produce::ProduceOutcomes;
 pub use start::{ShardReady, ShardStart, run, tidy_data_dirs};

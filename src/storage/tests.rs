@@ -388,3 +388,253 @@ fn flush_messages_acknowledges_only_what_is_synced() {
         }
     });
 }
+
+/// Killed after a roll but before the rolled segment was cut to its length: the next one holds acknowledged records.
+#[test]
+fn review_a_rolled_segment_that_was_not_yet_cut_loses_nothing() {
+    let root = disk_dir();
+    let dir = root.path().join("t-0");
+    on_shard(move || {
+        let dir = dir.clone();
+        async move {
+            let log = open(&dir, small_segments()).await.log;
+            for i in 0..120 {
+                log.append(batch(1, 20_000, 1, i + 1), 3, 0).unwrap();
+            }
+            acknowledged(&log, 120).await;
+            log.checkpoint(Vec::new).await.unwrap();
+            let copy = dir.with_file_name("copy-0");
+            copy_dir(&dir, &copy);
+            fs::remove_file(copy.join("checkpoint")).unwrap();
+            let first = fs::OpenOptions::new().write(true).open(copy.join("00000000000000000000.log")).unwrap();
+            let length = first.metadata().unwrap().len();
+            first.set_len(length.next_multiple_of(4096) + 65536).unwrap();
+            let recovered = open(&copy, small_segments()).await.log;
+            assert_eq!(recovered.next_offset(), 120, "acknowledged records are gone");
+        }
+    });
+}
+
+/// Two syncs at once (a checkpoint beside flush.messages): the first fails, the second must not try again and acknowledge.
+#[test]
+fn review_nothing_is_acknowledged_by_a_second_sync_after_a_failed_one() {
+    let root = disk_dir();
+    let dir = root.path().join("t-0");
+    on_shard(move || {
+        let dir = dir.clone();
+        async move {
+            let log = open(&dir, Arc::new(TopicConfig::default())).await.log;
+            log.append(batch(1, 5000, 1, 1), 3, 0).unwrap();
+            acknowledged(&log, 1).await;
+            // Opening the file again makes the first sync wait before it fails.
+            log.active().forget_file();
+            let syncing = log.clone();
+            let mut first = Box::pin(async move { syncing.sync_written().await });
+            assert!(futures_lite::future::poll_once(&mut first).await.is_none());
+            log.set_config(Arc::new(TopicConfig { flush_messages: 1, ..TopicConfig::default() }));
+            log.append(batch(1, 5000, 1, 2), 3, 0).unwrap();
+            log.wait_written(2).await.unwrap();
+            assert_eq!(log.acknowledged(), 1);
+            faults::inject(faults::Op::Fdatasync, "t-0", 0, faults::Fault::Os(5));
+            // As the kernel does it: the error is reported once.
+            log.on_progress(Box::new(faults::clear));
+            let (checkpointing, outcome) = (log.clone(), Rc::new(RefCell::new(None)));
+            let told = outcome.clone();
+            crate::runtime::spawn_local(async move {
+                *told.borrow_mut() = Some(checkpointing.checkpoint(Vec::new).await);
+            });
+            clock::sleep(Duration::from_millis(20)).await;
+            assert!(first.await.is_err());
+            clock::sleep(Duration::from_millis(100)).await;
+            assert!(log.failure().is_some() && matches!(*outcome.borrow(), Some(Err(_))));
+            let checkpoint = Checkpoint::load(&dir).unwrap();
+            let found = (log.acknowledged(), checkpoint.map(|c| c.recovery_point));
+            assert_eq!(found, (1, None), "acknowledged offset and recovery point moved after a failed fdatasync");
+        }
+    });
+}
+
+/// A sync that ends in an error after the log has failed already must still wake those who wait for it.
+#[test]
+fn review_a_failed_sync_wakes_the_next_also_when_the_log_has_failed_before() {
+    let root = disk_dir();
+    let dir = root.path().join("t-0");
+    on_shard(move || {
+        let dir = dir.clone();
+        async move {
+            let log = open(&dir, Arc::new(TopicConfig::default())).await.log;
+            log.append(batch(1, 5000, 1, 1), 3, 0).unwrap();
+            acknowledged(&log, 1).await;
+            let (one, two) = (log.clone(), log.clone());
+            faults::inject(faults::Op::Fdatasync, "t-0", 0, faults::Fault::Os(5));
+            let done = Rc::new(Cell::new(false));
+            let told = done.clone();
+            // Opening the file again makes the first sync wait before it fails.
+            log.active().forget_file();
+            let mut first = Box::pin(async move { one.sync_written().await });
+            assert!(futures_lite::future::poll_once(&mut first).await.is_none());
+            // The second waits for it, as a checkpoint does while it holds the lock that remove and close want.
+            log.fail("a write", &std::io::Error::other("gone"));
+            crate::runtime::spawn_local(async move {
+                let _ = two.sync_written().await;
+                told.set(true);
+            });
+            clock::sleep(Duration::from_millis(20)).await;
+            assert!(first.await.is_err());
+            clock::sleep(Duration::from_millis(300)).await;
+            faults::clear();
+            assert!(done.get(), "the second waits for ever");
+        }
+    });
+}
+
+/// A read over several chunks that are all held must not go to the disk again.
+#[test]
+fn review_a_cold_read_over_several_held_chunks_reads_nothing_again() {
+    let root = disk_dir();
+    let dir = root.path().join("t-0");
+    on_shard(move || {
+        let dir = dir.clone();
+        async move {
+            let config = Arc::new(TopicConfig::default());
+            let log = open(&dir, config.clone()).await.log;
+            for i in 0..40 {
+                log.append(batch(1, 20_000, 1, i + 1), 3, 0).unwrap();
+            }
+            log.close(Vec::new).await.unwrap();
+            let log = open(&dir, config).await.log;
+            let first = log.read(0, 600_000, true).await.unwrap().records.concat();
+            assert!(first.len() > 512 << 10);
+            faults::inject(faults::Op::Read, "t-0", 0, faults::Fault::Os(5));
+            let second = log.read(0, 600_000, true).await;
+            faults::clear();
+            assert!(second.expect("from memory").records.concat() == first);
+        }
+    });
+}
+
+/// Other shards still send while this one closes its logs.
+#[test]
+fn review_appends_during_close_are_refused_or_kept() {
+    let root = disk_dir();
+    let base = root.path().to_path_buf();
+    on_shard(move || {
+        let base = base.clone();
+        async move {
+            for round in 0..60u64 {
+                let dir = base.join(format!("t-{round}"));
+                let config = Arc::new(TopicConfig::default());
+                let log = open(&dir, config.clone()).await.log;
+                log.append(batch(1, 100 + round as usize * 37, 1, 1), 3, 0).unwrap();
+                acknowledged(&log, 1).await;
+                let (writing, done) = (log.clone(), Rc::new(Cell::new(false)));
+                let ended = done.clone();
+                crate::runtime::spawn_local(async move {
+                    for i in 0..60 {
+                        if writing.append(batch(1, 5000, 1, i + 2), 3, 0).is_err() {
+                            break;
+                        }
+                        clock::sleep(Duration::from_micros(500)).await;
+                    }
+                    ended.set(true);
+                });
+                // The helper thread has the files of other partitions to do.
+                crate::runtime::spawn_local(crate::runtime::spawn_blocking(|| {
+                    std::thread::sleep(Duration::from_millis(20));
+                }));
+                clock::sleep(Duration::from_millis(1)).await;
+                let _ = log.close(Vec::new).await;
+                while !done.get() {
+                    clock::sleep(Duration::from_millis(1)).await;
+                }
+                clock::sleep(Duration::from_millis(5)).await;
+                let safe = log.acknowledged();
+                let again = open(&dir, config).await.log;
+                assert!(again.next_offset() >= safe, "round {round}: {} of {safe}", again.next_offset());
+                for offset in 0..safe {
+                    let read = again.read(offset, 1, true).await;
+                    assert!(
+                        read.is_ok(),
+                        "round {round}: acknowledged offset {offset} of {safe}: {}",
+                        read.unwrap_err()
+                    );
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn review_a_removed_log_leaves_no_unsynced_bytes_behind() {
+    let root = disk_dir();
+    let dir = root.path().join("t-0");
+    on_shard(move || {
+        let dir = dir.clone();
+        async move {
+            let log = open(&dir, Arc::new(TopicConfig::default())).await.log;
+            log.append(batch(1, 50_000, 1, 1), 3, 0).unwrap();
+            acknowledged(&log, 1).await;
+            log.remove("x").await.unwrap();
+            assert_eq!(log.context.unsynced_bytes(), 0);
+        }
+    });
+}
+
+/// Producers may send timestamp -1 (none); such segments must go some time, and those behind them, too.
+#[test]
+fn review_retention_by_time_passes_segments_without_timestamps() {
+    let root = disk_dir();
+    let dir = root.path().join("t-0");
+    on_shard(move || {
+        let dir = dir.clone();
+        async move {
+            let config =
+                Arc::new(TopicConfig { segment_bytes: 100_000, retention_ms: Some(500), ..TopicConfig::default() });
+            let log = open(&dir, config).await.log;
+            for i in 0..40 {
+                let timestamp = if i < 5 { -1 } else { 1000 };
+                log.append(batch(1, 20_000, timestamp, i + 1), 3, 0).unwrap();
+            }
+            acknowledged(&log, 40).await;
+            let far = clock::wall_ms() + 1_000_000_000;
+            log.enforce_retention(far, Vec::new).await.unwrap();
+            assert!(log.start_offset() > 0, "one segment without timestamps holds back all others");
+        }
+    });
+}
+
+/// Damage before the recovery point: what is written afterwards must be checked at the next start as usual.
+#[test]
+fn review_a_checkpoint_ahead_of_the_data_is_not_believed_later() {
+    let root = disk_dir();
+    let dir = root.path().join("t-0");
+    on_shard(move || {
+        let dir = dir.clone();
+        async move {
+            let config = Arc::new(TopicConfig { segment_bytes: 300_000, ..TopicConfig::default() });
+            let log = open(&dir, config.clone()).await.log;
+            for i in 0..10 {
+                log.append(batch(1, 20_000, 1, i + 1), 3, 0).unwrap();
+            }
+            acknowledged(&log, 10).await;
+            log.close(Vec::new).await.unwrap();
+            // The file system lost the second half, the checkpoint says 10.
+            let path = dir.join("00000000000000000000.log");
+            let bytes = fs::read(&path).unwrap();
+            fs::write(&path, &bytes[..100_000]).unwrap();
+            let log = open(&dir, config.clone()).await.log;
+            let end = log.next_offset();
+            assert!(end < 10);
+            // Rolls before 10; killed, and the rolled segment has a bad batch that was never acknowledged as synced.
+            for i in 0..2 {
+                log.append(batch(1, 180_000, 1, 50 + i), 3, 0).unwrap();
+            }
+            acknowledged(&log, end + 2).await;
+            let copy = dir.with_file_name("copy-0");
+            clock::sleep(Duration::from_millis(200)).await;
+            copy_dir(&dir, &copy);
+            let again = open(&copy, config).await;
+            assert!(again.scanned >= 360_000, "only {} bytes checked of what was never in a checkpoint", again.scanned);
+        }
+    });
+}
