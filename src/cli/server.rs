@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(await_ready(&reports, 2).unwrap().len(), 2);
         sender.send(Err("shard 1: no disk".into())).unwrap();
         assert_eq!(await_ready(&reports, 2).unwrap_err(), "shard 1: no disk");
-        drop((sender, closed));
+        drop(sender);
         assert!(await_ready(&reports, 2).unwrap_err().contains("ended before"));
     }
 }

@@ -46,6 +46,11 @@ impl EpochHistory {
         true
     }
 
+    /// Forgets epochs that began after `end`: the log no longer reaches them.
+    pub fn truncate(&mut self, end: i64) {
+        self.entries.retain(|e| e.1 <= end);
+    }
+
     /// The epoch that the record at `offset` was written in.
     pub fn epoch_of(&self, offset: i64) -> Option<i32> {
         let after = self.entries.partition_point(|e| e.1 <= offset);

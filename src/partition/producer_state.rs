@@ -8,7 +8,7 @@ use crate::model::record_batch::{BatchHeader, sequence_plus};
 /// Batches remembered per producer: as many as a client may have in flight.
 const WINDOW: usize = 5;
 /// Producers remembered per partition; beyond that the longest idle ones are forgotten.
-const MAX_PRODUCERS: usize = 65_536;
+const MAX_PRODUCERS: usize = 4096;
 
 /// One remembered batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,14 @@ impl ProducerStates {
             base_offset,
             next_offset: base_offset + i64::from(header.last_offset_delta.get()) + 1,
         });
+    }
+
+    /// Forgets batches at or after `end`: the log no longer holds them.
+    pub fn truncate(&mut self, end: i64) {
+        for producer in self.producers.values_mut() {
+            producer.batches.retain(|batch| batch.next_offset <= end);
+        }
+        self.producers.retain(|_, producer| !producer.batches.is_empty());
     }
 
     /// Forgets producers idle for `limit_ms` (`producer.id.expiration.ms`).
@@ -215,6 +223,15 @@ mod tests {
         assert_eq!(states.check(&batch(1, 0, 1)), SequenceCheck::Next);
         states.note(&batch(1, 0, 1), 105, 2);
         assert_eq!(states.check(&batch(0, 5, 1)), SequenceCheck::Refused(ErrorCode::InvalidProducerEpoch));
+    }
+
+    #[test]
+    fn truncation_forgets_what_is_gone() {
+        let mut states = written(&[(0, 1), (1, 2), (3, 3)]);
+        states.truncate(103);
+        assert_eq!(states.check(&batch(0, 3, 3)), SequenceCheck::Next);
+        states.truncate(100);
+        assert!(states.producers.is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -87,6 +87,9 @@ impl Replica {
         )
         .await?;
         let log = recovered.log;
+        if recovered.checkpoint_ahead {
+            producers.borrow_mut().truncate(log.next_offset());
+        }
         if recovered.torn {
             tracing::info!(dir = %dir.display(), end = log.next_offset(), "cut off a torn write after the last whole batch");
         }
@@ -239,9 +242,21 @@ impl Replica {
         }
     }
 
-    /// Whole batches from `offset` on, up to the high watermark.
+    /// Whole batches from `offset` on, up to the high watermark. At the end of a partition that takes no more records, why.
     pub async fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<LogRead, ErrorCode> {
-        self.log.read(offset, max_bytes, at_least_one).await.map_err(|error| self.read_error(error))
+        let read = self.log.read(offset, max_bytes, at_least_one).await.map_err(|error| self.read_error(error))?;
+        match self.log.failure() {
+            Some(failure) if read.records.is_empty() && !read.more => Err(storage_error(failure).code),
+            _ => Ok(read),
+        }
+    }
+
+    /// What [`read`](Self::read) without room for a single byte would say.
+    pub fn look(&self, offset: i64) -> Result<LogRead, ErrorCode> {
+        if offset < self.start_offset() || offset > self.log.next_offset() {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        Ok(LogRead { records: Vec::new(), more: offset < self.high_watermark() })
     }
 
     pub(super) fn read_error(&self, error: ReadError) -> ErrorCode {
@@ -273,9 +288,9 @@ impl Replica {
         self.log.close(|| self.producers.borrow().encode()).await
     }
 
-    /// Removes the partition's directory.
-    pub async fn remove(&self) -> io::Result<()> {
-        self.log.remove(&self.id.topic.simple().to_string()).await
+    /// Takes the partition out of service and sets its directory aside for removal; returns where.
+    pub async fn retire(&self) -> io::Result<PathBuf> {
+        self.log.retire(&self.id.topic.simple().to_string()).await
     }
 }
 
@@ -332,6 +347,7 @@ fn storage_error(error: StorageError) -> Rejected {
 async fn begin_epoch(dir: &Path, epoch: LeaderEpoch, next_offset: i64) -> io::Result<EpochHistory> {
     let text = files::read(dir, EpochHistory::FILE).await?;
     let mut history = text.and_then(|text| EpochHistory::parse(&text)).unwrap_or_default();
+    history.truncate(next_offset);
     if history.begin(epoch.0, next_offset) {
         files::replace(dir, EpochHistory::FILE, history.format()).await?;
     }

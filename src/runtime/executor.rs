@@ -14,6 +14,9 @@ const RING_DEPTH: usize = 256;
 /// glommio's preemption timer can park an executor that has runnable tasks; this one never fires.
 const PREEMPT_NEVER: Duration = Duration::from_secs(3600);
 
+/// Helper threads of a shard for blocking steps: one slow step (a large file's removal) must not hold up the next.
+const BLOCKING_THREADS: usize = 4;
+
 /// A task on the current shard. Dropping the handle lets it run on.
 pub fn spawn_local<F>(future: F)
 where
@@ -22,7 +25,7 @@ where
     glommio::spawn_local(future).detach();
 }
 
-/// Runs a blocking step (open, rename, small synced writes) on the shard's helper thread, off the event loop.
+/// Runs a blocking step (open, rename, small synced writes) on one of the shard's helper threads, off the event loop.
 ///
 /// One thread per shard does these one after the other.
 pub async fn spawn_blocking<F, R>(work: F) -> R
@@ -113,7 +116,7 @@ fn make_executor(spec: &ShardSpec) -> io::Result<LocalExecutor> {
         .io_memory(spec.io_memory_bytes)
         .ring_depth(RING_DEPTH)
         .preempt_timer(PREEMPT_NEVER)
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
         .make()
         .map_err(io::Error::from)
 }

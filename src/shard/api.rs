@@ -5,17 +5,6 @@ use uuid::Uuid;
 
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
 
-/// When a produce request is answered (`acks`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acks {
-    /// 0: not at all.
-    None,
-    /// 1: written by the leader.
-    Leader,
-    /// -1: written by all in-sync replicas.
-    All,
-}
-
 /// One partition's share of a produce request.
 #[derive(Clone, Debug)]
 pub struct ProducePart {
@@ -69,6 +58,8 @@ pub struct FetchOutcome {
     pub log_start_offset: i64,
     /// Whole batches back to back, in slices of the buffers the log holds; the first may begin before the asked offset.
     pub records: Vec<Bytes>,
+    /// There is more to read right now, beyond what fitted.
+    pub more: bool,
 }
 
 impl FetchOutcome {

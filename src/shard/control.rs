@@ -94,8 +94,8 @@ impl Shard {
         let topic = self.keep(topic).await?;
         if let Err(error) = self.host_everywhere(&topic).await {
             // A topic without its directories must not stay: it would be half there at the next start.
-            self.forget(&topic).await?;
             self.drop_everywhere(topic.id).await;
+            self.forget(&topic).await?;
             return Err(error);
         }
         self.show(|image| image.put_topic((*topic).clone())).await;
@@ -109,8 +109,15 @@ impl Shard {
         if validate_only {
             return Ok(());
         }
+        let before = self.image().topic(&request.name).cloned();
         let topic = self.keep(topic).await?;
-        self.host_everywhere(&topic).await?;
+        if let Err(error) = self.host_everywhere(&topic).await {
+            // Partitions that were made already are not in the image; the next start sets their directories aside.
+            if let Some(before) = before {
+                self.keep((*before).clone()).await?;
+            }
+            return Err(error);
+        }
         self.show(|image| image.put_topic((*topic).clone())).await;
         tracing::info!(topic = %topic.name, partitions = topic.partitions.len(), "added partitions");
         Ok(())
@@ -135,7 +142,7 @@ impl Shard {
     }
 
     async fn take_producer_id(self: Rc<Self>) -> Result<i64, ControlError> {
-        let _one = self.control.acquire(1).await;
+        let _one = self.producer_id_turn.acquire(1).await;
         let (mut next, mut end) = self.producer_ids.get();
         if next >= end {
             let store = self.store.clone();

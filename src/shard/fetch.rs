@@ -7,23 +7,17 @@ use super::api::{FetchOutcome, FetchPart, FetchPlan};
 use super::state::{Groups, Shard};
 use crate::model::{ErrorCode, PartitionId, ShardId};
 use crate::partition::DataWaiter;
-use crate::runtime::clock;
+use crate::runtime::{Breather, clock};
 
 impl Shard {
     /// Reads, waiting up to `max_wait_ms` for `min_bytes`; outcomes in the order of `parts`. An error in any part, or a
     /// partition on its way out, ends the wait.
     pub async fn fetch(self: &Rc<Self>, plan: FetchPlan) -> Vec<FetchOutcome> {
         let deadline = clock::now() + Duration::from_millis(u64::from(plan.max_wait_ms));
+        let mut breather = Breather::default();
         loop {
             let outcomes = self.read_everywhere(&plan).await;
-            let bytes: usize = outcomes.iter().map(FetchOutcome::bytes).sum();
-            let failed = outcomes.iter().any(|o| o.error != ErrorCode::None);
-            let waited = plan.max_wait_ms == 0 || clock::now() >= deadline;
-            if bytes >= plan.min_bytes as usize || failed || waited || self.stop.is_set() || plan.parts.is_empty() {
-                if bytes >= plan.min_bytes as usize || failed || waited || self.stop.is_set() {
-                    return outcomes;
-                }
-                clock::sleep(deadline.saturating_duration_since(clock::now())).await;
+            if is_enough(&outcomes, plan.min_bytes) || self.stop.is_set() || clock::now() >= deadline {
                 return outcomes;
             }
             let seen = outcomes.iter().map(|o| o.high_watermark);
@@ -31,6 +25,7 @@ impl Shard {
             drop(outcomes);
             let wait = self.watch(watched);
             clock::until(deadline, wait.waiter.fired()).await;
+            breather.pass().await;
         }
     }
 
@@ -80,13 +75,18 @@ impl Shard {
         // Taken before the read: a later wait then starts from what the read could see.
         let (high_watermark, log_start_offset) = (replica.high_watermark(), replica.start_offset());
         let max_bytes = (part.max_bytes as usize).min(left);
-        match replica.read(part.offset, max_bytes, at_least_one).await {
+        let read = match max_bytes == 0 && !at_least_one {
+            true => replica.look(part.offset),
+            false => replica.read(part.offset, max_bytes, at_least_one).await,
+        };
+        match read {
             Ok(read) => FetchOutcome {
                 error: ErrorCode::None,
                 high_watermark,
                 last_stable_offset: high_watermark,
                 log_start_offset,
                 records: read.records,
+                more: read.more,
             },
             Err(code) => failed(code),
         }
@@ -162,6 +162,13 @@ impl Drop for Watch {
     }
 }
 
+/// Whether there is no reason to wait: enough bytes, an error to tell, or more at hand than the limits let through.
+fn is_enough(outcomes: &[FetchOutcome], min_bytes: u32) -> bool {
+    let bytes: usize = outcomes.iter().map(FetchOutcome::bytes).sum();
+    bytes >= min_bytes as usize || outcomes.iter().any(|o| o.error != ErrorCode::None || o.more)
+}
+
 fn failed(error: ErrorCode) -> FetchOutcome {
-    FetchOutcome { error, high_watermark: -1, last_stable_offset: -1, log_start_offset: -1, records: Vec::new() }
+    let records = Vec::new();
+    FetchOutcome { error, high_watermark: -1, last_stable_offset: -1, log_start_offset: -1, records, more: false }
 }

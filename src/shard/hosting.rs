@@ -15,7 +15,7 @@ use crate::model::PartitionId;
 use crate::partition::Replica;
 use crate::runtime::sync::Budget;
 use crate::runtime::{clock, spawn_blocking, spawn_local};
-use crate::storage::{DELETED_SUFFIX, STRAY_SUFFIX, parse_partition_dir, partition_dir};
+use crate::storage::{DELETED_SUFFIX, STRAY_SUFFIX, parse_partition_dir, partition_dir, remove_dir};
 
 /// Partitions opened at the same time.
 const OPENING: usize = 32;
@@ -90,11 +90,16 @@ impl Shard {
             replicas.extract_if(|id, _| id.topic == topic).map(|(_, replica)| replica).collect()
         };
         for replica in gone {
-            if let Err(error) = replica.remove().await {
-                tracing::error!(
+            match replica.retire().await {
+                Ok(dir) => spawn_local(async move {
+                    if let Err(error) = remove_dir(&dir).await {
+                        tracing::error!(dir = %dir.display(), %error, "removing a deleted partition's files failed; they go at the next start");
+                    }
+                }),
+                Err(error) => tracing::error!(
                     dir = %replica.log().dir().display(), %error,
-                    "removing a deleted partition's directory failed; it goes at the next start"
-                );
+                    "setting a deleted partition's directory aside failed; it goes at the next start"
+                ),
             }
         }
     }
@@ -141,7 +146,11 @@ fn claim(dir: &Path, topic: Uuid) -> io::Result<()> {
         Err(e) => return Err(e),
     }
     fs::create_dir_all(dir)?;
-    fs::write(path, wanted)
+    fs::write(path, wanted)?;
+    match dir.parent() {
+        Some(root) => fs::File::open(root)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 fn name_error(dir: &Path, error: io::Error) -> io::Error {

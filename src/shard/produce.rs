@@ -2,9 +2,8 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
-use super::api::{Acks, ProduceOutcome, ProducePart};
+use super::api::{ProduceOutcome, ProducePart};
 use super::state::{Group, Groups, Shard};
 use crate::model::ErrorCode;
 use crate::partition::{Accepted, AckWait, Rejected, Replica};
@@ -15,26 +14,27 @@ pub type ProduceOutcomes = Pin<Box<dyn Future<Output = Vec<ProduceOutcome>>>>;
 
 impl Shard {
     /// Stage one of a produce: when this returns, the order of these batches against later requests is fixed. Stage two
-    /// is the returned future: the outcomes, in the order of `parts`, once `acks` is satisfied or `timeout_ms` has passed.
-    pub async fn produce(self: &Rc<Self>, acks: Acks, timeout_ms: u32, parts: Vec<ProducePart>) -> ProduceOutcomes {
-        let deadline = clock::now() + Duration::from_millis(u64::from(timeout_ms));
+    /// is the returned future: the outcomes, in the order of `parts`, once every batch is acknowledged or refused. It is not
+    /// bounded in time: whoever holds the budget of the request's memory must know when the disk has it, also when nobody
+    /// waits for the answer any more.
+    pub async fn produce(self: &Rc<Self>, parts: Vec<ProducePart>) -> ProduceOutcomes {
         let groups = Groups::split(parts, |p| self.owner(p.partition));
         if let [group] = &groups.by_owner[..]
             && group.owner == self.id
         {
             let parts = groups.by_owner.into_iter().flat_map(|g| g.parts).collect();
-            return Box::pin(self.append_all(parts).outcomes(acks, deadline));
+            return Box::pin(self.append_all(parts).outcomes());
         }
         let mut results = Vec::new();
         results.resize_with(groups.total, outcome_of_stopped_shard);
         let mut running: Vec<(Vec<usize>, ProduceOutcomes)> = Vec::new();
         for Group { owner, places, parts } in groups.by_owner {
             if owner == self.id {
-                running.push((places, Box::pin(self.append_all(parts).outcomes(acks, deadline))));
+                running.push((places, Box::pin(self.append_all(parts).outcomes())));
                 continue;
             }
             // The closure appends when it arrives, in the order of arrival; its future only waits.
-            let call = self.mesh.call(owner, move |shard| shard.append_all(parts).outcomes(acks, deadline)).await;
+            let call = self.mesh.call(owner, move |shard| shard.append_all(parts).outcomes()).await;
             if let Ok(answer) = call {
                 running.push((places, Box::pin(async move { answer.await.unwrap_or_default() })));
             }
@@ -77,15 +77,8 @@ struct Appends {
 }
 
 impl Appends {
-    /// Also with acks=0 the outcomes wait for the disk: until then the request's memory is in use, and whoever holds the
-    /// budget for it must know.
-    async fn outcomes(self, acks: Acks, deadline: Instant) -> Vec<ProduceOutcome> {
-        match acks {
-            Acks::All => {
-                clock::until(deadline, self.wait.settled()).await;
-            }
-            Acks::Leader | Acks::None => self.wait.settled().await,
-        }
+    async fn outcomes(self) -> Vec<ProduceOutcome> {
+        self.wait.settled().await;
         self.appends.into_iter().map(outcome).collect()
     }
 }

@@ -19,7 +19,7 @@ use crate::config::{ServerConfig, TopicConfig};
 use crate::model::record_batch::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, ShardId};
 use crate::runtime::mailbox::{Mesh, mesh};
-use crate::runtime::sync::LocalMutex;
+use crate::runtime::sync::{LocalMutex, Notify};
 use crate::runtime::{clock, disk, faults, on_shard, spawn_local};
 use crate::storage::{StorageContext, StorageLimits};
 
@@ -54,10 +54,13 @@ async fn shard(root: &Path) -> (Rc<Shard>, PartitionId) {
         storage: StorageContext::new(StorageLimits::default()),
         replicas: RefCell::new(HashMap::new()),
         control: LocalMutex::new(1),
+        producer_id_turn: LocalMutex::new(1),
         producer_ids: Cell::new((0, 0)),
         own_waits: RefCell::new(HashMap::new()),
         foreign_waits: RefCell::new(HashMap::new()),
         next_wait: Cell::new(0),
+        recovered: Cell::new(true),
+        on_recovered: Notify::new(),
     });
     mesh.serve(shard.clone());
     let topic = TopicImage {
@@ -98,7 +101,7 @@ fn review_a_fetch_from_a_failed_partition_lets_the_shard_go_on() {
             let (shard, id) = shard(&path).await;
             faults::inject(faults::Op::Write, "t-0", 0, faults::Fault::Os(5));
             let part = ProducePart { partition: id, records: batch(100) };
-            let outcomes = shard.produce(Acks::All, 1000, vec![part]).await.await;
+            let outcomes = shard.produce(vec![part]).await.await;
             faults::clear();
             assert_eq!(outcomes[0].error, ErrorCode::KafkaStorageError);
             let ticks = Rc::new(Cell::new(0));
@@ -131,7 +134,7 @@ fn review_a_fetch_that_is_full_does_not_wait_for_min_bytes() {
             let (shard, id) = shard(&path).await;
             for _ in 0..10 {
                 let part = ProducePart { partition: id, records: batch(300_000) };
-                let outcomes = shard.produce(Acks::All, 5000, vec![part]).await.await;
+                let outcomes = shard.produce(vec![part]).await.await;
                 assert_eq!(outcomes[0].error, ErrorCode::None);
             }
             let began = clock::now();

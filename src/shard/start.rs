@@ -16,7 +16,7 @@ use crate::model::ShardId;
 use crate::runtime::mailbox::{Mesh, MeshSeat};
 use crate::runtime::net::Listener;
 use crate::runtime::process::StopFlag;
-use crate::runtime::sync::{Budget, LocalMutex};
+use crate::runtime::sync::{Budget, LocalMutex, Notify};
 use crate::runtime::watchdog::Heart;
 use crate::runtime::{disk, spawn_local};
 use crate::storage::{StorageContext, StorageLimits};
@@ -80,15 +80,19 @@ where
         storage: StorageContext::new(limits(&config)),
         replicas: RefCell::new(HashMap::new()),
         control: LocalMutex::new(1),
+        producer_id_turn: LocalMutex::new(1),
         producer_ids: Cell::new((0, 0)),
         own_waits: RefCell::new(HashMap::new()),
         foreign_waits: RefCell::new(HashMap::new()),
         next_wait: Cell::new(0),
+        recovered: Cell::new(false),
+        on_recovered: Notify::new(),
         config,
     });
     mesh.serve(shard.clone());
     match shard.recover().await {
         Ok((listener, recovered)) => {
+            shard.all_recovered().await;
             let _ = ready.send(Ok(recovered));
             shard.start_upkeep();
             serve(shard.clone(), listener).await;

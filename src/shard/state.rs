@@ -12,7 +12,7 @@ use crate::model::{PartitionId, ShardId};
 use crate::partition::{DataWaiter, Replica};
 use crate::runtime::mailbox::{Mesh, ShardStopped};
 use crate::runtime::process::StopFlag;
-use crate::runtime::sync::LocalMutex;
+use crate::runtime::sync::{LocalMutex, Notify};
 use crate::storage::StorageContext;
 
 /// One core's state. Everything here lives on its own thread; other shards reach it through the mesh.
@@ -29,6 +29,8 @@ pub struct Shard {
     pub(super) replicas: RefCell<HashMap<PartitionId, Rc<Replica>>>,
     /// Held by whoever changes metadata; only the controller's shard uses it.
     pub(super) control: Rc<LocalMutex>,
+    /// Held by whoever takes a producer id; apart from `control`, which a large deletion can hold for long.
+    pub(super) producer_id_turn: Rc<LocalMutex>,
     /// Producer ids reserved but not given out yet: next and end. Only the controller's shard uses it.
     pub(super) producer_ids: Cell<(i64, i64)>,
     /// Fetches of this shard that other shards may wake, by number.
@@ -36,6 +38,9 @@ pub struct Shard {
     /// Fetches of other shards that wait for partitions of this one.
     pub(super) foreign_waits: RefCell<HashMap<(ShardId, u64), Rc<DataWaiter>>>,
     pub(super) next_wait: Cell<u64>,
+    /// Whether this shard holds its partitions.
+    pub(super) recovered: Cell<bool>,
+    pub(super) on_recovered: Notify,
 }
 
 /// The shard that runs the controller.
@@ -59,6 +64,22 @@ impl Shard {
 
     pub(super) fn all_replicas(&self) -> Vec<Rc<Replica>> {
         self.replicas.borrow().values().cloned().collect()
+    }
+
+    /// Waits until every shard holds its partitions: before that, requests would find some of them missing.
+    pub(super) async fn all_recovered(self: &Rc<Self>) {
+        self.recovered.set(true);
+        self.on_recovered.notify_all();
+        for shard in (0..self.shards).map(ShardId) {
+            // A shard that failed to recover stops the broker.
+            let _ = self
+                .on_shard(shard, |peer| async move {
+                    while !peer.recovered.get() {
+                        peer.on_recovered.notified().await;
+                    }
+                })
+                .await;
+        }
     }
 
     /// Runs `work` on `target`, here directly and elsewhere through the mesh.

@@ -39,6 +39,12 @@ impl Checkpoint {
         replace_file(dir, FILE, &self.encode())
     }
 
+    /// Blocks; synced when it returns.
+    pub fn remove(dir: &Path) -> io::Result<()> {
+        fs::remove_file(dir.join(FILE))?;
+        fs::File::open(dir)?.sync_all()
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(FIXED_BYTES + self.sidecar.len());
         out.extend_from_slice(MAGIC);

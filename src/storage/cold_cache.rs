@@ -90,7 +90,7 @@ impl ColdCache {
         for chunk in start / CHUNK_BYTES..=last + ahead {
             let wanted = chunk <= last;
             if chunk * CHUNK_BYTES < source.written && (wanted || self.room_for_read_ahead()) {
-                self.start_load(source, chunk, if wanted { end } else { 0 });
+                self.start_load(source, chunk, if wanted { end.min((chunk + 1) * CHUNK_BYTES) } else { 0 });
             }
         }
         while position < end {

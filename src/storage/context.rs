@@ -76,22 +76,31 @@ impl StorageContext {
         self.fetch_bytes_out.load(Ordering::Relaxed) >= self.limits.fetch_memory_bytes
     }
 
-    /// Counts `slices` as handed out until the last of them is dropped (sent).
-    pub(super) fn count_out(&self, slices: &mut [Bytes]) {
-        let total = slices.iter().map(Bytes::len).sum();
+    /// Counts `bytes` as handed out (or about to be) until the lease ends.
+    pub(super) fn lease_out(&self, bytes: usize) -> Lease {
+        self.fetch_bytes_out.fetch_add(bytes, Ordering::Relaxed);
+        Lease { bytes, out: self.fetch_bytes_out.clone() }
+    }
+}
+
+/// A share of the fetch memory.
+pub struct Lease {
+    bytes: usize,
+    out: Arc<AtomicUsize>,
+}
+
+impl Lease {
+    /// Lets the lease last until the last of `slices` is dropped; they are sent and dropped in order.
+    pub fn attach(self, slices: &mut [Bytes]) {
         if let Some(last) = slices.last_mut() {
-            self.fetch_bytes_out.fetch_add(total, Ordering::Relaxed);
-            let counted = Counted { bytes: std::mem::take(last), total, out: self.fetch_bytes_out.clone() };
-            *last = Bytes::from_owner(counted);
+            *last = Bytes::from_owner(Counted { bytes: std::mem::take(last), _lease: self });
         }
     }
 }
 
-/// The last slice of a response part; slices are sent and dropped in order, so it stands for all of them.
 struct Counted {
     bytes: Bytes,
-    total: usize,
-    out: Arc<AtomicUsize>,
+    _lease: Lease,
 }
 
 impl AsRef<[u8]> for Counted {
@@ -100,9 +109,9 @@ impl AsRef<[u8]> for Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for Lease {
     fn drop(&mut self) {
-        self.out.fetch_sub(self.total, Ordering::Relaxed);
+        self.out.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -115,7 +124,7 @@ mod tests {
         let limits = StorageLimits { fetch_memory_bytes: 10, ..StorageLimits::default() };
         let context = StorageContext::new(limits);
         let mut slices = vec![Bytes::from_static(b"12345"), Bytes::from_static(b"67890")];
-        context.count_out(&mut slices);
+        context.lease_out(10).attach(&mut slices);
         assert_eq!(slices.concat(), b"1234567890");
         assert!(context.fetch_memory_full());
         slices.remove(0);

@@ -70,6 +70,8 @@ pub struct Log {
     pub(super) progress: Notify,
     /// Called when `visible` moves or the log fails.
     pub(super) on_visible: RefCell<Option<Box<dyn Fn()>>>,
+    /// Takes no more appends: it is being closed or removed.
+    pub(super) closing: Cell<bool>,
     /// One checkpoint, retention pass or close at a time.
     pub(super) maintenance: Rc<crate::runtime::sync::LocalMutex>,
     pub(super) checkpointed: Cell<(i64, i64)>,
@@ -109,6 +111,7 @@ impl Log {
             failure: RefCell::new(None),
             progress: Notify::new(),
             on_visible: RefCell::new(None),
+            closing: Cell::new(false),
             maintenance: crate::runtime::sync::LocalMutex::new(1),
             checkpointed: Cell::new((-1, -1)),
         };
@@ -165,6 +168,9 @@ impl Log {
         if let Some(failure) = self.failure.borrow().as_ref() {
             return Err(failure.clone());
         }
+        if self.closing.get() {
+            return Err(StorageError::Closed);
+        }
         let Some(header) = BatchHeader::peek(&batch).copied() else {
             return Err(StorageError::Failed(
                 format!("a batch of {} bytes has no {HEADER_BYTES}-byte header", batch.len()).into(),
@@ -176,6 +182,7 @@ impl Log {
         let position = segment.size.get();
         let interval = self.config.borrow().index_interval_bytes;
         segment.note_batch(&header, next_offset - 1, position, interval);
+        segment.last_append_ms.set(now_ms);
         self.next_offset.set(next_offset);
         self.appender.push(batch, base_offset, leader_epoch, next_offset, position, segment);
         self.wake_appender();
@@ -266,8 +273,17 @@ impl Log {
             "{doing} failed, the partition is offline and takes no more records until the broker is restarted: {error}"
         );
         tracing::error!(dir = %self.dir.display(), acknowledged = self.acknowledged(), "{message}");
-        *self.failure.borrow_mut() = Some(StorageError::Failed(message.into()));
+        self.end(StorageError::Failed(message.into()));
+    }
+
+    /// No more appends, no more acknowledgements; whoever waits is told.
+    pub(super) fn end(&self, why: StorageError) {
+        self.failure.borrow_mut().get_or_insert(why);
         self.appender.clear();
+        for segment in self.segments.borrow().values() {
+            let gap = segment.written.get() - segment.synced.replace(segment.written.get());
+            self.context.unsynced_bytes.set(self.context.unsynced_bytes.get().saturating_sub(gap));
+        }
         self.announce();
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::checkpoint::Checkpoint;
@@ -26,21 +26,22 @@ impl Log {
         let checkpoint = Checkpoint { recovery_point: offset, log_start: start, sidecar: sidecar() };
         self.wait_written(offset).await?;
         self.wait_sealed().await?;
-        let outcome = async {
-            self.sync_written().await?;
-            let active = self.active();
-            if active.is_on_disk() {
-                active.write_index_files(false).await?;
-            }
-            let dir = self.dir.clone().to_path_buf();
-            spawn_blocking(move || checkpoint.store(&dir)).await
-        };
-        if let Err(error) = outcome.await {
+        self.sync_written().await?;
+        if let Err(error) = self.store(checkpoint).await {
             self.fail("a checkpoint", &error);
         }
         self.failure().map_or(Ok(()), Err)?;
         self.checkpointed.set((offset, start));
         Ok(())
+    }
+
+    async fn store(&self, checkpoint: Checkpoint) -> io::Result<()> {
+        let active = self.active();
+        if active.is_on_disk() {
+            active.write_index_files(false).await?;
+        }
+        let dir = self.dir.to_path_buf();
+        spawn_blocking(move || checkpoint.store(&dir)).await
     }
 
     /// Removes sealed segments that the topic's limits no longer keep, and rolls an active one whose every record is too
@@ -76,7 +77,7 @@ impl Log {
 
     fn roll_if_expired(self: &Rc<Self>, now_ms: i64) {
         let active = self.active();
-        let newest = active.max_timestamp.get();
+        let newest = active.newest_ms();
         let expired = self.config.borrow().retention_ms.is_some_and(|ms| newest >= 0 && now_ms - newest > ms);
         if expired && active.size.get() > 0 && self.acknowledged() == self.next_offset() {
             self.roll(&active);
@@ -96,7 +97,7 @@ impl Log {
             if Rc::ptr_eq(segment, &active) || next > acknowledged {
                 break;
             }
-            let newest = segment.max_timestamp.get();
+            let newest = segment.newest_ms();
             let too_old = config.retention_ms.is_some_and(|ms| newest >= 0 && now_ms - newest > ms);
             let too_many = surplus >= segment.size.get() && surplus > 0;
             if !too_old && !too_many {
@@ -110,24 +111,22 @@ impl Log {
 
     /// Ends the log in good order; the next start reads (almost) nothing.
     pub async fn close(self: &Rc<Self>, sidecar: impl FnOnce() -> Vec<u8>) -> Result<(), StorageError> {
+        self.closing.set(true);
         let _one = self.maintenance.acquire(1).await;
-        let offset = self.next_offset();
-        self.wait_written(offset).await?;
+        self.wait_written(self.next_offset()).await?;
         self.wait_sealed().await?;
-        if let Err(error) = self.settle_active().await {
-            self.fail("closing the log", &error);
-        }
+        self.settle_active().await?;
         self.checkpoint_held(sidecar).await?;
-        self.failure.borrow_mut().get_or_insert(StorageError::Closed);
+        self.end(StorageError::Closed);
         Ok(())
     }
 
-    /// Takes the log out of service and moves its directory to `<dir>.<tag>-delete`, which is then removed.
-    pub async fn remove(self: &Rc<Self>, tag: &str) -> io::Result<()> {
+    /// Takes the log out of service and moves its directory to `<dir>.<tag>-delete`, whose path it returns: whoever called
+    /// removes it in their own time with [`remove_dir`].
+    pub async fn retire(self: &Rc<Self>, tag: &str) -> io::Result<PathBuf> {
+        self.closing.set(true);
+        self.end(StorageError::Closed);
         let _one = self.maintenance.acquire(1).await;
-        self.failure.borrow_mut().get_or_insert(StorageError::Closed);
-        self.appender.clear();
-        self.announce();
         self.context.cold.forget_log(self.number);
         for segment in self.segments.borrow().values() {
             segment.forget_file();
@@ -136,12 +135,19 @@ impl Log {
         let mut name = from.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".{tag}{}", super::paths::DELETED_SUFFIX));
         let to = from.with_file_name(name);
-        spawn_blocking(move || {
-            fs::rename(&from, &to)?;
-            fs::remove_dir_all(&to)
-        })
-        .await
+        spawn_blocking(move || fs::rename(&from, &to).map(|()| to)).await
     }
+}
+
+/// Removes a retired directory file by file, so that other small work comes in between.
+pub async fn remove_dir(dir: &Path) -> io::Result<()> {
+    let owned = dir.to_path_buf();
+    let list = move || fs::read_dir(owned)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>();
+    for path in spawn_blocking(list).await? {
+        spawn_blocking(move || fs::remove_file(path)).await?;
+    }
+    let owned = dir.to_path_buf();
+    spawn_blocking(move || fs::remove_dir(owned)).await
 }
 
 /// Removes a segment's files. The log file goes first: an index without its log is cleared away unnoticed.

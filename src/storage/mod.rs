@@ -29,6 +29,7 @@ mod tests;
 pub use checkpoint::Checkpoint;
 pub use context::{StorageContext, StorageLimits};
 pub use log::{Appended, Log, StorageError};
+pub use maintenance::remove_dir;
 pub use paths::{DELETED_SUFFIX, STRAY_SUFFIX, parse_partition_dir, partition_dir};
 pub use reader::{LogRead, ReadError};
 pub use recovery::{Recovered, RecoveredBatch};

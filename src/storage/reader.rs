@@ -13,12 +13,15 @@ use super::index::SegmentIndex;
 use super::log::Log;
 use super::segment::Segment;
 use crate::model::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::runtime::Breather;
 
 /// What a read found.
 #[derive(Clone, Debug, Default)]
 pub struct LogRead {
     /// Whole batches back to back; the first may begin before the asked offset. Empty: nothing to read yet.
     pub records: Vec<Bytes>,
+    /// There is more to read right now: this read ended at its limit or at a segment's end.
+    pub more: bool,
 }
 
 /// Why a read gave nothing.
@@ -126,24 +129,20 @@ impl Log {
         };
         let max_bytes = if self.context.fetch_memory_full() { max_bytes.min(CHUNK_BYTES as usize) } else { max_bytes };
         let Some(end) = self.end_of_read(segment, start, visible, max_bytes as u64, at_least_one).await? else {
-            return Ok(Some(LogRead::default()));
+            return Ok(Some(LogRead { records: Vec::new(), more: true }));
         };
+        let lease = self.context.lease_out((end - start) as usize);
         let mut records = Vec::new();
         self.slices(segment, start, end, &mut records).await?;
-        self.context.count_out(&mut records);
-        if end == visible && visible == self.visible_in(segment) {
-            let next = self.acknowledged_end_of(segment);
-            self.hints.note(next, segment.base_offset, end);
+        lease.attach(&mut records);
+        let at_the_end = {
+            let newest = self.visible.borrow();
+            newest.segment.base_offset == segment.base_offset && newest.position == end
+        };
+        if at_the_end {
+            self.hints.note(self.acknowledged(), segment.base_offset, end);
         }
-        Ok(Some(LogRead { records }))
-    }
-
-    /// The offset that follows the segment's last visible batch.
-    fn acknowledged_end_of(&self, segment: &Segment) -> i64 {
-        match self.segment_after(segment.base_offset) {
-            Some(next) if next.base_offset <= self.acknowledged() => next.base_offset,
-            _ => self.acknowledged(),
-        }
+        Ok(Some(LogRead { records, more: !at_the_end }))
     }
 
     /// Where a read that begins with the batch at `start` ends: after the last whole batch within `max_bytes`.
@@ -164,7 +163,9 @@ impl Log {
             u64::from(index.borrow().position_at_or_before(u32::try_from(limit).unwrap_or(u32::MAX))).max(start);
         let mut first = true;
         let mut end = start.max(position);
+        let mut breather = Breather::default();
         while position < visible {
+            breather.pass().await;
             let batch = self.batch_at(segment, position, visible).await?;
             if batch.end() > limit {
                 // Only the very first batch may be larger than asked for.
@@ -202,7 +203,9 @@ impl Log {
         visible: u64,
         wanted: impl Fn(&BatchHeader) -> bool,
     ) -> Result<Option<Found>, ReadError> {
+        let mut breather = Breather::default();
         while position < visible {
+            breather.pass().await;
             let batch = self.batch_at(segment, position, visible).await?;
             if wanted(&batch.header) {
                 return Ok(Some(batch));
@@ -279,7 +282,9 @@ impl Log {
         let interval = self.config.borrow().index_interval_bytes;
         let replica = Segment::new(self.dir.clone(), segment.base_offset);
         let (mut position, size) = (0, segment.size.get());
+        let mut breather = Breather::default();
         while position < size {
+            breather.pass().await;
             let batch = self.batch_at(segment, position, size).await?;
             replica.note_batch(&batch.header, batch.header.next_offset() - 1, position, interval);
             position = batch.end();

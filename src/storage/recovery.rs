@@ -9,6 +9,7 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use super::checkpoint::Checkpoint;
 use super::context::StorageContext;
@@ -34,12 +35,14 @@ pub struct Recovered {
     pub scanned_bytes: u64,
     /// Bytes after the last sound batch that were not zeros ahead of the tail: a torn write.
     pub torn: bool,
+    /// The log ends before its checkpoint; the sidecar knows of records that are no longer there.
+    pub checkpoint_ahead: bool,
 }
 
 /// What a directory holds.
 struct Found {
-    /// Base offset and file length, by base offset.
-    segments: Vec<(i64, u64)>,
+    /// By base offset.
+    segments: Vec<FoundSegment>,
     checkpoint: Option<Checkpoint>,
 }
 
@@ -70,8 +73,25 @@ impl Log {
             last_block: Vec::new(),
         };
         recovery.run(&found.segments, checkpoint.log_start, batch).await?;
-        recovery.finish(context, config, checkpoint.log_start)
+        let checkpoint_ahead = recovery.next_offset < checkpoint.recovery_point;
+        if checkpoint_ahead {
+            tracing::warn!(
+                dir = %dir.display(), end = recovery.next_offset, recovery_point = checkpoint.recovery_point,
+                "the log ends before its checkpoint: synced records are missing or damaged"
+            );
+            let owned = dir.to_path_buf();
+            spawn_blocking(move || Checkpoint::remove(&owned)).await?;
+        }
+        recovery.finish(context, config, checkpoint.log_start, checkpoint_ahead)
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct FoundSegment {
+    base: i64,
+    bytes: u64,
+    /// Wall time of the last write, ms: stands in where no record has a timestamp.
+    modified_ms: i64,
 }
 
 struct Recovery {
@@ -88,23 +108,25 @@ struct Recovery {
 impl Recovery {
     async fn run(
         &mut self,
-        found: &[(i64, u64)],
+        found: &[FoundSegment],
         log_start: i64,
         batch: &mut dyn FnMut(&RecoveredBatch),
     ) -> io::Result<()> {
-        for (i, &(base, bytes)) in found.iter().enumerate() {
-            let next = found.get(i + 1).map(|n| n.0);
+        for (i, &FoundSegment { base, bytes, modified_ms }) in found.iter().enumerate() {
+            let next = found.get(i + 1).map(|n| n.base);
             if next.is_some_and(|next| next <= log_start) {
                 self.remove(base).await?;
                 continue;
             }
             let segment = Segment::found(self.dir.clone(), base, bytes);
+            segment.last_append_ms.set(modified_ms);
             if next.is_some_and(|next| next <= self.recovery_point) {
                 self.trust(segment, next.unwrap_or(base)).await?;
                 continue;
             }
-            let whole = self.scan(Rc::new(segment), bytes, batch).await?;
-            if next.is_some() && (!whole || next != Some(self.next_offset)) {
+            self.scan(Rc::new(segment), bytes, batch).await?;
+            // A segment that was rolled but not yet cut ends in reserved zeros: only a gap before the next one counts.
+            if next.is_some_and(|next| next != self.next_offset) {
                 return self.drop_rest(&found[i + 1..]).await;
             }
             if let (Some(_), Some(segment)) = (next, self.segments.back()) {
@@ -130,14 +152,29 @@ impl Recovery {
     }
 
     /// Reads a segment from the recovery point's place on, checks every batch, and cuts the file after the last sound one.
-    /// Returns whether the file ended with a whole batch.
     async fn scan(
         &mut self,
         segment: Rc<Segment>,
         bytes: u64,
         batch: &mut dyn FnMut(&RecoveredBatch),
-    ) -> io::Result<bool> {
+    ) -> io::Result<()> {
         let start = self.scan_start(&segment, bytes).await?;
+        let mut scan = self.scan_from(&segment, start, bytes, batch).await?;
+        if start > 0 && scan.position == start {
+            tracing::warn!(path = %segment.path("index").display(), "the index names a place without a batch: reading the whole segment");
+            segment.set_index(SegmentIndex::default());
+            scan = self.scan_from(&segment, 0, bytes, batch).await?;
+        }
+        self.settle(segment, scan, bytes).await
+    }
+
+    async fn scan_from(
+        &mut self,
+        segment: &Rc<Segment>,
+        start: u64,
+        bytes: u64,
+        batch: &mut dyn FnMut(&RecoveredBatch),
+    ) -> io::Result<Scan> {
         let file = segment.file().await?;
         let mut scan = Scan { position: start, next_offset: segment.base_offset, window: Vec::new(), stopped: false };
         let mut read_at = align_down(start);
@@ -158,6 +195,12 @@ impl Recovery {
                 }
             });
         }
+        Ok(scan)
+    }
+
+    /// Cuts the file where the scan ended and takes over what it found.
+    async fn settle(&mut self, segment: Rc<Segment>, scan: Scan, bytes: u64) -> io::Result<()> {
+        let file = segment.file().await?;
         let end = scan.position;
         let whole = end == bytes;
         self.torn |= !whole && scan.window.iter().any(|b| *b != 0);
@@ -178,7 +221,7 @@ impl Recovery {
             }
         };
         self.segments.push_back(segment);
-        Ok(whole)
+        Ok(())
     }
 
     /// Where reading must begin: the index entry before the recovery point. Leaves the segment's index with the entries
@@ -210,8 +253,8 @@ impl Recovery {
     }
 
     /// Segments after a cut cannot be reached by acknowledged records; they go.
-    async fn drop_rest(&mut self, rest: &[(i64, u64)]) -> io::Result<()> {
-        for &(base, bytes) in rest {
+    async fn drop_rest(&mut self, rest: &[FoundSegment]) -> io::Result<()> {
+        for &FoundSegment { base, bytes, .. } in rest {
             tracing::warn!(dir = %self.dir.display(), base, bytes, "removing a segment that lies after a torn one");
             self.remove(base).await?;
         }
@@ -223,7 +266,13 @@ impl Recovery {
         super::maintenance::remove_files(&segment).await
     }
 
-    fn finish(self, context: Rc<StorageContext>, config: Arc<TopicConfig>, log_start: i64) -> io::Result<Recovered> {
+    fn finish(
+        self,
+        context: Rc<StorageContext>,
+        config: Arc<TopicConfig>,
+        log_start: i64,
+        checkpoint_ahead: bool,
+    ) -> io::Result<Recovered> {
         let first = self.segments.front().map_or(self.next_offset, |s| s.base_offset);
         let start = log_start.max(first).min(self.next_offset);
         let active = self.segments.back().map(|s| (s.base_offset, s.size.get(), s.sealed.get()));
@@ -231,7 +280,7 @@ impl Recovery {
         if let Some((base, end, false)) = active {
             log.appender.resume(base, end, &self.last_block);
         }
-        Ok(Recovered { log, scanned_bytes: self.scanned_bytes, torn: self.torn })
+        Ok(Recovered { log, scanned_bytes: self.scanned_bytes, torn: self.torn, checkpoint_ahead })
     }
 }
 
@@ -290,7 +339,10 @@ fn look(dir: &Path) -> io::Result<Found> {
         if name.ends_with(".tmp") || name.ends_with(".deleted") {
             fs::remove_file(entry.path())?;
         } else if let Some(base) = parse_segment_file(name, "log") {
-            segments.push((base, entry.metadata()?.len()));
+            let metadata = entry.metadata()?;
+            let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let modified_ms = i64::try_from(modified.as_millis()).unwrap_or(i64::MAX);
+            segments.push(FoundSegment { base, bytes: metadata.len(), modified_ms });
         }
     }
     segments.sort_unstable();

@@ -74,14 +74,18 @@ impl Log {
     }
 
     /// Ends the log in good order: everything written and synced, files cut to their length, indexes on disk.
-    pub(super) async fn settle_active(self: &Rc<Self>) -> io::Result<()> {
+    pub(super) async fn settle_active(self: &Rc<Self>) -> Result<(), StorageError> {
         let active = self.active();
-        if self.settle(&active).await.is_err() {
-            return Ok(());
-        }
-        self.cut_to_size(&active).await?;
-        if active.is_on_disk() {
-            active.write_index_files(false).await?;
+        self.settle(&active).await?;
+        let cut = async {
+            self.cut_to_size(&active).await?;
+            if active.is_on_disk() {
+                active.write_index_files(false).await?;
+            }
+            Ok(())
+        };
+        if let Err(error) = cut.await {
+            self.fail("closing the log", &error);
         }
         self.sync_written().await
     }

@@ -34,6 +34,10 @@ pub struct Segment {
     pub offset_of_max_timestamp: Cell<i64>,
     /// Timestamp of the first batch, for rolling by age.
     pub first_timestamp: Cell<Option<i64>>,
+    /// Wall time of the last append, ms: stands in where no record has a timestamp.
+    pub last_append_ms: Cell<i64>,
+    /// Whether the directory entry of the `.log` file is synced.
+    pub entry_synced: Cell<bool>,
     since_index_entry: Cell<u64>,
     index: RefCell<Option<Rc<RefCell<SegmentIndex>>>>,
     file: RefCell<Option<Rc<File>>>,
@@ -65,6 +69,8 @@ impl Segment {
             max_timestamp: Cell::new(-1),
             offset_of_max_timestamp: Cell::new(base_offset),
             first_timestamp: Cell::new(None),
+            last_append_ms: Cell::new(-1),
+            entry_synced: Cell::new(on_disk),
             since_index_entry: Cell::new(0),
             index: RefCell::new((!on_disk).then(Rc::default)),
             file: RefCell::new(None),
@@ -75,6 +81,19 @@ impl Segment {
     /// `<dir>/<base offset>.<extension>`
     pub fn path(&self, extension: &str) -> PathBuf {
         segment_file(&self.dir, self.base_offset, extension)
+    }
+
+    /// When the newest record was made, or written where none has a timestamp; -1: unknown.
+    pub fn newest_ms(&self) -> i64 {
+        match self.max_timestamp.get() {
+            -1 => self.last_append_ms.get(),
+            newest => newest,
+        }
+    }
+
+    /// The directory that holds the files.
+    pub fn dir(&self) -> PathBuf {
+        self.dir.to_path_buf()
     }
 
     /// The open `.log` file, made on first use by the appender.

@@ -1,13 +1,14 @@
 //! When what is written may be acknowledged: at once, or after a grouped fdatasync (`flush.messages`, `flush.ms`).
 
 use std::cell::{Cell, RefCell};
+use std::fs;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::log::{Log, Mark};
+use super::log::{Log, Mark, StorageError};
 use super::segment::Segment;
-use crate::runtime::{clock, spawn_local};
+use crate::runtime::{clock, spawn_blocking, spawn_local};
 
 /// One log's unsynced segments and running sync.
 #[derive(Default)]
@@ -37,11 +38,13 @@ impl Log {
         } else if let Some(ms) = flush_ms
             && !self.sync.timer.replace(true)
         {
-            let log = self.clone();
+            let log = Rc::downgrade(self);
             spawn_local(async move {
                 clock::sleep(Duration::from_millis(ms.max(1) as u64)).await;
-                log.sync.timer.set(false);
-                log.start_sync();
+                if let Some(log) = log.upgrade() {
+                    log.sync.timer.set(false);
+                    log.start_sync();
+                }
             });
         }
         self.progress.notify_all();
@@ -61,14 +64,60 @@ impl Log {
 
     /// Syncs in the background unless that happens already; a running sync looks again when it ends.
     fn start_sync(self: &Rc<Self>) {
-        if self.sync.running.get() || self.failure.borrow().is_some() {
+        if self.failure.borrow().is_some() || self.sync.running.replace(true) {
             return;
         }
         let log = self.clone();
         spawn_local(async move {
             // A failure is handled where it happens: the log goes offline.
-            let _ = log.sync_written().await;
+            let _ = log.run_sync().await;
         });
+    }
+
+    /// Makes everything written so far survive a power cut.
+    pub(super) async fn sync_written(self: &Rc<Self>) -> Result<(), StorageError> {
+        while self.sync.running.get() {
+            self.progress.notified().await;
+        }
+        self.sync.running.set(true);
+        self.run_sync().await
+    }
+
+    /// The sync itself; the caller has set `running`. Failing takes the log offline: after a failed sync the kernel may have
+    /// dropped the bytes, and a second try would succeed and lie. So a log that has failed never counts as synced again.
+    async fn run_sync(self: &Rc<Self>) -> Result<(), StorageError> {
+        let target = self.written.borrow().clone();
+        let outcome = match self.failure() {
+            None => self.sync_dirty().await,
+            Some(_) => Ok(()),
+        };
+        self.sync.running.set(false);
+        if let Err(error) = &outcome {
+            self.fail("an fdatasync", error);
+        }
+        self.progress.notify_all();
+        if let Some(failure) = self.failure() {
+            return Err(failure);
+        }
+        if target.offset > self.synced.borrow().offset {
+            *self.synced.borrow_mut() = target;
+        }
+        self.after_sync();
+        self.progress.notify_all();
+        Ok(())
+    }
+
+    async fn sync_dirty(&self) -> io::Result<()> {
+        let dirty = self.sync.dirty.borrow().clone();
+        for segment in dirty {
+            let upto = segment.written.get();
+            self.sync_segment(&segment).await?;
+            // More may have been written meanwhile: then it stays listed.
+            if segment.written.get() == upto {
+                self.sync.dirty.borrow_mut().retain(|s| !Rc::ptr_eq(s, &segment));
+            }
+        }
+        Ok(())
     }
 
     /// Acknowledges what was synced and starts the next sync where acknowledgements wait for one.
@@ -80,41 +129,6 @@ impl Log {
         }
     }
 
-    /// Makes everything written so far survive a power cut. Failing takes the log offline: after a failed sync the
-    /// kernel may have dropped the bytes, and a second try would lie.
-    pub(super) async fn sync_written(self: &Rc<Self>) -> io::Result<()> {
-        while self.sync.running.get() {
-            self.progress.notified().await;
-        }
-        self.sync.running.set(true);
-        let target = self.written.borrow().clone();
-        let dirty = self.sync.dirty.borrow().clone();
-        let mut outcome = Ok(());
-        for segment in dirty {
-            let upto = segment.written.get();
-            outcome = self.sync_segment(&segment).await;
-            if outcome.is_err() {
-                break;
-            }
-            // More may have been written meanwhile: then it stays listed.
-            if segment.written.get() == upto {
-                self.sync.dirty.borrow_mut().retain(|s| !Rc::ptr_eq(s, &segment));
-            }
-        }
-        self.sync.running.set(false);
-        match &outcome {
-            Ok(()) => {
-                if target.offset > self.synced.borrow().offset {
-                    *self.synced.borrow_mut() = target;
-                }
-                self.after_sync();
-                self.progress.notify_all();
-            }
-            Err(error) => self.fail("an fdatasync", error),
-        }
-        outcome
-    }
-
     /// Syncs one segment's file.
     pub(super) async fn sync_segment(&self, segment: &Rc<Segment>) -> io::Result<()> {
         let upto = segment.written.get();
@@ -122,6 +136,11 @@ impl Log {
             return Ok(());
         }
         segment.file().await?.fdatasync().await?;
+        if !segment.entry_synced.get() {
+            let dir = segment.dir();
+            spawn_blocking(move || fs::File::open(dir)?.sync_all()).await?;
+            segment.entry_synced.set(true);
+        }
         let gained = upto - segment.synced.get().min(upto);
         segment.synced.set(segment.synced.get().max(upto));
         let unsynced = &self.context.unsynced_bytes;

@@ -574,7 +574,7 @@ fn review_a_removed_log_leaves_no_unsynced_bytes_behind() {
             let log = open(&dir, Arc::new(TopicConfig::default())).await.log;
             log.append(batch(1, 50_000, 1, 1), 3, 0).unwrap();
             acknowledged(&log, 1).await;
-            log.remove("x").await.unwrap();
+            remove_dir(&log.retire("x").await.unwrap()).await.unwrap();
             assert_eq!(log.context.unsynced_bytes(), 0);
         }
     });

@@ -267,6 +267,7 @@ mod tests {
             last_stable_offset: high_watermark,
             log_start_offset: 0,
             records: if records.is_empty() { Vec::new() } else { vec![Bytes::from_static(records)] },
+            more: false,
         }
     }
 

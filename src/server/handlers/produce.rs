@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use kafka_protocol::messages::ApiKey;
 
@@ -14,12 +15,12 @@ use crate::protocol::produce::{
     ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceTopic, decode, encode_response,
 };
 use crate::protocol::{ApiSpec, Malformed, TopicKey};
-use crate::runtime::spawn_local;
 use crate::runtime::sync::Permit;
+use crate::runtime::{clock, spawn_local};
 use crate::server::context::ServerContext;
 use crate::server::dispatch::Call;
 use crate::server::pipeline::{Answer, Reply};
-use crate::shard::{Acks, ProduceOutcome, ProduceOutcomes, ProducePart};
+use crate::shard::{ProduceOutcome, ProduceOutcomes, ProducePart};
 
 use super::shared::{find_partition, find_topic};
 
@@ -42,23 +43,49 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
         -1 => Some(Acks::All),
         _ => None,
     };
-    let timeout_ms = request.timeout_ms.max(0) as u32;
+    let deadline = clock::now() + Duration::from_millis(request.timeout_ms.max(0) as u64);
     let (mut topics, parts) = sort_out(&context.shard.image(), version, acks.is_some(), request);
     let (Some(acks), false) = (acks, parts.is_empty()) else {
         // Nothing to write: the permit goes with this call.
         let acks = acks.unwrap_or(Acks::All);
         return Ok(Answer::Now(reply(acks, version, correlation_id, &topics)));
     };
-    let outcomes = Held { outcomes: Some(context.shard.produce(acks, timeout_ms, parts).await), permit: Some(permit) };
+    let count = parts.len();
+    let outcomes = Held { outcomes: Some(context.shard.produce(parts).await), permit: Some(permit) };
     Ok(Answer::Later(Box::pin(async move {
-        let outcomes = outcomes.await;
+        let outcomes = match acks {
+            Acks::All => clock::until(deadline, outcomes).await.unwrap_or_else(|| timed_out(count)),
+            Acks::None | Acks::Leader => outcomes.await,
+        };
         fill(&mut topics, outcomes);
         reply(acks, version, correlation_id, &topics)
     })))
 }
 
+/// When a produce request is answered (`acks`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Acks {
+    /// 0: not at all.
+    None,
+    /// 1: written by the leader.
+    Leader,
+    /// -1: written by all in-sync replicas.
+    All,
+}
+
+fn timed_out(count: usize) -> Vec<ProduceOutcome> {
+    let outcome = ProduceOutcome {
+        error: ErrorCode::RequestTimedOut,
+        message: Some("the batch was not acknowledged within the request's timeout".into()),
+        base_offset: -1,
+        log_append_time_ms: -1,
+        log_start_offset: -1,
+    };
+    vec![outcome; count]
+}
+
 /// The outcomes of batches on their way to the disk, with the share of receive memory that they take until they are there.
-/// When the connection ends first, both go on without it: the memory is in use all the same.
+/// When the request times out or the connection ends first, both go on without it: the memory is in use all the same.
 struct Held {
     outcomes: Option<ProduceOutcomes>,
     permit: Option<Permit>,
