@@ -11,7 +11,7 @@ mod state;
 mod upkeep;
 
 #[cfg(test)]
-mod review_tests;
+mod tests;
 
 pub use api::*;
 pub use produce::ProduceOutcomes;

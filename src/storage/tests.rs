@@ -391,7 +391,7 @@ fn flush_messages_acknowledges_only_what_is_synced() {
 
 /// Killed after a roll but before the rolled segment was cut to its length: the next one holds acknowledged records.
 #[test]
-fn review_a_rolled_segment_that_was_not_yet_cut_loses_nothing() {
+fn a_rolled_segment_that_was_not_yet_cut_loses_nothing() {
     let root = disk_dir();
     let dir = root.path().join("t-0");
     on_shard(move || {
@@ -417,7 +417,7 @@ fn review_a_rolled_segment_that_was_not_yet_cut_loses_nothing() {
 
 /// Two syncs at once (a checkpoint beside flush.messages): the first fails, the second must not try again and acknowledge.
 #[test]
-fn review_nothing_is_acknowledged_by_a_second_sync_after_a_failed_one() {
+fn nothing_is_acknowledged_by_a_second_sync_after_a_failed_one() {
     let root = disk_dir();
     let dir = root.path().join("t-0");
     on_shard(move || {
@@ -456,7 +456,7 @@ fn review_nothing_is_acknowledged_by_a_second_sync_after_a_failed_one() {
 
 /// A sync that ends in an error after the log has failed already must still wake those who wait for it.
 #[test]
-fn review_a_failed_sync_wakes_the_next_also_when_the_log_has_failed_before() {
+fn a_failed_sync_wakes_the_next_also_when_the_log_has_failed_before() {
     let root = disk_dir();
     let dir = root.path().join("t-0");
     on_shard(move || {
@@ -490,7 +490,7 @@ fn review_a_failed_sync_wakes_the_next_also_when_the_log_has_failed_before() {
 
 /// A read over several chunks that are all held must not go to the disk again.
 #[test]
-fn review_a_cold_read_over_several_held_chunks_reads_nothing_again() {
+fn a_cold_read_over_several_held_chunks_reads_nothing_again() {
     let root = disk_dir();
     let dir = root.path().join("t-0");
     on_shard(move || {
@@ -515,7 +515,7 @@ fn review_a_cold_read_over_several_held_chunks_reads_nothing_again() {
 
 /// Other shards still send while this one closes its logs.
 #[test]
-fn review_appends_during_close_are_refused_or_kept() {
+fn appends_during_close_are_refused_or_kept() {
     let root = disk_dir();
     let base = root.path().to_path_buf();
     on_shard(move || {
@@ -565,7 +565,7 @@ fn review_appends_during_close_are_refused_or_kept() {
 }
 
 #[test]
-fn review_a_removed_log_leaves_no_unsynced_bytes_behind() {
+fn a_removed_log_leaves_no_unsynced_bytes_behind() {
     let root = disk_dir();
     let dir = root.path().join("t-0");
     on_shard(move || {
@@ -582,7 +582,7 @@ fn review_a_removed_log_leaves_no_unsynced_bytes_behind() {
 
 /// Producers may send timestamp -1 (none); such segments must go some time, and those behind them, too.
 #[test]
-fn review_retention_by_time_passes_segments_without_timestamps() {
+fn retention_by_time_passes_segments_without_timestamps() {
     let root = disk_dir();
     let dir = root.path().join("t-0");
     on_shard(move || {
@@ -605,7 +605,7 @@ fn review_retention_by_time_passes_segments_without_timestamps() {
 
 /// Damage before the recovery point: what is written afterwards must be checked at the next start as usual.
 #[test]
-fn review_a_checkpoint_ahead_of_the_data_is_not_believed_later() {
+fn a_checkpoint_ahead_of_the_data_is_not_believed_later() {
     let root = disk_dir();
     let dir = root.path().join("t-0");
     on_shard(move || {

@@ -92,7 +92,7 @@ fn plan(partition: PartitionId, offset: i64, max_bytes: u32, min_bytes: u32, max
 
 /// A consumer at the end of a partition that went offline must not stop the whole shard.
 #[test]
-fn review_a_fetch_from_a_failed_partition_lets_the_shard_go_on() {
+fn a_fetch_from_a_failed_partition_lets_the_shard_go_on() {
     let root = disk_dir();
     let path = root.path().to_path_buf();
     on_shard(move || {
@@ -125,7 +125,7 @@ fn review_a_fetch_from_a_failed_partition_lets_the_shard_go_on() {
 
 /// Nothing more can come into this response: waiting for min_bytes is waiting for nothing.
 #[test]
-fn review_a_fetch_that_is_full_does_not_wait_for_min_bytes() {
+fn a_fetch_that_is_full_does_not_wait_for_min_bytes() {
     let root = disk_dir();
     let path = root.path().to_path_buf();
     on_shard(move || {
