@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use futures_lite::io::{AsyncRead, AsyncWrite};
@@ -44,12 +44,25 @@ fn listening_socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Fails when anybody, also with SO_REUSEPORT, listens on `address` (a second broker would silently share it).
+/// How long a killed broker's sockets may outlive it: the kernel takes its rings apart in the background, and they hold on.
+const LINGERING: Duration = Duration::from_secs(3);
+
+/// Fails when anybody, also with SO_REUSEPORT, listens on `address` (a second broker would silently share it). Blocks for up
+/// to three seconds before it says so; not for shards.
 pub fn check_address_free(address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());
     }
-    listening_socket(address, false).map(drop)
+    let begun = Instant::now();
+    loop {
+        match listening_socket(address, false) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < LINGERING => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// One shard's listening socket; all shards bind the same address (SO_REUSEPORT).
