@@ -10,4 +10,4 @@ pub use epochs::EpochHistory;
 pub use offsets::TimedOffset;
 pub use producer_state::{ProducerStates, SequenceCheck};
 pub use replica::{Accepted, Opened, Rejected, Replica};
-pub use waiters::{AckWait, DataWaiter};
+pub use waiters::{AckWait, DataWaiter, DataWaiters};

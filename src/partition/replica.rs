@@ -133,7 +133,9 @@ impl Replica {
     /// Takes over new topic settings and leadership.
     pub fn update(&self, config: Arc<TopicConfig>, leader_epoch: LeaderEpoch) {
         self.log.set_config(config);
-        self.leader_epoch.set(leader_epoch);
+        if self.leader_epoch.replace(leader_epoch) != leader_epoch {
+            self.waiters.data.fire();
+        }
     }
 
     /// Kafka's fencing: what a client believes about the leader must be what is (KIP-320).
@@ -238,7 +240,7 @@ impl Replica {
         if self.high_watermark() > seen || self.log.failure().is_some() {
             waiter.fire();
         } else {
-            self.waiters.expect_data(waiter);
+            self.waiters.data.add(waiter);
         }
     }
 

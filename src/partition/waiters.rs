@@ -74,13 +74,42 @@ impl DataWaiter {
     }
 }
 
+/// Fetches that wait for the same thing.
+#[derive(Default)]
+pub struct DataWaiters {
+    list: RefCell<Vec<Weak<DataWaiter>>>,
+    /// Length of `list` at which the dead are cleared out.
+    clear_at: Cell<usize>,
+}
+
+impl DataWaiters {
+    pub fn add(&self, waiter: &Rc<DataWaiter>) {
+        let mut list = self.list.borrow_mut();
+        if list.len() >= self.clear_at.get() {
+            list.retain(|w| w.strong_count() > 0);
+            self.clear_at.set(list.len() * 2 + 16);
+        }
+        list.push(Rc::downgrade(waiter));
+    }
+
+    /// Fires and forgets them all.
+    pub fn fire(&self) {
+        if self.list.borrow().is_empty() {
+            return;
+        }
+        for waiter in self.list.take() {
+            if let Some(waiter) = waiter.upgrade() {
+                waiter.fire();
+            }
+        }
+    }
+}
+
 /// One partition's queues.
 #[derive(Default)]
 pub struct Waiters {
     acks: RefCell<VecDeque<(i64, Rc<AckWait>)>>,
-    data: RefCell<Vec<Weak<DataWaiter>>>,
-    /// Length of `data` at which the dead are cleared out.
-    clear_at: Cell<usize>,
+    pub data: DataWaiters,
 }
 
 impl Waiters {
@@ -91,15 +120,6 @@ impl Waiters {
         // In order but for duplicates of older batches, which wait for what is in flight already.
         let at = acks.partition_point(|(offset, _)| *offset <= next_offset);
         acks.insert(at, (next_offset, wait.clone()));
-    }
-
-    pub fn expect_data(&self, waiter: &Rc<DataWaiter>) {
-        let mut data = self.data.borrow_mut();
-        if data.len() >= self.clear_at.get() {
-            data.retain(|w| w.strong_count() > 0);
-            self.clear_at.set(data.len() * 2 + 16);
-        }
-        data.push(Rc::downgrade(waiter));
     }
 
     /// The log has reached `acknowledged`; with `failed`, nothing more is to come.
@@ -115,13 +135,7 @@ impl Waiters {
             let Some((_, wait)) = settled else { break };
             wait.one_settled();
         }
-        if !self.data.borrow().is_empty() {
-            for waiter in self.data.take() {
-                if let Some(waiter) = waiter.upgrade() {
-                    waiter.fire();
-                }
-            }
-        }
+        self.data.fire();
     }
 }
 
@@ -153,13 +167,13 @@ mod tests {
         let fired = Rc::new(Cell::new(0));
         let count = fired.clone();
         let waiter = DataWaiter::new(Some(Box::new(move || count.set(count.get() + 1))));
-        waiters.expect_data(&waiter);
+        waiters.data.add(&waiter);
         waiters.moved(1, false);
         waiter.fire();
         assert_eq!(fired.get(), 1);
         for _ in 0..1000 {
-            waiters.expect_data(&DataWaiter::new(None));
+            waiters.data.add(&DataWaiter::new(None));
         }
-        assert!(waiters.data.borrow().len() < 40);
+        assert!(waiters.data.list.borrow().len() < 40);
     }
 }

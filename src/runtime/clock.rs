@@ -23,11 +23,17 @@ pub const TICK: Duration = Duration::from_millis(250);
 
 /// Waits for the next tick: the same moments for every loop of the process, so that an idle shard wakes once for all.
 pub async fn next_tick() {
+    let next = round_up(now(), TICK);
+    sleep(next.saturating_duration_since(now())).await;
+}
+
+/// The first moment after `deadline` that is a multiple of `grid` since the process first asked: deadlines that need not be
+/// exact fall together, and the shard wakes once for many.
+pub fn round_up(deadline: Instant, grid: Duration) -> Instant {
     static FIRST: OnceLock<Instant> = OnceLock::new();
     let first = *FIRST.get_or_init(Instant::now);
-    let ticks = first.elapsed().as_nanos() / TICK.as_nanos();
-    let next = first + TICK * u32::try_from(ticks + 1).unwrap_or(u32::MAX);
-    sleep(next.saturating_duration_since(now())).await;
+    let steps = deadline.saturating_duration_since(first).as_nanos() / grid.as_nanos().max(1);
+    first + Duration::from_nanos(u64::try_from((steps + 1) * grid.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Runs `future` until it ends or `deadline` passes; `None`: the deadline came first and the future was dropped.

@@ -4,49 +4,89 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::api::{FetchOutcome, FetchPart, FetchPlan};
-use super::state::{Groups, Shard};
-use crate::model::{ErrorCode, PartitionId, ShardId};
+use super::far_ends::FarEnd;
+use super::state::Shard;
+use crate::model::ErrorCode;
 use crate::partition::DataWaiter;
 use crate::runtime::{Breather, clock};
+
+/// A wait that finds nothing ends up to this part of its length later, so that many of them end together.
+const WAIT_GRID: u32 = 16;
+const MAX_WAIT_GRID_MS: u32 = 50;
 
 impl Shard {
     /// Reads, waiting up to `max_wait_ms` for `min_bytes`; outcomes in the order of `parts`. An error in any part, or a
     /// partition on its way out, ends the wait.
     pub async fn fetch(self: &Rc<Self>, plan: FetchPlan) -> Vec<FetchOutcome> {
         let deadline = clock::now() + Duration::from_millis(u64::from(plan.max_wait_ms));
+        let grid_ms = (plan.max_wait_ms / WAIT_GRID).min(MAX_WAIT_GRID_MS);
+        let wait_until = clock::round_up(deadline, Duration::from_millis(u64::from(grid_ms.max(1))));
         let mut breather = Breather::default();
         loop {
             let outcomes = self.read_everywhere(&plan).await;
             if is_enough(&outcomes, plan.min_bytes) || self.stop.is_set() || clock::now() >= deadline {
                 return outcomes;
             }
-            let seen = outcomes.iter().map(|o| o.high_watermark);
-            let watched = plan.parts.iter().map(|p| p.partition).zip(seen).collect();
-            drop(outcomes);
-            let wait = self.watch(watched);
-            clock::until(deadline, wait.waiter.fired()).await;
-            breather.pass().await;
+            let waiter = self.watch(&plan.parts, &outcomes);
+            // Nothing is held on to while waiting; without anything read there is nothing to let go of.
+            let quiet = outcomes.iter().all(|o| o.records.is_empty()).then_some(outcomes);
+            match (clock::until(wait_until, waiter.fired()).await, quiet) {
+                (None, Some(outcomes)) => return outcomes,
+                _ => breather.pass().await,
+            }
         }
     }
 
     async fn read_everywhere(self: &Rc<Self>, plan: &FetchPlan) -> Vec<FetchOutcome> {
-        if plan.parts.iter().all(|p| self.owner(p.partition) == self.id) {
-            return self.read_here(&plan.parts, plan.max_bytes as usize).await;
-        }
-        // Each owner gets its share of the response, by its share of the partitions.
-        let total = plan.parts.len().max(1);
         let max_bytes = plan.max_bytes as usize;
-        let outcomes = self
+        if plan.parts.iter().all(|p| self.owner(p.partition) == self.id) {
+            return self.read_here(&plan.parts, max_bytes).await;
+        }
+        // What is known to have nothing new needs no call.
+        let ends: Vec<Option<Rc<FarEnd>>> = plan.parts.iter().map(|p| self.far_end(p.partition)).collect();
+        let known = plan.parts.iter().zip(&ends).map(|(part, end)| end.as_ref()?.answer(part));
+        let mut outcomes: Vec<Option<FetchOutcome>> = known.collect();
+        let asked: Vec<usize> = (0..outcomes.len()).filter(|i| outcomes[*i].is_none()).collect();
+        // Each owner gets its share of the response, by its share of the partitions.
+        let (total, origin) = (asked.len().max(1), self.id);
+        let answers = self
             .scatter(
-                plan.parts.clone(),
+                asked.iter().map(|i| plan.parts[*i].clone()).collect(),
                 |p| p.partition,
                 move |shard, parts| async move {
                     let share = max_bytes / total * parts.len() + max_bytes % total;
-                    shard.read_here(&parts, share).await
+                    let mut outcomes = shard.read_here(&parts, share).await;
+                    if origin != shard.id {
+                        shard.promise_word(origin, &parts, &mut outcomes);
+                    }
+                    outcomes
                 },
             )
             .await;
-        outcomes.into_iter().map(|o| o.unwrap_or_else(|| failed(ErrorCode::NotLeaderOrFollower))).collect()
+        for (i, answer) in asked.into_iter().zip(answers) {
+            let answer = answer.unwrap_or_else(|| failed(ErrorCode::NotLeaderOrFollower));
+            if let Some(end) = &ends[i] {
+                end.note(&plan.parts[i], &answer);
+            }
+            outcomes[i] = Some(answer);
+        }
+        outcomes.into_iter().map(|o| o.unwrap_or_else(|| failed(ErrorCode::UnknownServerError))).collect()
+    }
+
+    /// A waiter that fires when any of the partitions moves on from what `outcomes` saw of it.
+    fn watch(&self, parts: &[FetchPart], outcomes: &[FetchOutcome]) -> Rc<DataWaiter> {
+        let waiter = DataWaiter::new(None);
+        for (part, outcome) in parts.iter().zip(outcomes) {
+            if self.owner(part.partition) != self.id {
+                self.expect_far_data(part.partition, &waiter);
+                continue;
+            }
+            match self.replica(part.partition) {
+                Some(replica) => replica.expect_data(outcome.high_watermark, &waiter),
+                None => waiter.fire(),
+            }
+        }
+        waiter
     }
 
     /// Reads partitions of this shard, in order, until `max_bytes` are full. The first batch found comes even if it alone
@@ -89,75 +129,6 @@ impl Shard {
                 more: read.more,
             },
             Err(code) => failed(code),
-        }
-    }
-
-    /// Watches partitions, wherever they live, from what was seen of them.
-    fn watch(self: &Rc<Self>, parts: Vec<(PartitionId, i64)>) -> Watch {
-        let waiter = DataWaiter::new(None);
-        let groups = Groups::split(parts, |p| self.owner(p.0));
-        let mut watch = Watch { shard: self.clone(), number: None, waiter: waiter.clone(), elsewhere: Vec::new() };
-        for group in groups.by_owner {
-            if group.owner == self.id {
-                self.expect_data(&group.parts, &waiter);
-                continue;
-            }
-            let number = *watch.number.get_or_insert_with(|| self.next_wait.replace(self.next_wait.get() + 1));
-            self.own_waits.borrow_mut().insert(number, Rc::downgrade(&waiter));
-            let (origin, parts) = (self.id, group.parts);
-            self.mesh.tell(group.owner, move |shard| shard.watch_for(origin, number, parts));
-            watch.elsewhere.push(group.owner);
-        }
-        watch
-    }
-
-    fn expect_data(&self, parts: &[(PartitionId, i64)], waiter: &Rc<DataWaiter>) {
-        for (partition, seen) in parts {
-            match self.replica(*partition) {
-                Some(replica) => replica.expect_data(*seen, waiter),
-                None => waiter.fire(),
-            }
-        }
-    }
-
-    /// Watches partitions of this shard for a fetch on `origin`, and sends word when one moves.
-    fn watch_for(self: &Rc<Self>, origin: ShardId, number: u64, parts: Vec<(PartitionId, i64)>) {
-        let shard = Rc::downgrade(self);
-        let word = move || {
-            if let Some(shard) = shard.upgrade() {
-                shard.foreign_waits.borrow_mut().remove(&(origin, number));
-                shard.mesh.tell(origin, move |home| home.wake_fetch(number));
-            }
-        };
-        let waiter = DataWaiter::new(Some(Box::new(word)));
-        self.foreign_waits.borrow_mut().insert((origin, number), waiter.clone());
-        self.expect_data(&parts, &waiter);
-    }
-
-    fn wake_fetch(&self, number: u64) {
-        if let Some(waiter) = self.own_waits.borrow_mut().remove(&number).and_then(|w| w.upgrade()) {
-            waiter.fire();
-        }
-    }
-}
-
-/// A watch under way; ends everywhere when dropped.
-struct Watch {
-    shard: Rc<Shard>,
-    number: Option<u64>,
-    waiter: Rc<DataWaiter>,
-    elsewhere: Vec<ShardId>,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let Some(number) = self.number else { return };
-        self.shard.own_waits.borrow_mut().remove(&number);
-        let origin = self.shard.id;
-        for owner in self.elsewhere.drain(..) {
-            self.shard.mesh.tell(owner, move |shard| {
-                shard.foreign_waits.borrow_mut().remove(&(origin, number));
-            });
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod api;
 mod control;
+mod far_ends;
 mod fetch;
 mod hosting;
 mod produce;

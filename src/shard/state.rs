@@ -2,9 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 
+use super::far_ends::FarEnd;
 use crate::cluster::MetadataImage;
 use crate::cluster::metadata_store::LocalStore;
 use crate::config::ServerConfig;
@@ -33,11 +34,10 @@ pub struct Shard {
     pub(super) producer_id_turn: Rc<LocalMutex>,
     /// Producer ids reserved but not given out yet: next and end. Only the controller's shard uses it.
     pub(super) producer_ids: Cell<(i64, i64)>,
-    /// Fetches of this shard that other shards may wake, by number.
-    pub(super) own_waits: RefCell<HashMap<u64, Weak<DataWaiter>>>,
-    /// Fetches of other shards that wait for partitions of this one.
-    pub(super) foreign_waits: RefCell<HashMap<(ShardId, u64), Rc<DataWaiter>>>,
-    pub(super) next_wait: Cell<u64>,
+    /// What is known of partitions of other shards that consumers of this one follow.
+    pub(super) far_ends: RefCell<HashMap<PartitionId, Rc<FarEnd>>>,
+    /// Word promised to other shards of the next movement of partitions of this one.
+    pub(super) promises: RefCell<HashMap<(ShardId, PartitionId), Rc<DataWaiter>>>,
     /// Whether this shard holds its partitions.
     pub(super) recovered: Cell<bool>,
     pub(super) on_recovered: Notify,

@@ -56,9 +56,8 @@ async fn shard(root: &Path) -> (Rc<Shard>, PartitionId) {
         control: LocalMutex::new(1),
         producer_id_turn: LocalMutex::new(1),
         producer_ids: Cell::new((0, 0)),
-        own_waits: RefCell::new(HashMap::new()),
-        foreign_waits: RefCell::new(HashMap::new()),
-        next_wait: Cell::new(0),
+        far_ends: RefCell::new(HashMap::new()),
+        promises: RefCell::new(HashMap::new()),
         recovered: Cell::new(true),
         on_recovered: Notify::new(),
     });

@@ -82,7 +82,11 @@ impl Log {
             let owned = dir.to_path_buf();
             spawn_blocking(move || Checkpoint::remove(&owned)).await?;
         }
-        recovery.finish(context, config, checkpoint.log_start, checkpoint_ahead)
+        let recovered = recovery.finish(context, config, checkpoint.log_start, checkpoint_ahead)?;
+        if !checkpoint_ahead {
+            recovered.log.checkpointed.set((checkpoint.recovery_point, checkpoint.log_start));
+        }
+        Ok(recovered)
     }
 }
 

@@ -29,6 +29,12 @@ def stored_codecs(broker, topic, partitions):
         }
 
 
+def check_codec(broker, topic, partitions, codec):
+    """librdkafka leaves a batch plain that would not get smaller (a single line, say)."""
+    found = stored_codecs(broker, topic, partitions)
+    assert CODECS[codec] in found and found <= {0, CODECS[codec]}, found
+
+
 def test_kcat_lists(broker, topic):
     name = topic(3)
     out = kcat(broker, "-L")
@@ -51,7 +57,7 @@ def test_kcat_lines(broker, topic, length, root, codec, partitions):
             kcat(broker, "-C", "-t", name, "-p", p, "-o", "beginning", "-e", "-q", stdout=f)
         assert subprocess.run(["cmp", sent, got]).returncode == 0, f"partition {p} differs"
         sent.unlink(), got.unlink()
-    assert stored_codecs(broker, name, partitions) == {CODECS[codec]}
+    check_codec(broker, name, partitions, codec)
 
 
 @pytest.mark.parametrize("partitions", [1, 8])
@@ -61,7 +67,7 @@ def test_confluent_lines(broker, topic, length, codec, partitions):
     name = topic(partitions)
     load.produce_lines(broker, name, count, partitions, compression_type=codec)
     load.check_lines(broker, name, count, partitions)
-    assert stored_codecs(broker, name, partitions) == {CODECS[codec]}
+    check_codec(broker, name, partitions, codec)
 
 
 def test_confluent_million(broker, topic, figure):
