@@ -157,7 +157,7 @@ fn start_shards(
         })
         .collect();
     // From here on only shards hold senders: when the last one is gone without a word, the wait for them ends.
-    drop((sender, closed));
+    drop(sender);
     let spec =
         |(index, cpu): (u16, &Option<usize>)| ShardSpec { index, cpu: *cpu, io_memory_bytes: config.io_memory_bytes };
     let specs = (0..).zip(cpus).map(spec).collect();
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(await_ready(&reports, 2).unwrap().len(), 2);
         sender.send(Err("shard 1: no disk".into())).unwrap();
         assert_eq!(await_ready(&reports, 2).unwrap_err(), "shard 1: no disk");
-        drop((sender, closed));
+        drop(sender);
         assert!(await_ready(&reports, 2).unwrap_err().contains("ended before"));
     }
 }
