@@ -500,7 +500,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         default: "67108864",
         bounds: Between(MIB, TIB),
         doc: "Request bytes held per shard; connections are not read from while it is used up. As much again is for what requests other than Produce are made into \
-              while they are answered: 32 times their size.",
+              while they are answered, counted as 64 times their size (512 times for DescribeConfigs and CreateTopics), and for large fetches that wait.",
         access: integer!(Server receive_memory_bytes),
     },
     OptionSpec {
