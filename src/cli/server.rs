@@ -157,7 +157,7 @@ fn start_shards(
         })
         .collect();
     // From here on only shards hold senders: when the last one is gone without a word, the wait for them ends.
-    drop((sender, closed));
+    drop(sender);
     let spec =
         |(index, cpu): (u16, &Option<usize>)| ShardSpec { index, cpu: *cpu, io_memory_bytes: config.io_memory_bytes };
     let specs = (0..).zip(cpus).map(spec).collect();

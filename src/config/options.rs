@@ -116,6 +116,8 @@ macro_rules! optional {
 const MIB: i64 = 1 << 20;
 const TIB: i64 = 1 << 40;
 const NEVER: i64 = i64::MAX;
+/// Recovery takes no larger batch for one that was written: what is accepted must be found again after a crash.
+const MAX_BATCH_BYTES: i64 = 256 * MIB;
 const NO_LIMIT: i64 = -1;
 
 /// All of them, in the order of the documentation.
@@ -296,11 +298,11 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "message.max.bytes",
         aliases: &[],
-        topic: Some(("max.message.bytes", AtLeast(0))),
+        topic: Some(("max.message.bytes", Between(0, MAX_BATCH_BYTES))),
         kind: Int,
         default: "1048588",
-        bounds: AtLeast(0),
-        doc: "Largest record batch accepted.",
+        bounds: Between(0, MAX_BATCH_BYTES),
+        doc: "Largest record batch accepted. The upper bound is 256 MiB (Kafka has none): recovery takes no larger batch for one that was written.",
         access: integer!(Topic max_message_bytes),
     },
     OptionSpec {
@@ -415,8 +417,9 @@ pub static OPTIONS: &[OptionSpec] = &[
         topic: None,
         kind: Int,
         default: "104857600",
-        bounds: AtLeast(1024),
-        doc: "Largest request; a connection that announces more is closed. Kafka's lower bound is 1.",
+        bounds: Between(1024, MAX_BATCH_BYTES),
+        doc: "Largest Produce request; a connection that announces more is closed. The upper bound is that of message.max.bytes; Kafka's lower bound is 1. \
+              Requests other than Produce are at most 4 MiB, whatever is set here, because they cost several times their size.",
         access: integer!(Server socket_request_max_bytes),
     },
     OptionSpec {
@@ -496,7 +499,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         kind: Long,
         default: "67108864",
         bounds: Between(MIB, TIB),
-        doc: "Request bytes held per shard; connections are not read from while it is used up.",
+        doc: "Request bytes held per shard; connections are not read from while it is used up. As much again is for what requests other than Produce are made into \
+              while they are answered, counted as 64 times their size (512 times for DescribeConfigs and CreateTopics), and for large fetches that wait.",
         access: integer!(Server receive_memory_bytes),
     },
     OptionSpec {

@@ -89,6 +89,9 @@ mod tests {
         let error = with(&[("segment.bytes", "1000")]).unwrap_err();
         assert!(error.contains("segment.bytes") && error.contains("1000") && error.contains("1048576"), "{error}");
         assert!(with(&[("retention.ms", "-2")]).is_err());
+        assert!(
+            with(&[("max.message.bytes", "268435456")]).is_ok() && with(&[("max.message.bytes", "268435457")]).is_err()
+        );
         assert!(with(&[("min.insync.replicas", "0")]).is_err());
         assert_eq!(with(&[("segment.byte", "1")]).unwrap_err(), "Unknown topic config name: segment.byte");
         assert!(with(&[("log.segment.bytes", "2000000")]).is_err(), "the broker's name is no topic option");

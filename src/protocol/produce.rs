@@ -16,6 +16,10 @@ const FLEXIBLE_FROM: i16 = 9;
 /// Topics by id instead of by name from here on.
 const TOPIC_IDS_FROM: i16 = 13;
 
+/// Topics and partitions that a request may name whatever its size, and bytes that each further one needs.
+const FREE_ELEMENTS: usize = 128;
+const BYTES_PER_ELEMENT: usize = 32;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProduceRequest {
     pub transactional_id: Option<String>,
@@ -64,7 +68,9 @@ fn read(version: i16, body: &Bytes) -> Result<ProduceRequest, Malformed> {
     // The least that a topic and a partition take: name or id, count, tagged fields; index, length, tagged fields.
     let (topic_bytes, partition_bytes) = if flexible { (if by_id { 18 } else { 3 }, 6) } else { (6, 8) };
 
-    let mut reader = Reader::new(body, flexible);
+    // A partition with a batch takes at least 61 bytes; more partitions than such a request can hold have none, and would
+    // cost far more memory than the bytes that the connection was charged for.
+    let mut reader = Reader::with_elements(body, flexible, FREE_ELEMENTS + body.len() / BYTES_PER_ELEMENT);
     let transactional_id = read_text(&mut reader, "the transactional id")?;
     let acks = reader.int16("acks")?;
     let timeout_ms = reader.int32("the timeout")?;

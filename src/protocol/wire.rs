@@ -40,6 +40,11 @@ impl<'a> Reader<'a> {
         Reader { bytes, at: 0, flexible, elements_left: MAX_ARRAY_ELEMENTS, tags_left: MAX_TAGGED_FIELDS }
     }
 
+    /// With at most so many array elements, where the request's kind allows fewer than others.
+    pub fn with_elements(bytes: &'a [u8], flexible: bool, elements: usize) -> Reader<'a> {
+        Reader { elements_left: elements.min(MAX_ARRAY_ELEMENTS), ..Reader::new(bytes, flexible) }
+    }
+
     pub fn position(&self) -> usize {
         self.at
     }
@@ -125,7 +130,7 @@ impl<'a> Reader<'a> {
             return Err(self.error(what, &problem));
         }
         if count > self.elements_left {
-            let problem = format!("brings the request over the limit of {MAX_ARRAY_ELEMENTS} array elements");
+            let problem = format!("claims {count} elements where the request's limit leaves {}", self.elements_left);
             return Err(self.error(what, &problem));
         }
         self.elements_left -= count;

@@ -18,14 +18,31 @@ pub struct ServerContext {
     pub shard: Rc<Shard>,
     pub link: Rc<Link>,
     pub sessions: RefCell<SessionCache>,
+    /// What requests other than Produce are made into while they are answered: as much as the request bytes themselves
+    /// (`corelane.receive.memory.bytes`). Whoever waits for it holds request bytes, never the reverse.
+    pub working: Rc<Budget>,
+    /// What large fetches keep while they wait for data; as much again. Only ever taken without waiting.
+    pub waiting_fetches: Rc<Budget>,
+    /// Topics being created for Metadata requests. Only ever taken without waiting.
+    pub auto_creations: Rc<Budget>,
 }
+
+/// Topics that this shard's clients have created by asking for their metadata, at a time.
+const AUTO_CREATIONS: usize = 1000;
 
 impl ServerContext {
     pub fn new(shard: Rc<Shard>) -> Rc<ServerContext> {
         let config = &shard.config;
         let slots = share(config.max_incremental_fetch_session_cache_slots, config.shards) as usize;
         let sessions = RefCell::new(SessionCache::new(slots, shard.id));
-        Rc::new(ServerContext { link: Link::new(config), sessions, shard })
+        Rc::new(ServerContext {
+            link: Link::new(config),
+            sessions,
+            working: Budget::new(config.receive_memory_bytes),
+            waiting_fetches: Budget::new(config.receive_memory_bytes),
+            auto_creations: Budget::new(AUTO_CREATIONS),
+            shard,
+        })
     }
 }
 

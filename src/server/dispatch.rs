@@ -21,6 +21,30 @@ pub struct Call {
     pub permit: Permit,
 }
 
+/// The largest request other than Produce. Of their elements, some as small as two bytes, structures and answers of some
+/// hundred bytes are made.
+pub const MAX_OTHER_REQUEST_BYTES: usize = 4 << 20;
+
+/// How much memory a byte of a request stands for while it is answered; the records of a Produce request for nothing more
+/// than themselves, which the receive budget has.
+fn memory_factor(key: ApiKey) -> usize {
+    match key {
+        ApiKey::Produce => 0,
+        // The options of a topic, for its name.
+        ApiKey::DescribeConfigs | ApiKey::CreateTopics => 512,
+        _ => 64,
+    }
+}
+
+/// Refuses a frame that is too large for what it asks.
+fn check_size(key: ApiKey, bytes: usize) -> Result<(), Malformed> {
+    if key == ApiKey::Produce || bytes <= MAX_OTHER_REQUEST_BYTES {
+        return Ok(());
+    }
+    let allowed = MAX_OTHER_REQUEST_BYTES;
+    Err(Malformed(format!("{key:?} request of {bytes} bytes; those other than Produce have at most {allowed}")))
+}
+
 /// Declares the table: APIs whose handlers take and give messages of kafka-protocol, by the handler's module.
 macro_rules! apis {
     ($($module:ident),* $(,)?) => {
@@ -79,6 +103,11 @@ pub async fn dispatch(context: &Rc<ServerContext>, frame: Bytes, permit: Permit)
         let ApiSpec { key, min, max, .. } = spec;
         return Err(Malformed(format!("{key:?} v{version} is not served; versions {min} to {max} are")));
     }
+    check_size(spec.key, frame.len())?;
+    let working = match memory_factor(spec.key) {
+        0 => None,
+        factor => Some(context.working.acquire(frame.len() * factor).await),
+    };
     let (_, body_start) = parse_header(&frame, spec.is_flexible(version))?;
     let body = frame.slice(body_start..);
     drop(frame);
@@ -87,7 +116,7 @@ pub async fn dispatch(context: &Rc<ServerContext>, frame: Bytes, permit: Permit)
         ApiKey::Fetch => handlers::fetch::handle(context, Call { version, correlation_id, body, permit }),
         _ => {
             let response = Box::pin(answer(context, spec, prefix, body)).await?;
-            drop(permit);
+            drop((permit, working));
             Ok(Answer::Now(Reply::Frame(response)))
         }
     }
@@ -107,6 +136,14 @@ mod tests {
                 assert!(*known.start() <= spec.min && spec.max <= *known.end(), "{spec:?}, the guard knows {known:?}");
             }
         }
+    }
+
+    #[test]
+    fn only_produce_requests_may_be_large() {
+        assert_eq!(check_size(ApiKey::Produce, 100 << 20), Ok(()));
+        assert_eq!(check_size(ApiKey::Metadata, MAX_OTHER_REQUEST_BYTES), Ok(()));
+        let error = check_size(ApiKey::Metadata, MAX_OTHER_REQUEST_BYTES + 1).unwrap_err();
+        assert!(error.0.contains("4194305") && error.0.contains("4194304"), "{error}");
     }
 
     #[test]

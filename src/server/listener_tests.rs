@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -117,7 +116,7 @@ fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
 }
 
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let start = clock::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(10), "{what}");
         std::thread::sleep(Duration::from_millis(5));
@@ -197,7 +196,7 @@ fn a_full_budget_holds_reading_back_until_it_is_given_back() {
                 })
             })
             .collect();
-        let start = Instant::now();
+        let start = clock::now();
         clients.into_iter().for_each(|client| client.join().unwrap());
         assert!(start.elapsed() >= Duration::from_millis(12 * 50), "they went one after the other");
     });
@@ -224,7 +223,7 @@ fn idle_connections_are_ended_and_busy_ones_are_not() {
     with_server(config, |address, _| {
         let mut idle = connect(address);
         let mut busy = connect(address);
-        let start = Instant::now();
+        let start = clock::now();
         while start.elapsed() < Duration::from_secs(4) {
             busy.write_all(&framed(&[ECHO])).unwrap();
             assert_eq!(read_frame(&mut busy), Some(vec![ECHO]));
@@ -255,7 +254,7 @@ fn past_max_connections_the_next_waits_for_one_to_end() {
 #[test]
 fn a_stop_lets_answers_under_way_out_and_ends_the_rest() {
     let mut streams = Vec::new();
-    let start = Instant::now();
+    let start = clock::now();
     with_server(small(), |address, hanging| {
         for body in [vec![SLOW, 30], vec![HANG], vec![SILENT]] {
             let mut stream = connect(address);

@@ -52,11 +52,15 @@ fn ask(
     assert_eq!((broker.node_id.0, &*broker.host, broker.port), (BROKER_ID, "127.0.0.1", i32::from(world.port)));
     assert_eq!(broker.rack.as_deref(), (version >= 1).then_some("north"));
     assert_eq!(response.controller_id.0, if version >= 1 { BROKER_ID } else { -1 });
+    let refused = response.topics.iter().any(|topic| topic.error_code == code::INVALID_REQUEST);
+    let of_cluster = if (8..=10).contains(&version) && !refused { 8096 } else { i32::MIN };
+    assert_eq!(response.cluster_authorized_operations, of_cluster);
     assert_eq!(response.cluster_id.as_ref().is_some_and(|id| !id.is_empty()), version >= 2);
     response
 }
 
 fn check_stock(world: &World, version: i16, topic: &MetadataResponseTopic) {
+    assert_eq!(topic.topic_authorized_operations, if version >= 8 { 3576 } else { i32::MIN });
     assert_eq!((topic.error_code, topic.is_internal, topic.partitions.len()), (0, false, 2));
     assert_eq!(topic.name.as_ref().map(|name| &*name.0), Some(&*world.stock.name));
     assert_eq!(topic.topic_id, if version >= 10 { world.stock.id } else { Uuid::nil() });
@@ -156,7 +160,7 @@ pub fn describe_cluster(world: &mut World, version: i16) {
     assert_eq!((response.error_code, &response.error_message), (0, &None));
     assert_eq!((response.endpoint_type, response.controller_id.0), (1, BROKER_ID));
     assert!(!response.cluster_id.is_empty());
-    assert_eq!(response.brokers.len(), 1);
+    assert_eq!((response.brokers.len(), response.cluster_authorized_operations), (1, 8096));
     let broker = &response.brokers[0];
     assert_eq!((broker.broker_id.0, &*broker.host, broker.port), (BROKER_ID, "127.0.0.1", i32::from(world.port)));
     assert_eq!((broker.rack.as_deref(), broker.is_fenced), (Some("north"), false));

@@ -46,6 +46,61 @@ def test_cold_read_under_a_memory_cap(make_broker, length, figure, request):
     b.stop()
 
 
+def small_elements(api):
+    """A request of nearly 4 MiB, made of the smallest elements that the API has: (version, body)."""
+    size, topic = (4 << 20) - 1000, b"\x00\x04wide"
+
+    def array(element, size=size):
+        n = size // len(element(0))
+        return struct.pack(">i", n) + b"".join(map(element, range(n)))
+
+    def key(i):
+        return b"\x00\x04" + bytes(0x21 + i // 90**k % 90 for k in range(4))
+
+    limit = 990_000  # elements of a request
+    return {
+        wire.METADATA: (4, array(key) + b"\x00"),
+        wire.LIST_OFFSETS: (1, b"\xff" * 4 + struct.pack(">i", 1) + topic + array(lambda i: struct.pack(">iq", i, -1))),
+        wire.FETCH: (4, struct.pack(">iiiiB", -1, 3000, 1 << 30, 1 << 20, 0) + struct.pack(">i", 1) + topic
+                     + array(lambda i: struct.pack(">iqi", i % 1000, 0, 1 << 20))),
+        wire.CREATE_TOPICS: (2, array(lambda i: key(i) + struct.pack(">ihii", 1, 1, 0, 0)) + struct.pack(">iB", 1000, 1)),
+        wire.DELETE_TOPICS: (1, array(key) + struct.pack(">i", 1000)),
+        wire.FIND_COORDINATOR: (4, b"\x00" + wire.uvarint(limit + 1) + b"\x01" * limit + b"\x00"),
+        wire.DESCRIBE_CONFIGS: (1, array(lambda i: b"\x02" + topic + b"\xff" * 4) + b"\x01"),
+        wire.CREATE_PARTITIONS: (0, array(lambda i: key(i) + struct.pack(">ii", 99_999, -1)) + struct.pack(">iB", 1000, 1)),
+        wire.OFFSET_FOR_LEADER_EPOCH: (2, struct.pack(">i", 1) + topic + array(lambda i: struct.pack(">iii", i, -1, 0))),
+        wire.PRODUCE: (3, struct.pack(">hhii", -1, 1, 1000, 1) + topic + array(lambda i: struct.pack(">ii", i % 1000, -1))),
+    }[api]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [
+    "METADATA", "LIST_OFFSETS", "FETCH", "CREATE_TOPICS", "DELETE_TOPICS", "FIND_COORDINATOR", "DESCRIBE_CONFIGS",
+    "CREATE_PARTITIONS", "OFFSET_FOR_LEADER_EPOCH", "PRODUCE",
+])  # fmt: skip
+def test_requests_cost_memory_in_proportion(make_broker, figure, corelane_only, name):
+    """Four connections each send two requests of 4 MiB at once: what is made of them stays within a small multiple."""
+    b = make_broker({"auto.create.topics.enable": False})
+    b.start()
+    load.create_topic(b, "wide", 8)
+    version, body = small_elements(getattr(wire, name))
+    frame = wire.frame(getattr(wire, name), version, body)
+    idle = b.rss()
+    conns = [wire.Conn(b, timeout=120) for _ in range(4)]
+    with proc.PeakRss(b.pid, 0.02) as memory:
+        for conn in conns:
+            conn.raw(frame + frame)
+        for conn in conns:
+            try:
+                conn.recv_frame(), conn.recv_frame()
+            except wire.Closed:
+                pass  # refused: more elements than the request's kind may have
+    grown = memory.peak - idle
+    figure(name, f"{len(frame) / MIB:.1f} MiB a request, memory grew by {grown / MIB:.0f} MiB")
+    assert grown < 512 * MIB
+    with wire.Conn(b) as conn:
+        assert wire.produce(conn, "wide", 0, wire.batch([b"still here"])) == (0, 0)
+
+
 @pytest.fixture(scope="module")
 def thousand(root):
     """A broker of two shards with a topic of 1,000 partitions."""

@@ -114,7 +114,11 @@ fn what_would_be_unsafe_to_ignore_stops_the_start() {
     assert!(
         error("listeners=PLAINTEXT://:1,B://:2\nlistener.security.protocol.map=B:PLAINTEXT").contains("exactly one")
     );
-    assert!(error("message.max.bytes=2000000000").contains("socket.request.max.bytes"));
+    assert!(error("message.max.bytes=200000000").contains("socket.request.max.bytes"));
+    // No batch may be accepted that recovery would not find again.
+    for name in ["message.max.bytes", "socket.request.max.bytes"] {
+        assert!(error(&format!("{name}=268435457")).contains("268435456"), "{name}");
+    }
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::ops::ControlFlow;
 use super::decompress;
 use crate::model::record_batch::{self, BatchError, BatchHeader, Codec, HEADER_BYTES};
 
-/// The most a batch may decompress to before its walk is given up.
-pub const MAX_OUTPUT_BYTES: u64 = 1 << 30;
+/// The most a batch may decompress to before its walk is given up: what keeps a thread busy for a fraction of a second, not
+/// for several.
+pub const MAX_OUTPUT_BYTES: u64 = 128 << 20;
 
 /// Attributes, timestamp, offset, key, value and headers: a byte each at least.
 const MIN_RECORD_BYTES: u64 = 6;

@@ -195,3 +195,19 @@ fn a_message_too_long_for_the_wire_is_cut() {
         assert_eq!(decoded.responses[0].partition_responses[0].error_message.as_ref().unwrap().len(), 32766);
     }
 }
+
+#[test]
+fn partitions_without_batches_are_bounded_by_the_requests_size() {
+    let request = |partitions: usize, records: usize| {
+        let partition = produce_request::PartitionProduceData::default()
+            .with_records((records > 0).then(|| Bytes::from(vec![0; records])));
+        let topic = produce_request::TopicProduceData::default()
+            .with_name(StrBytes::from_static_str("t").into())
+            .with_partition_data(vec![partition; partitions]);
+        let mut body = BytesMut::new();
+        CrateRequest::default().with_topic_data(vec![topic]).encode(&mut body, 7).unwrap();
+        produce::decode(7, body.freeze()).is_ok()
+    };
+    assert!(request(60, 0) && request(100_000, 61));
+    assert!(!request(1000, 0) && !request(100_000, 0));
+}

@@ -6,18 +6,24 @@ use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitionsResponse, TopicName};
 
+use crate::cluster::MetadataImage;
 use crate::cluster::controller::{ControlError, GrowTopic};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
-use super::shared::{control_error, error_message, repeated, topic_name};
+use super::shared::{
+    MAX_PARTITIONS_PER_REQUEST, control_error, error_message, repeated, too_many_partitions, topic_name,
+};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::CreatePartitions, 0, 3);
 
 /// `timeout_ms` is not looked at: the partitions are there when the answer is.
 pub async fn handle(context: &Rc<ServerContext>, _: i16, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
-    let (mut results, wanted) = sort_out(request.topics);
+    let (mut results, mut wanted) = sort_out(request.topics);
+    if partitions(&context.shard.image(), &wanted) > i64::from(MAX_PARTITIONS_PER_REQUEST) {
+        results.extend(wanted.drain(..).map(|topic| result(topic_name(&topic.name), Err(too_many_partitions()))));
+    }
     if !wanted.is_empty() {
         let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
         let outcomes = context.shard.create_partitions(wanted, request.validate_only).await;
@@ -30,6 +36,15 @@ pub async fn handle(context: &Rc<ServerContext>, _: i16, request: CreatePartitio
         }
     }
     CreatePartitionsResponse::default().with_results(results)
+}
+
+/// How many partitions a request adds.
+fn partitions(image: &MetadataImage, wanted: &[GrowTopic]) -> i64 {
+    let added = |topic: &GrowTopic| {
+        let existing = image.topic(&topic.name).map(|found| found.partitions.len() as i64);
+        existing.map_or(0, |existing| (i64::from(topic.count) - existing).max(0))
+    };
+    wanted.iter().map(added).sum()
 }
 
 fn sort_out(topics: Vec<CreatePartitionsTopic>) -> (Vec<CreatePartitionsTopicResult>, Vec<GrowTopic>) {
@@ -56,6 +71,7 @@ fn result(name: TopicName, outcome: Result<(), ControlError>) -> CreatePartition
 
 #[cfg(test)]
 mod tests {
+    use super::super::shared::testing::image;
     use super::*;
     use kafka_protocol::messages::BrokerId;
     use kafka_protocol::messages::create_partitions_request::CreatePartitionsAssignment;
@@ -69,5 +85,13 @@ mod tests {
         assert_eq!((results.len(), results[0].error_code), (1, 42));
         assert_eq!((wanted.len(), wanted[0].name.as_str(), wanted[0].count), (1, "b", 8));
         assert_eq!(wanted[0].assignments, Some(vec![vec![7]]));
+    }
+
+    #[test]
+    fn partitions_are_counted_over_the_request() {
+        let image = image(&[("a", 1, 3), ("b", 2, 1)]);
+        let grow = |name: &str, count| GrowTopic { name: name.into(), count, assignments: None };
+        assert_eq!(partitions(&image, &[grow("a", 5), grow("b", 11), grow("zz", i32::MAX)]), 12);
+        assert_eq!(partitions(&image, &[grow("a", -1)]), 0);
     }
 }

@@ -16,24 +16,36 @@ use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
-use super::shared::{control_error, error_message, repeated, text};
+use super::shared::{MAX_PARTITIONS_PER_REQUEST, control_error, error_message, repeated, text, too_many_partitions};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::CreateTopics, 2, 7);
 
 /// The created topic's settings are told from here on (KIP-525).
 const CONFIGS_FROM: i16 = 5;
+/// Topics of one request whose settings are told, some 6 KiB each; the rest have an error in their place, which is how a
+/// broker says that it does not tell them.
+const CONFIGS_TOLD: usize = 5000;
 
 /// `timeout_ms` is not looked at: the topics are there when the answer is.
 pub async fn handle(context: &Rc<ServerContext>, version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let validate_only = request.validate_only;
-    let (mut results, wanted) = sort_out(request.topics);
+    let (mut results, mut wanted) = sort_out(request.topics);
+    if partitions(&context.shard.config, &wanted) > i64::from(MAX_PARTITIONS_PER_REQUEST) {
+        let refuse = |topic: CreateTopic| failed(TopicName(StrBytes::from_string(topic.name)), too_many_partitions());
+        results.extend(wanted.drain(..).map(refuse));
+    }
     if !wanted.is_empty() {
         let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
         let outcomes = context.shard.create_topics(wanted, validate_only).await;
         let mut outcomes = outcomes.into_iter();
-        for name in names {
+        for (place, name) in names.into_iter().enumerate() {
             let outcome = outcomes.next().unwrap_or_else(|| Err(no_outcome()));
-            results.push(result(&context.shard.config, version, name, outcome));
+            let tells_configs = version >= CONFIGS_FROM && place < CONFIGS_TOLD;
+            let mut result = result(&context.shard.config, tells_configs, name, outcome);
+            if version >= CONFIGS_FROM && !tells_configs && result.error_code == 0 {
+                result.topic_config_error_code = ErrorCode::PolicyViolation.code();
+            }
+            results.push(result);
         }
     }
     CreateTopicsResponse::default().with_topics(results)
@@ -41,6 +53,16 @@ pub async fn handle(context: &Rc<ServerContext>, version: i16, request: CreateTo
 
 fn no_outcome() -> ControlError {
     control_error(ErrorCode::UnknownServerError, "the broker gave no outcome for this topic")
+}
+
+/// How many partitions a request asks for.
+fn partitions(config: &ServerConfig, wanted: &[CreateTopic]) -> i64 {
+    let of = |topic: &CreateTopic| match topic.num_partitions {
+        _ if !topic.assignments.is_empty() => topic.assignments.len() as i64,
+        ..0 => i64::from(config.num_partitions),
+        count => i64::from(count),
+    };
+    wanted.iter().map(of).sum()
 }
 
 /// What can be refused by the request alone, and the rest.
@@ -97,7 +119,7 @@ fn failed(name: TopicName, error: ControlError) -> CreatableTopicResult {
 
 fn result(
     config: &ServerConfig,
-    version: i16,
+    tells_configs: bool,
     name: String,
     outcome: Result<Arc<TopicImage>, ControlError>,
 ) -> CreatableTopicResult {
@@ -112,7 +134,7 @@ fn result(
         .with_topic_id(topic.id)
         .with_num_partitions(topic.partitions.len() as i32)
         .with_replication_factor(topic.partitions.first().map_or(-1, |p| p.replicas.len() as i16));
-    if version >= CONFIGS_FROM {
+    if tells_configs {
         let configs = describe_topic(config, &topic.overrides).into_iter().map(|entry| {
             CreatableTopicConfigs::default()
                 .with_name(text(entry.name))
@@ -147,6 +169,15 @@ mod tests {
     }
 
     #[test]
+    fn partitions_are_counted_over_the_request() {
+        let config = ServerConfig { num_partitions: 7, ..ServerConfig::default() };
+        let topic = |num_partitions| CreateTopic { num_partitions, ..CreateTopic::default() };
+        let assigned = CreateTopic { assignments: BTreeMap::from([(0, vec![7]), (1, vec![7])]), ..topic(-1) };
+        assert_eq!(partitions(&config, &[topic(-1), topic(5), assigned]), 14);
+        assert_eq!(partitions(&config, &[topic(i32::MAX), topic(i32::MAX)]), 2 * i64::from(i32::MAX));
+    }
+
+    #[test]
     fn a_partition_assigned_twice_is_refused() {
         let assignment = |index: i32| {
             CreatableReplicaAssignment::default().with_partition_index(index).with_broker_ids(vec![BrokerId(7)])
@@ -163,10 +194,11 @@ mod tests {
     fn every_version_can_say_success_and_failure() {
         let config = ServerConfig::default();
         for version in API.min..=API.max {
-            let good = result(&config, version, "a".into(), Ok(Arc::new(topic("a", 1, 3))));
+            let tells = version >= CONFIGS_FROM;
+            let good = result(&config, tells, "a".into(), Ok(Arc::new(topic("a", 1, 3))));
             assert_eq!((good.error_code, good.num_partitions, good.replication_factor), (0, 3, 1));
-            assert_eq!(good.configs.as_ref().is_some_and(|c| !c.is_empty()), version >= CONFIGS_FROM);
-            let bad = result(&config, version, "b".into(), Err(no_outcome()));
+            assert_eq!(good.configs.as_ref().is_some_and(|c| !c.is_empty()), tells);
+            let bad = result(&config, tells, "b".into(), Err(no_outcome()));
             assert_eq!((bad.error_code, bad.num_partitions), (-1, -1));
             let response = CreateTopicsResponse::default().with_topics(vec![good, bad]);
             assert!(encode(ApiKey::CreateTopics, version, 1, &response).is_ok(), "v{version}");

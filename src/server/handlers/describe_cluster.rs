@@ -10,7 +10,7 @@ use crate::model::{BrokerId, ErrorCode};
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
-use super::shared::{broker_id, text};
+use super::shared::{CLUSTER_OPERATIONS, broker_id, text};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::DescribeCluster, 0, 2);
 
@@ -36,6 +36,7 @@ fn respond(image: &MetadataImage, version: i16, request: &DescribeClusterRequest
     if let Some((code, message)) = refused {
         return DescribeClusterResponse::default().with_error_code(code.code()).with_error_message(Some(text(message)));
     }
+    let operations = if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { i32::MIN };
     let brokers = image.brokers.iter().map(|broker| {
         DescribeClusterBroker::default()
             .with_broker_id(broker_id(broker.id))
@@ -48,6 +49,7 @@ fn respond(image: &MetadataImage, version: i16, request: &DescribeClusterRequest
         .with_cluster_id(text(&image.cluster_id))
         .with_controller_id(broker_id(image.controller.unwrap_or(BrokerId(-1))))
         .with_brokers(brokers.collect())
+        .with_cluster_authorized_operations(operations)
 }
 
 #[cfg(test)]
@@ -55,6 +57,14 @@ mod tests {
     use super::super::shared::testing::image;
     use super::*;
     use crate::protocol::respond::encode;
+
+    #[test]
+    fn operations_are_told_to_those_who_ask() {
+        for (asked, told) in [(true, 8096), (false, i32::MIN)] {
+            let request = DescribeClusterRequest::default().with_include_cluster_authorized_operations(asked);
+            assert_eq!(respond(&image(&[]), 2, &request).cluster_authorized_operations, told);
+        }
+    }
 
     #[test]
     fn brokers_are_told_and_other_endpoints_refused() {

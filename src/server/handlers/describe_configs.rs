@@ -1,6 +1,6 @@
 //! DescribeConfigs: the settings of topics and of this broker, and where each comes from.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -21,6 +21,9 @@ use super::shared::{control_error, error_message, text};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::DescribeConfigs, 1, 4);
 
+/// The most that one answer may take; all options of some 15,000 topics. Resources beyond it are answered with an error.
+const MAX_ANSWER_BYTES: usize = 96 << 20;
+
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const BROKER_LOGGER: i8 = 8;
@@ -31,21 +34,71 @@ pub async fn handle(context: &Rc<ServerContext>, _: i16, request: DescribeConfig
 }
 
 fn respond(image: &MetadataImage, config: &ServerConfig, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    respond_within(MAX_ANSWER_BYTES, image, config, request)
+}
+
+fn respond_within(
+    limit: usize,
+    image: &MetadataImage,
+    config: &ServerConfig,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
     let (synonyms, docs) = (request.include_synonyms, request.include_documentation);
-    let results = request.resources.into_iter().map(|resource| {
+    let mut left = limit;
+    let results = distinct(request.resources).into_iter().map(|resource| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match entries(image, config, &resource) {
-            Ok(entries) => {
-                let wanted = wanted(resource.configuration_keys);
-                let chosen = entries.into_iter().filter(|e| wanted.as_ref().is_none_or(|set| set.contains(e.name)));
-                result.with_configs(chosen.map(|entry| describe(entry, synonyms, docs)).collect())
-            }
+        let described = if left == 0 { Err(too_large(limit)) } else { entries(image, config, &resource) };
+        let described = described.and_then(|entries| {
+            let wanted = wanted(resource.configuration_keys);
+            let chosen = entries.into_iter().filter(|e| wanted.as_ref().is_none_or(|set| set.contains(e.name)));
+            let configs: Vec<_> = chosen.map(|entry| describe(entry, synonyms, docs)).collect();
+            left = left.saturating_sub(configs.iter().map(answer_bytes).sum());
+            if left == 0 { Err(too_large(limit)) } else { Ok(configs) }
+        });
+        match described {
+            Ok(configs) => result.with_configs(configs),
             Err(error) => result.with_error_code(error.code.code()).with_error_message(error_message(error.message)),
         }
     });
     DescribeConfigsResponse::default().with_results(results.collect())
+}
+
+/// Each resource once: a request of repeats must not buy an answer a thousand times its size. Kafka answers each repeat.
+fn distinct(resources: Vec<DescribeConfigsResource>) -> Vec<DescribeConfigsResource> {
+    let mut places = HashMap::new();
+    let mut distinct: Vec<DescribeConfigsResource> = Vec::new();
+    for resource in resources {
+        let next = distinct.len();
+        let place = *places.entry((resource.resource_type, resource.resource_name.clone())).or_insert(next);
+        let Some(known) = distinct.get_mut(place) else {
+            distinct.push(resource);
+            continue;
+        };
+        // Together they ask for the keys of both; null and the empty list are all keys.
+        known.configuration_keys = match (known.configuration_keys.take(), resource.configuration_keys) {
+            (Some(mut keys), Some(more)) if !keys.is_empty() && !more.is_empty() => {
+                keys.extend(more);
+                Some(keys)
+            }
+            _ => None,
+        };
+    }
+    distinct
+}
+
+fn too_large(limit: usize) -> ControlError {
+    let message =
+        format!("The answer would be larger than {limit} bytes: ask for fewer resources or fewer keys in one request.");
+    control_error(ErrorCode::InvalidRequest, message)
+}
+
+/// About what an entry takes in memory and on the wire.
+fn answer_bytes(entry: &DescribeConfigsResourceResult) -> usize {
+    let length = |text: &Option<StrBytes>| text.as_ref().map_or(0, |text| text.len());
+    let synonyms = entry.synonyms.iter().map(|synonym| 96 + synonym.name.len() + length(&synonym.value));
+    192 + entry.name.len() + length(&entry.value) + length(&entry.documentation) + synonyms.sum::<usize>()
 }
 
 /// `None`: all. An empty list means all as well, as Kafka takes it.
@@ -154,6 +207,43 @@ mod tests {
         }
         assert!(ask((BROKER_LOGGER, "7"), None, false).configs.is_empty());
         assert!(ask((BROKER, ""), None, false).configs.is_empty());
+    }
+
+    fn asked(name: &str, keys: Option<&[&str]>) -> DescribeConfigsResource {
+        DescribeConfigsResource::default()
+            .with_resource_type(TOPIC)
+            .with_resource_name(text(name))
+            .with_configuration_keys(keys.map(|keys| keys.iter().map(|key| text(key)).collect()))
+    }
+
+    #[test]
+    fn a_repeated_resource_is_answered_once_with_the_keys_of_all() {
+        let some: Option<&[&str]> = Some(&["retention.ms"]);
+        let other: Option<&[&str]> = Some(&["segment.bytes", "retention.ms"]);
+        let counts = |keys: &[Option<&[&str]>]| -> Vec<usize> {
+            let mut resources: Vec<_> = keys.iter().map(|keys| asked("a", *keys)).collect();
+            resources.push(asked("b", some));
+            let request = DescribeConfigsRequest::default().with_resources(resources);
+            let response = respond(&image(&[("a", 1, 1), ("b", 2, 1)]), &ServerConfig::default(), request);
+            response.results.iter().map(|result| result.configs.len()).collect()
+        };
+        let all = counts(&[None])[0];
+        assert!(all > 10);
+        assert_eq!(counts(&[some, other]), [2, 1]);
+        assert_eq!(counts(&[some, None, other]), [all, 1]);
+        assert_eq!(counts(&[Some(&[]), other, some]), [all, 1]);
+    }
+
+    #[test]
+    fn an_answer_ends_at_its_limit_with_errors() {
+        let image = image(&[("a", 1, 1), ("b", 2, 1), ("c", 3, 1)]);
+        let keys: Option<&[&str]> = Some(&["retention.ms"]);
+        let request =
+            DescribeConfigsRequest::default().with_resources(["a", "b", "c"].map(|n| asked(n, keys)).to_vec());
+        let response = respond_within(300, &image, &ServerConfig::default(), request);
+        let rows: Vec<_> = response.results.iter().map(|r| (r.error_code, r.configs.len())).collect();
+        assert_eq!(rows, [(0, 1), (42, 0), (42, 0)]);
+        assert!(response.results[2].error_message.as_ref().is_some_and(|message| message.contains("300 bytes")));
     }
 
     #[test]

@@ -21,6 +21,12 @@ pub const API: ApiSpec = ApiSpec::new(ApiKey::Fetch, 4, 17);
 /// Topics by id instead of by name from here on.
 const TOPIC_IDS_FROM: i16 = 13;
 
+/// What a partition takes here and below while its fetch waits, about.
+const ASKED_BYTES: usize = 256;
+/// A fetch that takes more waits for data only within [`ServerContext::waiting_fetches`]; beyond that it is answered at
+/// once, with what is there.
+const SMALL_FETCH_BYTES: usize = 64 << 10;
+
 /// One partition to answer.
 #[derive(Debug)]
 struct Asked {
@@ -45,6 +51,7 @@ struct Job {
 /// Stage one settles the session; the reading is the answer.
 pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
     let Call { version, correlation_id, body, permit } = call;
+    let frame_bytes = body.len();
     let request = decode(version, body)?;
     let image = context.shard.image();
     let job = {
@@ -60,8 +67,14 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
             return Ok(Answer::Now(Reply::Slices(slices)));
         }
     };
+    let held = frame_bytes + job.asked.len() * ASKED_BYTES;
+    let waiting = if held > SMALL_FETCH_BYTES { context.waiting_fetches.try_acquire(held) } else { None };
+    if held > SMALL_FETCH_BYTES && waiting.is_none() {
+        job.plan.max_wait_ms = 0;
+    }
     let context = context.clone();
     Ok(Answer::Later(Box::pin(async move {
+        let _waiting = waiting;
         let parts = std::mem::take(&mut job.plan.parts);
         let plan = FetchPlan { parts, ..job.plan };
         // Nothing to read: nothing to wait for either, as in Kafka.

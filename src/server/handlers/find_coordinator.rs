@@ -1,5 +1,6 @@
 //! FindCoordinator: this broker, for every group and transactional id.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
@@ -15,7 +16,7 @@ use super::shared::text;
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::FindCoordinator, 0, 6);
 
-/// Several keys in one request from here on (KIP-699).
+/// Several keys in one request from here on (KIP-699); one that is repeated is answered once.
 const BATCHED_FROM: i16 = 4;
 const GROUP: i8 = 0;
 /// Answered although transactions are refused: by InitProducerId, with an error that ends the client's attempts.
@@ -43,7 +44,10 @@ fn respond(config: &ServerConfig, version: i16, request: FindCoordinatorRequest)
         (-1, StrBytes::new(), -1)
     };
     if version >= BATCHED_FROM {
-        let coordinators = request.coordinator_keys.into_iter().map(|key| {
+        // A key of a byte or two must not buy an answer of a hundred again and again.
+        let mut answered = HashSet::new();
+        let keys = request.coordinator_keys.into_iter().filter(|key| answered.insert(key.clone()));
+        let coordinators = keys.map(|key| {
             Coordinator::default()
                 .with_key(key)
                 .with_node_id(BrokerId(node))
@@ -76,7 +80,7 @@ mod tests {
                 let request = FindCoordinatorRequest::default()
                     .with_key(text("g"))
                     .with_key_type(key_type)
-                    .with_coordinator_keys(vec![text("g"), text("h")]);
+                    .with_coordinator_keys(vec![text("g"), text("h"), text("g")]);
                 let response = respond(&config, version, request);
                 if version >= BATCHED_FROM {
                     let rows: Vec<_> =

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
-use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse};
+use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse, TopicName};
 
 use crate::cluster::MetadataImage;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
@@ -12,7 +12,7 @@ use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 use crate::shard::{OffsetOutcome, OffsetQuery};
 
-use super::shared::{find_partition, stated_epoch};
+use super::shared::{find_partition, repeated, stated_epoch};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::ListOffsets, 1, 10);
 
@@ -31,23 +31,27 @@ pub async fn handle(context: &Rc<ServerContext>, version: i16, request: ListOffs
 }
 
 /// What goes to the shard, and the response with places for the outcomes: those without an error, in the same order.
+/// A partition named twice is refused in every place, as in Kafka.
 fn sort_out(
     image: &MetadataImage,
     version: i16,
     request: ListOffsetsRequest,
 ) -> (Vec<ListOffsetsTopicResponse>, Vec<Part>) {
     let mut parts = Vec::new();
-    let mut seen = HashSet::new();
+    let asked =
+        request.topics.iter().flat_map(|topic| topic.partitions.iter().map(|p| (&topic.name, p.partition_index)));
+    let twice: HashSet<(TopicName, i32)> =
+        repeated(asked).into_iter().map(|(name, index)| (name.clone(), index)).collect();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let found = image.topic(&topic.name.0);
         let mut places = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             let index = partition.partition_index;
-            let checked = found
-                .ok_or(ErrorCode::UnknownTopicOrPartition)
+            let is_repeated = !twice.is_empty() && twice.contains(&(topic.name.clone(), index));
+            let checked = if is_repeated { Err(ErrorCode::InvalidRequest) } else { Ok(()) }
+                .and(found.ok_or(ErrorCode::UnknownTopicOrPartition))
                 .and_then(|topic| find_partition(topic, index))
-                .and_then(|id| if seen.insert(id) { Ok(id) } else { Err(ErrorCode::InvalidRequest) })
                 .and_then(|id| Ok((id, query(version, partition.timestamp)?)));
             let error = match checked {
                 Ok((id, query)) => {
@@ -115,14 +119,22 @@ mod tests {
     #[test]
     fn outcomes_find_their_places_among_errors() {
         let image = image(&[("a", 1, 3)]);
-        let (mut topics, parts) = sort_out(&image, 10, request(&[(0, -1), (9, -1), (1, 77), (0, -2), (2, -6)]));
+        let (mut topics, parts) = sort_out(&image, 10, request(&[(0, -1), (9, -1), (1, 77), (2, -6)]));
         let queries: Vec<_> = parts.iter().map(|(id, query, epoch)| (id.index.0, *query, *epoch)).collect();
         assert_eq!(queries, [(0, OffsetQuery::Latest, None), (1, OffsetQuery::Timestamp(77), None)]);
         let outcome = |offset: i64| OffsetOutcome { error: ErrorCode::None, timestamp_ms: 5, offset, leader_epoch: 3 };
         fill(&mut topics, 10, vec![outcome(100), outcome(200)]);
         let rows: Vec<_> =
             topics[0].partitions.iter().map(|p| (p.partition_index, p.error_code, p.offset, p.timestamp)).collect();
-        assert_eq!(rows, [(0, 0, 100, 5), (9, 3, -1, -1), (1, 0, 200, 5), (0, 42, -1, -1), (2, 35, -1, -1)]);
+        assert_eq!(rows, [(0, 0, 100, 5), (9, 3, -1, -1), (1, 0, 200, 5), (2, 35, -1, -1)]);
+    }
+
+    #[test]
+    fn a_partition_named_twice_is_refused_in_both_places() {
+        let asked = request(&[(0, -1), (1, -1), (0, -2), (8, -1), (8, -1)]);
+        let (topics, parts) = sort_out(&image(&[("a", 1, 3)]), 10, asked);
+        let errors: Vec<_> = topics[0].partitions.iter().map(|p| p.error_code).collect();
+        assert_eq!((errors, parts.len()), (vec![42, 0, 42, 42, 42], 1));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Metadata: brokers, topics, who leads what; creates topics that are asked for and do not exist, when that is allowed.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -16,14 +17,16 @@ use crate::model::{BrokerId, ErrorCode};
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
-use super::shared::{broker_id, text, topic_name, unknown_name};
+use super::shared::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS, broker_id, text, topic_name, unknown_name};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::Metadata, 0, 13);
 
 /// Topics can be asked for by id from here on; in v10 and v11 the field is there but not allowed.
 const BY_ID_FROM: i16 = 12;
-/// Topics created by one request; the client asks again for the rest.
-const CREATED_AT_ONCE: usize = 1000;
+
+/// Authorized operations are told in these versions, of the cluster only until DescribeCluster took that over.
+const TOPIC_OPERATIONS_FROM: i16 = 8;
+const CLUSTER_OPERATIONS_IN: RangeInclusive<i16> = 8..=10;
 
 /// What is asked for.
 enum Wanted {
@@ -37,11 +40,18 @@ enum Wanted {
 pub async fn handle(context: &Rc<ServerContext>, version: i16, request: MetadataRequest) -> MetadataResponse {
     let shard = &context.shard;
     let may_create = shard.config.auto_create_topics_enable && (version < 4 || request.allow_auto_topic_creation);
+    let operations = Operations {
+        cluster: request.include_cluster_authorized_operations,
+        topics: request.include_topic_authorized_operations,
+    };
     let wanted = sort_out(version, request.topics);
+    let refused = matches!(wanted, Wanted::Invalid(_));
     let mut failures = HashMap::new();
     if let (true, Wanted::Names(names)) = (may_create, &wanted) {
-        let missing = missing(&shard.image(), names);
-        if !missing.is_empty() {
+        // Where many are asked for, some are created now; the client asks again for the rest, as it does in Kafka.
+        let missing = missing(&shard.image(), names, context.auto_creations.available());
+        let room = context.auto_creations.try_acquire(missing.len());
+        if let (Some(_room), false) = (room, missing.is_empty()) {
             let names: Vec<String> = missing.iter().map(|topic| topic.name.clone()).collect();
             let results = shard.create_topics(missing, false).await;
             for (name, result) in names.into_iter().zip(results) {
@@ -56,7 +66,32 @@ pub async fn handle(context: &Rc<ServerContext>, version: i16, request: Metadata
             }
         }
     }
-    respond(&shard.image(), version, wanted, &failures)
+    let mut response = respond(&shard.image(), version, wanted, &failures);
+    if !refused {
+        operations.tell(version, &mut response);
+    }
+    response
+}
+
+/// Which authorized operations a client wants to know (KIP-430).
+#[derive(Default)]
+struct Operations {
+    cluster: bool,
+    topics: bool,
+}
+
+impl Operations {
+    /// All that there are, because there is no authorizer. As in Kafka, topics that do not exist are told too, except by id.
+    fn tell(&self, version: i16, response: &mut MetadataResponse) {
+        if self.cluster && CLUSTER_OPERATIONS_IN.contains(&version) {
+            response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+        }
+        if self.topics && version >= TOPIC_OPERATIONS_FROM {
+            for topic in response.topics.iter_mut().filter(|topic| topic.name.is_some()) {
+                topic.topic_authorized_operations = TOPIC_OPERATIONS;
+            }
+        }
+    }
 }
 
 fn sort_out(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Wanted {
@@ -87,12 +122,12 @@ fn sort_out(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Wanted {
     Wanted::Names(names)
 }
 
-/// The topics to create for these names.
-fn missing(image: &MetadataImage, names: &[TopicName]) -> Vec<CreateTopic> {
+/// The topics to create for these names, at most `room`.
+fn missing(image: &MetadataImage, names: &[TopicName], room: usize) -> Vec<CreateTopic> {
     let absent = names.iter().map(|name| &*name.0).filter(|name| image.topic(name).is_none());
     absent
         .filter(|name| check_topic_name(name).is_ok())
-        .take(CREATED_AT_ONCE)
+        .take(room)
         .map(|name| CreateTopic {
             name: name.to_owned(),
             num_partitions: -1,
@@ -267,6 +302,33 @@ mod tests {
         let response = respond(&image, 13, Wanted::All, &HashMap::new());
         let partition = &response.topics[0].partitions[0];
         assert_eq!((partition.error_code, partition.leader_id.0, partition.leader_epoch), (5, -1, 4));
+    }
+
+    #[test]
+    fn operations_are_told_to_those_who_ask() {
+        for version in API.min..=API.max {
+            let wanted = sort_out(version, Some(vec![by_name("a"), by_name("zz")]));
+            let plain = respond(&image(&[("a", 1, 1)]), version, wanted, &HashMap::new());
+            for (cluster, topics) in [(false, false), (true, false), (false, true)] {
+                let mut response = plain.clone();
+                Operations { cluster, topics }.tell(version, &mut response);
+                let of_cluster = if cluster && (8..=10).contains(&version) { 8096 } else { i32::MIN };
+                let of_topic = if topics && version >= 8 { 3576 } else { i32::MIN };
+                assert_eq!(response.cluster_authorized_operations, of_cluster, "v{version}");
+                assert!(response.topics.iter().all(|t| t.topic_authorized_operations == of_topic), "v{version}");
+                assert!(encode(ApiKey::Metadata, version, 1, &response).is_ok());
+            }
+        }
+        let mut by_id = respond(&image(&[]), 12, sort_out(12, Some(vec![by_id(9)])), &HashMap::new());
+        Operations { cluster: false, topics: true }.tell(12, &mut by_id);
+        assert_eq!(by_id.topics[0].topic_authorized_operations, i32::MIN);
+    }
+
+    #[test]
+    fn no_more_topics_are_created_than_there_is_room_for() {
+        let names = ["a", "b", "a/b", "c", "d"].map(topic_name);
+        let created: Vec<_> = missing(&image(&[("a", 1, 1)]), &names, 2).into_iter().map(|topic| topic.name).collect();
+        assert_eq!(created, ["b", "c"]);
     }
 
     #[test]

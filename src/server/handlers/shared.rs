@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kafka_protocol::messages::{BrokerId as WireBrokerId, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use crate::cluster::controller::{ControlError, check_topic_name};
+use crate::cluster::controller::{ControlError, MAX_PARTITIONS_PER_TOPIC, check_topic_name};
 use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 use crate::protocol::TopicKey;
@@ -64,6 +64,22 @@ pub fn find_partition(topic: &TopicImage, index: i32) -> Result<PartitionId, Err
 /// What the client believes the leader epoch to be; -1 on the wire: it does not say.
 pub fn stated_epoch(epoch: i32) -> Option<LeaderEpoch> {
     (epoch >= 0).then_some(LeaderEpoch(epoch))
+}
+
+/// What may be done with a topic (KIP-430): a bit for each `AclOperation` by its code, all that apply to the resource.
+/// READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS.
+pub const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
+/// The same of the cluster: CREATE, ALTER, DESCRIBE, CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE.
+pub const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
+
+/// Most partitions that one request creates: what a few bytes ask for must not fill memory. Kafka's is 10,000.
+pub const MAX_PARTITIONS_PER_REQUEST: i32 = MAX_PARTITIONS_PER_TOPIC;
+
+pub fn too_many_partitions() -> ControlError {
+    let message = format!(
+        "Excessively large number of partitions per request: at most {MAX_PARTITIONS_PER_REQUEST} are created."
+    );
+    control_error(ErrorCode::PolicyViolation, message)
 }
 
 pub fn control_error(code: ErrorCode, message: impl Into<String>) -> ControlError {
