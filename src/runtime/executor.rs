@@ -223,7 +223,7 @@ pub(crate) mod tests {
         on_shards(1, move |_| body());
     }
 
-    pub(in crate::runtime) fn on_shards<B, F>(count: u16, body: B)
+    pub(crate) fn on_shards<B, F>(count: u16, body: B)
     where
         B: Fn(ShardSpec) -> F + Clone + Send + 'static,
         F: Future<Output = ()> + 'static,

@@ -22,4 +22,4 @@ pub mod watchdog;
 pub use executor::{Breather, spawn_blocking, spawn_local};
 
 #[cfg(test)]
-pub(crate) use executor::tests::on_shard;
+pub(crate) use executor::tests::{on_shard, on_shards};

@@ -1,7 +1,7 @@
 //! A shard's life: what the start-up sequence hands to each thread, recovery, serving, the end.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,10 +16,9 @@ use crate::model::ShardId;
 use crate::runtime::mailbox::{Mesh, MeshSeat};
 use crate::runtime::net::Listener;
 use crate::runtime::process::StopFlag;
-use crate::runtime::sync::{Budget, LocalMutex, Notify};
+use crate::runtime::sync::Budget;
 use crate::runtime::watchdog::Heart;
 use crate::runtime::{disk, spawn_local};
-use crate::storage::{StorageContext, StorageLimits};
 
 /// Replicas closed at the same time.
 const CLOSING: usize = 64;
@@ -69,25 +68,8 @@ where
     let ready = start.ready.clone();
     spawn_local(start.heart.beat());
     let mesh = Mesh::connect(start.seat).await;
-    let config = start.config;
-    let shard = Rc::new(Shard {
-        id: ShardId(start.index),
-        stop: start.stop,
-        shards: start.shards,
-        mesh: mesh.clone(),
-        image: RefCell::new(start.image),
-        store: start.store,
-        storage: StorageContext::new(limits(&config)),
-        replicas: RefCell::new(HashMap::new()),
-        control: LocalMutex::new(1),
-        producer_id_turn: LocalMutex::new(1),
-        producer_ids: Cell::new((0, 0)),
-        far_ends: RefCell::new(HashMap::new()),
-        promises: RefCell::new(HashMap::new()),
-        recovered: Cell::new(false),
-        on_recovered: Notify::new(),
-        config,
-    });
+    let identity = (ShardId(start.index), start.shards);
+    let shard = Shard::new(identity, start.config, start.stop, mesh.clone(), start.image, start.store);
     mesh.serve(shard.clone());
     match shard.recover().await {
         Ok((listener, recovered)) => {
@@ -100,16 +82,6 @@ where
         Err(error) => {
             let _ = ready.send(Err(error.to_string()));
         }
-    }
-}
-
-fn limits(config: &ServerConfig) -> StorageLimits {
-    StorageLimits {
-        tail_cache_bytes: config.tail_cache_bytes,
-        cold_cache_bytes: config.cold_cache_bytes,
-        index_cache_bytes: config.index_cache_bytes,
-        fetch_memory_bytes: config.fetch_memory_bytes,
-        preallocate_max_bytes: config.preallocate_max_bytes,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::partition::{DataWaiter, Replica};
 use crate::runtime::mailbox::{Mesh, ShardStopped};
 use crate::runtime::process::StopFlag;
 use crate::runtime::sync::{LocalMutex, Notify};
-use crate::storage::StorageContext;
+use crate::storage::{StorageContext, StorageLimits};
 
 /// One core's state. Everything here lives on its own thread; other shards reach it through the mesh.
 pub struct Shard {
@@ -46,7 +46,46 @@ pub struct Shard {
 /// The shard that runs the controller.
 pub const CONTROLLER: ShardId = ShardId(0);
 
+fn limits(config: &ServerConfig) -> StorageLimits {
+    StorageLimits {
+        tail_cache_bytes: config.tail_cache_bytes,
+        cold_cache_bytes: config.cold_cache_bytes,
+        index_cache_bytes: config.index_cache_bytes,
+        fetch_memory_bytes: config.fetch_memory_bytes,
+        preallocate_max_bytes: config.preallocate_max_bytes,
+    }
+}
+
 impl Shard {
+    /// A shard without partitions yet. `identity`: its id, and how many shards there are.
+    pub(super) fn new(
+        (id, shards): (ShardId, u16),
+        config: Arc<ServerConfig>,
+        stop: StopFlag,
+        mesh: Rc<Mesh<Shard>>,
+        image: Arc<MetadataImage>,
+        store: LocalStore,
+    ) -> Rc<Shard> {
+        Rc::new(Shard {
+            id,
+            stop,
+            shards,
+            mesh,
+            image: RefCell::new(image),
+            store,
+            storage: StorageContext::new(limits(&config)),
+            replicas: RefCell::new(HashMap::new()),
+            control: LocalMutex::new(1),
+            producer_id_turn: LocalMutex::new(1),
+            producer_ids: Cell::new((0, 0)),
+            far_ends: RefCell::new(HashMap::new()),
+            promises: RefCell::new(HashMap::new()),
+            recovered: Cell::new(false),
+            on_recovered: Notify::new(),
+            config,
+        })
+    }
+
     /// The newest metadata that reached this shard.
     pub fn image(&self) -> Arc<MetadataImage> {
         self.image.borrow().clone()

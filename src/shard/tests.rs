@@ -1,10 +1,10 @@
 //! Fetches on a shard of its own.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,14 +14,12 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::api::*;
 use super::state::Shard;
 use crate::cluster::metadata_store::LocalStore;
-use crate::cluster::{MetadataImage, PartitionImage, TopicImage};
+use crate::cluster::{PartitionImage, TopicImage};
 use crate::config::{ServerConfig, TopicConfig};
 use crate::model::record_batch::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, ShardId};
-use crate::runtime::mailbox::{Mesh, mesh};
-use crate::runtime::sync::{LocalMutex, Notify};
-use crate::runtime::{clock, disk, faults, on_shard, spawn_local};
-use crate::storage::{StorageContext, StorageLimits};
+use crate::runtime::mailbox::{Mesh, MeshSeat, mesh};
+use crate::runtime::{clock, disk, faults, on_shard, on_shards, spawn_local};
 
 fn batch(payload: usize) -> Bytes {
     let mut header = BatchHeader::new_zeroed();
@@ -38,45 +36,37 @@ fn batch(payload: usize) -> Bytes {
     Bytes::from(bytes)
 }
 
-async fn shard(root: &Path) -> (Rc<Shard>, PartitionId) {
-    disk::prime_device(root).await.unwrap();
-    let config = ServerConfig { log_dirs: vec![root.to_path_buf()], ..ServerConfig::default() };
-    let seat = mesh::<Shard>(1, 16).pop().unwrap();
-    let mesh = Mesh::connect(seat).await;
-    let shard = Rc::new(Shard {
-        id: ShardId(0),
-        config: Arc::new(config),
-        stop: Default::default(),
-        shards: 1,
-        mesh: mesh.clone(),
-        image: RefCell::new(Arc::new(MetadataImage::default())),
-        store: LocalStore::open(root).unwrap(),
-        storage: StorageContext::new(StorageLimits::default()),
-        replicas: RefCell::new(HashMap::new()),
-        control: LocalMutex::new(1),
-        producer_id_turn: LocalMutex::new(1),
-        producer_ids: Cell::new((0, 0)),
-        far_ends: RefCell::new(HashMap::new()),
-        promises: RefCell::new(HashMap::new()),
-        recovered: Cell::new(true),
-        on_recovered: Notify::new(),
-    });
-    mesh.serve(shard.clone());
+/// A one-partition topic and its partition.
+fn topic(number: u128) -> (Arc<TopicImage>, PartitionId) {
+    let partition =
+        PartitionImage { leader: Some(BrokerId(1)), leader_epoch: LeaderEpoch(0), replicas: vec![], isr: vec![] };
     let topic = TopicImage {
-        name: "t".into(),
-        id: Uuid::from_u128(1),
-        partitions: vec![PartitionImage {
-            leader: Some(BrokerId(1)),
-            leader_epoch: LeaderEpoch(0),
-            replicas: vec![],
-            isr: vec![],
-        }],
+        name: format!("t{number}").into(),
+        id: Uuid::from_u128(number),
+        partitions: vec![partition],
         overrides: BTreeMap::new(),
         config: Arc::new(TopicConfig::default()),
     };
     let id = PartitionId::new(topic.id, 0);
-    shard.host(vec![Arc::new(topic)]).await.unwrap();
-    (shard, id)
+    (Arc::new(topic), id)
+}
+
+/// A shard that holds its share of `topics` topics.
+async fn shard_of(root: &Path, seat: MeshSeat<Shard>, identity: (ShardId, u16), topics: u128) -> Rc<Shard> {
+    disk::prime_device(root).await.unwrap();
+    let config = ServerConfig { log_dirs: vec![root.to_path_buf()], ..ServerConfig::default() };
+    let mesh = Mesh::connect(seat).await;
+    let store = LocalStore::open(root).unwrap();
+    let shard = Shard::new(identity, Arc::new(config), Default::default(), mesh.clone(), Default::default(), store);
+    mesh.serve(shard.clone());
+    shard.host((0..topics).map(|n| topic(n).0).collect()).await.unwrap();
+    shard.all_recovered().await;
+    shard
+}
+
+async fn shard(root: &Path) -> (Rc<Shard>, PartitionId) {
+    let seat = mesh::<Shard>(1, 16).pop().unwrap();
+    (shard_of(root, seat, (ShardId(0), 1), 1).await, topic(0).1)
 }
 
 fn disk_dir() -> tempfile::TempDir {
@@ -98,7 +88,7 @@ fn a_fetch_from_a_failed_partition_lets_the_shard_go_on() {
         let path = path.clone();
         async move {
             let (shard, id) = shard(&path).await;
-            faults::inject(faults::Op::Write, "t-0", 0, faults::Fault::Os(5));
+            faults::inject(faults::Op::Write, "t0-0", 0, faults::Fault::Os(5));
             let part = ProducePart { partition: id, records: batch(100) };
             let outcomes = shard.produce(vec![part]).await.await;
             faults::clear();
@@ -141,6 +131,62 @@ fn a_fetch_that_is_full_does_not_wait_for_min_bytes() {
             assert_eq!(outcomes[0].bytes(), 3 * 300_061);
             let took = began.elapsed().as_millis();
             assert!(took < 500, "3 MB lie there, the response holds all it can, and it took {took} ms");
+        }
+    });
+}
+
+/// Consumers on both shards follow partitions of both; a wait of 30 s that a batch does not end soon is a lost wake-up.
+#[test]
+fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
+    const TOPICS: u128 = 4;
+    const BATCHES: i64 = 300;
+    let root = disk_dir();
+    let path = root.path().to_path_buf();
+    // Made by one thread, as at a start; the shards find it there.
+    LocalStore::open(&path).unwrap();
+    let seats: Vec<_> = mesh::<Shard>(2, 64).into_iter().map(Some).collect();
+    let seats = Arc::new(Mutex::new(seats));
+    on_shards(2, move |spec| {
+        let (path, seats) = (path.clone(), seats.clone());
+        async move {
+            let seat = seats.lock().unwrap()[usize::from(spec.index)].take().unwrap();
+            let shard = shard_of(&path, seat, (ShardId(spec.index), 2), TOPICS).await;
+            let owned = (0..TOPICS).filter(|n| topic(*n).1.owner(2) == shard.id).count();
+            assert_eq!(owned, 2, "the topics are spread over both shards");
+            let producing = shard.clone();
+            spawn_local(async move {
+                for round in 0..BATCHES {
+                    // This shard produces to every topic: half of it reaches the other shard by message.
+                    for n in (0..TOPICS).filter(|n| n % 2 == u128::from(producing.id.0)) {
+                        let part = ProducePart { partition: topic(n).1, records: batch(50) };
+                        let outcomes = producing.produce(vec![part]).await.await;
+                        assert_eq!(outcomes[0].error, ErrorCode::None);
+                    }
+                    let pause = [0, 50, 400, 3000][round as usize % 4];
+                    clock::sleep(Duration::from_micros(pause)).await;
+                }
+            });
+            let mut offsets = [0i64; TOPICS as usize];
+            while offsets.iter().any(|o| *o < BATCHES) {
+                let part = |(n, offset): (usize, &i64)| FetchPart {
+                    partition: topic(n as u128).1,
+                    offset: *offset,
+                    max_bytes: 1 << 20,
+                    current_leader_epoch: None,
+                };
+                let parts = offsets.iter().enumerate().map(part).collect();
+                let plan = FetchPlan { parts, max_bytes: 50 << 20, min_bytes: 1, max_wait_ms: 30_000 };
+                let asked = clock::now();
+                let outcomes = shard.fetch(plan).await;
+                assert!(asked.elapsed() < Duration::from_secs(10), "woken only by the end of the wait, at {offsets:?}");
+                for (offset, outcome) in offsets.iter_mut().zip(outcomes) {
+                    assert_eq!(outcome.error, ErrorCode::None);
+                    *offset += outcome.bytes() as i64 / (HEADER_BYTES + 50) as i64;
+                }
+            }
+            // The other shard may still need this one's partitions.
+            shard.on_shard(ShardId(1 - shard.id.0), |_| async {}).await.unwrap();
+            clock::sleep(Duration::from_millis(1500)).await;
         }
     });
 }
