@@ -41,6 +41,7 @@ const CASES: &[(ApiKey, Case)] = &[
     (ApiKey::OffsetForLeaderEpoch, offsets::offset_for_leader_epoch),
     (ApiKey::FindCoordinator, about::find_coordinator),
     (ApiKey::DescribeConfigs, topics::describe_configs),
+    (ApiKey::IncrementalAlterConfigs, topics::incremental_alter_configs),
     (ApiKey::CreatePartitions, topics::create_partitions),
     (ApiKey::DescribeCluster, about::describe_cluster),
 ];

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use uuid::Uuid;
 
 use super::image::{MetadataImage, PartitionImage, TopicImage};
-use crate::config::ServerConfig;
+use crate::config::{Kind, ServerConfig, TopicConfig, describe_topic};
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch};
 
 /// Most partitions of one topic. Kafka refuses more than 10,000 a request; here a request creates topics one by one, so
@@ -14,6 +14,9 @@ pub const MAX_PARTITIONS_PER_TOPIC: i32 = 100_000;
 
 /// Longest topic name: with `-<partition>` after it, it must fit into a file name (Kafka's `Topic.MAX_NAME_LENGTH`).
 pub const MAX_TOPIC_NAME: usize = 249;
+
+/// Longest value of an option: what a string of the protocol holds.
+const MAX_CONFIG_VALUE: usize = i16::MAX as usize;
 
 /// Kafka's error and the sentence that goes with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +55,26 @@ pub struct GrowTopic {
     pub assignments: Option<Vec<Vec<i32>>>,
 }
 
+/// One topic of an IncrementalAlterConfigs request.
+#[derive(Clone, Debug, Default)]
+pub struct AlterTopic {
+    pub name: String,
+    /// By option name, carried out in this order.
+    pub set: Vec<(String, ConfigOp)>,
+}
+
+/// What happens to one option of a topic (KIP-339).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigOp {
+    Set(String),
+    /// Back to the broker's value.
+    Delete,
+    /// Adds elements to a list, those that it does not have.
+    Append(String),
+    /// Takes elements out of a list.
+    Subtract(String),
+}
+
 /// The topic as it would be created, with `id` as its identity.
 pub fn create_topic(
     image: &MetadataImage,
@@ -66,11 +89,7 @@ pub fn create_topic(
     }
     check_collision(image, &request.name)?;
     let overrides = overrides_of(request)?;
-    let pairs = overrides.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let topic_config = config
-        .topic_defaults
-        .with_overrides(pairs)
-        .map_err(|message| ControlError::new(ErrorCode::InvalidConfig, message))?;
+    let topic_config = with_overrides(config, &overrides)?;
     let partitions = if request.assignments.is_empty() {
         placed_partitions(image, config, request, id)?
     } else {
@@ -121,6 +140,71 @@ pub fn grow_topic(image: &MetadataImage, request: &GrowTopic) -> Result<TopicIma
         }
     }
     Ok(grown)
+}
+
+/// The topic with its changed options; all of them or, with an error, none.
+pub fn alter_topic(
+    image: &MetadataImage,
+    config: &ServerConfig,
+    request: &AlterTopic,
+) -> Result<TopicImage, ControlError> {
+    check_topic_name(&request.name)?;
+    let Some(topic) = image.topic(&request.name) else {
+        let message = format!("The topic '{}' does not exist.", request.name);
+        return Err(ControlError::new(ErrorCode::UnknownTopicOrPartition, message));
+    };
+    let mut overrides = topic.overrides.clone();
+    for (name, op) in &request.set {
+        let value = match op {
+            ConfigOp::Delete => {
+                overrides.remove(name);
+                continue;
+            }
+            ConfigOp::Set(value) => value.clone(),
+            ConfigOp::Append(value) => changed_list(config, &overrides, name, "APPEND", |list| {
+                for element in value.split(',').map(str::trim) {
+                    if list.iter().all(|known| known != element) {
+                        list.push(element.to_owned());
+                    }
+                }
+            })?,
+            ConfigOp::Subtract(value) => changed_list(config, &overrides, name, "SUBTRACT", |list| {
+                list.retain(|known| value.split(',').all(|element| element.trim() != known));
+            })?,
+        };
+        if value.len() > MAX_CONFIG_VALUE {
+            let message = format!("The value of {name} would be longer than {MAX_CONFIG_VALUE} bytes.");
+            return Err(ControlError::new(ErrorCode::InvalidConfig, message));
+        }
+        overrides.insert(name.clone(), value);
+    }
+    let topic_config = with_overrides(config, &overrides)?;
+    Ok(TopicImage { overrides, config: topic_config.into(), ..TopicImage::clone(topic) })
+}
+
+/// The value of the list `name`, the topic's own or the broker's, after `change`.
+fn changed_list(
+    config: &ServerConfig,
+    overrides: &BTreeMap<String, String>,
+    name: &str,
+    operation: &str,
+    change: impl FnOnce(&mut Vec<String>),
+) -> Result<String, ControlError> {
+    let options = describe_topic(config, overrides);
+    let Some(option) = options.into_iter().find(|option| option.name == name && option.kind == Kind::List) else {
+        let message = format!("Can't {operation} to key {name} because its type is not LIST.");
+        return Err(ControlError::new(ErrorCode::InvalidConfig, message));
+    };
+    let value = option.value.unwrap_or_default();
+    let mut list = value.split(',').map(|element| element.trim().to_owned()).filter(|e| !e.is_empty()).collect();
+    change(&mut list);
+    Ok(list.join(","))
+}
+
+fn with_overrides(config: &ServerConfig, overrides: &BTreeMap<String, String>) -> Result<TopicConfig, ControlError> {
+    let pairs = overrides.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let merged = config.topic_defaults.with_overrides(pairs);
+    merged.map_err(|message| ControlError::new(ErrorCode::InvalidConfig, message))
 }
 
 /// Kafka's rules for topic names: 1 to 249 of `[a-zA-Z0-9._-]`, not `.` or `..`; the error says which rule.

@@ -84,6 +84,7 @@ apis!(
     find_coordinator,
     describe_cluster,
     describe_configs,
+    incremental_alter_configs,
 );
 
 fn spec_of(api_key: i16) -> Option<&'static ApiSpec> {
@@ -162,6 +163,7 @@ mod tests {
             (23, 2, 2, 4),
             (32, 1, 1, 4),
             (37, 0, 0, 3),
+            (44, 0, 0, 1),
             (60, 0, 0, 2),
         ];
         for (key, advertised, min, max) in promised {

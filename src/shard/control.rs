@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::api::TopicRef;
 use super::state::{CONTROLLER, Shard};
-use crate::cluster::controller::{self, ControlError, CreateTopic, GrowTopic};
+use crate::cluster::controller::{self, AlterTopic, ControlError, CreateTopic, GrowTopic};
 use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::{ErrorCode, PartitionId, ShardId};
 use crate::runtime::spawn_blocking;
@@ -57,6 +57,22 @@ impl Shard {
             let mut results = Vec::with_capacity(topics.len());
             for topic in topics {
                 results.push(shard.grow_topic(topic, validate_only).await);
+            }
+            results
+        })
+        .await
+    }
+
+    pub async fn alter_topics(
+        self: &Rc<Self>,
+        changes: Vec<AlterTopic>,
+        validate_only: bool,
+    ) -> Vec<Result<(), ControlError>> {
+        let count = changes.len();
+        self.each_on_controller(count, move |shard| async move {
+            let mut results = Vec::with_capacity(changes.len());
+            for change in changes {
+                results.push(shard.alter_topic(change, validate_only).await);
             }
             results
         })
@@ -120,6 +136,18 @@ impl Shard {
         }
         self.show(|image| image.put_topic((*topic).clone())).await;
         tracing::info!(topic = %topic.name, partitions = topic.partitions.len(), "added partitions");
+        Ok(())
+    }
+
+    async fn alter_topic(self: &Rc<Self>, request: AlterTopic, validate_only: bool) -> Result<(), ControlError> {
+        let _one = self.control.acquire(1).await;
+        let topic = controller::alter_topic(&self.image(), &self.config, &request)?;
+        if validate_only {
+            return Ok(());
+        }
+        let topic = self.keep(topic).await?;
+        self.show(|image| image.put_topic((*topic).clone())).await;
+        tracing::info!(topic = %topic.name, options = ?topic.overrides, "altered options");
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! CreateTopics, CreatePartitions, DeleteTopics, DescribeConfigs.
+//! CreateTopics, CreatePartitions, DeleteTopics, DescribeConfigs, IncrementalAlterConfigs.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,10 @@ use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::DescribeConfigsResult;
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    IncrementalAlterConfigsRequest,
 };
 use uuid::Uuid;
 
@@ -299,4 +301,80 @@ fn check_entry(version: i16, told: bool, result: &DescribeConfigsResult, name: &
     if let Some(first) = entry.synonyms.first() {
         assert_eq!((first.value.as_deref(), first.source), (Some(value), source), "{name}");
     }
+}
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+/// The outcome of one resource: error code, and whether there was a message.
+fn alter(
+    world: &mut World,
+    version: i16,
+    validate_only: bool,
+    kind: i8,
+    name: &str,
+    changes: &[(&str, i8, Option<&str>)],
+) -> i16 {
+    let configs = changes.iter().map(|(option, operation, value)| {
+        AlterableConfig::default().with_name(text(option)).with_config_operation(*operation).with_value(value.map(text))
+    });
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(kind)
+        .with_resource_name(text(name))
+        .with_configs(configs.collect());
+    let request =
+        IncrementalAlterConfigsRequest::default().with_resources(vec![resource]).with_validate_only(validate_only);
+    let response = world.client.call(version, &request);
+    assert_eq!(response.responses.len(), 1);
+    let result = &response.responses[0];
+    assert_eq!((result.resource_type, &*result.resource_name), (kind, name));
+    let message = result.error_message.as_deref();
+    assert_eq!(message.is_some(), result.error_code != 0, "{message:?}");
+    assert!(message.is_none_or(|message| message.len() <= i16::MAX as usize));
+    result.error_code
+}
+
+pub fn incremental_alter_configs(world: &mut World, version: i16) {
+    let topic = world.create(&format!("altered-{version}"), 2);
+    let name = &*topic.name;
+    let changes: &[(&str, i8, Option<&str>)] = &[
+        ("retention.ms", SET, Some("123")),
+        ("max.message.bytes", SET, Some("200")),
+        ("cleanup.policy", APPEND, Some("delete")),
+    ];
+    assert_eq!(alter(world, version, true, TOPIC, name, changes), 0);
+    check_entry(4, true, &describe(world, 4, true, TOPIC, name, None), "retention.ms", ("604800000", 5, 5));
+    assert_eq!(alter(world, version, false, TOPIC, name, changes), 0);
+    let told = describe(world, 4, true, TOPIC, name, None);
+    check_entry(4, true, &told, "retention.ms", ("123", 1, 5));
+    check_entry(4, true, &told, "cleanup.policy", ("delete", 1, 7));
+    // In force at once, on every partition.
+    let large = batch_of(&[(world.stock_time, "x".repeat(300))]);
+    for partition in [0, 1] {
+        assert_eq!(world.try_produce(&topic, partition, &large), (code::MESSAGE_TOO_LARGE, -1));
+    }
+    let back = [("max.message.bytes", DELETE, None), ("cleanup.policy", SUBTRACT, Some("compact"))];
+    assert_eq!(alter(world, version, false, TOPIC, name, &back), 0);
+    assert_eq!(world.produce(&topic, 1, &large), 0);
+    let told = describe(world, 4, true, TOPIC, name, None);
+    check_entry(4, true, &told, "max.message.bytes", ("1048588", 5, 3));
+
+    let longest = longest();
+    for (kind, name, change, expected) in [
+        (TOPIC, name, ("retention.ms", SET, Some("soon")), code::INVALID_CONFIG),
+        (TOPIC, name, ("retention.ms", APPEND, Some("5")), code::INVALID_CONFIG),
+        (TOPIC, name, ("no.such.option", SET, Some("5")), code::INVALID_CONFIG),
+        (TOPIC, name, (&*longest, SET, Some(&*longest)), code::INVALID_CONFIG),
+        (TOPIC, name, ("retention.ms", SET, None), code::INVALID_REQUEST),
+        (TOPIC, name, ("retention.ms", 9, Some("5")), code::INVALID_REQUEST),
+        (TOPIC, NO_SUCH_TOPIC, ("retention.ms", SET, Some("5")), code::UNKNOWN_TOPIC_OR_PARTITION),
+        (TOPIC, INVALID_NAME, ("retention.ms", SET, Some("5")), code::INVALID_TOPIC_EXCEPTION),
+        (BROKER, "0", ("log.retention.ms", SET, Some("5")), code::INVALID_REQUEST),
+        (77, "0", ("retention.ms", SET, Some("5")), code::INVALID_REQUEST),
+    ] {
+        assert_eq!(alter(world, version, false, kind, name, &[change]), expected, "{kind} {name:.30} {change:.60?}");
+    }
+    check_entry(4, true, &describe(world, 4, true, TOPIC, name, None), "retention.ms", ("123", 1, 5));
 }

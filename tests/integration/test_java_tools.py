@@ -153,6 +153,26 @@ def test_config_command(broker, topic):
         assert option in out, f"{option} is missing in:\n{out}"
 
 
+def test_config_command_alters(broker, topic):
+    name = topic(1)
+
+    def configs(*args, check=True):
+        return java.run(java.CONFIGS, "--bootstrap-server", broker.bootstrap, *args, "--entity-type", "topics", "--entity-name", name, check=check)
+
+    out = configs("--alter", "--add-config", "retention.ms=123456789,segment.bytes=2097152").out
+    assert "Completed updating config for topic" in out, out
+    out = configs("--describe").out
+    assert "retention.ms=123456789" in out and "segment.bytes=2097152" in out, out
+    configs("--alter", "--delete-config", "segment.bytes")
+    out = configs("--describe").out
+    assert "retention.ms=123456789" in out and "segment.bytes" not in out, out
+    got = configs("--alter", "--add-config", "retention.ms=soon", check=False)
+    assert got.code != 0 and re.search("InvalidConfiguration|Invalid value", got.out + got.log), str(got)
+    assert "retention.ms=123456789" in configs("--describe").out
+    with wire.Conn(broker) as conn:
+        assert wire.produce(conn, name, 0, wire.batch([b"goes on"])) == (0, 0)
+
+
 def test_cluster_id(broker):
     out = java.run(java.CLUSTER, "cluster-id", "--bootstrap-server", broker.bootstrap).out
     found = re.search(r"Cluster ID: (\S+)", out)

@@ -24,6 +24,7 @@ pub mod code {
     pub const OFFSET_OUT_OF_RANGE: i16 = 1;
     pub const CORRUPT_MESSAGE: i16 = 2;
     pub const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+    pub const MESSAGE_TOO_LARGE: i16 = 10;
     pub const INVALID_TOPIC_EXCEPTION: i16 = 17;
     pub const INVALID_REQUIRED_ACKS: i16 = 21;
     pub const UNSUPPORTED_VERSION: i16 = 35;
@@ -115,13 +116,19 @@ impl World {
 
     /// Appends one batch and gives its base offset.
     pub fn produce(&mut self, topic: &Topic, partition: i32, batch: &Bytes) -> i64 {
+        let (error, base_offset) = self.try_produce(topic, partition, batch);
+        assert_eq!(error, 0);
+        base_offset
+    }
+
+    /// The error code and the base offset.
+    pub fn try_produce(&mut self, topic: &Topic, partition: i32, batch: &Bytes) -> (i16, i64) {
         let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch.clone()));
         let topic = TopicProduceData::default().with_topic_id(topic.id).with_partition_data(vec![data]);
         let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(10_000).with_topic_data(vec![topic]);
         let response = self.client.call(13, &request);
         let place = &response.responses[0].partition_responses[0];
-        assert_eq!(place.error_code, 0, "{place:?}");
-        place.base_offset
+        (place.error_code, place.base_offset)
     }
 
     /// The offset the next record will get.

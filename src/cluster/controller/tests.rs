@@ -163,3 +163,59 @@ fn repeated_names_are_found() {
     assert_eq!(repeated_names(["a", "b", "a", "c", "a"]), BTreeSet::from(["a"]));
     assert!(repeated_names(["a", "b"]).is_empty());
 }
+
+#[test]
+fn options_are_set_deleted_and_lists_changed() {
+    let mut image = image(1);
+    let mut wanted = request("t");
+    wanted.configs = vec![("retention.ms".into(), Some("5".into())), ("segment.bytes".into(), Some("2097152".into()))];
+    image.put_topic(create(&image, &wanted).unwrap());
+    let alter = |set: &[(&str, ConfigOp)]| {
+        let set = set.iter().map(|(name, op)| (name.to_string(), op.clone())).collect();
+        alter_topic(&image, &ServerConfig::default(), &AlterTopic { name: "t".into(), set })
+    };
+    let set = |value: &str| ConfigOp::Set(value.into());
+    let topic = alter(&[("retention.ms", set("7")), ("segment.bytes", ConfigOp::Delete)]).unwrap();
+    assert_eq!((topic.config.retention_ms, topic.config.segment_bytes), (Some(7), 1 << 30));
+    assert_eq!(topic.overrides, BTreeMap::from([("retention.ms".to_owned(), "7".to_owned())]));
+    assert_eq!((topic.id, topic.partitions.len()), (Uuid::from_u128(5), 1));
+    // What is not set can be deleted, known or not.
+    assert_eq!(alter(&[("no.such.option", ConfigOp::Delete)]).unwrap().overrides.len(), 2);
+
+    let lists = [
+        (ConfigOp::Append("delete".into()), Ok("delete")),
+        (ConfigOp::Append("compact".into()), Err("does not compact")),
+        (ConfigOp::Subtract("compact".into()), Ok("delete")),
+        (ConfigOp::Subtract("delete".into()), Err("cleanup.policy")),
+    ];
+    for (op, expected) in lists {
+        let result = alter(&[("cleanup.policy", op.clone())]);
+        match (result, expected) {
+            (Ok(topic), Ok(value)) => assert_eq!(topic.overrides["cleanup.policy"], value, "{op:?}"),
+            (Err(error), Err(part)) => assert!(error.message.contains(part), "{op:?}: {error}"),
+            (result, _) => panic!("{op:?}: {result:?}"),
+        }
+    }
+}
+
+#[test]
+fn wrong_changes_leave_a_topic_as_it_is() {
+    let mut image = image(1);
+    image.put_topic(create(&image, &request("t")).unwrap());
+    let alter = |name: &str, option: &str, op: ConfigOp| {
+        let set = vec![("retention.ms".to_owned(), ConfigOp::Set("5".into())), (option.to_owned(), op)];
+        code(alter_topic(&image, &ServerConfig::default(), &AlterTopic { name: name.into(), set }))
+    };
+    let set = |value: &str| ConfigOp::Set(value.into());
+    assert_eq!(alter("zz", "segment.bytes", ConfigOp::Delete), ErrorCode::UnknownTopicOrPartition);
+    assert_eq!(alter("a/b", "segment.bytes", ConfigOp::Delete), ErrorCode::InvalidTopicException);
+    for (option, op) in [
+        ("segment.bytes", set("soon")),
+        ("no.such.option", set("1")),
+        ("segment.bytes", ConfigOp::Append("1".into())),
+        ("no.such.option", ConfigOp::Subtract("1".into())),
+        ("message.timestamp.type", set(&"x".repeat(40_000))),
+    ] {
+        assert_eq!(alter("t", option, op.clone()), ErrorCode::InvalidConfig, "{option} {op:.30?}");
+    }
+}
