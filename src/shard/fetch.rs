@@ -21,7 +21,7 @@ impl Shard {
         let deadline = clock::now() + Duration::from_millis(u64::from(plan.max_wait_ms));
         let grid_ms = (plan.max_wait_ms / WAIT_GRID).min(MAX_WAIT_GRID_MS);
         let wait_until = clock::round_up(deadline, Duration::from_millis(u64::from(grid_ms.max(1))));
-        let mut breather = Breather::default();
+        let mut breather = Breather;
         loop {
             let outcomes = self.read_everywhere(&plan).await;
             if is_enough(&outcomes, plan.min_bytes) || self.stop.is_set() || clock::now() >= deadline {

@@ -34,7 +34,8 @@ impl Checkpoint {
         }
     }
 
-    /// Blocks; synced when it returns.
+    /// Blocks. The contents are synced, the exchange of old for new is not: after a power cut it may be the old one, whose
+    /// recovery point lies further back.
     pub fn store(&self, dir: &Path) -> io::Result<()> {
         replace_file(dir, FILE, &self.encode())
     }
@@ -75,13 +76,12 @@ impl Checkpoint {
 }
 
 /// Writes `<dir>/<name>` by way of a synced temporary file, so that a crash leaves the old or the new one. Blocks.
-pub fn replace_file(dir: &Path, name: &str, contents: &[u8]) -> io::Result<()> {
+fn replace_file(dir: &Path, name: &str, contents: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.tmp"));
     let mut file = fs::File::create(&temporary)?;
     file.write_all(contents)?;
     file.sync_data()?;
-    fs::rename(&temporary, dir.join(name))?;
-    fs::File::open(dir)?.sync_all()
+    fs::rename(&temporary, dir.join(name))
 }
 
 #[cfg(test)]

@@ -65,6 +65,12 @@ impl Log {
         );
         self.start_offset.set(start.max(self.start_offset()));
         self.checkpoint_held(sidecar).await?;
+        // The checkpoint must outlast the files: with no segment left it alone knows the next offset.
+        let dir = self.dir.to_path_buf();
+        if let Err(error) = spawn_blocking(move || fs::File::open(dir)?.sync_all()).await {
+            self.fail("syncing the directory", &error);
+            return self.failure().map_or(Ok(true), Err);
+        }
         for segment in doomed {
             self.segments.borrow_mut().remove(&segment.base_offset);
             segment.forget_file();

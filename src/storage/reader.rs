@@ -163,7 +163,7 @@ impl Log {
             u64::from(index.borrow().position_at_or_before(u32::try_from(limit).unwrap_or(u32::MAX))).max(start);
         let mut first = true;
         let mut end = start.max(position);
-        let mut breather = Breather::default();
+        let mut breather = Breather;
         while position < visible {
             breather.pass().await;
             let batch = self.batch_at(segment, position, visible).await?;
@@ -203,7 +203,7 @@ impl Log {
         visible: u64,
         wanted: impl Fn(&BatchHeader) -> bool,
     ) -> Result<Option<Found>, ReadError> {
-        let mut breather = Breather::default();
+        let mut breather = Breather;
         while position < visible {
             breather.pass().await;
             let batch = self.batch_at(segment, position, visible).await?;
@@ -282,7 +282,7 @@ impl Log {
         let interval = self.config.borrow().index_interval_bytes;
         let replica = Segment::new(self.dir.clone(), segment.base_offset);
         let (mut position, size) = (0, segment.size.get());
-        let mut breather = Breather::default();
+        let mut breather = Breather;
         while position < size {
             breather.pass().await;
             let batch = self.batch_at(segment, position, size).await?;

@@ -183,11 +183,11 @@ impl Segment {
         .await
     }
 
-    /// Writes both index files, off the event loop. With `last`, the segment's largest timestamp is noted in full, as
-    /// Kafka does when it seals a segment.
-    pub async fn write_index_files(&self, last: bool) -> io::Result<()> {
+    /// Writes both index files, off the event loop. With `seal`, the segment's largest timestamp is noted in full, as Kafka
+    /// does, and the files are synced; before that a power cut may damage them, and recovery makes them again.
+    pub async fn write_index_files(&self, seal: bool) -> io::Result<()> {
         let Some(index) = self.loaded_index() else { return Ok(()) };
-        if last {
+        if seal {
             let relative = self.relative(self.offset_of_max_timestamp.get());
             index.borrow_mut().push_time(self.max_timestamp.get(), relative);
         }
@@ -197,8 +197,8 @@ impl Segment {
         };
         let (index_path, times_path) = (self.path("index"), self.path("timeindex"));
         spawn_blocking(move || {
-            write_synced(&index_path, &offsets)?;
-            write_synced(&times_path, &times)
+            write_file(&index_path, &offsets, seal)?;
+            write_file(&times_path, &times, seal)
         })
         .await
     }
@@ -228,11 +228,11 @@ pub struct RollRules {
     pub segment_index_bytes: u32,
 }
 
-fn write_synced(path: &Path, contents: &[u8]) -> io::Result<()> {
+fn write_file(path: &Path, contents: &[u8], synced: bool) -> io::Result<()> {
     use std::io::Write;
     let mut file = fs::File::create(path)?;
     file.write_all(contents)?;
-    file.sync_data()
+    if synced { file.sync_data() } else { Ok(()) }
 }
 
 /// The shard-wide bound on indexes of sealed segments and on their open files: least recently loaded out first.

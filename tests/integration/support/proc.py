@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 
-
 def rss_bytes(pid):
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
