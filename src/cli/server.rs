@@ -42,7 +42,7 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     let cpus = pick_cpus(config.shards, process::usable_cpus())?;
     config.shards = cpus.len() as u16;
     // Held, and so locked, until the shards have ended.
-    let dirs = open_host(&config, cpus.len() as u16)?;
+    let dirs = open_host(&mut config, cpus.len() as u16)?;
     let (store, image) = open_metadata(&config)?;
     report_last_stop(&config).map_err(|e| e.to_string())?;
 
@@ -88,9 +88,9 @@ fn pick_cpus(shards: u16, usable: Vec<usize>) -> Result<Vec<Option<usize>>, Stri
 }
 
 /// What the machine must allow, and the data directories.
-fn open_host(config: &ServerConfig, shards: u16) -> Result<Vec<DataDir>, String> {
+fn open_host(config: &mut ServerConfig, shards: u16) -> Result<Vec<DataDir>, String> {
     match probe::raise_open_files() {
-        Ok(limit) => tracing::debug!("up to {limit} open files"),
+        Ok(limit) => leave_descriptors_for_files(config, limit),
         Err(e) => tracing::warn!("the limit of open files stays as it is: {e}"),
     }
     let open = |path| probe::open_data_dir(path).map_err(|e| e.to_string());
@@ -98,6 +98,22 @@ fn open_host(config: &ServerConfig, shards: u16) -> Result<Vec<DataDir>, String>
     probe::check_io_uring(shards, config.io_memory_bytes).map_err(|e| e.to_string())?;
     net::check_address_free(config.listener).map_err(|e| format!("listeners: {}: {e}", config.listener))?;
     Ok(dirs)
+}
+
+/// Half of the descriptors are for segments: a flood of connections must not take a partition offline.
+fn leave_descriptors_for_files(config: &mut ServerConfig, limit: u64) {
+    let half = u32::try_from(limit / 2).unwrap_or(u32::MAX).max(1);
+    if config.max_connections <= half {
+        return;
+    }
+    if config.given.contains_key("max.connections") {
+        tracing::warn!(
+            "max.connections = {} is lowered to {half}: {limit} files may be open (`ulimit -n`, LimitNOFILE=), and half of \
+             them are for segments",
+            config.max_connections
+        );
+    }
+    config.max_connections = half;
 }
 
 fn open_metadata(config: &ServerConfig) -> Result<(LocalStore, MetadataImage), String> {

@@ -51,6 +51,11 @@ pub fn os_code(error: &io::Error) -> Option<i32> {
     })
 }
 
+/// Whether an error says that the process or the system has no descriptors left.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(os_code(error), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// Whether an error says that the device, or the quota on it, is full.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(os_code(error), Some(libc::ENOSPC | libc::EDQUOT))

@@ -162,6 +162,11 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(if result == 0 { hard } else { soft })
 }
 
+/// The limit of open files in force.
+pub fn open_files() -> io::Result<u64> {
+    limit_of(libc::RLIMIT_NOFILE).map(|(soft, _)| soft)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ use crate::config::ServerConfig;
 use crate::model::{PartitionId, ShardId};
 use crate::partition::{DataWaiter, Replica};
 use crate::runtime::mailbox::{Mesh, ShardStopped};
+use crate::runtime::probe;
 use crate::runtime::process::StopFlag;
 use crate::runtime::sync::{LocalMutex, Notify};
 use crate::storage::{StorageContext, StorageLimits};
@@ -47,12 +48,15 @@ pub struct Shard {
 pub const CONTROLLER: ShardId = ShardId(0);
 
 fn limits(config: &ServerConfig) -> StorageLimits {
+    let open_files = probe::open_files().unwrap_or(1024);
     StorageLimits {
         tail_cache_bytes: config.tail_cache_bytes,
         cold_cache_bytes: config.cold_cache_bytes,
         index_cache_bytes: config.index_cache_bytes,
         fetch_memory_bytes: config.fetch_memory_bytes,
         preallocate_max_bytes: config.preallocate_max_bytes,
+        // An eighth of the descriptors for all shards together; connections have half, open partitions the rest.
+        open_sealed_files: (open_files / 8 / u64::from(config.shards.max(1))).clamp(8, 1024) as usize,
     }
 }
 

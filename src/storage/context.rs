@@ -24,6 +24,8 @@ pub struct StorageLimits {
     pub fetch_memory_bytes: usize,
     /// `corelane.preallocate.max.bytes`
     pub preallocate_max_bytes: u64,
+    /// Files of older segments that stay open; a share of the descriptors the process may have.
+    pub open_sealed_files: usize,
 }
 
 impl Default for StorageLimits {
@@ -34,6 +36,7 @@ impl Default for StorageLimits {
             index_cache_bytes: 16 << 20,
             fetch_memory_bytes: 64 << 20,
             preallocate_max_bytes: 64 << 20,
+            open_sealed_files: 1024,
         }
     }
 }
@@ -54,7 +57,7 @@ impl StorageContext {
         Rc::new(StorageContext {
             tail: TailBudget::new(limits.tail_cache_bytes),
             cold: ColdCache::new(limits.cold_cache_bytes),
-            indexes: IndexBudget::new(limits.index_cache_bytes),
+            indexes: IndexBudget::new(limits.index_cache_bytes, limits.open_sealed_files),
             unsynced_bytes: Cell::new(0),
             fetch_bytes_out: Arc::default(),
             next_log: Cell::new(0),

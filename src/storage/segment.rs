@@ -6,12 +6,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use super::index::SegmentIndex;
 use super::paths::segment_file;
 use crate::model::record_batch::BatchHeader;
-use crate::runtime::disk::{File, OpenMode};
-use crate::runtime::spawn_blocking;
+use crate::runtime::disk::{File, OpenMode, is_out_of_descriptors};
+use crate::runtime::{clock, spawn_blocking};
+
+/// How long opening a file waits for descriptors.
+const OPEN_PAUSE: Duration = Duration::from_millis(50);
+const OPEN_TRIES: u32 = 200;
 
 /// A segment as its log sees it. Positions are bytes from the start of the `.log` file.
 pub struct Segment {
@@ -106,9 +111,24 @@ impl Segment {
             (true, false) => OpenMode::ReadWrite,
             (true, true) => OpenMode::Read,
         };
-        let file = Rc::new(File::open(&self.path("log"), mode).await?);
+        let file = Rc::new(self.open_patiently(mode).await?);
         self.on_disk.set(true);
         Ok(self.file.borrow_mut().get_or_insert(file).clone())
+    }
+
+    /// Opens the file; while there are no descriptors it waits for some, for a while: a flood of connections passes, and
+    /// giving up here takes the partition offline.
+    async fn open_patiently(&self, mode: OpenMode) -> io::Result<File> {
+        let mut tries = 0;
+        loop {
+            match File::open(&self.path("log"), mode).await {
+                Err(error) if is_out_of_descriptors(&error) && tries < OPEN_TRIES => {
+                    tries += 1;
+                    clock::sleep(OPEN_PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Lets go of the descriptor; readers in flight keep theirs.
@@ -241,18 +261,18 @@ pub struct IndexBudget {
     used: Cell<usize>,
     order: RefCell<VecDeque<(Weak<Segment>, usize)>>,
     open_files: RefCell<VecDeque<Weak<Segment>>>,
+    /// Sealed segments whose `.log` file stays open.
+    max_open_files: usize,
 }
 
-/// Sealed segments whose `.log` file stays open, per shard.
-const OPEN_SEALED_FILES: usize = 1024;
-
 impl IndexBudget {
-    pub fn new(total: usize) -> IndexBudget {
+    pub fn new(total: usize, max_open_files: usize) -> IndexBudget {
         IndexBudget {
             total,
             used: Cell::new(0),
             order: RefCell::new(VecDeque::new()),
             open_files: RefCell::new(VecDeque::new()),
+            max_open_files,
         }
     }
 
@@ -276,7 +296,7 @@ impl IndexBudget {
     pub fn admit_file(&self, segment: &Rc<Segment>) {
         let mut open = self.open_files.borrow_mut();
         open.push_back(Rc::downgrade(segment));
-        while open.len() > OPEN_SEALED_FILES {
+        while open.len() > self.max_open_files {
             if let Some(segment) = open.pop_front().and_then(|oldest| oldest.upgrade())
                 && segment.sealed.get()
             {
