@@ -4,6 +4,7 @@
 """
 
 import os
+import socket
 import subprocess
 import time
 
@@ -177,3 +178,30 @@ def test_sigterm_is_clean(make_broker, figure):
     else:
         b.start(topics=["clean"])
     load.check_lines(b, "clean", 50_000, 2)
+
+
+def test_a_flood_of_connections_takes_no_partition_offline(make_broker, corelane_only):
+    """Few descriptors, more connections than fit, and a partition that opens a new segment every few appends."""
+    b = make_broker(args=["--override", "corelane.shards=2"])
+    plain = b.command
+    b.command = lambda config: ["prlimit", "--nofile=160:160", *plain(config)]
+    b.spawn()
+    b.wait(time.monotonic())
+    load.create_topic(b, "rolling", 2, segment_bytes=1 << 20)
+    flood = []
+    try:
+        with wire.Conn(b, timeout=60) as conn:
+            for _ in range(400):
+                sock = socket.socket()
+                sock.setblocking(False)
+                sock.connect_ex((b.host, b.port))
+                flood.append(sock)
+            time.sleep(0.5)
+            for n in range(40):
+                assert wire.produce(conn, "rolling", n % 2, wire.batch([bytes(300_000)]))[0] == 0, f"append {n}"
+    finally:
+        for sock in flood:
+            sock.close()
+    time.sleep(0.5)
+    with wire.Conn(b, timeout=30) as conn:
+        assert [wire.offset(conn, "rolling", p, -1) for p in range(2)] == [20, 20]
