@@ -93,6 +93,17 @@ fn open_host(config: &mut ServerConfig, shards: u16) -> Result<Vec<DataDir>, Str
         Ok(limit) => leave_descriptors_for_files(config, limit),
         Err(e) => tracing::warn!("the limit of open files stays as it is: {e}"),
     }
+    if !config.given.contains_key("corelane.io.memory.bytes") {
+        let fitting = probe::fitting_io_memory(shards, config.io_memory_bytes);
+        if fitting < config.io_memory_bytes {
+            tracing::warn!(
+                "corelane.io.memory.bytes lowered to {fitting}: the limit of locked memory (`ulimit -l`, LimitMEMLOCK=) has no \
+                 room for {} in each of {shards} shards",
+                config.io_memory_bytes
+            );
+            config.io_memory_bytes = fitting;
+        }
+    }
     let open = |path| probe::open_data_dir(path).map_err(|e| e.to_string());
     let dirs = config.log_dirs.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
     probe::check_io_uring(shards, config.io_memory_bytes).map_err(|e| e.to_string())?;

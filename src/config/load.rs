@@ -268,6 +268,14 @@ fn cross_check(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warni
             one.invalid("message.max.bytes", format!("is more than socket.request.max.bytes ({limit}) lets in"))
         );
     }
+    if let Some(one) = given.get("default.replication.factor")
+        && config.default_replication_factor > 1
+    {
+        return Err(one.invalid(
+            "default.replication.factor",
+            "is more than the brokers there are: this version runs one, and topics could not be created".into(),
+        ));
+    }
     if let Some(one) = given.get("min.insync.replicas")
         && i64::from(min_insync_replicas) > i64::from(config.default_replication_factor)
     {

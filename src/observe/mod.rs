@@ -1,4 +1,4 @@
-//! Logs, metrics.
+//! What the broker says of itself: its log.
 
 mod logging;
 

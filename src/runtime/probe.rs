@@ -14,6 +14,9 @@ const OLDEST_KERNEL: (u32, u32) = (5, 8);
 /// glommio refuses to start below this limit of locked memory, whatever the capabilities, bytes.
 const SMALLEST_MEMLOCK: u64 = 512 * 1024;
 
+/// What glommio makes of any smaller request, bytes.
+const SMALLEST_IO_MEMORY: u64 = 65536;
+
 /// Locked memory per shard for the rings themselves, bytes.
 const RINGS_MEMLOCK: u64 = 1024 * 1024;
 
@@ -116,6 +119,20 @@ fn ring_complaint(error: &io::Error, disabled: Option<&str>) -> String {
     }
 }
 
+/// As much of `wanted` as the limit of locked memory lets every shard register; `wanted` itself where there is no limit. Less
+/// only costs a little CPU a write.
+pub fn fitting_io_memory(shards: u16, wanted: usize) -> usize {
+    match limit_of(libc::RLIMIT_MEMLOCK) {
+        Ok((limit, _)) if !may_lock_memory() => fit_memlock(limit, shards, wanted as u64) as usize,
+        _ => wanted,
+    }
+}
+
+fn fit_memlock(limit: u64, shards: u16, wanted: u64) -> u64 {
+    let share = (limit / u64::from(shards.max(1))).saturating_sub(RINGS_MEMLOCK) / RINGS;
+    wanted.min(share / 4096 * 4096).max(SMALLEST_IO_MEMORY.min(wanted))
+}
+
 fn memlock_complaint(limit: u64, privileged: bool, shards: u16, io_memory_bytes: u64) -> Option<String> {
     let wanted = (RINGS * io_memory_bytes + RINGS_MEMLOCK) * u64::from(shards);
     let needed = if privileged { SMALLEST_MEMLOCK } else { wanted.max(SMALLEST_MEMLOCK) };
@@ -125,7 +142,8 @@ fn memlock_complaint(limit: u64, privileged: bool, shards: u16, io_memory_bytes:
     let kib = needed.div_ceil(1024);
     Some(format!(
         "the limit of locked memory is {} KiB, but {shards} shards with {} KiB of I/O memory need {kib} KiB (three rings \
-         each); run `ulimit -l {kib}`, or set LimitMEMLOCK={kib}K in the service, or configure less I/O memory",
+         each); set LimitMEMLOCK={kib}K in the service (or `ulimit -l {kib}`; root may raise the hard limit), or lower \
+         corelane.io.memory.bytes or corelane.shards",
         limit / 1024,
         io_memory_bytes / 1024,
     ))
@@ -178,9 +196,19 @@ mod tests {
     }
 
     #[test]
+    fn io_memory_fits_the_limit_of_locked_memory() {
+        for shards in [1, 2, 4] {
+            let fit = fit_memlock(8 << 20, shards, 8 << 20);
+            assert!(fit >= SMALLEST_IO_MEMORY && fit.is_multiple_of(4096), "{fit}");
+            assert_eq!(memlock_complaint(8 << 20, false, shards, fit), None);
+        }
+        assert_eq!(fit_memlock(1 << 30, 2, 8 << 20), 8 << 20);
+    }
+
+    #[test]
     fn kernels_are_compared_by_number() {
         assert!(kernel_complaint("5.10.0-23-amd64").is_none());
-        assert!(kernel_complaint("6.18.44-fc-v595").is_none());
+        assert!(kernel_complaint("6.18.44-generic").is_none());
         assert!(kernel_complaint("5.8").is_none());
         assert!(kernel_complaint("4.18.0-553.el8").unwrap().contains("5.8"));
         assert!(kernel_complaint("5.7.19").is_some());
