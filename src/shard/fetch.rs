@@ -11,8 +11,8 @@ use crate::partition::DataWaiter;
 use crate::runtime::{Breather, clock};
 
 /// A wait that finds nothing ends up to this part of its length later, so that many of them end together.
-const WAIT_GRID: u32 = 16;
-const MAX_WAIT_GRID_MS: u32 = 50;
+const WAIT_GRID: u32 = 8;
+const MAX_WAIT_GRID_MS: u32 = 100;
 
 impl Shard {
     /// Reads, waiting up to `max_wait_ms` for `min_bytes`; outcomes in the order of `parts`. An error in any part, or a
