@@ -550,7 +550,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         kind: Long,
         default: "67108864",
         bounds: Between(MIB, TIB),
-        doc: "Bytes in fetch responses not yet sent, per shard; beyond that, responses hold one batch or 256 KiB a partition.",
+        doc: "Bytes in fetch responses not yet sent, per shard; beyond that, a response holds one batch or 64 KiB of one partition.",
         access: integer!(Server fetch_memory_bytes),
     },
     OptionSpec {

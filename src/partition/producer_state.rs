@@ -8,7 +8,7 @@ use crate::model::record_batch::{BatchHeader, sequence_plus};
 /// Batches remembered per producer: as many as a client may have in flight.
 const WINDOW: usize = 5;
 /// Producers remembered per partition; beyond that the longest idle ones are forgotten.
-const MAX_PRODUCERS: usize = 4096;
+const MAX_PRODUCERS: usize = 16_384;
 
 /// One remembered batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -100,14 +100,18 @@ impl File {
         if let Some(fault) = faults::check(Op::Open, path) {
             return Err(failed(fault.error()));
         }
-        // glommio looks the name up again after opening, and a relative one would be looked up twice over.
-        let absolute = std::path::absolute(path).map_err(failed)?;
+        // glommio looks the name up again after opening and panics when it has gone by then. So the file is opened here, and
+        // glommio opens it once more by its descriptor, which cannot be renamed or removed.
+        let (owned, writes) = (path.to_path_buf(), mode != OpenMode::Read);
+        let opened = spawn_blocking(move || {
+            let mut options = std::fs::OpenOptions::new();
+            options.read(true).write(writes).create_new(mode == OpenMode::CreateNew).open(owned)
+        });
+        let held = opened.await.map_err(failed)?;
+        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
         let mut options = OpenOptions::new();
-        options.read(true).write(mode != OpenMode::Read);
-        if mode == OpenMode::CreateNew {
-            options.create_new(true).mode(0o644);
-        }
-        let file = options.dma_open(&absolute).await.map_err(|error| failed(cause_of(error)))?;
+        options.read(true).write(writes);
+        let file = options.dma_open(&by_descriptor).await.map_err(|error| failed(cause_of(error)))?;
         Ok(File { file, path: path.into() })
     }
 

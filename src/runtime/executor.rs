@@ -27,7 +27,7 @@ where
 
 /// Runs a blocking step (open, rename, small synced writes) on one of the shard's helper threads, off the event loop.
 ///
-/// One thread per shard does these one after the other.
+/// A few threads per shard does these one after the other.
 pub async fn spawn_blocking<F, R>(work: F) -> R
 where
     F: FnOnce() -> R + Send + 'static,

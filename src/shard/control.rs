@@ -7,6 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::api::TopicRef;
+use super::hosting::Claim;
 use super::state::{CONTROLLER, Shard};
 use crate::cluster::controller::{self, AlterTopic, ControlError, CreateTopic, GrowTopic};
 use crate::cluster::{MetadataImage, TopicImage};
@@ -206,7 +207,9 @@ impl Shard {
         for owner in owners {
             let topic = topic.clone();
             let hosted = self
-                .on_shard(owner, move |shard| async move { shard.host(vec![topic]).await.map_err(|e| e.to_string()) })
+                .on_shard(owner, move |shard| async move {
+                    shard.host(vec![topic], Claim::New).await.map_err(|e| e.to_string())
+                })
                 .await;
             match hosted {
                 Ok(Ok(_)) => {}

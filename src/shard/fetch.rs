@@ -115,7 +115,9 @@ impl Shard {
         // Taken before the read: a later wait then starts from what the read could see.
         let (high_watermark, log_start_offset) = (replica.high_watermark(), replica.start_offset());
         let max_bytes = (part.max_bytes as usize).min(left);
-        let read = match max_bytes == 0 && !at_least_one {
+        // While slow readers hold all the memory for responses, one partition a response has to do.
+        let only_look = !at_least_one && (max_bytes == 0 || self.storage.fetch_memory_full());
+        let read = match only_look {
             true => replica.look(part.offset),
             false => replica.read(part.offset, max_bytes, at_least_one).await,
         };

@@ -24,7 +24,8 @@ const METADATA_FILE: &str = "partition.metadata";
 
 impl Shard {
     /// Opens every partition of `topics` that this shard owns and does not hold yet; returns the bytes that recovery read.
-    pub(super) async fn host(self: &Rc<Self>, topics: Vec<Arc<TopicImage>>) -> io::Result<u64> {
+    /// `claim`: what a directory that names another topic means.
+    pub(super) async fn host(self: &Rc<Self>, topics: Vec<Arc<TopicImage>>, claim: Claim) -> io::Result<u64> {
         let mut wanted = Vec::new();
         for topic in topics {
             for index in 0..topic.partitions.len() as i32 {
@@ -41,7 +42,7 @@ impl Shard {
             let slot = slots.acquire(1).await;
             let (shard, outcomes) = (self.clone(), outcomes.clone());
             spawn_local(async move {
-                let outcome = shard.open(&topic, id, &dir).await;
+                let outcome = shard.open(&topic, id, &dir, claim).await;
                 outcomes.borrow_mut().push(outcome.map_err(|e| name_error(&dir, e)));
                 drop(slot);
             });
@@ -50,9 +51,9 @@ impl Shard {
         outcomes.take().into_iter().sum()
     }
 
-    async fn open(self: &Rc<Self>, topic: &TopicImage, id: PartitionId, dir: &Path) -> io::Result<u64> {
+    async fn open(self: &Rc<Self>, topic: &TopicImage, id: PartitionId, dir: &Path, claim: Claim) -> io::Result<u64> {
         let (path, topic_id) = (dir.to_path_buf(), topic.id);
-        spawn_blocking(move || claim(&path, topic_id)).await?;
+        spawn_blocking(move || take_directory(&path, topic_id, claim)).await?;
         let epoch = topic.partitions.get(id.index.0 as usize).map(|p| p.leader_epoch).unwrap_or_default();
         let (storage, name, config) = (self.storage.clone(), topic.name.clone(), topic.config.clone());
         let opened = Replica::open(storage, dir, id, name, epoch, config, clock::wall_ms()).await?;
@@ -133,15 +134,33 @@ fn set_aside(dir: &Path) -> io::Result<()> {
     fs::rename(dir, to)
 }
 
-/// Makes `dir` the directory of a partition of `topic`. One that belongs to a topic of the same name but another id (deleted
-/// and made again) is set aside. Blocks.
-fn claim(dir: &Path, topic: Uuid) -> io::Result<()> {
+/// What it means that a partition's directory names another topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// The topic is new: the directory is left from one of the same name that was deleted. It is set aside.
+    New,
+    /// The topic was there before: the directory, or the file that names its topic, is damaged. Going on without the records
+    /// in it would be worse than not starting.
+    Known,
+}
+
+/// Makes `dir` the directory of a partition of `topic`. Blocks.
+fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<()> {
     let wanted = format!("version: 0\ntopic_id: {}\n", crate::cluster::encode_id(topic));
     let path = dir.join(METADATA_FILE);
-    match fs::read_to_string(&path) {
-        Ok(found) if found == wanted => return Ok(()),
-        Ok(found) if found.lines().any(|l| l.starts_with("topic_id: ")) => set_aside(dir)?,
-        Ok(_) => {}
+    match fs::read(&path) {
+        Ok(found) if found == wanted.as_bytes() => return Ok(()),
+        // Cut short by a power cut right after it was made.
+        Ok(found) if found.is_empty() => {}
+        Ok(_) if claim == Claim::New => set_aside(dir)?,
+        Ok(_) => {
+            let message = format!(
+                "{METADATA_FILE} does not name this topic's id ({}): if the records are this topic's, remove that file; if \
+                 not, move the directory away",
+                crate::cluster::encode_id(topic)
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }

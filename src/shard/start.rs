@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use super::hosting::tidy_data_dir;
+use super::hosting::{Claim, tidy_data_dir};
 use super::state::Shard;
 use crate::cluster::MetadataImage;
 use crate::cluster::metadata_store::LocalStore;
@@ -91,7 +91,7 @@ impl Shard {
             disk::prime_device(directory).await?;
         }
         let topics = self.image().topics().cloned().collect();
-        let scanned_bytes = self.host(topics).await?;
+        let scanned_bytes = self.host(topics, Claim::Known).await?;
         let listener = Listener::bind(self.config.listener)?;
         let partitions = self.replicas.borrow().len();
         Ok((listener, ShardReady { index: self.id.0, partitions, scanned_bytes }))

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::api::*;
+use super::hosting::Claim;
 use super::state::Shard;
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{PartitionImage, TopicImage};
@@ -59,7 +60,7 @@ async fn shard_of(root: &Path, seat: MeshSeat<Shard>, identity: (ShardId, u16), 
     let store = LocalStore::open(root).unwrap();
     let shard = Shard::new(identity, Arc::new(config), Default::default(), mesh.clone(), Default::default(), store);
     mesh.serve(shard.clone());
-    shard.host((0..topics).map(|n| topic(n).0).collect()).await.unwrap();
+    shard.host((0..topics).map(|n| topic(n).0).collect(), Claim::New).await.unwrap();
     shard.all_recovered().await;
     shard
 }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use super::slices::Slices;
 use crate::runtime::disk::{File, align_up};
 use crate::runtime::spawn_local;
 use crate::runtime::sync::Notify;
@@ -81,7 +82,7 @@ impl ColdCache {
 
     /// Appends the slices of `[start, end)` to `out`; `end <= source.written`. Reads ahead when the chunk before
     /// `start`'s is held too: the mark of a sequential reader.
-    pub async fn collect(&self, source: Visible<'_>, start: u64, end: u64, out: &mut Vec<Bytes>) -> io::Result<()> {
+    pub async fn collect(&self, source: Visible<'_>, start: u64, end: u64, out: &mut Slices) -> io::Result<()> {
         let mut position = start;
         let sequential = start / CHUNK_BYTES > 0 && self.holds((source.log, source.segment, start / CHUNK_BYTES - 1));
         let last = (end - 1) / CHUNK_BYTES;
@@ -98,7 +99,7 @@ impl ColdCache {
             let chunk_start = chunk * CHUNK_BYTES;
             let upto = end.min(chunk_start + CHUNK_BYTES);
             let bytes = self.chunk(source, chunk, upto).await?;
-            out.push(bytes.slice((position - chunk_start) as usize..(upto - chunk_start) as usize));
+            out.push(&bytes, (position - chunk_start) as usize..(upto - chunk_start) as usize);
             position = upto;
         }
         Ok(())

@@ -75,14 +75,15 @@ impl StorageContext {
     }
 
     /// Whether responses that wait for slow readers hold their whole share of memory already.
-    pub(super) fn fetch_memory_full(&self) -> bool {
+    pub fn fetch_memory_full(&self) -> bool {
         self.fetch_bytes_out.load(Ordering::Relaxed) >= self.limits.fetch_memory_bytes
     }
 
     /// Counts `bytes` as handed out (or about to be) until the lease ends.
     pub(super) fn lease_out(&self, bytes: usize) -> Lease {
-        self.fetch_bytes_out.fetch_add(bytes, Ordering::Relaxed);
-        Lease { bytes, out: self.fetch_bytes_out.clone() }
+        let mut lease = Lease { bytes: 0, out: self.fetch_bytes_out.clone() };
+        lease.set(bytes);
+        lease
     }
 }
 
@@ -93,6 +94,13 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// Counts `bytes` from now on.
+    pub fn set(&mut self, bytes: usize) {
+        self.out.fetch_add(bytes, Ordering::Relaxed);
+        self.out.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+
     /// Lets the lease last until the last of `slices` is dropped; they are sent and dropped in order.
     pub fn attach(self, slices: &mut [Bytes]) {
         if let Some(last) = slices.last_mut() {

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use crate::runtime::spawn_blocking;
 
-/// The text of `<dir>/<name>`; `None`: there is none.
+/// The text of `<dir>/<name>`; `None`: there is none. What is not UTF-8 comes as replacement characters, which no format here
+/// takes for its own.
 pub async fn read(dir: &Path, name: &str) -> io::Result<Option<String>> {
     let path = dir.join(name);
-    spawn_blocking(move || match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    spawn_blocking(move || match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     })

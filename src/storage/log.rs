@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::appender::Appender;
 use super::context::StorageContext;
+use super::dir::LogDir;
 use super::reader::Hints;
 use super::segment::{RollRules, Segment};
 use super::sync::SyncState;
@@ -49,7 +50,7 @@ pub struct Log {
     /// Unique on this shard; names the log in shared caches.
     pub(super) number: u64,
     pub(super) context: Rc<StorageContext>,
-    pub(super) dir: Rc<Path>,
+    pub(super) dir: Rc<LogDir>,
     pub(super) config: RefCell<Arc<TopicConfig>>,
     /// By base offset; the last one takes appends. Never empty.
     pub(super) segments: RefCell<BTreeMap<i64, Rc<Segment>>>,
@@ -81,7 +82,7 @@ impl Log {
     /// A log over `segments`, all of whose bytes are written and synced. Use [`recovery`](super::recovery) to get them.
     pub(super) fn assemble(
         context: Rc<StorageContext>,
-        dir: Rc<Path>,
+        dir: Rc<LogDir>,
         config: Arc<TopicConfig>,
         segments: VecDeque<Rc<Segment>>,
         start_offset: i64,

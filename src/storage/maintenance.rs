@@ -133,6 +133,7 @@ impl Log {
         self.closing.set(true);
         self.end(StorageError::Closed);
         let _one = self.maintenance.acquire(1).await;
+        self.dir.retire().await;
         self.context.cold.forget_log(self.number);
         for segment in self.segments.borrow().values() {
             segment.forget_file();

@@ -8,12 +8,16 @@ use std::rc::Rc;
 use bytes::Bytes;
 use zerocopy::FromBytes;
 
-use super::cold_cache::{CHUNK_BYTES, Visible};
+use super::cold_cache::Visible;
 use super::index::SegmentIndex;
 use super::log::Log;
 use super::segment::Segment;
+use super::slices::Slices;
 use crate::model::record_batch::{BatchHeader, HEADER_BYTES};
 use crate::runtime::Breather;
+
+/// What one read gives at the most while slow readers hold all the memory there is for responses.
+const SCARCE_BYTES: usize = 64 * 1024;
 
 /// What a read found.
 #[derive(Clone, Debug, Default)]
@@ -127,13 +131,15 @@ impl Log {
                 None => return Ok(None),
             },
         };
-        let max_bytes = if self.context.fetch_memory_full() { max_bytes.min(CHUNK_BYTES as usize) } else { max_bytes };
+        let max_bytes = if self.context.fetch_memory_full() { max_bytes.min(SCARCE_BYTES) } else { max_bytes };
         let Some(end) = self.end_of_read(segment, start, visible, max_bytes as u64, at_least_one).await? else {
             return Ok(Some(LogRead { records: Vec::new(), more: true }));
         };
-        let lease = self.context.lease_out((end - start) as usize);
-        let mut records = Vec::new();
-        self.slices(segment, start, end, &mut records).await?;
+        let mut lease = self.context.lease_out((end - start) as usize);
+        let mut slices = Slices::default();
+        self.slices(segment, start, end, &mut slices).await?;
+        lease.set(slices.held_bytes);
+        let mut records = slices.list;
         lease.attach(&mut records);
         let at_the_end = {
             let newest = self.visible.borrow();
@@ -218,10 +224,10 @@ impl Log {
     async fn batch_at(self: &Rc<Self>, segment: &Rc<Segment>, position: u64, visible: u64) -> Result<Found, ReadError> {
         let mut bytes = [0; HEADER_BYTES];
         let end = (position + HEADER_BYTES as u64).min(visible);
-        let mut slices = Vec::new();
+        let mut slices = Slices::default();
         self.slices(segment, position, end, &mut slices).await?;
         let mut filled = 0;
-        for slice in &slices {
+        for slice in &slices.list {
             bytes[filled..filled + slice.len()].copy_from_slice(slice);
             filled += slice.len();
         }
@@ -240,14 +246,14 @@ impl Log {
         segment: &Rc<Segment>,
         start: u64,
         end: u64,
-        out: &mut Vec<Bytes>,
+        out: &mut Slices,
     ) -> io::Result<()> {
-        let before = out.len();
-        let from = self.tail.collect(segment.base_offset, start, end, out);
+        let mut newest = Slices::default();
+        let from = self.tail.collect(segment.base_offset, start, end, &mut newest);
         if from == start {
+            out.extend(newest);
             return Ok(());
         }
-        let newest = out.split_off(before);
         let was_open = segment.has_open_file();
         let file = segment.file().await?;
         if !was_open && segment.sealed.get() {
@@ -285,10 +291,21 @@ impl Log {
         let mut breather = Breather;
         while position < size {
             breather.pass().await;
-            let batch = self.batch_at(segment, position, size).await?;
+            let batch = match self.batch_at(segment, position, size).await {
+                Ok(batch) => batch,
+                // Readers will find the damage where it is; what lies before it stays within reach.
+                Err(error @ ReadError::Damaged { .. }) => {
+                    tracing::error!("{error}");
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
             replica.note_batch(&batch.header, batch.header.next_offset() - 1, position, interval);
             position = batch.end();
         }
+        segment.max_timestamp.set(replica.max_timestamp.get());
+        segment.offset_of_max_timestamp.set(replica.offset_of_max_timestamp.get());
+        segment.times_known.set(true);
         let index = replica.loaded_index().map(|i| i.borrow().clone()).unwrap_or_default();
         Ok(index)
     }

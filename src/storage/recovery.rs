@@ -13,6 +13,7 @@ use std::time::UNIX_EPOCH;
 
 use super::checkpoint::Checkpoint;
 use super::context::StorageContext;
+use super::dir::LogDir;
 use super::index::SegmentIndex;
 use super::log::Log;
 use super::paths::parse_segment_file;
@@ -63,7 +64,7 @@ impl Log {
             sidecar(&checkpoint.sidecar);
         }
         let mut recovery = Recovery {
-            dir: Rc::from(dir),
+            dir: LogDir::new(dir),
             config: config.clone(),
             recovery_point: checkpoint.recovery_point,
             segments: VecDeque::new(),
@@ -99,7 +100,7 @@ struct FoundSegment {
 }
 
 struct Recovery {
-    dir: Rc<Path>,
+    dir: Rc<LogDir>,
     config: Arc<TopicConfig>,
     recovery_point: i64,
     segments: VecDeque<Rc<Segment>>,
@@ -146,9 +147,13 @@ impl Recovery {
     async fn trust(&mut self, segment: Segment, next: i64) -> io::Result<()> {
         let path = segment.path("timeindex");
         let last = spawn_blocking(move || last_time_entry(&path)).await?;
-        let (timestamp, relative) = last.unwrap_or((-1, 0));
-        segment.max_timestamp.set(timestamp);
-        segment.offset_of_max_timestamp.set(segment.base_offset + i64::from(relative));
+        match last {
+            Some((timestamp, relative)) => {
+                segment.max_timestamp.set(timestamp);
+                segment.offset_of_max_timestamp.set(segment.base_offset + i64::from(relative));
+            }
+            None => segment.times_known.set(false),
+        }
         segment.sealed.set(true);
         self.next_offset = next;
         self.segments.push_back(Rc::new(segment));

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use super::dir::LogDir;
 use super::index::SegmentIndex;
 use super::paths::segment_file;
 use crate::model::record_batch::BatchHeader;
@@ -21,7 +22,7 @@ const OPEN_TRIES: u32 = 200;
 /// A segment as its log sees it. Positions are bytes from the start of the `.log` file.
 pub struct Segment {
     pub base_offset: i64,
-    dir: Rc<Path>,
+    dir: Rc<LogDir>,
     /// Where the next batch goes; the file's length once sealed.
     pub size: Cell<u64>,
     /// Everything before this has reached the device.
@@ -34,6 +35,8 @@ pub struct Segment {
     pub allocating: Cell<bool>,
     /// No more appends; index files are on disk.
     pub sealed: Cell<bool>,
+    /// Whether the next field is so: not after a start that found no sound time index, until the index is made again.
+    pub times_known: Cell<bool>,
     /// Largest timestamp of a record, and the last offset of the batch that holds it; (-1, base) while there is none.
     pub max_timestamp: Cell<i64>,
     pub offset_of_max_timestamp: Cell<i64>,
@@ -52,16 +55,16 @@ pub struct Segment {
 
 impl Segment {
     /// An empty segment whose file is made when the first bytes are written.
-    pub fn new(dir: Rc<Path>, base_offset: i64) -> Rc<Segment> {
+    pub fn new(dir: Rc<LogDir>, base_offset: i64) -> Rc<Segment> {
         Rc::new(Segment::with(dir, base_offset, 0, false))
     }
 
     /// A segment found on disk with `size` bytes of whole batches.
-    pub fn found(dir: Rc<Path>, base_offset: i64, size: u64) -> Segment {
+    pub fn found(dir: Rc<LogDir>, base_offset: i64, size: u64) -> Segment {
         Segment::with(dir, base_offset, size, true)
     }
 
-    fn with(dir: Rc<Path>, base_offset: i64, size: u64, on_disk: bool) -> Segment {
+    fn with(dir: Rc<LogDir>, base_offset: i64, size: u64, on_disk: bool) -> Segment {
         Segment {
             base_offset,
             dir,
@@ -71,6 +74,7 @@ impl Segment {
             allocated: Cell::new(size),
             allocating: Cell::new(false),
             sealed: Cell::new(false),
+            times_known: Cell::new(true),
             max_timestamp: Cell::new(-1),
             offset_of_max_timestamp: Cell::new(base_offset),
             first_timestamp: Cell::new(None),
@@ -111,7 +115,9 @@ impl Segment {
             (true, false) => OpenMode::ReadWrite,
             (true, true) => OpenMode::Read,
         };
+        let visit = self.dir.visit()?;
         let file = Rc::new(self.open_patiently(mode).await?);
+        drop(visit);
         self.on_disk.set(true);
         Ok(self.file.borrow_mut().get_or_insert(file).clone())
     }
@@ -191,6 +197,7 @@ impl Segment {
     /// Reads the index files, off the event loop. `None`: absent or not right for this segment.
     pub async fn read_index_files(&self, log_bytes: u64) -> io::Result<Option<SegmentIndex>> {
         let (index, times) = (self.path("index"), self.path("timeindex"));
+        let _visit = self.dir.visit()?;
         spawn_blocking(move || {
             let read = |path: PathBuf| match fs::read(path) {
                 Ok(bytes) => Ok(Some(bytes)),
@@ -216,6 +223,7 @@ impl Segment {
             (index.encode_offsets(), index.encode_times())
         };
         let (index_path, times_path) = (self.path("index"), self.path("timeindex"));
+        let _visit = self.dir.visit()?;
         spawn_blocking(move || {
             write_file(&index_path, &offsets, seal)?;
             write_file(&times_path, &times, seal)

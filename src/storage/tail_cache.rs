@@ -6,6 +6,8 @@ use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 
+use super::slices::Slices;
+
 /// The shard-wide bound: a queue of whose buffer is the oldest.
 pub struct TailBudget {
     total: usize,
@@ -61,7 +63,7 @@ impl Tail {
 
     /// Appends to `out` what is held of `[start, end)`, from the first held byte on, and returns where that begins:
     /// `end` when nothing is held. What is held always reaches up to the newest byte.
-    pub fn collect(&self, segment: i64, start: u64, end: u64, out: &mut Vec<Bytes>) -> u64 {
+    pub fn collect(&self, segment: i64, start: u64, end: u64, out: &mut Slices) -> u64 {
         let groups = self.groups.borrow();
         let first = groups.partition_point(|g| (g.segment, g.end) <= (segment, start));
         let mut from = end;
@@ -73,7 +75,7 @@ impl Tail {
             if from == end {
                 from = low;
             }
-            out.push(group.buf.slice((low - group.buf_start) as usize..(high - group.buf_start) as usize));
+            out.push(&group.buf, (low - group.buf_start) as usize..(high - group.buf_start) as usize);
         }
         from
     }
@@ -84,9 +86,9 @@ mod tests {
     use super::*;
 
     fn collected(tail: &Tail, segment: i64, start: u64, end: u64) -> (u64, Vec<u8>) {
-        let mut out = Vec::new();
+        let mut out = Slices::default();
         let from = tail.collect(segment, start, end, &mut out);
-        (from, out.concat())
+        (from, out.list.concat())
     }
 
     #[test]

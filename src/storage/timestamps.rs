@@ -1,22 +1,29 @@
 //! Offsets by timestamp: the indexes and batch headers narrow it down to one batch, whose records are then walked.
 
-use std::io;
 use std::rc::Rc;
-
-use bytes::Bytes;
 
 use super::log::Log;
 use super::reader::{Found, ReadError};
 use super::segment::Segment;
+use super::slices::Slices;
 use crate::model::records::{self, RecordMeta};
 use crate::runtime::spawn_blocking;
+
+/// Batches whose headers turned out wrong that one search puts up with.
+const MAX_LIES: u32 = 4;
 
 impl Log {
     /// The first record whose timestamp is `timestamp_ms` or later: its offset and timestamp.
     pub async fn find_by_time(self: &Rc<Self>, timestamp_ms: i64) -> Result<Option<(i64, i64)>, ReadError> {
-        let candidates: Vec<Rc<Segment>> =
-            self.segments.borrow().values().filter(|s| s.max_timestamp.get() >= timestamp_ms).cloned().collect();
+        let candidates: Vec<Rc<Segment>> = self.segments.borrow().values().cloned().collect();
+        let mut lies = 0;
         for segment in candidates {
+            if !segment.times_known.get() {
+                self.index_of(&segment).await?;
+            }
+            if segment.times_known.get() && segment.max_timestamp.get() < timestamp_ms {
+                continue;
+            }
             let visible = self.visible_in(&segment);
             let relative = self.index_of(&segment).await?.borrow().offset_before_time(timestamp_ms);
             let from = (segment.base_offset + i64::from(relative)).max(self.start_offset());
@@ -24,10 +31,17 @@ impl Log {
             loop {
                 if batch.header.max_timestamp.get() >= timestamp_ms {
                     let wanted = move |bytes: &[u8]| records::first_at_or_after(bytes, timestamp_ms);
-                    if let Some(record) = self.walk(&segment, &batch, wanted).await?
-                        && record.offset >= self.start_offset()
-                    {
-                        return Ok(Some((record.offset, record.timestamp_ms)));
+                    match self.walk(&segment, &batch, wanted).await? {
+                        Some(record) if record.offset >= self.start_offset() => {
+                            return Ok(Some((record.offset, record.timestamp_ms)));
+                        }
+                        Some(_) => {}
+                        // A header that promises what its records do not hold (or cannot be read). The broker does not look
+                        // into batches when they come, and must not do so without end now: earlier is safe.
+                        None if lies >= MAX_LIES => {
+                            return Ok(Some((batch.header.base(), batch.header.base_timestamp.get())));
+                        }
+                        None => lies += 1,
                     }
                 }
                 match self.scan(&segment, batch.end(), visible, |h| h.max_timestamp.get() >= timestamp_ms).await? {
@@ -41,6 +55,11 @@ impl Log {
 
     /// The first record with the largest timestamp: its offset and timestamp.
     pub async fn find_max_time(self: &Rc<Self>) -> Result<Option<(i64, i64)>, ReadError> {
+        let unknown: Vec<Rc<Segment>> =
+            self.segments.borrow().values().filter(|s| !s.times_known.get()).cloned().collect();
+        for segment in unknown {
+            self.index_of(&segment).await?;
+        }
         let newest = self.segments.borrow().values().rev().max_by_key(|s| s.max_timestamp.get()).cloned();
         let Some(segment) = newest.filter(|s| s.max_timestamp.get() >= 0) else { return Ok(None) };
         let visible = self.visible_in(&segment);
@@ -58,9 +77,12 @@ impl Log {
         batch: &Found,
         wanted: impl FnOnce(&[u8]) -> Result<Option<RecordMeta>, records::RecordError> + Send + 'static,
     ) -> Result<Option<RecordMeta>, ReadError> {
-        let mut slices: Vec<Bytes> = Vec::new();
+        let mut slices = Slices::default();
         self.slices(segment, batch.position, batch.end(), &mut slices).await?;
-        let found = spawn_blocking(move || wanted(&slices.concat())).await;
-        found.map_err(|error| ReadError::Io(io::Error::new(io::ErrorKind::InvalidData, error.to_string())))
+        let found = spawn_blocking(move || wanted(&slices.list.concat())).await;
+        Ok(found.unwrap_or_else(|error| {
+            tracing::debug!(segment = %segment.path("log").display(), position = batch.position, %error, "a batch cannot be read into");
+            None
+        }))
     }
 }

@@ -1,0 +1,51 @@
+//! The slices of a read, and how much memory they hold on to.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+/// A slice smaller than this part of its buffer is copied: it would hold on to the whole.
+const COPY_BELOW: usize = 16;
+
+/// Slices in order.
+#[derive(Default)]
+pub struct Slices {
+    pub list: Vec<Bytes>,
+    /// Bytes of the buffers (and copies) that the slices keep alive.
+    pub held_bytes: usize,
+}
+
+impl Slices {
+    pub fn push(&mut self, buffer: &Bytes, range: Range<usize>) {
+        if range.len() < buffer.len() / COPY_BELOW {
+            self.held_bytes += range.len();
+            self.list.push(Bytes::copy_from_slice(&buffer[range]));
+        } else {
+            self.held_bytes += buffer.len();
+            self.list.push(buffer.slice(range));
+        }
+    }
+
+    /// Appends what follows.
+    pub fn extend(&mut self, rest: Slices) {
+        self.list.extend(rest.list);
+        self.held_bytes += rest.held_bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_slices_let_go_of_their_buffer() {
+        let buffer = Bytes::from(vec![7; 4096]);
+        let mut slices = Slices::default();
+        slices.push(&buffer, 0..100);
+        assert_eq!(slices.held_bytes, 100);
+        assert_ne!(slices.list[0].as_ptr(), buffer.as_ptr());
+        slices.push(&buffer, 0..1000);
+        assert_eq!(slices.held_bytes, 100 + 4096);
+        assert_eq!(slices.list[1].as_ptr(), buffer.as_ptr());
+    }
+}
