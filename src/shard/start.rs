@@ -73,10 +73,11 @@ where
     mesh.serve(shard.clone());
     match shard.recover().await {
         Ok((listener, recovered)) => {
-            shard.all_recovered().await;
-            let _ = ready.send(Ok(recovered));
-            shard.start_upkeep();
-            serve(shard.clone(), listener).await;
+            if shard.all_recovered().await {
+                let _ = ready.send(Ok(recovered));
+                shard.start_upkeep();
+                serve(shard.clone(), listener).await;
+            }
             let _ = start.closed.send(shard.close_all().await);
         }
         Err(error) => {

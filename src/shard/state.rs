@@ -109,20 +109,24 @@ impl Shard {
         self.replicas.borrow().values().cloned().collect()
     }
 
-    /// Waits until every shard holds its partitions: before that, requests would find some of them missing.
-    pub(super) async fn all_recovered(self: &Rc<Self>) {
+    /// Waits until every shard holds its partitions: before that, requests would find some of them missing. `false`: one of
+    /// them never will, and the broker is on its way out.
+    pub(super) async fn all_recovered(self: &Rc<Self>) -> bool {
         self.recovered.set(true);
         self.on_recovered.notify_all();
         for shard in (0..self.shards).map(ShardId) {
-            // A shard that failed to recover stops the broker.
-            let _ = self
+            let peer = self
                 .on_shard(shard, |peer| async move {
                     while !peer.recovered.get() {
                         peer.on_recovered.notified().await;
                     }
                 })
                 .await;
+            if peer.is_err() {
+                return false;
+            }
         }
+        true
     }
 
     /// Runs `work` on `target`, here directly and elsewhere through the mesh.

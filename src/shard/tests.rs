@@ -61,7 +61,7 @@ async fn shard_of(root: &Path, seat: MeshSeat<Shard>, identity: (ShardId, u16), 
     let shard = Shard::new(identity, Arc::new(config), Default::default(), mesh.clone(), Default::default(), store);
     mesh.serve(shard.clone());
     shard.host((0..topics).map(|n| topic(n).0).collect(), Claim::New).await.unwrap();
-    shard.all_recovered().await;
+    assert!(shard.all_recovered().await);
     shard
 }
 
