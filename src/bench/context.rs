@@ -144,7 +144,7 @@ impl Context {
         let mut warm = Some(warm);
         loop {
             let now = self.now_ns();
-            if now >= self.recorder.from_ns()
+            if now >= self.recorder.begin_ns()
                 && let Some(warm) = warm.take()
             {
                 warm();
@@ -160,7 +160,7 @@ impl Context {
             if now >= until {
                 break;
             }
-            let begin = if warm.is_some() { self.recorder.from_ns() } else { u64::MAX };
+            let begin = if warm.is_some() { self.recorder.begin_ns() } else { u64::MAX };
             let next = Duration::from_nanos(until.min(begin).saturating_sub(now));
             clock::sleep(next.min(LOOK_AROUND)).await;
         }

@@ -136,7 +136,7 @@ impl Recorder {
         self.until_ns.get()
     }
 
-    pub fn from_ns(&self) -> u64 {
+    pub fn begin_ns(&self) -> u64 {
         self.from_ns.get()
     }
 

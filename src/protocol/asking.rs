@@ -223,3 +223,84 @@ fn fetch_response<'a>(version: i16, frame: &'a [u8], mut each: impl FnMut(Fetche
     reader.finish()?;
     Ok(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ErrorCode;
+    use crate::protocol::{TopicKey, fetch, parse_header, produce};
+
+    const BATCH: &[u8] = b"stands for a batch";
+
+    /// The body of a request's frame, its header checked.
+    fn body(frame: Bytes, flexible: bool, version: i16, id: i32) -> Bytes {
+        assert_eq!(i32::from_be_bytes(frame[..4].try_into().unwrap()) as usize, frame.len() - 4);
+        let (header, start) = parse_header(&frame[4..], flexible).unwrap();
+        assert_eq!((header.version, header.correlation_id, header.client_id.as_deref()), (version, id, Some("me")));
+        frame.slice(4 + start..)
+    }
+
+    fn name() -> TopicKey {
+        TopicKey::Name(Bytes::from_static(b"topic"))
+    }
+
+    #[test]
+    fn produce_is_read_by_the_broker_and_its_answer_here_in_every_version() {
+        for version in PRODUCE_VERSIONS.0..=PRODUCE_VERSIONS.1 {
+            let caller = Caller { client_id: "me", version };
+            let envelope = ProduceEnvelope::new(caller, -1, 5000, ("topic", 7), BATCH.len());
+            let (head, tail) = envelope.around(99);
+            let frame = Bytes::from([&head[..], BATCH, &tail].concat());
+            let read = produce::decode(version, body(frame, version >= PRODUCE_FLEXIBLE_FROM, version, 99)).unwrap();
+            assert_eq!((read.acks, read.timeout_ms, &read.topics[0].topic), (-1, 5000, &name()));
+            let partition = &read.topics[0].partitions[0];
+            assert_eq!((partition.index, partition.records.as_deref()), (7, Some(BATCH)));
+
+            let answer = produce::ProducePartitionResponse {
+                index: 7,
+                error: ErrorCode::CorruptMessage,
+                base_offset: 42,
+                log_append_time_ms: -1,
+                log_start_offset: 0,
+                error_message: Some("why".into()),
+            };
+            let frame = produce::encode_response(version, 99, &[(name(), vec![answer])], 0);
+            let mut seen = Vec::new();
+            read_produce_response(version, &frame[4..], |produced| seen.push(produced)).unwrap();
+            assert_eq!(seen, [Produced { partition: 7, error_code: 2, base_offset: 42 }], "v{version}");
+            for cut in 4..frame.len() {
+                assert!(read_produce_response(version, &frame[4..cut], |_| ()).is_err(), "v{version} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn fetch_is_read_by_the_broker_and_its_answer_here_in_every_version() {
+        let limits = FetchLimits { max_wait_ms: 1, min_bytes: 2, max_bytes: 3, partition_max_bytes: 4 };
+        for version in FETCH_VERSIONS.0..=FETCH_VERSIONS.1 {
+            let caller = Caller { client_id: "me", version };
+            let frame = fetch_request(caller, 5, limits, "topic", [(0, 10), (1, 20)].into_iter());
+            let read = fetch::decode(version, body(frame, version >= FETCH_FLEXIBLE_FROM, version, 5)).unwrap();
+            assert_eq!((read.max_wait_ms, read.min_bytes, read.max_bytes), (1, 2, 3));
+            assert_eq!((read.session_id, read.session_epoch, read.replica_id), (0, -1, -1));
+            let places: Vec<_> = read.topics[0].partitions.iter().map(|p| (p.index, p.fetch_offset)).collect();
+            assert_eq!((&read.topics[0].topic, places), (&name(), vec![(0, 10), (1, 20)]));
+
+            let answer = fetch::FetchPartitionResponse {
+                index: 1,
+                error: ErrorCode::None,
+                high_watermark: 30,
+                last_stable_offset: 30,
+                log_start_offset: 0,
+                records: vec![Bytes::from_static(BATCH)],
+            };
+            let frame = fetch::encode_response(version, 5, ErrorCode::None, 0, vec![(name(), vec![answer])]).concat();
+            let mut seen = Vec::new();
+            assert_eq!(read_fetch_response(version, &frame[4..], |fetched| seen.push(fetched)).unwrap(), 0);
+            assert_eq!(seen, [Fetched { partition: 1, error_code: 0, high_watermark: 30, records: BATCH }]);
+            for cut in 4..frame.len() {
+                assert!(read_fetch_response(version, &frame[4..cut], |_| ()).is_err(), "v{version} cut at {cut}");
+            }
+        }
+    }
+}
