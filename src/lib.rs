@@ -4,7 +4,9 @@
 //! partition's bytes), [`partition`] (one replica's rules), [`shard`] (one core), [`server`] (sockets to handlers).
 //! `docs/ARCHITECTURE.md` is the map with its invariants; `tests/tidy.rs` holds the layers to it.
 
+pub mod bench;
 pub mod cli;
+pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod model;

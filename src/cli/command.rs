@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{options, server};
+use super::{bench, options, server};
 
 /// A message broker that speaks the Apache Kafka wire protocol.
 #[derive(Parser)]
@@ -25,6 +25,9 @@ enum Command {
         #[arg(long)]
         markdown: bool,
     },
+    /// Load any Kafka broker and tell what it takes
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 #[derive(Args, Default)]
@@ -50,6 +53,7 @@ pub fn main() -> ExitCode {
         None => server::main(ServerArguments::default()),
         Some(Command::Server(arguments)) => server::main(arguments),
         Some(Command::Options { markdown }) => options::main(markdown),
+        Some(Command::Bench(command)) => bench::main(command),
     }
 }
 

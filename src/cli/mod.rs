@@ -1,5 +1,6 @@
 //! The command line: one file per noun.
 
+mod bench;
 mod command;
 mod options;
 mod server;

@@ -13,6 +13,11 @@ impl Malformed {
     pub(super) fn in_request(self, api: &str, version: i16) -> Malformed {
         Malformed(format!("{api} v{version} request, {}", self.0))
     }
+
+    #[cold]
+    pub(super) fn in_response(self, api: &str, version: i16) -> Malformed {
+        Malformed(format!("{api} v{version} response, {}", self.0))
+    }
 }
 
 /// The part of the header that no version ever changes: enough to refuse a request that is otherwise unknown.

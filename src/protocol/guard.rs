@@ -6,7 +6,7 @@ use kafka_protocol::protocol::Decodable;
 
 use super::api_table::flexible_from;
 use super::frame::Malformed;
-use super::shapes::{self, Field, Kind};
+use super::shapes::{self, Field, Kind, Shape};
 use super::wire::Reader;
 
 /// The versions of `api` that [`check`] knows.
@@ -33,12 +33,24 @@ pub fn decode<T: Decodable>(api: ApiKey, version: i16, body: &mut Bytes) -> Resu
     Err(Malformed(problem).in_request(&format!("{api:?}"), version))
 }
 
+/// [`decode`] for a response's body, by the shape of its API's response: a broker's bytes are no more trusted than a client's.
+pub fn decode_response<T: Decodable>(api: ApiKey, version: i16, body: &mut Bytes) -> Result<T, Malformed> {
+    let checked = walk_shape(shapes::of_response(api), version, body);
+    checked
+        .and_then(|()| T::decode(body, version).map_err(|e| Malformed(e.to_string())))
+        .map_err(|e| e.in_response(&format!("{api:?}"), version))
+}
+
 fn walk(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Malformed> {
-    let shape = shapes::of(api).ok_or_else(|| Malformed("there is no shape for this API".to_owned()))?;
+    walk_shape(shapes::of(api), version, body)
+}
+
+fn walk_shape(shape: Option<&Shape>, version: i16, body: &[u8]) -> Result<(), Malformed> {
+    let shape = shape.ok_or_else(|| Malformed("there is no shape for this API".to_owned()))?;
     if version < shape.min || version > shape.max {
         return Err(Malformed(format!("versions {} to {} are supported", shape.min, shape.max)));
     }
-    let mut reader = Reader::new(body, version >= flexible_from(api));
+    let mut reader = Reader::new(body, version >= flexible_from(shape.api));
     structure(&mut reader, version, shape.fields)?;
     reader.finish()
 }

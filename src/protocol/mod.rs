@@ -6,6 +6,7 @@
 //! allocates by declared counts: they go through [`guard::decode`], never to the crate directly.
 
 pub mod api_table;
+pub mod asking;
 pub mod fetch;
 pub mod frame;
 pub mod guard;

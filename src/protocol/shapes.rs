@@ -125,6 +125,73 @@ pub(super) fn of(api: ApiKey) -> Option<&'static Shape> {
     SHAPES.iter().find(|shape| shape.api as i16 == api as i16)
 }
 
+pub(super) fn of_response(api: ApiKey) -> Option<&'static Shape> {
+    RESPONSES.iter().find(|shape| shape.api as i16 == api as i16)
+}
+
+/// The responses that the client reads, each in the one version that every broker since Kafka 2.1 serves.
+static RESPONSES: &[Shape] = &[
+    shape(
+        ApiKey::ApiVersions,
+        0,
+        0,
+        &[int16("error_code"), array("api_keys", &[int16("api_key"), int16("min_version"), int16("max_version")])],
+    ),
+    shape(
+        ApiKey::Metadata,
+        4,
+        4,
+        &[
+            int32("throttle_time_ms"),
+            array("brokers", &[int32("node_id"), text("host"), int32("port"), text("rack").nullable()]),
+            text("cluster_id").nullable(),
+            int32("controller_id"),
+            array(
+                "topics",
+                &[
+                    int16("error_code"),
+                    text("name"),
+                    boolean("is_internal"),
+                    array(
+                        "partitions",
+                        &[
+                            int16("error_code"),
+                            int32("partition_index"),
+                            int32("leader_id"),
+                            int32s("replica_nodes"),
+                            int32s("isr_nodes"),
+                        ],
+                    ),
+                ],
+            ),
+        ],
+    ),
+    shape(
+        ApiKey::CreateTopics,
+        4,
+        4,
+        &[
+            int32("throttle_time_ms"),
+            array("topics", &[text("name"), int16("error_code"), text("error_message").nullable()]),
+        ],
+    ),
+    shape(
+        ApiKey::ListOffsets,
+        1,
+        1,
+        &[array(
+            "topics",
+            &[
+                text("name"),
+                array(
+                    "partitions",
+                    &[int32("partition_index"), int16("error_code"), int64("timestamp"), int64("offset")],
+                ),
+            ],
+        )],
+    ),
+];
+
 pub(super) static SHAPES: &[Shape] = &[
     // Cluster and metadata.
     shape(

@@ -221,7 +221,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Builds one response frame: length, response header, body. What it is given comes from this broker, so it cannot fail.
+/// Builds one frame: length, header, body. What it is given comes from this process, so it cannot fail.
 pub(super) struct Writer {
     out: Vec<u8>,
     flexible: bool,
@@ -241,8 +241,34 @@ impl Writer {
         writer
     }
 
+    /// Starts a request, with header v2 where `flexible`, else v1.
+    pub fn request(
+        capacity: usize,
+        (api_key, version): (i16, i16),
+        correlation_id: i32,
+        client_id: &str,
+        flexible: bool,
+    ) -> Writer {
+        let out = Vec::with_capacity(LENGTH_BYTES + 11 + client_id.len() + capacity);
+        // The client id keeps its classic encoding in header v2.
+        let mut writer = Writer { out, flexible: false };
+        writer.int32(0);
+        writer.int16(api_key);
+        writer.int16(version);
+        writer.int32(correlation_id);
+        writer.string(client_id);
+        writer.flexible = flexible;
+        writer.no_tagged_fields();
+        writer
+    }
+
     pub fn len(&self) -> usize {
         self.out.len()
+    }
+
+    #[inline]
+    pub fn int8(&mut self, value: i8) {
+        self.out.extend_from_slice(&value.to_be_bytes());
     }
 
     #[inline]

@@ -54,6 +54,18 @@ pub fn wait_for_stop(flag: &StopFlag) -> io::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(second).map(drop)
 }
 
+/// CPU time that this process has used so far, user and system, in all its threads; `None` when the system does not say.
+pub fn cpu_seconds() -> Option<f64> {
+    // What /proc counts in, whatever the kernel's own clock does: USER_HZ.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name in parentheses, which may hold anything.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let mut ticks = || fields.next().and_then(|field| field.parse::<u64>().ok());
+    Some((ticks()? + ticks()?) as f64 / TICKS_PER_SECOND)
+}
+
 /// CPUs this process may run on, by number.
 pub fn usable_cpus() -> Vec<usize> {
     core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|c| c.id).collect()
@@ -62,6 +74,17 @@ pub fn usable_cpus() -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cpu_time_is_what_a_busy_thread_uses() {
+        let (begun, before) = (std::time::Instant::now(), cpu_seconds().unwrap());
+        while begun.elapsed() < Duration::from_millis(300) {
+            std::hint::black_box((0..1000).sum::<u64>());
+        }
+        // Other tests run in this process too, and other processes on this machine.
+        let used = cpu_seconds().unwrap() - before;
+        assert!((0.02..300.0).contains(&used), "{used} s");
+    }
 
     #[test]
     fn a_stop_comes_from_a_shard() {

@@ -68,6 +68,12 @@ impl Broker {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Its process id, for signals.
+    #[allow(dead_code)] // not every suite sends any
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All that the broker has said so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

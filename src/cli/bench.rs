@@ -1,0 +1,300 @@
+//! `corelane bench`: the load generator.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::bench::{self, Options, Report, Work};
+
+/// Exit code of a run that did not carry its rate.
+const VOID: u8 = 3;
+
+const DEFAULT_DURATION: Duration = Duration::from_secs(10);
+
+#[derive(Subcommand)]
+pub(super) enum BenchCommand {
+    /// Send ready-made batches, as many as go or at a rate
+    Produce(ProduceArguments),
+    /// Read a topic, by default from its beginning to the end it has at the start
+    Consume(ConsumeArguments),
+    /// Records at a fixed rate, each timed from when it was due until a consumer has it
+    E2e(E2eArguments),
+    /// Requests of one record each, as many as go
+    Requests(RequestsArguments),
+}
+
+#[derive(Args)]
+struct Common {
+    /// A broker
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    bootstrap: String,
+    /// Made if it is not there (not by consume)
+    #[arg(long, default_value = "corelane-bench")]
+    topic: String,
+    /// Use the first N partitions [default: all; 1 for a topic that is made]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    partitions: Option<i32>,
+    /// Partitions are shared out among them; those in excess share partitions
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    connections: u16,
+    /// Threads, among which the connections are shared out
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    threads: u16,
+    /// Pin to this CPU; one for each thread, separated by commas
+    #[arg(long, value_name = "CPU", value_delimiter = ',')]
+    cpu: Vec<usize>,
+    /// What is measured, seconds [default: 10; consume from earliest: until the end]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    duration: Option<Duration>,
+    /// Run so long before that, and discard it, seconds
+    #[arg(long, value_name = "S", default_value = "0", value_parser = seconds)]
+    warmup: Duration,
+    /// The result, on stdout
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Write the latencies' percentile distribution here
+    #[arg(long, value_name = "FILE")]
+    hgrm: Option<PathBuf>,
+    /// Go on after errors and do not fail for them; they are counted all the same
+    #[arg(long)]
+    tolerate: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Args)]
+struct Producing {
+    /// Answers wanted: 0 (none: timed until the kernel has the request), 1 or all
+    #[arg(long, default_value = "all", value_parser = acks)]
+    acks: i16,
+    /// Requests under way on each connection
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    in_flight: u16,
+}
+
+#[derive(Args)]
+pub(super) struct ProduceArguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    producing: Producing,
+    /// Bytes of a record's value, incompressible
+    #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(..=RECORD_LIMIT))]
+    record_size: u32,
+    /// Records fill a batch up to this; one record at least
+    #[arg(long, value_name = "BYTES", default_value_t = 65536, value_parser = clap::value_parser!(u32).range(..=RECORD_LIMIT))]
+    batch_bytes: u32,
+    /// Compression; only none for now
+    #[arg(long, value_enum, default_value_t = Codec::None)]
+    codec: Codec,
+    /// Megabytes (10^6) of batches a second, timed from when each was due; 0: as many as go
+    #[arg(long, value_name = "MB/S", default_value_t = 0.0, value_parser = rate)]
+    rate: f64,
+}
+
+const RECORD_LIMIT: i64 = 64 << 20;
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Codec {
+    None,
+}
+
+#[derive(Args)]
+pub(super) struct E2eArguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    producing: Producing,
+    /// Bytes of a record's value
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(24..=RECORD_LIMIT))]
+    record_size: u32,
+    /// Records that become due while no request can leave go together, up to this
+    #[arg(long, value_name = "BYTES", default_value_t = 65536, value_parser = clap::value_parser!(u32).range(..=RECORD_LIMIT))]
+    batch_bytes: u32,
+    /// Records a second, over all connections
+    #[arg(long, value_name = "N", default_value_t = 1000.0, value_parser = positive_rate)]
+    rate: f64,
+}
+
+#[derive(Args)]
+pub(super) struct ConsumeArguments {
+    #[command(flatten)]
+    common: Common,
+    /// Where to begin; from the end, records yet to come are read
+    #[arg(long, value_enum, default_value_t = From::Earliest)]
+    from: From,
+    /// Check every batch's CRC, and that offsets leave no gap
+    #[arg(long)]
+    verify: bool,
+    /// Per fetch
+    #[arg(long, value_name = "BYTES", default_value_t = 50 << 20, value_parser = clap::value_parser!(i32).range(1..=256 << 20))]
+    max_bytes: i32,
+    /// Per fetch and partition
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(i32).range(1..=256 << 20))]
+    partition_max_bytes: i32,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum From {
+    Earliest,
+    End,
+}
+
+#[derive(Args)]
+pub(super) struct RequestsArguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    producing: Producing,
+    /// Bytes of the record's value, incompressible
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(..=RECORD_LIMIT))]
+    record_size: u32,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.trim_end_matches('s').parse().map_err(|_| "it must be a number of seconds")?;
+    Duration::try_from_secs_f64(number).map_err(|e| e.to_string())
+}
+
+fn acks(text: &str) -> Result<i16, String> {
+    match text {
+        "0" => Ok(0),
+        "1" => Ok(1),
+        "all" | "-1" => Ok(-1),
+        _ => Err("it must be 0, 1 or all".into()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
+        _ => Err("it must be a number, 0 or more".into()),
+    }
+}
+
+fn positive_rate(text: &str) -> Result<f64, String> {
+    rate(text).and_then(|number| if number > 0.0 { Ok(number) } else { Err("it must be more than 0".into()) })
+}
+
+/// 0: done; 1: it could not be done, or there were errors; 3: the rate was not carried.
+pub(super) fn main(command: BenchCommand) -> ExitCode {
+    let (common, work) = split(command);
+    let options = options(&common, work);
+    let warmup = options.warmup;
+    let outcome = bench::run(&options, |second, interval| {
+        let warming_up = Duration::from_secs(second) <= warmup;
+        let _ = writeln!(io::stderr(), "{}", bench::interval_line(second, warming_up, interval));
+    });
+    let report = match outcome {
+        Ok(report) => report,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "corelane: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Err(message) = write(&common, &report) {
+        let _ = writeln!(io::stderr(), "corelane: {message}");
+        return ExitCode::FAILURE;
+    }
+    if !report.errors().is_empty() && !common.tolerate {
+        ExitCode::FAILURE
+    } else if report.is_void() {
+        ExitCode::from(VOID)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn write(common: &Common, report: &Report) -> Result<(), String> {
+    let text = match common.format {
+        Format::Text => report.table(),
+        Format::Json => format!("{}\n", report.json()),
+    };
+    io::stdout().write_all(text.as_bytes()).map_err(|e| format!("cannot write to stdout: {e}"))?;
+    let Some(path) = &common.hgrm else { return Ok(()) };
+    fs::write(path, bench::hgrm(report.latency())).map_err(|e| format!("cannot write {}: {e}", path.display()))
+}
+
+fn split(command: BenchCommand) -> (Common, Work) {
+    match command {
+        BenchCommand::Produce(ProduceArguments { common, producing, record_size, batch_bytes, codec, rate }) => {
+            let Codec::None = codec;
+            let work = Work::Produce(bench::Produce {
+                single: false,
+                record_size: record_size as usize,
+                batch_bytes: batch_bytes as usize,
+                acks: producing.acks,
+                in_flight: usize::from(producing.in_flight),
+                rate: (rate > 0.0).then_some(rate),
+            });
+            (common, work)
+        }
+        BenchCommand::Requests(RequestsArguments { common, producing, record_size }) => {
+            let work = Work::Produce(bench::Produce {
+                single: true,
+                record_size: record_size as usize,
+                batch_bytes: 0,
+                acks: producing.acks,
+                in_flight: usize::from(producing.in_flight),
+                rate: None,
+            });
+            (common, work)
+        }
+        BenchCommand::E2e(E2eArguments { common, producing, record_size, batch_bytes, rate }) => {
+            let work = Work::E2e(bench::E2e {
+                rate,
+                record_size: record_size as usize,
+                batch_bytes: batch_bytes as usize,
+                acks: producing.acks,
+                in_flight: usize::from(producing.in_flight),
+            });
+            (common, work)
+        }
+        BenchCommand::Consume(ConsumeArguments { common, from, verify, max_bytes, partition_max_bytes }) => {
+            let from = match from {
+                From::Earliest => bench::From::Earliest,
+                From::End => bench::From::End,
+            };
+            (common, Work::Consume(bench::Consume { from, verify, max_bytes, partition_max_bytes }))
+        }
+    }
+}
+
+fn options(common: &Common, work: Work) -> Options {
+    let to_the_end = matches!(&work, Work::Consume(consume) if consume.from == bench::From::Earliest);
+    Options {
+        bootstrap: common.bootstrap.clone(),
+        topic: common.topic.clone(),
+        partitions: common.partitions,
+        connections: usize::from(common.connections),
+        threads: common.threads,
+        cpus: common.cpu.clone(),
+        duration: common.duration.or((!to_the_end).then_some(DEFAULT_DURATION)),
+        warmup: common.warmup,
+        tolerate: common.tolerate,
+        work,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_held_to_their_bounds() {
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(seconds("2s"), Ok(Duration::from_secs(2)));
+        assert!(seconds("-1").is_err() && seconds("x").is_err() && seconds("nan").is_err());
+        assert_eq!((acks("all"), acks("0")), (Ok(-1), Ok(0)));
+        assert!(acks("2").is_err());
+        assert!(rate("inf").is_err() && rate("-1").is_err() && positive_rate("0").is_err());
+    }
+}

@@ -1,0 +1,11 @@
+//! Kafka clients. The cores (`core`, `api`) do no I/O; `connection` drives them on [`runtime`](crate::runtime), `admin` is what
+//! is asked about topics. Producer and Consumer will stand on the same parts.
+
+pub mod admin;
+pub mod api;
+pub mod connection;
+pub mod core;
+pub mod error;
+
+pub use connection::{Connection, Receiver, Sender};
+pub use error::{ClientError, error_name};

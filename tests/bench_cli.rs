@@ -1,0 +1,142 @@
+//! `corelane bench` as its users run it, against the broker as a process: every mode's result is plausible, what was produced
+//! is found again, and a broker that stalls, dies or falls behind shows.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "support/broker.rs"]
+mod broker;
+
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use broker::Broker;
+use serde_json::Value;
+
+fn start(port: u16, arguments: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_corelane"))
+        .arg("bench")
+        .args(arguments)
+        .args(["--format", "json", "--bootstrap", &format!("127.0.0.1:{port}")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn result(output: Output) -> (i32, Value, String) {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let json = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output.status.code().unwrap(), json, said)
+}
+
+fn bench(port: u16, arguments: &[&str]) -> (i32, Value, String) {
+    result(start(port, arguments).wait_with_output().unwrap())
+}
+
+/// Of a run that must go well.
+fn good(port: u16, arguments: &[&str]) -> Value {
+    let (code, json, said) = bench(port, arguments);
+    assert_eq!(code, 0, "{arguments:?}: {json}\n{said}");
+    json
+}
+
+fn number(json: &Value, path: &str) -> f64 {
+    json.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("no number {path} in {json}"))
+}
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn what_is_produced_at_a_rate_is_found_again() {
+    let broker = Broker::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("latencies.hgrm");
+    let arguments = ["produce", "--topic", "t", "--partitions", "3", "--connections", "2", "--rate", "1"];
+    let more = ["--batch-bytes", "16384", "--duration", "2", "--hgrm", file.to_str().unwrap()];
+    let json = good(broker.port, &[&arguments[..], &more].concat());
+    let (achieved, p50, max) =
+        (number(&json, "/rate/achieved"), number(&json, "/latency_ms/p50"), number(&json, "/latency_ms/max"));
+    assert!((0.99..1.02).contains(&achieved), "{json}");
+    assert!(p50 > 0.0 && p50 <= max && number(&json, "/seconds") == 2.0, "{json}");
+    let (records, requests) = (number(&json, "/records"), number(&json, "/requests"));
+    assert!((110.0..=130.0).contains(&requests) && records == requests * 15.0, "{json}");
+    assert!(std::fs::read_to_string(file).unwrap().contains(&format!("{requests}]")));
+
+    for partitions in [&["--connections", "1"][..], &["--connections", "2", "--threads", "2"]] {
+        let found = good(broker.port, &[&["consume", "--topic", "t", "--verify"], partitions].concat());
+        assert_eq!((number(&found, "/records"), number(&found, "/bytes")), (records, number(&json, "/bytes")));
+    }
+}
+
+#[test]
+fn saturation_requests_and_acks_0_give_results() {
+    let broker = Broker::start();
+    let single = good(broker.port, &["requests", "--duration", "1", "--warmup", "0.5", "--topic", "single"]);
+    assert!(number(&single, "/requests") > 20.0 && single["requests"] == single["records"], "{single}");
+    let all = good(broker.port, &["produce", "--duration", "1", "--record-size", "10000", "--topic", "all"]);
+    assert!(number(&all, "/mb_per_s") > 1.0 && number(&all, "/client_cpu_s") > 0.0, "{all}");
+    let unasked = good(
+        broker.port,
+        &["produce", "--duration", "1", "--acks", "0", "--rate", "0.5", "--topic", "unasked", "--batch-bytes", "4096"],
+    );
+    assert!((0.49..0.52).contains(&number(&unasked, "/rate/achieved")), "{unasked}");
+}
+
+#[test]
+fn a_broker_that_stalls_for_a_second_shows_it() {
+    let broker = Broker::start();
+    let run = start(broker.port, &["e2e", "--rate", "200", "--duration", "4", "--topic", "timed"]);
+    sleep(Duration::from_millis(2000));
+    signal(broker.pid(), "STOP");
+    sleep(Duration::from_millis(1000));
+    signal(broker.pid(), "CONT");
+    let (code, json, said) = result(run.wait_with_output().unwrap());
+    assert_eq!(code, 0, "{json}\n{said}");
+    assert!(number(&json, "/latency_ms/max") >= 900.0, "{json}");
+    // A fifth of the run: whoever was to be sent in that second counts, not only the one who was on the way.
+    assert!(number(&json, "/latency_ms/p90") >= 300.0, "{json}");
+    assert_eq!((number(&json, "/records"), number(&json, "/latency_ms/count")), (800.0, 800.0));
+    assert!(said.lines().filter(|line| line.contains("p99")).count() >= 3, "{said}");
+}
+
+#[test]
+fn ctrl_c_gives_the_result_so_far() {
+    let broker = Broker::start();
+    let run = start(broker.port, &["e2e", "--rate", "100", "--duration", "600", "--topic", "long"]);
+    sleep(Duration::from_millis(2500));
+    signal(run.id(), "INT");
+    let (code, json, said) = result(run.wait_with_output().unwrap());
+    assert_eq!(code, 0, "{json}\n{said}");
+    let seconds = number(&json, "/seconds");
+    assert!(json["interrupted"] == true && seconds > 0.5 && seconds < 30.0, "{json}");
+    assert!((number(&json, "/records") / (seconds * 100.0) - 1.0).abs() < 0.05, "{json}");
+}
+
+#[test]
+fn what_cannot_be_or_was_not_done_has_its_exit_code() {
+    let mut broker = Some(Broker::start());
+    let port = broker.as_ref().unwrap().port;
+    let (code, _, said) = bench(port, &["consume", "--topic", "absent"]);
+    assert!(code == 1 && said.contains("no topic absent"), "{code} {said}");
+    // Far more than one request at a time can carry.
+    let (code, json, _) =
+        bench(port, &["produce", "--rate", "100000", "--in-flight", "1", "--duration", "1", "--topic", "fast"]);
+    assert_eq!((code, &json["void"]), (3, &Value::Bool(true)), "{json}");
+    // Larger than the broker takes: its refusal is counted and named.
+    let large = ["produce", "--batch-bytes", "3000000", "--duration", "1", "--topic", "large"];
+    let (code, json, _) = bench(port, &large);
+    assert!(code == 1 && json["errors"].to_string().contains("MessageTooLarge (10)"), "{code} {json}");
+    let (code, json, _) = bench(port, &[&large[..], &["--rate", "10", "--tolerate"]].concat());
+    assert!(code == 3 && number(&json, "/seconds") == 1.0, "{code} {json}");
+    // A broker that dies in mid-run.
+    let run = start(port, &["e2e", "--rate", "100", "--duration", "30", "--topic", "dies"]);
+    sleep(Duration::from_millis(2000));
+    drop(broker.take());
+    let (code, json, said) = result(run.wait_with_output().unwrap());
+    assert!(code == 1 && json["errors"].to_string().contains("connection"), "{code} {json}\n{said}");
+    let (code, _, said) = bench(port, &["requests"]);
+    assert!(code == 1 && said.contains("cannot connect"), "{code} {said}");
+}
