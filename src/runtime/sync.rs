@@ -196,6 +196,12 @@ impl Permit {
     pub fn amount(&self) -> usize {
         self.amount
     }
+
+    /// Adds another share of the same budget to this one.
+    pub fn absorb(&mut self, mut other: Permit) {
+        assert!(Rc::ptr_eq(&self.budget, &other.budget), "shares of different budgets");
+        self.amount += std::mem::take(&mut other.amount);
+    }
 }
 
 impl Drop for Permit {
@@ -247,6 +253,16 @@ mod tests {
 
     fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
         block_on(futures_lite::future::poll_once(future))
+    }
+
+    #[test]
+    fn shares_of_a_budget_are_put_together_and_given_back_as_one() {
+        let budget = Budget::new(10);
+        let mut first = budget.try_acquire(3).unwrap();
+        first.absorb(budget.try_acquire(4).unwrap());
+        assert_eq!((first.amount(), budget.available()), (7, 3));
+        drop(first);
+        assert_eq!(budget.available(), 10);
     }
 
     #[test]

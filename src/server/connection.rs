@@ -14,15 +14,54 @@ use crate::runtime::executor::spawn_local;
 use crate::runtime::net::{Reader, Writer};
 use crate::runtime::sync::Permit;
 
-use super::context::{Link, TICK_MS};
+use super::context::{Charge, Link, TICK_MS};
 use super::listener::Connections;
 use super::pipeline::{Answer, Collected, Pipeline, Reply};
-use super::receive::{BadLength, FrameReceiver, SMALL_BYTES};
+use super::receive::{BadLength, FrameReceiver};
 
 /// While others wait for receive memory, a frame may take so long (10 s) before its speed is looked at,
 const SLOW_FRAME_TICKS: u64 = if cfg!(test) { 1000 } else { 10_000 } / TICK_MS;
 /// and must then have come in at this rate at least.
 const SLOW_FRAME_BYTES_PER_TICK: u64 = 16 * 1024 * TICK_MS / 1000;
+/// A frame that was given room to finish while others stay stuck has less time (2 s),
+const SLOW_FINISH_TICKS: u64 = if cfg!(test) { 1000 } else { 2000 } / TICK_MS;
+/// and this rate: the room is the last there is, and what the client had to hold back meanwhile comes at once.
+const SLOW_FINISH_BYTES_PER_TICK: u64 = 1024 * 1024 * TICK_MS / 1000;
+
+/// How the frame that is arriving gets on.
+#[derive(Clone, Copy)]
+struct FrameClock {
+    /// The tick of its first byte, or of the room to finish; later by the time that it waited for the broker.
+    since: u64,
+    /// What has arrived since then, as far as it counts.
+    arrived: u64,
+    /// Whether it holds request bytes, that is, anything that others could be waiting for.
+    holds: bool,
+    finishing: bool,
+}
+
+impl FrameClock {
+    fn is_too_slow(&self, now: u64) -> bool {
+        let (grace, rate) = self.grace_and_rate();
+        let ticks = now.saturating_sub(self.since);
+        self.holds && ticks > grace && self.arrived < ticks * rate
+    }
+
+    /// Counts `n` bytes, but lets a frame be ahead by no more than the grace: who sends a lot and stops is stalled, too.
+    fn count(&mut self, now: u64, n: usize) {
+        let (grace, rate) = self.grace_and_rate();
+        let most = (now.saturating_sub(self.since) + grace) * rate;
+        self.arrived = (self.arrived + n as u64).min(most);
+    }
+
+    fn grace_and_rate(&self) -> (u64, u64) {
+        if self.finishing {
+            (SLOW_FINISH_TICKS, SLOW_FINISH_BYTES_PER_TICK)
+        } else {
+            (SLOW_FRAME_TICKS, SLOW_FRAME_BYTES_PER_TICK)
+        }
+    }
+}
 
 /// What the listener sees of a connection.
 pub struct Connection {
@@ -30,29 +69,66 @@ pub struct Connection {
     peer: Option<SocketAddr>,
     /// When bytes last moved, in the context's ticks.
     active: Cell<u64>,
-    /// When the frame that holds receive memory began, and what has arrived of it since.
-    frame_since: Cell<Option<(u64, u64)>>,
+    /// Of the frame that is arriving; stopped (`None`) while the frame waits for the broker.
+    frame: Cell<Option<FrameClock>>,
+    /// Whether it waits for request bytes: nobody is idle by that.
+    waiting: Cell<bool>,
     _place: Permit,
 }
 
 impl Connection {
     /// Whether the connection has to go: idle, or, while others starve, stalled inside a large frame.
     pub fn is_overdue(&self, now: u64, idle_ticks: u64, starved: bool) -> bool {
-        if now.saturating_sub(self.active.get()) > idle_ticks {
+        if !self.waiting.get() && now.saturating_sub(self.active.get()) > idle_ticks {
             debug!(peer = ?self.peer, "closing an idle connection (connections.max.idle.ms)");
             return true;
         }
-        let slow =
-            self.frame_since.get().is_some_and(|(since, arrived)| is_too_slow(now.saturating_sub(since), arrived));
+        let slow = self.frame.get().is_some_and(|frame| frame.is_too_slow(now));
         if starved && slow {
             warn!(peer = ?self.peer, "closing a connection whose request arrives too slowly while others wait for memory");
         }
         starved && slow
     }
-}
 
-fn is_too_slow(ticks: u64, arrived: u64) -> bool {
-    ticks > SLOW_FRAME_TICKS && arrived < ticks * SLOW_FRAME_BYTES_PER_TICK
+    /// Waits for request bytes; that time counts neither as idle nor against the frame.
+    async fn charged(&self, link: &Link, charge: impl Future<Output = Charge>) -> Charge {
+        self.waiting.set(true);
+        let charge = charge.await;
+        self.waiting.set(false);
+        self.active.set(link.tick.get());
+        charge
+    }
+
+    /// Gets room for the frame to grow; `None`: the connection is ending.
+    ///
+    /// Room in the pipeline comes first, and stays, as only the reader uses it up: so a whole frame never holds request
+    /// bytes until its client reads answers.
+    async fn grow(&self, link: &Link, size: usize, bytes: usize, held: Option<Charge>) -> Option<Charge> {
+        let frame = self.frame.take();
+        let stopped = link.tick.get();
+        if !self.pipeline.has_room().await {
+            return None;
+        }
+        let charge = self.charged(link, link.charge_arriving(size, bytes, held)).await;
+        let now = link.tick.get();
+        let fresh = FrameClock { since: now, arrived: 0, holds: true, finishing: charge.finishing };
+        self.frame.set(Some(match frame {
+            Some(frame) if !charge.finishing => {
+                FrameClock { since: frame.since + (now - stopped), holds: true, ..frame }
+            }
+            _ => fresh,
+        }));
+        Some(charge)
+    }
+
+    /// Notes that bytes came, of a frame that may have begun with them.
+    fn note_arrival(&self, now: u64, n: usize) {
+        self.active.set(now);
+        let begun = FrameClock { since: now, arrived: 0, holds: false, finishing: false };
+        let mut frame = self.frame.get().unwrap_or(begun);
+        frame.count(now, n);
+        self.frame.set(Some(frame));
+    }
 }
 
 /// Why a reader stopped.
@@ -89,7 +165,8 @@ pub fn start<D: Dispatch>(
         pipeline: Pipeline::new(link.pipeline),
         peer: reader.peer_addr(),
         active: Cell::new(link.tick.get()),
-        frame_since: Cell::new(None),
+        frame: Cell::new(None),
+        waiting: Cell::new(false),
         _place: place,
     });
     connections.borrow_mut().insert(number, connection.clone());
@@ -125,41 +202,38 @@ fn close_after(link: &Link, connection: &Connection, end: End) {
 
 async fn read_requests<D: Dispatch>(link: &Link, dispatch: &D, connection: &Connection, mut reader: Reader) -> End {
     let mut frames = FrameReceiver::new(link.max_frame_bytes);
-    // The share of the request budget of a large frame that is arriving, and of a buffer to wait in.
-    let mut arriving: Option<Permit> = None;
+    // The share of request bytes of a frame that is arriving, and of a buffer to wait in for one.
+    let mut held: Option<Charge> = None;
     let mut lookahead: Option<Permit> = None;
     loop {
-        if let Err(end) = take_frames(link, dispatch, connection, &mut frames, &mut arriving).await {
+        if let Err(end) = take_frames(link, dispatch, connection, &mut frames, &mut held).await {
             return end;
         }
-        match frames.begun_frame() {
-            Some(size) if size > SMALL_BYTES && arriving.is_none() => {
-                connection.frame_since.set(None);
-                arriving = Some(link.take_request_bytes(size).await);
-                connection.frame_since.set(Some((link.tick.get(), 0)));
-                lookahead = None;
-            }
-            Some(_) => {}
-            None if frames.is_inside_frame() => {}
-            None => {
-                let wanted = frames.wanted_lookahead();
-                lookahead = None;
-                if wanted > 0 {
-                    lookahead = link.lookahead.try_acquire(wanted);
-                }
+        let mut growing = None;
+        if let Some((size, bytes)) = frames.growth() {
+            let Some(charge) = connection.grow(link, size, bytes, held.take()).await else { return End::Ending };
+            growing = Some(if charge.finishing { size } else { bytes });
+            held = Some(charge);
+        } else if frames.arrived_bytes() == 0 {
+            let wanted = frames.wanted_lookahead();
+            lookahead = None;
+            if wanted > 0 {
+                lookahead = link.lookahead.try_acquire(wanted);
             }
         }
-        let space = frames.space(lookahead.as_ref().map_or(0, Permit::amount));
+        let granted = growing.unwrap_or_else(|| lookahead.as_ref().map_or(0, Permit::amount));
+        let space = frames.space(granted);
+        if growing.is_some() {
+            // The frame has left the buffer that this was for.
+            lookahead = None;
+        }
         let n = match reader.read(space).await {
             Ok(0) => return End::Peer,
             Ok(n) => n,
             Err(error) => return End::Broken(error),
         };
         frames.advance(n);
-        connection.active.set(link.tick.get());
-        if let Some((since, arrived)) = connection.frame_since.get() {
-            connection.frame_since.set(Some((since, arrived + n as u64)));
-        }
+        connection.note_arrival(link.tick.get(), n);
     }
 }
 
@@ -169,18 +243,18 @@ async fn take_frames<D: Dispatch>(
     dispatch: &D,
     connection: &Connection,
     frames: &mut FrameReceiver,
-    arriving: &mut Option<Permit>,
+    held: &mut Option<Charge>,
 ) -> Result<(), End> {
     while let Some(frame) = frames.next_frame()? {
-        connection.frame_since.set(None);
-        let permit = match arriving.take() {
-            Some(permit) => permit,
-            None => link.take_request_bytes(frame.len()).await,
-        };
+        connection.frame.set(None);
         if !connection.pipeline.has_room().await {
             return Err(End::Ending);
         }
-        let answer = dispatch(frame, permit).await?;
+        let charge = match held.take() {
+            Some(charge) => charge,
+            None => connection.charged(link, link.charge_whole(frame.len())).await,
+        };
+        let answer = dispatch(frame, charge.permit).await?;
         connection.pipeline.push(answer);
     }
     Ok(())
@@ -219,9 +293,17 @@ mod tests {
 
     #[test]
     fn a_slow_frame_gets_some_time_and_then_must_keep_up_a_rate() {
-        assert!(!is_too_slow(SLOW_FRAME_TICKS, 0));
-        assert!(is_too_slow(SLOW_FRAME_TICKS + 1, 0));
-        assert!(is_too_slow(200, 200 * SLOW_FRAME_BYTES_PER_TICK - 1));
-        assert!(!is_too_slow(200, 200 * SLOW_FRAME_BYTES_PER_TICK));
+        let frame = |arrived, holds, finishing| FrameClock { since: 10, arrived, holds, finishing };
+        assert!(!frame(0, true, false).is_too_slow(10 + SLOW_FRAME_TICKS));
+        assert!(frame(0, true, false).is_too_slow(11 + SLOW_FRAME_TICKS));
+        assert!(!frame(0, false, false).is_too_slow(11 + SLOW_FRAME_TICKS), "it keeps nobody from anything");
+        assert!(frame(200 * SLOW_FRAME_BYTES_PER_TICK - 1, true, false).is_too_slow(210));
+        assert!(!frame(200 * SLOW_FRAME_BYTES_PER_TICK, true, false).is_too_slow(210));
+        assert!(frame(200 * SLOW_FRAME_BYTES_PER_TICK, true, true).is_too_slow(210));
+        assert!(!frame(200 * SLOW_FINISH_BYTES_PER_TICK, true, true).is_too_slow(210));
+        let mut stopped = frame(0, true, false);
+        stopped.count(20, 1 << 30);
+        assert!(!stopped.is_too_slow(20 + SLOW_FRAME_TICKS));
+        assert!(stopped.is_too_slow(21 + SLOW_FRAME_TICKS), "what came early buys no time");
     }
 }

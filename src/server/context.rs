@@ -2,6 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
+
+use futures_lite::future::or;
 
 use crate::config::ServerConfig;
 use crate::runtime::clock;
@@ -9,6 +12,7 @@ use crate::runtime::sync::{Budget, Permit};
 use crate::shard::Shard;
 
 use super::fetch_session::SessionCache;
+use super::receive::LENGTH_BYTES;
 
 /// Milliseconds per tick of [`ServerContext::tick`].
 pub const TICK_MS: u64 = clock::TICK.as_millis() as u64;
@@ -56,16 +60,39 @@ pub struct Link {
     pub max_connections: usize,
     /// `connections.max.idle.ms`, in ticks.
     pub idle_ticks: u64,
-    /// Request bytes held (`corelane.receive.memory.bytes`).
-    pub requests: Rc<Budget>,
+    /// Request bytes held (`corelane.receive.memory.bytes`), without the two reserves, which are cut from them.
+    requests: Rc<Budget>,
+    /// For small requests that are wholly there: nobody in here waits for a client.
+    whole_reserve: Rc<Budget>,
+    /// For small requests of which a part has arrived.
+    arriving_reserve: Rc<Budget>,
+    /// On top of all that, the largest frame there may be: where frames finish that wait for each other. Who is in here has
+    /// room for all of its frame, so it waits for nothing but its client, who has to be quick (see [`Connection`]).
+    ///
+    /// [`Connection`]: super::connection::Connection
+    finishing: Rc<Budget>,
     /// Buffers that busy connections wait in for a frame of which nothing has arrived; on top of `requests`, a quarter as
     /// much. Only ever taken without waiting, so idle holders keep nobody from anything but the shortcut.
     pub lookahead: Rc<Budget>,
-    /// Connections that wait for a share of `requests`.
+    /// Connections that wait for request bytes.
     pub starved: Cell<u32>,
     complaints: Complaints,
     /// Coarse time for what needs no better: ticks of [`TICK_MS`] since the listener started.
     pub tick: Cell<u64>,
+}
+
+/// Requests up to this size have reserves of their own, so that they need not queue behind larger ones.
+pub const SMALL_REQUEST_BYTES: usize = 64 << 10;
+/// Each reserve is this part of the receive memory.
+const RESERVE_PART: usize = 8;
+/// So long a frame waits for others to give back their bytes before it looks for room to finish.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The share of request bytes that a frame holds.
+pub struct Charge {
+    pub permit: Permit,
+    /// The share is for the whole frame, from the room in which stuck frames finish.
+    pub finishing: bool,
 }
 
 impl Link {
@@ -75,7 +102,10 @@ impl Link {
             pipeline: config.connection_pipeline,
             max_connections: share(config.max_connections, config.shards).max(1) as usize,
             idle_ticks: config.connections_max_idle_ms.div_ceil(TICK_MS).max(1),
-            requests: Budget::new(config.receive_memory_bytes),
+            requests: Budget::new(config.receive_memory_bytes - 2 * (config.receive_memory_bytes / RESERVE_PART)),
+            whole_reserve: Budget::new(config.receive_memory_bytes / RESERVE_PART),
+            arriving_reserve: Budget::new(config.receive_memory_bytes / RESERVE_PART),
+            finishing: Budget::new(config.socket_request_max_bytes as usize + LENGTH_BYTES),
             lookahead: Budget::new(config.receive_memory_bytes / 4),
             starved: Cell::new(0),
             complaints: Complaints::default(),
@@ -93,16 +123,59 @@ impl Link {
         (self.tick.get() * TICK_MS) as i64
     }
 
-    /// Waits for `bytes` of the request budget (all of it when `bytes` is more). Must not be dropped while it waits: a
-    /// waiter that was woken and went away would leave the one behind it asleep.
-    pub async fn take_request_bytes(&self, bytes: usize) -> Permit {
-        if let Some(permit) = self.requests.try_acquire(bytes) {
-            return permit;
+    /// A share for a frame of `size` bytes that is wholly there.
+    pub async fn charge_whole(&self, size: usize) -> Charge {
+        if let Some(permit) = self.requests.try_acquire(size) {
+            return Charge { permit, finishing: false };
         }
+        let budget = if size <= SMALL_REQUEST_BYTES { &self.whole_reserve } else { &self.requests };
+        self.wait(budget, size, size).await
+    }
+
+    /// Makes `held` a share of `bytes`, for the buffer that the arriving frame of `size` bytes grows to. A small frame is
+    /// charged once, a larger one for each step; while it waits it keeps what it holds.
+    ///
+    /// Nobody waits for ever: a frame that does not get on waits in line for room to finish, too, and those who have such
+    /// room give it back once their records are on disk, or are closed when their bytes do not come.
+    pub async fn charge_arriving(&self, size: usize, bytes: usize, held: Option<Charge>) -> Charge {
+        let held_bytes = held.as_ref().map_or(0, |held| held.permit.amount());
+        let more = bytes.saturating_sub(held_bytes);
+        let charge = match self.requests.try_acquire(more) {
+            Some(permit) if bytes <= self.requests.total() => Charge { permit, finishing: false },
+            _ if size <= SMALL_REQUEST_BYTES => self.wait(&self.arriving_reserve, more, size).await,
+            _ if bytes > self.requests.total() => self.wait_for(self.finish(size)).await,
+            _ => self.wait(&self.requests, more, size).await,
+        };
+        match held {
+            Some(mut held) if !charge.finishing => {
+                held.permit.absorb(charge.permit);
+                held
+            }
+            // What was held otherwise is given back.
+            _ => charge,
+        }
+    }
+
+    /// Waits for `bytes` of `budget`, and after a while for room for the whole frame of `size` as well.
+    async fn wait(&self, budget: &Rc<Budget>, bytes: usize, size: usize) -> Charge {
+        let share = async { Charge { permit: budget.acquire(bytes).await, finishing: false } };
+        let room = async {
+            clock::sleep(PATIENCE).await;
+            self.finish(size).await
+        };
+        self.wait_for(or(share, room)).await
+    }
+
+    async fn finish(&self, size: usize) -> Charge {
+        Charge { permit: self.finishing.acquire(size).await, finishing: true }
+    }
+
+    /// Counts the caller as starved meanwhile.
+    async fn wait_for(&self, charge: impl Future<Output = Charge>) -> Charge {
         self.starved.set(self.starved.get() + 1);
-        let permit = self.requests.acquire(bytes).await;
+        let charge = charge.await;
         self.starved.set(self.starved.get() - 1);
-        permit
+        charge
     }
 }
 

@@ -1,15 +1,17 @@
 //! Cutting one connection's byte stream into frames.
 //!
-//! Memory follows arrival, never the declared length: a frame's buffer doubles as it fills. Only as much as this connection
-//! has already delivered in one frame is taken at once (so that steady traffic is received into place, without a second
-//! copy).
+//! Memory follows arrival, never the declared length: a large frame's buffer doubles as it fills. Only as much as this
+//! connection has already delivered in one frame is taken at once (so that steady traffic is received into place, without a
+//! second copy).
 
 use bytes::{Buf, Bytes};
 
 use crate::runtime::buffers::RecvBuf;
 
+use super::context::SMALL_REQUEST_BYTES;
+
 /// The frame's length field.
-const LENGTH_BYTES: usize = 4;
+pub const LENGTH_BYTES: usize = 4;
 /// A quiet connection holds one buffer of this size.
 pub const SMALL_BYTES: usize = 4 << 10;
 /// The most that is taken ahead of arrival on the strength of earlier frames.
@@ -75,9 +77,26 @@ impl FrameReceiver {
         frame_size(self.head(), self.max_frame).ok().flatten()
     }
 
-    /// Whether part of a frame has arrived.
-    pub fn is_inside_frame(&self) -> bool {
-        !self.head().is_empty()
+    /// How much of the next frame has arrived.
+    pub fn arrived_bytes(&self) -> usize {
+        self.head().len()
+    }
+
+    /// What has to be granted before more can be read: the size of the frame that has begun, and how large its buffer
+    /// becomes. `None`: there is space, or the smallest buffer does.
+    pub fn growth(&self) -> Option<(usize, usize)> {
+        let size = self.begun_frame().filter(|size| *size > SMALL_BYTES && self.is_full())?;
+        let have = self.arrived_bytes();
+        // Less than a first buffer has: it costs nothing to wait for the rest of that.
+        if have < SMALL_BYTES && self.largest_frame <= SMALL_BYTES {
+            return None;
+        }
+        let trusted = if size <= SMALL_REQUEST_BYTES { size } else { self.largest_frame.min(TRUST_BYTES) };
+        Some((size, size.min((have * 2).max(trusted).max(SMALL_BYTES))))
+    }
+
+    fn is_full(&self) -> bool {
+        self.filling.as_ref().is_none_or(|buf| buf.filled().len() >= buf.capacity())
     }
 
     /// What the buffer for the next, not yet begun, frame should hold, judged by the last one.
@@ -85,15 +104,15 @@ impl FrameReceiver {
         if self.last_frame > SMALL_BYTES && self.last_frame <= LOOKAHEAD_BYTES { self.last_frame } else { 0 }
     }
 
-    /// Where to read to; never empty. `lookahead`: bytes that may be taken although no frame has begun.
-    pub fn space(&mut self, lookahead: usize) -> &mut [u8] {
+    /// Where to read to; never empty. `granted`: how large a buffer may be taken, of the frame that grows
+    /// ([`growth`](Self::growth)), or ahead of one that has not begun.
+    pub fn space(&mut self, granted: usize) -> &mut [u8] {
         let begun = self.begun_frame();
-        let have = self.head().len();
-        let full = self.filling.as_ref().is_none_or(|buf| have >= buf.capacity());
-        if full {
+        let have = self.arrived_bytes();
+        if self.is_full() {
             let capacity = match begun {
-                Some(size) => size.min((have * 2).max(self.largest_frame.min(TRUST_BYTES))).max(SMALL_BYTES),
-                None => lookahead.max(SMALL_BYTES),
+                Some(size) => size.min(granted).max(SMALL_BYTES),
+                None => granted.max(SMALL_BYTES),
             };
             let mut larger = RecvBuf::take(capacity.max(have + 1));
             larger.unfilled()[..have].copy_from_slice(self.head());
@@ -104,7 +123,7 @@ impl FrameReceiver {
         // A large frame is read to its end and no further: what follows starts a buffer of its own, uncopied.
         let limit = match begun {
             Some(size) if size > SMALL_BYTES => size - have,
-            None if have < lookahead => lookahead - have,
+            None if have < granted => granted - have,
             _ => usize::MAX,
         };
         match &mut self.filling {
@@ -149,7 +168,7 @@ mod tests {
     fn feed(receiver: &mut FrameReceiver, stream: &[u8], step: usize) -> Result<(Vec<Bytes>, usize), BadLength> {
         let (mut frames, mut largest, mut rest) = (Vec::new(), 0, stream);
         while !rest.is_empty() {
-            let space = receiver.space(0);
+            let space = receiver.space(receiver.growth().map_or(0, |(_, bytes)| bytes));
             assert!(!space.is_empty());
             largest = largest.max(space.len());
             let n = space.len().min(step).min(rest.len());
@@ -180,7 +199,7 @@ mod tests {
             for (i, frame) in frames.iter().enumerate() {
                 assert_eq!(frame[..], frame_of(lengths[i], i as u8)[4..], "frame {i}, step {step}");
             }
-            assert!(!receiver.is_inside_frame());
+            assert_eq!(receiver.arrived_bytes(), 0);
         }
     }
 
@@ -193,6 +212,7 @@ mod tests {
         assert!(frames.is_empty());
         assert!(largest <= 2 * SMALL_BYTES, "{largest}");
         assert_eq!(receiver.begun_frame(), Some((100 << 20) + 4));
+        assert_eq!(receiver.growth(), None, "nothing to be granted either");
         let (_, largest) = feed(&mut receiver, &vec![7; 1 << 20], usize::MAX).unwrap();
         assert!(largest <= 4 << 20, "{largest}");
     }
