@@ -23,6 +23,14 @@ impl TopicKey {
         }
     }
 
+    /// The same key, which does not keep its request alive.
+    pub fn detached(self) -> TopicKey {
+        match self {
+            TopicKey::Name(name) => TopicKey::Name(Bytes::copy_from_slice(&name)),
+            id => id,
+        }
+    }
+
     pub(super) fn read(reader: &mut Reader<'_>, body: &Bytes, by_id: bool) -> Result<TopicKey, Malformed> {
         if by_id {
             return reader.uuid("a topic id").map(TopicKey::Id);

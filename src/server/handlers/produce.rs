@@ -1,9 +1,7 @@
 //! Produce: batches to their partitions. Stage one (in the reader's order) ends when the shard has fixed the batches' place;
 //! stage two is the answer once `acks` is satisfied.
 
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use kafka_protocol::messages::ApiKey;
@@ -15,12 +13,12 @@ use crate::protocol::produce::{
     ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceTopic, decode, encode_response,
 };
 use crate::protocol::{ApiSpec, Malformed, TopicKey};
-use crate::runtime::sync::Permit;
+use crate::runtime::sync::oneshot;
 use crate::runtime::{clock, spawn_local};
 use crate::server::context::ServerContext;
 use crate::server::dispatch::Call;
 use crate::server::pipeline::{Answer, Reply};
-use crate::shard::{ProduceOutcome, ProduceOutcomes, ProducePart};
+use crate::shard::{ProduceOutcome, ProducePart};
 
 use super::shared::{find_partition, find_topic};
 
@@ -51,11 +49,20 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
         return Ok(Answer::Now(reply(acks, version, correlation_id, &topics)));
     };
     let count = parts.len();
-    let outcomes = Held { outcomes: Some(context.shard.produce(parts).await), permit: Some(permit) };
+    let outcomes = context.shard.produce(parts).await;
+    // A task of its own: the memory is given back when the disk has the batches, whether or not anybody still waits for the
+    // answer, or takes the ones before it.
+    let (sender, receiver) = oneshot();
+    spawn_local(async move {
+        let outcomes = outcomes.await;
+        drop(permit);
+        sender.send(outcomes);
+    });
     Ok(Answer::Later(Box::pin(async move {
+        let settled = async { receiver.recv().await.unwrap_or_default() };
         let outcomes = match acks {
-            Acks::All => clock::until(deadline, outcomes).await.unwrap_or_else(|| timed_out(count)),
-            Acks::None | Acks::Leader => outcomes.await,
+            Acks::All => clock::until(deadline, settled).await.unwrap_or_else(|| timed_out(count)),
+            Acks::None | Acks::Leader => settled.await,
         };
         fill(&mut topics, outcomes);
         reply(acks, version, correlation_id, &topics)
@@ -82,38 +89,6 @@ fn timed_out(count: usize) -> Vec<ProduceOutcome> {
         log_start_offset: -1,
     };
     vec![outcome; count]
-}
-
-/// The outcomes of batches on their way to the disk, with the share of receive memory that they take until they are there.
-/// When the request times out or the connection ends first, both go on without it: the memory is in use all the same.
-struct Held {
-    outcomes: Option<ProduceOutcomes>,
-    permit: Option<Permit>,
-}
-
-impl Future for Held {
-    type Output = Vec<ProduceOutcome>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(outcomes) = &mut self.outcomes else { return Poll::Ready(Vec::new()) };
-        let settled = outcomes.as_mut().poll(cx);
-        if settled.is_ready() {
-            self.outcomes = None;
-            self.permit = None;
-        }
-        settled
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let (Some(outcomes), Some(permit)) = (self.outcomes.take(), self.permit.take()) {
-            spawn_local(async move {
-                outcomes.await;
-                drop(permit);
-            });
-        }
-    }
 }
 
 /// What goes to the shard, and the response with places for the outcomes: those without an error, in the same order.
@@ -155,7 +130,8 @@ fn sort_out(
                 Err((code, message)) => place(index, code, message),
             });
         }
-        topics.push((key, places));
+        // The answer may wait for long behind others; the request's records must not wait with it.
+        topics.push((key.detached(), places));
     }
     (topics, parts)
 }
