@@ -11,7 +11,7 @@ use crate::partition::DataWaiter;
 use crate::runtime::{Breather, clock};
 
 /// A wait that finds nothing ends up to this part of its length later, so that many of them end together.
-const WAIT_GRID: u32 = 8;
+const WAIT_GRID: u32 = 5;
 const MAX_WAIT_GRID_MS: u32 = 100;
 
 impl Shard {
@@ -117,7 +117,9 @@ impl Shard {
         let max_bytes = (part.max_bytes as usize).min(left);
         // While slow readers hold all the memory for responses, one partition a response has to do.
         let only_look = !at_least_one && (max_bytes == 0 || self.storage.fetch_memory_full());
-        let read = match only_look {
+        // Most fetches of idle consumers: nothing to look for.
+        let at_the_end = part.offset == high_watermark && replica.failure().is_none();
+        let read = match only_look || at_the_end {
             true => replica.look(part.offset),
             false => replica.read(part.offset, max_bytes, at_least_one).await,
         };
