@@ -113,7 +113,7 @@ def thousand(root):
     from support import broker as brokers
 
     # Checkpoints follow the writes soon, so that what is measured as idle is not the end of the writing.
-    options = {"corelane.shards": 2, "log.flush.offset.checkpoint.interval.ms": 2000}
+    options = {"corelane.shards": 2, "log.flush.offset.checkpoint.interval.ms": 8000}
     b = brokers.broker_class()(root / "thousand", options)
     b.start()
     load.create_topic(b, "wide", 1000)
@@ -184,7 +184,7 @@ def poll_idly(broker, consumers, seconds):
 
 def test_idle_cpu(thousand, length, figure):
     seconds = length.pick(20, 60)
-    time.sleep(6)
+    time.sleep(10)
     began, cpu = time.monotonic(), thousand.cpu()
     time.sleep(5)
     alone = (thousand.cpu() - cpu) / (time.monotonic() - began)
