@@ -228,7 +228,7 @@ impl Log {
         }
     }
 
-    /// The segment that holds `offset`, and the one after it.
+    /// The newest segment that begins at or before `offset`.
     pub(super) fn segment_at(&self, offset: i64) -> Option<Rc<Segment>> {
         self.segments.borrow().range(..=offset).next_back().map(|(_, s)| s.clone())
     }
