@@ -173,6 +173,9 @@ fn start_shards(
     let shards = cpus.len() as u16;
     let hearts = watchdog::start(shards).map_err(|e| format!("the watchdog cannot be started: {e}"))?;
     let seats = mailbox::mesh(shards, config.mailbox_capacity);
+    let seats = seats.map_err(|e| {
+        format!("the shards' mailboxes cannot be made: {e}; raise the limit of open files (`ulimit -n`)")
+    })?;
     let (sender, reports) = channel();
     let (closed, closings) = channel();
     let starts: HashMap<u16, ShardStart> = (0..shards)

@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::turn::Sleep;
+
 /// Milliseconds since 1970 UTC, as record timestamps count.
 pub fn wall_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
@@ -13,10 +15,13 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Waits on the shard's timer wheel. Zero waits for at least one reactor pass.
+/// Waits on the shard's timers. Zero waits for the shard's next turn.
 pub async fn sleep(duration: Duration) {
-    glommio::timer::sleep(duration.max(Duration::from_nanos(500))).await;
+    Sleep::until(now() + duration.min(LONGEST)).await;
 }
+
+/// Longer sleeps would be beyond what the clock can count.
+const LONGEST: Duration = Duration::from_secs(1 << 32);
 
 /// The beat of everything that only looks around now and then.
 pub const TICK: Duration = Duration::from_millis(250);

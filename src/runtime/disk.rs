@@ -17,6 +17,8 @@ use super::dma::read_bytes;
 pub use super::dma::{DiskBuf, FrozenBuf, drain_returns};
 use super::executor::spawn_blocking;
 use super::faults::{self, Fault, Op};
+use super::ring;
+use super::turn::Foreign;
 
 /// Alignment of positions, lengths and memory for direct I/O, bytes.
 pub const ALIGNMENT: u64 = 4096;
@@ -86,7 +88,7 @@ pub enum OpenMode {
 /// A file open for direct I/O on this shard.
 pub struct File {
     // Shared so that one operation can outlive a borrow of `self`.
-    file: DmaFile,
+    file: Rc<DmaFile>,
     path: Rc<Path>,
 }
 
@@ -111,8 +113,9 @@ impl File {
         let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
         let mut options = OpenOptions::new();
         options.read(true).write(writes);
+        let _foreign = Foreign::begin();
         let file = options.dma_open(&by_descriptor).await.map_err(|error| failed(cause_of(error)))?;
-        Ok(File { file, path: path.into() })
+        Ok(File { file: Rc::new(file), path: path.into() })
     }
 
     pub fn path(&self) -> PathBuf {
@@ -142,8 +145,14 @@ impl File {
     }
 
     async fn write_checked(&self, buf: &FrozenBuf, position: u64, wanted: usize) -> io::Result<()> {
-        let written = self.file.write_rc_at(buf.0.clone(), position).await;
-        match written.map_err(cause_of) {
+        let (address, len) = (buf.0.as_bytes().as_ptr(), buf.len());
+        let memory = Box::new((buf.0.clone(), self.file.clone()));
+        // At most MAX_IO_BYTES, by `DiskBuf::alloc`.
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        // SAFETY: a frozen buffer never changes, and `memory` holds it; nor does the file close before `memory` goes.
+        #[allow(unsafe_code)]
+        let written = unsafe { ring::write(self.file.as_raw_fd(), address, len, position, memory).await };
+        match written {
             Ok(written) if written == wanted => Ok(()),
             Ok(written) => {
                 let text = format!("only {written} of {wanted} bytes at {position} were written");
@@ -175,6 +184,7 @@ impl File {
         if len == 0 {
             return Ok(Bytes::new());
         }
+        let _foreign = Foreign::begin();
         let read = self.file.read_at_aligned(position, len).await;
         read.map(read_bytes).map_err(|error| self.failed("read", cause_of(error)))
     }
@@ -182,7 +192,8 @@ impl File {
     /// The data, and what is needed to find it, is on the device afterwards.
     pub async fn fdatasync(&self) -> io::Result<()> {
         self.fault(Op::Fdatasync, "sync")?;
-        self.file.fdatasync().await.map_err(|error| self.failed("sync", cause_of(error)))
+        let memory = Box::new(self.file.clone());
+        ring::fdatasync(self.file.as_raw_fd(), memory).await.map_err(|cause| self.failed("sync", cause))
     }
 
     /// Reserves blocks for `[position, position + len)` and extends the file's size over them; they read as zeros.
@@ -226,6 +237,7 @@ impl File {
     /// Cuts or extends to `len` bytes.
     pub async fn truncate(&self, len: u64) -> io::Result<()> {
         self.fault(Op::Truncate, "truncate")?;
+        let _foreign = Foreign::begin();
         self.file.truncate(len).await.map_err(|error| self.failed("truncate", cause_of(error)))
     }
 
@@ -245,7 +257,12 @@ impl File {
 
     pub async fn close(self) -> io::Result<()> {
         let File { file, path } = self;
-        file.close().await.map_err(|error| file_error("close", &path, cause_of(error)))
+        let _foreign = Foreign::begin();
+        match Rc::try_unwrap(file) {
+            Ok(file) => file.close().await.map_err(|error| file_error("close", &path, cause_of(error))),
+            // A write that nobody waits for any more holds it, and closes it when it has ended.
+            Err(_) => Ok(()),
+        }
     }
 }
 
@@ -384,8 +401,9 @@ mod tests {
             let mut writes = Vec::new();
             for i in 0..64u64 {
                 let file = file.clone();
-                writes
-                    .push(glommio::spawn_local(async move { file.write_at(&filled(65536, i as u8), i * 65536).await }));
+                writes.push(crate::runtime::executor::spawn_joined(async move {
+                    file.write_at(&filled(65536, i as u8), i * 65536).await
+                }));
             }
             for write in writes {
                 write.await.unwrap();

@@ -1,12 +1,15 @@
 //! Shard threads: one glommio executor pinned to one CPU each.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
+
+use super::ring;
+use super::turn::{self, Bridge, Counted, Foreign};
 
 /// Submission queue entries per ring.
 const RING_DEPTH: usize = 256;
@@ -22,7 +25,13 @@ pub fn spawn_local<F>(future: F)
 where
     F: Future<Output = ()> + 'static,
 {
-    glommio::spawn_local(future).detach();
+    glommio::spawn_local(Counted(future)).detach();
+}
+
+/// A task whose end can be waited for; dropping the handle ends it.
+#[cfg(test)]
+pub(crate) fn spawn_joined<T: 'static>(future: impl Future<Output = T> + 'static) -> glommio::Task<T> {
+    glommio::spawn_local(Counted(future))
 }
 
 /// Runs a blocking step (open, rename, small synced writes) on one of the shard's helper threads, off the event loop.
@@ -33,6 +42,7 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
+    let _foreign = Foreign::begin();
     glommio::executor().spawn_blocking(work).await
 }
 
@@ -63,8 +73,8 @@ where
         let body = body.clone();
         let thread_spec = spec.clone();
         let spawned = std::thread::Builder::new().name(format!("shard-{}", spec.index)).spawn(move || {
-            let executor = match make_executor(&thread_spec) {
-                Ok(executor) => executor,
+            let (executor, bridge) = match make_executor(&thread_spec) {
+                Ok(made) => made,
                 Err(error) => {
                     let _ = ready_sender.send(Err(error));
                     return;
@@ -74,10 +84,15 @@ where
             // A closed gate means that another shard could not start.
             if gate.recv().is_ok() {
                 executor.run(async move {
-                    body(thread_spec).await;
+                    turn::start(bridge);
+                    Counted(body(thread_spec)).await;
                     run_end_hooks();
+                    turn::stop();
                 });
+            } else {
+                executor.run(async move { drop(bridge) });
             }
+            ring::end();
         });
         match spawned {
             Ok(thread) => starting.push((spec, thread, ready, go)),
@@ -110,15 +125,18 @@ where
     }
 }
 
-fn make_executor(spec: &ShardSpec) -> io::Result<LocalExecutor> {
+fn make_executor(spec: &ShardSpec) -> io::Result<(LocalExecutor, Bridge)> {
     let placement = spec.cpu.map_or(Placement::Unbound, Placement::Fixed);
-    LocalExecutorBuilder::new(placement)
+    let executor = LocalExecutorBuilder::new(placement)
         .io_memory(spec.io_memory_bytes)
         .ring_depth(RING_DEPTH)
         .preempt_timer(PREEMPT_NEVER)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
         .make()
-        .map_err(io::Error::from)
+        .map_err(io::Error::from)?;
+    ring::start()?;
+    let bridge = executor.run(async { Bridge::new() })?;
+    Ok((executor, bridge))
 }
 
 fn start_error(spec: &ShardSpec, cause: &io::Error, mend: &str) -> io::Error {
@@ -163,7 +181,6 @@ impl ShardThreads {
 
 thread_local! {
     static END_HOOKS: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
-    static LAST_PASS: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Runs `hook` on this shard after its body has ended, while its executor still exists.
@@ -177,35 +194,25 @@ fn run_end_hooks() {
     }
 }
 
-/// Gives the reactor its turn in loops that can stay runnable: once 100 µs have passed since the shard's last pass,
-/// [`Breather::pass`] waits for one (a 500 ns timer: glommio polls its rings only when it has no runnable task or parks).
+/// Gives others their turn in loops that can stay runnable: once 100 µs have passed since the shard last asked the kernel for
+/// news, [`Breather::pass`] lets it ask.
 ///
-/// The time is counted per shard, not per loop: a loop that has just been woken by the reactor goes on at once.
+/// The time is counted per shard, not per loop: a loop that has just been woken by news goes on at once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Breather;
 
 impl Breather {
-    const INTERVAL: Duration = Duration::from_micros(100);
-
     /// Call once per turn of the loop. Only on a shard.
     pub async fn pass(&mut self) {
-        // `executor_stats` resets what it returns, and this is its only caller: a count above zero says that the
-        // executor has taken up its queue anew, which it does once after each turn of the reactor.
-        let passed = glommio::executor().executor_stats().scheduler_runs() > 0;
-        match LAST_PASS.get() {
-            Some(last) if !passed => {
-                if last.elapsed() >= Self::INTERVAL {
-                    glommio::timer::sleep(Duration::from_nanos(500)).await;
-                }
-            }
-            _ => LAST_PASS.set(Some(Instant::now())),
-        }
+        turn::breathe().await;
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::runtime::clock;
+    use std::cell::Cell;
     use std::rc::Rc;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -283,11 +290,11 @@ pub(crate) mod tests {
             let counted = ticks.clone();
             spawn_local(async move {
                 loop {
-                    glommio::timer::sleep(Duration::from_millis(1)).await;
+                    clock::sleep(Duration::from_millis(1)).await;
                     counted.set(counted.get() + 1);
                 }
             });
-            let start = Instant::now();
+            let start = clock::now();
             let mut breather = Breather;
             while start.elapsed() < Duration::from_millis(300) {
                 std::hint::black_box((0..500).sum::<u64>());

@@ -8,16 +8,19 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use glommio::channels::shared_channel::{
-    ConnectedReceiver, ConnectedSender, SharedReceiver, SharedSender, new_bounded,
-};
-use glommio::{GlommioError, ResourceType};
+use crossbeam_queue::ArrayQueue;
 
+use super::doorbell::Doorbell;
 use super::executor::{Breather, at_shard_end, spawn_local};
 use super::sync::{Budget, OneshotReceiver, OneshotSender, Permit, oneshot};
+use super::{clock, turn};
 use crate::model::ShardId;
 
 /// How long the pump waits before it tries a full channel again.
@@ -38,42 +41,54 @@ struct Origin {
     token: u64,
 }
 
-type Ends<S> = (SharedSender<Message<S>>, SharedReceiver<Message<S>>);
+/// One direction between two shards.
+struct Channel<S: 'static> {
+    queue: ArrayQueue<Message<S>>,
+    /// One of the two has stopped.
+    closed: AtomicBool,
+}
+
+/// One shard's ends of the channels between it and another, whose bell tells it to look.
+struct Ends<S: 'static> {
+    to: Arc<Channel<S>>,
+    from: Arc<Channel<S>>,
+    bell: Arc<Doorbell>,
+}
 
 /// The unconnected ends for one shard, made before the threads start.
 pub struct MeshSeat<S: 'static> {
     own: ShardId,
     capacity: usize,
+    bell: Arc<Doorbell>,
     /// By the other shard's index; `None` at the own one.
     ends: Vec<Option<Ends<S>>>,
 }
 
-/// One seat per shard. `capacity`: messages per pair and direction.
-pub fn mesh<S: 'static>(shards: u16, capacity: usize) -> Vec<MeshSeat<S>> {
+/// One seat per shard. `capacity`: messages per pair and direction. Fails when there are no descriptors left.
+pub fn mesh<S: 'static>(shards: u16, capacity: usize) -> io::Result<Vec<MeshSeat<S>>> {
     let capacity = capacity.max(1);
     let count = usize::from(shards);
-    let mut senders: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
-    let mut receivers: Vec<Vec<_>> = (0..count).map(|_| (0..count).map(|_| None).collect()).collect();
-    for from in 0..count {
-        for to in (0..count).filter(|&to| to != from) {
-            let (sender, receiver) = new_bounded(capacity);
-            senders[from][to] = Some(sender);
-            receivers[to][from] = Some(receiver);
-        }
-    }
-    let ends = senders.into_iter().zip(receivers);
-    ends.zip(0..shards)
-        .map(|((senders, receivers), own)| MeshSeat {
-            own: ShardId(own),
-            capacity,
-            ends: senders.into_iter().zip(receivers).map(|(sender, receiver)| sender.zip(receiver)).collect(),
-        })
-        .collect()
+    let bells = (0..count).map(|_| Doorbell::new().map(Arc::new)).collect::<io::Result<Vec<_>>>()?;
+    let channel = |_| Arc::new(Channel { queue: ArrayQueue::new(capacity), closed: AtomicBool::new(false) });
+    // By the sender's index, then by the receiver's.
+    let channels: Vec<Vec<Arc<Channel<S>>>> = (0..count).map(|_| (0..count).map(channel).collect()).collect();
+    let ends = |own: usize, other: usize| Ends {
+        to: channels[own][other].clone(),
+        from: channels[other][own].clone(),
+        bell: bells[other].clone(),
+    };
+    let seats = (0..shards).zip(&bells).map(|(own, bell)| MeshSeat {
+        own: ShardId(own),
+        capacity,
+        bell: bell.clone(),
+        ends: (0..shards).map(|other| (other != own).then(|| ends(own.into(), other.into()))).collect(),
+    });
+    Ok(seats.collect())
 }
 
 /// What this shard knows of one other shard.
 struct Peer<S: 'static> {
-    sender: ConnectedSender<Message<S>>,
+    ends: Ends<S>,
     /// What the channel had no room for, oldest first. Calls hold a permit of `room` while they wait here.
     outbox: RefCell<VecDeque<(Message<S>, Option<Permit>)>>,
     room: Rc<Budget>,
@@ -86,11 +101,11 @@ struct Peer<S: 'static> {
 /// This shard's connected mailbox. `S` is the shard's state: calls run on it.
 pub struct Mesh<S: 'static> {
     own: ShardId,
+    bell: Arc<Doorbell>,
     peers: Vec<Option<Rc<Peer<S>>>>,
-    receivers: RefCell<Vec<(ShardId, ConnectedReceiver<Message<S>>)>>,
-    serving: RefCell<Vec<glommio::Task<()>>>,
     state: RefCell<Option<Rc<S>>>,
     next_token: Cell<u64>,
+    closed: Cell<bool>,
 }
 
 /// The other shard has stopped: the broker is shutting down.
@@ -99,72 +114,75 @@ pub struct Mesh<S: 'static> {
 pub struct ShardStopped;
 
 impl<S: 'static> Mesh<S> {
-    /// Connects to all peers (waits until they have started).
-    pub async fn connect(seat: MeshSeat<S>) -> Rc<Mesh<S>> {
-        // Every end waits for its opposite: all at once, or two shards would wait for each other.
-        let mut connecting = Vec::with_capacity(seat.ends.len());
-        for ends in seat.ends {
-            connecting.push(ends.map(|(sender, receiver)| {
-                let sender = glommio::spawn_local(sender.connect());
-                (sender, glommio::spawn_local(receiver.connect()))
-            }));
-        }
-        let (mut peers, mut receivers) = (Vec::new(), Vec::new());
-        for (shard, ends) in (0u16..).zip(connecting) {
-            let Some((sender, receiver)) = ends else {
-                peers.push(None);
-                continue;
-            };
-            receivers.push((ShardId(shard), receiver.await));
-            peers.push(Some(Rc::new(Peer {
-                sender: sender.await,
-                outbox: RefCell::default(),
-                room: Budget::new(seat.capacity),
-                pumping: Cell::new(false),
-                waiting: RefCell::default(),
-                stopped: Cell::new(false),
-            })));
-        }
+    /// Takes the seat, on its shard's thread.
+    pub fn connect(seat: MeshSeat<S>) -> io::Result<Rc<Mesh<S>>> {
+        turn::listen(seat.bell.clone())?;
+        let peers = seat.ends.into_iter().map(|ends| {
+            ends.map(|ends| {
+                Rc::new(Peer {
+                    ends,
+                    outbox: RefCell::default(),
+                    room: Budget::new(seat.capacity),
+                    pumping: Cell::new(false),
+                    waiting: RefCell::default(),
+                    stopped: Cell::new(false),
+                })
+            })
+        });
         let mesh = Rc::new(Mesh {
             own: seat.own,
-            peers,
-            receivers: RefCell::new(receivers),
-            serving: RefCell::default(),
+            bell: seat.bell,
+            peers: peers.collect(),
             state: RefCell::default(),
             next_token: Cell::new(0),
+            closed: Cell::new(false),
         });
         // What an ended executor still holds is never dropped, so the peers would wait for it for ever.
         let at_end = mesh.clone();
         at_shard_end(move || at_end.close());
-        mesh
+        Ok(mesh)
     }
 
     /// Starts answering calls on `state`. Call it once, before the first [`call`](Self::call): answers, too, arrive only
     /// from then on.
     pub fn serve(self: &Rc<Self>, state: Rc<S>) {
         *self.state.borrow_mut() = Some(state.clone());
-        for (from, receiver) in self.receivers.take() {
-            let serving = glommio::spawn_local(self.clone().receive(from, receiver, state.clone()));
-            self.serving.borrow_mut().push(serving);
+        if self.peers.iter().any(Option::is_some) {
+            spawn_local(self.clone().receive(state));
         }
     }
 
-    async fn receive(self: Rc<Self>, from: ShardId, receiver: ConnectedReceiver<Message<S>>, state: Rc<S>) {
+    /// Works off what the others send, whenever the bell rings.
+    async fn receive(self: Rc<Self>, state: Rc<S>) {
         let mut breather = Breather;
-        while let Some(message) = receiver.recv().await {
-            match message {
-                Message::Work(origin, work) => work(&self, &state, origin),
-                Message::Answer(token, answer) => {
-                    let waiting = self.peer(from).and_then(|peer| peer.waiting.borrow_mut().remove(&token));
-                    if let Some(sender) = waiting {
-                        sender.send(answer);
-                    }
+        while !self.closed.get() {
+            poll_fn(|cx| self.bell.poll_rung(cx)).await;
+            for (from, peer) in (0u16..).zip(&self.peers) {
+                let Some(peer) = peer else { continue };
+                // Looked at before the queue: what was sent before the end is still taken.
+                let ended = peer.ends.from.closed.load(Ordering::Acquire);
+                while let Some(message) = peer.ends.from.queue.pop()
+                    && !self.closed.get()
+                {
+                    self.take(ShardId(from), message, &state);
+                    breather.pass().await;
+                }
+                if ended {
+                    peer.stop();
                 }
             }
-            breather.pass().await;
         }
-        if let Some(peer) = self.peer(from) {
-            peer.stop();
+    }
+
+    fn take(self: &Rc<Self>, from: ShardId, message: Message<S>, state: &Rc<S>) {
+        match message {
+            Message::Work(origin, work) => work(self, state, origin),
+            Message::Answer(token, answer) => {
+                let waiting = self.peer(from).and_then(|peer| peer.waiting.borrow_mut().remove(&token));
+                if let Some(sender) = waiting {
+                    sender.send(answer);
+                }
+            }
         }
     }
 
@@ -234,12 +252,17 @@ impl<S: 'static> Mesh<S> {
     /// Leaves the mesh: peers' calls to this shard, and this shard's to them, end with [`ShardStopped`]. Happens by itself
     /// when the shard's body ends.
     pub fn close(&self) {
+        self.closed.set(true);
         for peer in self.peers.iter().flatten() {
-            peer.sender.close();
+            peer.ends.to.closed.store(true, Ordering::Release);
+            peer.ends.from.closed.store(true, Ordering::Release);
+            peer.ends.bell.ring();
             peer.stop();
         }
-        let ended = (self.receivers.take(), self.serving.take(), self.state.take());
-        drop(ended);
+        // Ends `receive`.
+        self.bell.ring();
+        let state = self.state.take();
+        drop(state);
     }
 
     /// Sends now if nothing waits already, else queues behind what waits.
@@ -261,14 +284,13 @@ impl<S: 'static> Mesh<S> {
 impl<S: 'static> Peer<S> {
     /// Puts `message` into the channel; gives it back when the channel is full.
     fn offer(&self, message: Message<S>) -> Option<Message<S>> {
-        match self.sender.try_send(message) {
-            Ok(()) => None,
-            Err(GlommioError::WouldBlock(ResourceType::Channel(message))) => Some(message),
-            Err(_) => {
-                self.stop();
-                None
-            }
+        if self.ends.to.closed.load(Ordering::Acquire) {
+            self.stop();
+            return None;
         }
+        let left = self.ends.to.queue.push(message).err();
+        self.ends.bell.ring();
+        left
     }
 
     /// The other side has gone: everybody who waits for it hears so.
@@ -280,14 +302,14 @@ impl<S: 'static> Peer<S> {
     }
 }
 
-/// Moves what waits into the channel. (glommio's own waiting `send` panics when two tasks wait for the same place.)
+/// Moves what waits into the channel.
 async fn pump<S: 'static>(peer: Rc<Peer<S>>) {
     let mut breather = Breather;
     loop {
         let Some((message, permit)) = peer.outbox.borrow_mut().pop_front() else { break };
         if let Some(message) = peer.offer(message) {
             peer.outbox.borrow_mut().push_front((message, permit));
-            glommio::timer::sleep(RETRY).await;
+            clock::sleep(RETRY).await;
         } else {
             drop(permit);
             breather.pass().await;

@@ -9,6 +9,7 @@ pub mod buffers;
 pub mod clock;
 pub mod disk;
 mod dma;
+mod doorbell;
 pub mod executor;
 #[doc(hidden)]
 pub mod faults;
@@ -16,7 +17,9 @@ pub mod mailbox;
 pub mod net;
 pub mod probe;
 pub mod process;
+mod ring;
 pub mod sync;
+mod turn;
 pub mod watchdog;
 
 pub use executor::{Breather, spawn_blocking, spawn_local};

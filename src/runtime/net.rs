@@ -1,30 +1,26 @@
-//! TCP. Reads fill a caller's buffer; writes send many slices in one `sendmsg` without copying them.
+//! TCP. Reads fill a caller's buffer; writes send many slices in one `sendmsg` without copying them. The shard's ring says
+//! when to try; the calls themselves never wait.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
-use std::pin::Pin;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
-use futures_lite::io::{AsyncRead, AsyncWrite};
-use glommio::net::{TcpListener, TcpStream};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use super::clock;
 use super::executor::Breather;
+use super::ring::{Interest, Watch};
 
 /// Connections the kernel holds for a shard until it accepts them.
 const BACKLOG: i32 = 4096;
 
 /// Slices per `sendmsg` (the kernel's UIO_MAXIOV).
 const MAX_SLICES: usize = 1024;
-
-/// What is written through glommio when the socket's buffer is full, so that glommio does the waiting, bytes.
-const WAITING_WRITE: usize = 4096;
 
 /// How long accepting rests when the process or the system has no descriptors left.
 const NO_DESCRIPTORS_REST: Duration = Duration::from_millis(100);
@@ -67,7 +63,8 @@ pub fn check_address_free(address: SocketAddr) -> io::Result<()> {
 
 /// One shard's listening socket; all shards bind the same address (SO_REUSEPORT).
 pub struct Listener {
-    listener: TcpListener,
+    socket: Rc<OwnedFd>,
+    watch: Watch,
     /// Said already that there are no descriptors; reset by the next success.
     warned: Cell<bool>,
 }
@@ -76,14 +73,14 @@ impl Listener {
     /// Call on a shard.
     pub fn bind(address: SocketAddr) -> io::Result<Listener> {
         let socket = listening_socket(address, true)?;
-        // SAFETY: the descriptor is open, a listening TCP socket, and given away here.
-        #[allow(unsafe_code)]
-        let listener = unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) };
-        Ok(Listener { listener, warned: Cell::new(false) })
+        socket.set_nonblocking(true)?;
+        let socket = Rc::new(OwnedFd::from(socket));
+        let watch = Watch::new(socket.clone(), Interest::Readable)?;
+        Ok(Listener { socket, watch, warned: Cell::new(false) })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr().map_err(io::Error::from)
+        internet_address(SockRef::from(&*self.socket).local_addr()?)
     }
 
     /// The next connection, with TCP_NODELAY set. Connections that ended before they were taken are passed over; without
@@ -92,35 +89,36 @@ impl Listener {
         let mut breather = Breather;
         loop {
             breather.pass().await;
-            let error: io::Error = match self.listener.shared_accept().await {
-                Ok(accepted) => {
+            self.watch.ready().await;
+            self.watch.begin();
+            let error = match SockRef::from(&*self.socket).accept() {
+                Ok((socket, peer)) => {
+                    // There may be more of them; only a failed attempt says that there are none.
+                    self.watch.more();
                     self.warned.set(false);
-                    let stream = accepted.bind_to_executor();
-                    match split(stream) {
+                    match split(socket, internet_address(peer).ok()) {
                         Ok(halves) => return Ok(halves),
                         // The peer has gone already.
                         Err(_) => continue,
                     }
                 }
-                Err(error) => match error.raw_os_error() {
-                    Some(code) => io::Error::from_raw_os_error(code),
-                    None => error.into(),
-                },
+                Err(error) => error,
             };
             match error.raw_os_error() {
+                Some(libc::EAGAIN) => self.watch.nothing(),
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                    self.watch.more();
                     if !self.warned.replace(true) {
                         tracing::warn!(
                             "cannot accept connections: {error}; raise the limit of open files (`ulimit -n`)"
                         );
                     }
-                    glommio::timer::sleep(NO_DESCRIPTORS_REST).await;
+                    clock::sleep(NO_DESCRIPTORS_REST).await;
                 }
                 // accept(2): errors of the new connection, not of the listener.
                 Some(
                     libc::ECONNABORTED
                     | libc::EINTR
-                    | libc::EAGAIN
                     | libc::EPROTO
                     | libc::EPERM
                     | libc::ENETDOWN
@@ -131,32 +129,53 @@ impl Listener {
                     | libc::ENOPROTOOPT
                     | libc::EOPNOTSUPP
                     | libc::ETIMEDOUT,
-                ) => {}
+                ) => self.watch.more(),
                 _ => return Err(error),
             }
         }
     }
 }
 
+fn internet_address(address: SockAddr) -> io::Result<SocketAddr> {
+    address.as_socket().ok_or_else(|| io::Error::other("a socket without an internet address"))
+}
+
 /// Opens a connection, with TCP_NODELAY set; `TimedOut` after `timeout`. Call on a shard.
 pub async fn connect(address: SocketAddr, timeout: Duration) -> io::Result<(Reader, Writer)> {
     let named = |cause: io::Error| io::Error::new(cause.kind(), format!("cannot connect to {address}: {cause}"));
-    let stream = TcpStream::connect_timeout(address, timeout.max(Duration::from_millis(1))).await;
-    split(stream.map_err(|error| named(error.into()))?).map_err(named)
+    let late = || named(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}")));
+    let deadline = clock::now() + timeout.max(Duration::from_millis(1));
+    clock::until(deadline, try_connect(address)).await.ok_or_else(late)?.map_err(named)
 }
 
-fn split(stream: TcpStream) -> io::Result<(Reader, Writer)> {
-    stream.set_nodelay(true)?;
-    let peer = stream.peer_addr().ok();
-    let shared = Rc::new(RefCell::new(stream));
-    let reader = Reader { stream: shared.clone(), peer, breather: Breather };
-    Ok((reader, Writer { stream: shared, slices: Slices::default(), breather: Breather }))
+async fn try_connect(address: SocketAddr) -> io::Result<(Reader, Writer)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
+            let descriptor = Rc::new(OwnedFd::from(socket.try_clone()?));
+            Watch::new(descriptor, Interest::Writable)?.ready().await;
+            if let Some(error) = socket.take_error()? {
+                return Err(error);
+            }
+        }
+        outcome => outcome?,
+    }
+    split(socket, Some(address))
+}
+
+fn split(socket: Socket, peer: Option<SocketAddr>) -> io::Result<(Reader, Writer)> {
+    socket.set_tcp_nodelay(true)?;
+    let socket = Rc::new(OwnedFd::from(socket));
+    let watch = Watch::new(socket.clone(), Interest::Readable)?;
+    let reader = Reader { socket: socket.clone(), watch, peer, breather: Breather };
+    Ok((reader, Writer { socket, slices: Slices::default(), breather: Breather }))
 }
 
 /// The receiving half.
 pub struct Reader {
-    // Borrowed within one poll only, never across a wait.
-    stream: Rc<RefCell<TcpStream>>,
+    socket: Rc<OwnedFd>,
+    watch: Watch,
     peer: Option<SocketAddr>,
     breather: Breather,
 }
@@ -170,9 +189,21 @@ impl Reader {
         }
         self.breather.pass().await;
         loop {
-            match poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf)).await {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.breather.pass().await,
-                outcome => return outcome,
+            self.watch.ready().await;
+            self.watch.begin();
+            match receive(self.socket.as_raw_fd(), buf) {
+                Ok(received) => {
+                    // Less than there was room for: nothing is left, and what comes next is an edge.
+                    if received == buf.len() {
+                        self.watch.more();
+                    }
+                    return Ok(received);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => self.watch.nothing(),
+                    io::ErrorKind::Interrupted => self.watch.more(),
+                    _ => return Err(error),
+                },
             }
         }
     }
@@ -180,6 +211,13 @@ impl Reader {
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.peer
     }
+}
+
+fn receive(socket: RawFd, buf: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the kernel writes at most `len` bytes to `buf`, which is borrowed for the call; the descriptor is open.
+    #[allow(unsafe_code)]
+    let received = unsafe { libc::recv(socket, buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) };
+    usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }
 
 /// The memory for a `sendmsg`'s list, reused. Holds addresses during one call only.
@@ -212,7 +250,7 @@ impl Slices {
 
 /// The sending half. Dropping both halves closes the socket.
 pub struct Writer {
-    stream: Rc<RefCell<TcpStream>>,
+    socket: Rc<OwnedFd>,
     slices: Slices,
     breather: Breather,
 }
@@ -225,31 +263,28 @@ impl Writer {
             while queue.front().is_some_and(Bytes::is_empty) {
                 queue.pop_front();
             }
-            let Some(front) = queue.front() else { return Ok(()) };
+            if queue.is_empty() {
+                return Ok(());
+            }
             self.breather.pass().await;
-            let socket = self.stream.borrow().as_raw_fd();
-            let sent = match self.slices.send(socket, queue) {
-                Ok(sent) => sent,
+            match self.slices.send(self.socket.as_raw_fd(), queue) {
+                Ok(sent) => advance(queue, sent),
                 Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => continue,
+                    io::ErrorKind::Interrupted => {}
+                    // Watched only now: most sockets never fill up.
                     io::ErrorKind::WouldBlock => {
-                        let next = &front[..front.len().min(WAITING_WRITE)];
-                        poll_fn(|cx| Pin::new(&mut *self.stream.borrow_mut()).poll_write(cx, next)).await?
+                        Watch::new(self.socket.clone(), Interest::Writable)?.ready().await;
                     }
                     _ => return Err(error),
                 },
-            };
-            advance(queue, sent);
+            }
         }
     }
 
     /// Ends both directions; a pending read on the other half ends.
     pub fn shutdown(&self) {
-        // SAFETY: a plain system call on a descriptor that is open for as long as `stream` lives.
-        #[allow(unsafe_code)]
-        unsafe {
-            libc::shutdown(self.stream.borrow().as_raw_fd(), libc::SHUT_RDWR);
-        }
+        // Failing says that the connection has ended already.
+        let _ = SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both);
     }
 }
 
@@ -285,7 +320,7 @@ mod tests {
             const SLICES: usize = 5000;
             let listener = Listener::bind(any_port()).unwrap();
             let address = listener.local_addr().unwrap();
-            let echo = glommio::spawn_local(async move {
+            let echo = crate::runtime::executor::spawn_joined(async move {
                 let (mut reader, mut writer) = listener.accept().await.unwrap();
                 let mut buf = vec![0; 65536];
                 let mut reads = 0;
@@ -296,7 +331,7 @@ mod tests {
                     }
                     reads += 1;
                     if reads % 50 == 0 {
-                        glommio::timer::sleep(Duration::from_millis(2)).await;
+                        clock::sleep(Duration::from_millis(2)).await;
                     }
                     writer.send_all(&mut VecDeque::from([Bytes::copy_from_slice(&buf[..n])])).await.unwrap();
                 }
@@ -305,14 +340,14 @@ mod tests {
             let mut queue: VecDeque<Bytes> =
                 (0..SLICES).map(|i| Bytes::from(pattern(if i % 7 == 0 { 0 } else { 1 + i * 3 % 9000 }, i))).collect();
             let wanted: Vec<u8> = queue.iter().flat_map(|bytes| bytes.iter().copied()).collect();
-            let sending = glommio::spawn_local(async move {
+            let sending = crate::runtime::executor::spawn_joined(async move {
                 writer.send_all(&mut queue).await.unwrap();
                 assert!(queue.is_empty());
                 writer
             });
             let mut got = Vec::new();
             let mut buf = vec![0; 100_000];
-            glommio::timer::sleep(Duration::from_millis(50)).await;
+            clock::sleep(Duration::from_millis(50)).await;
             while got.len() < wanted.len() {
                 let n = reader.read(&mut buf).await.unwrap();
                 assert_ne!(n, 0, "ended early");
@@ -321,8 +356,8 @@ mod tests {
             assert!(got == wanted, "the echo differs");
             let writer = sending.await;
             // A shutdown ends a pending read of the other half, and the peer.
-            glommio::spawn_local(async move {
-                glommio::timer::sleep(Duration::from_millis(10)).await;
+            crate::runtime::executor::spawn_joined(async move {
+                clock::sleep(Duration::from_millis(10)).await;
                 writer.shutdown();
             })
             .detach();
@@ -363,6 +398,8 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
             assert!(error.to_string().contains(&address.to_string()), "{error}");
             drop((listener, second));
+            // The ring lets go of them in the shard's next turn.
+            clock::sleep(Duration::from_millis(1)).await;
             check_address_free(address).unwrap();
         });
     }
@@ -373,6 +410,7 @@ mod tests {
             let listener = Listener::bind(any_port()).unwrap();
             let address = listener.local_addr().unwrap();
             drop(listener);
+            clock::sleep(Duration::from_millis(1)).await;
             let refused = connect(address, Duration::from_secs(5)).await.err().unwrap();
             assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
             assert!(refused.to_string().contains(&address.to_string()), "{refused}");

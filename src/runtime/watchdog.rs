@@ -128,12 +128,12 @@ mod tests {
             let (hearts, counter) = (hearts.clone(), on_its_shard.clone());
             async move {
                 let heart = hearts.lock().unwrap().pop().unwrap();
-                glommio::spawn_local(heart.beat()).detach();
-                glommio::timer::sleep(Duration::from_millis(1200)).await;
+                crate::runtime::spawn_local(heart.beat());
+                clock::sleep(Duration::from_millis(1200)).await;
                 assert_eq!(counter.stalls(), 0, "a shard that beats is no stall");
                 std::thread::sleep(Duration::from_millis(3300));
                 assert_eq!(counter.stalls(), 1);
-                glommio::timer::sleep(Duration::from_millis(1)).await;
+                clock::sleep(Duration::from_millis(1)).await;
             }
         });
         std::thread::sleep(Duration::from_millis(2100));

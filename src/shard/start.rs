@@ -67,7 +67,13 @@ where
 {
     let ready = start.ready.clone();
     spawn_local(start.heart.beat());
-    let mesh = Mesh::connect(start.seat).await;
+    let mesh = match Mesh::connect(start.seat) {
+        Ok(mesh) => mesh,
+        Err(error) => {
+            let _ = ready.send(Err(format!("the shard's mailbox cannot be opened: {error}")));
+            return;
+        }
+    };
     let identity = (ShardId(start.index), start.shards);
     let shard = Shard::new(identity, start.config, start.stop, mesh.clone(), start.image, start.store);
     mesh.serve(shard.clone());

@@ -56,7 +56,7 @@ fn topic(number: u128) -> (Arc<TopicImage>, PartitionId) {
 async fn shard_of(root: &Path, seat: MeshSeat<Shard>, identity: (ShardId, u16), topics: u128) -> Rc<Shard> {
     disk::prime_device(root).await.unwrap();
     let config = ServerConfig { log_dirs: vec![root.to_path_buf()], ..ServerConfig::default() };
-    let mesh = Mesh::connect(seat).await;
+    let mesh = Mesh::connect(seat).unwrap();
     let store = LocalStore::open(root).unwrap();
     let shard = Shard::new(identity, Arc::new(config), Default::default(), mesh.clone(), Default::default(), store);
     mesh.serve(shard.clone());
@@ -66,7 +66,7 @@ async fn shard_of(root: &Path, seat: MeshSeat<Shard>, identity: (ShardId, u16), 
 }
 
 async fn shard(root: &Path) -> (Rc<Shard>, PartitionId) {
-    let seat = mesh::<Shard>(1, 16).pop().unwrap();
+    let seat = mesh::<Shard>(1, 16).unwrap().pop().unwrap();
     (shard_of(root, seat, (ShardId(0), 1), 1).await, topic(0).1)
 }
 
@@ -145,7 +145,7 @@ fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
     let path = root.path().to_path_buf();
     // Made by one thread, as at a start; the shards find it there.
     LocalStore::open(&path).unwrap();
-    let seats: Vec<_> = mesh::<Shard>(2, 64).into_iter().map(Some).collect();
+    let seats: Vec<_> = mesh::<Shard>(2, 64).unwrap().into_iter().map(Some).collect();
     let seats = Arc::new(Mutex::new(seats));
     on_shards(2, move |spec| {
         let (path, seats) = (path.clone(), seats.clone());

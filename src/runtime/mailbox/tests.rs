@@ -17,19 +17,20 @@ where
     B: Fn(Rc<Mesh<State>>, Rc<State>) -> F + Clone + Send + 'static,
     F: Future<Output = ()> + 'static,
 {
-    let seats: Arc<Mutex<Vec<_>>> = Arc::new(Mutex::new(mesh::<State>(2, capacity).into_iter().map(Some).collect()));
+    let seats: Arc<Mutex<Vec<_>>> =
+        Arc::new(Mutex::new(mesh::<State>(2, capacity).unwrap().into_iter().map(Some).collect()));
     let ended = Arc::new(AtomicUsize::new(0));
     on_shards(2, move |spec: ShardSpec| {
         let (seats, ended, body) = (seats.clone(), ended.clone(), body.clone());
         async move {
             let seat = seats.lock().unwrap()[usize::from(spec.index)].take().unwrap();
-            let mesh = Mesh::connect(seat).await;
+            let mesh = Mesh::connect(seat).unwrap();
             let state = Rc::new(State::default());
             mesh.serve(state.clone());
             body(mesh, state).await;
             ended.fetch_add(1, Ordering::SeqCst);
             while ended.load(Ordering::SeqCst) < 2 {
-                glommio::timer::sleep(Duration::from_millis(1)).await;
+                clock::sleep(Duration::from_millis(1)).await;
             }
         }
     });
@@ -41,7 +42,7 @@ fn calls_arrive_in_order_under_back_pressure() {
     on_mesh(8, |mesh, state| async move {
         if mesh.own == ShardId(1) {
             while state.seen.borrow().len() < CALLS as usize {
-                glommio::timer::sleep(Duration::from_millis(1)).await;
+                clock::sleep(Duration::from_millis(1)).await;
             }
             assert!(state.seen.borrow().iter().copied().eq(0..CALLS), "out of order");
             return;
@@ -71,11 +72,11 @@ fn a_hundred_thousand_calls_each_way_do_not_hang() {
         let mut tasks = Vec::new();
         for task in 0..TASKS {
             let mesh = mesh.clone();
-            tasks.push(glommio::spawn_local(async move {
+            tasks.push(crate::runtime::executor::spawn_joined(async move {
                 for i in 0..CALLS {
                     let result = mesh.call(other, move |_| async move {
                         if i % 500 == 0 {
-                            glommio::timer::sleep(Duration::from_millis(1)).await;
+                            clock::sleep(Duration::from_millis(1)).await;
                         }
                         task * CALLS + i
                     });
@@ -99,7 +100,7 @@ fn dropped_results_leave_nothing_behind() {
     on_mesh(64, |mesh, state| async move {
         if mesh.own == ShardId(1) {
             while !state.hold.get() {
-                glommio::timer::sleep(Duration::from_millis(1)).await;
+                clock::sleep(Duration::from_millis(1)).await;
             }
             return;
         }
@@ -118,19 +119,19 @@ fn dropped_results_leave_nothing_behind() {
 
 #[test]
 fn a_stopped_shard_is_told_to_those_who_wait() {
-    let seats: Arc<Mutex<Vec<_>>> = Arc::new(Mutex::new(mesh::<State>(2, 4).into_iter().map(Some).collect()));
+    let seats: Arc<Mutex<Vec<_>>> = Arc::new(Mutex::new(mesh::<State>(2, 4).unwrap().into_iter().map(Some).collect()));
     let reached = Arc::new(AtomicUsize::new(0));
     let counted = reached.clone();
     let threads = run_shards(specs(2), move |spec| {
         let (seats, counted) = (seats.clone(), counted.clone());
         async move {
             let seat = seats.lock().unwrap()[usize::from(spec.index)].take().unwrap();
-            let mesh = Mesh::connect(seat).await;
+            let mesh = Mesh::connect(seat).unwrap();
             let state = Rc::new(State::default());
             mesh.serve(state.clone());
             if spec.index == 1 {
                 while !state.hold.get() {
-                    glommio::timer::sleep(Duration::from_millis(1)).await;
+                    clock::sleep(Duration::from_millis(1)).await;
                 }
                 return;
             }
@@ -161,7 +162,7 @@ fn measure_calls() {
             let start = Instant::now();
             mesh.call(ShardId(1), |_| async {}).await.unwrap().await.unwrap();
             idle.push(start.elapsed());
-            glommio::timer::sleep(Duration::from_micros(200)).await;
+            clock::sleep(Duration::from_micros(200)).await;
         }
         idle.sort();
         let mut back_to_back = Vec::new();
@@ -175,7 +176,7 @@ fn measure_calls() {
         let mut tasks = Vec::new();
         for _ in 0..64 {
             let mesh = mesh.clone();
-            tasks.push(glommio::spawn_local(async move {
+            tasks.push(crate::runtime::executor::spawn_joined(async move {
                 for _ in 0..20_000 {
                     mesh.call(ShardId(1), |_| async {}).await.unwrap().await.unwrap();
                 }

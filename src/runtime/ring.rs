@@ -1,0 +1,401 @@
+//! The shard's own io_uring: readiness of sockets, and the log's writes and syncs.
+//!
+//! glommio's reactor enters the kernel about seven times per turn and polls each socket anew for each read. What happens for
+//! every request goes through this ring instead: sockets are watched by one multishot poll each, writes of all logs leave
+//! together, and the shard sleeps in the same system call that submits them (see [`turn`](super::turn)).
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::atomic::{Ordering, fence};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use slab::Slab;
+
+use super::turn;
+
+/// Submission queue entries; more wait in memory.
+const ENTRIES: u32 = 512;
+/// Completion queue entries. Multishot polls post without being asked, so more than twice [`ENTRIES`].
+const COMPLETIONS: u32 = 4096;
+
+/// How long the end of a shard waits for operations whose memory it must not free.
+const END_WAIT: Duration = Duration::from_secs(5);
+
+/// Completions of requests that nobody waits for.
+const NOBODY: u64 = u64::MAX;
+
+const POLL_IN: u32 = libc::POLLIN as u32;
+const POLL_OUT: u32 = libc::POLLOUT as u32;
+/// The peer has ended, or the socket has failed: reading it says which.
+const POLL_ENDED: u32 = (libc::POLLERR | libc::POLLHUP | libc::POLLRDHUP) as u32;
+
+thread_local! {
+    static RING: RefCell<Option<Rc<Ring>>> = const { RefCell::new(None) };
+}
+
+pub(super) struct Ring {
+    uring: RefCell<IoUring>,
+    slots: RefCell<Slab<Slot>>,
+    /// What the submission queue had no room for.
+    backlog: RefCell<VecDeque<squeue::Entry>>,
+    /// Reused by each reap.
+    reaped: RefCell<Vec<(u64, i32, bool)>>,
+    /// Operations under way that own memory.
+    operations: Cell<usize>,
+}
+
+enum Slot {
+    Watch(Rc<WatchState>),
+    Operation(Rc<OperationState>),
+}
+
+struct WatchState {
+    /// Kept open until the kernel has let go of the poll.
+    file: Rc<OwnedFd>,
+    events: u32,
+    ready: Cell<bool>,
+    ended: Cell<bool>,
+    closed: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+struct OperationState {
+    result: Cell<Option<i32>>,
+    waker: RefCell<Option<Waker>>,
+    /// What the kernel reads from or writes to.
+    memory: RefCell<Option<Box<dyn Any>>>,
+}
+
+/// Makes this thread's ring.
+pub(super) fn start() -> io::Result<()> {
+    let ring = Rc::new(Ring {
+        uring: RefCell::new(build()?),
+        slots: RefCell::default(),
+        backlog: RefCell::default(),
+        reaped: RefCell::default(),
+        operations: Cell::new(0),
+    });
+    RING.set(Some(ring));
+    Ok(())
+}
+
+/// The newest ways of the kernel first: completions are then only worked on when the shard asks for them.
+fn build() -> io::Result<IoUring> {
+    let mut newest = IoUring::builder();
+    newest.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_cqsize(COMPLETIONS);
+    let mut plain = IoUring::builder();
+    plain.setup_cqsize(COMPLETIONS);
+    newest.build(ENTRIES).or_else(|_| plain.build(ENTRIES))
+}
+
+/// Ends this thread's ring, after its tasks. Memory that the kernel still uses then is never freed.
+pub(super) fn end() {
+    let Some(ring) = RING.take() else { return };
+    let begun = Instant::now();
+    while ring.operations.get() > 0 && begun.elapsed() < END_WAIT {
+        if ring.enter(Some(Duration::from_millis(10))).is_err() {
+            break;
+        }
+        ring.reap();
+    }
+    if ring.operations.get() > 0 {
+        std::mem::forget(ring.slots.take());
+    }
+}
+
+/// This thread's ring; an error elsewhere than on a shard.
+pub(super) fn current() -> io::Result<Rc<Ring>> {
+    RING.with_borrow(Clone::clone).ok_or_else(|| io::Error::other("not on a shard's thread, or the shard has ended"))
+}
+
+impl Ring {
+    fn push(&self, entry: squeue::Entry) {
+        turn::wake_if_parked();
+        let mut backlog = self.backlog.borrow_mut();
+        if !backlog.is_empty() || !self.try_push(&entry) {
+            backlog.push_back(entry);
+        }
+    }
+
+    fn try_push(&self, entry: &squeue::Entry) -> bool {
+        // SAFETY: what the entry points to is owned by a slot until its completion (`Operation`), or it points to nothing.
+        #[allow(unsafe_code)]
+        unsafe {
+            self.uring.borrow_mut().submission().push(entry).is_ok()
+        }
+    }
+
+    fn refill(&self) {
+        let mut backlog = self.backlog.borrow_mut();
+        while let Some(entry) = backlog.front() {
+            if !self.try_push(entry) {
+                break;
+            }
+            backlog.pop_front();
+        }
+    }
+
+    /// Submits what waits; with a time, then waits so long for a completion. Without anything to do it costs nothing.
+    pub(super) fn enter(&self, wait: Option<Duration>) -> io::Result<()> {
+        loop {
+            let outcome = match wait {
+                Some(time) if self.backlog.borrow().is_empty() => {
+                    let time = types::Timespec::from(time);
+                    let arguments = types::SubmitArgs::new().timespec(&time);
+                    self.uring.borrow().submitter().submit_with_args(1, &arguments)
+                }
+                _ => {
+                    if !self.has_work() {
+                        return Ok(());
+                    }
+                    self.uring.borrow().submit()
+                }
+            };
+            match outcome {
+                Ok(_) => {}
+                Err(error) => match error.raw_os_error() {
+                    // EBUSY, EAGAIN: the kernel wants completions reaped, or has no memory: the next turn tries again.
+                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => return Ok(()),
+                    _ => return Err(error),
+                },
+            }
+            if self.backlog.borrow().is_empty() {
+                return Ok(());
+            }
+            self.refill();
+        }
+    }
+
+    /// Whether a nonblocking [`enter`](Self::enter) has anything to do.
+    fn has_work(&self) -> bool {
+        let mut uring = self.uring.borrow_mut();
+        let deferred = uring.params().is_setup_single_issuer();
+        let queue = uring.submission();
+        !queue.is_empty() || queue.cq_overflow() || (deferred && queue.taskrun())
+    }
+
+    /// Hands completions to those who wait for them; how many there were.
+    pub(super) fn reap(&self) -> usize {
+        let mut reaped = self.reaped.take();
+        {
+            let mut uring = self.uring.borrow_mut();
+            let completions = uring.completion();
+            reaped.extend(completions.map(|c| (c.user_data(), c.result(), cqueue::more(c.flags()))));
+        }
+        let count = reaped.len();
+        for (key, result, more) in reaped.drain(..) {
+            if key != NOBODY {
+                self.complete(key as usize, result, more);
+            }
+        }
+        *self.reaped.borrow_mut() = reaped;
+        count
+    }
+
+    fn complete(&self, key: usize, result: i32, more: bool) {
+        let mut slots = self.slots.borrow_mut();
+        match slots.get(key) {
+            Some(Slot::Watch(state)) => {
+                let state = state.clone();
+                if !more && (state.closed.get() || result < 0) {
+                    slots.remove(key);
+                }
+                drop(slots);
+                if !more && !state.closed.get() && result >= 0 {
+                    self.push(state.poll_entry(key));
+                }
+                state.happened(result);
+            }
+            Some(Slot::Operation(state)) => {
+                let state = state.clone();
+                slots.remove(key);
+                drop(slots);
+                self.operations.set(self.operations.get() - 1);
+                state.result.set(Some(result));
+                let memory = state.memory.take();
+                drop(memory);
+                let waker = state.waker.take();
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Calls through `eventfd` about completions while [`signal`](Self::signal) is on.
+    pub(super) fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
+        self.uring.borrow_mut().completion().disable_eventfd();
+        self.uring.borrow().submitter().register_eventfd(eventfd)
+    }
+
+    /// Turns the eventfd on or off; when on, returns whether there is something to reap already.
+    pub(super) fn signal(&self, on: bool) -> bool {
+        let mut uring = self.uring.borrow_mut();
+        if !on {
+            uring.completion().disable_eventfd();
+            return false;
+        }
+        uring.completion().enable_eventfd();
+        fence(Ordering::SeqCst);
+        drop(uring);
+        let waiting = !self.uring.borrow_mut().completion().is_empty();
+        waiting || self.has_work() || !self.backlog.borrow().is_empty()
+    }
+
+    /// Runs one operation; the result is the kernel's (an error code below zero). `memory` is what the kernel uses: it is
+    /// kept until the operation has ended, also when the future is dropped before.
+    fn operate(&self, entry: squeue::Entry, memory: Box<dyn Any>) -> Rc<OperationState> {
+        let state = Rc::new(OperationState {
+            result: Cell::new(None),
+            waker: RefCell::default(),
+            memory: RefCell::new(Some(memory)),
+        });
+        let key = self.slots.borrow_mut().insert(Slot::Operation(state.clone()));
+        self.operations.set(self.operations.get() + 1);
+        self.push(entry.user_data(key as u64));
+        state
+    }
+}
+
+impl OperationState {
+    async fn ended(&self) -> io::Result<usize> {
+        let result = poll_fn(|cx| match self.result.get() {
+            Some(result) => Poll::Ready(result),
+            None => {
+                *self.waker.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        });
+        let result = result.await;
+        usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+    }
+}
+
+/// Writes `len` bytes at `address`, which `memory` owns, to `file` at `position`; how many were written.
+///
+/// # Safety
+/// `address` points to `len` bytes that nobody changes and that live for as long as `memory` does.
+#[allow(unsafe_code)]
+pub(super) async unsafe fn write(
+    file: RawFd,
+    address: *const u8,
+    len: u32,
+    position: u64,
+    memory: Box<dyn Any>,
+) -> io::Result<usize> {
+    let entry = opcode::Write::new(types::Fd(file), address, len).offset(position).build();
+    let state = current()?.operate(entry, memory);
+    state.ended().await
+}
+
+/// fdatasync(2); `file` is open for as long as `memory` lives.
+pub(super) async fn fdatasync(file: RawFd, memory: Box<dyn Any>) -> io::Result<()> {
+    let entry = opcode::Fsync::new(types::Fd(file)).flags(types::FsyncFlags::DATASYNC).build();
+    let state = current()?.operate(entry, memory);
+    state.ended().await.map(drop)
+}
+
+/// What a watch waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interest {
+    Readable,
+    Writable,
+}
+
+/// A descriptor that the ring watches for readiness, from one edge to the next, until dropped.
+pub(super) struct Watch {
+    state: Rc<WatchState>,
+    ring: Rc<Ring>,
+    key: usize,
+}
+
+impl WatchState {
+    fn poll_entry(&self, key: usize) -> squeue::Entry {
+        let file = types::Fd(self.file.as_raw_fd());
+        opcode::PollAdd::new(file, self.events).multi(true).build().user_data(key as u64)
+    }
+
+    fn happened(&self, result: i32) {
+        if result < 0 || result as u32 & POLL_ENDED != 0 {
+            self.ended.set(true);
+        }
+        self.ready.set(true);
+        let waker = self.waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Watch {
+    /// Ready at first: try, then wait.
+    pub(super) fn new(file: Rc<OwnedFd>, interest: Interest) -> io::Result<Watch> {
+        let ring = current()?;
+        let events = match interest {
+            Interest::Readable => POLL_IN | libc::POLLRDHUP as u32,
+            Interest::Writable => POLL_OUT,
+        };
+        let state = Rc::new(WatchState {
+            file,
+            events,
+            ready: Cell::new(interest == Interest::Readable),
+            ended: Cell::new(false),
+            closed: Cell::new(false),
+            waker: RefCell::default(),
+        });
+        let key = ring.slots.borrow_mut().insert(Slot::Watch(state.clone()));
+        ring.push(state.poll_entry(key));
+        Ok(Watch { state, ring, key })
+    }
+
+    /// Before an attempt: what happens from here on counts as news.
+    pub(super) fn begin(&self) {
+        self.state.ready.set(false);
+    }
+
+    /// The attempt has left something: the next one need not wait.
+    pub(super) fn more(&self) {
+        self.state.ready.set(true);
+    }
+
+    /// The attempt found nothing, whatever the kernel had said.
+    pub(super) fn nothing(&self) {
+        self.state.ended.set(false);
+    }
+
+    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.state.ready.get() || self.state.ended.get() {
+            return Poll::Ready(());
+        }
+        *self.state.waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    pub(super) async fn ready(&self) {
+        poll_fn(|cx| self.poll_ready(cx)).await;
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.state.closed.set(true);
+        let waker = self.state.waker.take();
+        drop(waker);
+        // Its last completion frees the slot, and with it the descriptor. A poll that failed has no slot any more.
+        let watched = match self.ring.slots.borrow().get(self.key) {
+            Some(Slot::Watch(state)) => Rc::ptr_eq(state, &self.state),
+            _ => false,
+        };
+        if watched {
+            self.ring.push(opcode::PollRemove::new(self.key as u64).build().user_data(NOBODY));
+        }
+    }
+}

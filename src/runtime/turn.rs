@@ -1,0 +1,345 @@
+//! A shard's turn: tasks run until none can go on; then, in one system call, what they want of the kernel is submitted and
+//! the shard sleeps until something has happened.
+//!
+//! This is a task of glommio's executor like the others, in the same queue. While it keeps itself runnable, glommio goes on
+//! running tasks and does not enter its own reactor. The reactor is needed for what still goes through it (opening files, cold
+//! reads, helper threads: whatever holds a [`Foreign`]): while any of that is under way the shard sleeps in glommio, with this
+//! ring's eventfd to wake it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use futures_lite::future::{or, yield_now};
+use glommio::io::BufferedFile;
+
+use super::clock::TICK;
+use super::doorbell::Doorbell;
+use super::ring::{self, Ring};
+use super::sync::Notify;
+
+/// How long tasks may run before the kernel is asked for news.
+const INTERVAL: Duration = Duration::from_micros(100);
+
+/// A pass of glommio's reactor: it polls its rings only when it has nothing to run, which a timer sees to.
+const PASS: Duration = Duration::from_nanos(500);
+
+thread_local! {
+    static TURN: Rc<Turn> = Rc::new(Turn::default());
+}
+
+#[derive(Default)]
+struct Turn {
+    /// Polls of all tasks; a turn in which it stands still has run nothing.
+    polls: Cell<u64>,
+    /// Operations under way in glommio's reactor or on its helper threads.
+    foreign: Cell<usize>,
+    timers: RefCell<Timers>,
+    doorbells: RefCell<Vec<Arc<Doorbell>>>,
+    last: Cell<Option<Instant>>,
+    /// While glommio's reactor has its turn nothing may stay runnable.
+    passing: Cell<bool>,
+    passed: Notify,
+    /// Set while the shard sleeps in glommio.
+    parked: RefCell<Option<Waker>>,
+    stopped: Cell<bool>,
+}
+
+fn turn() -> Rc<Turn> {
+    TURN.with(Rc::clone)
+}
+
+/// Counts its polls.
+pub(super) struct Counted<F>(pub(super) F);
+
+impl<F: Future> Future for Counted<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        TURN.with(|turn| turn.polls.set(turn.polls.get().wrapping_add(1)));
+        // SAFETY: a projection to the only field, which is never moved out of `self`.
+        #[allow(unsafe_code)]
+        let future = unsafe { self.map_unchecked_mut(|counted| &mut counted.0) };
+        future.poll(cx)
+    }
+}
+
+/// Held while something waits for glommio's reactor.
+pub(super) struct Foreign(());
+
+impl Foreign {
+    pub(super) fn begin() -> Foreign {
+        TURN.with(|turn| turn.foreign.set(turn.foreign.get() + 1));
+        wake_if_parked();
+        Foreign(())
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let left = TURN.try_with(|turn| {
+            turn.foreign.set(turn.foreign.get() - 1);
+            turn.foreign.get()
+        });
+        if left == Ok(0) {
+            wake_if_parked();
+        }
+    }
+}
+
+/// Ends a sleep in glommio: there is something for the ring to do.
+pub(super) fn wake_if_parked() {
+    let waker = TURN.try_with(|turn| turn.parked.take()).ok().flatten();
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// Lets others run once [`INTERVAL`] has passed since the kernel was asked for news, and lets glommio pass when it is to.
+pub(super) async fn breathe() {
+    let turn = turn();
+    if turn.passing.get() {
+        wake_if_parked();
+        turn.passed.notified().await;
+    } else if turn.last.get().is_none_or(|last| last.elapsed() >= INTERVAL) {
+        yield_now().await;
+    }
+}
+
+/// From now on `doorbell` ends the shard's sleep.
+pub(super) fn listen(doorbell: Arc<Doorbell>) -> io::Result<()> {
+    let watch = ring::Watch::new(Rc::new(doorbell.descriptor()?), ring::Interest::Readable)?;
+    // For as long as the shard runs: its completions are what ends the sleep.
+    std::mem::forget(watch);
+    turn().doorbells.borrow_mut().push(doorbell);
+    Ok(())
+}
+
+#[derive(Default)]
+struct Timers {
+    by_time: BTreeMap<(Instant, u64), Waker>,
+    number: u64,
+}
+
+/// Ends at its time, in a later turn at the earliest.
+pub(super) struct Sleep {
+    at: Instant,
+    number: Option<u64>,
+}
+
+impl Sleep {
+    pub(super) fn until(at: Instant) -> Sleep {
+        Sleep { at, number: None }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let turn = turn();
+        let mut timers = turn.timers.borrow_mut();
+        let number = match self.number {
+            Some(number) => match timers.by_time.get_mut(&(self.at, number)) {
+                None => return Poll::Ready(()),
+                Some(waker) => {
+                    waker.clone_from(cx.waker());
+                    return Poll::Pending;
+                }
+            },
+            None => {
+                timers.number += 1;
+                timers.number
+            }
+        };
+        self.number = Some(number);
+        timers.by_time.insert((self.at, number), cx.waker().clone());
+        drop(timers);
+        wake_if_parked();
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let _ = TURN.try_with(|turn| turn.timers.borrow_mut().by_time.remove(&(self.at, number)));
+        }
+    }
+}
+
+/// The ring's eventfd as glommio sees it. Made once per shard.
+pub(super) struct Bridge {
+    ring: Rc<Ring>,
+    /// glommio's reading end.
+    file: BufferedFile,
+}
+
+impl Bridge {
+    /// Within the executor, after [`ring::start`].
+    pub(super) fn new() -> io::Result<Bridge> {
+        let ring = ring::current()?;
+        // SAFETY: a plain system call; the descriptor it returns is owned here and by nobody else.
+        #[allow(unsafe_code)]
+        let eventfd = unsafe {
+            let raw = libc::eventfd(0, libc::EFD_CLOEXEC);
+            if raw < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(raw)
+        };
+        ring.register_eventfd(eventfd.as_raw_fd())?;
+        // SAFETY: the descriptor is open and given away here.
+        #[allow(unsafe_code)]
+        let file = unsafe { BufferedFile::from_raw_fd(eventfd.into_raw_fd()) };
+        Ok(Bridge { ring, file })
+    }
+
+    /// Ends when the ring has completions, some time after they came.
+    async fn wait(&self) {
+        // Eight bytes: an eventfd's counter. Whatever comes of it, the turn looks at the ring afterwards.
+        let _ = self.file.read_at(0, 8).await;
+    }
+}
+
+/// Starts the shard's turns, once.
+pub(super) fn start(bridge: Bridge) {
+    let bridge = Rc::new(bridge);
+    let reading = bridge.clone();
+    glommio::spawn_local(async move {
+        loop {
+            reading.wait().await;
+            wake_if_parked();
+        }
+    })
+    .detach();
+    glommio::spawn_local(async move { turn().run(&bridge.ring).await }).detach();
+}
+
+/// Ends the shard's turns, so that its executor can end.
+pub(super) fn stop() {
+    turn().stopped.set(true);
+    wake_if_parked();
+}
+
+impl Turn {
+    async fn run(self: Rc<Self>, ring: &Ring) {
+        let mut seen = self.polls.get();
+        let mut last_pass = Instant::now();
+        while !self.stopped.get() {
+            yield_now().await;
+            let polls = self.polls.get();
+            let now = Instant::now();
+            let quiet = polls == seen;
+            seen = polls;
+            if !quiet && self.last.get().is_some_and(|last| now.saturating_duration_since(last) < INTERVAL) {
+                continue;
+            }
+            let quiet = !self.fire(now) && !self.answer_doorbells() && quiet && !self.stopped.get();
+            let since_pass = now.saturating_duration_since(last_pass);
+            if self.foreign.get() > 0 || since_pass >= TICK {
+                check(ring.enter(None));
+                let news = ring.reap() > 0;
+                if self.foreign.get() > 0 && quiet && !news {
+                    self.sleep_in_glommio(ring, now).await;
+                    last_pass = Instant::now();
+                } else if since_pass >= INTERVAL {
+                    self.pass().await;
+                    last_pass = Instant::now();
+                }
+            } else {
+                let wait = if quiet { self.fall_asleep(now) } else { None };
+                check(ring.enter(wait));
+                self.wake_up();
+                ring.reap();
+            }
+            self.last.set(Some(Instant::now()));
+        }
+    }
+
+    /// Wakes those whose time has come; whether there were any.
+    fn fire(&self, now: Instant) -> bool {
+        let mut fired = false;
+        loop {
+            let mut timers = self.timers.borrow_mut();
+            let due = timers.by_time.first_entry().filter(|entry| entry.key().0 <= now).map(|entry| entry.remove());
+            drop(timers);
+            let Some(waker) = due else { return fired };
+            fired = true;
+            waker.wake();
+        }
+    }
+
+    fn answer_doorbells(&self) -> bool {
+        let doorbells = self.doorbells.borrow();
+        doorbells.iter().fold(false, |any, doorbell| doorbell.answer() || any)
+    }
+
+    /// How long the shard may sleep; `None`: not at all, the bell has just rung.
+    fn fall_asleep(&self, now: Instant) -> Option<Duration> {
+        let mut rung = false;
+        for doorbell in self.doorbells.borrow().iter() {
+            rung |= doorbell.fall_asleep();
+        }
+        (!rung).then(|| self.until_next_timer(now))
+    }
+
+    fn wake_up(&self) {
+        for doorbell in self.doorbells.borrow().iter() {
+            doorbell.wake_up();
+        }
+    }
+
+    fn until_next_timer(&self, now: Instant) -> Duration {
+        let timers = self.timers.borrow();
+        let next = timers.by_time.first_key_value().map(|((at, _), _)| at.saturating_duration_since(now));
+        next.unwrap_or(TICK).min(TICK)
+    }
+
+    /// Lets glommio's reactor poll its rings once.
+    async fn pass(&self) {
+        self.passing.set(true);
+        glommio::timer::sleep(PASS).await;
+        self.passing.set(false);
+        self.passed.notify_all();
+    }
+
+    /// Sleeps until glommio has woken somebody, the ring has completions, a bell rings or a timer is due.
+    async fn sleep_in_glommio(&self, ring: &Ring, now: Instant) {
+        if let Some(wait) = self.fall_asleep(now)
+            && !ring.signal(true)
+        {
+            self.passing.set(true);
+            let mut slept = false;
+            let woken = poll_fn(|cx| {
+                if std::mem::replace(&mut slept, true) && self.parked.borrow().is_none() {
+                    return Poll::Ready(());
+                }
+                *self.parked.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            });
+            or(woken, glommio::timer::sleep(wait.max(PASS))).await;
+            let parked = self.parked.take();
+            drop(parked);
+            self.passing.set(false);
+            self.passed.notify_all();
+        }
+        ring.signal(false);
+        self.wake_up();
+    }
+}
+
+/// The ring itself refuses: without it the shard can do nothing, and going on would be a busy loop.
+fn check(outcome: io::Result<()>) {
+    if let Err(error) = outcome {
+        tracing::error!("the shard's io_uring fails, the broker ends: {error}");
+        std::process::abort();
+    }
+}
