@@ -475,7 +475,6 @@ const WHOLE: &[&str] = &[
     "corelane.flush.delay.ms",
     "corelane.preallocate.max.bytes",
     "corelane.checkpoint.bytes",
-    "corelane.io.memory.bytes",
     "corelane.tail.cache.bytes",
     "corelane.cold.cache.bytes",
     "corelane.index.cache.bytes",
