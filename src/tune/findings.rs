@@ -62,8 +62,12 @@ fn io_uring(host: &Host) -> Option<Finding> {
         return Some(finding("io_uring", is, "0", WHY, Mend::sysctl("kernel.io_uring_disabled", "0")));
     }
     let refused = host.io_uring_refused.as_ref()?;
-    let mend =
-        Mend::by_hand("docker run --security-opt seccomp=PROFILE.json ... (or the kernel option or limit named above)");
+    let command = if refused.contains("LimitMEMLOCK") {
+        RAISE_LOCKED
+    } else {
+        "docker run --security-opt seccomp=PROFILE.json ... (with the three io_uring calls allowed; or what is named above)"
+    };
+    let mend = Mend::by_hand(command);
     Some(finding("io_uring", refused, "a ring can be made", WHY, mend))
 }
 
@@ -158,6 +162,8 @@ fn open_files(host: &Host) -> Option<Finding> {
     })
 }
 
+const RAISE_LOCKED: &str = "sudo cp tuning/limits-corelane.conf /etc/security/limits.d/ (then log in anew), or LimitMEMLOCK=infinity in the service";
+
 /// What each shard registers: 8 MiB with each of three rings, and the rings.
 const LOCKED_PER_SHARD: u64 = 25 << 20;
 
@@ -169,8 +175,13 @@ fn locked_memory(host: &Host) -> Option<Finding> {
     let why = "the rings' buffers are registered, which saves the kernel from mapping them for each I/O; with less, the broker takes \
                less and says so (seen from this shell; a service has its own limit)";
     let should = format!("{} KiB (25 MiB for each of {cpus} CPUs) or unlimited", cpus * LOCKED_PER_SHARD / 1024);
-    let command = "sudo cp tuning/limits-corelane.conf /etc/security/limits.d/ (then log in anew), or LimitMEMLOCK=infinity in the service";
-    Some(finding("locked-memory", format!("ulimit -l is {} KiB", limit / 1024), should, why, Mend::by_hand(command)))
+    Some(finding(
+        "locked-memory",
+        format!("ulimit -l is {} KiB", limit / 1024),
+        should,
+        why,
+        Mend::by_hand(RAISE_LOCKED),
+    ))
 }
 
 fn memory(host: &Host) -> Vec<Finding> {

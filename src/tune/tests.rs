@@ -332,6 +332,9 @@ fn what_does_no_harm_is_no_finding() {
     let mut refused = nvme().read();
     refused.io_uring_refused = Some("forbidden".into());
     assert_eq!(findings(&refused, Class::Nvme)[0].id, "io_uring");
+    assert!(findings(&refused, Class::Nvme)[0].mend.to_string().contains("seccomp"));
+    refused.io_uring_refused = Some("set LimitMEMLOCK=1216K".into());
+    assert!(findings(&refused, Class::Nvme)[0].mend.to_string().contains("limits-corelane.conf"));
 }
 
 #[test]
