@@ -20,12 +20,12 @@ const INTERRUPTED: u8 = 130;
 
 const SMALLEST_IO_MEMORY: usize = 1 << 20;
 
-/// Looks at the host and measures the disk for some seconds (up to 1 GiB of direct I/O), says what is off and the command that
-/// mends it, and writes a file of options that fit. Changes nothing of the system without --apply.
-///
-/// Exit codes: 0 done (with --check: nothing is off); 1 it could not be done, or a change failed; 3 with --check: something
-/// is off; 130 interrupted.
 #[derive(Args)]
+#[command(
+    after_help = "Measures the disk for some seconds (up to 1 GiB of direct I/O) and changes nothing of the system without --apply.\n\n\
+    Exit codes: 0 done (with --check: nothing is off); 1 it could not be done, or a change failed; 3 with --check: something is \
+    off; 130 interrupted"
+)]
 pub(super) struct TuneArguments {
     /// The data directory (log.dirs) whose disk is meant; where it does not exist yet, the directory above it that does
     #[arg(long, value_name = "DIR", default_value = "./data")]
