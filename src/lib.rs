@@ -17,3 +17,4 @@ pub mod runtime;
 pub mod server;
 pub mod shard;
 pub mod storage;
+pub mod tune;

@@ -20,7 +20,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("server", &["shard", "cluster", "protocol", "runtime", "model"]),
     ("client", &["protocol", "runtime", "model"]),
     ("bench", &["client", "protocol", "runtime", "model"]),
-    ("cli", &["bench", "client", "server", "shard", "cluster", "runtime", "model"]),
+    ("tune", &["runtime", "model"]),
+    ("cli", &["bench", "tune", "client", "server", "shard", "cluster", "runtime", "model"]),
 ];
 const LEAVES: &[&str] = &["config", "observe"];
 const MAX_LINES: usize = 800;

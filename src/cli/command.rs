@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{bench, options, server};
+use super::{bench, options, server, tune};
 
 /// A message broker that speaks the Apache Kafka wire protocol.
 #[derive(Parser)]
@@ -28,6 +28,8 @@ enum Command {
     /// Load any Kafka broker and tell what it takes
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Look at this host and its disk: what is off, and the options that fit
+    Tune(tune::TuneArguments),
 }
 
 #[derive(Args, Default)]
@@ -54,6 +56,7 @@ pub fn main() -> ExitCode {
         Some(Command::Server(arguments)) => server::main(arguments),
         Some(Command::Options { markdown }) => options::main(markdown),
         Some(Command::Bench(command)) => bench::main(command),
+        Some(Command::Tune(arguments)) => tune::main(arguments),
     }
 }
 

@@ -4,5 +4,6 @@ mod bench;
 mod command;
 mod options;
 mod server;
+mod tune;
 
 pub use command::main;

@@ -10,6 +10,10 @@ use crate::runtime::buffers::RecvBuf;
 
 use super::context::SMALL_REQUEST_BYTES;
 
+/// Room beyond a frame's expected end: when a read leaves some of it empty, nothing more has arrived, and no further read
+/// has to find that out. What does arrive there is copied to the next frame's buffer.
+const SLACK_BYTES: usize = 64;
+
 /// The frame's length field.
 pub const LENGTH_BYTES: usize = 4;
 /// A quiet connection holds one buffer of this size.
@@ -114,16 +118,17 @@ impl FrameReceiver {
                 Some(size) => size.min(granted).max(SMALL_BYTES),
                 None => granted.max(SMALL_BYTES),
             };
+            let capacity = capacity + SLACK_BYTES;
             let mut larger = RecvBuf::take(capacity.max(have + 1));
             larger.unfilled()[..have].copy_from_slice(self.head());
             larger.advance(have);
             self.arrived = Bytes::new();
             self.filling = Some(larger);
         }
-        // A large frame is read to its end and no further: what follows starts a buffer of its own, uncopied.
+        // A large frame is read hardly beyond its end: what follows starts a buffer of its own, uncopied.
         let limit = match begun {
-            Some(size) if size > SMALL_BYTES => size - have,
-            None if have < granted => granted - have,
+            Some(size) if size > SMALL_BYTES => size + SLACK_BYTES - have,
+            None if have < granted => granted + SLACK_BYTES - have,
             _ => usize::MAX,
         };
         match &mut self.filling {

@@ -38,7 +38,16 @@ pub fn open_data_dir(path: &Path) -> Result<DataDir, ProbeError> {
         )));
     }
     let lock = lock(&absolute)?;
-    try_direct(&absolute).map_err(|error| match error.raw_os_error() {
+    check_direct_io(&absolute)?;
+    let device = describe_device(&absolute);
+    Ok(DataDir { path: absolute, device, _lock: lock })
+}
+
+/// Direct I/O works in an existing directory: one block is written, read and removed.
+pub fn check_direct_io(directory: &Path) -> Result<(), ProbeError> {
+    let shown = directory.display();
+    let wrong = |what: &str, error: io::Error, mend: &str| ProbeError(format!("{what} {shown}: {error}; {mend}"));
+    try_direct(directory).map_err(|error| match error.raw_os_error() {
         Some(libc::EINVAL | libc::EOPNOTSUPP) => wrong(
             "direct I/O (O_DIRECT) does not work in the data directory",
             error,
@@ -48,9 +57,22 @@ pub fn open_data_dir(path: &Path) -> Result<DataDir, ProbeError> {
             wrong("no space left in the data directory", error, "free some, or change log.dirs")
         }
         _ => wrong("cannot write to the data directory", error, "let this user write there, or change log.dirs"),
-    })?;
-    let device = describe_device(&absolute);
-    Ok(DataDir { path: absolute, device, _lock: lock })
+    })
+}
+
+/// What this user may still write on the file system of a directory, bytes.
+pub fn free_bytes(directory: &Path) -> io::Result<u64> {
+    let name = CString::new(directory.as_os_str().as_bytes())?;
+    // SAFETY: all-zero is a valid `statvfs`; the call fills it and reads the NUL-terminated name.
+    #[allow(unsafe_code)]
+    let answer = unsafe {
+        let mut answer: libc::statvfs = std::mem::zeroed();
+        if libc::statvfs(name.as_ptr(), &mut answer) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        answer
+    };
+    Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
 }
 
 fn is_memory(path: &Path) -> io::Result<bool> {
