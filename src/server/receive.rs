@@ -118,7 +118,7 @@ impl FrameReceiver {
                 Some(size) => size.min(granted).max(SMALL_BYTES),
                 None => granted.max(SMALL_BYTES),
             };
-            let capacity = capacity + SLACK_BYTES;
+            let capacity = if capacity > SMALL_BYTES { capacity + SLACK_BYTES } else { capacity };
             let mut larger = RecvBuf::take(capacity.max(have + 1));
             larger.unfilled()[..have].copy_from_slice(self.head());
             larger.advance(have);
