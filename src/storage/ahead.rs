@@ -49,6 +49,16 @@ impl Ahead {
         self.running.get()
     }
 
+    #[cfg(test)]
+    pub fn zeroed(&self) -> u64 {
+        self.zeroed.get()
+    }
+
+    #[cfg(test)]
+    pub fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
     /// Goes on with the steps that the segment before had come to.
     pub fn continue_from(&self, before: &Ahead) {
         self.step.set(before.step.get());
@@ -202,5 +212,46 @@ impl Log {
         }
         segment.allocating.set(false);
         self.progress.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_double_with_the_segment_and_begin_behind_what_was_sent() {
+        let (ahead, most) = (Ahead::default(), 1 << 20);
+        ahead.note_sent(60_000);
+        assert_eq!((ahead.target(most), ahead.target(0)), (None, None), "too small yet");
+        for (sent, step) in [(100_000, 64 << 10), (300_000, 256 << 10), (50_000_000, most)] {
+            ahead.note_sent(sent);
+            assert_eq!(ahead.target(0), None);
+            let begin = ahead.begin();
+            assert_eq!((begin, ahead.target(most)), (align_up(sent) + HEAD_START_BYTES, Some(begin + step)));
+        }
+        ahead.zeroed.set(51 << 20);
+        assert_eq!(ahead.target(most), None, "enough room");
+        ahead.note_sent((51 << 20) - (400 << 10));
+        assert_eq!((ahead.begin(), ahead.target(most)), (51 << 20, Some(52 << 20)), "zeros go on where they ended");
+        let next = Ahead::default();
+        next.continue_from(&ahead);
+        next.note_sent(10);
+        assert_eq!(
+            next.target(most),
+            Some(4096 + HEAD_START_BYTES + most),
+            "a rolled segment goes on with large steps"
+        );
+        next.failed.set(true);
+        assert_eq!(next.target(most), None);
+    }
+
+    #[test]
+    fn zeros_in_flight_hold_back_only_groups_that_reach_into_them() {
+        let ahead = Ahead::default();
+        assert!(!ahead.blocks(u64::MAX / 2));
+        ahead.in_flight.set((65_536, 131_072));
+        assert!(!ahead.blocks(65_536) && !ahead.blocks(61_441));
+        assert!(ahead.blocks(65_537) && ahead.blocks(200_000));
     }
 }

@@ -90,6 +90,16 @@ impl Appender {
         self.mean_group.get()
     }
 
+    #[cfg(test)]
+    pub fn groups(&self) -> u64 {
+        self.next_flight.get()
+    }
+
+    #[cfg(test)]
+    pub fn in_flight(&self) -> usize {
+        self.flights.borrow().len()
+    }
+
     pub fn push(
         &self,
         batch: Bytes,
