@@ -55,6 +55,11 @@ impl Ahead {
     }
 
     #[cfg(test)]
+    pub fn has_zeros_in_flight(&self) -> bool {
+        self.blocks(u64::MAX / 2)
+    }
+
+    #[cfg(test)]
     pub fn has_failed(&self) -> bool {
         self.failed.get()
     }
@@ -158,6 +163,7 @@ impl Log {
             let room = target.min(segment.allocated.get()).saturating_sub(from);
             let Some(buffer) = self.context.zeros.at_most(room) else { break };
             let len = buffer.len() as u64;
+            debug_assert!(from >= ahead.sent.get(), "zeros at {from} behind what was sent");
             ahead.in_flight.set((from, from + len));
             if !file.write_zeroes_range(from, len).await? {
                 file.write_ahead(&buffer, from).await?;

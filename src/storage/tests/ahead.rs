@@ -84,6 +84,51 @@ fn zeros_never_overwrite_data_nor_outlast_a_segment() {
     });
 }
 
+/// Bursts that reach into zeros just when those are in flight.
+#[test]
+fn a_group_that_meets_zeros_in_flight_waits_for_them() {
+    let root = disk_dir();
+    let dir = root.path().join("t-0");
+    on_shard(move || {
+        let dir = dir.clone();
+        async move {
+            let config = Arc::new(TopicConfig { segment_bytes: 16 << 20, ..TopicConfig::default() });
+            let log = open_in(context(1 << 20), &dir, config).await.log;
+            let (mut written, mut random, mut met) = (Vec::new(), Random(3), 0);
+            let append = |payload: u64, random: &mut Random, written: &mut Vec<(i64, Vec<u8>)>| {
+                let batch = batch(1, payload as usize, 1, random.next());
+                let placed = log.append(batch.clone(), 3, 0).unwrap();
+                written.push((placed.base_offset, stored(&batch, placed.base_offset)));
+            };
+            for _ in 0..60 {
+                for _ in 0..200 {
+                    if log.active().ahead.has_zeros_in_flight() {
+                        break;
+                    }
+                    append(random.below(16_000), &mut random, &mut written);
+                    for _ in 0..random.below(6) {
+                        futures_lite::future::yield_now().await;
+                    }
+                    if random.below(3) == 0 {
+                        acknowledged(&log, log.next_offset()).await;
+                    }
+                }
+                for _ in 0..25 {
+                    append(random.below(40_000), &mut random, &mut written);
+                }
+                let active = log.active();
+                met += u32::from(log.must_wait_for_zeros(&active, active.size.get()));
+                acknowledged(&log, log.next_offset()).await;
+            }
+            assert!(met > 5, "only {met} bursts reached into zeros in flight");
+            log.wait_sealed().await.unwrap();
+            compare_files(&log, &written);
+            log.close(Vec::new).await.unwrap();
+            compare_files(&log, &written);
+        }
+    });
+}
+
 /// As after kill -9: records, then zeros that were written, then zeros that were reserved.
 #[test]
 fn a_copy_taken_while_zeros_are_written_recovers_what_was_acknowledged() {
