@@ -94,6 +94,11 @@ impl ServerConfig {
             mailbox_capacity: 0,
             checkpoint_bytes: 0,
             preallocate_max_bytes: 0,
+            write_ahead_bytes: 0,
+            write_max_bytes: 0,
+            write_queue_depth: 0,
+            append_linger_us: 0,
+            flush_delay_ms: 0,
             log_level: String::new(),
             given: Default::default(),
         }

@@ -585,6 +585,66 @@ pub static OPTIONS: &[OptionSpec] = &[
         access: integer!(Server preallocate_max_bytes),
     },
     OptionSpec {
+        name: "corelane.write.ahead.bytes",
+        aliases: &[],
+        topic: None,
+        kind: Long,
+        default: "4194304",
+        bounds: AtLeastOr { min: 65_536, or: 0 },
+        doc: "Largest step in which zeros are written ahead of small writes, so that those fall into blocks that the file system need not convert; 0: never. \
+              A log whose writes are 256 KiB or more on average gets none.",
+        access: integer!(Server write_ahead_bytes),
+    },
+    OptionSpec {
+        name: "corelane.write.max.bytes",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "524288",
+        bounds: Between(65_536, MIB),
+        doc: "Largest write to a segment, a multiple of 4096; batches that wait together leave together up to it.",
+        access: Access::Server {
+            set: |config, value| match usize::try_from(value.integer()) {
+                Ok(bytes) if bytes % 4096 == 0 => {
+                    config.write_max_bytes = bytes;
+                    Ok(())
+                }
+                _ => Err("is not a multiple of 4096".into()),
+            },
+            get: |config| config.write_max_bytes.to_string(),
+        },
+    },
+    OptionSpec {
+        name: "corelane.write.queue.depth",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "4",
+        bounds: Between(1, 64),
+        doc: "Writes of one partition on their way to the device together; all but the last are full.",
+        access: integer!(Server write_queue_depth),
+    },
+    OptionSpec {
+        name: "corelane.append.linger.us",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "0",
+        bounds: Between(0, 100_000),
+        doc: "How long a batch that finds no write of its partition under way waits for others to be written with, unless a write is full; microseconds.",
+        access: integer!(Server append_linger_us),
+    },
+    OptionSpec {
+        name: "corelane.flush.delay.ms",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "0",
+        bounds: Between(0, 1000),
+        doc: "How long a sync that acknowledgements wait for (flush.messages, flush.ms=0) is put off, so that one covers more.",
+        access: integer!(Server flush_delay_ms),
+    },
+    OptionSpec {
         name: "corelane.log.level",
         aliases: &[],
         topic: None,

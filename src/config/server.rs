@@ -69,6 +69,16 @@ pub struct ServerConfig {
     pub checkpoint_bytes: u64,
     /// `corelane.preallocate.max.bytes`: largest step in which a segment is extended
     pub preallocate_max_bytes: u64,
+    /// `corelane.write.ahead.bytes`: largest step of zeros ahead of small writes; 0: none
+    pub write_ahead_bytes: u64,
+    /// `corelane.write.max.bytes`: largest write to a segment; aligned
+    pub write_max_bytes: usize,
+    /// `corelane.write.queue.depth`: writes of one partition in flight together
+    pub write_queue_depth: usize,
+    /// `corelane.append.linger.us`: how long a lone batch waits for company
+    pub append_linger_us: u64,
+    /// `corelane.flush.delay.ms`: how long a sync before acknowledgements is put off
+    pub flush_delay_ms: u64,
     /// `corelane.log.level`: tracing filter
     pub log_level: String,
     /// Options given by the user, by name, as written (DescribeConfigs tells them from defaults).

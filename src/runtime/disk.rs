@@ -4,6 +4,7 @@
 //!
 //! A future of this module that is dropped before its end leaves the operation's outcome open: await writes to their end.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -61,6 +62,14 @@ pub fn is_out_of_descriptors(error: &io::Error) -> bool {
 /// Whether an error says that the device, or the quota on it, is full.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(os_code(error), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+/// Linux 6.17; not in libc yet.
+const FALLOC_FL_WRITE_ZEROES: i32 = 0x80;
+
+thread_local! {
+    /// File systems that do not offer [`File::write_zeroes_range`]; few.
+    static ZEROES_REFUSED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
 fn file_error(operation: &'static str, path: &Path, cause: io::Error) -> io::Error {
@@ -135,8 +144,18 @@ impl File {
 
     /// Writes the whole buffer at an aligned `position`; a short write is an error (`WriteZero`).
     pub async fn write_at(&self, buf: &FrozenBuf, position: u64) -> io::Result<()> {
+        self.write_as(Op::Write, buf, position).await
+    }
+
+    /// [`write_at`](Self::write_at) for zeros ahead of the data: injected faults know it by a name of its own, so that
+    /// rules which count writes count what was appended.
+    pub async fn write_ahead(&self, zeros: &FrozenBuf, position: u64) -> io::Result<()> {
+        self.write_as(Op::Ahead, zeros, position).await
+    }
+
+    async fn write_as(&self, op: Op, buf: &FrozenBuf, position: u64) -> io::Result<()> {
         debug_assert!(position.is_multiple_of(ALIGNMENT), "a write at {position}");
-        match faults::check(Op::Write, &self.path) {
+        match faults::check(op, &self.path) {
             None => {}
             Some(Fault::Short) => return self.write_half(buf, position).await,
             Some(fault) => return Err(self.failed("write to", fault.error())),
@@ -205,16 +224,40 @@ impl File {
         if len == 0 {
             return Ok(());
         }
-        let too_far = || self.failed(OPERATION, io::Error::from_raw_os_error(libc::EFBIG));
-        let start = libc::off_t::try_from(position).map_err(|_| too_far())?;
-        let bytes = libc::off_t::try_from(len).map_err(|_| too_far())?;
+        let reserved = self.fallocate(0, position, len).await;
+        reserved.map_err(|cause| self.failed(OPERATION, cause))
+    }
+
+    /// Has the device make `[position, position + len)` written blocks of zeros without sending them, where file system and
+    /// device offer that; `false`: they do not, which is remembered per file system. The range must lie within the file.
+    pub async fn write_zeroes_range(&self, position: u64, len: u64) -> io::Result<bool> {
+        const OPERATION: &str = "write zeros to";
+        let device = self.device().map_err(|cause| self.failed(OPERATION, cause))?;
+        if ZEROES_REFUSED.with_borrow(|refused| refused.contains(&device)) {
+            return Ok(false);
+        }
+        self.fault(Op::Ahead, OPERATION)?;
+        match self.fallocate(FALLOC_FL_WRITE_ZEROES, position, len).await {
+            Ok(()) => Ok(true),
+            Err(cause) if matches!(cause.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
+                ZEROES_REFUSED.with_borrow_mut(|refused| refused.push(device));
+                Ok(false)
+            }
+            Err(cause) => Err(self.failed(OPERATION, cause)),
+        }
+    }
+
+    async fn fallocate(&self, mode: i32, position: u64, len: u64) -> io::Result<()> {
+        let too_far = |_| io::Error::from_raw_os_error(libc::EFBIG);
+        let start = libc::off_t::try_from(position).map_err(too_far)?;
+        let bytes = libc::off_t::try_from(len).map_err(too_far)?;
         // A descriptor of its own: the file may be closed before the helper thread comes to it.
-        let descriptor = self.duplicate().map_err(|cause| self.failed(OPERATION, cause))?;
-        let reserved = spawn_blocking(move || {
+        let descriptor = self.duplicate()?;
+        spawn_blocking(move || {
             loop {
                 // SAFETY: plain system call on a descriptor that is open until the closure ends.
                 #[allow(unsafe_code)]
-                let result = unsafe { libc::fallocate(descriptor.as_raw_fd(), 0, start, bytes) };
+                let result = unsafe { libc::fallocate(descriptor.as_raw_fd(), mode, start, bytes) };
                 if result == 0 {
                     return Ok(());
                 }
@@ -223,8 +266,8 @@ impl File {
                     return Err(error);
                 }
             }
-        });
-        reserved.await.map_err(|cause| self.failed(OPERATION, cause))
+        })
+        .await
     }
 
     fn duplicate(&self) -> io::Result<OwnedFd> {
@@ -243,16 +286,25 @@ impl File {
 
     /// Current size, bytes (by descriptor, not by path).
     pub async fn size(&self) -> io::Result<u64> {
+        let stat = self.stat().map_err(|cause| self.failed("look at", cause))?;
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
+    /// The file system's number.
+    fn device(&self) -> io::Result<u64> {
+        Ok(self.stat()?.st_dev)
+    }
+
+    fn stat(&self) -> io::Result<libc::stat> {
         let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
         // SAFETY: `fstat` fills the struct, which is read only after it reported success; the descriptor is open.
         #[allow(unsafe_code)]
-        let size = unsafe {
+        unsafe {
             if libc::fstat(self.file.as_raw_fd(), stat.as_mut_ptr()) != 0 {
-                return Err(self.failed("look at", io::Error::last_os_error()));
+                return Err(io::Error::last_os_error());
             }
-            stat.assume_init().st_size
-        };
-        Ok(u64::try_from(size).unwrap_or(0))
+            Ok(stat.assume_init())
+        }
     }
 
     pub async fn close(self) -> io::Result<()> {

@@ -15,6 +15,8 @@ pub enum Op {
     Open,
     Read,
     Write,
+    /// A write of zeros ahead of the data.
+    Ahead,
     Fdatasync,
     Preallocate,
     Truncate,
@@ -95,6 +97,7 @@ fn parse(part: &str) -> Option<Rule> {
         "open" => Op::Open,
         "read" => Op::Read,
         "write" => Op::Write,
+        "ahead" => Op::Ahead,
         "fdatasync" => Op::Fdatasync,
         "preallocate" => Op::Preallocate,
         "truncate" => Op::Truncate,

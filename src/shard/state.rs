@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::far_ends::FarEnd;
 use crate::cluster::MetadataImage;
@@ -55,6 +56,11 @@ fn limits(config: &ServerConfig) -> StorageLimits {
         index_cache_bytes: config.index_cache_bytes,
         fetch_memory_bytes: config.fetch_memory_bytes,
         preallocate_max_bytes: config.preallocate_max_bytes,
+        write_ahead_bytes: config.write_ahead_bytes,
+        write_max_bytes: config.write_max_bytes,
+        write_queue_depth: config.write_queue_depth,
+        append_linger: Duration::from_micros(config.append_linger_us),
+        flush_delay: Duration::from_millis(config.flush_delay_ms),
         // An eighth of the descriptors for all shards together; connections have half, open partitions the rest.
         open_sealed_files: (open_files / 8 / u64::from(config.shards.max(1))).clamp(8, 1024) as usize,
     }

@@ -9,23 +9,16 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::context::StorageLimits;
 use super::log::{Log, Mark};
 use super::segment::Segment;
-use crate::runtime::disk::{ALIGNMENT, DiskBuf, File, FrozenBuf, align_down, align_up};
-use crate::runtime::spawn_local;
-
-/// Largest group, bytes; aligned.
-const GROUP_BYTES: u64 = 512 * 1024;
-/// Writes of one log in flight together.
-const FLIGHTS: usize = 4;
-/// First reservation of a segment, bytes; it doubles with the segment.
-const FIRST_STEP_BYTES: u64 = 256 * 1024;
-
-const _: () = assert!(GROUP_BYTES.is_multiple_of(ALIGNMENT));
+use crate::runtime::disk::{ALIGNMENT, DiskBuf, FrozenBuf, MAX_IO_BYTES, align_down, align_up};
+use crate::runtime::{clock, spawn_local};
 
 /// A batch on its way to the device.
 struct Pending {
@@ -50,8 +43,19 @@ struct Flight {
 }
 
 /// The queue and its writer's state.
-#[derive(Default)]
 pub struct Appender {
+    /// Largest group, bytes; aligned.
+    group_bytes: u64,
+    /// Groups in flight together.
+    depth: usize,
+    /// How long a batch that finds no group in flight waits for others.
+    linger: Duration,
+    /// Until when the front batch waits so.
+    lingers_until: Cell<Option<Instant>>,
+    /// Whether the timer for that runs; there is one.
+    linger_timer: Cell<bool>,
+    /// Running mean of the newest groups' sizes.
+    mean_group: Cell<u64>,
     pending: RefCell<VecDeque<Pending>>,
     pending_bytes: Cell<usize>,
     flights: RefCell<VecDeque<Flight>>,
@@ -64,6 +68,38 @@ pub struct Appender {
 }
 
 impl Appender {
+    pub fn new(limits: &StorageLimits) -> Appender {
+        Appender {
+            group_bytes: align_down(limits.write_max_bytes as u64).clamp(ALIGNMENT, MAX_IO_BYTES as u64),
+            depth: limits.write_queue_depth.max(1),
+            linger: limits.append_linger,
+            lingers_until: Cell::new(None),
+            linger_timer: Cell::new(false),
+            mean_group: Cell::new(0),
+            pending: RefCell::default(),
+            pending_bytes: Cell::new(0),
+            flights: RefCell::default(),
+            next_flight: Cell::new(0),
+            running: Cell::new(false),
+            carried: RefCell::default(),
+            cursor: RefCell::new(None),
+        }
+    }
+
+    pub fn mean_group_bytes(&self) -> u64 {
+        self.mean_group.get()
+    }
+
+    #[cfg(test)]
+    pub fn groups(&self) -> u64 {
+        self.next_flight.get()
+    }
+
+    #[cfg(test)]
+    pub fn in_flight(&self) -> usize {
+        self.flights.borrow().len()
+    }
+
     pub fn push(
         &self,
         batch: Bytes,
@@ -77,6 +113,10 @@ impl Appender {
         head[..8].copy_from_slice(&base_offset.to_be_bytes());
         head[8..12].copy_from_slice(&batch[8..12]);
         head[12..].copy_from_slice(&leader_epoch.to_be_bytes());
+        let alone = self.pending.borrow().is_empty() && self.flights.borrow().is_empty();
+        if alone && !self.linger.is_zero() {
+            self.lingers_until.set(Some(clock::now() + self.linger));
+        }
         self.pending_bytes.set(self.pending_bytes.get() + batch.len());
         self.pending.borrow_mut().push_back(Pending { head, batch, taken: 0, next_offset, position, segment });
     }
@@ -97,8 +137,9 @@ impl Appender {
     fn may_leave(&self) -> bool {
         let flights = self.flights.borrow().len();
         let waiting = !self.pending.borrow().is_empty();
-        let full = self.pending_bytes.get() as u64 >= GROUP_BYTES;
-        waiting && (flights == 0 || (full && flights < FLIGHTS && !self.shares_a_block()))
+        let full = self.pending_bytes.get() as u64 >= self.group_bytes;
+        let lingers = !full && self.lingers_until.get().is_some();
+        waiting && ((flights == 0 && !lingers) || (full && flights < self.depth && !self.shares_a_block()))
     }
 
     /// Whether the next group would write the newest group's last block again.
@@ -114,7 +155,7 @@ impl Appender {
         let pending = self.pending.borrow();
         let front = pending.front()?;
         let start = front.position + front.taken as u64;
-        let room = GROUP_BYTES - (start - align_down(start));
+        let room = self.group_bytes - (start - align_down(start));
         let mut bytes = 0;
         for batch in pending.iter() {
             if !Rc::ptr_eq(&batch.segment, &front.segment) || bytes >= room {
@@ -156,6 +197,11 @@ impl Appender {
         carried.extend_from_slice(&space[(align_down(end) - aligned) as usize..target]);
         *self.cursor.borrow_mut() = Some((segment.base_offset, end));
         self.pending_bytes.set(self.pending_bytes.get() - bytes as usize);
+        self.lingers_until.set(None);
+        self.mean_group.set(match self.mean_group.get() {
+            0 => bytes,
+            mean => (7 * mean + bytes) / 8,
+        });
         let number = self.next_flight.replace(self.next_flight.get() + 1);
         (Flight { number, mark, segment, end, landed: false }, buf.freeze())
     }
@@ -177,8 +223,32 @@ impl Pending {
 impl Log {
     /// Makes sure that a writer task looks at the queue.
     pub(super) fn wake_appender(self: &Rc<Self>) {
-        if !self.appender.running.replace(true) {
+        if self.appender.may_leave() && !self.appender.running.replace(true) {
             spawn_local(self.clone().write_groups());
+        } else if self.appender.lingers_until.get().is_some() && !self.appender.linger_timer.replace(true) {
+            spawn_local(Log::end_linger(Rc::downgrade(self)));
+        }
+    }
+
+    /// The timer of batches that wait for company. A group that leaves earlier ends their wait, and the timer finds none, or
+    /// a later one.
+    async fn end_linger(log: Weak<Log>) {
+        loop {
+            let left = {
+                let Some(log) = log.upgrade() else { return };
+                let until = log.appender.lingers_until.get();
+                let left = until.map(|until| until.saturating_duration_since(clock::now()));
+                match left {
+                    Some(left) if !left.is_zero() => left,
+                    _ => {
+                        log.appender.lingers_until.set(None);
+                        log.appender.linger_timer.set(false);
+                        log.wake_appender();
+                        return;
+                    }
+                }
+            };
+            clock::sleep(left).await;
         }
     }
 
@@ -197,7 +267,13 @@ impl Log {
         let file = segment.file().await?;
         self.ensure_allocated(&segment, &file, start + bytes).await?;
         // More may have gathered during the waits; the extent's start cannot have moved.
-        let Some((segment, start, bytes)) = self.appender.next_extent() else { return Ok(()) };
+        let (segment, start, bytes) = loop {
+            let Some((segment, start, bytes)) = self.appender.next_extent() else { return Ok(()) };
+            if !self.must_wait_for_zeros(&segment, start + bytes) {
+                break (segment, start, bytes);
+            }
+            self.progress.notified().await;
+        };
         let last = match self.appender.flights.borrow().back() {
             Some(flight) => flight.mark.clone(),
             None => self.written.borrow().clone(),
@@ -207,6 +283,7 @@ impl Log {
             segment.allocated.set(align_up(start + bytes));
         }
         let (flight, buf) = self.appender.take_group(segment, start, bytes, last);
+        self.sent_to(&flight.segment, &file, flight.end);
         self.tail.push(flight.segment.base_offset, start, flight.end, aligned, buf.bytes());
         let number = flight.number;
         self.appender.flights.borrow_mut().push_back(flight);
@@ -250,43 +327,5 @@ impl Log {
                 self.progress.notify_all();
             }
         }
-    }
-
-    /// Reserves blocks so that `[0, end)` lies within the file, and some ahead in the background. Extending writes are
-    /// several times slower than writes into reserved blocks.
-    async fn ensure_allocated(self: &Rc<Self>, segment: &Rc<Segment>, file: &Rc<File>, end: u64) -> io::Result<()> {
-        let limit = align_up(self.config.borrow().segment_bytes.max(end));
-        let step = segment.allocated.get().clamp(FIRST_STEP_BYTES, self.context.limits.preallocate_max_bytes);
-        while segment.allocating.get() && end > segment.allocated.get() {
-            self.progress.notified().await;
-            if self.failure.borrow().is_some() {
-                return Ok(());
-            }
-        }
-        let allocated = segment.allocated.get();
-        let target = (align_up(end) + step).min(limit).max(align_up(end));
-        if end > allocated {
-            self.reserve(segment, file, target).await;
-        } else if end + step / 2 > allocated && target > allocated && !segment.allocating.get() {
-            // Marked before the task starts: sealing waits for it.
-            segment.allocating.set(true);
-            let (log, segment, file) = (self.clone(), segment.clone(), file.clone());
-            spawn_local(async move { log.reserve(&segment, &file, target).await });
-        }
-        Ok(())
-    }
-
-    /// Extends the file to `target`. Failing is no harm: the write that needs the space then fails and says why.
-    async fn reserve(&self, segment: &Segment, file: &File, target: u64) {
-        let allocated = segment.allocated.get();
-        segment.allocating.set(true);
-        if target > allocated {
-            match file.preallocate(allocated, target - allocated).await {
-                Ok(()) => segment.allocated.set(target.max(segment.allocated.get())),
-                Err(error) => tracing::debug!(dir = %self.dir.display(), %error, "no blocks reserved ahead"),
-            }
-        }
-        segment.allocating.set(false);
-        self.progress.notify_all();
     }
 }

@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::ahead::Zeros;
 use super::cold_cache::ColdCache;
 use super::segment::IndexBudget;
 use super::tail_cache::TailBudget;
@@ -24,6 +26,16 @@ pub struct StorageLimits {
     pub fetch_memory_bytes: usize,
     /// `corelane.preallocate.max.bytes`
     pub preallocate_max_bytes: u64,
+    /// `corelane.write.ahead.bytes`: largest step of zeros ahead of small groups; 0: none
+    pub write_ahead_bytes: u64,
+    /// `corelane.write.max.bytes`: largest group; aligned
+    pub write_max_bytes: usize,
+    /// `corelane.write.queue.depth`: groups of one log in flight together
+    pub write_queue_depth: usize,
+    /// `corelane.append.linger.us`
+    pub append_linger: Duration,
+    /// `corelane.flush.delay.ms`
+    pub flush_delay: Duration,
     /// Files of older segments that stay open; a share of the descriptors the process may have.
     pub open_sealed_files: usize,
 }
@@ -36,6 +48,11 @@ impl Default for StorageLimits {
             index_cache_bytes: 16 << 20,
             fetch_memory_bytes: 64 << 20,
             preallocate_max_bytes: 64 << 20,
+            write_ahead_bytes: 4 << 20,
+            write_max_bytes: 512 << 10,
+            write_queue_depth: 4,
+            append_linger: Duration::ZERO,
+            flush_delay: Duration::ZERO,
             open_sealed_files: 1024,
         }
     }
@@ -48,6 +65,7 @@ pub struct StorageContext {
     pub(super) cold: ColdCache,
     pub(super) indexes: IndexBudget,
     pub(super) unsynced_bytes: Cell<u64>,
+    pub(super) zeros: Zeros,
     fetch_bytes_out: Arc<AtomicUsize>,
     next_log: Cell<u64>,
 }
@@ -59,6 +77,7 @@ impl StorageContext {
             cold: ColdCache::new(limits.cold_cache_bytes),
             indexes: IndexBudget::new(limits.index_cache_bytes, limits.open_sealed_files),
             unsynced_bytes: Cell::new(0),
+            zeros: Zeros::default(),
             fetch_bytes_out: Arc::default(),
             next_log: Cell::new(0),
             limits,

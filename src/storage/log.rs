@@ -94,6 +94,7 @@ impl Log {
             None => Segment::new(dir.clone(), next_offset),
         };
         let end = Mark { offset: next_offset, position: active.size.get(), segment: active.clone() };
+        let appender = Appender::new(&context.limits);
         let log = Log {
             number: context.take_log_number(),
             tail: Tail::new(context.tail.clone()),
@@ -106,7 +107,7 @@ impl Log {
             written: RefCell::new(end.clone()),
             synced: RefCell::new(end.clone()),
             visible: RefCell::new(end),
-            appender: Appender::default(),
+            appender,
             sync: SyncState::default(),
             hints: Hints::default(),
             failure: RefCell::new(None),
@@ -205,6 +206,7 @@ impl Log {
     /// Starts a new segment at the end of the log and seals `active` in the background.
     pub(super) fn roll(self: &Rc<Self>, active: &Rc<Segment>) -> Rc<Segment> {
         let fresh = Segment::new(self.dir.clone(), self.next_offset.get());
+        fresh.ahead.continue_from(&active.ahead);
         self.segments.borrow_mut().insert(fresh.base_offset, fresh.clone());
         self.seal_later(active.clone());
         fresh

@@ -6,6 +6,7 @@
 //!
 //! Reading order: [`log`] (the facade), `appender` (how bytes get to the device), `reader` (how they get out), `recovery`.
 
+mod ahead;
 mod appender;
 mod checkpoint;
 mod cold_cache;

@@ -48,9 +48,10 @@ impl Log {
         }
     }
 
-    /// Waits until nothing of `segment` is queued, in flight, or being reserved.
+    /// Waits until nothing of `segment` is queued, in flight, being reserved, or being zeroed.
     async fn settle(&self, segment: &Rc<Segment>) -> Result<(), StorageError> {
-        while segment.written.get() < segment.size.get() || segment.allocating.get() {
+        let busy = || segment.allocating.get() || segment.ahead.is_running();
+        while segment.written.get() < segment.size.get() || busy() {
             if let Some(failure) = self.failure() {
                 return Err(failure);
             }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use super::ahead::Ahead;
 use super::dir::LogDir;
 use super::index::SegmentIndex;
 use super::paths::segment_file;
@@ -33,6 +34,7 @@ pub struct Segment {
     pub allocated: Cell<u64>,
     /// Whether a reservation is on its way.
     pub allocating: Cell<bool>,
+    pub ahead: Ahead,
     /// No more appends; index files are on disk.
     pub sealed: Cell<bool>,
     /// Whether the next field is so: not after a start that found no sound time index, until the index is made again.
@@ -73,6 +75,7 @@ impl Segment {
             synced: Cell::new(size),
             allocated: Cell::new(size),
             allocating: Cell::new(false),
+            ahead: Ahead::default(),
             sealed: Cell::new(false),
             times_known: Cell::new(true),
             max_timestamp: Cell::new(-1),

@@ -15,6 +15,8 @@ use crate::runtime::{clock, spawn_blocking, spawn_local};
 pub struct SyncState {
     running: Cell<bool>,
     timer: Cell<bool>,
+    /// A sync that acknowledgements wait for is put off.
+    put_off: Cell<bool>,
     /// Segments with bytes written since their last sync, oldest first.
     dirty: RefCell<Vec<Rc<Segment>>>,
 }
@@ -34,7 +36,7 @@ impl Log {
             self.make_visible(mark);
         }
         if before_ack {
-            self.start_sync();
+            self.start_sync_soon();
         } else if let Some(ms) = flush_ms
             && !self.sync.timer.replace(true)
         {
@@ -60,6 +62,25 @@ impl Log {
                 dirty.push(segment.clone());
             }
         }
+    }
+
+    /// Syncs after `corelane.flush.delay.ms`. A sync that runs meanwhile looks again when it ends.
+    fn start_sync_soon(self: &Rc<Self>) {
+        let delay = self.context.limits.flush_delay;
+        if delay.is_zero() {
+            return self.start_sync();
+        }
+        if self.sync.running.get() || self.sync.put_off.replace(true) {
+            return;
+        }
+        let log = Rc::downgrade(self);
+        spawn_local(async move {
+            clock::sleep(delay).await;
+            if let Some(log) = log.upgrade() {
+                log.sync.put_off.set(false);
+                log.start_sync();
+            }
+        });
     }
 
     /// Syncs in the background unless that happens already; a running sync looks again when it ends.

@@ -78,14 +78,17 @@ struct Opened {
 }
 
 async fn open(dir: &Path, config: Arc<TopicConfig>) -> Opened {
+    open_in(small_caches(), dir, config).await
+}
+
+async fn open_in(context: Rc<StorageContext>, dir: &Path, config: Arc<TopicConfig>) -> Opened {
     disk::prime_device(dir.parent().unwrap()).await.unwrap();
     let (sidecar, replayed) = (Cell::new(None), RefCell::new(Vec::new()));
-    let recovered =
-        Log::open(small_caches(), dir, config, &mut |bytes| sidecar.set(Some(bytes.to_vec())), &mut |header| {
-            replayed.borrow_mut().push(header.base())
-        })
-        .await
-        .unwrap();
+    let recovered = Log::open(context, dir, config, &mut |bytes| sidecar.set(Some(bytes.to_vec())), &mut |header| {
+        replayed.borrow_mut().push(header.base())
+    })
+    .await
+    .unwrap();
     Opened { log: recovered.log, sidecar: sidecar.take(), replayed: replayed.take(), scanned: recovered.scanned_bytes }
 }
 
@@ -154,6 +157,9 @@ fn copy_dir(from: &Path, to: &Path) {
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
 }
+
+mod ahead;
+mod limits;
 
 #[test]
 fn what_is_written_reads_back_from_tail_and_disk_before_and_after_a_restart() {

@@ -1,0 +1,113 @@
+//! What the options about writes and syncs change.
+
+use super::*;
+
+async fn open_with(dir: &Path, config: TopicConfig, limits: StorageLimits) -> Rc<Log> {
+    open_in(StorageContext::new(limits), dir, Arc::new(config)).await.log
+}
+
+fn append(log: &Rc<Log>, bytes: usize) -> i64 {
+    log.append(batch(1, bytes, 1, 7), 3, 0).unwrap().next_offset
+}
+
+#[test]
+fn the_linger_gathers_batches_and_ends_when_a_group_is_full() {
+    let root = disk_dir();
+    let base = root.path().to_path_buf();
+    on_shard(move || {
+        let base = base.clone();
+        async move {
+            for (linger_ms, groups) in [(0, 5), (250, 1)] {
+                let append_linger = Duration::from_millis(linger_ms);
+                let limits = StorageLimits { append_linger, ..Default::default() };
+                let log = open_with(&base.join(format!("t-{linger_ms}")), TopicConfig::default(), limits).await;
+                // The first one opens the file.
+                acknowledged(&log, append(&log, 10)).await;
+                let (began, before) = (clock::now(), log.appender.groups());
+                for _ in 0..5 {
+                    append(&log, 100);
+                    clock::sleep(Duration::from_millis(5)).await;
+                }
+                acknowledged(&log, log.next_offset()).await;
+                assert_eq!(log.appender.groups() - before, groups, "linger of {linger_ms} ms");
+                assert!(began.elapsed() >= append_linger);
+                // While the old wait's timer still runs: enough for a group leaves at once, and what is left waits for it alone.
+                append(&log, 100);
+                let (began, last) = (clock::now(), append(&log, 600_000));
+                acknowledged(&log, last).await;
+                assert!(linger_ms == 0 || began.elapsed() < append_linger, "a full group waited {:?}", began.elapsed());
+                let (began, last) = (clock::now(), append(&log, 100));
+                acknowledged(&log, last).await;
+                assert!(began.elapsed() >= append_linger, "the next batch waited only {:?}", began.elapsed());
+                log.close(Vec::new).await.unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn depth_and_size_bound_what_is_in_flight() {
+    let root = disk_dir();
+    let base = root.path().to_path_buf();
+    on_shard(move || {
+        let base = base.clone();
+        async move {
+            for (i, (depth, most)) in [(1, 512 << 10), (4, 512 << 10), (4, 64 << 10)].into_iter().enumerate() {
+                let limits = StorageLimits { write_queue_depth: depth, write_max_bytes: most, ..Default::default() };
+                let log = open_with(&base.join(format!("t-{i}")), TopicConfig::default(), limits).await;
+                acknowledged(&log, append(&log, 10)).await;
+                let (watched, deepest) = (Rc::downgrade(&log), Rc::new(Cell::new(0)));
+                let seen = deepest.clone();
+                log.on_progress(Box::new(move || {
+                    // The landed ones have left; what is still there was in flight beside them.
+                    let flights = watched.upgrade().unwrap().appender.in_flight();
+                    seen.set(flights.max(seen.get()));
+                }));
+                let before = log.appender.groups();
+                for _ in 0..400 {
+                    append(&log, 20_000);
+                }
+                acknowledged(&log, log.next_offset()).await;
+                let (groups, least) = (log.appender.groups() - before, 400 * 20_000 / most as u64);
+                assert!(groups >= least && groups <= least + 5 + least / 8, "{groups} groups of {most} bytes");
+                assert!((deepest.get() > 0) == (depth > 1) && deepest.get() < depth, "{} beside one", deepest.get());
+                assert_eq!(read_all(&log, 1, 1 << 20).await.len(), 400 * (20_000 + HEADER_BYTES));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_put_off_sync_covers_more() {
+    let root = disk_dir();
+    let base = root.path().to_path_buf();
+    on_shard(move || {
+        let base = base.clone();
+        async move {
+            for delay_ms in [0, 250] {
+                let limits = StorageLimits { flush_delay: Duration::from_millis(delay_ms), ..Default::default() };
+                let config = TopicConfig { flush_messages: 1, ..TopicConfig::default() };
+                let log = open_with(&base.join(format!("t-{delay_ms}")), config, limits).await;
+                // One sync passes, the second fails.
+                faults::inject(faults::Op::Fdatasync, "t-", 1, faults::Fault::Os(5));
+                let began = clock::now();
+                for _ in 0..4 {
+                    let _ = log.append(batch(1, 100, 1, 7), 3, 0);
+                    clock::sleep(Duration::from_millis(8)).await;
+                }
+                if delay_ms == 0 {
+                    assert!(log.failure().is_some(), "four syncs were expected");
+                } else {
+                    assert_eq!(log.acknowledged(), 0);
+                    acknowledged(&log, 4).await;
+                    assert!(began.elapsed() >= Duration::from_millis(delay_ms));
+                }
+                faults::clear();
+                let last = log.append(batch(1, 100, 1, 7), 3, 0);
+                if let (Ok(appended), true) = (last, delay_ms > 0) {
+                    acknowledged(&log, appended.next_offset).await;
+                }
+            }
+        }
+    });
+}
