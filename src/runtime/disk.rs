@@ -59,11 +59,6 @@ pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(os_code(error), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Whether an error says that the device, or the quota on it, is full.
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(os_code(error), Some(libc::ENOSPC | libc::EDQUOT))
-}
-
 /// Linux 6.17; not in libc yet.
 const FALLOC_FL_WRITE_ZEROES: i32 = 0x80;
 
@@ -388,6 +383,12 @@ mod tests {
             assert!(read[4096..12288].iter().all(|&b| b == 2));
             assert!(read[12288..].iter().all(|&b| b == 1));
             assert!(file.read_at(1 << 20, 4096).await.unwrap().iter().all(|&b| b == 0), "reserved space is not zero");
+            // Whether the device offers it or not: the rest stays, and the second answer is the first.
+            let offered = file.write_zeroes_range(8192, 65536).await.unwrap();
+            assert_eq!(file.write_zeroes_range(8192, 65536).await.unwrap(), offered);
+            let read_again = file.read_at(4096, 8192).await.unwrap();
+            assert_eq!((read_again[0], read_again[4096]), (2, if offered { 0 } else { 2 }));
+            assert_eq!(file.size().await.unwrap(), 2 << 20);
             file.truncate(4096 + 100).await.unwrap();
             assert_eq!(file.size().await.unwrap(), 4196);
             assert_eq!(file.read_at(4096, 8192).await.unwrap().len(), 100);
@@ -429,7 +430,7 @@ mod tests {
             faults::inject(Op::Fdatasync, "faulty", 0, Fault::Os(libc::EIO));
             file.write_at(&filled(8192, 1), 0).await.unwrap();
             let full = file.write_at(&filled(8192, 2), 0).await.err().unwrap();
-            assert!(is_full(&full) && full.kind() == io::ErrorKind::StorageFull, "{full}");
+            assert!(os_code(&full) == Some(libc::ENOSPC) && full.kind() == io::ErrorKind::StorageFull, "{full}");
             assert_eq!(os_code(&file.fdatasync().await.err().unwrap()), Some(libc::EIO));
             faults::clear();
             faults::inject(Op::Write, "faulty", 0, Fault::Short);

@@ -14,9 +14,6 @@ impl Log {
     /// Syncs everything appended so far and remembers it with `sidecar`'s result (taken at the same point of the log), so
     /// that recovery after a crash begins there. Cheap when nothing has changed.
     pub async fn checkpoint(self: &Rc<Self>, sidecar: impl FnOnce() -> Vec<u8>) -> Result<(), StorageError> {
-        if self.checkpointed.get() == (self.next_offset(), self.start_offset()) {
-            return Ok(());
-        }
         let _one = self.maintenance.acquire(1).await;
         self.checkpoint_held(sidecar).await
     }

@@ -51,6 +51,19 @@ fn a_wrong_value_is_named_with_file_line_option_and_bounds() {
 }
 
 #[test]
+fn the_options_of_the_write_path_keep_to_what_the_device_takes() {
+    let text = "corelane.write.max.bytes=65536\ncorelane.write.ahead.bytes=0\ncorelane.write.queue.depth=64\n\
+                corelane.append.linger.us=500\ncorelane.flush.delay.ms=2\n";
+    let config = load(text).unwrap().0;
+    assert_eq!((config.write_max_bytes, config.write_ahead_bytes, config.write_queue_depth), (65_536, 0, 64));
+    assert_eq!((config.append_linger_us, config.flush_delay_ms), (500, 2));
+    assert!(error("corelane.write.max.bytes=70000").contains("is not a multiple of 4096"));
+    for wrong in ["write.max.bytes=61440", "write.max.bytes=1052672", "write.ahead.bytes=4096", "write.queue.depth=0"] {
+        assert!(error(&format!("corelane.{wrong}")).contains("is out of bounds"), "{wrong}");
+    }
+}
+
+#[test]
 fn the_time_families_follow_kafkas_precedence() {
     let retention = |text: &str| load(text).unwrap().0.topic_defaults.retention_ms;
     assert_eq!(retention("log.retention.hours=2"), Some(7_200_000));
