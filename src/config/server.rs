@@ -75,8 +75,10 @@ pub struct ServerConfig {
     pub write_max_bytes: usize,
     /// `corelane.write.queue.depth`: writes of one partition in flight together
     pub write_queue_depth: usize,
-    /// `corelane.append.linger.us`: how long a lone batch waits for company
+    /// `corelane.append.linger.us`: how long batches wait for company at most
     pub append_linger_us: u64,
+    /// `corelane.idle.spin.us`: how long a shard looks for work before it sleeps
+    pub idle_spin_us: u64,
     /// `corelane.flush.delay.ms`: how long a sync before acknowledgements is put off
     pub flush_delay_ms: u64,
     /// `corelane.log.level`: tracing filter

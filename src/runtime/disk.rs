@@ -67,6 +67,11 @@ thread_local! {
     static ZEROES_REFUSED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Whether an error says that the device, or the quota on it, is full.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(os_code(error), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
 fn file_error(operation: &'static str, path: &Path, cause: io::Error) -> io::Error {
     io::Error::new(cause.kind(), FileError { operation, path: path.to_owned(), cause })
 }

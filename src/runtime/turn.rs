@@ -44,6 +44,8 @@ struct Turn {
     timers: RefCell<Timers>,
     doorbells: RefCell<Vec<Arc<Doorbell>>>,
     last: Cell<Option<Instant>>,
+    /// How long to look for news before sleeping.
+    spin: Cell<Duration>,
     /// While glommio's reactor has its turn nothing may stay runnable.
     passing: Cell<bool>,
     passed: Notify,
@@ -54,6 +56,11 @@ struct Turn {
 
 fn turn() -> Rc<Turn> {
     TURN.with(Rc::clone)
+}
+
+/// Has this shard look for news for so long before it sleeps.
+pub fn spin_before_sleep(time: Duration) {
+    turn().spin.set(time);
 }
 
 /// Counts its polls.
@@ -233,6 +240,7 @@ impl Turn {
     async fn run(self: Rc<Self>, ring: &Ring) {
         let mut seen = self.polls.get();
         let mut last_pass = Instant::now();
+        let mut last_news = Instant::now();
         while !self.stopped.get() {
             yield_now().await;
             let polls = self.polls.get();
@@ -243,6 +251,10 @@ impl Turn {
                 continue;
             }
             let quiet = !self.fire(now) && !self.answer_doorbells() && quiet && !self.stopped.get();
+            if !quiet {
+                last_news = now;
+            }
+            let quiet = quiet && now.saturating_duration_since(last_news) >= self.spin.get();
             let since_pass = now.saturating_duration_since(last_pass);
             if self.foreign.get() > 0 || since_pass >= TICK {
                 check(ring.enter(None));

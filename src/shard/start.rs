@@ -6,6 +6,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use super::hosting::{Claim, tidy_data_dir};
 use super::state::Shard;
@@ -18,7 +19,7 @@ use crate::runtime::net::Listener;
 use crate::runtime::process::StopFlag;
 use crate::runtime::sync::Budget;
 use crate::runtime::watchdog::Heart;
-use crate::runtime::{disk, spawn_local};
+use crate::runtime::{disk, spawn_local, spin_before_sleep};
 
 /// Replicas closed at the same time.
 const CLOSING: usize = 64;
@@ -66,6 +67,7 @@ where
     F: Future<Output = ()>,
 {
     let ready = start.ready.clone();
+    spin_before_sleep(Duration::from_micros(start.config.idle_spin_us));
     spawn_local(start.heart.beat());
     let mesh = match Mesh::connect(start.seat) {
         Ok(mesh) => mesh,

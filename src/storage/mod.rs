@@ -14,6 +14,7 @@ mod context;
 mod dir;
 pub mod files;
 mod index;
+mod linger;
 mod log;
 mod maintenance;
 mod paths;
