@@ -86,6 +86,22 @@ fn saturation_requests_and_acks_0_give_results() {
 }
 
 #[test]
+fn every_codec_is_taken_and_found_again() {
+    let broker = Broker::start();
+    for codec in ["gzip", "snappy", "lz4", "zstd"] {
+        let json = good(
+            broker.port,
+            &["produce", "--codec", codec, "--rate", "0.5", "--duration", "1", "--topic", codec, "--batch-bytes", "8192"],
+        );
+        let (bytes, raw) = (number(&json, "/bytes"), number(&json, "/uncompressed_bytes"));
+        assert!((0.49..0.8).contains(&(bytes / raw)), "{codec}: {json}");
+        assert!((0.48..0.53).contains(&number(&json, "/rate/achieved")), "{codec}: {json}");
+        let found = good(broker.port, &["consume", "--topic", codec, "--verify"]);
+        assert_eq!((number(&found, "/records"), number(&found, "/bytes")), (number(&json, "/records"), bytes));
+    }
+}
+
+#[test]
 fn a_broker_that_stalls_for_a_second_shows_it() {
     let broker = Broker::start();
     let run = start(broker.port, &["e2e", "--rate", "200", "--duration", "4", "--topic", "timed"]);

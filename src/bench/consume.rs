@@ -158,7 +158,7 @@ async fn fetch_all<C: Consumer>(
         let taken = take(caller.version, response, positions, consumer, now_ns, context)?;
         if terms.counts && taken.bytes > 0 {
             let Taken { records, bytes, .. } = taken;
-            context.recorder.done(Done { intended_ns: sent_ns, now_ns, requests: 1, records, bytes });
+            context.recorder.done(Done { intended_ns: sent_ns, now_ns, requests: 1, records, bytes, raw_bytes: 0 });
         }
         if taken.refused {
             clock::sleep(ERROR_PAUSE).await;

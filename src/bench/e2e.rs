@@ -105,7 +105,8 @@ impl Source for RecordSource {
         let batch = builder.finish();
         let place = (self.topic.as_str(), *partition);
         let envelope = ProduceEnvelope::new(self.caller, self.acks, TIMEOUT_MS, place, batch.len());
-        let sent = Sent { intended_ns: first_ns, records, bytes: batch.len() as u64 };
+        let bytes = batch.len() as u64;
+        let sent = Sent { intended_ns: first_ns, records, bytes, raw_bytes: bytes };
         Step::Request(Request { envelope: Rc::new(envelope), batch, sent })
     }
 }
@@ -137,7 +138,7 @@ impl RecordCheck {
             return self.context.error("records out of order or twice there".into(), 1);
         }
         *next = number + 1;
-        let done = Done { intended_ns, now_ns, requests: 0, records: 1, bytes: value.len() as u64 };
+        let done = Done { intended_ns, now_ns, requests: 0, records: 1, bytes: value.len() as u64, raw_bytes: 0 };
         self.context.recorder.done(done);
     }
 }

@@ -5,6 +5,7 @@
 //! out of order, refused or never answered is an error, and a run that did not carry its rate is void.
 
 mod batch;
+mod compress;
 mod consume;
 mod context;
 mod e2e;
@@ -17,7 +18,7 @@ mod schedule;
 mod setup;
 mod stats;
 
-pub use options::{Consume, E2e, From, Options, Produce, Work};
+pub use options::{Codec, Consume, E2e, From, Options, Produce, Work};
 pub use report::{Report, hgrm, interval_line};
 pub use run::{RunError, run};
 pub use stats::Interval;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub use crate::model::record_batch::Codec;
+
 #[derive(Clone, Debug)]
 pub struct Options {
     /// host:port
@@ -35,8 +37,11 @@ pub struct Produce {
     pub single: bool,
     /// Bytes of a record's value.
     pub record_size: usize,
-    /// Records are added to a batch while it stays within.
+    /// Records are added to a batch while it stays within, uncompressed.
     pub batch_bytes: usize,
+    pub codec: Codec,
+    /// How much of each value compresses well, percent.
+    pub compressible: u8,
     pub acks: i16,
     pub in_flight: usize,
     /// Megabytes (10^6 bytes of batches) per second; `None`: as much as goes.

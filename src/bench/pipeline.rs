@@ -26,6 +26,8 @@ pub struct Sent {
     pub intended_ns: u64,
     pub records: u64,
     pub bytes: u64,
+    /// Before compression.
+    pub raw_bytes: u64,
 }
 
 pub struct Request {
@@ -178,8 +180,8 @@ fn push(sender: &mut Sender, request: Request, terms: Terms, lane: &Lane, unansw
 
 fn arrived(context: &Context, terms: Terms, sent: Sent, now_ns: u64) {
     if terms.counts {
-        let Sent { intended_ns, records, bytes } = sent;
-        context.recorder.done(Done { intended_ns, now_ns, requests: 1, records, bytes });
+        let Sent { intended_ns, records, bytes, raw_bytes } = sent;
+        context.recorder.done(Done { intended_ns, now_ns, requests: 1, records, bytes, raw_bytes });
     } else {
         context.recorder.acknowledged(sent.intended_ns, now_ns);
     }

@@ -74,6 +74,9 @@ impl Report {
             "requests": t.requests,
             "records": t.records,
             "bytes": t.bytes,
+            "bytes_per_request": (t.requests > 0).then(|| t.bytes as f64 / t.requests as f64),
+            "uncompressed_bytes": (t.raw_bytes > 0).then_some(t.raw_bytes),
+            "uncompressed_mb_per_s": (t.raw_bytes > 0).then(|| self.per_second(t.raw_bytes as f64 / 1e6)),
             "requests_per_s": self.per_second(t.requests as f64),
             "records_per_s": self.per_second(t.records as f64),
             "mb_per_s": self.per_second(t.bytes as f64 / 1e6),
@@ -82,6 +85,7 @@ impl Report {
             "acknowledged_ms": latency_json(&t.acknowledged),
             "send_lag_ms": latency_json(&t.send_lag),
             "client_cpu_s": t.client_cpu_seconds,
+            "client_cpu_s_per_gb": (t.bytes > 0).then(|| t.client_cpu_seconds / (t.bytes as f64 / 1e9)),
             "errors": t.errors,
             "void": self.void,
             "interrupted": self.interrupted,
@@ -100,6 +104,14 @@ impl Report {
         line("requests", format!("{} ({:.1}/s)", t.requests, self.per_second(t.requests as f64)));
         line("records", format!("{} ({:.1}/s)", t.records, self.per_second(t.records as f64)));
         line("bytes", format!("{} ({:.3} MB/s)", t.bytes, self.per_second(t.bytes as f64 / 1e6)));
+        if t.raw_bytes > 0 && t.raw_bytes != t.bytes {
+            let share = t.bytes as f64 / t.raw_bytes as f64;
+            let rate = self.per_second(t.raw_bytes as f64 / 1e6);
+            line("uncompressed", format!("{} ({rate:.3} MB/s), compressed to {:.1} %", t.raw_bytes, share * 100.0));
+        }
+        if t.requests > 0 {
+            line("bytes per request", format!("{:.0}", t.bytes as f64 / t.requests as f64));
+        }
         let Rate { asked, achieved, unit } = &self.rate;
         if let Some(asked) = asked {
             let void = if self.void { "  VOID: below 99 % of the rate asked for" } else { "" };
@@ -124,7 +136,7 @@ fn settings(options: &Options, plan: &Plan) -> Value {
     let work = match &options.work {
         Work::Produce(p) => json!({
             "record_size": p.record_size, "batch_bytes": p.batch_bytes, "single": p.single, "acks": p.acks,
-            "in_flight": p.in_flight, "rate_mb_per_s": p.rate,
+            "codec": format!("{:?}", p.codec).to_lowercase(), "compressible_percent": p.compressible, "in_flight": p.in_flight, "rate_mb_per_s": p.rate,
         }),
         Work::E2e(e) => json!({
             "record_size": e.record_size, "batch_bytes": e.batch_bytes, "acks": e.acks, "in_flight": e.in_flight,

@@ -32,6 +32,8 @@ const SECOND: Duration = Duration::from_secs(1);
 pub enum RunError {
     #[error("the load generator's threads cannot start: {0}")]
     Start(#[from] io::Error),
+    #[error("the batches cannot be compressed: {0}")]
+    Compress(io::Error),
     #[error("{0}")]
     Client(#[from] ClientError),
     #[error("histograms cannot be made: {0}")]
@@ -228,9 +230,9 @@ impl Thread {
         context: &Rc<Context>,
     ) -> Result<(), RunError> {
         let caller = pipeline::produce_caller(&opened.connection)?;
-        let stock = Stock::new(produce, opened.number as u64);
+        let stock = Stock::new(produce, opened.number as u64).map_err(RunError::Compress)?;
         let schedule = produce.rate.map(|megabytes| {
-            let per_second = megabytes * 1e6 / stock.batch_bytes() as f64;
+            let per_second = megabytes * 1e6 / stock.mean_bytes();
             Schedule::new(start_ns, per_second, opened.number, self.plan.lanes.len())
         });
         let terms = pipeline::Terms {

@@ -49,6 +49,8 @@ pub struct Totals {
     pub requests: u64,
     pub records: u64,
     pub bytes: u64,
+    /// Before compression; 0 where that is not known.
+    pub raw_bytes: u64,
     /// From the moment a thing was due (open loop) or sent (closed loop).
     pub latency: Histogram<u64>,
     /// Of acknowledgements, where `latency` is something else.
@@ -68,6 +70,7 @@ impl Totals {
             requests: 0,
             records: 0,
             bytes: 0,
+            raw_bytes: 0,
             latency: histogram()?,
             acknowledged: histogram()?,
             send_lag: histogram()?,
@@ -81,6 +84,7 @@ impl Totals {
         self.requests += other.requests;
         self.records += other.records;
         self.bytes += other.bytes;
+        self.raw_bytes += other.raw_bytes;
         add(&mut self.latency, &other.latency);
         add(&mut self.acknowledged, &other.acknowledged);
         add(&mut self.send_lag, &other.send_lag);
@@ -101,6 +105,7 @@ pub struct Done {
     pub requests: u64,
     pub records: u64,
     pub bytes: u64,
+    pub raw_bytes: u64,
 }
 
 /// One thread's counts.
@@ -170,6 +175,7 @@ impl Recorder {
             totals.requests += done.requests;
             totals.records += done.records;
             totals.bytes += done.bytes;
+            totals.raw_bytes += done.raw_bytes;
         }
         if intended {
             totals.latency.saturating_record(latency);
@@ -221,7 +227,7 @@ mod tests {
     use super::*;
 
     fn done(intended_ns: u64, now_ns: u64) -> Done {
-        Done { intended_ns, now_ns, requests: 1, records: 10, bytes: 100 }
+        Done { intended_ns, now_ns, requests: 1, records: 10, bytes: 100, raw_bytes: 200 }
     }
 
     #[test]
@@ -235,7 +241,7 @@ mod tests {
             recorder.done(done(1999, 9999)); // due in the window, ended after it: a late one is not lost
             recorder.done(done(2000, 2100));
             let totals = recorder.totals(0.0);
-            assert_eq!((totals.requests, totals.records, totals.bytes), (2, 20, 200));
+            assert_eq!((totals.requests, totals.records, totals.bytes, totals.raw_bytes), (2, 20, 200, 400));
             assert_eq!((totals.latency.len(), totals.window_ns), (2, 1000));
             assert!(totals.latency.max() >= 8000);
             assert_eq!(recorder.take_interval().requests, 5);

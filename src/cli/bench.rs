@@ -86,16 +86,19 @@ pub(super) struct ProduceArguments {
     common: Common,
     #[command(flatten)]
     producing: Producing,
-    /// Bytes of a record's value, incompressible
+    /// Bytes of a record's value
     #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(..=RECORD_LIMIT))]
     record_size: u32,
-    /// Records fill a batch up to this; one record at least
+    /// Records fill a batch up to this, before compression; one record at least
     #[arg(long, value_name = "BYTES", default_value_t = 65536, value_parser = clap::value_parser!(u32).range(..=RECORD_LIMIT))]
     batch_bytes: u32,
-    /// Compression; only none for now
+    /// Compression of the batches, done once before the run
     #[arg(long, value_enum, default_value_t = Codec::None)]
     codec: Codec,
-    /// Megabytes (10^6) of batches a second, timed from when each was due; 0: as many as go
+    /// How much of each value compresses well; the rest does not at all [default: 50 with a codec, else 0]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(..=100))]
+    compressible: Option<u8>,
+    /// Megabytes (10^6) of batches as they are on the wire a second, timed from when each was due; 0: as many as go
     #[arg(long, value_name = "MB/S", default_value_t = 0.0, value_parser = rate)]
     rate: f64,
 }
@@ -105,6 +108,22 @@ const RECORD_LIMIT: i64 = 64 << 20;
 #[derive(Clone, Copy, ValueEnum)]
 enum Codec {
     None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+impl Codec {
+    fn model(self) -> bench::Codec {
+        match self {
+            Codec::None => bench::Codec::None,
+            Codec::Gzip => bench::Codec::Gzip,
+            Codec::Snappy => bench::Codec::Snappy,
+            Codec::Lz4 => bench::Codec::Lz4,
+            Codec::Zstd => bench::Codec::Zstd,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -225,12 +244,23 @@ fn write(common: &Common, report: &Report) -> Result<(), String> {
 
 fn split(command: BenchCommand) -> (Common, Work) {
     match command {
-        BenchCommand::Produce(ProduceArguments { common, producing, record_size, batch_bytes, codec, rate }) => {
-            let Codec::None = codec;
+        BenchCommand::Produce(ProduceArguments {
+            common,
+            producing,
+            record_size,
+            batch_bytes,
+            codec,
+            compressible,
+            rate,
+        }) => {
+            let codec = codec.model();
+            let text_percent = if codec == bench::Codec::None { 0 } else { 50 };
             let work = Work::Produce(bench::Produce {
                 single: false,
                 record_size: record_size as usize,
                 batch_bytes: batch_bytes as usize,
+                codec,
+                compressible: compressible.unwrap_or(text_percent),
                 acks: producing.acks,
                 in_flight: usize::from(producing.in_flight),
                 rate: (rate > 0.0).then_some(rate),
@@ -242,6 +272,8 @@ fn split(command: BenchCommand) -> (Common, Work) {
                 single: true,
                 record_size: record_size as usize,
                 batch_bytes: 0,
+                codec: bench::Codec::None,
+                compressible: 0,
                 acks: producing.acks,
                 in_flight: usize::from(producing.in_flight),
                 rate: None,
