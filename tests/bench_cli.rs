@@ -6,7 +6,9 @@
 #[path = "support/broker.rs"]
 mod broker;
 
-use std::process::{Child, Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -91,7 +93,19 @@ fn every_codec_is_taken_and_found_again() {
     for codec in ["gzip", "snappy", "lz4", "zstd"] {
         let json = good(
             broker.port,
-            &["produce", "--codec", codec, "--rate", "0.5", "--duration", "1", "--topic", codec, "--batch-bytes", "8192"],
+            &[
+                "produce",
+                "--codec",
+                codec,
+                "--rate",
+                "0.5",
+                "--duration",
+                "1",
+                "--topic",
+                codec,
+                "--batch-bytes",
+                "8192",
+            ],
         );
         let (bytes, raw) = (number(&json, "/bytes"), number(&json, "/uncompressed_bytes"));
         assert!((0.49..0.8).contains(&(bytes / raw)), "{codec}: {json}");
@@ -99,6 +113,77 @@ fn every_codec_is_taken_and_found_again() {
         let found = good(broker.port, &["consume", "--topic", codec, "--verify"]);
         assert_eq!((number(&found, "/records"), number(&found, "/bytes")), (number(&json, "/records"), bytes));
     }
+}
+
+/// The null broker as a process; ends with this value.
+struct Null {
+    child: Child,
+    port: u16,
+    said: BufReader<ChildStderr>,
+}
+
+impl Null {
+    fn start(arguments: &[&str]) -> Null {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_corelane"))
+            .args(["bench", "null", "--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
+        Null { child, port: port.unwrap_or_else(|| panic!("no port in {line:?}")), said }
+    }
+}
+
+impl Drop for Null {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_null_broker_takes_and_gives_whatever_is_asked() {
+    let mut null = Null::start(&["--partitions", "3", "--record-size", "100", "--batch-bytes", "10000"]);
+    let all = ["--connections", "2", "--duration", "1"];
+    for batch_bytes in ["100", "5000", "65536", "1000000"] {
+        for acks in ["0", "1"] {
+            let more = ["--batch-bytes", batch_bytes, "--acks", acks, "--threads", "2"];
+            let json = good(null.port, &[&["produce"], &all[..], &more].concat());
+            assert!(number(&json, "/mb_per_s") > 1.0, "{json}");
+        }
+    }
+    let single = good(null.port, &[&["requests"], &all[..]].concat());
+    assert!(number(&single, "/requests_per_s") > 500.0, "{single}");
+    let read = good(null.port, &[&["consume", "--verify", "--partition-max-bytes", "100000"], &all[..]].concat());
+    // One or two partitions a connection, nine batches of 10,000 bytes from each.
+    assert!((88_000.0..200_000.0).contains(&number(&read, "/bytes_per_request")), "{read}");
+    let read = good(null.port, &[&["consume", "--from", "end", "--max-bytes", "15000"], &all[..]].concat());
+    assert!((9_000.0..=10_000.0).contains(&number(&read, "/bytes_per_request")), "{read}");
+
+    let connect = || TcpStream::connect(("127.0.0.1", null.port)).unwrap();
+    let mut noise = Vec::from([0; 12]);
+    noise.extend((0..100_000u32).map(|n| (n.wrapping_mul(n) >> 7) as u8));
+    for bad in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &noise, &[0, 0, 0, 9, 0, 0, 0, 99, 1, 1, 1, 1, 1]] {
+        let mut stream = connect();
+        let _ = stream.write_all(bad);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+    }
+    // Lengths that never come, and ends in mid-frame.
+    let mut held = connect();
+    held.write_all(&[0x05, 0, 0, 0, 0, 0, 0, 9]).unwrap();
+    drop(connect());
+    good(null.port, &[&["requests"], &all[..]].concat());
+    signal(null.child.id(), "INT");
+    assert_eq!(null.child.wait().unwrap().code(), Some(0));
+    let mut said = String::new();
+    null.said.read_to_string(&mut said).unwrap();
+    assert!(said.contains("a connection was ended: a frame declares"), "{said}");
 }
 
 #[test]

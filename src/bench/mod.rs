@@ -9,6 +9,7 @@ mod compress;
 mod consume;
 mod context;
 mod e2e;
+mod null;
 mod options;
 mod pipeline;
 mod produce;
@@ -18,6 +19,7 @@ mod schedule;
 mod setup;
 mod stats;
 
+pub use null::{Null, Spoil, serve};
 pub use options::{Codec, Consume, E2e, From, Options, Produce, Work};
 pub use report::{Report, hgrm, interval_line};
 pub use run::{RunError, run};

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,6 +26,67 @@ pub(super) enum BenchCommand {
     E2e(E2eArguments),
     /// Requests of one record each, as many as go
     Requests(RequestsArguments),
+    /// Be a broker that keeps nothing and answers at once, to see what a client can do at best
+    Null(NullArguments),
+}
+
+#[derive(Args)]
+pub(super) struct NullArguments {
+    /// Where to listen; clients are told this address too
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9092")]
+    listen: SocketAddr,
+    /// Pin to this CPU
+    #[arg(long, value_name = "CPU")]
+    cpu: Option<usize>,
+    /// Of every topic; every topic is there
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=100_000))]
+    partitions: i32,
+    /// Value bytes of the records that a consumer is given, without end
+    #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(..=RECORD_LIMIT))]
+    record_size: u32,
+    /// They fill batches up to this; one record at least
+    #[arg(long, value_name = "BYTES", default_value_t = 65536, value_parser = clap::value_parser!(u32).range(..=RECORD_LIMIT))]
+    batch_bytes: u32,
+    /// Spoil one batch in a hundred, to see a verifying consumer fail
+    #[arg(long, value_enum)]
+    spoil: Option<Spoil>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Spoil {
+    /// A byte that the checksum does not know of
+    Crc,
+    /// One left out
+    Gap,
+    /// One twice
+    Repeat,
+}
+
+impl NullArguments {
+    fn main(self) -> ExitCode {
+        let spoil = self.spoil.map(|spoil| match spoil {
+            Spoil::Crc => bench::Spoil::Crc,
+            Spoil::Gap => bench::Spoil::Gap,
+            Spoil::Repeat => bench::Spoil::Repeat,
+        });
+        let options = bench::Null {
+            listen: self.listen,
+            cpu: self.cpu,
+            partitions: self.partitions,
+            record_size: self.record_size as usize,
+            batch_bytes: self.batch_bytes as usize,
+            spoil,
+        };
+        let say = |text: &str| drop(writeln!(io::stderr(), "corelane: {text}"));
+        let ready = |address| say(&format!("the null broker listens on {address}"));
+        match bench::serve(&options, ready, move |why| say(&format!("a connection was ended: {why}"))) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&error.to_string());
+                ExitCode::FAILURE
+            }
+        }
+    }
 }
 
 #[derive(Args)]
@@ -205,7 +267,13 @@ fn positive_rate(text: &str) -> Result<f64, String> {
 
 /// 0: done; 1: it could not be done, or there were errors; 3: the rate was not carried.
 pub(super) fn main(command: BenchCommand) -> ExitCode {
-    let (common, work) = split(command);
+    let (common, work) = match command {
+        BenchCommand::Null(arguments) => return arguments.main(),
+        BenchCommand::Produce(arguments) => arguments.split(),
+        BenchCommand::Requests(arguments) => arguments.split(),
+        BenchCommand::E2e(arguments) => arguments.split(),
+        BenchCommand::Consume(arguments) => arguments.split(),
+    };
     let options = options(&common, work);
     let warmup = options.warmup;
     let outcome = bench::run(&options, |second, interval| {
@@ -242,61 +310,61 @@ fn write(common: &Common, report: &Report) -> Result<(), String> {
     fs::write(path, bench::hgrm(report.latency())).map_err(|e| format!("cannot write {}: {e}", path.display()))
 }
 
-fn split(command: BenchCommand) -> (Common, Work) {
-    match command {
-        BenchCommand::Produce(ProduceArguments {
-            common,
-            producing,
-            record_size,
-            batch_bytes,
+impl ProduceArguments {
+    fn split(self) -> (Common, Work) {
+        let codec = self.codec.model();
+        let text_percent = if codec == bench::Codec::None { 0 } else { 50 };
+        let work = Work::Produce(bench::Produce {
+            single: false,
+            record_size: self.record_size as usize,
+            batch_bytes: self.batch_bytes as usize,
             codec,
-            compressible,
-            rate,
-        }) => {
-            let codec = codec.model();
-            let text_percent = if codec == bench::Codec::None { 0 } else { 50 };
-            let work = Work::Produce(bench::Produce {
-                single: false,
-                record_size: record_size as usize,
-                batch_bytes: batch_bytes as usize,
-                codec,
-                compressible: compressible.unwrap_or(text_percent),
-                acks: producing.acks,
-                in_flight: usize::from(producing.in_flight),
-                rate: (rate > 0.0).then_some(rate),
-            });
-            (common, work)
-        }
-        BenchCommand::Requests(RequestsArguments { common, producing, record_size }) => {
-            let work = Work::Produce(bench::Produce {
-                single: true,
-                record_size: record_size as usize,
-                batch_bytes: 0,
-                codec: bench::Codec::None,
-                compressible: 0,
-                acks: producing.acks,
-                in_flight: usize::from(producing.in_flight),
-                rate: None,
-            });
-            (common, work)
-        }
-        BenchCommand::E2e(E2eArguments { common, producing, record_size, batch_bytes, rate }) => {
-            let work = Work::E2e(bench::E2e {
-                rate,
-                record_size: record_size as usize,
-                batch_bytes: batch_bytes as usize,
-                acks: producing.acks,
-                in_flight: usize::from(producing.in_flight),
-            });
-            (common, work)
-        }
-        BenchCommand::Consume(ConsumeArguments { common, from, verify, max_bytes, partition_max_bytes }) => {
-            let from = match from {
-                From::Earliest => bench::From::Earliest,
-                From::End => bench::From::End,
-            };
-            (common, Work::Consume(bench::Consume { from, verify, max_bytes, partition_max_bytes }))
-        }
+            compressible: self.compressible.unwrap_or(text_percent),
+            acks: self.producing.acks,
+            in_flight: usize::from(self.producing.in_flight),
+            rate: (self.rate > 0.0).then_some(self.rate),
+        });
+        (self.common, work)
+    }
+}
+
+impl RequestsArguments {
+    fn split(self) -> (Common, Work) {
+        let work = Work::Produce(bench::Produce {
+            single: true,
+            record_size: self.record_size as usize,
+            batch_bytes: 0,
+            codec: bench::Codec::None,
+            compressible: 0,
+            acks: self.producing.acks,
+            in_flight: usize::from(self.producing.in_flight),
+            rate: None,
+        });
+        (self.common, work)
+    }
+}
+
+impl E2eArguments {
+    fn split(self) -> (Common, Work) {
+        let work = Work::E2e(bench::E2e {
+            rate: self.rate,
+            record_size: self.record_size as usize,
+            batch_bytes: self.batch_bytes as usize,
+            acks: self.producing.acks,
+            in_flight: usize::from(self.producing.in_flight),
+        });
+        (self.common, work)
+    }
+}
+
+impl ConsumeArguments {
+    fn split(self) -> (Common, Work) {
+        let ConsumeArguments { common, from, verify, max_bytes, partition_max_bytes } = self;
+        let from = match from {
+            From::Earliest => bench::From::Earliest,
+            From::End => bench::From::End,
+        };
+        (common, Work::Consume(bench::Consume { from, verify, max_bytes, partition_max_bytes }))
     }
 }
 
