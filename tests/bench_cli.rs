@@ -187,6 +187,27 @@ fn the_null_broker_takes_and_gives_whatever_is_asked() {
 }
 
 #[test]
+fn idle_connections_are_held_and_lost_ones_are_counted() {
+    let broker = Broker::start();
+    let json = good(broker.port, &["idle", "--connections", "600", "--duration", "1.5", "--quiet"]);
+    assert_eq!((number(&json, "/opened"), number(&json, "/open_at_end")), (600.0, 600.0), "{json}");
+    assert!((1.5..10.0).contains(&number(&json, "/seconds")), "{json}");
+
+    let mut null = Null::start(&[]);
+    let run = start(null.port, &["idle", "--connections", "100", "--duration", "60"]);
+    sleep(Duration::from_millis(1500));
+    null.child.kill().unwrap();
+    sleep(Duration::from_millis(500));
+    signal(run.id(), "INT");
+    let (code, json, said) = result(run.wait_with_output().unwrap());
+    assert!(code == 1 && said.contains("100 connections open"), "{code} {json}\n{said}");
+    assert_eq!((number(&json, "/opened"), number(&json, "/open_at_end")), (100.0, 0.0), "{json}");
+    assert_eq!(json["interrupted"], true);
+    let (code, json, _) = bench(null.port, &["idle", "--connections", "2"]);
+    assert!(code == 1 && json["errors"].to_string().contains("cannot connect"), "{code} {json}");
+}
+
+#[test]
 fn a_broker_that_stalls_for_a_second_shows_it() {
     let broker = Broker::start();
     let run = start(broker.port, &["e2e", "--rate", "200", "--duration", "4", "--topic", "timed"]);

@@ -9,6 +9,7 @@ mod compress;
 mod consume;
 mod context;
 mod e2e;
+mod idle;
 mod null;
 mod options;
 mod pipeline;
@@ -19,6 +20,7 @@ mod schedule;
 mod setup;
 mod stats;
 
+pub use idle::{Idle, IdleReport, run_idle};
 pub use null::{Null, Spoil, serve};
 pub use options::{Codec, Consume, E2e, From, Options, Produce, Work};
 pub use report::{Report, hgrm, interval_line};

@@ -23,7 +23,7 @@ use crate::client::{ClientError, Connection};
 use crate::protocol::asking::FetchLimits;
 use crate::runtime::executor::{ShardSpec, run_shards};
 use crate::runtime::process::{self, StopFlag};
-use crate::runtime::spawn_local;
+use crate::runtime::{probe, spawn_local};
 
 const IO_MEMORY_BYTES: usize = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
@@ -36,6 +36,8 @@ pub enum RunError {
     Compress(io::Error),
     #[error("{0}")]
     Client(#[from] ClientError),
+    #[error("{wanted} open files are needed and {limit} allowed: raise the limit (`ulimit -n`, LimitNOFILE)")]
+    Files { wanted: u64, limit: u64 },
     #[error("histograms cannot be made: {0}")]
     Histogram(#[from] CreationError),
     #[error("{0}")]
@@ -51,11 +53,10 @@ enum News {
 
 /// Runs to the end, or to SIGINT or SIGTERM. `each_second` gets the second's number and what happened in it.
 pub fn run(options: &Options, mut each_second: impl FnMut(u64, &Interval)) -> Result<Report, RunError> {
+    probe::raise_open_files()?;
     let plan = Arc::new(prepare(options)?);
     let stop = StopFlag::default();
-    let waiting = stop.clone();
-    // Ends with the process.
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || process::wait_for_stop(&waiting).ok())?;
+    process::stop_in_background(&stop)?;
 
     let threads = usize::from(options.threads).min(plan.lanes.len());
     let senders = if matches!(options.work, Work::Consume(_)) { 0 } else { plan.lanes.len() };

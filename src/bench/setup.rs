@@ -25,7 +25,7 @@ pub struct Plan {
     pub end: HashMap<i32, i64>,
 }
 
-fn resolve(host_port: &str) -> Result<SocketAddr, ClientError> {
+pub fn resolve(host_port: &str) -> Result<SocketAddr, ClientError> {
     let failed = |e: &dyn std::fmt::Display| ClientError::Other(format!("{host_port} is no address host:port: {e}"));
     let found = host_port.to_socket_addrs().map_err(|e| failed(&e))?.next();
     found.ok_or_else(|| failed(&"the name has no address"))

@@ -26,8 +26,67 @@ pub(super) enum BenchCommand {
     E2e(E2eArguments),
     /// Requests of one record each, as many as go
     Requests(RequestsArguments),
+    /// Hold connections that say nothing
+    Idle(IdleArguments),
     /// Be a broker that keeps nothing and answers at once, to see what a client can do at best
     Null(NullArguments),
+}
+
+#[derive(Args)]
+pub(super) struct IdleArguments {
+    /// A broker
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    bootstrap: String,
+    /// How many
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections: u32,
+    /// Hold them so long once all are open, seconds
+    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    duration: Duration,
+    /// The result, on stdout
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Say nothing but the result
+    #[arg(long)]
+    quiet: bool,
+}
+
+impl IdleArguments {
+    fn main(self) -> ExitCode {
+        let options =
+            bench::Idle { bootstrap: self.bootstrap, connections: self.connections as usize, duration: self.duration };
+        let outcome = bench::run_idle(&options, |open| {
+            if !self.quiet {
+                say(&format!("{open} connections open"));
+            }
+        });
+        let report = match outcome {
+            Ok(report) => report,
+            Err(error) => return fail(&error),
+        };
+        let text = match self.format {
+            Format::Text => report.table(),
+            Format::Json => format!("{}\n", report.json(&options)),
+        };
+        match print(&text) {
+            Ok(()) if !report.is_short() => ExitCode::SUCCESS,
+            Ok(()) => ExitCode::FAILURE,
+            Err(message) => fail(&message),
+        }
+    }
+}
+
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "corelane: {text}");
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    say(&error.to_string());
+    ExitCode::FAILURE
+}
+
+fn print(text: &str) -> Result<(), String> {
+    io::stdout().write_all(text.as_bytes()).map_err(|e| format!("cannot write to stdout: {e}"))
 }
 
 #[derive(Args)]
@@ -77,14 +136,10 @@ impl NullArguments {
             batch_bytes: self.batch_bytes as usize,
             spoil,
         };
-        let say = |text: &str| drop(writeln!(io::stderr(), "corelane: {text}"));
         let ready = |address| say(&format!("the null broker listens on {address}"));
         match bench::serve(&options, ready, move |why| say(&format!("a connection was ended: {why}"))) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                say(&error.to_string());
-                ExitCode::FAILURE
-            }
+            Err(error) => fail(&error),
         }
     }
 }
@@ -268,6 +323,7 @@ fn positive_rate(text: &str) -> Result<f64, String> {
 /// 0: done; 1: it could not be done, or there were errors; 3: the rate was not carried.
 pub(super) fn main(command: BenchCommand) -> ExitCode {
     let (common, work) = match command {
+        BenchCommand::Idle(arguments) => return arguments.main(),
         BenchCommand::Null(arguments) => return arguments.main(),
         BenchCommand::Produce(arguments) => arguments.split(),
         BenchCommand::Requests(arguments) => arguments.split(),
@@ -282,14 +338,10 @@ pub(super) fn main(command: BenchCommand) -> ExitCode {
     });
     let report = match outcome {
         Ok(report) => report,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "corelane: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return fail(&error),
     };
     if let Err(message) = write(&common, &report) {
-        let _ = writeln!(io::stderr(), "corelane: {message}");
-        return ExitCode::FAILURE;
+        return fail(&message);
     }
     if !report.errors().is_empty() && !common.tolerate {
         ExitCode::FAILURE
@@ -305,7 +357,7 @@ fn write(common: &Common, report: &Report) -> Result<(), String> {
         Format::Text => report.table(),
         Format::Json => format!("{}\n", report.json()),
     };
-    io::stdout().write_all(text.as_bytes()).map_err(|e| format!("cannot write to stdout: {e}"))?;
+    print(&text)?;
     let Some(path) = &common.hgrm else { return Ok(()) };
     fs::write(path, bench::hgrm(report.latency())).map_err(|e| format!("cannot write {}: {e}", path.display()))
 }

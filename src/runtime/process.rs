@@ -54,6 +54,12 @@ pub fn wait_for_stop(flag: &StopFlag) -> io::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(second).map(drop)
 }
 
+/// [`wait_for_stop`] on a thread of its own, which ends with the process.
+pub fn stop_in_background(flag: &StopFlag) -> io::Result<()> {
+    let flag = flag.clone();
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || wait_for_stop(&flag).ok()).map(drop)
+}
+
 /// CPU time that this process has used so far, user and system, in all its threads; `None` when the system does not say.
 pub fn cpu_seconds() -> Option<f64> {
     // What /proc counts in, whatever the kernel's own clock does: USER_HZ.

@@ -226,16 +226,19 @@ impl Client {
         let mut left = length - here;
         while left > 0 {
             (self.begin, self.end) = (0, 0);
-            let skipped = self.reader.skip(left)?;
-            left -= skipped;
-            if left > 0 && skipped == 0 {
-                self.end = self.reader.read(&mut self.buffer).await?;
-                if self.end == 0 {
+            if let Some(skipped) = self.reader.skip(left)? {
+                if skipped == 0 {
                     return Err(Ending::Io);
                 }
-                self.begin = left.min(self.end);
-                left -= self.begin;
+                left -= skipped;
+                continue;
             }
+            self.end = self.reader.read(&mut self.buffer).await?;
+            if self.end == 0 {
+                return Err(Ending::Io);
+            }
+            self.begin = left.min(self.end);
+            left -= self.begin;
         }
         Ok(())
     }
