@@ -208,6 +208,62 @@ fn idle_connections_are_held_and_lost_ones_are_counted() {
 }
 
 #[test]
+fn every_partition_is_read_as_often_as_asked() {
+    let broker = Broker::start();
+    let produce = ["produce", "--topic", "t", "--partitions", "3", "--rate", "2", "--duration", "1"];
+    let json = good(broker.port, &produce);
+    let all = ["consume", "--topic", "t", "--fan-out", "4", "--connections", "2", "--verify"];
+    let read = good(broker.port, &all);
+    assert_eq!(number(&read, "/records"), 4.0 * number(&json, "/records"), "{read}");
+    assert_eq!(number(&read, "/settings/connections"), 8.0);
+    let each = number(&read, "/bytes") / number(&read, "/requests");
+    assert!((number(&read, "/bytes_per_request") / each - 1.0).abs() < 1e-9, "{read}");
+
+    // At the tail, while more is written; each of the two readers gets nearly all of it.
+    let tail = ["consume", "--topic", "t", "--from", "end", "--fan-out", "2", "--duration", "3", "--verify"];
+    let more = ["--fetch-min-bytes", "100000", "--fetch-max-wait-ms", "300"];
+    let run = start(broker.port, &[&tail[..], &more].concat());
+    sleep(Duration::from_millis(700));
+    let json = good(broker.port, &produce);
+    let (code, read, said) = result(run.wait_with_output().unwrap());
+    assert_eq!((code, number(&read, "/records")), (0, 2.0 * number(&json, "/records")), "{read} {said}");
+    // 2 MB a second over three partitions, 65 KB a batch, the broker waits for two of them or 300 ms.
+    assert!(number(&read, "/bytes_per_request") > 90_000.0, "{read}");
+}
+
+#[test]
+fn a_flipped_byte_fails_a_verifying_consumer() {
+    let mut broker = Broker::start();
+    good(broker.port, &["produce", "--topic", "t", "--rate", "2", "--duration", "1"]);
+    let log = broker.data().join("t-0/00000000000000000000.log");
+    broker.restart(|| {
+        let mut bytes = std::fs::read(&log).unwrap();
+        bytes[100_000] ^= 0x10;
+        std::fs::write(&log, bytes).unwrap();
+    });
+    good(broker.port, &["consume", "--topic", "t"]);
+    let (code, json, said) = bench(broker.port, &["consume", "--topic", "t", "--verify"]);
+    let errors = json["errors"].to_string();
+    assert!(code == 1 && errors.contains("wrong CRC: the first in partition 0 at offset 63"), "{json}\n{said}");
+    // All else is read and found to be good.
+    let (code, json, _) = bench(broker.port, &["consume", "--topic", "t", "--verify", "--tolerate"]);
+    assert_eq!((code, json["errors"].as_object().unwrap().len()), (0, 1), "{json}");
+}
+
+#[test]
+fn lost_and_repeated_batches_fail_a_verifying_consumer() {
+    for (spoil, error) in
+        [("crc", "wrong CRC"), ("gap", "gaps between offsets"), ("repeat", "twice there or out of order")]
+    {
+        let null = Null::start(&["--spoil", spoil, "--batch-bytes", "10000"]);
+        let all = ["consume", "--from", "end", "--duration", "20"];
+        let (code, json, said) = bench(null.port, &[&all[..], &["--verify"]].concat());
+        assert!(code == 1 && json["errors"].to_string().contains(error), "{spoil}: {code} {json}\n{said}");
+        assert!(number(&json, "/seconds") < 15.0, "{json}");
+    }
+}
+
+#[test]
 fn a_broker_that_stalls_for_a_second_shows_it() {
     let broker = Broker::start();
     let run = start(broker.port, &["e2e", "--rate", "200", "--duration", "4", "--topic", "timed"]);

@@ -69,6 +69,10 @@ pub enum From {
 pub struct Consume {
     pub from: From,
     pub verify: bool,
+    /// How many times every partition is read, each time by other connections.
+    pub fan_out: usize,
+    pub min_bytes: i32,
+    pub max_wait_ms: i32,
     /// Per request, and per partition within one.
     pub max_bytes: i32,
     pub partition_max_bytes: i32,

@@ -101,7 +101,8 @@ impl Report {
         line("mode", self.mode.to_owned());
         let early = if self.interrupted { " (interrupted)" } else { "" };
         line("measured", format!("{:.3} s{early}", self.seconds));
-        line("requests", format!("{} ({:.1}/s)", t.requests, self.per_second(t.requests as f64)));
+        let requests = if self.mode == "consume" { "fetches" } else { "requests" };
+        line(requests, format!("{} ({:.1}/s)", t.requests, self.per_second(t.requests as f64)));
         line("records", format!("{} ({:.1}/s)", t.records, self.per_second(t.records as f64)));
         line("bytes", format!("{} ({:.3} MB/s)", t.bytes, self.per_second(t.bytes as f64 / 1e6)));
         if t.raw_bytes > 0 && t.raw_bytes != t.bytes {
@@ -110,7 +111,7 @@ impl Report {
             line("uncompressed", format!("{} ({rate:.3} MB/s), compressed to {:.1} %", t.raw_bytes, share * 100.0));
         }
         if t.requests > 0 {
-            line("bytes per request", format!("{:.0}", t.bytes as f64 / t.requests as f64));
+            line("bytes in each", format!("{:.0}", t.bytes as f64 / t.requests as f64));
         }
         let Rate { asked, achieved, unit } = &self.rate;
         if let Some(asked) = asked {
@@ -143,8 +144,8 @@ fn settings(options: &Options, plan: &Plan) -> Value {
             "rate_records_per_s": e.rate,
         }),
         Work::Consume(c) => json!({
-            "from": format!("{:?}", c.from).to_lowercase(), "verify": c.verify, "max_bytes": c.max_bytes,
-            "partition_max_bytes": c.partition_max_bytes,
+            "from": format!("{:?}", c.from).to_lowercase(), "verify": c.verify, "fan_out": c.fan_out,
+            "min_bytes": c.min_bytes, "max_wait_ms": c.max_wait_ms, "max_bytes": c.max_bytes, "partition_max_bytes": c.partition_max_bytes,
         }),
     };
     json!({

@@ -289,8 +289,8 @@ impl Thread {
     fn start_consume(&self, options: &Consume, opened: Opened, context: &Rc<Context>) -> Result<(), RunError> {
         let caller = consume::fetch_caller(&opened.connection)?;
         let limits = FetchLimits {
-            max_wait_ms: 500,
-            min_bytes: 1,
+            max_wait_ms: options.max_wait_ms,
+            min_bytes: options.min_bytes,
             max_bytes: options.max_bytes,
             partition_max_bytes: options.partition_max_bytes,
         };

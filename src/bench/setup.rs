@@ -46,7 +46,9 @@ pub async fn prepare(options: &Options) -> Result<Plan, ClientError> {
     }
     let leaders = &layout.leaders[..partitions];
     let addresses = addresses(&layout, leaders, bootstrap)?;
-    let lanes = share_out(leaders, &addresses, options.connections)?;
+    let once = share_out(leaders, &addresses, options.connections)?;
+    let times = if let Work::Consume(consume) = &options.work { consume.fan_out } else { 1 };
+    let lanes: Vec<Lane> = std::iter::repeat_n(once, times).flatten().collect();
     if matches!(options.work, Work::E2e(_)) && lanes.len() > partitions {
         return Err(ClientError::Other(
             "e2e checks the order within each partition, so it needs a partition for each connection".into(),

@@ -267,9 +267,18 @@ pub(super) struct ConsumeArguments {
     /// Where to begin; from the end, records yet to come are read
     #[arg(long, value_enum, default_value_t = From::Earliest)]
     from: From,
-    /// Check every batch's CRC, and that offsets leave no gap
+    /// Check every batch's CRC, and that no record is missing, twice there or out of order (not for compacted topics)
     #[arg(long)]
     verify: bool,
+    /// Read every partition so many times, each time by other connections
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    fan_out: u16,
+    /// The broker waits for so much before it answers a fetch
+    #[arg(long, value_name = "BYTES", default_value_t = 1, value_parser = clap::value_parser!(i32).range(0..=256 << 20))]
+    fetch_min_bytes: i32,
+    /// But no longer than this
+    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(i32).range(0..=60_000))]
+    fetch_max_wait_ms: i32,
     /// Per fetch
     #[arg(long, value_name = "BYTES", default_value_t = 50 << 20, value_parser = clap::value_parser!(i32).range(1..=256 << 20))]
     max_bytes: i32,
@@ -411,12 +420,19 @@ impl E2eArguments {
 
 impl ConsumeArguments {
     fn split(self) -> (Common, Work) {
-        let ConsumeArguments { common, from, verify, max_bytes, partition_max_bytes } = self;
-        let from = match from {
-            From::Earliest => bench::From::Earliest,
-            From::End => bench::From::End,
-        };
-        (common, Work::Consume(bench::Consume { from, verify, max_bytes, partition_max_bytes }))
+        let work = Work::Consume(bench::Consume {
+            from: match self.from {
+                From::Earliest => bench::From::Earliest,
+                From::End => bench::From::End,
+            },
+            verify: self.verify,
+            fan_out: usize::from(self.fan_out),
+            min_bytes: self.fetch_min_bytes,
+            max_wait_ms: self.fetch_max_wait_ms,
+            max_bytes: self.max_bytes,
+            partition_max_bytes: self.partition_max_bytes,
+        });
+        (self.common, work)
     }
 }
 
