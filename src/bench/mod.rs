@@ -10,6 +10,7 @@ mod consume;
 mod context;
 mod e2e;
 mod idle;
+mod interval_log;
 mod null;
 mod options;
 mod pipeline;
@@ -21,6 +22,7 @@ mod setup;
 mod stats;
 
 pub use idle::{Idle, IdleReport, run_idle};
+pub use interval_log::{IntervalLog, LogFile};
 pub use null::{Null, Spoil, serve};
 pub use options::{Codec, Consume, E2e, From, Options, Produce, Work};
 pub use report::{Report, hgrm, interval_line};

@@ -152,6 +152,10 @@ async fn send<S: Source>(
             return Ok(());
         } else if let Some(due_ns) = wait_until {
             context.sleep_until(due_ns).await;
+            let now_ns = context.now_ns();
+            if now_ns >= due_ns {
+                context.recorder.woke(due_ns, now_ns);
+            }
         } else {
             or(lane.answered.notified(), context.halt.notified()).await;
         }

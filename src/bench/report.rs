@@ -84,6 +84,7 @@ impl Report {
             "latency_ms": latency_json(&t.latency),
             "acknowledged_ms": latency_json(&t.acknowledged),
             "send_lag_ms": latency_json(&t.send_lag),
+            "wake_late_ms": latency_json(&t.wake_late),
             "client_cpu_s": t.client_cpu_seconds,
             "client_cpu_s_per_gb": (t.bytes > 0).then(|| t.client_cpu_seconds / (t.bytes as f64 / 1e9)),
             "errors": t.errors,
@@ -118,10 +119,14 @@ impl Report {
             let void = if self.void { "  VOID: below 99 % of the rate asked for" } else { "" };
             line("rate", format!("{achieved:.3} of {asked:.3} {unit} asked{void}"));
         }
-        line("client CPU", format!("{:.2} s", t.client_cpu_seconds));
-        for (name, histogram) in
-            [("latency ms", &t.latency), ("acknowledged ms", &t.acknowledged), ("send lag ms", &t.send_lag)]
-        {
+        let per_gb = t.client_cpu_seconds / (t.bytes as f64 / 1e9);
+        line("client CPU", format!("{:.3} s, {per_gb:.3} s per GB", t.client_cpu_seconds));
+        for (name, histogram) in [
+            ("latency ms", &t.latency),
+            ("acknowledged ms", &t.acknowledged),
+            ("sent late by, ms", &t.send_lag),
+            ("of it the timer, ms", &t.wake_late),
+        ] {
             if !histogram.is_empty() {
                 line(name, latency_line(histogram));
             }
@@ -209,12 +214,12 @@ fn latency_line(histogram: &Histogram<u64>) -> String {
     out
 }
 
-/// One second for the interval log.
-pub fn interval_line(second: u64, warming_up: bool, interval: &Interval) -> String {
+/// What one second brought.
+pub fn interval_line(warming_up: bool, interval: &Interval) -> String {
     let at = |percentile| milliseconds(interval.latency.value_at_percentile(percentile));
     let note = if warming_up { "  warm-up" } else { "" };
     format!(
-        "{second:>5} s  {:>9} records/s  {:>9.3} MB/s  p50 {:.3} ms  p99 {:.3} ms  max {:.3} ms{note}",
+        "{:>9} records/s  {:>9.3} MB/s  p50 {:.3} ms  p99 {:.3} ms  max {:.3} ms{note}",
         interval.records,
         interval.bytes as f64 / 1e6,
         at(50.0),

@@ -1,5 +1,6 @@
 //! A whole run: threads, connections, the interval log, and the sum.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
@@ -134,6 +135,10 @@ fn collect(
             News::Failed(message) => failed = failed.or(Some(message)),
         }
     }
+    // The last second need not be a whole one, nor have something in every thread.
+    for (second, (_, interval)) in seconds {
+        each_second(second, &interval);
+    }
     match failed {
         Some(message) => Err(RunError::Thread(message)),
         None => Ok(sum),
@@ -189,7 +194,8 @@ impl Thread {
         for lane in lanes {
             self.start(lane, start_ns, until_ns, &context)?;
         }
-        spawn_local(log_intervals(context.clone(), start_ns, self.news.clone()));
+        let told = Rc::new(Cell::new(0));
+        spawn_local(log_intervals(context.clone(), start_ns, self.news.clone(), told.clone()));
         let mut cpu_at_begin = None;
         context.halt_in_time(|| cpu_at_begin = process::cpu_seconds()).await;
         let cpu = match (self.index, cpu_at_begin, process::cpu_seconds()) {
@@ -197,6 +203,10 @@ impl Thread {
             _ => 0.0,
         };
         context.finish().await;
+        let rest = context.recorder.take_interval();
+        if !rest.latency.is_empty() {
+            let _ = self.news.send(News::Interval(told.get() + 1, rest));
+        }
         Ok(context.recorder.totals(cpu))
     }
 
@@ -327,7 +337,7 @@ pub fn is_open_loop(work: &Work) -> bool {
 }
 
 /// Ends with the thread.
-async fn log_intervals(context: Rc<Context>, start_ns: u64, news: Sender<News>) {
+async fn log_intervals(context: Rc<Context>, start_ns: u64, news: Sender<News>, told: Rc<Cell<u64>>) {
     for second in 1.. {
         let due = start_ns + second * SECOND.as_nanos() as u64;
         while context.now_ns() < due {
@@ -336,5 +346,6 @@ async fn log_intervals(context: Rc<Context>, start_ns: u64, news: Sender<News>) 
         if news.send(News::Interval(second, context.recorder.take_interval())).is_err() {
             return;
         }
+        told.set(second);
     }
 }

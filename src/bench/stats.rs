@@ -26,7 +26,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    fn new() -> Result<Interval, CreationError> {
+    pub fn new() -> Result<Interval, CreationError> {
         Ok(Interval { requests: 0, records: 0, bytes: 0, latency: histogram()? })
     }
 
@@ -58,6 +58,8 @@ pub struct Totals {
     /// From when things were due to when the generator sent them: what of `latency` it had to wait itself, because the
     /// window of requests in flight was full or because it came late.
     pub send_lag: Histogram<u64>,
+    /// From when things were due to when the generator's timer woke it, where it waited for nothing but that.
+    pub wake_late: Histogram<u64>,
     pub errors: Errors,
     pub window_ns: u64,
     /// CPU time of this process within the window; one thread measures it.
@@ -74,6 +76,7 @@ impl Totals {
             latency: histogram()?,
             acknowledged: histogram()?,
             send_lag: histogram()?,
+            wake_late: histogram()?,
             errors: Errors::new(),
             window_ns: 0,
             client_cpu_seconds: 0.0,
@@ -88,6 +91,7 @@ impl Totals {
         add(&mut self.latency, &other.latency);
         add(&mut self.acknowledged, &other.acknowledged);
         add(&mut self.send_lag, &other.send_lag);
+        add(&mut self.wake_late, &other.wake_late);
         for (what, count) in &other.errors {
             *self.errors.entry(what.clone()).or_default() += count;
         }
@@ -198,6 +202,12 @@ impl Recorder {
     pub fn sent(&self, intended_ns: u64, now_ns: u64) {
         if self.counts(intended_ns) {
             self.totals.borrow_mut().send_lag.saturating_record(now_ns.saturating_sub(intended_ns));
+        }
+    }
+
+    pub fn woke(&self, intended_ns: u64, now_ns: u64) {
+        if self.counts(intended_ns) {
+            self.totals.borrow_mut().wake_late.saturating_record(now_ns.saturating_sub(intended_ns));
         }
     }
 

@@ -1,15 +1,17 @@
 //! `corelane bench`: the load generator.
 
-use std::fs;
+use std::fmt::Display;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::bench::{self, Options, Report, Work};
+use super::progress::Progress;
+use crate::bench::{self, LogFile, Options, Report, Work};
 
 /// Exit code of a run that did not carry its rate.
 const VOID: u8 = 3;
@@ -55,11 +57,13 @@ impl IdleArguments {
     fn main(self) -> ExitCode {
         let options =
             bench::Idle { bootstrap: self.bootstrap, connections: self.connections as usize, duration: self.duration };
+        let progress = Progress::new(self.quiet, None);
+        let mut second = 0;
         let outcome = bench::run_idle(&options, |open| {
-            if !self.quiet {
-                say(&format!("{open} connections open"));
-            }
+            second += 1;
+            progress.second(second, &format!("{open} connections open"));
         });
+        progress.end();
         let report = match outcome {
             Ok(report) => report,
             Err(error) => return fail(&error),
@@ -80,7 +84,7 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "corelane: {text}");
 }
 
-fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+fn fail(error: &dyn Display) -> ExitCode {
     say(&error.to_string());
     ExitCode::FAILURE
 }
@@ -176,6 +180,12 @@ struct Common {
     /// Write the latencies' percentile distribution here
     #[arg(long, value_name = "FILE")]
     hgrm: Option<PathBuf>,
+    /// Write a latency histogram a second here, in HdrHistogram's log format
+    #[arg(long, value_name = "FILE")]
+    interval_log: Option<PathBuf>,
+    /// Say nothing but the result: no progress bar, no line a second
+    #[arg(long)]
+    quiet: bool,
     /// Go on after errors and do not fail for them; they are counted all the same
     #[arg(long)]
     tolerate: bool,
@@ -340,14 +350,9 @@ pub(super) fn main(command: BenchCommand) -> ExitCode {
         BenchCommand::Consume(arguments) => arguments.split(),
     };
     let options = options(&common, work);
-    let warmup = options.warmup;
-    let outcome = bench::run(&options, |second, interval| {
-        let warming_up = Duration::from_secs(second) <= warmup;
-        let _ = writeln!(io::stderr(), "{}", bench::interval_line(second, warming_up, interval));
-    });
-    let report = match outcome {
+    let report = match measure(&common, &options) {
         Ok(report) => report,
-        Err(error) => return fail(&error),
+        Err(message) => return fail(&message),
     };
     if let Err(message) = write(&common, &report) {
         return fail(&message);
@@ -359,6 +364,36 @@ pub(super) fn main(command: BenchCommand) -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
+}
+
+fn measure(common: &Common, options: &Options) -> Result<Report, String> {
+    let named = |path: &Path, e: &dyn Display| format!("cannot write {}: {e}", path.display());
+    let mut file = None;
+    if let Some(path) = &common.interval_log {
+        file = Some(LogFile::new(File::create(path).map_err(|e| named(path, &e))?));
+    }
+    let mut file = file.as_mut();
+    let (mut log, mut failed) = (None, None);
+    let progress = Progress::new(common.quiet, options.duration.map(|duration| options.warmup + duration));
+    let report = bench::run(options, |second, interval| {
+        let warming_up = Duration::from_secs(second) <= options.warmup;
+        progress.second(second, &bench::interval_line(warming_up, interval));
+        if let Some(file) = file.take() {
+            match file.begin(Duration::from_secs(second)) {
+                Ok(begun) => log = Some(begun),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(Err(error)) = log.as_mut().map(|log| log.write(second, warming_up, interval)) {
+            (log, failed) = (None, Some(error));
+        }
+    });
+    progress.end();
+    // The result is worth more than its log.
+    if let (Some(error), Some(path)) = (failed, &common.interval_log) {
+        say(&named(path, &error));
+    }
+    report.map_err(|e| e.to_string())
 }
 
 fn write(common: &Common, report: &Report) -> Result<(), String> {
