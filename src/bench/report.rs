@@ -42,7 +42,7 @@ impl Report {
         let seconds = totals.window_ns as f64 / 1e9;
         let rate = rate(&options.work, &totals, seconds);
         // Things due just before the end may be sent just after it: that many are no sign.
-        let done = if totals.requests > 0 { totals.requests } else { totals.records };
+        let done = if matches!(options.work, Work::E2e(_)) { totals.records } else { totals.requests };
         let void = is_void(&rate, done, plan.lanes.len());
         let mode = options.work.name();
         Report { mode, settings: settings(options, plan), rate, totals, seconds, void, interrupted }

@@ -56,17 +56,15 @@ pub async fn prepare(options: &Options) -> Result<Plan, ClientError> {
     }
     let (mut begin, mut end) = (HashMap::new(), HashMap::new());
     let (first, last) = match &options.work {
-        Work::Produce(_) => (None, false),
-        Work::E2e(_) => (Some(End::Latest), false),
-        Work::Consume(consume) if consume.from == From::End => (Some(End::Latest), false),
-        Work::Consume(_) => (Some(End::Earliest), true),
+        // For producers it shows that the leaders know of their office.
+        Work::Produce(_) | Work::E2e(_) => (End::Latest, false),
+        Work::Consume(consume) if consume.from == From::End => (End::Latest, false),
+        Work::Consume(_) => (End::Earliest, true),
     };
     for (node, address) in &addresses {
         let own: Vec<i32> = (0..).zip(leaders).filter(|(_, leader)| *leader == node).map(|(index, _)| index).collect();
         let mut connection = Connection::open(*address, CLIENT_ID).await?;
-        if let Some(first) = first {
-            begin.extend(admin::offsets(&mut connection, &options.topic, &own, first).await?);
-        }
+        begin.extend(admin::await_offsets(&mut connection, &options.topic, &own, first).await?);
         if last {
             end.extend(admin::offsets(&mut connection, &options.topic, &own, End::Latest).await?);
         }

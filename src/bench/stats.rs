@@ -193,9 +193,12 @@ impl Recorder {
         }
     }
 
+    /// A request's answer where something else is what counts.
     pub fn acknowledged(&self, intended_ns: u64, now_ns: u64) {
         if self.counts(intended_ns) {
-            self.totals.borrow_mut().acknowledged.saturating_record(now_ns.saturating_sub(intended_ns));
+            let mut totals = self.totals.borrow_mut();
+            totals.requests += 1;
+            totals.acknowledged.saturating_record(now_ns.saturating_sub(intended_ns));
         }
     }
 
