@@ -88,10 +88,10 @@ mod tests {
             let read: Histogram<u64> = Deserializer::new().deserialize(&mut &bytes[..]).unwrap();
             let tag = interval.tag().map(|tag| tag.as_str().to_owned());
             assert_eq!(interval.duration(), SECOND);
-            intervals.push((interval.start_timestamp().as_secs(), tag, read.len(), interval.max().round()));
+            intervals.push((interval.start_timestamp().as_secs(), tag, read.len(), (interval.max() / 1000.0).round()));
         }
         let warm_up = Some(WARM_UP.to_owned());
-        assert_eq!(intervals, [(0, warm_up, 1000, 1000.0), (1, None, 2000, 2000.0), (2, None, 3000, 3001.0)]);
+        assert_eq!(intervals, [(0, warm_up, 1000, 1.0), (1, None, 2000, 2.0), (2, None, 3000, 3.0)]);
     }
 
     fn base64(text: &str) -> Vec<u8> {
