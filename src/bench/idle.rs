@@ -166,7 +166,8 @@ async fn hold(options: &Idle, address: SocketAddr, stop: &StopFlag, mut each_sec
     let open_seconds = clock::now().saturating_duration_since(begun).as_secs_f64();
     let (begun, cpu_before) = (clock::now(), process::cpu_seconds());
     let mut next = begun + SECOND;
-    while !stop.is_set() && clock::now() < begun + options.duration && opening.errors.borrow().is_empty() {
+    // Those that are open are held, whatever became of others.
+    while opened > 0 && !stop.is_set() && clock::now() < begun + options.duration {
         let wake = next.min(begun + options.duration);
         clock::sleep(wake.saturating_duration_since(clock::now()).min(StopFlag::POLL)).await;
         if clock::now() >= next {
@@ -193,12 +194,16 @@ fn look(held: &RefCell<Vec<Held>>) -> usize {
     held.borrow_mut().iter_mut().map(|connection| usize::from(connection.is_open())).sum()
 }
 
+/// Ends with the first that fails: a broker that refuses is not asked without end.
 async fn open_some(opening: Rc<Opening>, address: SocketAddr, stop: StopFlag) {
-    while opening.left.get() > 0 && !stop.is_set() && opening.errors.borrow().is_empty() {
+    while opening.left.get() > 0 && !stop.is_set() {
         opening.left.set(opening.left.get() - 1);
         match Connection::open(address, CLIENT_ID).await {
             Ok(connection) => opening.held.borrow_mut().push(connection.hold()),
-            Err(error) => *opening.errors.borrow_mut().entry(advice(&error)).or_default() += 1,
+            Err(error) => {
+                *opening.errors.borrow_mut().entry(advice(&error)).or_default() += 1;
+                break;
+            }
         }
     }
     opening.openers.set(opening.openers.get() - 1);
