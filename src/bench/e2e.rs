@@ -105,7 +105,8 @@ impl Source for RecordSource {
         let batch = builder.finish();
         let place = (self.topic.as_str(), *partition);
         let envelope = ProduceEnvelope::new(self.caller, self.acks, TIMEOUT_MS, place, batch.len());
-        let sent = Sent { intended_ns: first_ns, records, bytes: batch.len() as u64 };
+        let bytes = batch.len() as u64;
+        let sent = Sent { intended_ns: first_ns, records, bytes, raw_bytes: bytes };
         Step::Request(Request { envelope: Rc::new(envelope), batch, sent })
     }
 }
@@ -122,7 +123,8 @@ impl RecordCheck {
         RecordCheck { context, next: HashMap::new() }
     }
 
-    fn record(&mut self, partition: i32, value: &[u8], now_ns: u64) {
+    /// `bytes`: what the record is to count for.
+    fn record(&mut self, partition: i32, value: &[u8], bytes: u64, now_ns: u64) {
         let (Some(run), Some(number), Some(intended_ns)) = (field(value, 0), field(value, 8), field(value, 16)) else {
             return self.context.error("records that this run did not send".into(), 1);
         };
@@ -137,7 +139,7 @@ impl RecordCheck {
             return self.context.error("records out of order or twice there".into(), 1);
         }
         *next = number + 1;
-        let done = Done { intended_ns, now_ns, requests: 0, records: 1, bytes: value.len() as u64 };
+        let done = Done { intended_ns, now_ns, requests: 0, records: 1, bytes, raw_bytes: 0 };
         self.context.recorder.done(done);
     }
 }
@@ -147,7 +149,9 @@ impl Consumer for RecordCheck {
         if let Err(error @ BatchError::BadCrc { .. }) = check(batch) {
             return self.context.error(error_text(&error), 1);
         }
-        if values(batch, |value| self.record(partition.index, value, now_ns)).is_none() {
+        // The whole batch's, with its first record.
+        let mut bytes = batch.len() as u64;
+        if values(batch, |value| self.record(partition.index, value, std::mem::take(&mut bytes), now_ns)).is_none() {
             self.context.error("batches that cannot be read, compressed ones among them".into(), 1);
         }
         if let (Some(next), Some(received)) =
@@ -163,5 +167,53 @@ pub fn error_text(error: &BatchError) -> String {
     match error {
         BatchError::BadCrc { .. } => "batches with a wrong CRC".into(),
         other => format!("batches that are broken: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::stats::Recorder;
+    use crate::runtime::process::StopFlag;
+
+    fn batch(run: u64, numbers: &[u64]) -> Vec<u8> {
+        let mut builder = BatchBuilder::new(0, 0);
+        for number in numbers {
+            let value = [run, *number, 5].map(u64::to_be_bytes).concat();
+            builder.push(&value);
+        }
+        builder.finish().to_vec()
+    }
+
+    /// What is said of batches that arrive one after the other, and how many of `sent` records are missing at the end.
+    fn errors(sent: u64, batches: impl FnOnce(u64) -> Vec<Vec<u8>>) -> (Vec<(String, u64)>, u64) {
+        let shared = Arc::new(Shared::new(1, 1, 1, StopFlag::default()));
+        let context = Context::new(shared.clone(), Recorder::new(true).unwrap(), true, 1);
+        let mut check = RecordCheck::new(context.clone());
+        let mut partition = Partition { index: 0, offset: 0, end: None, fresh: true };
+        shared.sent[0].store(sent, Ordering::Release);
+        for batch in batches(shared.run) {
+            check.batch(&mut partition, &batch, 10);
+        }
+        (context.recorder.totals(0.0).errors.into_iter().collect(), shared.missing())
+    }
+
+    #[test]
+    fn lost_repeated_and_foreign_records_are_errors() {
+        let one = |text: &str| vec![(text.to_owned(), 1)];
+        assert_eq!(errors(4, |run| vec![batch(run, &[0, 1]), batch(run, &[2, 3])]), (vec![], 0));
+        let lost = errors(5, |run| vec![batch(run, &[0, 1]), batch(run, &[4])]);
+        assert_eq!(lost, (vec![("records missing".to_owned(), 2)], 0));
+        assert_eq!(errors(5, |run| vec![batch(run, &[0, 1])]), (vec![], 3));
+        let order = one("records out of order or twice there");
+        assert_eq!(errors(2, |run| vec![batch(run, &[0, 1]), batch(run, &[1])]), (order.clone(), 0));
+        assert_eq!(errors(3, |run| vec![batch(run, &[0, 0, 1, 2])]), (order, 0));
+        assert_eq!(errors(0, |run| vec![batch(run + 1, &[0])]), (one("records that this run did not send"), 0));
+        let bent = |run| {
+            let mut batch = batch(run, &[0]);
+            *batch.last_mut().unwrap() ^= 1;
+            vec![batch]
+        };
+        assert_eq!(errors(1, bent), (one("batches with a wrong CRC"), 1));
     }
 }
