@@ -97,7 +97,7 @@ impl ServerConfig {
             write_ahead_bytes: 0,
             write_max_bytes: 0,
             write_queue_depth: 0,
-            append_linger_us: 500,
+            append_linger_us: 400,
             idle_spin_us: 0,
             flush_delay_ms: 0,
             log_level: String::new(),

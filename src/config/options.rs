@@ -629,7 +629,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         aliases: &[],
         topic: None,
         kind: Int,
-        default: "500",
+        default: "400",
         bounds: Between(0, 100_000),
         doc: "How long a shard's batches may wait to be written with others, where others are to be expected by then; microseconds. 0: never.",
         access: integer!(Server append_linger_us),

@@ -52,7 +52,7 @@ impl Default for StorageLimits {
             write_ahead_bytes: 4 << 20,
             write_max_bytes: 512 << 10,
             write_queue_depth: 4,
-            append_linger: Duration::from_micros(500),
+            append_linger: Duration::from_micros(400),
             flush_delay: Duration::ZERO,
             open_sealed_files: 1024,
         }

@@ -39,7 +39,7 @@ fn the_linger_gathers_batches_of_all_logs_and_ends_when_a_group_is_full() {
                     clock::sleep(Duration::from_millis(4)).await;
                 }
                 let groups = logs.iter().map(|log| log.appender.groups()).sum::<u64>() - before;
-                let expected = if linger_ms == 0 { 190..=200 } else { 4..=60 };
+                let expected = if linger_ms == 0 { 50..=200 } else { 4..=40 };
                 assert!(expected.contains(&groups), "{groups} groups of 200 batches, linger of {linger_ms} ms");
                 let (began, last) = (clock::now(), append(&logs[0], 600_000));
                 acknowledged(&logs[0], last).await;
