@@ -1,0 +1,237 @@
+"""The run: both brokers, their pins, the warm-up, the pairs of every axis. What fails is noted and does not lose the rest."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from . import client, host, isolate, stats
+from .brokers import BrokerError, Corelane, Kafka
+from .cgroup import Groups
+from .works import WORKS
+
+FAILURES = (BrokerError, client.ClientError, OSError, subprocess.SubprocessError, ValueError, KeyError)
+ROOM = 12e9  # bytes to leave free on the data's file system
+TOPIC_MOST = 6e9  # bytes written to an axis' topic before it is made anew
+
+
+class Lab:
+    def __init__(self, options, folder, data, binary, libs, progress):
+        self.options, self.folder, self.data = options, Path(folder), Path(data)
+        self.binary, self.libs, self.progress = binary, libs, progress
+        self.cpus = host.two_cpus()
+        self.groups = Groups()
+        self.port = 21000
+        self.started, self.topics, self.sizes = {}, {}, {}
+        self.problems, self.notes, self.swapped = [], [], False
+        self.irqs = host.DiskInterrupts(self.data)
+        self.warm = {}
+
+    # brokers
+
+    def ports(self):
+        self.port += 10
+        return self.port
+
+    def create(self, side, label):
+        folder = self.data / label
+        group = self.groups.make(label)
+        if side == "corelane":
+            return Corelane(self.binary, folder, self.ports(), group, label=label)
+        return Kafka(self.libs, folder, self.ports(), group, label=label)
+
+    def another(self, broker, suffix):
+        """A second broker of the same kind, not started, in a folder of its own. Its group is the run's to remove."""
+        return self.create("corelane" if isinstance(broker, Corelane) else "kafka", f"{broker.label}-{suffix}-{self.port}")
+
+    def sides(self):
+        return ["corelane"] + (["kafka"] if self.libs else [])
+
+    def broker(self, side, lanes="pinned"):
+        """The long-lived broker of a side. Corelane has one shard per CPU it starts with, so each kind of lane has its own;
+        Kafka is started with all CPUs, as it would be, and pinned afterwards."""
+        key = (side, lanes) if side == "corelane" else (side, "any")
+        found = self.started.get(key)
+        if found is None or not found.alive():
+            if found is not None:
+                self.problem(f"{found.label} died and was started again:\n{found.log_tail()}")
+                self.topics = {k: v for k, v in self.topics.items() if k[0] != found.label}
+            else:
+                found = self.create(side, side if lanes == "pinned" or side == "kafka" else f"{side}-free")
+                self.started[key] = found
+            pinned = self.cpus and lanes == "pinned" and side == "corelane"
+            found.start({self.cpus[0]} if pinned else None)
+        return found
+
+    def broker_cpus(self, axis):
+        if not self.cpus or axis.lanes == "free":
+            return isolate.ALL_CPUS
+        return {self.cpus[1 if self.swapped else 0]}
+
+    def client_cpus(self, axis):
+        if not self.cpus or axis.lanes == "free":
+            return isolate.ALL_CPUS
+        return {self.cpus[0 if self.swapped else 1]}
+
+    def focus(self, broker, axis):
+        """Only this broker runs, on its CPUs; this process keeps off them."""
+        for other in self.started.values():
+            if other is not broker:
+                other.freeze()
+        broker.thaw()
+        broker.pin(self.broker_cpus(axis))
+        os.sched_setaffinity(0, self.client_cpus(axis))
+
+    def check_pin(self, axis, broker, before, sample):
+        strays = isolate.strays(broker.pid, self.broker_cpus(axis), before)
+        if strays:
+            sample["strays"] = strays
+            self.note(f"threads of {broker.label} that ran outside its pin: {', '.join(sorted(strays))}")
+
+    # topics
+
+    def topic(self, broker, axis):
+        key = (broker.label, axis.id)
+        if key not in self.topics:
+            name = f"{axis.id}-{len(self.topics)}-{int(time.monotonic())}"
+            broker.make_topic(name, axis.partitions, {"flush.messages": 1} if axis.flush else {})
+            self.topics[key], self.sizes[key] = name, 0
+        return self.topics[key]
+
+    def written(self, broker, axis, count):
+        key = (broker.label, axis.id)
+        self.sizes[key] = self.sizes.get(key, 0) + count
+        if self.sizes[key] > TOPIC_MOST:
+            self.drop(broker, axis)
+
+    def drop(self, broker, axis):
+        name = self.topics.pop((broker.label, axis.id), None)
+        if name:
+            broker.thaw()
+            broker.drop_topics([name])
+
+    # the run
+
+    def note(self, text):
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def problem(self, text):
+        self.problems.append(text)
+        self.progress.say(f"problem: {text.splitlines()[0]}")
+
+    def warm_up(self, axis, most_seconds, step=5):
+        """Drives each side until its CPU per GB stops falling; produce, consume and one-record requests, so all paths are warm."""
+        for side in self.sides():
+            curve, since = [], time.monotonic()
+            bound = most_seconds if side == "kafka" else min(most_seconds, 15)
+            done = False
+            while not done and time.monotonic() - since < bound:
+                self.progress.say(f"warm-up of {side}: {time.monotonic() - since:.0f} s of at most {bound} s")
+                try:
+                    curve.append(self._warm_step(side, axis, step))
+                except FAILURES as e:
+                    self.problem(f"warm-up of {side}: {e}")
+                    break
+                done = stats.settled(curve)
+            self.warm[side] = {"seconds": time.monotonic() - since, "curve_cpu_s_per_gb": curve, "settled": done}
+            if side in self.sides() and (side, "pinned") in self.started or side == "kafka":
+                self.drop(self.broker(side), axis)
+
+    def _warm_step(self, side, axis, step):
+        broker = self.broker(side)
+        self.focus(broker, axis)
+        topic = self.topic(broker, axis)
+        place = ["--bootstrap", broker.bootstrap, "--topic", topic]
+        cpus = self.client_cpus(axis)
+        reader = client.Client(self.binary, "consume", [*place, "--from", "end", "--duration", step], self.folder, "warm-r", cpus)
+        try:
+            window = broker.window()
+            args = [*place, *axis.args, "--duration", str(step), "--warmup", "0", "--tolerate"]
+            result = client.timed_run(self.binary, axis.kind, args, self.folder, "warm", cpus, window)
+            reader.finish()
+        finally:
+            reader.kill()
+        args = [*place, "--duration", "1", "--tolerate"]
+        client.timed_run(self.binary, "requests", args, self.folder, "warm-1", cpus, broker.window())
+        self.written(broker, axis, result["bytes"])
+        return window.seconds() / max(result["window_mb"], 1e-9) * 1000
+
+    def room(self):
+        return shutil.disk_usage(self.data).free
+
+    def run_axis(self, axis, pairs):
+        """A B A B ... with the pins swapped from pair to pair. Answers what the report needs of this axis."""
+        out = {"id": axis.id, "pairs": [], "wanted": pairs, "problems": []}
+        if self.room() < ROOM:
+            out["problems"].append(f"left out: less than {ROOM / 1e9:.0f} GB free in {self.data}")
+            return out
+        work, failures = WORKS[axis.work], 0
+        for number in range(pairs):
+            self.swapped = bool(number % 2)
+            pair = {"swapped": self.swapped}
+            out["pairs"].append(pair)
+            if self.cpus:
+                self.irqs.place(min(self.broker_cpus(axis)))
+            for side in self.sides():
+                self.progress.step(axis, number, pairs, side)
+                try:
+                    broker = self.broker(side, axis.lanes)
+                    self.focus(broker, axis)
+                    pair[side] = work(self, axis, broker, f"{axis.id}-{number}-{side}")
+                except FAILURES as e:
+                    failures += 1
+                    out["problems"].append(f"pair {number + 1}, {side}: {e}")
+                    self.problem(f"{axis.id}, {side}: {e}")
+            if failures >= 3:
+                out["problems"].append("given up after three failures")
+                break
+        for broker in list(self.started.values()):
+            try:
+                self.focus(broker, axis)
+                self.drop(broker, axis)
+            except FAILURES as e:
+                self.problem(f"{axis.id}: deleting its topic on {broker.label}: {e}")
+        return out
+
+    def ceiling(self, axis):
+        """What the same client reaches against a broker that keeps nothing; None where it cannot be measured."""
+        args, size = list(axis.args), "100"
+        if "--rate" in args:
+            at = args.index("--rate")
+            if axis.kind == "e2e":
+                return None  # its rate is given, and far below
+            args[at + 1] = "0"
+        if "--record-size" in args:
+            size = args[args.index("--record-size") + 1]
+        port = self.ports()
+        for broker in self.started.values():
+            broker.freeze()
+        batch = args[args.index("--batch-bytes") + 1] if "--batch-bytes" in args else "65536"
+        command = [str(self.binary), "bench", "null", "--listen", f"127.0.0.1:{port}", "--partitions", str(axis.partitions),
+                   "--record-size", size, "--batch-bytes", batch, "--cpu", str(min(self.broker_cpus(axis)))]  # fmt: skip
+        null = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                start_new_session=True, preexec_fn=isolate.child_setup())  # fmt: skip
+        try:
+            time.sleep(0.3)
+            if null.poll() is not None:
+                return None
+            place = ["--bootstrap", f"127.0.0.1:{port}", "--topic", "null", "--partitions", str(axis.partitions)]
+            run = client.Client(self.binary, axis.kind, [*place, *args, "--duration", "2", "--warmup", "1"], self.folder,
+                                f"ceiling-{axis.id}", self.client_cpus(axis))  # fmt: skip
+            try:
+                return run.finish()
+            finally:
+                run.kill()
+        finally:
+            null.terminate()
+            null.wait()
+
+    def close(self):
+        """Ends everything this run started, by process id, and puts the host's settings back."""
+        for broker in self.started.values():
+            broker.kill()
+        self.irqs.restore()
+        os.sched_setaffinity(0, isolate.ALL_CPUS)
+        self.groups.remove()

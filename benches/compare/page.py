@@ -1,0 +1,2 @@
+def html(d):
+    return "<!doctype html>"
