@@ -121,11 +121,10 @@ class Broker:
             )  # fmt: skip
         self.cpus, self.frozen = cpus, False
 
-    def start(self, cpus=None, timeout=120):
-        """Answers the seconds from process start to the first acknowledged record."""
+    def start(self, cpus=None, timeout=120, topic="first-ack"):
+        """Answers the seconds from process start to the first record acknowledged in `topic`."""
         self.spawn(cpus)
         since = self.spawned
-        topic = "first-ack"
         while True:
             if self.popen.poll() is not None:
                 raise BrokerError(f"{self.label} exited with {self.popen.returncode}:\n{self.log_tail()}")
@@ -221,7 +220,9 @@ class Broker:
     def memory(self):
         """MB: resident, and the page cache charged to its control group (None where that is not counted)."""
         stat = self.group.memory_stat() if self.group else None
-        return {"rss_mb": self.rss_bytes() / 1e6, "page_cache_mb": stat["cache"] / 1e6 if stat else None}
+        rss = self.rss_bytes() / 1e6
+        cache = stat["cache"] / 1e6 if stat else None
+        return {"rss_mb": rss, "page_cache_mb": cache, "total_mb": rss + cache if stat else None}
 
     def log_tail(self, lines=25):
         text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""

@@ -4,11 +4,13 @@ Not seen: interrupts and softirqs that run in whatever thread they hit; where th
 to that thread, the client's included.
 """
 
+import os
 import time
 from pathlib import Path
 
 from .isolate import thread_times
 
+TICKS = os.sysconf("SC_CLK_TCK")
 WORKERS = ("kworker", "jbd2", "ksoftirqd")
 
 
@@ -36,6 +38,13 @@ def gained(before, after):
     return out
 
 
+def busy_seconds(text=None):
+    """(busy, stolen) seconds of all CPUs, from the first line of /proc/stat, in clock ticks: only good to tell who else ran."""
+    words = (text or Path("/proc/stat").read_text()).split("\n", 1)[0].split()[1:]
+    user, nice, system, idle, iowait, irq, softirq, steal = (int(w) / TICKS for w in words[:8])
+    return user + nice + system + irq + softirq, steal
+
+
 class ThreadSum:
     """Sum over a process' threads that keeps what ended threads were last seen with."""
 
@@ -60,11 +69,14 @@ class Window:
     def start(self):
         self.first, self.last_workers = self.broker_ns(), self.workers()
         self.started, self.begun = True, time.monotonic()
-        self.wall = 0.0
+        self.wall, self.busy_first = 0.0, busy_seconds()
+        self.busy = self.stolen = 0.0
 
     def tick(self):
         self.broker = self.broker_ns() - self.first
         self.wall = time.monotonic() - self.begun
+        busy, stolen = busy_seconds()
+        self.busy, self.stolen = busy - self.busy_first[0], stolen - self.busy_first[1]
         now = self.workers()
         for kind, ns in gained(self.last_workers, now).items():
             self.kernel[kind] += ns
@@ -72,6 +84,10 @@ class Window:
 
     def seconds(self):
         return (self.broker + sum(self.kernel.values())) / 1e9
+
+    def others(self, client_seconds):
+        """CPU seconds of everything that is neither broker, kernel worker nor client; about right."""
+        return max(0.0, self.busy - self.seconds() - client_seconds)
 
     def parts(self):
         return {"broker_s": self.broker / 1e9, **{f"{k}_s": v / 1e9 for k, v in self.kernel.items()}}

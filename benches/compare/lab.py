@@ -111,6 +111,15 @@ class Lab:
             broker.thaw()
             broker.drop_topics([name])
 
+    def drop_quietly(self, side, axis):
+        """After a failure the topic may be in any state: the next run gets a new one."""
+        for broker in self.started.values():
+            if broker.alive() and isinstance(broker, Corelane) == (side == "corelane"):
+                try:
+                    self.drop(broker, axis)
+                except FAILURES:
+                    pass
+
     # the run
 
     def note(self, text):
@@ -136,8 +145,9 @@ class Lab:
                     break
                 done = stats.settled(curve)
             self.warm[side] = {"seconds": time.monotonic() - since, "curve_cpu_s_per_gb": curve, "settled": done}
-            if side in self.sides() and (side, "pinned") in self.started or side == "kafka":
-                self.drop(self.broker(side), axis)
+            for broker in self.started.values():
+                if broker.alive():
+                    self.drop(broker, axis)
 
     def _warm_step(self, side, axis, step):
         broker = self.broker(side)
@@ -161,12 +171,13 @@ class Lab:
     def room(self):
         return shutil.disk_usage(self.data).free
 
-    def run_axis(self, axis, pairs):
-        """A B A B ... with the pins swapped from pair to pair. Answers what the report needs of this axis."""
-        out = {"id": axis.id, "pairs": [], "wanted": pairs, "problems": []}
-        if self.room() < ROOM:
-            out["problems"].append(f"left out: less than {ROOM / 1e9:.0f} GB free in {self.data}")
-            return out
+    def run_axis(self, axis, pairs, out):
+        """A B A B ... with the pins swapped from pair to pair. `out` has what the report needs of this axis at any moment."""
+        out["wanted"] = pairs
+        need = ROOM + axis.cold_gb * 2e9
+        if self.room() < need:
+            out["problems"].append(f"left out: less than {need / 1e9:.0f} GB free in {self.data}")
+            return
         work, failures = WORKS[axis.work], 0
         for number in range(pairs):
             self.swapped = bool(number % 2)
@@ -183,7 +194,8 @@ class Lab:
                 except FAILURES as e:
                     failures += 1
                     out["problems"].append(f"pair {number + 1}, {side}: {e}")
-                    self.problem(f"{axis.id}, {side}: {e}")
+                    self.progress.say(f"problem: {str(e).splitlines()[0]}")
+                    self.drop_quietly(side, axis)
             if failures >= 3:
                 out["problems"].append("given up after three failures")
                 break
@@ -193,7 +205,6 @@ class Lab:
                 self.drop(broker, axis)
             except FAILURES as e:
                 self.problem(f"{axis.id}: deleting its topic on {broker.label}: {e}")
-        return out
 
     def ceiling(self, axis):
         """What the same client reaches against a broker that keeps nothing; None where it cannot be measured."""

@@ -13,28 +13,29 @@ from pathlib import Path
 from . import axes as table
 from . import host, isolate, report
 from .lab import FAILURES, Lab
-from .stats import verdict
 
 REPO = Path(__file__).resolve().parents[2]
+SHORT_MOST = 9.5 * 60  # seconds after which the short profile begins no further axis
 
 
 class Progress:
     """A line that says what runs and how long is left."""
 
     def __init__(self, steps, each):
-        self.since, self.total, self.done, self.each = time.monotonic(), steps, 0, each
+        self.since, self.total, self.done, self.each, self.stepping = time.monotonic(), steps, 0, each, None
+
+    def seconds(self):
+        return time.monotonic() - self.since
 
     def say(self, text):
-        spent = time.monotonic() - self.since
-        left = max(0, self.total - self.done) * self.each
-        print(f"[{spent // 60:.0f}:{spent % 60:02.0f}, about {left // 60:.0f}:{left % 60:02.0f} left] {text}", file=sys.stderr, flush=True)
+        spent, left = self.seconds(), max(0, self.total - self.done) * self.each
+        clock = f"{int(spent) // 60}:{int(spent) % 60:02d}"
+        print(f"[{clock}, about {round(left / 60)} min left] {text}", file=sys.stderr, flush=True)
 
     def step(self, axis, number, pairs, side):
-        # The longer it goes on, the better the estimate.
-        if self.done > 10:
-            self.each = (time.monotonic() - self.step_since) / self.done
-        elif self.done == 0:
-            self.step_since = time.monotonic()
+        self.stepping = self.stepping or time.monotonic()
+        if self.done > 10:  # by now the run itself says how long a step takes
+            self.each = (time.monotonic() - self.stepping) / self.done
         self.say(f"{axis.title}: pair {number + 1} of {pairs}, {side}")
         self.done += 1
 
@@ -58,6 +59,8 @@ def options(argv):
     for name, short, full in (("pairs", 5, 7), ("seconds", 3, 10), ("warmup", 1, 2), ("warm", 90, 300)):
         if getattr(chosen, name) is None:
             setattr(chosen, name, full if chosen.full else short)
+        if getattr(chosen, name) < (1 if name != "warm" else 0):
+            parser.error(f"--{name} must be 1 or more")
     return parser, chosen
 
 
@@ -65,132 +68,116 @@ def choose(parser, chosen):
     """(axes to run, axes left out)."""
     known = table.by_id()
     if chosen.only:
-        names = chosen.only.split(",")
-        unknown = [n for n in names if n not in known]
+        unknown = [n for n in chosen.only.split(",") if n not in known]
         if unknown:
             parser.error(f"no such axis: {', '.join(unknown)}; there are {', '.join(known)}")
-        return [known[n] for n in names], []
+        return [known[n] for n in chosen.only.split(",")], []
     run = [a for a in table.AXES if chosen.full or a.short]
-    return run, [a for a in table.AXES if a not in run]
+    return run, [{"id": a.id, "title": a.title} for a in table.AXES if a not in run]
 
 
 def pairs_of(axis, chosen):
-    fewer = axis.short_pairs and not chosen.full
-    return min(chosen.pairs, axis.short_pairs) if fewer else chosen.pairs
+    fewer = axis.full_pairs if chosen.full else axis.short_pairs
+    return min(chosen.pairs, fewer) if fewer else chosen.pairs
 
 
-def client_limited(axis, samples, ceiling):
-    """The client's share of its ceiling, where it is so near to it that the figure is the client's."""
-    if not ceiling:
-        return None
-    metric = "requests_per_s" if axis.kind == "requests" else "mb_per_s"
-    reached = [s[metric] for s in samples if s and s.get(metric)]
-    most = ceiling.get(metric)
-    if not reached or not most:
-        return None
-    share = sorted(reached)[len(reached) // 2] / most
-    return share if share >= 0.85 else None
+class Ceilings:
+    """One measurement for all axes on which the client does the same."""
+
+    def __init__(self, lab):
+        self.lab, self.found = lab, {}
+
+    def of(self, axis):
+        if not axis.ceiling:
+            return None
+        args = list(axis.args)
+        if "--rate" in args:
+            args[args.index("--rate") + 1] = "0"
+        signature = json.dumps([axis.kind, args, axis.partitions, axis.lanes])
+        if signature not in self.found:
+            self.lab.progress.say(f"the client's own ceiling: {axis.title}")
+            try:
+                self.found[signature] = self.lab.ceiling(axis)
+            except FAILURES as e:
+                self.found[signature] = None
+                self.lab.note(f"no client ceiling for {axis.id}: {str(e).splitlines()[0]}")
+        return self.found[signature]
 
 
-def aims(results):
-    """Each aim with its figure and whether it is held."""
-    found = {r["id"]: r for r in results}
-    out = []
-    for aim in table.AIMS:
-        axis = found.get(aim.axis)
-        figure = axis and axis["figures"].get(aim.metric)
-        value = spread = None
-        if figure and aim.of == "ratio" and figure["ratio"]:
-            value, *spread = figure["ratio"]
-        elif figure and aim.of == "absolute" and figure["corelane"]:
-            value, *spread = figure["corelane"]
-        elif figure and aim.of == "own" and aim.against in found:
-            other = found[aim.against]["figures"].get(aim.metric)
-            if other and figure["corelane"] and other["corelane"] and other["corelane"][0]:
-                value = figure["corelane"][0] / other["corelane"][0]
-        out.append({
-            "id": aim.id, "what": aim.what, "axis": aim.axis, "metric": aim.metric, "bound": aim.bound,
-            "at_least": aim.at_least, "of": aim.of, "against": aim.against, "before": aim.before, "value": value,
-            "spread": spread, "verdict": verdict(value, aim.bound, aim.at_least),
-        })  # fmt: skip
-    return out
-
-
-def run(lab, run_axes, chosen, results):
-    warm_with = table.by_id()["16k-100"]
-    warmed = False
-    ceilings = {}
+def run(lab, run_axes, chosen, results, left_out):
+    ceilings, warmed = Ceilings(lab), False
     for axis in run_axes:
-        if axis.work == "bench" and not warmed:
-            lab.warm_up(warm_with, chosen.warm)
+        if not (chosen.full or chosen.only) and lab.progress.seconds() > SHORT_MOST:
+            left_out.append({"id": axis.id, "title": axis.title, "because": " (the ten minutes were over)"})
+            continue
+        if axis.work not in ("start", "idle", "recovery") and not warmed:
+            lab.warm_up(table.by_id()["16k-100"], chosen.warm)
             warmed = True
-        ceiling = None
-        if axis.ceiling and axis.kind:
-            signature = json.dumps([axis.kind, [a for a in axis.args], axis.partitions, axis.lanes])
-            if signature not in ceilings:
-                try:
-                    ceilings[signature] = lab.ceiling(axis)
-                except FAILURES as e:
-                    ceilings[signature] = None
-                    lab.note(f"no client ceiling for {axis.id}: {str(e).splitlines()[0]}")
-            ceiling = ceilings[signature]
-        outcome = {"id": axis.id, "pairs": [], "problems": []}
-        results.append(report.axis_result(axis, outcome, ceiling, client_limited))
-        outcome |= lab.run_axis(axis, pairs_of(axis, chosen))
-        results[-1] = report.axis_result(axis, outcome, ceiling, client_limited)
+        outcome, ceiling = {"pairs": [], "problems": []}, None
+        try:
+            ceiling = ceilings.of(axis)
+            lab.run_axis(axis, pairs_of(axis, chosen), outcome)
+        finally:  # with what there is, also after Ctrl-C
+            results.append(report.axis_result(axis, outcome, ceiling))
 
 
 def main(argv=None):
     parser, chosen = options(argv)
     if chosen.list:
         for axis in table.AXES:
-            print(f"{axis.id:<18} {'short, full' if axis.short else 'full':<12} {axis.title}")
+            print(f"{axis.id:<20} {'short, full' if axis.short else 'full':<12} {axis.title}")
         return 0
     run_axes, left_out = choose(parser, chosen)
     binary = Path(os.environ.get("CORELANE_BIN", REPO / "target/release/corelane")).resolve()
     if not binary.exists():
         parser.error(f"{binary} is missing: cargo build --release")
-    libs = os.environ.get("CORELANE_KAFKA_LIBS")
     started = datetime.datetime.now()
     data = chosen.data.resolve() / f"run-{os.getpid()}"
     data.mkdir(parents=True)
     out = chosen.report.resolve() / f"compare-{started:%Y-%m-%d-%H%M%S}"
-    raw = out / "raw"
-    raw.mkdir(parents=True)
-    steps = sum(pairs_of(a, chosen) * 2 for a in run_axes)
-    progress = Progress(steps, chosen.seconds + chosen.warmup + 1.5)
-    read_ahead, read_ahead_setting = host.read_ahead(data)
-    facts = host.facts(data)
-    network = isolate.own_network()
+    (out / "raw").mkdir(parents=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    lab = Lab(chosen, raw, data, binary, libs, progress)
-    results, ended = [], "to its end"
+    try:
+        return measured(chosen, run_axes, left_out, binary, started, data, out)
+    finally:
+        if not chosen.keep:
+            shutil.rmtree(data, ignore_errors=True)
+
+
+def measured(chosen, run_axes, left_out, binary, started, data, out):
+    progress = Progress(sum(pairs_of(a, chosen) * 2 for a in run_axes), chosen.seconds + chosen.warmup + 1.5)
+    read_ahead, read_ahead_setting = host.read_ahead(data)
+    facts = host.facts(data) | {"disk: read-ahead": read_ahead}
+    network = isolate.own_network()
+    libs = os.environ.get("CORELANE_KAFKA_LIBS")
+    lab = Lab(chosen, out / "raw", data, binary, libs, progress)
     if not libs:
         lab.problem("Apache Kafka is missing (no JDK, or its artefacts could not be fetched): only Corelane was measured")
+    results, ended = [], "to its end"
     try:
-        run(lab, run_axes, chosen, results)
+        run(lab, run_axes, chosen, results, left_out)
     except KeyboardInterrupt:
-        ended = "interrupted: what was measured by then"
-    except FAILURES as e:
-        ended = "ended early by a failure: what was measured by then"
+        ended = "interrupted, with what was measured by then"
+    except Exception as e:  # whatever it is, what was measured is not lost
+        ended = "early, by a failure, with what was measured by then"
         lab.problem(f"{type(e).__name__}: {e}")
+        if not isinstance(e, FAILURES):
+            raise
     finally:
         # A second Ctrl-C must not keep the clean-up from happening.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        document = report.document(
-            chosen, started, time.monotonic() - progress.since, ended, facts | {"disk: read-ahead": read_ahead}, network, lab,
-            results, aims(results), left_out,
-        )  # fmt: skip
         lab.close()
         if read_ahead_setting:
             read_ahead_setting.restore()
-        if not chosen.keep:
-            shutil.rmtree(data, ignore_errors=True)
-        report.write(out, document)
-    print(out / "index.html")
+        command = ["scripts/compare-kafka", *sys.argv[1:]]
+        report.write(out, report.document(
+            chosen, command, started, progress.seconds(), ended, facts, network, lab, results, table.AIMS, left_out,
+        ))  # fmt: skip
     print((out / "report.md").read_text())
-    return 0 if ended == "to its end" and not lab.problems else 1
+    print(f"The report: {out / 'index.html'}")
+    failed = ended != "to its end" or lab.problems or any(r["problems"] for r in results)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

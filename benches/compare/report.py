@@ -1,53 +1,109 @@
-"""The report's data, and the files it becomes: data.json, report.md, index.html."""
+"""The report's data, made of what was measured, and the files it becomes: data.json, report.md, index.html."""
 
 import json
-import sys
+from statistics import median
 
-from . import page, stats
+from . import page, stats, text
 from .axes import METRICS
+
+SIDES = ("corelane", "kafka")
+# Where the client reached that share of its ceiling, the figure is the client's.
+NEAR_CEILING = 0.85
+# CPU seconds of others per second that spoil a run.
+DISTURBED = 0.1
 
 
 def carried(sample):
     return not sample.get("void")
 
 
-def axis_result(axis, outcome, ceiling, client_limited):
+def client_limited(axis, samples, ceiling):
+    """The client's share of its ceiling where it was near it, else None."""
+    metric = "requests_per_s" if axis.kind == "requests" else "mb_per_s"
+    reached, most = [s[metric] for s in samples if s and s.get(metric)], (ceiling or {}).get(metric)
+    if not reached or not most:
+        return None
+    share = median(reached) / most
+    return share if share >= NEAR_CEILING else None
+
+
+def warnings(samples):
+    """What disturbed the runs of an axis."""
+    out = []
+    for name, words in (("others_s", "something else took more than a tenth of a core"), ("stolen_s", "the host took more than a tenth of a core away")):
+        count = sum(1 for s in samples if s.get("wall_s") and (s.get(name) or 0) / s["wall_s"] > DISTURBED)
+        if count:
+            most = max((s.get(name) or 0) / s["wall_s"] for s in samples if s.get("wall_s"))
+            out.append(f"disturbed: {words} in {count} of {len(samples)} runs (up to {most:.2f})")
+    errors = {}
+    for sample in samples:
+        for what, count in (sample.get("errors") or {}).items():
+            errors[what] = errors.get(what, 0) + count
+    return out + [f"errors: {count} x {what}" for what, count in errors.items()]
+
+
+def axis_result(axis, outcome, ceiling):
     """One axis as the report wants it."""
-    pairs = [(p.get("corelane"), p.get("kafka")) for p in outcome["pairs"]]
-    figures = {}
-    for metric in axis.metrics:
-        wants_rate = METRICS[metric][4]
-        figures[metric] = stats.compare(pairs, metric, carried if wants_rate else lambda sample: True)
-    plots = {}
-    for side, samples in (("corelane", [a for a, _ in pairs]), ("kafka", [b for _, b in pairs])):
+    by_side = {side: [p.get(side) for p in outcome["pairs"]] for side in SIDES}
+    pairs = list(zip(*by_side.values()))
+    figures = {m: stats.compare(pairs, m, carried if METRICS[m][4] else lambda sample: True) for m in axis.metrics}
+    plots, commands = {}, {}
+    for side, samples in by_side.items():
         merged = stats.merged([s["hgrm"] for s in samples if s and s.get("hgrm")])
         if merged:
             plots[side] = merged
-    limited = {
-        side: client_limited(axis, samples, ceiling)
-        for side, samples in (("corelane", [a for a, _ in pairs]), ("kafka", [b for _, b in pairs]))
-    }
-    commands = {
-        side: next((p[side]["command"] for p in outcome["pairs"] if p.get(side) and p[side].get("command")), None)
-        for side in ("corelane", "kafka")
-    }
-    kept = [
-        {side: {k: v for k, v in (p.get(side) or {}).items() if k != "hgrm"} for side in ("corelane", "kafka")} | {"swapped": p["swapped"]}
-        for p in outcome["pairs"]
-    ]
+        commands[side] = next((s["command"] for s in samples if s and s.get("command")), None)
+    kept = [{side: {k: v for k, v in (p.get(side) or {}).items() if k != "hgrm"} for side in SIDES} | {"swapped": p["swapped"]} for p in outcome["pairs"]]
     return {
         "id": axis.id, "title": axis.title, "kind": axis.kind or axis.work, "partitions": axis.partitions, "flush": axis.flush,
-        "lanes": axis.lanes, "figures": figures, "plots": plots, "client_limited": limited, "commands": commands,
-        "pairs": kept, "wanted": outcome.get("wanted", 0), "problems": outcome["problems"],
-        "ceiling": {k: ceiling[k] for k in ("mb_per_s", "requests_per_s")} if ceiling else None,
+        "lanes": axis.lanes, "why": axis.why, "figures": figures, "plots": plots,
+        "client_limited": {side: client_limited(axis, samples, ceiling) for side, samples in by_side.items()},
+        "commands": commands, "pairs": kept, "wanted": outcome.get("wanted", 0), "problems": outcome["problems"],
+        "warnings": warnings([s for samples in by_side.values() for s in samples if s]),
+        "ceiling": {k: ceiling[k] for k in ("mb_per_s", "requests_per_s", "command")} if ceiling else None,
     }  # fmt: skip
 
 
-def document(chosen, started, seconds, ended, facts, network, lab, results, aims, left_out):
+def judged(aims, results):
+    """Each aim with its figure and whether it is held."""
+    found = {r["id"]: r for r in results}
+    out = []
+    for aim in aims:
+        axis, value, spread, remark = found.get(aim.axis), None, None, ""
+        figure = axis["figures"].get(aim.metric) if axis else None
+        if figure and aim.of == "ratio":
+            if figure["ratio"]:
+                value, *spread = figure["ratio"]
+            elif any(figure["void"]):
+                remark = void_words(figure, axis)
+            limited = axis["client_limited"].get("corelane")
+            if limited and aim.metric in ("mb_per_s", "requests_per_s"):
+                remark = "client-limited: it may be more"
+        elif figure and aim.of == "absolute" and figure["corelane"]:
+            value, *spread = figure["corelane"]
+            if figure["void"][0]:
+                remark = void_words(figure, axis)
+        elif figure and aim.of == "own" and aim.against in found:
+            other = found[aim.against]["figures"].get(aim.metric)
+            if other and figure["corelane"] and other["corelane"] and other["corelane"][0]:
+                value = figure["corelane"][0] / other["corelane"][0]
+        verdict = stats.verdict(value, aim.bound, aim.at_least)
+        if aim.of == "absolute" and verdict == "held" and figure["void"][0]:
+            verdict = "missed"
+        out.append({**vars(aim), "value": value, "spread": spread, "verdict": verdict, "remark": remark})
+    return out
+
+
+def void_words(figure, axis):
+    sides = zip(("Corelane", "Kafka"), figure["void"])
+    return "; ".join(f"{side} did not carry the rate in {n} of {len(axis['pairs'])} runs" for side, n in sides if n)
+
+
+def document(chosen, command, started, seconds, ended, facts, network, lab, results, aims, left_out):
     brokers = {b.label: b for b in lab.started.values()}
     return {
         "profile": "full" if chosen.full else ("chosen axes" if chosen.only else "short"),
-        "command": ["scripts/compare-kafka", *sys.argv[1:]],
+        "command": command,
         "started": f"{started:%Y-%m-%d %H:%M:%S}",
         "minutes": seconds / 60,
         "ended": ended,
@@ -56,84 +112,20 @@ def document(chosen, started, seconds, ended, facts, network, lab, results, aims
         "network": network,
         "interrupts": lab.irqs.words(),
         "pins": f"CPU {lab.cpus[0]} and CPU {lab.cpus[1]}, swapped from pair to pair" if lab.cpus else "one CPU only: no pins",
-        "cpu_source": {label: b.group.cpu_source() if b.group else "schedstat" for label, b in brokers.items()},
+        "cpu_source": {label: b.group.cpu_source() for label, b in brokers.items()},
         "versions": {label: b.version() for label, b in brokers.items()},
         "configs": {label: b.config_text() for label, b in brokers.items()},
         "broker_commands": {label: b.command() for label, b in brokers.items()},
         "warm_up": lab.warm,
         "axes": results,
-        "aims": aims,
-        "left_out": [{"id": a.id, "title": a.title} for a in left_out],
+        "aims": judged(aims, results),
+        "left_out": left_out,
         "problems": lab.problems,
         "notes": lab.notes + lab.groups.notes,
     }
 
 
-def number(value, digits):
-    return "-" if value is None else f"{value:,.{digits}f}"
-
-
-def rows(axis):
-    """[(heading, ours, theirs, ratio, spread, note)] of an axis, as text."""
-    out = []
-    for metric, figure in axis["figures"].items():
-        heading, unit, digits, less_is_better, wants_rate = METRICS[metric]
-        ours, theirs, ratio = figure["corelane"], figure["kafka"], figure["ratio"]
-        if not ours and not theirs:
-            continue
-        notes = []
-        if wants_rate:
-            notes += [f"{side} did not carry its rate in {n} of {len(axis['pairs'])}" for side, n in zip(("Corelane", "Kafka"), figure["void"]) if n]
-        if metric in ("mb_per_s", "requests_per_s"):
-            notes += [f"{side.capitalize()} client-limited ({share:.0%} of the client's ceiling)" for side, share in axis["client_limited"].items() if share]
-        better = ratio and (ratio[0] < 1) == less_is_better
-        out.append({
-            "heading": f"{heading}, {unit}",
-            "corelane": number(ours and ours[0], digits), "kafka": number(theirs and theirs[0], digits),
-            "ratio": f"{ratio[0]:.2f}x" if ratio else "-", "spread": f"{ratio[1]:.2f}-{ratio[2]:.2f}" if ratio else "",
-            "pairs": figure["pairs"], "notes": "; ".join(notes), "outcome": "" if not ratio else ("win" if better else "loss"),
-        })  # fmt: skip
-    return out
-
-
-def aim_text(aim):
-    bound = f"{'>=' if aim['at_least'] else '<='} {aim['bound']:g}"
-    if aim["of"] == "absolute":
-        return bound
-    return bound + ("x" if aim["of"] == "ratio" else f"x its own figure of {aim['against']}")
-
-
-def markdown(d):
-    out = [f"# Corelane and Apache Kafka, {d['started']}", ""]
-    out += [f"{d['profile']} profile, {d['minutes']:.1f} minutes, ended: {d['ended']}. `{' '.join(d['command'])}`", ""]
-    out += ["## Aims", "", "| what | aim | found | spread | |", "| --- | --- | --- | --- | --- |"]
-    for aim in d["aims"]:
-        value = number(aim["value"], 2)
-        spread = f"{aim['spread'][0]:.2f}-{aim['spread'][1]:.2f}" if aim["spread"] else ""
-        out.append(f"| {aim['what']} | {aim_text(aim)} | {value} | {spread} | {aim['verdict']} |")
-    out += ["", "## Figures", "", "Medians; the ratio is Corelane/Kafka: the median of the pairs' ratios, with the least and the most.", ""]
-    out += ["| work | figure | Corelane | Kafka | ratio | spread | pairs | |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]
-    for axis in d["axes"]:
-        for row in rows(axis):
-            out.append("| " + " | ".join([axis["title"], row["heading"], row["corelane"], row["kafka"], row["ratio"], row["spread"],
-                                           str(row["pairs"]), row["notes"]]) + " |")  # fmt: skip
-    for heading, lines in (
-        ("Not run in this profile", [f"{a['id']}: {a['title']}" for a in d["left_out"]]),
-        ("Problems", d["problems"] + [f"{a['id']}: {p}" for a in d["axes"] for p in a["problems"]]),
-        ("Notes", d["notes"]),
-    ):
-        if lines:
-            out += ["", f"## {heading}", "", *("- " + line.replace("\n", " / ") for line in lines)]
-    out += ["", "## Host", "", *(f"- {k}: {v}" for k, v in d["host"].items()), *(f"- {k}: {v}" for k, v in d["network"].items())]
-    out += [f"- disk interrupts: {d['interrupts']}", f"- pins: {d['pins']}", *(f"- {k}: {v}" for k, v in d["versions"].items())]
-    for side, warm in d["warm_up"].items():
-        curve = ", ".join(f"{v:.2f}" for v in warm["curve_cpu_s_per_gb"])
-        state = "settled" if warm["settled"] else "NOT settled"
-        out.append(f"- warm-up of {side}: {warm['seconds']:.0f} s, {state}; CPU-s/GB in steps of 5 s: {curve}")
-    return "\n".join(out) + "\n"
-
-
 def write(folder, d):
     (folder / "data.json").write_text(json.dumps(d, indent=1, default=str))
-    (folder / "report.md").write_text(markdown(d))
+    (folder / "report.md").write_text(text.markdown(d))
     (folder / "index.html").write_text(page.html(d))
