@@ -38,6 +38,7 @@ class Group:
 
     def __init__(self, name, cpu=None, cpuset=None, memory=None):
         self.name, self.cpu, self.cpuset, self.memory = name, cpu, cpuset, memory
+        self.cpu_source = self._cpu_source()  # asked for after the group is gone, too
 
     def folders(self):
         return [p for p in dict.fromkeys((self.cpu, self.cpuset, self.memory)) if p]
@@ -58,10 +59,11 @@ class Group:
                 return int(line.split()[1]) * 1000
         return None
 
-    def cpu_source(self):
+    def _cpu_source(self):
         if self.cpu is None:
-            return "sum of /proc/PID/task/*/schedstat"
-        return "cpuacct.usage of its cgroup" if (self.cpu / "cpuacct.usage").exists() else "usage_usec in cpu.stat of its cgroup"
+            return "sum of /proc/PID/task/*/schedstat (ns): no control group could be made"
+        name = "cpuacct.usage (ns)" if (self.cpu / "cpuacct.usage").exists() else "usage_usec in cpu.stat"
+        return f"{name} of its control group"
 
     def set_cpus(self, cpus):
         """Also moves threads that refuse sched_setaffinity. False where there is no cpuset."""

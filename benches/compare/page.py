@@ -106,7 +106,7 @@ def html(d):
     for heading, lines in text.lists(d):
         if lines:
             out += [f"<h2>{heading}</h2>", items(lines)]
-    out += ["<h2>Warm-up</h2>", items(text.warm_up(d)), plots.warm_up({s: w["curve_cpu_s_per_gb"] for s, w in d["warm_up"].items()})]
+    out += ["<h2>Warm-up</h2>", items(text.warm_up(d)), plots.warm_up(text.warm_curves(d))]
     out += ["<h2>Host</h2>", facts(text.host(d)), "<h2>Brokers</h2>", facts(d["versions"].items())]
     for label, config in d["configs"].items():
         command = " ".join(map(str, d["broker_commands"][label]))

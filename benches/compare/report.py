@@ -112,7 +112,7 @@ def document(chosen, command, started, seconds, ended, facts, network, lab, resu
         "network": network,
         "interrupts": lab.irqs.words(),
         "pins": f"CPU {lab.cpus[0]} and CPU {lab.cpus[1]}, swapped from pair to pair" if lab.cpus else "one CPU only: no pins",
-        "cpu_source": {label: b.group.cpu_source() for label, b in brokers.items()},
+        "cpu_source": {label: b.group.cpu_source for label, b in brokers.items()},
         "versions": {label: b.version() for label, b in brokers.items()},
         "configs": {label: b.config_text() for label, b in brokers.items()},
         "broker_commands": {label: b.command() for label, b in brokers.items()},

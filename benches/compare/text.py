@@ -64,18 +64,28 @@ def lists(d):
     """(heading, lines) of what else there is to know."""
     return (
         ("Left out", [f"{a['id']}: {a['title']}{a.get('because', '')}" for a in d["left_out"]]),
-        ("Problems", d["problems"]),
+        ("Problems", d["problems"] + [f"{a['id']}: {p}" for a in d["axes"] for p in a["problems"]]),
+        ("Disturbances and errors", [f"{a['id']}: {w}" for a in d["axes"] for w in a["warnings"]]),
         ("Notes", d["notes"]),
     )
 
 
 def warm_up(d):
     out = []
+    states = {
+        True: "its CPU per GB had stopped falling",
+        False: "its CPU per GB was STILL FALLING when the time was up",
+        None: "memory touched; nothing is compiled as it runs",
+    }
     for side, warm in d["warm_up"].items():
-        curve = ", ".join(f"{v:.2f}" for v in warm["curve_cpu_s_per_gb"])
-        state = "its CPU per GB had stopped falling" if warm["settled"] else "its CPU per GB was STILL FALLING when the time was up"
-        out.append(f"{side.capitalize()}: {warm['seconds']:.0f} s, {state}; CPU-s/GB in steps of 5 s: {curve}")
+        words = {"free": "on all cores", "pinned": "on one core"}
+        steps = "; ".join(f"{words[s['lanes']]}: {', '.join(f'{v:.2f}' for v in s['cpu_s_per_gb'])}" for s in warm["steps"])
+        out.append(f"{side.capitalize()}: {warm['seconds']:.0f} s, {states[warm['settled']]}. CPU-s/GB in steps of 5 s, {steps}")
     return out or ["none: no axis of this run wanted one"]
+
+
+def warm_curves(d):
+    return {side: [v for s in warm["steps"] for v in s["cpu_s_per_gb"]] for side, warm in d["warm_up"].items()}
 
 
 def host(d):
