@@ -74,7 +74,7 @@ class Broker:
         self.label = label or self.name
         self.data = self.folder / "data"
         self.extra = dict(extra or {})
-        self.popen, self.refused, self.frozen, self.cpus = None, [], False, None
+        self.popen, self.refused, self.lost, self.frozen, self.cpus = None, [], [], False, None
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log_path = self.folder / "broker.log"
 
@@ -120,6 +120,8 @@ class Broker:
                 start_new_session=True, preexec_fn=isolate.child_setup(cpus or isolate.ALL_CPUS, groups),
             )  # fmt: skip
         self.cpus, self.frozen = cpus, False
+        if self.group:
+            self.lost = self.group.check(self.pid)
 
     def start(self, cpus=None, timeout=120, topic="first-ack"):
         """Answers the seconds from process start to the first record acknowledged in `topic`."""
@@ -179,7 +181,7 @@ class Broker:
     # topics
 
     def make_topic(self, name, partitions=1, configs=None, timeout=120):
-        """Answers once every partition has a leader."""
+        """Answers once every partition is served."""
         since = time.monotonic()
         with wire.Conn(self.port, timeout) as conn:
             error, message = conn.create_topic(name, partitions, configs or {})
@@ -187,7 +189,7 @@ class Broker:
                 raise BrokerError(f"{self.label} refuses topic {name}: error {error} {message}")
             while True:
                 _, leaders = conn.metadata(name)
-                if len(leaders) == partitions and all(leader >= 0 for leader in leaders.values()):
+                if len(leaders) == partitions and min(leaders.values()) >= 0 and conn.all_served(name, partitions):
                     return
                 if time.monotonic() - since > timeout:
                     raise BrokerError(f"{self.label} has no leaders for {name} after {timeout} s")

@@ -44,8 +44,20 @@ class Group:
         return [p for p in dict.fromkeys((self.cpu, self.cpuset, self.memory)) if p]
 
     def join(self, pid):
+        """What cannot be joined is found by `check`: a child before its exec can tell nobody."""
         for folder in self.folders():
-            (folder / "cgroup.procs").write_text(str(pid))
+            try:
+                (folder / "cgroup.procs").write_text(str(pid))
+            except OSError:
+                pass
+
+    def check(self, pid):
+        """Gives up hierarchies that do not hold `pid`, so that nothing is read from an empty group. Answers their names."""
+        lost = [what for what in ("cpu", "cpuset", "memory") if getattr(self, what) and str(pid) not in _words(getattr(self, what) / "cgroup.procs")]
+        for what in lost:
+            setattr(self, what, None)
+        self.cpu_source = self._cpu_source()
+        return lost
 
     def cpu_ns(self):
         """CPU time of all that ever ran in the group, ended threads included; None without a CPU hierarchy."""
@@ -98,6 +110,17 @@ class Group:
                     time.sleep(0.1)  # the last process is still being reaped
 
 
+def remove_stale(mount):
+    """Groups that a killed run left behind."""
+    for folder in mount.glob("corelane-compare-*"):
+        if not Path(f"/proc/{folder.name.rpartition('-')[2]}").exists():
+            for part in [*folder.glob("*/"), folder]:
+                try:
+                    part.rmdir()
+                except OSError:
+                    pass
+
+
 class Groups:
     """Makes groups under one parent per hierarchy and takes them away again."""
 
@@ -105,6 +128,8 @@ class Groups:
         self.label = label or f"corelane-compare-{os.getpid()}"
         self.parents, self.made, self.notes = {}, [], []
         v1, v2 = mounts(table)
+        for mount in {v1.get("cpuacct"), v1.get("cpuset"), v1.get("memory"), *v2} - {None}:
+            remove_stale(mount)
         for what, controller in (("cpu", "cpuacct"), ("cpuset", "cpuset"), ("memory", "memory")):
             folder = self._v1(v1.get(controller), what) or self._v2(v2, what)
             if folder:

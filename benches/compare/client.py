@@ -81,6 +81,8 @@ def timed_run(binary, kind, args, folder, tag, cpus, window):
         result = client.finish()
     finally:
         client.kill()
+    if not window.started or not window.wall:
+        raise ClientError(f"{' '.join(client.command)}: ended before its measured window: {result['errors'] or client.tail}")
     result["window_mb"], result["window_records"] = megabytes, records
     if result["errors"]:
         result["error_text"] = ", ".join(f"{n} x {what}" for what, n in result["errors"].items())

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,8 @@ class Lab:
                 self.started[key] = found
             pinned = self.cpus and lanes == "pinned" and side == "corelane"
             found.start({self.cpus[0]} if pinned else None)
+            if found.lost:
+                self.note(f"{found.label} could not be put into a control group for: {', '.join(found.lost)}")
         return found
 
     def broker_cpus(self, axis):
@@ -85,6 +88,8 @@ class Lab:
         os.sched_setaffinity(0, self.client_cpus(axis))
 
     def check_pin(self, axis, broker, before, sample):
+        if broker.refused:
+            self.note(f"threads of {broker.label} that the kernel does not let be pinned: {', '.join(broker.refused)}")
         strays = isolate.strays(broker.pid, self.broker_cpus(axis), before)
         if strays:
             sample["strays"] = strays
@@ -198,10 +203,12 @@ class Lab:
                     broker = self.broker(side, axis.lanes)
                     self.focus(broker, axis)
                     pair[side] = work(self, axis, broker, f"{axis.id}-{number}-{side}")
-                except FAILURES as e:
+                except Exception as e:  # a fault of the lab's own must not lose the rest either
                     failures += 1
-                    out["problems"].append(f"pair {number + 1}, {side}: {e}")
-                    self.progress.say(f"problem: {str(e).splitlines()[0]}")
+                    if not isinstance(e, FAILURES):
+                        (self.folder / f"failure-{axis.id}-{number}-{side}.txt").write_text(traceback.format_exc())
+                    out["problems"].append(f"pair {number + 1}, {side}: {type(e).__name__}: {e}")
+                    self.progress.say(f"problem: {(str(e) or type(e).__name__).splitlines()[0]}")
                     self.drop_quietly(side, axis)
             if failures >= 3:
                 out["problems"].append("given up after three failures")
@@ -226,7 +233,7 @@ class Lab:
         port = self.ports()
         for broker in self.started.values():
             broker.freeze()
-        batch = args[args.index("--batch-bytes") + 1] if "--batch-bytes" in args else "65536"
+        batch = args[args.index("--batch-bytes") + 1] if "--batch-bytes" in args else str(axis.fill_batch)
         command = [str(self.binary), "bench", "null", "--listen", f"127.0.0.1:{port}", "--partitions", str(axis.partitions),
                    "--record-size", size, "--batch-bytes", batch, "--cpu", str(min(self.broker_cpus(axis)))]  # fmt: skip
         null = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -16,7 +16,7 @@ h3{font-size:16px;margin:26px 0 6px}p{margin:6px 0}.dim{color:var(--dim)}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{padding:5px 10px 5px 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
 th{font-weight:600;color:var(--dim)}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.held,.win{color:var(--good);font-weight:600}.missed,.loss{color:var(--bad);font-weight:600}.not{color:var(--dim)}
+.held,.missed,.not{white-space:nowrap}.held,.win{color:var(--good);font-weight:600}.missed,.loss{color:var(--bad);font-weight:600}.not{color:var(--dim)}
 .warn{color:var(--warn)}
 svg{width:100%;max-width:700px;height:auto;display:block;margin:8px 0}
 .grid{stroke:var(--line)}.tick{fill:var(--dim);font-size:11px}.label{font-size:12px;font-weight:600}

@@ -31,11 +31,12 @@ def rows(axis):
         if metric in ("mb_per_s", "requests_per_s"):
             near = axis["client_limited"].items()
             notes += [f"{side.capitalize()} client-limited ({share:.0%} of the client's ceiling)" for side, share in near if share]
+        same = not ratio or abs(ratio[0] - 1) < 0.01
         better = ratio and (ratio[0] < 1) == less_is_better
         out.append({
             "heading": f"{heading}, {unit}", "corelane": number(ours and ours[0], digits), "kafka": number(theirs and theirs[0], digits),
             "ratio": f"{ratio[0]:.2f}x" if ratio else "-", "spread": f"{ratio[1]:.2f}-{ratio[2]:.2f}" if ratio else "",
-            "pairs": figure["pairs"], "notes": "; ".join(notes), "outcome": "" if not ratio or ratio[0] == 1 else "win" if better else "loss",
+            "pairs": figure["pairs"], "notes": "; ".join(notes), "outcome": "" if same else "win" if better else "loss",
         })  # fmt: skip
     return out
 

@@ -4,7 +4,7 @@ import socket
 import struct
 import time
 
-PRODUCE, METADATA, CREATE_TOPICS, DELETE_TOPICS = 0, 3, 19, 20
+PRODUCE, LIST_OFFSETS, METADATA, CREATE_TOPICS, DELETE_TOPICS = 0, 2, 3, 19, 20
 
 
 def _string(text):
@@ -104,6 +104,20 @@ class Conn:
 
         r.array(lambda: (r.take("h"), r.string(), r.take("b"), r.array(partition)))
         return len(brokers), leaders
+
+    def all_served(self, topic, partitions):
+        """Each partition tells its end: Kafka announces a leader a little before that one serves."""
+        parts = [struct.pack(">iq", i, -1) for i in range(partitions)]
+        r = self.ask(LIST_OFFSETS, 1, struct.pack(">i", -1) + _array([_string(topic) + _array(parts)]))
+        errors = []
+
+        def partition():
+            r.take("i")
+            errors.append(r.take("h"))
+            r.take("q"), r.take("q")
+
+        r.array(lambda: (r.string(), r.array(partition)))
+        return len(errors) == partitions and not any(errors)
 
     def create_topic(self, name, partitions, configs):
         pairs = [_string(k) + _string(str(v)) for k, v in configs.items()]

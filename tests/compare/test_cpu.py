@@ -84,6 +84,10 @@ def test_version_1_groups(tmp_path):
     group.join(77)
     for controller in ("cpuacct", "cpuset", "memory"):
         assert (tmp_path / controller / "lab/broker/cgroup.procs").read_text() == "77"
+    assert group.check(77) == [] and group.cpu_ns() == 12345
+    # A group that the broker is not in would count nothing at all.
+    (tmp_path / "cpuacct/lab/broker/cgroup.procs").write_text("")
+    assert group.check(77) == ["cpu"] and group.cpu_ns() is None and "schedstat" in group.cpu_source
 
 
 def test_version_2_groups(tmp_path):
