@@ -76,6 +76,7 @@ def timed_run(binary, kind, args, folder, tag, cpus, window):
             if second > warmup and window.started and second <= warmup + duration:
                 megabytes, records = megabytes + mb, records + count
                 window.tick()
+                window.ticks += 1
             elif second == warmup and not window.started:
                 window.start()
         result = client.finish()

@@ -65,6 +65,7 @@ class Window:
         self.started = False
         self.kernel = dict.fromkeys(WORKERS, 0)
         self.broker = 0
+        self.ticks = 0  # whole seconds of the generator's lines; 0 where the window is none of these
 
     def start(self):
         self.first, self.last_workers = self.broker_ns(), self.workers()

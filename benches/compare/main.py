@@ -146,7 +146,8 @@ def main(argv=None):
     data.mkdir()
     out = chosen.report.resolve() / f"compare-{started:%Y-%m-%d-%H%M%S}"
     (out / "raw").mkdir(parents=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where the shell had it ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         return measured(chosen, run_axes, left_out, binary, started, data, out)
     finally:
@@ -159,7 +160,7 @@ def measured(chosen, run_axes, left_out, binary, started, data, out):
     read_ahead, read_ahead_setting = host.read_ahead(data)
     facts = host.facts(data) | {"disk: read-ahead": read_ahead}
     network = isolate.own_network()
-    libs = os.environ.get("CORELANE_KAFKA_LIBS")
+    libs = os.environ.get("CORELANE_KAFKA_LIBS") if shutil.which("java") else None
     lab = Lab(chosen, out / "raw", data, binary, libs, progress)
     if not libs:
         lab.problem("Apache Kafka is missing (no JDK, or its artefacts could not be fetched): only Corelane was measured")
