@@ -75,7 +75,6 @@ class Broker:
         self.data = self.folder / "data"
         self.extra = dict(extra or {})
         self.popen, self.refused, self.lost, self.frozen, self.cpus = None, [], [], False, None
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.log_path = self.folder / "broker.log"
 
     # what differs
@@ -108,6 +107,7 @@ class Broker:
         return self.popen.pid
 
     def spawn(self, cpus=None):
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.config.write_text(self.config_text())
         self.prepare()
         if self.group:

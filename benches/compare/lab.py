@@ -45,7 +45,9 @@ class Lab:
 
     def another(self, broker, suffix):
         """A second broker of the same kind, not started, in a folder of its own. Its group is the run's to remove."""
-        return self.create("corelane" if isinstance(broker, Corelane) else "kafka", f"{broker.label}-{suffix}-{self.port}")
+        fresh = self.create("corelane" if isinstance(broker, Corelane) else "kafka", f"{broker.label}-{suffix}-{self.port}")
+        fresh.properties = {k: v for k, v in fresh.properties.items() if k != "broker.session.timeout.ms"}  # it is never frozen
+        return fresh
 
     def sides(self):
         return ["corelane"] + (["kafka"] if self.libs else [])
@@ -57,8 +59,9 @@ class Lab:
         found = self.started.get(key)
         if found is None or not found.alive():
             if found is not None:
-                self.problem(f"{found.label} died and was started again:\n{found.log_tail()}")
+                self.problem(f"{found.label} died and was started again, with empty data and not warmed up anew:\n{found.log_tail()}")
                 self.topics = {k: v for k, v in self.topics.items() if k[0] != found.label}
+                found.wipe()
             else:
                 found = self.create(side, side if lanes == "pinned" or side == "kafka" else f"{side}-free")
                 self.started[key] = found
@@ -180,13 +183,16 @@ class Lab:
         self.written(broker, axis, result["bytes"])
         return window.seconds() / max(result["window_mb"], 1e-9) * 1000
 
+    def gigabytes(self, axis):
+        return min(axis.cold_gb, self.options.most_gb or axis.cold_gb)
+
     def room(self):
         return shutil.disk_usage(self.data).free
 
     def run_axis(self, axis, pairs, out):
         """A B A B ... with the pins swapped from pair to pair. `out` has what the report needs of this axis at any moment."""
         out["wanted"] = pairs
-        need = ROOM + axis.cold_gb * 2e9
+        need = ROOM + self.gigabytes(axis) * 2e9
         if self.room() < need:
             out["problems"].append(f"left out: less than {need / 1e9:.0f} GB free in {self.data}")
             return
@@ -202,7 +208,10 @@ class Lab:
                 try:
                     broker = self.broker(side, axis.lanes)
                     self.focus(broker, axis)
-                    pair[side] = work(self, axis, broker, f"{axis.id}-{number}-{side}")
+                    sample = work(self, axis, broker, f"{axis.id}-{number}-{side}")
+                    if not broker.alive():
+                        raise BrokerError(f"{broker.label} died (exit {broker.popen.returncode}):\n{broker.log_tail()}")
+                    pair[side] = sample
                 except Exception as e:  # a fault of the lab's own must not lose the rest either
                     failures += 1
                     if not isinstance(e, FAILURES):
@@ -213,7 +222,7 @@ class Lab:
             if failures >= 3:
                 out["problems"].append("given up after three failures")
                 break
-        for broker in list(self.started.values()):
+        for broker in [b for b in self.started.values() if b.alive()]:
             try:
                 self.focus(broker, axis)
                 self.drop(broker, axis)

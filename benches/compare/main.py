@@ -53,6 +53,7 @@ def options(argv):
     parser.add_argument("--seconds", type=int, metavar="S", help="measured seconds of a run [default: 3; full: 10]")
     parser.add_argument("--warmup", type=int, metavar="S", help="discarded seconds before them [default: 1; full: 2]")
     parser.add_argument("--warm", type=float, metavar="S", help="most seconds of warming a broker up [default: 90; full: 300]")
+    parser.add_argument("--most-gb", type=float, metavar="GB", help="less to read cold (4 GB) and to recover (10 GB)")
     parser.add_argument("--data", type=Path, default=cache / "compare", help="folder for both brokers' data [default: %(default)s]")
     parser.add_argument("--report", type=Path, default=REPO / "report", help="folder for the report [default: %(default)s]")
     parser.add_argument("--keep", action="store_true", help="leave the brokers' folders (logs, data) in place")

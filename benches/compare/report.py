@@ -87,8 +87,9 @@ def judged(aims, results):
             other = found[aim.against]["figures"].get(aim.metric)
             if other and figure["corelane"] and other["corelane"] and other["corelane"][0]:
                 value = figure["corelane"][0] / other["corelane"][0]
-        if value is not None and any(w.startswith("disturbed") for w in axis["warnings"]):
-            remark = "; ".join(filter(None, [remark, "in a disturbed run"]))
+        for start, words in (("disturbed", "in a disturbed run"), ("errors", "with errors")):
+            if value is not None and any(w.startswith(start) for w in axis["warnings"]):
+                remark = "; ".join(filter(None, [remark, words]))
         verdict = stats.verdict(value, aim.bound, aim.at_least)
         if aim.of == "absolute" and verdict == "held" and figure["void"][0]:
             verdict = "missed"

@@ -125,11 +125,11 @@ def fill(lab, broker, topic, megabytes, batch, cpus, rate=400):
 
 def cold_topic(lab, axis, broker):
     """Filled once per broker, and kept for every axis that reads cold data."""
-    key = (broker.label, "cold")
+    key = (broker.label, "to be read cold")  # no axis' name: it outlives them
     if key not in lab.topics:
-        lab.progress.say(f"filling {axis.cold_gb} GB to be read cold: {broker.label}")
+        lab.progress.say(f"filling {lab.gigabytes(axis):g} GB to be read cold: {broker.label}")
         broker.make_topic("cold", 1)
-        fill(lab, broker, "cold", axis.cold_gb * 1000, 65536, lab.client_cpus(axis))
+        fill(lab, broker, "cold", lab.gigabytes(axis) * 1000, 65536, lab.client_cpus(axis))
         lab.topics[key] = "cold"
         isolate.syncfs(broker.data)
     return "cold"
@@ -183,7 +183,7 @@ def recovery(lab, axis, broker, tag):
     try:
         fresh.start(lab.broker_cpus(axis))
         fresh.make_topic("kept", 1)
-        fill(lab, fresh, "kept", axis.cold_gb * 1000, 65536, lab.client_cpus(axis))
+        fill(lab, fresh, "kept", lab.gigabytes(axis) * 1000, 65536, lab.client_cpus(axis))
         fresh.kill()
         seconds = fresh.start(lab.broker_cpus(axis), timeout=600, topic="kept")
         return {"seconds": seconds, "command": fresh.command()}
