@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 import traceback
@@ -16,6 +17,17 @@ from .works import WORKS
 FAILURES = (BrokerError, client.ClientError, OSError, subprocess.SubprocessError, ValueError, KeyError)
 ROOM = 12e9  # bytes to leave free on the data's file system
 TOPIC_MOST = 6e9  # bytes written to an axis' topic before it is made anew
+
+
+def listens(process, port, timeout=5):
+    since = time.monotonic()
+    while process.poll() is None and time.monotonic() - since < timeout:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+        except OSError:
+            time.sleep(0.02)
+    return False
 
 
 class Lab:
@@ -248,8 +260,8 @@ class Lab:
         null = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                 start_new_session=True, preexec_fn=isolate.child_setup())  # fmt: skip
         try:
-            time.sleep(0.3)
-            if null.poll() is not None:
+            if not listens(null, port):
+                self.note("no client ceilings: the null broker does not start")
                 return None
             place = ["--bootstrap", f"127.0.0.1:{port}", "--topic", "null", "--partitions", str(axis.partitions)]
             run = client.Client(self.binary, axis.kind, [*place, *args, "--duration", "2", "--warmup", "1"], self.folder,

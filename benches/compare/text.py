@@ -79,6 +79,9 @@ def warm_up(d):
         None: "memory touched; nothing is compiled as it runs",
     }
     for side, warm in d["warm_up"].items():
+        if not any(s["cpu_s_per_gb"] for s in warm["steps"]):
+            out.append(f"{side.capitalize()}: none")
+            continue
         words = {"free": "on all cores", "pinned": "on one core"}
         steps = "; ".join(f"{words[s['lanes']]}: {', '.join(f'{v:.2f}' for v in s['cpu_s_per_gb'])}" for s in warm["steps"])
         out.append(f"{side.capitalize()}: {warm['seconds']:.0f} s, {states[warm['settled']]}. CPU-s/GB in steps of 5 s, {steps}")
