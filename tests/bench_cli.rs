@@ -6,7 +6,9 @@
 #[path = "support/broker.rs"]
 mod broker;
 
-use std::process::{Child, Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -55,14 +57,22 @@ fn what_is_produced_at_a_rate_is_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("latencies.hgrm");
     let arguments = ["produce", "--topic", "t", "--partitions", "3", "--connections", "2", "--rate", "1"];
+    let log = dir.path().join("intervals.hlog");
     let more = ["--batch-bytes", "16384", "--duration", "2", "--hgrm", file.to_str().unwrap()];
-    let json = good(broker.port, &[&arguments[..], &more].concat());
+    let more = [&more[..], &["--interval-log", log.to_str().unwrap(), "--quiet"]].concat();
+    let (code, json, said) = bench(broker.port, &[&arguments[..], &more].concat());
+    assert!(code == 0 && said.is_empty(), "{code} {json} {said}");
     let (achieved, p50, max) =
         (number(&json, "/rate/achieved"), number(&json, "/latency_ms/p50"), number(&json, "/latency_ms/max"));
     assert!((0.99..1.02).contains(&achieved), "{json}");
     assert!(p50 > 0.0 && p50 <= max && number(&json, "/seconds") == 2.0, "{json}");
     let (records, requests) = (number(&json, "/records"), number(&json, "/requests"));
     assert!((110.0..=130.0).contains(&requests) && records == requests * 15.0, "{json}");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.starts_with("#[Histogram log format version 1.3]\n"), "{log}");
+    let intervals: Vec<&str> = log.lines().filter(|line| !line.starts_with('#')).collect();
+    // What was due in the last moment may be answered after it.
+    assert!((2..=3).contains(&intervals.len()) && intervals[1].starts_with("1.000,1.000,"), "{log}");
     assert!(std::fs::read_to_string(file).unwrap().contains(&format!("{requests}]")));
 
     for partitions in [&["--connections", "1"][..], &["--connections", "2", "--threads", "2"]] {
@@ -86,19 +96,195 @@ fn saturation_requests_and_acks_0_give_results() {
 }
 
 #[test]
+fn every_codec_is_taken_and_found_again() {
+    let broker = Broker::start();
+    for codec in ["gzip", "snappy", "lz4", "zstd"] {
+        let json = good(
+            broker.port,
+            &[
+                "produce",
+                "--codec",
+                codec,
+                "--rate",
+                "0.5",
+                "--duration",
+                "1",
+                "--topic",
+                codec,
+                "--batch-bytes",
+                "8192",
+            ],
+        );
+        let (bytes, raw) = (number(&json, "/bytes"), number(&json, "/uncompressed_bytes"));
+        assert!((0.49..0.8).contains(&(bytes / raw)), "{codec}: {json}");
+        assert!((0.48..0.53).contains(&number(&json, "/rate/achieved")), "{codec}: {json}");
+        let found = good(broker.port, &["consume", "--topic", codec, "--verify"]);
+        assert_eq!((number(&found, "/records"), number(&found, "/bytes")), (number(&json, "/records"), bytes));
+    }
+}
+
+/// The null broker as a process; ends with this value.
+struct Null {
+    child: Child,
+    port: u16,
+    said: BufReader<ChildStderr>,
+}
+
+impl Null {
+    fn start(arguments: &[&str]) -> Null {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_corelane"))
+            .args(["bench", "null", "--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
+        Null { child, port: port.unwrap_or_else(|| panic!("no port in {line:?}")), said }
+    }
+}
+
+impl Drop for Null {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_null_broker_takes_and_gives_whatever_is_asked() {
+    let mut null = Null::start(&["--partitions", "3", "--record-size", "100", "--batch-bytes", "10000"]);
+    let all = ["--connections", "2", "--duration", "1"];
+    for batch_bytes in ["100", "5000", "65536", "1000000"] {
+        for acks in ["0", "1"] {
+            let more = ["--batch-bytes", batch_bytes, "--acks", acks, "--threads", "2"];
+            let json = good(null.port, &[&["produce"], &all[..], &more].concat());
+            assert!(number(&json, "/mb_per_s") > 1.0, "{json}");
+        }
+    }
+    let single = good(null.port, &[&["requests"], &all[..]].concat());
+    assert!(number(&single, "/requests_per_s") > 500.0, "{single}");
+    let read = good(null.port, &[&["consume", "--verify", "--partition-max-bytes", "100000"], &all[..]].concat());
+    // One or two partitions a connection, nine batches of 10,000 bytes from each.
+    assert!((88_000.0..200_000.0).contains(&number(&read, "/bytes_per_request")), "{read}");
+    let read = good(null.port, &[&["consume", "--from", "end", "--max-bytes", "15000"], &all[..]].concat());
+    assert!((9_000.0..=10_000.0).contains(&number(&read, "/bytes_per_request")), "{read}");
+
+    let connect = || TcpStream::connect(("127.0.0.1", null.port)).unwrap();
+    let mut noise = Vec::from([0; 12]);
+    noise.extend((0..100_000u32).map(|n| (n.wrapping_mul(n) >> 7) as u8));
+    for bad in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &noise, &[0, 0, 0, 9, 0, 0, 0, 99, 1, 1, 1, 1, 1]] {
+        let mut stream = connect();
+        let _ = stream.write_all(bad);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+    }
+    // Lengths that never come, and ends in mid-frame.
+    let mut held = connect();
+    held.write_all(&[0x05, 0, 0, 0, 0, 0, 0, 9]).unwrap();
+    drop(connect());
+    good(null.port, &[&["requests"], &all[..]].concat());
+    signal(null.child.id(), "INT");
+    assert_eq!(null.child.wait().unwrap().code(), Some(0));
+    let mut said = String::new();
+    null.said.read_to_string(&mut said).unwrap();
+    assert!(said.contains("a connection was ended: a frame declares"), "{said}");
+}
+
+#[test]
+fn idle_connections_are_held_and_lost_ones_are_counted() {
+    let broker = Broker::start();
+    let json = good(broker.port, &["idle", "--connections", "600", "--duration", "1.5", "--quiet"]);
+    assert_eq!((number(&json, "/opened"), number(&json, "/open_at_end")), (600.0, 600.0), "{json}");
+    assert!((1.5..10.0).contains(&number(&json, "/seconds")), "{json}");
+
+    let mut null = Null::start(&[]);
+    let run = start(null.port, &["idle", "--connections", "100", "--duration", "60"]);
+    sleep(Duration::from_millis(1500));
+    null.child.kill().unwrap();
+    sleep(Duration::from_millis(500));
+    signal(run.id(), "INT");
+    let (code, json, said) = result(run.wait_with_output().unwrap());
+    assert!(code == 1 && said.contains("100 connections open"), "{code} {json}\n{said}");
+    assert_eq!((number(&json, "/opened"), number(&json, "/open_at_end")), (100.0, 0.0), "{json}");
+    assert_eq!(json["interrupted"], true);
+    let (code, json, _) = bench(null.port, &["idle", "--connections", "2"]);
+    assert!(code == 1 && json["errors"].to_string().contains("cannot connect"), "{code} {json}");
+}
+
+#[test]
+fn every_partition_is_read_as_often_as_asked() {
+    let broker = Broker::start();
+    let produce = ["produce", "--topic", "t", "--partitions", "3", "--rate", "2", "--duration", "1"];
+    let json = good(broker.port, &produce);
+    let all = ["consume", "--topic", "t", "--fan-out", "4", "--connections", "2", "--verify"];
+    let read = good(broker.port, &all);
+    assert_eq!(number(&read, "/records"), 4.0 * number(&json, "/records"), "{read}");
+    assert_eq!(number(&read, "/settings/connections"), 8.0);
+    let each = number(&read, "/bytes") / number(&read, "/requests");
+    assert!((number(&read, "/bytes_per_request") / each - 1.0).abs() < 1e-9, "{read}");
+
+    // At the tail, while more is written; each of the two readers gets nearly all of it.
+    let tail = ["consume", "--topic", "t", "--from", "end", "--fan-out", "2", "--duration", "3", "--verify"];
+    let more = ["--fetch-min-bytes", "100000", "--fetch-max-wait-ms", "300"];
+    let run = start(broker.port, &[&tail[..], &more].concat());
+    sleep(Duration::from_millis(700));
+    let json = good(broker.port, &produce);
+    let (code, read, said) = result(run.wait_with_output().unwrap());
+    assert_eq!((code, number(&read, "/records")), (0, 2.0 * number(&json, "/records")), "{read} {said}");
+    // 2 MB a second over three partitions, 65 KB a batch, the broker waits for two of them or 300 ms.
+    assert!(number(&read, "/bytes_per_request") > 90_000.0, "{read}");
+}
+
+#[test]
+fn a_flipped_byte_fails_a_verifying_consumer() {
+    let mut broker = Broker::start();
+    good(broker.port, &["produce", "--topic", "t", "--rate", "2", "--duration", "1"]);
+    let log = broker.data().join("t-0/00000000000000000000.log");
+    broker.restart(|| {
+        let mut bytes = std::fs::read(&log).unwrap();
+        bytes[100_000] ^= 0x10;
+        std::fs::write(&log, bytes).unwrap();
+    });
+    good(broker.port, &["consume", "--topic", "t"]);
+    let (code, json, said) = bench(broker.port, &["consume", "--topic", "t", "--verify"]);
+    let errors = json["errors"].to_string();
+    assert!(code == 1 && errors.contains("wrong CRC: the first in partition 0 at offset 63"), "{json}\n{said}");
+    // All else is read and found to be good.
+    let (code, json, _) = bench(broker.port, &["consume", "--topic", "t", "--verify", "--tolerate"]);
+    assert_eq!((code, json["errors"].as_object().unwrap().len()), (0, 1), "{json}");
+}
+
+#[test]
+fn lost_and_repeated_batches_fail_a_verifying_consumer() {
+    for (spoil, error) in
+        [("crc", "wrong CRC"), ("gap", "gaps between offsets"), ("repeat", "twice there or out of order")]
+    {
+        let null = Null::start(&["--spoil", spoil, "--batch-bytes", "10000"]);
+        let all = ["consume", "--from", "end", "--duration", "20"];
+        let (code, json, said) = bench(null.port, &[&all[..], &["--verify"]].concat());
+        assert!(code == 1 && json["errors"].to_string().contains(error), "{spoil}: {code} {json}\n{said}");
+        assert!(number(&json, "/seconds") < 15.0, "{json}");
+    }
+}
+
+#[test]
 fn a_broker_that_stalls_for_a_second_shows_it() {
     let broker = Broker::start();
-    let run = start(broker.port, &["e2e", "--rate", "200", "--duration", "4", "--topic", "timed"]);
+    let run = start(broker.port, &["e2e", "--rate", "1000", "--duration", "4", "--topic", "timed"]);
     sleep(Duration::from_millis(2000));
     signal(broker.pid(), "STOP");
     sleep(Duration::from_millis(1000));
     signal(broker.pid(), "CONT");
     let (code, json, said) = result(run.wait_with_output().unwrap());
     assert_eq!(code, 0, "{json}\n{said}");
-    assert!(number(&json, "/latency_ms/max") >= 900.0, "{json}");
+    assert!(number(&json, "/latency_ms/max") >= 900.0 && number(&json, "/latency_ms/p99_9") >= 900.0, "{json}");
     // A fifth of the run: whoever was to be sent in that second counts, not only the one who was on the way.
     assert!(number(&json, "/latency_ms/p90") >= 300.0, "{json}");
-    assert_eq!((number(&json, "/records"), number(&json, "/latency_ms/count")), (800.0, 800.0));
+    assert_eq!((number(&json, "/records"), number(&json, "/latency_ms/count")), (4000.0, 4000.0));
     assert!(said.lines().filter(|line| line.contains("p99")).count() >= 3, "{said}");
 }
 

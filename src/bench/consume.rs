@@ -2,6 +2,7 @@
 //! the receiving end of `e2e`.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,11 +15,15 @@ use super::stats::Done;
 use crate::client::core::InFlight;
 use crate::client::{ClientError, Connection, error_name};
 use crate::model::record_batch::{BatchError, check, check_produced, frame};
+use crate::model::records::walk;
 use crate::protocol::asking::{Caller, FETCH_VERSIONS, FetchLimits, Fetched, fetch_request, read_fetch_response};
 use crate::runtime::clock;
 
 /// After a refused fetch; the next may well be refused too.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a broker may have nothing to give before an end that it told itself.
+const GIVE_UP_NS: u64 = 30_000_000_000;
 
 /// Where a consumer is.
 #[derive(Clone, Debug)]
@@ -36,6 +41,9 @@ pub struct Partition {
 pub trait Consumer {
     /// `partition.offset` is still the offset that was asked for.
     fn batch(&mut self, partition: &mut Partition, batch: &[u8], now_ns: u64);
+
+    /// A batch that ends before the offset that was asked for.
+    fn past(&mut self, _partition: &Partition) {}
 }
 
 /// Steps over batches.
@@ -45,14 +53,19 @@ impl Consumer for Skip {
     fn batch(&mut self, _: &mut Partition, _: &[u8], _: u64) {}
 }
 
-/// Checks every batch's CRC, and that offsets leave no gap.
+/// Checks every batch's CRC, and that records' offsets follow each other without a gap, which holds for topics that are not
+/// compacted.
 pub struct Verify(pub Rc<Context>);
 
 impl Consumer for Verify {
     fn batch(&mut self, partition: &mut Partition, batch: &[u8], _: u64) {
         for problem in problems(partition, batch) {
-            self.0.error(problem, 1);
+            self.0.error_at(&problem, partition.index, partition.offset);
         }
+    }
+
+    fn past(&mut self, partition: &Partition) {
+        self.0.error_at("batches twice there or out of order", partition.index, partition.offset);
     }
 }
 
@@ -64,6 +77,18 @@ fn problems(partition: &Partition, batch: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     if check_produced(header).is_err() {
         found.push("batches whose count is not that of their offsets".to_owned());
+    } else {
+        let (mut next, mut steady) = (header.base(), true);
+        let walked = walk(batch, &mut |record| {
+            steady &= record.offset == next;
+            next += 1;
+            ControlFlow::Continue(())
+        });
+        if walked.is_err() || next != header.next_offset() {
+            found.push("batches whose records cannot be read".to_owned());
+        } else if !steady {
+            found.push("records lost or out of order within a batch".to_owned());
+        }
     }
     if header.base() > partition.offset {
         found.push("gaps between offsets".to_owned());
@@ -93,6 +118,12 @@ struct Positions {
     partitions: HashMap<i32, Partition>,
     /// Those not at their end. The first in a request is served first, so they take turns.
     order: VecDeque<i32>,
+}
+
+impl Positions {
+    fn have_ends(&self) -> bool {
+        self.partitions.values().any(|partition| partition.end.is_some())
+    }
 }
 
 /// What one response held.
@@ -132,6 +163,7 @@ async fn fetch_all<C: Consumer>(
 ) -> Result<(), ClientError> {
     let (mut sender, mut receiver) = connection.split();
     let mut flight = InFlight::default();
+    let mut last_ns = context.now_ns();
     while !positions.order.is_empty() {
         let over = if terms.ends_at_halt { context.halt.notified() } else { context.finish.notified() };
         if context.is_finished() || (terms.ends_at_halt && context.is_halted()) {
@@ -158,7 +190,14 @@ async fn fetch_all<C: Consumer>(
         let taken = take(caller.version, response, positions, consumer, now_ns, context)?;
         if terms.counts && taken.bytes > 0 {
             let Taken { records, bytes, .. } = taken;
-            context.recorder.done(Done { intended_ns: sent_ns, now_ns, requests: 1, records, bytes });
+            context.recorder.done(Done { intended_ns: sent_ns, now_ns, requests: 1, records, bytes, raw_bytes: 0 });
+        }
+        if taken.bytes > 0 {
+            last_ns = now_ns;
+        } else if now_ns.saturating_sub(last_ns) > GIVE_UP_NS && positions.have_ends() {
+            let seconds = GIVE_UP_NS / 1_000_000_000;
+            context.error(format!("nothing came for {seconds} s before the end that the broker told"), 1);
+            break;
         }
         if taken.refused {
             clock::sleep(ERROR_PAUSE).await;
@@ -220,6 +259,7 @@ fn step<C: Consumer>(
         let batch = &rest[..total];
         rest = &rest[total..];
         if header.next_offset() <= partition.offset {
+            consumer.past(partition);
             continue;
         }
         consumer.batch(partition, batch, now_ns);
@@ -234,6 +274,7 @@ fn step<C: Consumer>(
 mod tests {
     use super::*;
     use crate::bench::batch::BatchBuilder;
+    use crate::model::record_batch::CRC_START;
 
     fn batch(base: i64, records: usize) -> Vec<u8> {
         let mut builder = BatchBuilder::new(0, 0);
@@ -254,5 +295,17 @@ mod tests {
         let mut bent = good.clone();
         bent[70] ^= 1;
         assert_eq!(problems(&at(100, false), &bent), ["batches with a wrong CRC"]);
+        // Record 3 says that it is record 4, and the checksum is right.
+        let mut bent = good.clone();
+        let third = bent.windows(5).enumerate().filter(|(_, bytes)| bytes == b"value").nth(3).unwrap().0 - 3;
+        assert_eq!(bent[third], 6);
+        bent[third] = 8;
+        let crc = crc32c::crc32c(&bent[CRC_START..]);
+        bent[17..21].copy_from_slice(&crc.to_be_bytes());
+        assert_eq!(problems(&at(100, false), &bent), ["records lost or out of order within a batch"]);
+        bent[third] = 0xff;
+        let crc = crc32c::crc32c(&bent[CRC_START..]);
+        bent[17..21].copy_from_slice(&crc.to_be_bytes());
+        assert_eq!(problems(&at(100, false), &bent), ["batches whose records cannot be read"]);
     }
 }

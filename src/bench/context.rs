@@ -66,6 +66,8 @@ pub struct Context {
     pub shared: Arc<Shared>,
     pub recorder: Recorder,
     pub tolerate: bool,
+    /// An error has been given its place.
+    placed: Cell<bool>,
     /// Nothing new is sent any more.
     halted: Cell<bool>,
     pub halt: Notify,
@@ -83,6 +85,7 @@ impl Context {
             shared,
             recorder,
             tolerate,
+            placed: Cell::new(false),
             halted: Cell::new(false),
             halt: Notify::new(),
             finished: Cell::new(false),
@@ -109,6 +112,15 @@ impl Context {
         self.recorder.error(what, count);
         if !self.tolerate {
             self.shared.stop.set();
+        }
+    }
+
+    /// [`error`](Self::error) with a place, which is told of the first such error only: all others add up.
+    pub fn error_at(&self, what: &str, partition: i32, offset: i64) {
+        if self.placed.replace(true) {
+            self.error(what.to_owned(), 1);
+        } else {
+            self.error(format!("{what}: the first in partition {partition} at offset {offset}"), 1);
         }
     }
 

@@ -105,7 +105,8 @@ impl Source for RecordSource {
         let batch = builder.finish();
         let place = (self.topic.as_str(), *partition);
         let envelope = ProduceEnvelope::new(self.caller, self.acks, TIMEOUT_MS, place, batch.len());
-        let sent = Sent { intended_ns: first_ns, records, bytes: batch.len() as u64 };
+        let bytes = batch.len() as u64;
+        let sent = Sent { intended_ns: first_ns, records, bytes, raw_bytes: bytes };
         Step::Request(Request { envelope: Rc::new(envelope), batch, sent })
     }
 }
@@ -122,7 +123,8 @@ impl RecordCheck {
         RecordCheck { context, next: HashMap::new() }
     }
 
-    fn record(&mut self, partition: i32, value: &[u8], now_ns: u64) {
+    /// `bytes`: what the record is to count for.
+    fn record(&mut self, partition: i32, value: &[u8], bytes: u64, now_ns: u64) {
         let (Some(run), Some(number), Some(intended_ns)) = (field(value, 0), field(value, 8), field(value, 16)) else {
             return self.context.error("records that this run did not send".into(), 1);
         };
@@ -137,7 +139,7 @@ impl RecordCheck {
             return self.context.error("records out of order or twice there".into(), 1);
         }
         *next = number + 1;
-        let done = Done { intended_ns, now_ns, requests: 0, records: 1, bytes: value.len() as u64 };
+        let done = Done { intended_ns, now_ns, requests: 0, records: 1, bytes, raw_bytes: 0 };
         self.context.recorder.done(done);
     }
 }
@@ -147,7 +149,9 @@ impl Consumer for RecordCheck {
         if let Err(error @ BatchError::BadCrc { .. }) = check(batch) {
             return self.context.error(error_text(&error), 1);
         }
-        if values(batch, |value| self.record(partition.index, value, now_ns)).is_none() {
+        // The whole batch's, with its first record.
+        let mut bytes = batch.len() as u64;
+        if values(batch, |value| self.record(partition.index, value, std::mem::take(&mut bytes), now_ns)).is_none() {
             self.context.error("batches that cannot be read, compressed ones among them".into(), 1);
         }
         if let (Some(next), Some(received)) =

@@ -5,9 +5,13 @@
 //! out of order, refused or never answered is an error, and a run that did not carry its rate is void.
 
 mod batch;
+mod compress;
 mod consume;
 mod context;
 mod e2e;
+mod idle;
+mod interval_log;
+mod null;
 mod options;
 mod pipeline;
 mod produce;
@@ -17,7 +21,10 @@ mod schedule;
 mod setup;
 mod stats;
 
-pub use options::{Consume, E2e, From, Options, Produce, Work};
+pub use idle::{Idle, IdleReport, run_idle};
+pub use interval_log::{IntervalLog, LogFile};
+pub use null::{Null, Spoil, serve};
+pub use options::{Codec, Consume, E2e, From, Options, Produce, Work};
 pub use report::{Report, hgrm, interval_line};
 pub use run::{RunError, run};
 pub use stats::Interval;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub use crate::model::record_batch::Codec;
+
 #[derive(Clone, Debug)]
 pub struct Options {
     /// host:port
@@ -35,8 +37,11 @@ pub struct Produce {
     pub single: bool,
     /// Bytes of a record's value.
     pub record_size: usize,
-    /// Records are added to a batch while it stays within.
+    /// Records are added to a batch while it stays within, uncompressed.
     pub batch_bytes: usize,
+    pub codec: Codec,
+    /// How much of each value compresses well, percent.
+    pub compressible: u8,
     pub acks: i16,
     pub in_flight: usize,
     /// Megabytes (10^6 bytes of batches) per second; `None`: as much as goes.
@@ -64,6 +69,10 @@ pub enum From {
 pub struct Consume {
     pub from: From,
     pub verify: bool,
+    /// How many times every partition is read, each time by other connections.
+    pub fan_out: usize,
+    pub min_bytes: i32,
+    pub max_wait_ms: i32,
     /// Per request, and per partition within one.
     pub max_bytes: i32,
     pub partition_max_bytes: i32,

@@ -26,6 +26,8 @@ pub struct Sent {
     pub intended_ns: u64,
     pub records: u64,
     pub bytes: u64,
+    /// Before compression.
+    pub raw_bytes: u64,
 }
 
 pub struct Request {
@@ -150,6 +152,10 @@ async fn send<S: Source>(
             return Ok(());
         } else if let Some(due_ns) = wait_until {
             context.sleep_until(due_ns).await;
+            let now_ns = context.now_ns();
+            if now_ns >= due_ns {
+                context.recorder.woke(due_ns, now_ns);
+            }
         } else {
             or(lane.answered.notified(), context.halt.notified()).await;
         }
@@ -178,8 +184,8 @@ fn push(sender: &mut Sender, request: Request, terms: Terms, lane: &Lane, unansw
 
 fn arrived(context: &Context, terms: Terms, sent: Sent, now_ns: u64) {
     if terms.counts {
-        let Sent { intended_ns, records, bytes } = sent;
-        context.recorder.done(Done { intended_ns, now_ns, requests: 1, records, bytes });
+        let Sent { intended_ns, records, bytes, raw_bytes } = sent;
+        context.recorder.done(Done { intended_ns, now_ns, requests: 1, records, bytes, raw_bytes });
     } else {
         context.recorder.acknowledged(sent.intended_ns, now_ns);
     }

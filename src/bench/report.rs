@@ -42,7 +42,7 @@ impl Report {
         let seconds = totals.window_ns as f64 / 1e9;
         let rate = rate(&options.work, &totals, seconds);
         // Things due just before the end may be sent just after it: that many are no sign.
-        let done = if totals.requests > 0 { totals.requests } else { totals.records };
+        let done = if matches!(options.work, Work::E2e(_)) { totals.records } else { totals.requests };
         let void = is_void(&rate, done, plan.lanes.len());
         let mode = options.work.name();
         Report { mode, settings: settings(options, plan), rate, totals, seconds, void, interrupted }
@@ -74,6 +74,9 @@ impl Report {
             "requests": t.requests,
             "records": t.records,
             "bytes": t.bytes,
+            "bytes_per_request": (t.requests > 0).then(|| t.bytes as f64 / t.requests as f64),
+            "uncompressed_bytes": (t.raw_bytes > 0).then_some(t.raw_bytes),
+            "uncompressed_mb_per_s": (t.raw_bytes > 0).then(|| self.per_second(t.raw_bytes as f64 / 1e6)),
             "requests_per_s": self.per_second(t.requests as f64),
             "records_per_s": self.per_second(t.records as f64),
             "mb_per_s": self.per_second(t.bytes as f64 / 1e6),
@@ -81,7 +84,9 @@ impl Report {
             "latency_ms": latency_json(&t.latency),
             "acknowledged_ms": latency_json(&t.acknowledged),
             "send_lag_ms": latency_json(&t.send_lag),
+            "wake_late_ms": latency_json(&t.wake_late),
             "client_cpu_s": t.client_cpu_seconds,
+            "client_cpu_s_per_gb": (t.bytes > 0).then(|| t.client_cpu_seconds / (t.bytes as f64 / 1e9)),
             "errors": t.errors,
             "void": self.void,
             "interrupted": self.interrupted,
@@ -97,18 +102,31 @@ impl Report {
         line("mode", self.mode.to_owned());
         let early = if self.interrupted { " (interrupted)" } else { "" };
         line("measured", format!("{:.3} s{early}", self.seconds));
-        line("requests", format!("{} ({:.1}/s)", t.requests, self.per_second(t.requests as f64)));
+        let requests = if self.mode == "consume" { "fetches" } else { "requests" };
+        line(requests, format!("{} ({:.1}/s)", t.requests, self.per_second(t.requests as f64)));
         line("records", format!("{} ({:.1}/s)", t.records, self.per_second(t.records as f64)));
         line("bytes", format!("{} ({:.3} MB/s)", t.bytes, self.per_second(t.bytes as f64 / 1e6)));
+        if t.raw_bytes > 0 && t.raw_bytes != t.bytes {
+            let share = t.bytes as f64 / t.raw_bytes as f64;
+            let rate = self.per_second(t.raw_bytes as f64 / 1e6);
+            line("uncompressed", format!("{} ({rate:.3} MB/s), compressed to {:.1} %", t.raw_bytes, share * 100.0));
+        }
+        if t.requests > 0 {
+            line("bytes in each", format!("{:.0}", t.bytes as f64 / t.requests as f64));
+        }
         let Rate { asked, achieved, unit } = &self.rate;
         if let Some(asked) = asked {
             let void = if self.void { "  VOID: below 99 % of the rate asked for" } else { "" };
             line("rate", format!("{achieved:.3} of {asked:.3} {unit} asked{void}"));
         }
-        line("client CPU", format!("{:.2} s", t.client_cpu_seconds));
-        for (name, histogram) in
-            [("latency ms", &t.latency), ("acknowledged ms", &t.acknowledged), ("send lag ms", &t.send_lag)]
-        {
+        let per_gb = t.client_cpu_seconds / (t.bytes as f64 / 1e9);
+        line("client CPU", format!("{:.3} s, {per_gb:.3} s per GB", t.client_cpu_seconds));
+        for (name, histogram) in [
+            ("latency ms", &t.latency),
+            ("acknowledged ms", &t.acknowledged),
+            ("sent late by, ms", &t.send_lag),
+            ("of it the timer, ms", &t.wake_late),
+        ] {
             if !histogram.is_empty() {
                 line(name, latency_line(histogram));
             }
@@ -124,15 +142,15 @@ fn settings(options: &Options, plan: &Plan) -> Value {
     let work = match &options.work {
         Work::Produce(p) => json!({
             "record_size": p.record_size, "batch_bytes": p.batch_bytes, "single": p.single, "acks": p.acks,
-            "in_flight": p.in_flight, "rate_mb_per_s": p.rate,
+            "codec": format!("{:?}", p.codec).to_lowercase(), "compressible_percent": p.compressible, "in_flight": p.in_flight, "rate_mb_per_s": p.rate,
         }),
         Work::E2e(e) => json!({
             "record_size": e.record_size, "batch_bytes": e.batch_bytes, "acks": e.acks, "in_flight": e.in_flight,
             "rate_records_per_s": e.rate,
         }),
         Work::Consume(c) => json!({
-            "from": format!("{:?}", c.from).to_lowercase(), "verify": c.verify, "max_bytes": c.max_bytes,
-            "partition_max_bytes": c.partition_max_bytes,
+            "from": format!("{:?}", c.from).to_lowercase(), "verify": c.verify, "fan_out": c.fan_out,
+            "min_bytes": c.min_bytes, "max_wait_ms": c.max_wait_ms, "max_bytes": c.max_bytes, "partition_max_bytes": c.partition_max_bytes,
         }),
     };
     json!({
@@ -196,12 +214,12 @@ fn latency_line(histogram: &Histogram<u64>) -> String {
     out
 }
 
-/// One second for the interval log.
-pub fn interval_line(second: u64, warming_up: bool, interval: &Interval) -> String {
+/// What one second brought.
+pub fn interval_line(warming_up: bool, interval: &Interval) -> String {
     let at = |percentile| milliseconds(interval.latency.value_at_percentile(percentile));
     let note = if warming_up { "  warm-up" } else { "" };
     format!(
-        "{second:>5} s  {:>9} records/s  {:>9.3} MB/s  p50 {:.3} ms  p99 {:.3} ms  max {:.3} ms{note}",
+        "{:>9} records/s  {:>9.3} MB/s  p50 {:.3} ms  p99 {:.3} ms  max {:.3} ms{note}",
         interval.records,
         interval.bytes as f64 / 1e6,
         at(50.0),

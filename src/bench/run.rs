@@ -1,5 +1,6 @@
 //! A whole run: threads, connections, the interval log, and the sum.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
@@ -23,7 +24,7 @@ use crate::client::{ClientError, Connection};
 use crate::protocol::asking::FetchLimits;
 use crate::runtime::executor::{ShardSpec, run_shards};
 use crate::runtime::process::{self, StopFlag};
-use crate::runtime::spawn_local;
+use crate::runtime::{probe, spawn_local};
 
 const IO_MEMORY_BYTES: usize = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
@@ -32,8 +33,12 @@ const SECOND: Duration = Duration::from_secs(1);
 pub enum RunError {
     #[error("the load generator's threads cannot start: {0}")]
     Start(#[from] io::Error),
+    #[error("the batches cannot be compressed: {0}")]
+    Compress(io::Error),
     #[error("{0}")]
     Client(#[from] ClientError),
+    #[error("{wanted} open files are needed and {limit} allowed: raise the limit (`ulimit -n`, LimitNOFILE)")]
+    Files { wanted: u64, limit: u64 },
     #[error("histograms cannot be made: {0}")]
     Histogram(#[from] CreationError),
     #[error("{0}")]
@@ -49,11 +54,10 @@ enum News {
 
 /// Runs to the end, or to SIGINT or SIGTERM. `each_second` gets the second's number and what happened in it.
 pub fn run(options: &Options, mut each_second: impl FnMut(u64, &Interval)) -> Result<Report, RunError> {
+    probe::raise_open_files()?;
     let plan = Arc::new(prepare(options)?);
     let stop = StopFlag::default();
-    let waiting = stop.clone();
-    // Ends with the process.
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || process::wait_for_stop(&waiting).ok())?;
+    process::stop_in_background(&stop)?;
 
     let threads = usize::from(options.threads).min(plan.lanes.len());
     let senders = if matches!(options.work, Work::Consume(_)) { 0 } else { plan.lanes.len() };
@@ -131,6 +135,10 @@ fn collect(
             News::Failed(message) => failed = failed.or(Some(message)),
         }
     }
+    // The last second need not be a whole one, nor have something in every thread.
+    for (second, (_, interval)) in seconds {
+        each_second(second, &interval);
+    }
     match failed {
         Some(message) => Err(RunError::Thread(message)),
         None => Ok(sum),
@@ -186,7 +194,8 @@ impl Thread {
         for lane in lanes {
             self.start(lane, start_ns, until_ns, &context)?;
         }
-        spawn_local(log_intervals(context.clone(), start_ns, self.news.clone()));
+        let told = Rc::new(Cell::new(0));
+        spawn_local(log_intervals(context.clone(), start_ns, self.news.clone(), told.clone()));
         let mut cpu_at_begin = None;
         context.halt_in_time(|| cpu_at_begin = process::cpu_seconds()).await;
         let cpu = match (self.index, cpu_at_begin, process::cpu_seconds()) {
@@ -194,6 +203,10 @@ impl Thread {
             _ => 0.0,
         };
         context.finish().await;
+        let rest = context.recorder.take_interval();
+        if !rest.latency.is_empty() {
+            let _ = self.news.send(News::Interval(told.get() + 1, rest));
+        }
         Ok(context.recorder.totals(cpu))
     }
 
@@ -228,9 +241,9 @@ impl Thread {
         context: &Rc<Context>,
     ) -> Result<(), RunError> {
         let caller = pipeline::produce_caller(&opened.connection)?;
-        let stock = Stock::new(produce, opened.number as u64);
+        let stock = Stock::new(produce, opened.number as u64).map_err(RunError::Compress)?;
         let schedule = produce.rate.map(|megabytes| {
-            let per_second = megabytes * 1e6 / stock.batch_bytes() as f64;
+            let per_second = megabytes * 1e6 / stock.mean_bytes();
             Schedule::new(start_ns, per_second, opened.number, self.plan.lanes.len())
         });
         let terms = pipeline::Terms {
@@ -286,8 +299,8 @@ impl Thread {
     fn start_consume(&self, options: &Consume, opened: Opened, context: &Rc<Context>) -> Result<(), RunError> {
         let caller = consume::fetch_caller(&opened.connection)?;
         let limits = FetchLimits {
-            max_wait_ms: 500,
-            min_bytes: 1,
+            max_wait_ms: options.max_wait_ms,
+            min_bytes: options.min_bytes,
             max_bytes: options.max_bytes,
             partition_max_bytes: options.partition_max_bytes,
         };
@@ -324,7 +337,7 @@ pub fn is_open_loop(work: &Work) -> bool {
 }
 
 /// Ends with the thread.
-async fn log_intervals(context: Rc<Context>, start_ns: u64, news: Sender<News>) {
+async fn log_intervals(context: Rc<Context>, start_ns: u64, news: Sender<News>, told: Rc<Cell<u64>>) {
     for second in 1.. {
         let due = start_ns + second * SECOND.as_nanos() as u64;
         while context.now_ns() < due {
@@ -333,5 +346,6 @@ async fn log_intervals(context: Rc<Context>, start_ns: u64, news: Sender<News>) 
         if news.send(News::Interval(second, context.recorder.take_interval())).is_err() {
             return;
         }
+        told.set(second);
     }
 }

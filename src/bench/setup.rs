@@ -25,7 +25,7 @@ pub struct Plan {
     pub end: HashMap<i32, i64>,
 }
 
-fn resolve(host_port: &str) -> Result<SocketAddr, ClientError> {
+pub fn resolve(host_port: &str) -> Result<SocketAddr, ClientError> {
     let failed = |e: &dyn std::fmt::Display| ClientError::Other(format!("{host_port} is no address host:port: {e}"));
     let found = host_port.to_socket_addrs().map_err(|e| failed(&e))?.next();
     found.ok_or_else(|| failed(&"the name has no address"))
@@ -46,7 +46,9 @@ pub async fn prepare(options: &Options) -> Result<Plan, ClientError> {
     }
     let leaders = &layout.leaders[..partitions];
     let addresses = addresses(&layout, leaders, bootstrap)?;
-    let lanes = share_out(leaders, &addresses, options.connections)?;
+    let once = share_out(leaders, &addresses, options.connections)?;
+    let times = if let Work::Consume(consume) = &options.work { consume.fan_out } else { 1 };
+    let lanes: Vec<Lane> = std::iter::repeat_n(once, times).flatten().collect();
     if matches!(options.work, Work::E2e(_)) && lanes.len() > partitions {
         return Err(ClientError::Other(
             "e2e checks the order within each partition, so it needs a partition for each connection".into(),
@@ -54,17 +56,15 @@ pub async fn prepare(options: &Options) -> Result<Plan, ClientError> {
     }
     let (mut begin, mut end) = (HashMap::new(), HashMap::new());
     let (first, last) = match &options.work {
-        Work::Produce(_) => (None, false),
-        Work::E2e(_) => (Some(End::Latest), false),
-        Work::Consume(consume) if consume.from == From::End => (Some(End::Latest), false),
-        Work::Consume(_) => (Some(End::Earliest), true),
+        // For producers it shows that the leaders know of their office.
+        Work::Produce(_) | Work::E2e(_) => (End::Latest, false),
+        Work::Consume(consume) if consume.from == From::End => (End::Latest, false),
+        Work::Consume(_) => (End::Earliest, true),
     };
     for (node, address) in &addresses {
         let own: Vec<i32> = (0..).zip(leaders).filter(|(_, leader)| *leader == node).map(|(index, _)| index).collect();
         let mut connection = Connection::open(*address, CLIENT_ID).await?;
-        if let Some(first) = first {
-            begin.extend(admin::offsets(&mut connection, &options.topic, &own, first).await?);
-        }
+        begin.extend(admin::await_offsets(&mut connection, &options.topic, &own, first).await?);
         if last {
             end.extend(admin::offsets(&mut connection, &options.topic, &own, End::Latest).await?);
         }

@@ -26,7 +26,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    fn new() -> Result<Interval, CreationError> {
+    pub fn new() -> Result<Interval, CreationError> {
         Ok(Interval { requests: 0, records: 0, bytes: 0, latency: histogram()? })
     }
 
@@ -49,6 +49,8 @@ pub struct Totals {
     pub requests: u64,
     pub records: u64,
     pub bytes: u64,
+    /// Before compression; 0 where that is not known.
+    pub raw_bytes: u64,
     /// From the moment a thing was due (open loop) or sent (closed loop).
     pub latency: Histogram<u64>,
     /// Of acknowledgements, where `latency` is something else.
@@ -56,6 +58,8 @@ pub struct Totals {
     /// From when things were due to when the generator sent them: what of `latency` it had to wait itself, because the
     /// window of requests in flight was full or because it came late.
     pub send_lag: Histogram<u64>,
+    /// From when things were due to when the generator's timer woke it, where it waited for nothing but that.
+    pub wake_late: Histogram<u64>,
     pub errors: Errors,
     pub window_ns: u64,
     /// CPU time of this process within the window; one thread measures it.
@@ -68,9 +72,11 @@ impl Totals {
             requests: 0,
             records: 0,
             bytes: 0,
+            raw_bytes: 0,
             latency: histogram()?,
             acknowledged: histogram()?,
             send_lag: histogram()?,
+            wake_late: histogram()?,
             errors: Errors::new(),
             window_ns: 0,
             client_cpu_seconds: 0.0,
@@ -81,9 +87,11 @@ impl Totals {
         self.requests += other.requests;
         self.records += other.records;
         self.bytes += other.bytes;
+        self.raw_bytes += other.raw_bytes;
         add(&mut self.latency, &other.latency);
         add(&mut self.acknowledged, &other.acknowledged);
         add(&mut self.send_lag, &other.send_lag);
+        add(&mut self.wake_late, &other.wake_late);
         for (what, count) in &other.errors {
             *self.errors.entry(what.clone()).or_default() += count;
         }
@@ -101,6 +109,7 @@ pub struct Done {
     pub requests: u64,
     pub records: u64,
     pub bytes: u64,
+    pub raw_bytes: u64,
 }
 
 /// One thread's counts.
@@ -170,6 +179,7 @@ impl Recorder {
             totals.requests += done.requests;
             totals.records += done.records;
             totals.bytes += done.bytes;
+            totals.raw_bytes += done.raw_bytes;
         }
         if intended {
             totals.latency.saturating_record(latency);
@@ -183,15 +193,24 @@ impl Recorder {
         }
     }
 
+    /// A request's answer where something else is what counts.
     pub fn acknowledged(&self, intended_ns: u64, now_ns: u64) {
         if self.counts(intended_ns) {
-            self.totals.borrow_mut().acknowledged.saturating_record(now_ns.saturating_sub(intended_ns));
+            let mut totals = self.totals.borrow_mut();
+            totals.requests += 1;
+            totals.acknowledged.saturating_record(now_ns.saturating_sub(intended_ns));
         }
     }
 
     pub fn sent(&self, intended_ns: u64, now_ns: u64) {
         if self.counts(intended_ns) {
             self.totals.borrow_mut().send_lag.saturating_record(now_ns.saturating_sub(intended_ns));
+        }
+    }
+
+    pub fn woke(&self, intended_ns: u64, now_ns: u64) {
+        if self.counts(intended_ns) {
+            self.totals.borrow_mut().wake_late.saturating_record(now_ns.saturating_sub(intended_ns));
         }
     }
 
@@ -221,7 +240,7 @@ mod tests {
     use super::*;
 
     fn done(intended_ns: u64, now_ns: u64) -> Done {
-        Done { intended_ns, now_ns, requests: 1, records: 10, bytes: 100 }
+        Done { intended_ns, now_ns, requests: 1, records: 10, bytes: 100, raw_bytes: 200 }
     }
 
     #[test]
@@ -235,7 +254,7 @@ mod tests {
             recorder.done(done(1999, 9999)); // due in the window, ended after it: a late one is not lost
             recorder.done(done(2000, 2100));
             let totals = recorder.totals(0.0);
-            assert_eq!((totals.requests, totals.records, totals.bytes), (2, 20, 200));
+            assert_eq!((totals.requests, totals.records, totals.bytes, totals.raw_bytes), (2, 20, 200, 400));
             assert_eq!((totals.latency.len(), totals.window_ns), (2, 1000));
             assert!(totals.latency.max() >= 8000);
             assert_eq!(recorder.take_interval().requests, 5);

@@ -3,6 +3,7 @@
 mod bench;
 mod command;
 mod options;
+mod progress;
 mod server;
 
 pub use command::main;

@@ -115,6 +115,31 @@ pub async fn await_leaders(connection: &mut Connection, topic: &str) -> Result<T
     }
 }
 
+/// [`offsets`] once the broker leads all of them: the metadata name it as leader before it has heard of that itself, and until
+/// then it refuses what is produced too.
+pub async fn await_offsets(
+    connection: &mut Connection,
+    topic: &str,
+    partitions: &[i32],
+    end: End,
+) -> Result<HashMap<i32, i64>, ClientError> {
+    const OFFSET_NOT_AVAILABLE: i16 = 78;
+    let passing = [
+        ErrorCode::UnknownTopicOrPartition.code(),
+        ErrorCode::LeaderNotAvailable.code(),
+        ErrorCode::NotLeaderOrFollower.code(),
+        OFFSET_NOT_AVAILABLE,
+    ];
+    let deadline = clock::now() + CREATE_WITHIN;
+    loop {
+        match offsets(connection, topic, partitions, end).await {
+            Err(ClientError::Broker { code, .. }) if passing.contains(&code) && clock::now() < deadline => {}
+            outcome => return outcome,
+        }
+        clock::sleep(LEADERS_PAUSE).await;
+    }
+}
+
 /// The offsets at one end of partitions that the connection's broker leads, by partition.
 pub async fn offsets(
     connection: &mut Connection,

@@ -60,6 +60,19 @@ impl Receiver {
     }
 }
 
+/// A connection on which nothing is said any more.
+pub struct Idle {
+    reader: net::Reader,
+    _writer: net::Writer,
+}
+
+impl Idle {
+    /// The other end has not ended it. What it sends is thrown away.
+    pub fn is_open(&mut self) -> bool {
+        !matches!(self.reader.skip(usize::MAX >> 1), Ok(Some(0)) | Err(_))
+    }
+}
+
 /// A connection that asks one thing at a time, until it is [split](Self::split).
 pub struct Connection {
     sender: Sender,
@@ -110,6 +123,11 @@ impl Connection {
                 seconds: ANSWER_WITHIN.as_secs(),
             }),
         }
+    }
+
+    /// Only keeps it open, in the memory of a socket. Nothing is under way.
+    pub fn hold(self) -> Idle {
+        Idle { reader: self.receiver.reader, _writer: self.sender.writer }
     }
 
     /// The halves, for requests that do not wait for each other. Nothing is under way.

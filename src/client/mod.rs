@@ -7,5 +7,5 @@ pub mod connection;
 pub mod core;
 pub mod error;
 
-pub use connection::{Connection, Receiver, Sender};
+pub use connection::{Connection, Idle, Receiver, Sender};
 pub use error::{ClientError, error_name};

@@ -251,6 +251,12 @@ mod tests {
             let envelope = ProduceEnvelope::new(caller, -1, 5000, ("topic", 7), BATCH.len());
             let (head, tail) = envelope.around(99);
             let frame = Bytes::from([&head[..], BATCH, &tail].concat());
+            let single = produce::Single { acks: -1, topic: b"topic", partition: 7 };
+            assert_eq!(produce::peek_single(version, &head[4..], frame.len() - 4), Some(single));
+            assert_eq!(produce::peek_single(version, &head[4..], frame.len() - 3), None);
+            for cut in 4..head.len() {
+                assert_eq!(produce::peek_single(version, &head[4..cut], frame.len() - 4), None);
+            }
             let read = produce::decode(version, body(frame, version >= PRODUCE_FLEXIBLE_FROM, version, 99)).unwrap();
             assert_eq!((read.acks, read.timeout_ms, &read.topics[0].topic), (-1, 5000, &name()));
             let partition = &read.topics[0].partitions[0];

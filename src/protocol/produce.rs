@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::frame::Malformed;
+use super::frame::{Malformed, parse_header};
 use super::wire::{Reader, Writer};
 use crate::model::ErrorCode;
 
@@ -101,6 +101,44 @@ pub(super) fn read_text(reader: &mut Reader<'_>, what: &str) -> Result<Option<St
         Ok(text) => Ok(Some(text.to_owned())),
         Err(_) => Err(reader.error(what, "is not UTF-8")),
     }
+}
+
+/// A request for one partition only, as its first bytes tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Single<'a> {
+    pub acks: i16,
+    pub topic: &'a [u8],
+    pub partition: i32,
+}
+
+/// For those who do not read the records. `head`: the frame's first bytes, from the api key on, of `frame_bytes` in all; version
+/// below 13. `None`: it is another kind of request, or more of it is needed to tell.
+pub fn peek_single(version: i16, head: &[u8], frame_bytes: usize) -> Option<Single<'_>> {
+    if !(MIN_VERSION..TOPIC_IDS_FROM).contains(&version) {
+        return None;
+    }
+    let flexible = version >= FLEXIBLE_FROM;
+    let (_, body) = parse_header(head, flexible).ok()?;
+    let mut reader = Reader::new(head.get(body..)?, flexible);
+    reader.nullable_string("the transactional id").ok()?;
+    let acks = reader.int16("acks").ok()?;
+    reader.int32("the timeout").ok()?;
+    if reader.array(1, "the topics").ok()? != 1 {
+        return None;
+    }
+    let topic = reader.string("a topic name").ok()?;
+    if reader.array(1, "a topic's partitions").ok()? != 1 {
+        return None;
+    }
+    let partition = reader.int32("a partition index").ok()?;
+    let (record_bytes, tail) = if flexible {
+        (reader.unsigned_varint("the records' length").ok()?.checked_sub(1)?, 3)
+    } else {
+        (u32::try_from(reader.int32("the records' length").ok()?).ok()?, 0)
+    };
+    let told = body + reader.position() + usize::try_from(record_bytes).ok()? + tail;
+    // Other tagged fields than none make it another kind of request.
+    (told == frame_bytes).then(|| Single { acks, topic: reader.bytes_of(topic), partition })
 }
 
 /// The whole frame: length, response header, body.

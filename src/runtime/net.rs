@@ -177,6 +177,21 @@ impl Reader {
         }
     }
 
+    /// Throws away up to `limit` bytes of what has arrived, without copying them; returns how many. `None`: nothing is there;
+    /// 0: the peer has ended, or `limit` is 0.
+    pub fn skip(&mut self, limit: usize) -> io::Result<Option<usize>> {
+        // SAFETY: with MSG_TRUNC a TCP socket writes nothing, so there needs to be no buffer (tcp(7)).
+        #[allow(unsafe_code)]
+        let skipped = unsafe {
+            let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+            libc::recv(self.stream.borrow().as_raw_fd(), std::ptr::null_mut(), limit, flags)
+        };
+        usize::try_from(skipped).map(Some).or_else(|_| match io::Error::last_os_error() {
+            error if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
+            error => Err(error),
+        })
+    }
+
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.peer
     }
@@ -328,6 +343,39 @@ mod tests {
             .detach();
             assert_eq!(reader.read(&mut buf).await.unwrap(), 0);
             echo.await;
+        });
+    }
+
+    #[test]
+    fn what_is_skipped_is_gone_and_the_rest_is_read() {
+        on_shard(|| async {
+            let listener = Listener::bind(any_port()).unwrap();
+            let (_to, mut writer) = connect(listener.local_addr().unwrap(), Duration::from_secs(5)).await.unwrap();
+            let (mut reader, _) = listener.accept().await.unwrap();
+            assert_eq!(reader.skip(1000).unwrap(), None);
+            let sent = pattern(300_000, 3);
+            let queued = Bytes::from(sent.clone());
+            let sending = glommio::spawn_local(async move {
+                writer.send_all(&mut VecDeque::from([queued])).await.unwrap();
+                writer.shutdown();
+            });
+            let mut buf = [0; 100];
+            let mut at = 0;
+            for _ in 0..1000 {
+                let n = reader.read(&mut buf).await.unwrap();
+                assert_eq!(&buf[..n], &sent[at..at + n]);
+                at += n;
+                at += reader.skip(777).unwrap().unwrap_or(0);
+            }
+            assert!(at > 100_000, "{at}");
+            while at < sent.len() {
+                let n = reader.read(&mut buf).await.unwrap();
+                assert!(n > 0);
+                at += n;
+                at += reader.skip(usize::MAX >> 1).unwrap().unwrap_or(0);
+            }
+            assert_eq!((at, reader.read(&mut buf).await.unwrap(), reader.skip(1).unwrap()), (sent.len(), 0, Some(0)));
+            sending.await;
         });
     }
 

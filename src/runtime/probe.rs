@@ -180,6 +180,19 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(if result == 0 { hard } else { soft })
 }
 
+/// Raises the limit of open files to `wanted` at least, the hard limit too where this process may; returns the limit in force.
+pub fn raise_open_files_to(wanted: u64) -> io::Result<u64> {
+    let raised = raise_open_files()?;
+    if raised >= wanted {
+        return Ok(raised);
+    }
+    let limit = libc::rlimit { rlim_cur: wanted, rlim_max: wanted };
+    // SAFETY: reads the struct it is given.
+    #[allow(unsafe_code)]
+    let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    Ok(if result == 0 { wanted } else { raised })
+}
+
 /// The limit of open files in force.
 pub fn open_files() -> io::Result<u64> {
     limit_of(libc::RLIMIT_NOFILE).map(|(soft, _)| soft)

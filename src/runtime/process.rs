@@ -54,16 +54,20 @@ pub fn wait_for_stop(flag: &StopFlag) -> io::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(second).map(drop)
 }
 
-/// CPU time that this process has used so far, user and system, in all its threads; `None` when the system does not say.
+/// [`wait_for_stop`] on a thread of its own, which ends with the process.
+pub fn stop_in_background(flag: &StopFlag) -> io::Result<()> {
+    let flag = flag.clone();
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || wait_for_stop(&flag).ok()).map(drop)
+}
+
+/// CPU time that this process has used so far, user and system, in all its threads, to the nanosecond where /proc would say
+/// it in ticks of 10 ms; `None` when the system does not say.
 pub fn cpu_seconds() -> Option<f64> {
-    // What /proc counts in, whatever the kernel's own clock does: USER_HZ.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is the program's name in parentheses, which may hold anything.
-    let (_, after_name) = stat.rsplit_once(')')?;
-    let mut fields = after_name.split_whitespace().skip(11);
-    let mut ticks = || fields.next().and_then(|field| field.parse::<u64>().ok());
-    Some((ticks()? + ticks()?) as f64 / TICKS_PER_SECOND)
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills the struct it is given.
+    #[allow(unsafe_code)]
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    (result == 0).then(|| time.tv_sec as f64 + time.tv_nsec as f64 / 1e9)
 }
 
 /// CPUs this process may run on, by number.

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+const LOG: &str = "broker.log";
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// The port is free when it is looked for, which is no promise that it still is when the broker takes it.
 const ATTEMPTS: usize = 3;
@@ -18,7 +19,7 @@ pub struct Broker {
     child: Child,
     pub port: u16,
     log: PathBuf,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Broker {
@@ -39,18 +40,36 @@ impl Broker {
         // Under target/: /tmp may be in memory, where there is no direct I/O.
         let dir = tempfile::Builder::new().prefix("broker-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let log = dir.path().join("broker.log");
-        let output = File::create(&log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_corelane"))
+        Broker { child: Broker::process(port, dir.path()), port, log: dir.path().join(LOG), dir }
+    }
+
+    fn process(port: u16, dir: &Path) -> Child {
+        let output = File::options().create(true).append(true).open(dir.join(LOG)).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_corelane"))
             .arg("server")
             .args(["--override", &format!("listeners=PLAINTEXT://127.0.0.1:{port}")])
-            .args(["--override", &format!("log.dirs={}", dir.path().join("data").display())])
+            .args(["--override", &format!("log.dirs={}", dir.join("data").display())])
             .args(["--override", "broker.rack=north"])
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
-            .unwrap();
-        Broker { child, port, log, _dir: dir }
+            .unwrap()
+    }
+
+    /// Its data, while it runs or not.
+    #[allow(dead_code)]
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Ends it in good order, lets `meanwhile` happen and starts it on the same port and data.
+    #[allow(dead_code)]
+    pub fn restart(&mut self, meanwhile: impl FnOnce()) {
+        let term = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
+        assert!(term.success() && self.child.wait().unwrap().success(), "{}", self.log());
+        meanwhile();
+        self.child = Broker::process(self.port, self.dir.path());
+        assert!(self.wait_until_it_serves(), "{}", self.log());
     }
 
     fn wait_until_it_serves(&mut self) -> bool {
