@@ -194,7 +194,7 @@ def recovery(lab, axis, broker, tag):
 
 def idle(lab, axis, broker, tag):
     """As it is after its start, with nothing connected."""
-    time.sleep(3)
+    time.sleep(2 * lab.options.seconds)  # Kafka goes on compiling for a while
     return resting(broker) | broker.memory()
 
 
