@@ -217,6 +217,7 @@ class Lab:
                 self.irqs.place(min(self.broker_cpus(axis)))
             for side in self.sides():
                 self.progress.step(axis, number, pairs, side)
+                since = time.monotonic()
                 try:
                     broker = self.broker(side, axis.lanes)
                     self.focus(broker, axis)
@@ -231,6 +232,7 @@ class Lab:
                     out["problems"].append(f"pair {number + 1}, {side}: {type(e).__name__}: {e}")
                     self.progress.say(f"problem: {(str(e) or type(e).__name__).splitlines()[0]}")
                     self.drop_quietly(side, axis)
+                self.progress.stepped(time.monotonic() - since)
             if failures >= 3:
                 out["problems"].append("given up after three failures")
                 break

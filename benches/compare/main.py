@@ -23,7 +23,7 @@ class Progress:
     """A line that says what runs and how long is left."""
 
     def __init__(self, steps, each):
-        self.since, self.total, self.done, self.each, self.stepping = time.monotonic(), steps, 0, each, None
+        self.since, self.total, self.done, self.each, self.recent = time.monotonic(), steps, 0, each, []
 
     def seconds(self):
         return time.monotonic() - self.since
@@ -34,11 +34,14 @@ class Progress:
         print(f"[{clock}, about {round(left / 60)} min left] {text}", file=sys.stderr, flush=True)
 
     def step(self, axis, number, pairs, side):
-        self.stepping = self.stepping or time.monotonic()
-        if self.done > 10:  # by now the run itself says how long a step takes
-            self.each = (time.monotonic() - self.stepping) / self.done
         self.say(f"{axis.title}: pair {number + 1} of {pairs}, {side}")
+
+    def stepped(self, seconds):
+        """Once some runs are done they say how long the next will take."""
         self.done += 1
+        self.recent = [*self.recent[-9:], seconds]
+        if len(self.recent) == 10:
+            self.each = sum(self.recent) / 10
 
 
 def options(argv):
