@@ -9,7 +9,7 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from . import client, host, isolate, stats
+from . import client, cpu, host, isolate, stats
 from .brokers import BrokerError, Corelane, Kafka
 from .cgroup import Groups
 from .works import WORKS
@@ -195,6 +195,17 @@ class Lab:
         self.written(broker, axis, result["bytes"])
         return window.seconds() / max(result["window_mb"], 1e-9) * 1000
 
+    def wait_for_quiet(self):
+        """With --patient: until nothing else takes more than a tenth of a core, for a minute at most; all brokers rest meanwhile."""
+        since = time.monotonic()
+        while self.options.patient and time.monotonic() - since < 60:
+            for broker in self.started.values():
+                broker.freeze()
+            busy = cpu.busy_seconds()[0]
+            time.sleep(1)
+            if cpu.busy_seconds()[0] - busy < 0.1:
+                return
+
     def gigabytes(self, axis):
         return min(axis.cold_gb, self.options.most_gb or axis.cold_gb)
 
@@ -220,6 +231,7 @@ class Lab:
                 since = time.monotonic()
                 try:
                     broker = self.broker(side, axis.lanes)
+                    self.wait_for_quiet()
                     self.focus(broker, axis)
                     sample = work(self, axis, broker, f"{axis.id}-{number}-{side}")
                     if not broker.alive():

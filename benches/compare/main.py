@@ -56,6 +56,7 @@ def options(argv):
     parser.add_argument("--seconds", type=int, metavar="S", help="measured seconds of a run [default: 3; full: 10]")
     parser.add_argument("--warmup", type=int, metavar="S", help="discarded seconds before them [default: 1; full: 2]")
     parser.add_argument("--warm", type=float, metavar="S", help="most seconds of warming a broker up [default: 90; full: 300]")
+    parser.add_argument("--patient", action="store_true", help="before each run wait until nothing else keeps the machine busy, a minute at most")
     parser.add_argument("--most-gb", type=float, metavar="GB", help="less to read cold (4 GB) and to recover (10 GB)")
     parser.add_argument("--data", type=Path, default=cache / "compare", help="folder for both brokers' data [default: %(default)s]")
     parser.add_argument("--report", type=Path, default=REPO / "report", help="folder for the report [default: %(default)s]")
@@ -113,7 +114,7 @@ def run(lab, run_axes, chosen, results, left_out):
     ceilings, warmed = Ceilings(lab), False
     for axis in run_axes:
         needs = pairs_of(axis, chosen) * 2 * lab.progress.each
-        if not (chosen.full or chosen.only) and lab.progress.seconds() + needs > SHORT_MOST:
+        if not (chosen.full or chosen.only or chosen.patient) and lab.progress.seconds() + needs > SHORT_MOST:
             left_out.append({"id": axis.id, "title": axis.title, "because": " (the ten minutes were over)"})
             continue
         if axis.work not in ("start", "idle", "recovery") and not warmed:

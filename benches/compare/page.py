@@ -18,7 +18,7 @@ th,td{padding:5px 10px 5px 0;text-align:left;border-bottom:1px solid var(--line)
 th{font-weight:600;color:var(--dim)}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .held,.missed,.not{white-space:nowrap}.held,.win{color:var(--good);font-weight:600}.missed,.loss{color:var(--bad);font-weight:600}.not{color:var(--dim)}
 .warn{color:var(--warn)}
-svg{width:100%;max-width:700px;height:auto;display:block;margin:8px 0}
+td:first-child{min-width:190px}svg{width:100%;max-width:700px;height:auto;display:block;margin:8px 0}
 .grid{stroke:var(--line)}.tick{fill:var(--dim);font-size:11px}.label{font-size:12px;font-weight:600}
 .line{fill:none;stroke-width:2}.line.corelane{stroke:var(--ours)}.line.kafka{stroke:var(--theirs)}
 .label.corelane{fill:var(--ours)}.label.kafka{fill:var(--theirs)}
@@ -41,9 +41,9 @@ def aims(d):
     for aim in d["aims"]:
         spread = f"{aim['spread'][0]:.2f}-{aim['spread'][1]:.2f}" if aim["spread"] else ""
         css = aim["verdict"].split()[0]
-        verdict = aim["verdict"] + (f" ({escape(aim['remark'])})" if aim.get("remark") else "")
+        remark = f' <span class="dim">({escape(aim["remark"])})</span>' if aim.get("remark") else ""
         lines.append([
-            escape(aim["what"]), escape(text.aim(aim)), text.number(aim["value"], 2), spread, f'<span class="{css}">{verdict}</span>',
+            escape(aim["what"]), escape(text.aim(aim)), text.number(aim["value"], 2), spread, f'<span class="{css}">{aim["verdict"]}</span>{remark}',
             escape(aim["before"]),
         ])  # fmt: skip
     headings = [("what", 0), ("aim", 1), ("found", 1), ("spread", 1), ("", 0), ("Kafka in earlier runs elsewhere", 0)]

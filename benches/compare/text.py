@@ -45,7 +45,7 @@ def aim(aim):
     bound = f"{'>=' if aim['at_least'] else '<='} {aim['bound']:g}"
     if aim["of"] == "absolute":
         return bound
-    return bound + ("x" if aim["of"] == "ratio" else f"x Corelane's own on {aim['against']}")
+    return bound + ("x" if aim["of"] == "ratio" else f"x own {aim['against']}")
 
 
 def ceiling(axis):
