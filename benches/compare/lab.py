@@ -1,0 +1,297 @@
+"""The run: both brokers, their pins, the warm-up, the pairs of every axis. What fails is noted and does not lose the rest."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+from . import client, cpu, host, isolate, stats
+from .brokers import BrokerError, Corelane, Kafka
+from .cgroup import Groups
+from .works import WORKS
+
+FAILURES = (BrokerError, client.ClientError, OSError, subprocess.SubprocessError, ValueError, KeyError)
+ROOM = 12e9  # bytes to leave free on the data's file system
+TOPIC_MOST = 6e9  # bytes written to an axis' topic before it is made anew
+
+
+def listens(process, port, timeout=5):
+    since = time.monotonic()
+    while process.poll() is None and time.monotonic() - since < timeout:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+        except OSError:
+            time.sleep(0.02)
+    return False
+
+
+class Lab:
+    def __init__(self, options, folder, data, binary, libs, progress):
+        self.options, self.folder, self.data = options, Path(folder), Path(data)
+        self.binary, self.libs, self.progress = binary, libs, progress
+        self.cpus = host.two_cpus()
+        self.groups = Groups()
+        self.port = 21000
+        self.started, self.topics, self.sizes = {}, {}, {}
+        self.problems, self.notes, self.swapped = [], [], False
+        self.irqs = host.DiskInterrupts(self.data)
+        self.warm = {}
+
+    # brokers
+
+    def ports(self):
+        self.port += 10
+        return self.port
+
+    def create(self, side, label):
+        folder = self.data / label
+        group = self.groups.make(label)
+        if side == "corelane":
+            return Corelane(self.binary, folder, self.ports(), group, label=label)
+        return Kafka(self.libs, folder, self.ports(), group, label=label)
+
+    def another(self, broker, suffix):
+        """A second broker of the same kind, not started, in a folder of its own. Its group is the run's to remove."""
+        fresh = self.create("corelane" if isinstance(broker, Corelane) else "kafka", f"{broker.label}-{suffix}-{self.port}")
+        fresh.properties = {k: v for k, v in fresh.properties.items() if k != "broker.session.timeout.ms"}  # it is never frozen
+        return fresh
+
+    def sides(self):
+        return ["corelane"] + (["kafka"] if self.libs else [])
+
+    def broker(self, side, lanes="pinned"):
+        """The long-lived broker of a side. Corelane has one shard per CPU it starts with, so each kind of lane has its own;
+        Kafka is started with all CPUs, as it would be, and pinned afterwards."""
+        key = (side, lanes) if side == "corelane" else (side, "any")
+        found = self.started.get(key)
+        if found is None or not found.alive():
+            if found is not None:
+                self.problem(f"{found.label} died and was started again, with empty data and not warmed up anew:\n{found.log_tail()}")
+                self.topics = {k: v for k, v in self.topics.items() if k[0] != found.label}
+                found.wipe()
+            else:
+                found = self.create(side, side if lanes == "pinned" or side == "kafka" else f"{side}-free")
+                self.started[key] = found
+            pinned = self.cpus and lanes == "pinned" and side == "corelane"
+            found.start({self.cpus[0]} if pinned else None)
+            if found.lost:
+                self.note(f"{found.label} could not be put into a control group for: {', '.join(found.lost)}")
+        return found
+
+    def broker_cpus(self, axis):
+        if not self.cpus or axis.lanes == "free":
+            return isolate.ALL_CPUS
+        return {self.cpus[1 if self.swapped else 0]}
+
+    def client_cpus(self, axis):
+        if not self.cpus or axis.lanes == "free":
+            return isolate.ALL_CPUS
+        return {self.cpus[0 if self.swapped else 1]}
+
+    def focus(self, broker, axis):
+        """Only this broker runs, on its CPUs; this process keeps off them."""
+        for other in self.started.values():
+            if other is not broker:
+                other.freeze()
+        broker.thaw()
+        broker.pin(self.broker_cpus(axis))
+        os.sched_setaffinity(0, self.client_cpus(axis))
+
+    def check_pin(self, axis, broker, before, sample):
+        if broker.refused:
+            self.note(f"threads of {broker.label} that the kernel does not let be pinned: {', '.join(broker.refused)}")
+        strays = isolate.strays(broker.pid, self.broker_cpus(axis), before)
+        if strays:
+            sample["strays"] = strays
+            self.note(f"threads of {broker.label} that ran outside its pin: {', '.join(sorted(strays))}")
+
+    # topics
+
+    def topic(self, broker, axis):
+        key = (broker.label, axis.id)
+        if key not in self.topics:
+            name = f"{axis.id}-{len(self.topics)}-{int(time.monotonic())}"
+            broker.make_topic(name, axis.partitions, {"flush.messages": 1} if axis.flush else {})
+            self.topics[key], self.sizes[key] = name, 0
+        return self.topics[key]
+
+    def written(self, broker, axis, count):
+        key = (broker.label, axis.id)
+        self.sizes[key] = self.sizes.get(key, 0) + count
+        if self.sizes[key] > TOPIC_MOST:
+            self.drop(broker, axis)
+
+    def drop(self, broker, axis):
+        name = self.topics.pop((broker.label, axis.id), None)
+        if name:
+            broker.thaw()
+            broker.drop_topics([name])
+
+    def drop_quietly(self, side, axis):
+        """After a failure the topic may be in any state: the next run gets a new one."""
+        for broker in self.started.values():
+            if broker.alive() and isinstance(broker, Corelane) == (side == "corelane"):
+                try:
+                    self.drop(broker, axis)
+                except FAILURES:
+                    pass
+
+    # the run
+
+    def note(self, text):
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def problem(self, text):
+        self.problems.append(text)
+        self.progress.say(f"problem: {text.splitlines()[0]}")
+
+    def warm_up(self, axis, most_seconds):
+        """Drives each side until its CPU per GB stops falling: produce, consume and one-record requests, so all paths are warm.
+        Kafka first with all CPUs, where its compiler gets on faster, then as it will be measured."""
+        for side in self.sides():
+            if side == "kafka":
+                phases = [("free", 0.6 * most_seconds), ("pinned", 0.4 * most_seconds)]
+            else:
+                phases = [("pinned", min(most_seconds, 15))]  # nothing is compiled: memory is touched
+            steps, since, done = [], time.monotonic(), False
+            for lanes, bound in phases:
+                curve, done, begun = [], False, time.monotonic()
+                while not done and time.monotonic() - begun < bound:
+                    self.progress.say(f"warm-up of {side} ({lanes}): {time.monotonic() - since:.0f} s of at most {most_seconds:.0f} s")
+                    try:
+                        curve.append(self._warm_step(side, replace(axis, lanes=lanes)))
+                    except FAILURES as e:
+                        self.problem(f"warm-up of {side}: {e}")
+                        break
+                    done = stats.settled(curve)
+                steps.append({"lanes": lanes, "cpu_s_per_gb": curve})
+            self.warm[side] = {"seconds": time.monotonic() - since, "steps": steps, "settled": done if side == "kafka" else None}
+            for broker in self.started.values():
+                if broker.alive():
+                    broker.thaw()
+                    self.drop(broker, axis)
+
+    def _warm_step(self, side, axis, step=5):
+        broker = self.broker(side)
+        self.focus(broker, axis)
+        cpus = self.client_cpus(axis)
+        place = ["--bootstrap", broker.bootstrap, "--topic", self.topic(broker, axis)]
+        reader = client.Client(self.binary, "consume", [*place, "--from", "end", "--duration", step], self.folder, "warm-r", cpus)
+        try:
+            window = broker.window()
+            args = [*place, *axis.args, "--duration", str(step), "--warmup", "0", "--tolerate"]
+            result = client.timed_run(self.binary, axis.kind, args, self.folder, "warm", cpus, window)
+            reader.finish()
+        finally:
+            reader.kill()
+        args = [*place, "--duration", "1", "--tolerate"]
+        client.timed_run(self.binary, "requests", args, self.folder, "warm-1", cpus, broker.window())
+        self.written(broker, axis, result["bytes"])
+        return window.seconds() / max(result["window_mb"], 1e-9) * 1000
+
+    def wait_for_quiet(self):
+        """With --patient: until nothing else takes more than a tenth of a core, for a minute at most; all brokers rest meanwhile."""
+        since = time.monotonic()
+        while self.options.patient and time.monotonic() - since < 60:
+            for broker in self.started.values():
+                broker.freeze()
+            busy = cpu.busy_seconds()[0]
+            time.sleep(1)
+            if cpu.busy_seconds()[0] - busy < 0.1:
+                return
+
+    def gigabytes(self, axis):
+        return min(axis.cold_gb, self.options.most_gb or axis.cold_gb)
+
+    def room(self):
+        return shutil.disk_usage(self.data).free
+
+    def run_axis(self, axis, pairs, out):
+        """A B A B ... with the pins swapped from pair to pair. `out` has what the report needs of this axis at any moment."""
+        out["wanted"] = pairs
+        need = ROOM + self.gigabytes(axis) * 2e9
+        if self.room() < need:
+            out["problems"].append(f"left out: less than {need / 1e9:.0f} GB free in {self.data}")
+            return
+        work, failures = WORKS[axis.work], 0
+        for number in range(pairs):
+            self.swapped = bool(number % 2)
+            pair = {"swapped": self.swapped}
+            out["pairs"].append(pair)
+            if self.cpus:
+                self.irqs.place(min(self.broker_cpus(axis)))
+            for side in self.sides():
+                self.progress.step(axis, number, pairs, side)
+                since = time.monotonic()
+                try:
+                    broker = self.broker(side, axis.lanes)
+                    self.wait_for_quiet()
+                    self.focus(broker, axis)
+                    sample = work(self, axis, broker, f"{axis.id}-{number}-{side}")
+                    if not broker.alive():
+                        raise BrokerError(f"{broker.label} died (exit {broker.popen.returncode}):\n{broker.log_tail()}")
+                    pair[side] = sample
+                except Exception as e:  # a fault of the lab's own must not lose the rest either
+                    failures += 1
+                    if not isinstance(e, FAILURES):
+                        (self.folder / f"failure-{axis.id}-{number}-{side}.txt").write_text(traceback.format_exc())
+                    out["problems"].append(f"pair {number + 1}, {side}: {type(e).__name__}: {e}")
+                    self.progress.say(f"problem: {(str(e) or type(e).__name__).splitlines()[0]}")
+                    self.drop_quietly(side, axis)
+                self.progress.stepped(time.monotonic() - since)
+            if failures >= 3:
+                out["problems"].append("given up after three failures")
+                break
+        for broker in [b for b in self.started.values() if b.alive()]:
+            try:
+                self.focus(broker, axis)
+                self.drop(broker, axis)
+            except FAILURES as e:
+                self.problem(f"{axis.id}: deleting its topic on {broker.label}: {e}")
+
+    def ceiling(self, axis):
+        """What the same client reaches against a broker that keeps nothing; None where it cannot be measured."""
+        args, size = list(axis.args), "100"
+        if "--rate" in args:
+            at = args.index("--rate")
+            if axis.kind == "e2e":
+                return None  # its rate is given, and far below
+            args[at + 1] = "0"
+        if "--record-size" in args:
+            size = args[args.index("--record-size") + 1]
+        port = self.ports()
+        for broker in self.started.values():
+            broker.freeze()
+        batch = args[args.index("--batch-bytes") + 1] if "--batch-bytes" in args else str(axis.fill_batch)
+        command = [str(self.binary), "bench", "null", "--listen", f"127.0.0.1:{port}", "--partitions", str(axis.partitions),
+                   "--record-size", size, "--batch-bytes", batch, "--cpu", str(min(self.broker_cpus(axis)))]  # fmt: skip
+        null = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                start_new_session=True, preexec_fn=isolate.child_setup())  # fmt: skip
+        try:
+            if not listens(null, port):
+                self.note("no client ceilings: the null broker does not start")
+                return None
+            place = ["--bootstrap", f"127.0.0.1:{port}", "--topic", "null", "--partitions", str(axis.partitions)]
+            run = client.Client(self.binary, axis.kind, [*place, *args, "--duration", "2", "--warmup", "1"], self.folder,
+                                f"ceiling-{axis.id}", self.client_cpus(axis))  # fmt: skip
+            try:
+                return run.finish()
+            finally:
+                run.kill()
+        finally:
+            null.terminate()
+            null.wait()
+
+    def close(self):
+        """Ends everything this run started, by process id, and puts the host's settings back."""
+        for broker in self.started.values():
+            broker.kill()
+        self.irqs.restore()
+        os.sched_setaffinity(0, isolate.ALL_CPUS)
+        self.groups.remove()
