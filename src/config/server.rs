@@ -71,6 +71,8 @@ pub struct ServerConfig {
     pub preallocate_max_bytes: u64,
     /// `corelane.write.ahead.bytes`: largest step of zeros ahead of small writes; 0: none
     pub write_ahead_bytes: u64,
+    /// `corelane.write.ahead.group.bytes`: writes of this mean size or more get no zeros ahead of them
+    pub write_ahead_group_bytes: u64,
     /// `corelane.write.max.bytes`: largest write to a segment; aligned
     pub write_max_bytes: usize,
     /// `corelane.write.queue.depth`: writes of one partition in flight together

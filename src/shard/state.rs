@@ -57,6 +57,7 @@ fn limits(config: &ServerConfig) -> StorageLimits {
         fetch_memory_bytes: config.fetch_memory_bytes,
         preallocate_max_bytes: config.preallocate_max_bytes,
         write_ahead_bytes: config.write_ahead_bytes,
+        write_ahead_group_bytes: config.write_ahead_group_bytes,
         write_max_bytes: config.write_max_bytes,
         write_queue_depth: config.write_queue_depth,
         append_linger: Duration::from_micros(config.append_linger_us),

@@ -22,8 +22,6 @@ const FIRST_RESERVE_BYTES: u64 = 256 * 1024;
 const FIRST_ZEROS_BYTES: u64 = 64 * 1024;
 /// Largest write of zeros: as much as a group may have to wait for.
 const MOST_ZEROS_BYTES: u64 = 1024 * 1024;
-/// Groups of this mean size or more get no zeros.
-const LARGE_GROUP_BYTES: u64 = 256 * 1024;
 /// Where groups have caught up with the zeros, the next ones are begun so far ahead that groups need not wait for them.
 const HEAD_START_BYTES: u64 = 64 * 1024;
 
@@ -134,7 +132,9 @@ impl Log {
     /// Notes that a group is sent to `[.., end)` of the segment, and has zeros written ahead of it where that is due.
     pub(super) fn sent_to(self: &Rc<Self>, segment: &Rc<Segment>, file: &Rc<File>, end: u64) {
         segment.ahead.note_sent(end);
-        if segment.ahead.running.get() || self.appender.mean_group_bytes() >= LARGE_GROUP_BYTES {
+        if segment.ahead.running.get()
+            || self.appender.mean_group_bytes() >= self.context.limits.write_ahead_group_bytes
+        {
             return;
         }
         let Some(target) = segment.ahead.target(self.context.limits.write_ahead_bytes) else { return };

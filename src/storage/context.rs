@@ -29,6 +29,8 @@ pub struct StorageLimits {
     pub preallocate_max_bytes: u64,
     /// `corelane.write.ahead.bytes`: largest step of zeros ahead of small groups; 0: none
     pub write_ahead_bytes: u64,
+    /// `corelane.write.ahead.group.bytes`: groups of this mean size or more get no zeros
+    pub write_ahead_group_bytes: u64,
     /// `corelane.write.max.bytes`: largest group; aligned
     pub write_max_bytes: usize,
     /// `corelane.write.queue.depth`: groups of one log in flight together
@@ -50,9 +52,10 @@ impl Default for StorageLimits {
             fetch_memory_bytes: 64 << 20,
             preallocate_max_bytes: 64 << 20,
             write_ahead_bytes: 4 << 20,
+            write_ahead_group_bytes: 32 << 10,
             write_max_bytes: 512 << 10,
             write_queue_depth: 4,
-            append_linger: Duration::from_micros(400),
+            append_linger: Duration::from_micros(1000),
             flush_delay: Duration::ZERO,
             open_sealed_files: 1024,
         }

@@ -1,91 +1,59 @@
 //! Batches that wait for company before they leave for the device.
 //!
 //! A write costs about the same whether it carries one batch or five, and so do the wake-up that ends it and the `sendmsg` of
-//! the acknowledgements. Where batches arrive close to one another, they therefore wait: all of a shard's logs together, so
-//! that a thousand quiet partitions gain as much as a busy one. What leaves together is submitted with one system call.
+//! the acknowledgements. Where batches come close to one another, they therefore wait: all of a shard's logs together, so that
+//! a thousand partitions gain as much as one. What leaves together is submitted with one system call, and while batches wait
+//! and no write is under way the shard sleeps through what arrives.
 //!
-//! Waiting must pay. It ends at once when the next batch is not to be expected in time, judged by the mean gap between the
-//! last ones. Where clients wait for their acknowledgements before they send more, only so many come: the number is
-//! remembered, and no wait goes on beyond it, but for a try now and then, each time later. Where nobody comes at all, the same
-//! goes for the waits themselves.
+//! Waiting must pay. It is tried only where several batches are to be expected within one wait, judged by a stretch without
+//! waits, and only on a shard that has time to spare: a busy one gathers batches anyway. Where clients wait for their
+//! acknowledgements before they send more, fewer come than were expected; then the shard does without for a while, each time
+//! longer.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use futures_lite::future::or;
-
 use super::log::Log;
-use crate::runtime::sync::Notify;
-use crate::runtime::{clock, spawn_local};
+use crate::runtime::{clock, load_percent, nap_until, spawn_local};
 
-/// Batches closer than this meet in the same turn of the shard anyway.
-const LEAST_GAP: Duration = Duration::from_micros(30);
-/// Longer gaps count as this: after a rest the mean is soon true again.
-const MOST_GAP: Duration = Duration::from_millis(10);
-/// A next batch that is late by this many gaps is not waited for.
-const OVERDUE_GAPS: u32 = 3;
-/// How much passes after a first try in vain until the next one, and at most.
-const FIRST_REST: u32 = 32;
-const MOST_REST: u32 = 8192;
+/// Batches to be expected in one wait, at least.
+const LEAST_BATCHES: u32 = 4;
+/// Busier shards do not wait, percent of the time.
+const MOST_LOAD: u32 = 60;
+/// Batches in a stretch without waits: the first one, and at most.
+const FIRST_STRETCH: u32 = 32;
+const LONGEST_STRETCH: u32 = 8192;
+/// A wait that gathers less than this of what was expected was in vain, percent.
+const ENOUGH: u32 = 70;
+/// So many in a row end the waiting.
+const MOST_IN_VAIN: u32 = 2;
+/// So many good ones in a row forget what was in vain before.
+const GOOD_WAITS: u32 = 64;
 
 /// One shard's waiting batches.
 pub struct Linger {
     most: Duration,
-    mean_gap: Cell<Duration>,
-    last: Cell<Option<Instant>>,
-    wait: Cell<Option<Wait>>,
-    /// Batches that pass unheld before the next wait.
-    waiting: Tries,
-    /// How many batches come in one wait, once one has ended without another; waits that end there before one goes beyond.
-    crowd: Cell<u32>,
-    beyond: Tries,
+    pace: Cell<Pace>,
+    /// How long the next stretch without waits is, batches.
+    stretch: Cell<u32>,
     held: RefCell<Vec<Rc<Log>>>,
-    released: Notify,
-    timer: Cell<bool>,
+    /// Whether the task that ends waits runs; there is one.
+    watched: Cell<bool>,
 }
 
-/// Tries that become rarer while they are in vain.
-struct Tries {
-    rest: Cell<u32>,
-    next_rest: Cell<u32>,
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// Nothing waits; how close batches come is measured.
+    Free { since: Option<Instant>, batches: u32, stretch: u32 },
+    /// Batches wait; one is to be expected every `gap`.
+    Gathering { gap: Duration, wait: Option<Wait>, in_vain: u32, good: u32 },
 }
 
-impl Tries {
-    fn new() -> Tries {
-        Tries { rest: Cell::new(0), next_rest: Cell::new(FIRST_REST) }
-    }
-
-    /// Whether it is time for one.
-    fn is_due(&self) -> bool {
-        let left = self.rest.get();
-        self.rest.set(left.saturating_sub(1));
-        left == 0
-    }
-
-    fn succeeded(&self) {
-        self.next_rest.set(FIRST_REST);
-    }
-
-    fn failed(&self) {
-        self.rest.set(self.next_rest.get());
-        self.next_rest.set((self.next_rest.get() * 2).min(MOST_REST));
-    }
-}
-
-/// A wait under way.
 #[derive(Clone, Copy, Debug)]
 struct Wait {
-    until: Instant,
-    overdue: Instant,
+    since: Instant,
     batches: u32,
-}
-
-/// What becomes of a batch that has arrived.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Go,
-    Hold,
 }
 
 impl Linger {
@@ -93,83 +61,90 @@ impl Linger {
     pub fn new(most: Duration) -> Linger {
         Linger {
             most,
-            mean_gap: Cell::new(MOST_GAP),
-            last: Cell::new(None),
-            wait: Cell::new(None),
-            waiting: Tries::new(),
-            crowd: Cell::new(u32::MAX),
-            beyond: Tries::new(),
+            pace: Cell::new(Pace::Free { since: None, batches: 0, stretch: FIRST_STRETCH }),
+            stretch: Cell::new(FIRST_STRETCH),
             held: RefCell::default(),
-            released: Notify::new(),
-            timer: Cell::new(false),
+            watched: Cell::new(false),
         }
     }
 
-    /// A batch has arrived.
-    fn judge(&self, now: Instant) -> Verdict {
-        let gap = self.last.replace(Some(now)).map_or(MOST_GAP, |last| now.saturating_duration_since(last));
-        let mean = (self.mean_gap.get() * 7 + gap.min(MOST_GAP)) / 8;
-        self.mean_gap.set(mean);
-        let wait = match self.wait.get() {
-            Some(wait) => wait,
-            None if !self.may_pay(mean) || !self.waiting.is_due() => return Verdict::Go,
-            None => Wait { until: now + self.most, overdue: now, batches: 0 },
-        };
-        let batches = wait.batches + 1;
-        let crowded = batches >= self.crowd.get() && !(batches == self.crowd.get() && self.beyond.is_due());
-        if crowded || !self.may_pay(mean) || now + mean > wait.until {
-            return Verdict::Go;
-        }
-        let overdue = (now + mean * OVERDUE_GAPS).min(wait.until);
-        self.wait.set(Some(Wait { overdue, batches, ..wait }));
-        Verdict::Hold
-    }
-
-    fn may_pay(&self, mean: Duration) -> bool {
-        (LEAST_GAP..=self.most).contains(&mean)
-    }
-
-    /// The wait has ended with so many batches; what it was worth decides about the next ones.
-    fn end_wait(&self, batches: u32, overdue: bool) {
-        if self.wait.take().is_none() {
-            return;
-        }
-        if batches == 1 {
-            self.waiting.failed();
-            return;
-        }
-        self.waiting.succeeded();
-        if batches > self.crowd.get() {
-            self.beyond.succeeded();
-            self.crowd.set(u32::MAX);
-        } else if overdue {
-            self.beyond.failed();
-            self.crowd.set(batches);
-        }
-    }
-
-    fn release(&self, batches: u32, overdue: bool) {
-        self.end_wait(batches, overdue);
-        let held = self.held.take();
-        for log in held {
-            log.appender.set_held(false);
-            log.wake_appender();
-        }
-        self.released.notify_all();
-    }
-
-    /// Releases what is held when nobody is expected any more.
-    async fn watch(self: Rc<Self>) {
-        while let Some(wait) = self.wait.get() {
-            let now = clock::now();
-            if now >= wait.overdue {
-                self.release(wait.batches, true);
-                break;
+    /// A batch has arrived; whether it waits.
+    fn holds(&self, now: Instant, load_percent: u32) -> bool {
+        match self.pace.get() {
+            Pace::Free { since: None, stretch, .. } => {
+                self.pace.set(Pace::Free { since: Some(now), batches: 0, stretch });
+                false
             }
-            let released = self.released.notified();
-            or(clock::sleep(wait.overdue - now), released).await;
+            Pace::Free { since: Some(since), batches, stretch } if batches + 1 < stretch => {
+                self.pace.set(Pace::Free { since: Some(since), batches: batches + 1, stretch });
+                false
+            }
+            Pace::Free { since: Some(since), batches, .. } => {
+                let gap = now.saturating_duration_since(since) / (batches + 1);
+                let pays = gap * LEAST_BATCHES <= self.most && load_percent <= MOST_LOAD;
+                self.pace.set(match pays {
+                    true => Pace::Gathering { gap, wait: None, in_vain: 0, good: 0 },
+                    false => Pace::Free { since: Some(now), batches: 0, stretch: FIRST_STRETCH },
+                });
+                false
+            }
+            Pace::Gathering { gap, wait, in_vain, good } => {
+                let begun = wait.unwrap_or(Wait { since: now, batches: 0 });
+                let wait = Some(Wait { batches: begun.batches + 1, ..begun });
+                self.pace.set(Pace::Gathering { gap, wait, in_vain, good });
+                true
+            }
         }
-        self.timer.set(false);
+    }
+
+    /// When the wait under way is to end.
+    fn until(&self) -> Option<Instant> {
+        match self.pace.get() {
+            Pace::Gathering { wait: Some(wait), .. } => Some(wait.since + self.most),
+            _ => None,
+        }
+    }
+
+    /// The wait is over; what came of it decides about the next ones.
+    fn end_wait(&self, now: Instant, load_percent: u32) {
+        let Pace::Gathering { gap, wait: Some(wait), in_vain, good } = self.pace.get() else { return };
+        let time = now.saturating_duration_since(wait.since);
+        // The first one begins the wait: the others are what it was for.
+        let came = wait.batches - 1;
+        let enough = gap * came * 100 >= time.min(self.most * 2) * ENOUGH;
+        let (in_vain, good) = if enough { (0, good + 1) } else { (in_vain + 1, 0) };
+        let gap = if enough { (gap * 3 + time / came.max(1)) / 4 } else { gap };
+        if good >= GOOD_WAITS {
+            self.stretch.set(FIRST_STRETCH);
+        }
+        if in_vain >= MOST_IN_VAIN {
+            let stretch = self.stretch.get();
+            self.stretch.set((stretch * 2).min(LONGEST_STRETCH));
+            self.pace.set(Pace::Free { since: None, batches: 0, stretch });
+        } else if gap * LEAST_BATCHES > self.most || load_percent > MOST_LOAD {
+            self.pace.set(Pace::Free { since: None, batches: 0, stretch: FIRST_STRETCH });
+        } else {
+            self.pace.set(Pace::Gathering { gap, wait: None, in_vain, good });
+        }
+    }
+
+    /// Ends waits in time, until there is none.
+    async fn watch(self: Rc<Self>) {
+        while let Some(until) = self.until() {
+            let now = clock::now();
+            if now < until {
+                nap_until(until);
+                clock::sleep(until - now).await;
+                continue;
+            }
+            self.end_wait(now, load_percent());
+            let held = self.held.take();
+            for log in held {
+                log.appender.set_held(false);
+                log.wake_appender();
+            }
+        }
+        self.watched.set(false);
     }
 }
 
@@ -177,26 +152,16 @@ impl Log {
     /// A batch has been queued: it leaves now, or waits for others.
     pub(super) fn linger_or_leave(self: &Rc<Self>) {
         let linger = &self.context.linger;
-        if linger.most.is_zero() {
-            return self.wake_appender();
-        }
-        match linger.judge(clock::now()) {
-            Verdict::Go => {
-                let batches = linger.wait.get().map_or(0, |wait| wait.batches + 1);
-                linger.release(batches, false);
-                self.wake_appender();
+        if !linger.most.is_zero() && linger.holds(clock::now(), load_percent()) {
+            if !self.appender.set_held(true) {
+                linger.held.borrow_mut().push(self.clone());
             }
-            Verdict::Hold => {
-                if !self.appender.set_held(true) {
-                    linger.held.borrow_mut().push(self.clone());
-                }
-                // A full group does not wait.
-                self.wake_appender();
-                if !linger.timer.replace(true) {
-                    spawn_local(linger.clone().watch());
-                }
+            if !linger.watched.replace(true) {
+                spawn_local(linger.clone().watch());
             }
         }
+        // Also when it waits: a full group leaves at once.
+        self.wake_appender();
     }
 }
 
@@ -204,76 +169,89 @@ impl Log {
 mod tests {
     use super::*;
 
-    const MOST: Duration = Duration::from_micros(500);
+    const MOST: Duration = Duration::from_millis(1);
 
-    /// Batches every `gap` for `count` times; how many were held, and in how many waits.
-    fn steady(linger: &Linger, mut now: Instant, gap: Duration, count: u32) -> (u32, u32, Instant) {
-        let (mut held, mut waits) = (0, 0);
-        for _ in 0..count {
-            let waiting = linger.wait.get();
-            if let Some(wait) = waiting.filter(|wait| wait.overdue <= now) {
-                linger.end_wait(wait.batches, true);
+    fn micros(micros: u64) -> Duration {
+        Duration::from_micros(micros)
+    }
+
+    /// A batch every `gap`: how many batches left, and in how many groups, of `count` after some to begin with.
+    fn steady(gap: Duration, load: u32, count: u32) -> f64 {
+        let linger = Linger::new(MOST);
+        let (mut now, mut groups) = (Instant::now(), 0);
+        for batch in 0..count + 1000 {
+            if linger.until().is_some_and(|until| until <= now) {
+                linger.end_wait(now, load);
             }
-            let waiting = linger.wait.get();
-            match linger.judge(now) {
-                Verdict::Hold => {
-                    held += 1;
-                    waits += u32::from(waiting.is_none());
-                }
-                Verdict::Go => linger.end_wait(waiting.map_or(0, |wait| wait.batches + 1), false),
-            }
+            let waits = linger.until().is_some();
+            // One that waits with others adds no group.
+            let group = !linger.holds(now, load) || !waits;
+            groups += u32::from(group && batch >= 1000);
             now += gap;
         }
-        (held, waits, now)
+        f64::from(count) / f64::from(groups)
     }
 
     #[test]
-    fn close_batches_gather_and_rare_or_dense_ones_pass() {
-        let micros = Duration::from_micros;
-        for (gap, expected) in [(micros(160), 3..=4), (micros(1000), 0..=0), (micros(5), 0..=0)] {
-            let linger = Linger::new(MOST);
-            let (_, _, now) = steady(&linger, Instant::now(), gap, 200);
-            let (held, waits, _) = steady(&linger, now, gap, 1000);
-            let each = (held + waits).checked_div(waits).unwrap_or(0);
-            assert!(expected.contains(&each), "every {gap:?}: {held} held in {waits} waits");
-            assert!(waits == 0 || waits >= 240, "every {gap:?}: {waits} waits");
-        }
+    fn close_batches_gather_and_rare_ones_or_those_of_a_busy_shard_pass() {
+        let each = steady(micros(160), 30, 10_000);
+        assert!((5.0..8.0).contains(&each), "{each} batches a group");
+        assert_eq!(steady(micros(1000), 30, 1000), 1.0);
+        assert_eq!(steady(micros(300), 30, 1000), 1.0, "too few in one wait");
+        assert_eq!(steady(micros(20), 90, 1000), 1.0, "a busy shard");
     }
 
-    /// A client that keeps `depth` batches under way, `gap` apart, and sends the next ones when those are acknowledged, 100 us
-    /// after they have left: how many waits ended without another batch, and how many batches went in each group, at the end.
-    fn in_turns(depth: u32, gap: Duration) -> (u32, f64) {
+    /// Clients that keep `depth` batches under way, `gap` apart, and send the next ones when those are acknowledged, 150 us
+    /// after they have left: the share of the time that waits have added.
+    fn time_added_in_turns(depth: u32, gap: Duration) -> f64 {
         let linger = Linger::new(MOST);
-        let (mut now, mut overdue, mut groups) = (Instant::now(), 0, 0);
-        for _ in 0..10_000 {
-            let mut group = 0;
+        let begun = Instant::now();
+        let (mut now, mut added) = (begun, Duration::ZERO);
+        for _ in 0..20_000 {
             for _ in 0..depth {
                 now += gap;
-                group += 1;
-                let waiting = linger.wait.get();
-                if linger.judge(now) == Verdict::Go {
-                    linger.end_wait(waiting.map_or(0, |wait| wait.batches + 1), false);
-                    groups += 1;
-                    group = 0;
-                }
+                linger.holds(now, 30);
             }
-            if let Some(wait) = linger.wait.get() {
-                now = wait.overdue;
-                linger.end_wait(wait.batches, true);
-                overdue += 1;
+            if let Some(until) = linger.until() {
+                let wait = until.saturating_duration_since(now);
+                now += wait;
+                added += wait;
+                linger.end_wait(now, 30);
             }
-            groups += u32::from(group > 0);
-            now += Duration::from_micros(100);
+            now += micros(150);
         }
-        (overdue, f64::from(depth * 10_000) / f64::from(groups))
+        added.as_secs_f64() / (now - begun).as_secs_f64()
     }
 
     #[test]
-    fn clients_that_wait_for_acknowledgements_wait_for_nothing_else() {
-        for depth in [1, 2, 3, 5] {
-            let (overdue, each) = in_turns(depth, Duration::from_micros(40));
-            assert!((1..=100).contains(&overdue), "depth {depth}: {overdue} waits in vain of 10,000 turns");
-            assert!(depth < 3 || each > 1.5, "depth {depth}: {each} batches a group");
+    fn clients_that_wait_for_acknowledgements_wait_for_little_else() {
+        for depth in [1, 2, 5, 20] {
+            let added = time_added_in_turns(depth, micros(20));
+            assert!(added < 0.03, "depth {depth}: waits added {added}");
         }
+    }
+
+    #[test]
+    fn a_load_that_falls_off_ends_the_waits() {
+        let linger = Linger::new(MOST);
+        let mut now = Instant::now();
+        for _ in 0..100 {
+            if linger.until().is_some_and(|until| until <= now) {
+                linger.end_wait(now, 30);
+            }
+            linger.holds(now, 30);
+            now += micros(100);
+        }
+        assert!(linger.until().is_some());
+        // A batch now and then: the first ones may still wait.
+        let mut held = 0;
+        for _ in 0..100 {
+            now += micros(5000);
+            if linger.until().is_some() {
+                linger.end_wait(now, 30);
+            }
+            held += u32::from(linger.holds(now, 30));
+        }
+        assert!(held <= 3, "{held} lone batches waited");
     }
 }

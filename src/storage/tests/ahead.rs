@@ -8,7 +8,7 @@ fn config() -> Arc<TopicConfig> {
 }
 
 fn context(write_ahead_bytes: u64) -> Rc<StorageContext> {
-    StorageContext::new(StorageLimits { write_ahead_bytes, ..Default::default() })
+    StorageContext::new(StorageLimits { write_ahead_bytes, write_ahead_group_bytes: 256 << 10, ..Default::default() })
 }
 
 /// Appends until `bytes` more are in the log, in groups of all sizes up to about 250 KB that now follow at once, now later.
