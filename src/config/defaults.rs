@@ -98,7 +98,7 @@ impl ServerConfig {
             write_ahead_group_bytes: 32 << 10,
             write_max_bytes: 0,
             write_queue_depth: 0,
-            append_linger_us: 1000,
+            append_linger_us: 0,
             idle_spin_us: 0,
             flush_delay_ms: 0,
             log_level: String::new(),

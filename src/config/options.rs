@@ -639,9 +639,9 @@ pub static OPTIONS: &[OptionSpec] = &[
         aliases: &[],
         topic: None,
         kind: Int,
-        default: "1000",
+        default: "0",
         bounds: Between(0, 100_000),
-        doc: "How long a shard's batches may wait to be written together, where at least four are to be expected by then and the shard is not busy; microseconds. 0: never.",
+        doc: "How long a batch that finds no write of its partition under way waits for others to be written with, unless a write is full; microseconds.",
         access: integer!(Server append_linger_us),
     },
     OptionSpec {

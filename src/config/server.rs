@@ -77,7 +77,7 @@ pub struct ServerConfig {
     pub write_max_bytes: usize,
     /// `corelane.write.queue.depth`: writes of one partition in flight together
     pub write_queue_depth: usize,
-    /// `corelane.append.linger.us`: how long batches wait for company at most
+    /// `corelane.append.linger.us`: how long a lone batch waits for company
     pub append_linger_us: u64,
     /// `corelane.idle.spin.us`: how long a shard looks for work before it sleeps
     pub idle_spin_us: u64,

@@ -23,7 +23,7 @@ mod turn;
 pub mod watchdog;
 
 pub use executor::{Breather, spawn_blocking, spawn_local};
-pub use turn::{load_percent, nap_until, spin_before_sleep};
+pub use turn::spin_before_sleep;
 
 #[cfg(test)]
 pub(crate) use executor::tests::{on_shard, on_shards};

@@ -100,7 +100,7 @@ pub(super) fn end() {
     let Some(ring) = RING.take() else { return };
     let begun = Instant::now();
     while ring.operations.get() > 0 && begun.elapsed() < END_WAIT {
-        if ring.enter(Some(Duration::from_millis(10)), 1).is_err() {
+        if ring.enter(Some(Duration::from_millis(10))).is_err() {
             break;
         }
         ring.reap();
@@ -142,19 +142,14 @@ impl Ring {
         }
     }
 
-    /// Whether operations are under way.
-    pub(super) fn has_operations(&self) -> bool {
-        self.operations.get() > 0
-    }
-
-    /// Submits what waits; with a time, then waits so long for `wanted` completions. Without anything to do it costs nothing.
-    pub(super) fn enter(&self, wait: Option<Duration>, wanted: usize) -> io::Result<()> {
+    /// Submits what waits; with a time, then waits so long for a completion. Without anything to do it costs nothing.
+    pub(super) fn enter(&self, wait: Option<Duration>) -> io::Result<()> {
         loop {
             let outcome = match wait {
                 Some(time) if self.backlog.borrow().is_empty() => {
                     let time = types::Timespec::from(time);
                     let arguments = types::SubmitArgs::new().timespec(&time);
-                    self.uring.borrow().submitter().submit_with_args(wanted, &arguments)
+                    self.uring.borrow().submitter().submit_with_args(1, &arguments)
                 }
                 _ => {
                     if !self.has_work() {

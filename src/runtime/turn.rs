@@ -28,9 +28,6 @@ use super::sync::Notify;
 /// How long tasks may run before the kernel is asked for news.
 const INTERVAL: Duration = Duration::from_micros(100);
 
-/// So many news end a nap.
-const MOST_NEWS: usize = 64;
-
 /// A pass of glommio's reactor: it polls its rings only when it has nothing to run, which a timer sees to.
 const PASS: Duration = Duration::from_nanos(500);
 
@@ -49,9 +46,6 @@ struct Turn {
     last: Cell<Option<Instant>>,
     /// How long to look for news before sleeping.
     spin: Cell<Duration>,
-    /// Until then single news need not end the sleep.
-    nap: Cell<Option<Instant>>,
-    load: Load,
     /// While glommio's reactor has its turn nothing may stay runnable.
     passing: Cell<bool>,
     passed: Notify,
@@ -67,44 +61,6 @@ fn turn() -> Rc<Turn> {
 /// Has this shard look for news for so long before it sleeps.
 pub fn spin_before_sleep(time: Duration) {
     turn().spin.set(time);
-}
-
-/// Until `time`, while this shard's ring has no operation under way, news may gather instead of ending its sleep one by one.
-/// A timer for `time` is due to whoever calls this.
-pub fn nap_until(time: Instant) {
-    turn().nap.set(Some(time));
-}
-
-/// How busy this shard was lately, percent of the time.
-pub fn load_percent() -> u32 {
-    TURN.with(|turn| turn.load.percent.get())
-}
-
-/// The share of time that the shard does not sleep.
-#[derive(Default)]
-struct Load {
-    since: Cell<Option<Instant>>,
-    asleep: Cell<Duration>,
-    percent: Cell<u32>,
-}
-
-impl Load {
-    /// Over so long at least.
-    const WINDOW: Duration = Duration::from_millis(10);
-
-    fn slept(&self, from: Instant, to: Instant) {
-        let asleep = self.asleep.get() + to.saturating_duration_since(from);
-        self.asleep.set(asleep);
-        let since = self.since.get().unwrap_or(from);
-        self.since.set(Some(since));
-        let window = to.saturating_duration_since(since);
-        if window >= Self::WINDOW {
-            let busy = window.saturating_sub(asleep).as_micros() * 100 / window.as_micros().max(1);
-            self.percent.set(u32::try_from(busy).unwrap_or(100));
-            self.since.set(Some(to));
-            self.asleep.set(Duration::ZERO);
-        }
-    }
 }
 
 /// Counts its polls.
@@ -301,7 +257,7 @@ impl Turn {
             let quiet = quiet && now.saturating_duration_since(last_news) >= self.spin.get();
             let since_pass = now.saturating_duration_since(last_pass);
             if self.foreign.get() > 0 || since_pass >= TICK {
-                check(ring.enter(None, 0));
+                check(ring.enter(None));
                 let news = ring.reap() > 0;
                 if self.foreign.get() > 0 && quiet && !news {
                     self.sleep_in_glommio(ring, now).await;
@@ -312,14 +268,11 @@ impl Turn {
                 }
             } else {
                 let wait = if quiet { self.fall_asleep(now) } else { None };
-                let napping = self.nap.get().is_some_and(|until| until > now) && !ring.has_operations();
-                check(ring.enter(wait, if napping { MOST_NEWS } else { 1 }));
+                check(ring.enter(wait));
                 self.wake_up();
                 ring.reap();
             }
-            let woken = Instant::now();
-            self.load.slept(if quiet { now } else { woken }, woken);
-            self.last.set(Some(woken));
+            self.last.set(Some(Instant::now()));
         }
     }
 

@@ -9,7 +9,8 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -17,7 +18,7 @@ use super::context::StorageLimits;
 use super::log::{Log, Mark};
 use super::segment::Segment;
 use crate::runtime::disk::{ALIGNMENT, DiskBuf, FrozenBuf, MAX_IO_BYTES, align_down, align_up};
-use crate::runtime::spawn_local;
+use crate::runtime::{clock, spawn_local};
 
 /// A batch on its way to the device.
 struct Pending {
@@ -47,8 +48,12 @@ pub struct Appender {
     group_bytes: u64,
     /// Groups in flight together.
     depth: usize,
-    /// What waits, waits for other logs' batches too ([`linger`](super::linger)).
-    held: Cell<bool>,
+    /// How long a batch that finds no group in flight waits for others.
+    linger: Duration,
+    /// Until when the front batch waits so.
+    lingers_until: Cell<Option<Instant>>,
+    /// Whether the timer for that runs; there is one.
+    linger_timer: Cell<bool>,
     /// Running mean of the newest groups' sizes.
     mean_group: Cell<u64>,
     pending: RefCell<VecDeque<Pending>>,
@@ -67,7 +72,9 @@ impl Appender {
         Appender {
             group_bytes: align_down(limits.write_max_bytes as u64).clamp(ALIGNMENT, MAX_IO_BYTES as u64),
             depth: limits.write_queue_depth.max(1),
-            held: Cell::new(false),
+            linger: limits.append_linger,
+            lingers_until: Cell::new(None),
+            linger_timer: Cell::new(false),
             mean_group: Cell::new(0),
             pending: RefCell::default(),
             pending_bytes: Cell::new(0),
@@ -106,13 +113,12 @@ impl Appender {
         head[..8].copy_from_slice(&base_offset.to_be_bytes());
         head[8..12].copy_from_slice(&batch[8..12]);
         head[12..].copy_from_slice(&leader_epoch.to_be_bytes());
+        let alone = self.pending.borrow().is_empty() && self.flights.borrow().is_empty();
+        if alone && !self.linger.is_zero() {
+            self.lingers_until.set(Some(clock::now() + self.linger));
+        }
         self.pending_bytes.set(self.pending_bytes.get() + batch.len());
         self.pending.borrow_mut().push_back(Pending { head, batch, taken: 0, next_offset, position, segment });
-    }
-
-    /// Whether what waits may not leave yet, unless a group is full; returns what was so before.
-    pub fn set_held(&self, held: bool) -> bool {
-        self.held.replace(held)
     }
 
     /// Drops what waits (the log has failed).
@@ -132,9 +138,8 @@ impl Appender {
         let flights = self.flights.borrow().len();
         let waiting = !self.pending.borrow().is_empty();
         let full = self.pending_bytes.get() as u64 >= self.group_bytes;
-        waiting
-            && ((flights == 0 && (full || !self.held.get()))
-                || (full && flights < self.depth && !self.shares_a_block()))
+        let lingers = !full && self.lingers_until.get().is_some();
+        waiting && ((flights == 0 && !lingers) || (full && flights < self.depth && !self.shares_a_block()))
     }
 
     /// Whether the next group would write the newest group's last block again.
@@ -192,6 +197,7 @@ impl Appender {
         carried.extend_from_slice(&space[(align_down(end) - aligned) as usize..target]);
         *self.cursor.borrow_mut() = Some((segment.base_offset, end));
         self.pending_bytes.set(self.pending_bytes.get() - bytes as usize);
+        self.lingers_until.set(None);
         self.mean_group.set(match self.mean_group.get() {
             0 => bytes,
             mean => (7 * mean + bytes) / 8,
@@ -219,6 +225,30 @@ impl Log {
     pub(super) fn wake_appender(self: &Rc<Self>) {
         if self.appender.may_leave() && !self.appender.running.replace(true) {
             spawn_local(self.clone().write_groups());
+        } else if self.appender.lingers_until.get().is_some() && !self.appender.linger_timer.replace(true) {
+            spawn_local(Log::end_linger(Rc::downgrade(self)));
+        }
+    }
+
+    /// The timer of batches that wait for company. A group that leaves earlier ends their wait, and the timer finds none, or
+    /// a later one.
+    async fn end_linger(log: Weak<Log>) {
+        loop {
+            let left = {
+                let Some(log) = log.upgrade() else { return };
+                let until = log.appender.lingers_until.get();
+                let left = until.map(|until| until.saturating_duration_since(clock::now()));
+                match left {
+                    Some(left) if !left.is_zero() => left,
+                    _ => {
+                        log.appender.lingers_until.set(None);
+                        log.appender.linger_timer.set(false);
+                        log.wake_appender();
+                        return;
+                    }
+                }
+            };
+            clock::sleep(left).await;
         }
     }
 

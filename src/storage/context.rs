@@ -10,7 +10,6 @@ use bytes::Bytes;
 
 use super::ahead::Zeros;
 use super::cold_cache::ColdCache;
-use super::linger::Linger;
 use super::segment::IndexBudget;
 use super::tail_cache::TailBudget;
 
@@ -55,7 +54,7 @@ impl Default for StorageLimits {
             write_ahead_group_bytes: 32 << 10,
             write_max_bytes: 512 << 10,
             write_queue_depth: 4,
-            append_linger: Duration::from_micros(1000),
+            append_linger: Duration::ZERO,
             flush_delay: Duration::ZERO,
             open_sealed_files: 1024,
         }
@@ -70,7 +69,6 @@ pub struct StorageContext {
     pub(super) indexes: IndexBudget,
     pub(super) unsynced_bytes: Cell<u64>,
     pub(super) zeros: Zeros,
-    pub(super) linger: Rc<Linger>,
     fetch_bytes_out: Arc<AtomicUsize>,
     next_log: Cell<u64>,
 }
@@ -83,7 +81,6 @@ impl StorageContext {
             indexes: IndexBudget::new(limits.index_cache_bytes, limits.open_sealed_files),
             unsynced_bytes: Cell::new(0),
             zeros: Zeros::default(),
-            linger: Rc::new(Linger::new(limits.append_linger)),
             fetch_bytes_out: Arc::default(),
             next_log: Cell::new(0),
             limits,

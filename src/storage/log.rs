@@ -187,7 +187,7 @@ impl Log {
         segment.last_append_ms.set(now_ms);
         self.next_offset.set(next_offset);
         self.appender.push(batch, base_offset, leader_epoch, next_offset, position, segment);
-        self.linger_or_leave();
+        self.wake_appender();
         Ok(Appended { base_offset, next_offset })
     }
 

@@ -14,7 +14,6 @@ mod context;
 mod dir;
 pub mod files;
 mod index;
-mod linger;
 mod log;
 mod maintenance;
 mod paths;

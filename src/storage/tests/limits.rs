@@ -11,44 +11,35 @@ fn append(log: &Rc<Log>, bytes: usize) -> i64 {
 }
 
 #[test]
-fn the_linger_gathers_batches_of_all_logs_and_ends_when_a_group_is_full() {
+fn the_linger_gathers_batches_and_ends_when_a_group_is_full() {
     let root = disk_dir();
     let base = root.path().to_path_buf();
     on_shard(move || {
         let base = base.clone();
         async move {
-            for linger_ms in [0, 250] {
+            for (linger_ms, groups) in [(0, 5), (250, 1)] {
                 let append_linger = Duration::from_millis(linger_ms);
                 let limits = StorageLimits { append_linger, ..Default::default() };
-                let context = StorageContext::new(limits);
-                let (mut logs, config) = (Vec::new(), Arc::new(TopicConfig::default()));
-                for name in ["a", "b"] {
-                    let log =
-                        open_in(context.clone(), &base.join(format!("{name}-{linger_ms}")), config.clone()).await.log;
-                    acknowledged(&log, append(&log, 10)).await;
-                    logs.push(log);
+                let log = open_with(&base.join(format!("t-{linger_ms}")), TopicConfig::default(), limits).await;
+                // The first one opens the file.
+                acknowledged(&log, append(&log, 10)).await;
+                let (began, before) = (clock::now(), log.appender.groups());
+                for _ in 0..5 {
+                    append(&log, 100);
+                    clock::sleep(Duration::from_millis(5)).await;
                 }
-                // Until it is known how close they come to one another.
-                for i in 0..40 {
-                    append(&logs[i % 2], 100);
-                    clock::sleep(Duration::from_millis(4)).await;
-                }
-                let before: u64 = logs.iter().map(|log| log.appender.groups()).sum();
-                for i in 0..200 {
-                    append(&logs[i % 2], 100);
-                    clock::sleep(Duration::from_millis(4)).await;
-                }
-                let groups = logs.iter().map(|log| log.appender.groups()).sum::<u64>() - before;
-                let expected = if linger_ms == 0 { 50..=200 } else { 4..=40 };
-                assert!(expected.contains(&groups), "{groups} groups of 200 batches, linger of {linger_ms} ms");
-                let (began, last) = (clock::now(), append(&logs[0], 600_000));
-                acknowledged(&logs[0], last).await;
+                acknowledged(&log, log.next_offset()).await;
+                assert_eq!(log.appender.groups() - before, groups, "linger of {linger_ms} ms");
+                assert!(began.elapsed() >= append_linger);
+                // While the old wait's timer still runs: enough for a group leaves at once, and what is left waits for it alone.
+                append(&log, 100);
+                let (began, last) = (clock::now(), append(&log, 600_000));
+                acknowledged(&log, last).await;
                 assert!(linger_ms == 0 || began.elapsed() < append_linger, "a full group waited {:?}", began.elapsed());
-                // The last ones are not waited with for ever.
-                for log in logs {
-                    acknowledged(&log, append(&log, 100)).await;
-                    log.close(Vec::new).await.unwrap();
-                }
+                let (began, last) = (clock::now(), append(&log, 100));
+                acknowledged(&log, last).await;
+                assert!(began.elapsed() >= append_linger, "the next batch waited only {:?}", began.elapsed());
+                log.close(Vec::new).await.unwrap();
             }
         }
     });
