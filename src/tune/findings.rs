@@ -71,7 +71,7 @@ fn io_uring(host: &Host) -> Option<Finding> {
     Some(finding("io_uring", refused, "a ring can be made", WHY, mend))
 }
 
-const OLDEST_KERNEL: (u32, u32) = (5, 8);
+const OLDEST_KERNEL: (u32, u32) = (5, 13);
 
 fn kernel(host: &Host) -> Option<Finding> {
     let release = host.kernel.as_ref()?;
@@ -82,7 +82,7 @@ fn kernel(host: &Host) -> Option<Finding> {
         finding(
             "kernel",
             release,
-            "5.8 or newer",
+            "5.13 or newer",
             why,
             Mend::by_hand("sudo apt install linux-image-amd64 && sudo reboot"),
         )
