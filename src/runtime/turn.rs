@@ -291,7 +291,7 @@ impl Turn {
 
     fn answer_doorbells(&self) -> bool {
         let doorbells = self.doorbells.borrow();
-        doorbells.iter().fold(false, |any, doorbell| doorbell.answer() || any)
+        doorbells.iter().filter(|doorbell| doorbell.answer()).count() > 0
     }
 
     /// How long the shard may sleep; `None`: not at all, the bell has just rung.
