@@ -155,18 +155,25 @@ impl<S: 'static> Mesh<S> {
     /// Works off what the others send, whenever the bell rings.
     async fn receive(self: Rc<Self>, state: Rc<S>) {
         let mut breather = Breather;
+        let mut left = false;
         while !self.closed.get() {
-            poll_fn(|cx| self.bell.poll_rung(cx)).await;
+            if !left {
+                poll_fn(|cx| self.bell.poll_rung(cx)).await;
+            }
+            left = false;
             for (from, peer) in (0u16..).zip(&self.peers) {
                 let Some(peer) = peer else { continue };
                 // Looked at before the queue: what was sent before the end is still taken.
                 let ended = peer.ends.from.closed.load(Ordering::Acquire);
-                while let Some(message) = peer.ends.from.queue.pop()
-                    && !self.closed.get()
-                {
+                for _ in 0..peer.ends.from.queue.len() {
+                    let Some(message) = peer.ends.from.queue.pop() else { break };
+                    if self.closed.get() {
+                        break;
+                    }
                     self.take(ShardId(from), message, &state);
                     breather.pass().await;
                 }
+                left |= !peer.ends.from.queue.is_empty();
                 if ended {
                     peer.stop();
                 }

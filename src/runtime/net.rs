@@ -483,4 +483,135 @@ mod tests {
             assert!(start.elapsed() < Duration::from_secs(5));
         });
     }
+
+    #[test]
+    fn closed_connections_give_their_descriptors_back() {
+        on_shard(|| async {
+            let listener = Listener::bind(any_port()).unwrap();
+            let address = listener.local_addr().unwrap();
+            clock::sleep(Duration::from_millis(20)).await;
+            let before = super::super::ring::slots();
+            for _ in 0..50 {
+                let client = std::net::TcpStream::connect(address).unwrap();
+                let (mut reader, writer) = listener.accept().await.unwrap();
+                drop(client);
+                assert_eq!(reader.read(&mut [0; 16]).await.unwrap(), 0);
+                drop(reader);
+                // As the writing task does once the reader has ended.
+                writer.shutdown();
+                drop(writer);
+            }
+            clock::sleep(Duration::from_millis(600)).await;
+            assert_eq!(super::super::ring::slots(), before, "descriptors are left");
+        });
+    }
+
+    #[test]
+    fn waits_for_room_leave_no_polls_behind() {
+        on_shard(|| async {
+            let listener = Listener::bind(any_port()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let client = std::net::TcpStream::connect(address).unwrap();
+            let (_reader, mut writer) = listener.accept().await.unwrap();
+            let before = super::super::ring::slots();
+            std::thread::spawn(move || {
+                use std::io::Read;
+                let mut client = client;
+                let mut buf = vec![0; 3000];
+                while client.read(&mut buf).unwrap_or(0) > 0 {}
+            });
+            for _ in 0..200 {
+                let block = Bytes::from(vec![1; 1 << 20]);
+                writer.send_all(&mut VecDeque::from([block])).await.unwrap();
+            }
+            clock::sleep(Duration::from_millis(600)).await;
+            let after = super::super::ring::slots();
+            assert_eq!(after, before, "slots are left");
+        });
+    }
+
+    #[test]
+    fn a_shard_ends_while_a_loop_breathes() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            on_shard(|| async {
+                crate::runtime::executor::spawn_local(async {
+                    let mut breather = Breather;
+                    loop {
+                        breather.pass().await;
+                    }
+                });
+                clock::sleep(Duration::from_millis(20)).await;
+            });
+            let _ = sender.send(());
+        });
+        assert!(receiver.recv_timeout(Duration::from_secs(5)).is_ok(), "the shard does not end");
+    }
+
+    #[test]
+    fn many_connections_at_once() {
+        const COUNT: usize = 400;
+        on_shard(|| async {
+            let listener = Rc::new(Listener::bind(any_port()).unwrap());
+            let address = listener.local_addr().unwrap();
+            let before = super::super::ring::slots();
+            let accepting = listener.clone();
+            let open = Rc::new(Cell::new(0));
+            let (opened, ends) = (open.clone(), Rc::new(Cell::new(0)));
+            let ended = ends.clone();
+            crate::runtime::executor::spawn_local(async move {
+                loop {
+                    let (mut reader, mut writer) = accepting.accept().await.unwrap();
+                    opened.set(opened.get() + 1);
+                    let ended = ended.clone();
+                    crate::runtime::executor::spawn_local(async move {
+                        let mut buf = [0; 64];
+                        loop {
+                            match reader.read(&mut buf).await {
+                                Ok(0) | Err(_) => break,
+                                Ok(n) => {
+                                    let _ =
+                                        writer.send_all(&mut VecDeque::from([Bytes::copy_from_slice(&buf[..n])])).await;
+                                }
+                            }
+                        }
+                        writer.shutdown();
+                        ended.set(ended.get() + 1);
+                    });
+                }
+            });
+            let (go, gate) = std::sync::mpsc::channel::<()>();
+            std::thread::spawn(move || {
+                use std::io::{Read, Write};
+                let mut clients = Vec::new();
+                for _ in 0..COUNT {
+                    clients.push(std::net::TcpStream::connect(address).unwrap());
+                }
+                gate.recv().unwrap();
+                for _ in 0..3 {
+                    for client in &mut clients {
+                        client.write_all(b"hello").unwrap();
+                    }
+                    for client in &mut clients {
+                        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                        client.read_exact(&mut [0; 5]).unwrap();
+                    }
+                }
+                drop(clients);
+            });
+            while open.get() < COUNT {
+                clock::sleep(Duration::from_millis(5)).await;
+            }
+            go.send(()).unwrap();
+            // Nothing is reaped while all of them send: more polls than the completion queue holds.
+            std::thread::sleep(Duration::from_millis(800));
+            let start = clock::now();
+            while ends.get() < COUNT && start.elapsed() < Duration::from_secs(15) {
+                clock::sleep(Duration::from_millis(5)).await;
+            }
+            clock::sleep(Duration::from_millis(300)).await;
+            assert_eq!(ends.get(), COUNT);
+            assert_eq!(super::super::ring::slots(), before);
+        });
+    }
 }

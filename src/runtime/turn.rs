@@ -112,6 +112,10 @@ pub(super) fn wake_if_parked() {
 /// Lets others run once [`INTERVAL`] has passed since the kernel was asked for news, and lets glommio pass when it is to.
 pub(super) async fn breathe() {
     let turn = turn();
+    if turn.stopped.get() {
+        // Nobody asks for news any more; what stays runnable would keep the executor from its end.
+        std::future::pending::<()>().await;
+    }
     if turn.passing.get() {
         wake_if_parked();
         turn.passed.notified().await;

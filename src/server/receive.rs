@@ -118,7 +118,8 @@ impl FrameReceiver {
                 Some(size) => size.min(granted).max(SMALL_BYTES),
                 None => granted.max(SMALL_BYTES),
             };
-            let capacity = if capacity > SMALL_BYTES { capacity + SLACK_BYTES } else { capacity };
+            let to_the_end = begun.is_none_or(|size| capacity >= size);
+            let capacity = if capacity > SMALL_BYTES && to_the_end { capacity + SLACK_BYTES } else { capacity };
             let mut larger = RecvBuf::take(capacity.max(have + 1));
             larger.unfilled()[..have].copy_from_slice(self.head());
             larger.advance(have);
@@ -253,5 +254,30 @@ mod tests {
         assert_eq!(receiver.wanted_lookahead(), 0);
         feed(&mut receiver, &frame_of(20, 0), usize::MAX).unwrap();
         assert_eq!(receiver.wanted_lookahead(), 0);
+    }
+
+    #[test]
+    fn no_more_memory_than_granted() {
+        let size = 8usize << 20;
+        let mut frames = FrameReceiver::new(100 << 20);
+        let mut stream = (size as i32 - 4).to_be_bytes().to_vec();
+        stream.resize(size, 7);
+        let (mut sent, mut granted) = (0, 0);
+        while sent < 4 << 20 {
+            assert!(frames.next_frame().unwrap().is_none());
+            if let Some((_, bytes)) = frames.growth() {
+                granted = bytes;
+            }
+            let space = frames.space(granted);
+            let n = space.len().min(size - sent);
+            space[..n].copy_from_slice(&stream[sent..sent + n]);
+            frames.advance(n);
+            sent += n;
+            assert!(
+                frames.arrived_bytes() <= granted.max(SMALL_BYTES),
+                "granted {granted}, arrived {}",
+                frames.arrived_bytes()
+            );
+        }
     }
 }

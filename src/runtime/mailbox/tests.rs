@@ -191,3 +191,219 @@ fn measure_calls() {
         eprintln!("depth 64: {rate:.0} calls/s");
     });
 }
+
+#[test]
+fn a_flood_from_one_shard_does_not_hold_up_another() {
+    let seats: Arc<Mutex<Vec<_>>> =
+        Arc::new(Mutex::new(mesh::<State>(3, 256).unwrap().into_iter().map(Some).collect()));
+    let ended = Arc::new(AtomicUsize::new(0));
+    let worst = Arc::new(Mutex::new(Duration::ZERO));
+    let seen = worst.clone();
+    on_shards(3, move |spec: ShardSpec| {
+        let (seats, ended, worst) = (seats.clone(), ended.clone(), worst.clone());
+        async move {
+            let seat = seats.lock().unwrap()[usize::from(spec.index)].take().unwrap();
+            let mesh = Mesh::connect(seat).unwrap();
+            mesh.serve(Rc::new(State::default()));
+            let begun = Instant::now();
+            match spec.index {
+                // Floods shard 1 with work that is worth 20 us each.
+                0 => {
+                    while begun.elapsed() < Duration::from_secs(3) {
+                        let result = mesh.call(ShardId(1), |_| {
+                            let begun = Instant::now();
+                            while begun.elapsed() < Duration::from_micros(20) {}
+                            async {}
+                        });
+                        drop(result.await.unwrap());
+                    }
+                }
+                2 => {
+                    clock::sleep(Duration::from_millis(200)).await;
+                    for _ in 0..5 {
+                        let asked = Instant::now();
+                        mesh.call(ShardId(1), |_| async {}).await.unwrap().await.unwrap();
+                        let took = asked.elapsed();
+                        let mut worst = worst.lock().unwrap();
+                        *worst = took.max(*worst);
+                    }
+                }
+                _ => {}
+            }
+            ended.fetch_add(1, Ordering::SeqCst);
+            while ended.load(Ordering::SeqCst) < 3 {
+                clock::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    let worst = *seen.lock().unwrap();
+    assert!(worst < Duration::from_millis(500), "{worst:?}");
+}
+
+#[test]
+fn nothing_waits_for_the_tick() {
+    use crate::runtime::executor::spawn_blocking;
+    use crate::runtime::net::{Listener, connect};
+    use bytes::Bytes;
+    use std::collections::BTreeMap;
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-data");
+    std::fs::create_dir_all(&dir).unwrap();
+    let dir = tempfile::tempdir_in(dir).unwrap();
+    let root = dir.path().to_path_buf();
+    let worst: Arc<Mutex<BTreeMap<(u16, &'static str), (Duration, u32)>>> = Arc::default();
+    let noted = worst.clone();
+    let seats: Arc<Mutex<Vec<_>>> = Arc::new(Mutex::new(mesh::<State>(2, 64).unwrap().into_iter().map(Some).collect()));
+    let ended = Arc::new(AtomicUsize::new(0));
+    on_shards(2, move |spec: ShardSpec| {
+        let (seats, ended, worst, root) = (seats.clone(), ended.clone(), worst.clone(), root.clone());
+        async move {
+            let own = spec.index;
+            let seat = seats.lock().unwrap()[usize::from(own)].take().unwrap();
+            let mesh = Mesh::connect(seat).unwrap();
+            mesh.serve(Rc::new(State::default()));
+            let until = Instant::now() + Duration::from_secs(8);
+            let running = Rc::new(Cell::new(0));
+            let note = {
+                let worst = worst.clone();
+                move |what: &'static str, took: Duration| {
+                    let mut worst = worst.lock().unwrap();
+                    let entry = worst.entry((own, what)).or_default();
+                    *entry = (entry.0.max(took), entry.1 + 1);
+                }
+            };
+            let most: u64 = std::env::var("RV_PAUSE").map_or(3000, |v| v.parse().unwrap());
+            let pause = move |n: u64| clock::sleep(Duration::from_micros(n * 7919 % most));
+            macro_rules! job {
+                ($n:ident, $body:expr) => {{
+                    running.set(running.get() + 1);
+                    let (running, note, mesh, root) = (running.clone(), note.clone(), mesh.clone(), root.clone());
+                    let _ = (&note, &mesh, &root);
+                    spawn_local(async move {
+                        let mut $n = 0u64;
+                        while Instant::now() < until {
+                            $n += 1;
+                            $body(note.clone(), mesh.clone(), root.clone(), $n).await;
+                            if $n % 3 == 0 {
+                                pause($n).await;
+                            }
+                        }
+                        running.set(running.get() - 1);
+                    });
+                }};
+            }
+            job!(n, async |note: _, _m, _r, n: u64| {
+                let note: &dyn Fn(&'static str, Duration) = &note;
+                let begun = Instant::now();
+                spawn_blocking(move || std::thread::sleep(Duration::from_micros(n % 300))).await;
+                note("blocking", begun.elapsed());
+            });
+            job!(n, async |note: _, _m, _r, n: u64| {
+                let note: &dyn Fn(&'static str, Duration) = &note;
+                let begun = Instant::now();
+                clock::until(
+                    begun + Duration::from_micros(n % 200),
+                    spawn_blocking(|| std::thread::sleep(Duration::from_millis(2))),
+                )
+                .await;
+                note("dropped blocking", begun.elapsed());
+            });
+            job!(n, async |note: _, _m, _r, n: u64| {
+                let note: &dyn Fn(&'static str, Duration) = &note;
+                let begun = Instant::now();
+                let time = Duration::from_micros(n * 31 % 5000);
+                clock::sleep(time).await;
+                note("timer", begun.elapsed().saturating_sub(time));
+            });
+            job!(n, async |note: _, mesh: Rc<Mesh<State>>, _r, _n| {
+                let note: &dyn Fn(&'static str, Duration) = &note;
+                let begun = Instant::now();
+                mesh.call(ShardId(1 - own), |_| async { clock::sleep(Duration::from_micros(200)).await })
+                    .await
+                    .unwrap()
+                    .await
+                    .unwrap();
+                note("call", begun.elapsed());
+            });
+            job!(n, async |note: _, _m, root: std::path::PathBuf, n: u64| {
+                use crate::runtime::disk::{DiskBuf, File, OpenMode, prime_device};
+                if n == 1 {
+                    prime_device(&root).await.unwrap();
+                }
+                let note: &dyn Fn(&'static str, Duration) = &note;
+                let path = root.join(format!("{own}-{}", n % 4));
+                let _ = std::fs::remove_file(&path);
+                let begun = Instant::now();
+                let file = File::open(&path, OpenMode::CreateNew).await.unwrap();
+                let mut buf = DiskBuf::alloc(8192);
+                buf.as_mut_slice().fill(3);
+                file.write_at(&buf.freeze(), 0).await.unwrap();
+                note("open and write", begun.elapsed());
+                let begun = Instant::now();
+                clock::until(begun + Duration::from_micros(n % 100), file.read_at(0, 4096)).await;
+                note("dropped read", begun.elapsed());
+                let begun = Instant::now();
+                file.read_at(0, 8192).await.unwrap();
+                note("read", begun.elapsed());
+                if n % 2 == 0 { drop(file) } else { file.close().await.unwrap() }
+            });
+            running.set(running.get() + 1);
+            {
+                let (running, note) = (running.clone(), note.clone());
+                spawn_local(async move {
+                    let listener = Listener::bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+                    let address = listener.local_addr().unwrap();
+                    spawn_local(async move {
+                        loop {
+                            let (mut reader, mut writer) = listener.accept().await.unwrap();
+                            spawn_local(async move {
+                                let mut buf = [0; 4096];
+                                loop {
+                                    let n = reader.read(&mut buf).await.unwrap_or(0);
+                                    if n == 0 {
+                                        break;
+                                    }
+                                    let _ =
+                                        writer.send_all(&mut VecDeque::from([Bytes::copy_from_slice(&buf[..n])])).await;
+                                }
+                                writer.shutdown();
+                            });
+                        }
+                    });
+                    let mut n = 0u64;
+                    while Instant::now() < until {
+                        let begun = Instant::now();
+                        let (mut reader, mut writer) = connect(address, Duration::from_secs(5)).await.unwrap();
+                        note("connect", begun.elapsed());
+                        for _ in 0..20 {
+                            n += 1;
+                            let len = (n * 977 % 4000 + 1) as usize;
+                            let begun = Instant::now();
+                            writer.send_all(&mut VecDeque::from([Bytes::from(vec![1; len])])).await.unwrap();
+                            let (mut got, mut buf) = (0, [0; 1024]);
+                            while got < len {
+                                got += reader.read(&mut buf).await.unwrap();
+                            }
+                            note("echo", begun.elapsed());
+                            if n % 5 == 0 {
+                                clock::sleep(Duration::from_micros(n * 7919 % 3000)).await;
+                            }
+                        }
+                    }
+                    running.set(running.get() - 1);
+                });
+            }
+            while running.get() > 0 {
+                clock::sleep(Duration::from_millis(20)).await;
+            }
+            ended.fetch_add(1, Ordering::SeqCst);
+            while ended.load(Ordering::SeqCst) < 2 {
+                clock::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    });
+    let noted = noted.lock().unwrap();
+    for (what, (worst, count)) in noted.iter() {
+        println!("{what:?}: {count} times, worst {worst:?}");
+    }
+    assert!(noted.values().all(|(worst, _)| *worst < Duration::from_millis(150)));
+}
