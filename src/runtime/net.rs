@@ -105,7 +105,7 @@ impl Listener {
                 Err(error) => error,
             };
             match error.raw_os_error() {
-                Some(libc::EAGAIN) => self.watch.nothing(),
+                Some(libc::EAGAIN) => self.watch.nothing()?,
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                     self.watch.more();
                     if !self.warned.replace(true) {
@@ -130,7 +130,10 @@ impl Listener {
                     | libc::EOPNOTSUPP
                     | libc::ETIMEDOUT,
                 ) => self.watch.more(),
-                _ => return Err(error),
+                _ => {
+                    self.watch.more();
+                    return Err(error);
+                }
             }
         }
     }
@@ -200,7 +203,7 @@ impl Reader {
                     return Ok(received);
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => self.watch.nothing(),
+                    io::ErrorKind::WouldBlock => self.watch.nothing()?,
                     io::ErrorKind::Interrupted => self.watch.more(),
                     _ => return Err(error),
                 },

@@ -62,6 +62,8 @@ struct WatchState {
     events: u32,
     ready: Cell<bool>,
     ended: Cell<bool>,
+    /// The kernel refused to watch: from then on every look at the descriptor is an attempt, and waiting is an error.
+    failed: Cell<Option<i32>>,
     closed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -324,7 +326,9 @@ impl WatchState {
     }
 
     fn happened(&self, result: i32) {
-        if result < 0 || result as u32 & POLL_ENDED != 0 {
+        if result < 0 {
+            self.failed.set(Some(-result));
+        } else if result as u32 & POLL_ENDED != 0 {
             self.ended.set(true);
         }
         self.ready.set(true);
@@ -348,6 +352,7 @@ impl Watch {
             events,
             ready: Cell::new(interest == Interest::Readable),
             ended: Cell::new(false),
+            failed: Cell::new(None),
             closed: Cell::new(false),
             waker: RefCell::default(),
         });
@@ -366,13 +371,17 @@ impl Watch {
         self.state.ready.set(true);
     }
 
-    /// The attempt found nothing, whatever the kernel had said.
-    pub(super) fn nothing(&self) {
+    /// The attempt found nothing, whatever the kernel had said. An error: nothing will ever be said any more.
+    pub(super) fn nothing(&self) -> io::Result<()> {
         self.state.ended.set(false);
+        match self.state.failed.get() {
+            Some(code) => Err(io::Error::from_raw_os_error(code)),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.state.ready.get() || self.state.ended.get() {
+        if self.state.ready.get() || self.state.ended.get() || self.state.failed.get().is_some() {
             return Poll::Ready(());
         }
         *self.state.waker.borrow_mut() = Some(cx.waker().clone());

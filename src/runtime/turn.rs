@@ -264,8 +264,9 @@ impl Turn {
                 check(ring.enter(None));
                 let news = ring.reap() > 0;
                 if self.foreign.get() > 0 && quiet && !news {
-                    self.sleep_in_glommio(ring, now).await;
-                    last_pass = Instant::now();
+                    if self.sleep_in_glommio(ring, now).await {
+                        last_pass = Instant::now();
+                    }
                 } else if since_pass >= INTERVAL {
                     self.pass().await;
                     last_pass = Instant::now();
@@ -327,15 +328,16 @@ impl Turn {
         self.passed.notify_all();
     }
 
-    /// Sleeps until glommio has woken somebody, the ring has completions, a bell rings or a timer is due.
-    async fn sleep_in_glommio(&self, ring: &Ring, now: Instant) {
+    /// Sleeps until glommio has woken somebody, the ring has completions, a bell rings or a timer is due; whether it slept.
+    async fn sleep_in_glommio(&self, ring: &Ring, now: Instant) -> bool {
+        let mut slept = false;
         if let Some(wait) = self.fall_asleep(now)
             && !ring.signal(true)
         {
             self.passing.set(true);
-            let mut slept = false;
+            let mut begun = false;
             let woken = poll_fn(|cx| {
-                if std::mem::replace(&mut slept, true) && self.parked.borrow().is_none() {
+                if std::mem::replace(&mut begun, true) && self.parked.borrow().is_none() {
                     return Poll::Ready(());
                 }
                 *self.parked.borrow_mut() = Some(cx.waker().clone());
@@ -346,9 +348,11 @@ impl Turn {
             drop(parked);
             self.passing.set(false);
             self.passed.notify_all();
+            slept = true;
         }
         ring.signal(false);
         self.wake_up();
+        slept
     }
 }
 
