@@ -119,8 +119,11 @@ impl Report {
             let void = if self.void { "  VOID: below 99 % of the rate asked for" } else { "" };
             line("rate", format!("{achieved:.3} of {asked:.3} {unit} asked{void}"));
         }
-        let per_gb = t.client_cpu_seconds / (t.bytes as f64 / 1e9);
-        line("client CPU", format!("{:.3} s, {per_gb:.3} s per GB", t.client_cpu_seconds));
+        let per_gb = match t.bytes {
+            0 => String::new(),
+            bytes => format!(", {:.3} s per GB", t.client_cpu_seconds / (bytes as f64 / 1e9)),
+        };
+        line("client CPU", format!("{:.3} s{per_gb}", t.client_cpu_seconds));
         for (name, histogram) in [
             ("latency ms", &t.latency),
             ("acknowledged ms", &t.acknowledged),

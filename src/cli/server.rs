@@ -111,6 +111,9 @@ fn open_host(config: &mut ServerConfig, shards: u16) -> Result<Vec<DataDir>, Str
     Ok(dirs)
 }
 
+/// With fewer than this the bound on connections is worth a word.
+const FEW_DESCRIPTORS: u64 = 65_536;
+
 /// Half of the descriptors are for segments: a flood of connections must not take a partition offline.
 fn leave_descriptors_for_files(config: &mut ServerConfig, limit: u64) {
     let half = u32::try_from(limit / 2).unwrap_or(u32::MAX).max(1);
@@ -122,6 +125,11 @@ fn leave_descriptors_for_files(config: &mut ServerConfig, limit: u64) {
             "max.connections = {} is lowered to {half}: {limit} files may be open (`ulimit -n`, LimitNOFILE=), and half of \
              them are for segments",
             config.max_connections
+        );
+    } else if limit < FEW_DESCRIPTORS {
+        tracing::warn!(
+            "at most {half} connections: {limit} files may be open (`ulimit -Hn`, LimitNOFILE=), and half of them are for \
+             segments"
         );
     }
     config.max_connections = half;

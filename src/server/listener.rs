@@ -73,10 +73,14 @@ async fn accept_all<D: Dispatch>(link: &Rc<Link>, connections: &Rc<Connections>,
         let place = match places.try_acquire(1) {
             Some(place) => place,
             None => {
-                warn!(
-                    limit = places.total(),
-                    "this shard's share of max.connections is reached; not accepting until a connection ends"
-                );
+                if let Some(held_back) = link.may_complain() {
+                    warn!(
+                        limit = places.total(),
+                        held_back,
+                        "this shard has as many connections as it may (its share of max.connections and of half of the \
+                         descriptors, `ulimit -Hn`); not accepting until one ends"
+                    );
+                }
                 places.acquire(1).await
             }
         };

@@ -157,12 +157,12 @@ fn open_files(host: &Host) -> Option<Finding> {
     let (_, hard) = host.open_files?;
     (hard < ENOUGH_FILES).then(|| {
         let why = "half of the descriptors are for segments, half for connections (seen from this shell; a service has its own limit)";
-        let command = "sudo cp tuning/limits-corelane.conf /etc/security/limits.d/ (then log in anew), or LimitNOFILE=1048576 in the service";
+        let command = "sudo cp tuning/limits-corelane.conf /etc/security/limits.d/ (for the user corelane: name your own in it, and log in anew), or LimitNOFILE=1048576 in the service";
         finding("open-files", format!("ulimit -Hn is {hard}"), format!("{ENOUGH_FILES} or more"), why, Mend::by_hand(command))
     })
 }
 
-const RAISE_LOCKED: &str = "sudo cp tuning/limits-corelane.conf /etc/security/limits.d/ (then log in anew), or LimitMEMLOCK=infinity in the service";
+const RAISE_LOCKED: &str = "sudo cp tuning/limits-corelane.conf /etc/security/limits.d/ (for the user corelane: name your own in it, and log in anew), or LimitMEMLOCK=infinity in the service";
 
 /// What each shard registers: 8 MiB with each of three rings, and the rings.
 const LOCKED_PER_SHARD: u64 = 25 << 20;

@@ -163,9 +163,13 @@ fn queue_depth(measured: &Measured, size: usize) -> Option<(usize, String)> {
     let enough = (*WRITE_DEPTHS.iter().find(is_enough)?).max(LEAST_DEPTH);
     let figure = |depth: &usize| Some(format!("{:.0} at {depth}", measured.write(size, *depth, false)?));
     let figures: Vec<String> = WRITE_DEPTHS.iter().filter_map(figure).collect();
+    let more = match WRITE_DEPTHS.last() {
+        Some(deepest) if enough == *deepest => format!("{enough} is the deepest that was tried"),
+        _ => format!("more than {enough} gain less than a tenth and hold up other partitions"),
+    };
     let why = format!(
-        "Writes of one log in flight. Measured with {} KiB writes into reserved blocks: {} MB/s;\nmore than {enough} gain less than a \
-         tenth and hold up other partitions, fewer than {LEAST_DEPTH} leave the device idle between writes.",
+        "Writes of one log in flight. Measured with {} KiB writes into reserved blocks: {} MB/s;\n{more}, fewer than {LEAST_DEPTH} leave \
+         the device idle between writes.",
         size >> 10,
         figures.join(", ")
     );
