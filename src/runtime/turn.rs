@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -296,7 +296,11 @@ impl Turn {
 
     fn answer_doorbells(&self) -> bool {
         let doorbells = self.doorbells.borrow();
-        doorbells.iter().filter(|doorbell| doorbell.answer()).count() > 0
+        let mut any = false;
+        for doorbell in doorbells.iter() {
+            any |= doorbell.answer();
+        }
+        any
     }
 
     /// How long the shard may sleep; `None`: not at all, the bell has just rung.
@@ -323,7 +327,19 @@ impl Turn {
     /// Lets glommio's reactor poll its rings once.
     async fn pass(&self) {
         self.passing.set(true);
-        glommio::timer::sleep(PASS).await;
+        let mut wait = PASS;
+        let mut waited = false;
+        while !waited {
+            let mut timer = pin!(glommio::timer::sleep(wait));
+            let pass = poll_fn(|cx| {
+                let outcome = timer.as_mut().poll(cx);
+                waited |= outcome.is_pending();
+                outcome
+            });
+            pass.await;
+            // One that was due when it was first looked at (a slow or interrupted processor) never came to the reactor.
+            wait *= 2;
+        }
         self.passing.set(false);
         self.passed.notify_all();
     }
