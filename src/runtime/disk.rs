@@ -123,8 +123,17 @@ impl File {
         let mut options = OpenOptions::new();
         options.read(true).write(writes);
         let _foreign = Foreign::begin();
-        let file = options.dma_open(&by_descriptor).await.map_err(|error| failed(cause_of(error)))?;
-        Ok(File { file: Rc::new(file), path: path.into() })
+        match options.dma_open(&by_descriptor).await {
+            Ok(file) => Ok(File { file: Rc::new(file), path: path.into() }),
+            Err(error) => {
+                if mode == OpenMode::CreateNew {
+                    // Or the next try would find it there. It is empty, and nobody else has it.
+                    let made = path.to_path_buf();
+                    let _ = spawn_blocking(move || std::fs::remove_file(made)).await;
+                }
+                Err(failed(cause_of(error)))
+            }
+        }
     }
 
     pub fn path(&self) -> PathBuf {

@@ -1,10 +1,40 @@
-//! Small files beside the log, read and replaced whole, off the event loop.
+//! Small files beside the log, read and replaced whole, off the event loop; and what to do while no file can be opened.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::runtime::spawn_blocking;
+use crate::runtime::disk::is_out_of_descriptors;
+use crate::runtime::{clock, spawn_blocking};
+
+/// How long a step waits for descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
+const TRIES: u32 = 200;
+
+/// Runs a step that opens files. While there are no descriptors it is run again, for a while: a flood of connections passes,
+/// and giving up would take the partition offline.
+pub async fn patiently<T>(mut step: impl AsyncFnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut tries = 0;
+    loop {
+        match step().await {
+            Err(error) if is_out_of_descriptors(&error) && tries < TRIES => {
+                tries += 1;
+                clock::sleep(PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The directory's entries are on the device afterwards.
+pub async fn sync_dir(dir: PathBuf) -> io::Result<()> {
+    patiently(async || {
+        let dir = dir.clone();
+        spawn_blocking(move || fs::File::open(dir)?.sync_all()).await
+    })
+    .await
+}
 
 /// The text of `<dir>/<name>`; `None`: there is none. What is not UTF-8 comes as replacement characters, which no format here
 /// takes for its own.

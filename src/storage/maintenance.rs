@@ -4,8 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
+use super::files::{patiently, sync_dir};
 use super::log::{Log, StorageError};
 use super::segment::Segment;
 use crate::runtime::spawn_blocking;
@@ -38,10 +40,14 @@ impl Log {
     async fn store(&self, checkpoint: Checkpoint) -> io::Result<()> {
         let active = self.active();
         if active.is_on_disk() {
-            active.write_index_files(false).await?;
+            patiently(async || active.write_index_files(false).await).await?;
         }
-        let dir = self.dir.to_path_buf();
-        spawn_blocking(move || checkpoint.store(&dir)).await
+        let checkpoint = Arc::new(checkpoint);
+        patiently(async || {
+            let (checkpoint, dir) = (checkpoint.clone(), self.dir.to_path_buf());
+            spawn_blocking(move || checkpoint.store(&dir)).await
+        })
+        .await
     }
 
     /// Removes sealed segments that the topic's limits no longer keep, and rolls an active one whose every record is too
@@ -66,8 +72,7 @@ impl Log {
         self.start_offset.set(start.max(self.start_offset()));
         self.checkpoint_held(sidecar).await?;
         // The checkpoint must outlast the files: with no segment left it alone knows the next offset.
-        let dir = self.dir.to_path_buf();
-        if let Err(error) = spawn_blocking(move || fs::File::open(dir)?.sync_all()).await {
+        if let Err(error) = sync_dir(self.dir.to_path_buf()).await {
             self.fail("syncing the directory", &error);
             return self.failure().map_or(Ok(true), Err);
         }

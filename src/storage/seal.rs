@@ -3,6 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
+use super::files::patiently;
 use super::log::{Log, StorageError};
 use super::segment::Segment;
 use crate::runtime::spawn_local;
@@ -24,7 +25,7 @@ impl Log {
             return Ok(());
         }
         self.cut_to_size(segment).await?;
-        segment.write_index_files(true).await?;
+        patiently(async || segment.write_index_files(true).await).await?;
         self.sync_segment(segment).await?;
         segment.sealed.set(true);
         self.context.indexes.admit(segment);
@@ -81,7 +82,7 @@ impl Log {
         let cut = async {
             self.cut_to_size(&active).await?;
             if active.is_on_disk() {
-                active.write_index_files(false).await?;
+                patiently(async || active.write_index_files(false).await).await?;
             }
             Ok(())
         };

@@ -6,19 +6,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
-use std::time::Duration;
 
 use super::ahead::Ahead;
 use super::dir::LogDir;
+use super::files::patiently;
 use super::index::SegmentIndex;
 use super::paths::segment_file;
 use crate::model::record_batch::BatchHeader;
-use crate::runtime::disk::{File, OpenMode, is_out_of_descriptors};
-use crate::runtime::{clock, spawn_blocking};
-
-/// How long opening a file waits for descriptors.
-const OPEN_PAUSE: Duration = Duration::from_millis(50);
-const OPEN_TRIES: u32 = 200;
+use crate::runtime::disk::{File, OpenMode};
+use crate::runtime::spawn_blocking;
 
 /// A segment as its log sees it. Positions are bytes from the start of the `.log` file.
 pub struct Segment {
@@ -119,25 +115,11 @@ impl Segment {
             (true, true) => OpenMode::Read,
         };
         let visit = self.dir.visit()?;
-        let file = Rc::new(self.open_patiently(mode).await?);
+        let path = self.path("log");
+        let file = Rc::new(patiently(async || File::open(&path, mode).await).await?);
         drop(visit);
         self.on_disk.set(true);
         Ok(self.file.borrow_mut().get_or_insert(file).clone())
-    }
-
-    /// Opens the file; while there are no descriptors it waits for some, for a while: a flood of connections passes, and
-    /// giving up here takes the partition offline.
-    async fn open_patiently(&self, mode: OpenMode) -> io::Result<File> {
-        let mut tries = 0;
-        loop {
-            match File::open(&self.path("log"), mode).await {
-                Err(error) if is_out_of_descriptors(&error) && tries < OPEN_TRIES => {
-                    tries += 1;
-                    clock::sleep(OPEN_PAUSE).await;
-                }
-                outcome => return outcome,
-            }
-        }
     }
 
     /// Lets go of the descriptor; readers in flight keep theirs.

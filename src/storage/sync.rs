@@ -1,14 +1,14 @@
 //! When what is written may be acknowledged: at once, or after a grouped fdatasync (`flush.messages`, `flush.ms`).
 
 use std::cell::{Cell, RefCell};
-use std::fs;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::files::sync_dir;
 use super::log::{Log, Mark, StorageError};
 use super::segment::Segment;
-use crate::runtime::{clock, spawn_blocking, spawn_local};
+use crate::runtime::{clock, spawn_local};
 
 /// One log's unsynced segments and running sync.
 #[derive(Default)]
@@ -158,8 +158,7 @@ impl Log {
         }
         segment.file().await?.fdatasync().await?;
         if !segment.entry_synced.get() {
-            let dir = segment.dir();
-            spawn_blocking(move || fs::File::open(dir)?.sync_all()).await?;
+            sync_dir(segment.dir()).await?;
             segment.entry_synced.set(true);
         }
         let gained = upto - segment.synced.get().min(upto);
