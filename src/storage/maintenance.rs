@@ -40,7 +40,7 @@ impl Log {
     async fn store(&self, checkpoint: Checkpoint) -> io::Result<()> {
         let active = self.active();
         if active.is_on_disk() {
-            patiently(async || active.write_index_files(false).await).await?;
+            active.write_index_files(false).await?;
         }
         let checkpoint = Arc::new(checkpoint);
         patiently(async || {

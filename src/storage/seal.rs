@@ -3,7 +3,6 @@
 use std::io;
 use std::rc::Rc;
 
-use super::files::patiently;
 use super::log::{Log, StorageError};
 use super::segment::Segment;
 use crate::runtime::spawn_local;
@@ -25,7 +24,7 @@ impl Log {
             return Ok(());
         }
         self.cut_to_size(segment).await?;
-        patiently(async || segment.write_index_files(true).await).await?;
+        segment.write_index_files(true).await?;
         self.sync_segment(segment).await?;
         segment.sealed.set(true);
         self.context.indexes.admit(segment);
@@ -82,7 +81,7 @@ impl Log {
         let cut = async {
             self.cut_to_size(&active).await?;
             if active.is_on_disk() {
-                patiently(async || active.write_index_files(false).await).await?;
+                active.write_index_files(false).await?;
             }
             Ok(())
         };

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 
 use super::ahead::Ahead;
 use super::dir::LogDir;
@@ -203,15 +204,14 @@ impl Segment {
             let relative = self.relative(self.offset_of_max_timestamp.get());
             index.borrow_mut().push_time(self.max_timestamp.get(), relative);
         }
-        let (offsets, times) = {
+        let files = {
             let index = index.borrow();
-            (index.encode_offsets(), index.encode_times())
+            Arc::new([(self.path("index"), index.encode_offsets()), (self.path("timeindex"), index.encode_times())])
         };
-        let (index_path, times_path) = (self.path("index"), self.path("timeindex"));
         let _visit = self.dir.visit()?;
-        spawn_blocking(move || {
-            write_file(&index_path, &offsets, seal)?;
-            write_file(&times_path, &times, seal)
+        patiently(async || {
+            let files = files.clone();
+            spawn_blocking(move || files.iter().try_for_each(|(path, bytes)| write_file(path, bytes, seal))).await
         })
         .await
     }
