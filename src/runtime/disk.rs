@@ -359,12 +359,12 @@ pub async fn prime_device(directory: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::runtime::executor::tests::on_shard;
 
     /// A directory on the disk that the build is on: `/tmp` may be memory.
-    fn scratch() -> tempfile::TempDir {
+    pub(crate) fn scratch() -> tempfile::TempDir {
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-data");
         std::fs::create_dir_all(&base).unwrap();
         tempfile::tempdir_in(base).unwrap()

@@ -6,6 +6,19 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
+/// A new eventfd, not passed on to child processes.
+pub(super) fn eventfd(flags: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: a plain system call; the descriptor it returns is owned here and by nobody else.
+    #[allow(unsafe_code)]
+    unsafe {
+        let raw = libc::eventfd(0, libc::EFD_CLOEXEC | flags);
+        if raw < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(raw))
+    }
+}
+
 /// One shard's bell. Ringing costs a system call only when the shard sleeps and nobody has rung yet.
 pub(super) struct Doorbell {
     eventfd: OwnedFd,
@@ -17,15 +30,7 @@ pub(super) struct Doorbell {
 
 impl Doorbell {
     pub(super) fn new() -> io::Result<Doorbell> {
-        // SAFETY: a plain system call; the descriptor it returns is owned here and by nobody else.
-        #[allow(unsafe_code)]
-        let eventfd = unsafe {
-            let raw = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
-            if raw < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(raw)
-        };
+        let eventfd = eventfd(libc::EFD_NONBLOCK)?;
         let waiting = Mutex::new(None);
         Ok(Doorbell { eventfd, rung: AtomicBool::new(false), sleeping: AtomicBool::new(false), waiting })
     }

@@ -26,4 +26,6 @@ pub use executor::{Breather, spawn_blocking, spawn_local};
 pub use turn::spin_before_sleep;
 
 #[cfg(test)]
+pub(crate) use disk::tests::scratch;
+#[cfg(test)]
 pub(crate) use executor::tests::{on_shard, on_shards};

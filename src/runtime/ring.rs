@@ -380,7 +380,7 @@ impl Watch {
         }
     }
 
-    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.state.ready.get() || self.state.ended.get() || self.state.failed.get().is_some() {
             return Poll::Ready(());
         }

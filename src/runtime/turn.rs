@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use futures_lite::future::{or, yield_now};
 use glommio::io::BufferedFile;
 
 use super::clock::TICK;
-use super::doorbell::Doorbell;
+use super::doorbell::{Doorbell, eventfd};
 use super::ring::{self, Ring};
 use super::sync::Notify;
 
@@ -197,15 +197,8 @@ impl Bridge {
     /// Within the executor, after [`ring::start`].
     pub(super) fn new() -> io::Result<Bridge> {
         let ring = ring::current()?;
-        // SAFETY: a plain system call; the descriptor it returns is owned here and by nobody else.
-        #[allow(unsafe_code)]
-        let eventfd = unsafe {
-            let raw = libc::eventfd(0, libc::EFD_CLOEXEC);
-            if raw < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(raw)
-        };
+        // glommio's read is to wait for it.
+        let eventfd = eventfd(0)?;
         ring.register_eventfd(eventfd.as_raw_fd())?;
         // SAFETY: the descriptor is open and given away here.
         #[allow(unsafe_code)]

@@ -20,7 +20,7 @@ use crate::config::{ServerConfig, TopicConfig};
 use crate::model::record_batch::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, ShardId};
 use crate::runtime::mailbox::{Mesh, MeshSeat, mesh};
-use crate::runtime::{clock, disk, faults, on_shard, on_shards, spawn_local};
+use crate::runtime::{clock, disk, faults, on_shard, on_shards, scratch, spawn_local};
 
 fn batch(payload: usize) -> Bytes {
     let mut header = BatchHeader::new_zeroed();
@@ -70,11 +70,6 @@ async fn shard(root: &Path) -> (Rc<Shard>, PartitionId) {
     (shard_of(root, seat, (ShardId(0), 1), 1).await, topic(0).1)
 }
 
-fn disk_dir() -> tempfile::TempDir {
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
-    tempfile::tempdir_in(base).unwrap()
-}
-
 fn plan(partition: PartitionId, offset: i64, max_bytes: u32, min_bytes: u32, max_wait_ms: u32) -> FetchPlan {
     let part = FetchPart { partition, offset, max_bytes, current_leader_epoch: None };
     FetchPlan { parts: vec![part], max_bytes: 50 << 20, min_bytes, max_wait_ms }
@@ -83,7 +78,7 @@ fn plan(partition: PartitionId, offset: i64, max_bytes: u32, min_bytes: u32, max
 /// A consumer at the end of a partition that went offline must not stop the whole shard.
 #[test]
 fn a_fetch_from_a_failed_partition_lets_the_shard_go_on() {
-    let root = disk_dir();
+    let root = scratch();
     let path = root.path().to_path_buf();
     on_shard(move || {
         let path = path.clone();
@@ -116,7 +111,7 @@ fn a_fetch_from_a_failed_partition_lets_the_shard_go_on() {
 /// Nothing more can come into this response: waiting for min_bytes is waiting for nothing.
 #[test]
 fn a_fetch_that_is_full_does_not_wait_for_min_bytes() {
-    let root = disk_dir();
+    let root = scratch();
     let path = root.path().to_path_buf();
     on_shard(move || {
         let path = path.clone();
@@ -141,7 +136,7 @@ fn a_fetch_that_is_full_does_not_wait_for_min_bytes() {
 fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
     const TOPICS: u128 = 4;
     const BATCHES: i64 = 300;
-    let root = disk_dir();
+    let root = scratch();
     let path = root.path().to_path_buf();
     // Made by one thread, as at a start; the shards find it there.
     LocalStore::open(&path).unwrap();

@@ -74,7 +74,7 @@ impl Ahead {
     }
 
     /// Whether a group that ends at `end` would reach into zeros in flight.
-    fn blocks(&self, end: u64) -> bool {
+    pub fn blocks(&self, end: u64) -> bool {
         let (from, to) = self.in_flight.get();
         from < to && align_up(end) > from
     }
@@ -124,11 +124,6 @@ impl Zeros {
 }
 
 impl Log {
-    /// Whether a group that ends at `end` of `segment` must wait for zeros in flight.
-    pub(super) fn must_wait_for_zeros(&self, segment: &Segment, end: u64) -> bool {
-        segment.ahead.blocks(end)
-    }
-
     /// Notes that a group is sent to `[.., end)` of the segment, and has zeros written ahead of it where that is due.
     pub(super) fn sent_to(self: &Rc<Self>, segment: &Rc<Segment>, file: &Rc<File>, end: u64) {
         segment.ahead.note_sent(end);

@@ -269,7 +269,7 @@ impl Log {
         // More may have gathered during the waits; the extent's start cannot have moved.
         let (segment, start, bytes) = loop {
             let Some((segment, start, bytes)) = self.appender.next_extent() else { return Ok(()) };
-            if !self.must_wait_for_zeros(&segment, start + bytes) {
+            if !segment.ahead.blocks(start + bytes) {
                 break (segment, start, bytes);
             }
             self.progress.notified().await;

@@ -13,14 +13,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::*;
 use crate::config::TopicConfig;
 use crate::model::record_batch::{self, BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
-use crate::runtime::{clock, disk, faults, on_shard};
-
-/// A directory on a disk that takes direct I/O (the system's temporary one may be memory).
-fn disk_dir() -> tempfile::TempDir {
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
-    fs::create_dir_all(&base).unwrap();
-    tempfile::tempdir_in(base).unwrap()
-}
+use crate::runtime::{clock, disk, faults, on_shard, scratch};
 
 fn batch(records: i32, payload: usize, timestamp: i64, seed: u64) -> Bytes {
     let mut header = BatchHeader::new_zeroed();
@@ -163,7 +156,7 @@ mod limits;
 
 #[test]
 fn what_is_written_reads_back_from_tail_and_disk_before_and_after_a_restart() {
-    let root = disk_dir();
+    let root = scratch();
     let dir = root.path().join("t-0");
     on_shard(move || {
         let dir = dir.clone();
@@ -193,7 +186,7 @@ fn what_is_written_reads_back_from_tail_and_disk_before_and_after_a_restart() {
 
 #[test]
 fn a_copy_taken_at_any_moment_holds_what_was_acknowledged() {
-    let root = disk_dir();
+    let root = scratch();
     let base = root.path().to_path_buf();
     on_shard(move || {
         let base = base.clone();
@@ -229,7 +222,7 @@ fn a_copy_taken_at_any_moment_holds_what_was_acknowledged() {
 
 #[test]
 fn a_torn_tail_is_cut_off_wherever_it_begins() {
-    let root = disk_dir();
+    let root = scratch();
     let base = root.path().to_path_buf();
     on_shard(move || {
         let base = base.clone();
@@ -282,7 +275,7 @@ fn a_torn_tail_is_cut_off_wherever_it_begins() {
 
 #[test]
 fn retention_by_size_and_by_time_moves_the_start() {
-    let root = disk_dir();
+    let root = scratch();
     let dir = root.path().join("t-0");
     on_shard(move || {
         let dir = dir.clone();
@@ -332,7 +325,7 @@ fn retention_by_size_and_by_time_moves_the_start() {
 #[test]
 fn nothing_is_acknowledged_after_a_failed_write_or_sync() {
     for (op, flush_messages) in [(faults::Op::Write, u64::MAX), (faults::Op::Fdatasync, 1)] {
-        let root = disk_dir();
+        let root = scratch();
         let dir: PathBuf = root.path().join("t-0");
         on_shard(move || {
             let dir = dir.clone();
@@ -371,7 +364,7 @@ fn nothing_is_acknowledged_after_a_failed_write_or_sync() {
 
 #[test]
 fn flush_messages_acknowledges_only_what_is_synced() {
-    let root = disk_dir();
+    let root = scratch();
     let dir = root.path().join("t-0");
     on_shard(move || {
         let dir = dir.clone();
@@ -398,7 +391,7 @@ fn flush_messages_acknowledges_only_what_is_synced() {
 /// Killed after a roll but before the rolled segment was cut to its length: the next one holds acknowledged records.
 #[test]
 fn a_rolled_segment_that_was_not_yet_cut_loses_nothing() {
-    let root = disk_dir();
+    let root = scratch();
     let dir = root.path().join("t-0");
     on_shard(move || {
         let dir = dir.clone();
@@ -424,7 +417,7 @@ fn a_rolled_segment_that_was_not_yet_cut_loses_nothing() {
 /// Two syncs at once (a checkpoint beside flush.messages): the first fails, the second must not try again and acknowledge.
 #[test]
 fn nothing_is_acknowledged_by_a_second_sync_after_a_failed_one() {
-    let root = disk_dir();
+    let root = scratch();
     let dir = root.path().join("t-0");
     on_shard(move || {
         let dir = dir.clone();
@@ -463,7 +456,7 @@ fn nothing_is_acknowledged_by_a_second_sync_after_a_failed_one() {
 /// A sync that ends in an error after the log has failed already must still wake those who wait for it.
 #[test]
 fn a_failed_sync_wakes_the_next_also_when_the_log_has_failed_before() {
-    let root = disk_dir();
+    let root = scratch();
     let dir = root.path().join("t-0");
     on_shard(move || {
         let dir = dir.clone();
@@ -497,7 +490,7 @@ fn a_failed_sync_wakes_the_next_also_when_the_log_has_failed_before() {
 /// A read over several chunks that are all held must not go to the disk again.
 #[test]
 fn a_cold_read_over_several_held_chunks_reads_nothing_again() {
-    let root = disk_dir();
+    let root = scratch();
     let dir = root.path().join("t-0");
     on_shard(move || {
         let dir = dir.clone();
@@ -522,7 +515,7 @@ fn a_cold_read_over_several_held_chunks_reads_nothing_again() {
 /// Other shards still send while this one closes its logs.
 #[test]
 fn appends_during_close_are_refused_or_kept() {
-    let root = disk_dir();
+    let root = scratch();
     let base = root.path().to_path_buf();
     on_shard(move || {
         let base = base.clone();
@@ -572,7 +565,7 @@ fn appends_during_close_are_refused_or_kept() {
 
 #[test]
 fn a_removed_log_leaves_no_unsynced_bytes_behind() {
-    let root = disk_dir();
+    let root = scratch();
     let dir = root.path().join("t-0");
     on_shard(move || {
         let dir = dir.clone();
@@ -589,7 +582,7 @@ fn a_removed_log_leaves_no_unsynced_bytes_behind() {
 /// Producers may send timestamp -1 (none); such segments must go some time, and those behind them, too.
 #[test]
 fn retention_by_time_passes_segments_without_timestamps() {
-    let root = disk_dir();
+    let root = scratch();
     let dir = root.path().join("t-0");
     on_shard(move || {
         let dir = dir.clone();
@@ -612,7 +605,7 @@ fn retention_by_time_passes_segments_without_timestamps() {
 /// Damage before the recovery point: what is written afterwards must be checked at the next start as usual.
 #[test]
 fn a_checkpoint_ahead_of_the_data_is_not_believed_later() {
-    let root = disk_dir();
+    let root = scratch();
     let dir = root.path().join("t-0");
     on_shard(move || {
         let dir = dir.clone();

@@ -351,12 +351,7 @@ fn noise(len: usize) -> FrozenBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn scratch() -> tempfile::TempDir {
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-data");
-        std::fs::create_dir_all(&base).unwrap();
-        tempfile::tempdir_in(base).unwrap()
-    }
+    use crate::runtime::scratch;
 
     #[test]
     fn percentiles_are_of_the_sorted_values() {

@@ -251,9 +251,7 @@ fn nothing_waits_for_the_tick() {
     use crate::runtime::executor::spawn_blocking;
     use crate::runtime::net::{Listener, connect};
     use bytes::Bytes;
-    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-data");
-    std::fs::create_dir_all(&dir).unwrap();
-    let dir = tempfile::tempdir_in(dir).unwrap();
+    let dir = crate::runtime::scratch();
     let root = dir.path().to_path_buf();
     let worst: Arc<Mutex<Worst>> = Arc::default();
     let noted = worst.clone();

@@ -218,12 +218,7 @@ fn mounted_from(number: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn scratch() -> tempfile::TempDir {
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-data");
-        fs::create_dir_all(&base).unwrap();
-        tempfile::tempdir_in(base).unwrap()
-    }
+    use crate::runtime::scratch;
 
     #[test]
     fn a_directory_is_made_tried_and_locked() {

@@ -51,7 +51,7 @@ fn compare_files(log: &Log, written: &[(i64, Vec<u8>)]) {
 
 #[test]
 fn zeros_never_overwrite_data_nor_outlast_a_segment() {
-    let root = disk_dir();
+    let root = scratch();
     let base = root.path().to_path_buf();
     on_shard(move || {
         let base = base.clone();
@@ -87,7 +87,7 @@ fn zeros_never_overwrite_data_nor_outlast_a_segment() {
 /// Bursts that reach into zeros just when those are in flight.
 #[test]
 fn a_group_that_meets_zeros_in_flight_waits_for_them() {
-    let root = disk_dir();
+    let root = scratch();
     let dir = root.path().join("t-0");
     on_shard(move || {
         let dir = dir.clone();
@@ -117,7 +117,7 @@ fn a_group_that_meets_zeros_in_flight_waits_for_them() {
                     append(random.below(40_000), &mut random, &mut written);
                 }
                 let active = log.active();
-                met += u32::from(log.must_wait_for_zeros(&active, active.size.get()));
+                met += u32::from(active.ahead.blocks(active.size.get()));
                 acknowledged(&log, log.next_offset()).await;
             }
             assert!(met > 5, "only {met} bursts reached into zeros in flight");
@@ -132,7 +132,7 @@ fn a_group_that_meets_zeros_in_flight_waits_for_them() {
 /// As after kill -9: records, then zeros that were written, then zeros that were reserved.
 #[test]
 fn a_copy_taken_while_zeros_are_written_recovers_what_was_acknowledged() {
-    let root = disk_dir();
+    let root = scratch();
     let base = root.path().to_path_buf();
     on_shard(move || {
         let base = base.clone();
@@ -164,7 +164,7 @@ fn a_copy_taken_while_zeros_are_written_recovers_what_was_acknowledged() {
 #[test]
 fn zeros_that_fail_harm_nothing_and_are_not_tried_again_in_their_segment() {
     for fault in [faults::Fault::Os(5), faults::Fault::Short] {
-        let root = disk_dir();
+        let root = scratch();
         let dir = root.path().join("t-0");
         on_shard(move || {
             let dir = dir.clone();
@@ -192,7 +192,7 @@ fn zeros_that_fail_harm_nothing_and_are_not_tried_again_in_their_segment() {
 
 #[test]
 fn large_groups_small_segments_and_the_switch_get_no_zeros() {
-    let root = disk_dir();
+    let root = scratch();
     let base = root.path().to_path_buf();
     on_shard(move || {
         let base = base.clone();

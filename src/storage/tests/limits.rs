@@ -12,7 +12,7 @@ fn append(log: &Rc<Log>, bytes: usize) -> i64 {
 
 #[test]
 fn the_linger_gathers_batches_and_ends_when_a_group_is_full() {
-    let root = disk_dir();
+    let root = scratch();
     let base = root.path().to_path_buf();
     on_shard(move || {
         let base = base.clone();
@@ -47,7 +47,7 @@ fn the_linger_gathers_batches_and_ends_when_a_group_is_full() {
 
 #[test]
 fn depth_and_size_bound_what_is_in_flight() {
-    let root = disk_dir();
+    let root = scratch();
     let base = root.path().to_path_buf();
     on_shard(move || {
         let base = base.clone();
@@ -79,7 +79,7 @@ fn depth_and_size_bound_what_is_in_flight() {
 
 #[test]
 fn a_put_off_sync_covers_more() {
-    let root = disk_dir();
+    let root = scratch();
     let base = root.path().to_path_buf();
     on_shard(move || {
         let base = base.clone();
