@@ -9,6 +9,7 @@ pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod config;
+pub mod groups;
 pub mod model;
 pub mod observe;
 pub mod partition;

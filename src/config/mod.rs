@@ -3,6 +3,7 @@
 mod defaults;
 mod describe;
 mod foreign;
+mod group;
 mod listener;
 mod load;
 mod markdown;
@@ -13,6 +14,7 @@ mod topic;
 mod value;
 
 pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_topic};
+pub use group::GroupConfig;
 pub use load::{ConfigError, Origin, Warning};
 pub use markdown::{markdown, plain};
 pub use options::{Alias, OPTIONS, OptionSpec};

@@ -38,6 +38,22 @@ pub enum ErrorCode {
     NotEnoughReplicas = 19,
     #[error("acks must be 0, 1 or -1")]
     InvalidRequiredAcks = 21,
+    #[error("the metadata of an offset is larger than offset.metadata.max.bytes")]
+    OffsetMetadataTooLarge = 12,
+    #[error("the generation is not the group's")]
+    IllegalGeneration = 22,
+    #[error("the member supports no protocol that the group's other members support")]
+    InconsistentGroupProtocol = 23,
+    #[error("the group id is invalid")]
+    InvalidGroupId = 24,
+    #[error("the group does not know this member")]
+    UnknownMemberId = 25,
+    #[error("the session timeout is outside of what the broker allows")]
+    InvalidSessionTimeout = 26,
+    #[error("the group is rebalancing: join it again")]
+    RebalanceInProgress = 27,
+    #[error("the offsets' size is larger than the coordinator takes")]
+    InvalidCommitOffsetSize = 28,
     #[error("the timestamp is outside the allowed range")]
     InvalidTimestamp = 32,
     #[error("the topic exists")]
@@ -72,6 +88,10 @@ pub enum ErrorCode {
     LogDirNotFound = 57,
     #[error("the producer id is unknown")]
     UnknownProducerId = 59,
+    #[error("the group is not empty")]
+    NonEmptyGroup = 68,
+    #[error("there is no such group")]
+    GroupIdNotFound = 69,
     #[error("the fetch session id is not found")]
     FetchSessionIdNotFound = 70,
     #[error("the fetch session epoch is invalid")]
@@ -86,6 +106,14 @@ pub enum ErrorCode {
     UnsupportedCompressionType = 76,
     #[error("the API or its version is not supported")]
     UnsupportedVersion = 35,
+    #[error("join again with the member id that the answer names")]
+    MemberIdRequired = 79,
+    #[error("the group has as many members as it may have")]
+    GroupMaxSizeReached = 81,
+    #[error("another member has taken this group.instance.id")]
+    FencedInstanceId = 82,
+    #[error("the group subscribes to the topic")]
+    GroupSubscribedToTopic = 86,
     #[error("the record is invalid")]
     InvalidRecord = 87,
     #[error("the topic id is unknown")]
@@ -94,10 +122,20 @@ pub enum ErrorCode {
     InconsistentTopicId = 103,
     #[error("the fetch session's topic ids are mixed with names")]
     FetchSessionTopicIdError = 106,
+    #[error("the member epoch is not the current one")]
+    FencedMemberEpoch = 110,
+    #[error("the group.instance.id is in use by another member")]
+    UnreleasedInstanceId = 111,
+    #[error("the assignor is not supported")]
+    UnsupportedAssignor = 112,
+    #[error("the member epoch is stale: the member must take up its new one first")]
+    StaleMemberEpoch = 113,
     #[error("the endpoint is not of the type asked for")]
     MismatchedEndpointType = 114,
     #[error("the endpoint type is not supported")]
     UnsupportedEndpointType = 115,
+    #[error("the regular expression is invalid")]
+    InvalidRegularExpression = 128,
 }
 
 impl ErrorCode {

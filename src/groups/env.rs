@@ -1,0 +1,63 @@
+//! What comes with every call of a coordinator, and what it gives back.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::api::Reply;
+use super::record::Record;
+use crate::config::GroupConfig;
+
+/// Stands for a request whose reply is still owed. The caller chooses it and never uses it twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// A topic as far as groups need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicFacts {
+    pub name: Arc<str>,
+    pub id: Uuid,
+    pub partitions: i32,
+}
+
+/// The topics there are.
+pub trait Topics {
+    fn by_name(&self, name: &str) -> Option<TopicFacts>;
+    fn by_id(&self, id: Uuid) -> Option<TopicFacts>;
+    /// Every topic, in name order, internal ones too.
+    fn all(&self) -> Vec<TopicFacts>;
+    /// Changes whenever a topic is made, removed or grown.
+    fn version(&self) -> u64;
+}
+
+/// The world at one moment, and what the coordinator wants done to it.
+pub struct Env<'a> {
+    /// Milliseconds since the epoch: what goes into records.
+    pub wall_ms: i64,
+    /// Milliseconds of a clock that never goes back: what timers are set by.
+    pub mono_ms: u64,
+    pub config: &'a GroupConfig,
+    pub topics: &'a dyn Topics,
+    /// A random id.
+    pub new_id: &'a mut dyn FnMut() -> Uuid,
+    pub out: Effects,
+}
+
+/// What a call comes to.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To be appended in this order, all of one call together.
+    pub records: Vec<Record>,
+    /// To be sent once `records` and all before them are written.
+    pub replies: Vec<(Ticket, Reply)>,
+}
+
+impl Env<'_> {
+    pub fn append(&mut self, record: Record) {
+        self.out.records.push(record);
+    }
+
+    pub fn reply(&mut self, ticket: Ticket, reply: impl Into<Reply>) {
+        self.out.replies.push((ticket, reply.into()));
+    }
+}
