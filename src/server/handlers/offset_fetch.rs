@@ -14,7 +14,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::group_call::GroupCall;
-use crate::shard::groups::{FetchOffsetsReply, FetchOffsetsRequest, FetchedOffset};
+use crate::shard::groups::{FetchOffsetsReply, FetchOffsetsRequest, FetchedOffset, GroupId};
 
 use super::shared::{group_id, owned, topic_name, wire_group_id};
 
@@ -59,7 +59,7 @@ fn sort_out(version: i16, request: OffsetFetchRequest) -> Vec<FetchOffsetsReques
         return vec![FetchOffsetsRequest { group: group_id(&request.group_id), member: None, topics, require_stable }];
     }
     let mut places: HashMap<WireGroupId, usize> = HashMap::new();
-    let mut groups = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     for group in request.groups {
         let topics = group.topics.map(|topics| topics.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
         match places.entry(group.group_id) {
@@ -67,24 +67,40 @@ fn sort_out(version: i16, request: OffsetFetchRequest) -> Vec<FetchOffsetsReques
                 let member_id = owned(group.member_id);
                 let member = (member_id.is_some() || group.member_epoch >= 0)
                     .then(|| (member_id.unwrap_or_default(), group.member_epoch));
-                groups.push((group_id(place.key()), member, topics));
+                groups.push(Group { id: group_id(place.key()), member, topics });
                 place.insert(groups.len() - 1);
             }
             Entry::Occupied(place) => {
-                let asked: Option<&mut (_, _, Option<Vec<(TopicName, Vec<i32>)>>)> = groups.get_mut(*place.get());
-                if let Some((_, _, asked)) = asked {
-                    *asked = asked.take().zip(topics).map(|(asked, more)| [asked, more].concat());
+                if let Some(asked) = groups.get_mut(*place.get()) {
+                    asked.add(topics);
                 }
             }
         }
     }
-    let request = |(group, member, topics): (_, _, Option<Vec<_>>)| FetchOffsetsRequest {
-        group,
-        member,
-        topics: topics.map(|topics| each_once(topics.into_iter())),
+    let request = |group: Group| FetchOffsetsRequest {
+        group: group.id,
+        member: group.member,
+        topics: group.topics.map(|topics| each_once(topics.into_iter())),
         require_stable,
     };
     groups.into_iter().map(request).collect()
+}
+
+/// What is asked of one group.
+struct Group {
+    id: GroupId,
+    member: Option<(String, i32)>,
+    /// `None`: all.
+    topics: Option<Vec<(TopicName, Vec<i32>)>>,
+}
+
+impl Group {
+    fn add(&mut self, more: Option<Vec<(TopicName, Vec<i32>)>>) {
+        match (&mut self.topics, more) {
+            (Some(topics), Some(more)) => topics.extend(more),
+            (topics, _) => *topics = None,
+        }
+    }
 }
 
 /// Each partition once, in the order of the request.
