@@ -132,7 +132,12 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("group.coordinator.threads", Ignored("groups live on the shards that own their partitions of __consumer_offsets")),
     ("group.coordinator.append.*", Ignored("what waits for a write leaves with the next one")),
     ("group.coordinator.*", Ignored("coordinators take nothing from it")),
-    ("group.consumer.*", Ignored("sessions and heartbeats of consumer groups are the broker's alone: group.consumer.session.timeout.ms, group.consumer.heartbeat.interval.ms")),
+    (
+        "group.consumer.*",
+        Ignored(
+            "sessions and heartbeats of consumer groups are the broker's alone: group.consumer.session.timeout.ms, group.consumer.heartbeat.interval.ms",
+        ),
+    ),
     ("group.share.*", Ignored(NO_SHARE)),
     ("group.streams.*", Ignored(NO_SHARE)),
     ("group.*", Ignored(NO_SHARE)),

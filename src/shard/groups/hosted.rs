@@ -210,7 +210,11 @@ impl Hosted {
         if batch.is_empty() { Ok(()) } else { self.append_batch(&batch, now_ms) }
     }
 
-    fn append_batch(&self, batch: &[(Vec<u8>, Option<Vec<u8>>)], now_ms: i64) -> Result<(), crate::partition::Rejected> {
+    fn append_batch(
+        &self,
+        batch: &[(Vec<u8>, Option<Vec<u8>>)],
+        now_ms: i64,
+    ) -> Result<(), crate::partition::Rejected> {
         let bytes = Bytes::from(records::build(batch, now_ms));
         self.appended.set(self.replica.append_own(bytes, now_ms)?.next_offset);
         Ok(())

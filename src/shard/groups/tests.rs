@@ -20,11 +20,8 @@ const GROUPS: [&str; 4] = ["a", "orders", "größe", "z-9"];
 
 async fn shard(root: &Path, topic: Option<Arc<TopicImage>>) -> Rc<Shard> {
     disk::prime_device(root).await.unwrap();
-    let config = ServerConfig {
-        log_dirs: vec![root.to_path_buf()],
-        offsets_topic_num_partitions: 3,
-        ..ServerConfig::default()
-    };
+    let config =
+        ServerConfig { log_dirs: vec![root.to_path_buf()], offsets_topic_num_partitions: 3, ..ServerConfig::default() };
     let mut image = MetadataImage::default();
     image.brokers = vec![BrokerImage { id: BrokerId(0), host: "h".into(), port: 1, rack: None }];
     if let Some(topic) = &topic {
@@ -32,8 +29,7 @@ async fn shard(root: &Path, topic: Option<Arc<TopicImage>>) -> Rc<Shard> {
     }
     let mesh = Mesh::connect(mesh::<Shard>(1, 16).unwrap().pop().unwrap()).unwrap();
     let store = LocalStore::open(root).unwrap();
-    let shard =
-        Shard::new((ShardId(0), 1), Arc::new(config), Default::default(), mesh.clone(), Arc::new(image), store);
+    let shard = Shard::new((ShardId(0), 1), Arc::new(config), Default::default(), mesh.clone(), Arc::new(image), store);
     mesh.serve(shard.clone());
     shard.host(topic.into_iter().collect(), Claim::Known).await.unwrap();
     assert!(shard.all_recovered().await);
