@@ -20,6 +20,8 @@ pub(super) enum Verdict {
 const LOOPS: &str = "not needed: one event loop per core (corelane.shards)";
 const NO_SECURITY: &str = "this version of Corelane has neither encryption nor authentication nor authorization; \
                            starting without them would leave open what you mean to protect";
+const OWN_SHARD: &str = "groups live on the shards that own their partitions of __consumer_offsets";
+const NO_GROUP_OPTIONS: &str = "it bounds settings of single groups, which this version of Corelane does not have";
 const NO_SHARE: &str = "this version of Corelane has no transaction, share or streams coordinator";
 const NO_CLUSTER: &str = "this version of Corelane runs as a single broker without replication";
 const NO_QUORUM: &str = "Corelane keeps its metadata itself; there is no controller quorum";
@@ -129,19 +131,17 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("offsets.topic.compression.codec", Only("0", "what group coordinators write is not compressed")),
     ("offsets.commit.timeout.ms", Ignored("a commit is answered when the disk has it")),
     ("offsets.commit.required.acks", Ignored("Kafka 4 removed it")),
-    ("group.coordinator.threads", Ignored("groups live on the shards that own their partitions of __consumer_offsets")),
-    ("group.coordinator.append.*", Ignored("what waits for a write leaves with the next one")),
-    ("group.coordinator.*", Ignored("coordinators take nothing from it")),
-    (
-        "group.consumer.*",
-        Ignored(
-            "sessions and heartbeats of consumer groups are the broker's alone: group.consumer.session.timeout.ms, group.consumer.heartbeat.interval.ms",
-        ),
-    ),
+    ("group.coordinator.threads", Ignored(OWN_SHARD)),
+    ("group.coordinator.background.threads", Ignored(OWN_SHARD)),
+    ("group.coordinator.append.linger.ms", Ignored("what waits for a write leaves with the next one")),
+    ("group.coordinator.cached.buffer.max.bytes", Ignored("no buffer is kept between writes")),
+    ("group.consumer.min.session.timeout.ms", Ignored(NO_GROUP_OPTIONS)),
+    ("group.consumer.max.session.timeout.ms", Ignored(NO_GROUP_OPTIONS)),
+    ("group.consumer.min.heartbeat.interval.ms", Ignored(NO_GROUP_OPTIONS)),
+    ("group.consumer.max.heartbeat.interval.ms", Ignored(NO_GROUP_OPTIONS)),
+    ("group.consumer.regex.refresh.interval.ms", Ignored("regular expressions are resolved whenever topics change")),
     ("group.share.*", Ignored(NO_SHARE)),
     ("group.streams.*", Ignored(NO_SHARE)),
-    ("group.*", Ignored(NO_SHARE)),
-    ("offsets.*", Ignored(NO_SHARE)),
     ("share.*", Ignored(NO_SHARE)),
     ("streams.*", Ignored(NO_SHARE)),
     ("transaction.*", Ignored(NO_SHARE)),
