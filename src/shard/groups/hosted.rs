@@ -69,6 +69,8 @@ pub struct Hosted {
     core: RefCell<Coordinator>,
     stage: Cell<Stage>,
     next_ticket: Cell<u64>,
+    /// Topics that were removed while it was loading.
+    removed: RefCell<Vec<Arc<str>>>,
     /// Whose reply the core still owes.
     owed: RefCell<HashMap<Ticket, OneshotSender<Reply>>>,
     /// Replies that wait until everything before the offset is written, in the order of the offsets.
@@ -86,6 +88,7 @@ impl Hosted {
             core: RefCell::default(),
             stage: Cell::new(Stage::Loading),
             next_ticket: Cell::new(0),
+            removed: RefCell::default(),
             owed: RefCell::default(),
             held: RefCell::default(),
             releasing: Cell::new(false),
@@ -105,7 +108,11 @@ impl Hosted {
     pub fn begin(self: &Rc<Self>, world: &World<'_>) {
         if self.stage.get() == Stage::Loading {
             self.stage.set(Stage::Serving);
-            self.run(world, |core, env| core.loaded(env));
+            let removed = self.removed.take();
+            self.run(world, |core, env| {
+                core.loaded(env);
+                core.topics_changed(&removed, env);
+            });
         }
     }
 
@@ -148,8 +155,10 @@ impl Hosted {
 
     /// Topics were made, removed (these) or grown.
     pub fn topics_changed(self: &Rc<Self>, removed: &[Arc<str>], world: &World<'_>) {
-        if self.stage.get() == Stage::Serving {
-            self.run(world, |core, env| core.topics_changed(removed, env));
+        match self.stage.get() {
+            Stage::Loading => self.removed.borrow_mut().extend_from_slice(removed),
+            Stage::Serving => self.run(world, |core, env| core.topics_changed(removed, env)),
+            Stage::Ended => {}
         }
     }
 
