@@ -50,6 +50,7 @@ impl Broker {
             .args(["--override", &format!("listeners=PLAINTEXT://127.0.0.1:{port}")])
             .args(["--override", &format!("log.dirs={}", dir.join("data").display())])
             .args(["--override", "broker.rack=north"])
+            .args(["--override", "group.initial.rebalance.delay.ms=0"])
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
