@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::options::{Access, OPTIONS};
-use super::{ServerConfig, TopicConfig, value};
+use super::{GroupConfig, ServerConfig, TopicConfig, value};
 
 impl Default for TopicConfig {
     fn default() -> Self {
@@ -83,6 +83,11 @@ impl ServerConfig {
             max_incremental_fetch_session_cache_slots: 0,
             producer_id_expiration_ms: 0,
             topic_defaults: TopicConfig::default(),
+            offsets_topic_num_partitions: 0,
+            offsets_topic_segment_bytes: 0,
+            offsets_topic_replication_factor: 0,
+            offsets_load_buffer_size: 0,
+            group: GroupConfig::default(),
             shards: 0,
             io_memory_bytes: 0,
             receive_memory_bytes: 0,

@@ -1,6 +1,8 @@
 //! The table: every option Corelane honours. Names, types, defaults and bounds are Kafka's (4.x) where Kafka has the
 //! option; the few that differ say so. `docs/CONFIGURATION.md` is generated from here, and a test compares.
 
+mod groups;
+
 use std::path::PathBuf;
 
 use super::value::Value;
@@ -9,6 +11,7 @@ use Bounds::{Any, AtLeast, AtLeastOr, Between, NotEmpty, OneOf};
 use Kind::{Boolean, Int, List, Long, String as Text};
 
 /// One option.
+#[derive(Clone, Copy)]
 pub struct OptionSpec {
     /// The broker's name for it; where Kafka has several, the one that wins over the others.
     pub name: &'static str,
@@ -44,6 +47,7 @@ const fn unit(name: &'static str, factor: i64, default: Option<&'static str>) ->
 }
 
 /// How an option gets into the settings, and back out as text.
+#[derive(Clone, Copy)]
 pub(super) enum Access {
     Server { set: fn(&mut ServerConfig, &Value) -> Result<(), String>, get: fn(&ServerConfig) -> String },
     Topic { set: fn(&mut TopicConfig, &Value) -> Result<(), String>, get: fn(&TopicConfig) -> String },
@@ -121,7 +125,23 @@ const MAX_BATCH_BYTES: i64 = 256 * MIB;
 const NO_LIMIT: i64 = -1;
 
 /// All of them, in the order of the documentation.
-pub static OPTIONS: &[OptionSpec] = &[
+pub static OPTIONS: &[OptionSpec] = &joined::<{ BROKER.len() + groups::GROUPS.len() }>([BROKER, groups::GROUPS]);
+
+const fn joined<const N: usize>(tables: [&[OptionSpec]; 2]) -> [OptionSpec; N] {
+    let mut all = [tables[0][0]; N];
+    let (mut table, mut at) = (0, 0);
+    while table < tables.len() {
+        let mut row = 0;
+        while row < tables[table].len() {
+            all[at] = tables[table][row];
+            (row, at) = (row + 1, at + 1);
+        }
+        table += 1;
+    }
+    all
+}
+
+const BROKER: &[OptionSpec] = &[
     OptionSpec {
         name: "node.id",
         aliases: &[Alias { name: "broker.id", factor: 1, default: None, must_agree: true }],

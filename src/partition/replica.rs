@@ -172,6 +172,12 @@ impl Replica {
         })
     }
 
+    /// Appends a batch that the broker has made itself: sound, without a producer, of any size. As [`append`](Self::append).
+    pub fn append_own(&self, records: Bytes, now_ms: i64) -> Result<Accepted, Rejected> {
+        let appended = self.log.append(records, self.leader_epoch.get().0, now_ms).map_err(storage_error)?;
+        Ok(Accepted { base_offset: appended.base_offset, next_offset: appended.next_offset, log_append_time_ms: -1 })
+    }
+
     /// What every produced batch must satisfy before it gets an offset. No record is looked at.
     fn check_batch(&self, records: &Bytes, config: &TopicConfig, now_ms: i64) -> Result<BatchHeader, Rejected> {
         let (header, total) = record_batch::frame(records).map_err(refused_batch)?;

@@ -4,6 +4,7 @@ mod api;
 mod control;
 mod far_ends;
 mod fetch;
+pub mod groups;
 mod hosting;
 mod produce;
 mod queries;
@@ -15,6 +16,7 @@ mod upkeep;
 mod tests;
 
 pub use api::*;
+pub use groups::OFFSETS_TOPIC;
 pub use produce::ProduceOutcomes;
 pub use start::{ShardReady, ShardStart, run, tidy_data_dirs};
 pub use state::Shard;

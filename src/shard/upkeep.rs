@@ -11,6 +11,7 @@ impl Shard {
     pub(super) fn start_upkeep(self: &Rc<Self>) {
         spawn_local(self.clone().keep_retention());
         spawn_local(self.clone().keep_checkpoints());
+        spawn_local(self.clone().keep_group_deadlines());
     }
 
     async fn keep_retention(self: Rc<Self>) {
