@@ -4,6 +4,9 @@
 mod classic;
 mod consumer;
 mod offset;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 use std::sync::Arc;
 
@@ -12,7 +15,6 @@ use crate::groups::api::GroupId;
 pub use classic::{ClassicGroupValue, ClassicMemberValue};
 pub use consumer::ConsumerRecord;
 pub use offset::OffsetValue;
-
 
 /// One record; a value of `None` is a tombstone.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +36,9 @@ impl Record {
     /// Key and value as they are written.
     pub fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
         match self {
-            Record::Offset { group, topic, partition, value } => offset::encode(group, topic, *partition, value.as_ref()),
+            Record::Offset { group, topic, partition, value } => {
+                offset::encode(group, topic, *partition, value.as_ref())
+            }
             Record::Classic { group, value } => classic::encode(group, value.as_ref()),
             Record::Consumer(record) => consumer::encode(record),
         }
