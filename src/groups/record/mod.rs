@@ -4,6 +4,9 @@
 mod classic;
 mod consumer;
 mod offset;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 use std::sync::Arc;
 
