@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::groups::api::{GroupId, ListedGroup, Request};
 use crate::groups::classic::ClassicGroup;
-use crate::groups::consumer::ConsumerGroup;
+use crate::groups::consumer::{ConsumerGroup, ConsumerTimer};
 use crate::groups::env::{Env, Ticket};
 use crate::groups::record::BadRecord;
 use crate::groups::timers::Timers;
@@ -28,6 +28,8 @@ pub enum Group {
 pub enum Timer {
     /// Look for offsets that are too old, and for groups that are dead.
     Expiry,
+    /// Put a member out of its consumer group.
+    Consumer(ConsumerTimer),
 }
 
 impl Coordinator {

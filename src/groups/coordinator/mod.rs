@@ -2,4 +2,4 @@
 
 mod dispatch;
 
-pub use dispatch::Coordinator;
+pub use dispatch::{Coordinator, Group, Timer};
