@@ -15,8 +15,8 @@ use crate::groups::api::GroupId;
 
 pub use classic::{ClassicGroupValue, ClassicMemberValue};
 pub use consumer::{
-    ClassicMember, ConsumerRecord, CurrentValue, GroupValue, MemberId, MemberValue, OwnedPartitions, Partitions, RegexValue,
-    TargetMetadataValue,
+    ClassicMember, ConsumerRecord, CurrentValue, GroupValue, MemberId, MemberValue, OwnedPartitions, Partitions,
+    RegexValue, TargetMetadataValue,
 };
 pub use offset::OffsetValue;
 

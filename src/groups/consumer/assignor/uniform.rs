@@ -47,7 +47,8 @@ impl<'a> Sharing<'a> {
                     continue;
                 };
                 for partition in partitions {
-                    let place = usize::try_from(*partition).ok().and_then(|partition| owners[*topic].get_mut(partition));
+                    let place =
+                        usize::try_from(*partition).ok().and_then(|partition| owners[*topic].get_mut(partition));
                     if let Some(owner @ None) = place {
                         *owner = Some(index);
                         loads[index] += 1;
