@@ -718,18 +718,11 @@ fn get_log_dirs(config: &ServerConfig) -> String {
 
 fn set_cleanup_policy(config: &mut TopicConfig, value: &Value) -> Result<(), String> {
     let has = |policy: &str| value.list().iter().any(|item| item == policy);
-    if has("compact") {
-        return Err(
-            "is not possible yet: this version of Corelane does not compact, and a topic that asks for it would \
-                    grow for ever or lose its newest values; it must be delete"
-                .into(),
-        );
+    if !has("delete") && !has("compact") {
+        return Err("is empty; it must be delete, compact or both (to keep everything, set the retention to -1)".into());
     }
-    if !has("delete") {
-        return Err("is empty; it must be delete (to keep everything, set the retention to -1)".into());
-    }
-    config.cleanup_delete = true;
-    config.cleanup_compact = false;
+    config.cleanup_delete = has("delete");
+    config.cleanup_compact = has("compact");
     Ok(())
 }
 

@@ -213,7 +213,7 @@ pub fn describe_groups(world: &mut World, version: i16) {
         .with_groups(vec![group(&id), group(NO_SUCH_GROUP), group(&id)])
         .with_include_authorized_operations(version >= 3);
     let mut found = world.client.call(version, &request).groups;
-    found.sort_by_key(|described| &*described.group_id.0 == NO_SUCH_GROUP);
+    found.sort_by_key(|described| *described.group_id.0 == *NO_SUCH_GROUP);
     assert_eq!(found.len(), 2, "each is described once");
     let operations = if version >= 3 { OPERATIONS } else { i32::MIN };
     let [known, unknown] = &found[..] else { unreachable!() };

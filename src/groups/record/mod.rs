@@ -2,15 +2,22 @@
 //! group-coordinator). A key begins with the number of its kind (int16), a value with the version of its schema (int16).
 
 mod classic;
+mod compact;
 mod consumer;
 mod offset;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 use std::sync::Arc;
 
 use crate::groups::api::GroupId;
 
 pub use classic::{ClassicGroupValue, ClassicMemberValue};
-pub use consumer::ConsumerRecord;
+pub use consumer::{
+    ClassicMember, ConsumerRecord, CurrentValue, GroupValue, MemberId, MemberValue, OwnedPartitions, Partitions,
+    RegexValue, TargetMetadataValue,
+};
 pub use offset::OffsetValue;
 
 /// One record; a value of `None` is a tombstone.
