@@ -17,6 +17,8 @@ mod committed;
 mod data;
 #[path = "every_version/groups.rs"]
 mod groups;
+#[path = "every_version/in_line.rs"]
+mod in_line;
 #[path = "every_version/offsets.rs"]
 mod offsets;
 #[path = "every_version/topics.rs"]
@@ -61,6 +63,11 @@ const CASES: &[(ApiKey, Case)] = &[
     (ApiKey::OffsetFetch, committed::offset_fetch),
     (ApiKey::OffsetDelete, committed::offset_delete),
 ];
+
+#[test]
+fn requests_to_groups_wait_in_line_and_keep_nobody_else_waiting() {
+    in_line::run();
+}
 
 #[test]
 fn every_version_of_every_api_answers_as_kafka_does() {

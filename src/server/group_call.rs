@@ -19,7 +19,7 @@ use crate::shard::groups::{Call, Caller};
 use super::context::ServerContext;
 
 /// Requests up to this size wait in line for nothing; a connection has `corelane.connection.pipeline` of them at most.
-const SMALL_BYTES: usize = 16 << 10;
+const SMALL_BYTES: usize = 4 << 10;
 /// Groups of one request that are asked about side by side.
 const AT_ONCE: usize = 32;
 /// Once the groups of one answer take so much, the others are left for another request.

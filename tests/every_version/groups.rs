@@ -39,7 +39,7 @@ pub fn find_coordinator(world: &mut World) {
     assert_eq!(world.try_produce(&offsets, 0, &records), (code::INVALID_TOPIC_EXCEPTION, -1));
 }
 
-fn join(version: i16, id: &str, member: &str, protocol: &str) -> JoinGroupRequest {
+pub fn join(version: i16, id: &str, member: &str, protocol: &str) -> JoinGroupRequest {
     let protocol =
         JoinGroupRequestProtocol::default().with_name(text(protocol)).with_metadata(Bytes::from_static(SUBSCRIPTION));
     let request = JoinGroupRequest::default()
@@ -64,7 +64,7 @@ fn join_alone(world: &mut World, version: i16, id: &str) -> JoinGroupResponse {
 }
 
 /// A stable group of one member: its id and the generation.
-fn stable(world: &mut World, id: &str) -> (String, i32) {
+pub fn stable(world: &mut World, id: &str) -> (String, i32) {
     let joined = join_alone(world, 5, id);
     assert_eq!(joined.error_code, 0);
     let synced = sync(world, 4, id, (&joined.member_id, joined.generation_id), "range");
@@ -92,7 +92,7 @@ fn sync(
     world.client.call(version, &request)
 }
 
-fn beat(world: &mut World, version: i16, id: &str, (member, generation): (&str, i32)) -> i16 {
+pub fn beat(world: &mut World, version: i16, id: &str, (member, generation): (&str, i32)) -> i16 {
     let request = HeartbeatRequest::default()
         .with_group_id(group(id))
         .with_member_id(text(member))
@@ -244,7 +244,7 @@ pub fn list_groups(world: &mut World, version: i16) {
         let request = ListGroupsRequest::default().with_states_filter(names(states)).with_types_filter(names(types));
         let response = world.client.call(version, &request);
         assert_eq!((response.error_code, response.throttle_time_ms), (0, 0));
-        response.groups.into_iter().find(|listed| &*listed.group_id.0 == &*id)
+        response.groups.into_iter().find(|listed| *listed.group_id.0 == *id)
     };
     let listed = found(world, &[], &[]).expect("the group is listed");
     assert_eq!(&*listed.protocol_type, "consumer");
