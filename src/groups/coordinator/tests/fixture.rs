@@ -53,6 +53,8 @@ pub struct World {
     pub records: Vec<Record>,
     /// The next call's effects are lost, as if the append had failed: the coordinator is loaded anew.
     pub next_append_fails: bool,
+    /// How often it was.
+    pub loads: u32,
     pub owed: BTreeSet<Ticket>,
     replies: BTreeMap<Ticket, Reply>,
     tickets: u64,
@@ -75,6 +77,7 @@ impl World {
             log: Vec::new(),
             records: Vec::new(),
             next_append_fails: false,
+            loads: 0,
             owed: BTreeSet::new(),
             replies: BTreeMap::new(),
             tickets: 0,
@@ -82,10 +85,6 @@ impl World {
         };
         world.act(|coordinator, env| coordinator.loaded(env));
         world
-    }
-
-    pub fn wall_ms(&self) -> i64 {
-        EPOCH_MS + self.mono_ms as i64
     }
 
     pub fn act(&mut self, act: impl FnOnce(&mut Coordinator, &mut Env)) {
@@ -168,6 +167,7 @@ impl World {
     /// The owner goes away with all that it owed, and another one loads what was written.
     pub fn reload(&mut self) {
         self.owed.clear();
+        self.loads += 1;
         self.coordinator = replayed(&self.log);
         self.act(|coordinator, env| coordinator.loaded(env));
     }
