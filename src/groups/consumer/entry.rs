@@ -15,7 +15,12 @@ use crate::groups::record::{ConsumerRecord, MemberId};
 use crate::model::ErrorCode;
 
 impl Coordinator {
-    pub(in crate::groups) fn consumer_heartbeat(&mut self, ticket: Ticket, request: ConsumerHeartbeatRequest, env: &mut Env) {
+    pub(in crate::groups) fn consumer_heartbeat(
+        &mut self,
+        ticket: Ticket,
+        request: ConsumerHeartbeatRequest,
+        env: &mut Env,
+    ) {
         let done = heartbeat::check(&request, env.config).and_then(|()| match request.member_epoch {
             LEAVES | LEAVES_FOR_A_WHILE => self.consumer_leave(&request, env),
             _ => self.consumer_stay(&request, env),
@@ -85,7 +90,12 @@ impl Coordinator {
         }
     }
 
-    pub(in crate::groups) fn consumer_describe(&mut self, ticket: Ticket, request: ConsumerDescribeRequest, env: &mut Env) {
+    pub(in crate::groups) fn consumer_describe(
+        &mut self,
+        ticket: Ticket,
+        request: ConsumerDescribeRequest,
+        env: &mut Env,
+    ) {
         let reply = match self.groups.get(&request.group) {
             Some(Group::Consumer(group)) => group.describe(env.config, env.topics),
             _ => {

@@ -70,7 +70,9 @@ impl ConsumerGroup {
             }
             ConsumerRecord::Group { value: None, .. } => {}
             ConsumerRecord::PartitionMetadata { present, .. } => self.has_partition_metadata = *present,
-            ConsumerRecord::Member { member, value: Some(value), .. } => self.change(member, |it| it.said = value.clone()),
+            ConsumerRecord::Member { member, value: Some(value), .. } => {
+                self.change(member, |it| it.said = value.clone())
+            }
             ConsumerRecord::Member { member, value: None, .. } => {
                 if let Some(gone) = self.members.remove(member) {
                     self.forget(&gone);
@@ -176,7 +178,8 @@ impl ConsumerGroup {
     }
 
     pub(super) fn member_is_subscribed(&self, said: &MemberValue, topic: &str) -> bool {
-        let by_regex = || said.regex().and_then(|regex| self.regexes.get(regex)).is_some_and(|it| it.topics.contains(topic));
+        let by_regex =
+            || said.regex().and_then(|regex| self.regexes.get(regex)).is_some_and(|it| it.topics.contains(topic));
         said.topics.binary_search_by(|name| name.as_str().cmp(topic)).is_ok() || by_regex()
     }
 

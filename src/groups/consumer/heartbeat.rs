@@ -73,9 +73,9 @@ pub(super) enum Found {
 
 impl ConsumerGroup {
     pub(super) fn member(&self, id: &str) -> Result<&Member, Refusal> {
-        self.members.get(id).ok_or_else(|| {
-            Refusal::new(ErrorCode::UnknownMemberId, format!("Group {} has no member {id}.", self.id))
-        })
+        self.members
+            .get(id)
+            .ok_or_else(|| Refusal::new(ErrorCode::UnknownMemberId, format!("Group {} has no member {id}.", self.id)))
     }
 
     /// A place for one more, unless the member has one.
@@ -129,12 +129,19 @@ impl ConsumerGroup {
     }
 
     /// What is kept of members is bounded.
-    pub(super) fn check_bytes(&self, max: usize, before: Option<&Member>, id: &str, said: &MemberValue) -> Result<(), Refusal> {
+    pub(super) fn check_bytes(
+        &self,
+        max: usize,
+        before: Option<&Member>,
+        id: &str,
+        said: &MemberValue,
+    ) -> Result<(), Refusal> {
         let bytes = self.bytes() - before.map_or(0, Member::bytes) + said_bytes(id, said);
         if bytes <= max || before.is_some_and(|before| before.bytes() >= said_bytes(id, said)) {
             return Ok(());
         }
-        let why = format!("The subscriptions of group {} would take more than corelane.group.max.bytes ({max}).", self.id);
+        let why =
+            format!("The subscriptions of group {} would take more than corelane.group.max.bytes ({max}).", self.id);
         Err(Refusal::new(ErrorCode::GroupMaxSizeReached, why))
     }
 }
@@ -142,7 +149,8 @@ impl ConsumerGroup {
 fn check_epoch(member: &Member, epoch: i32, owned: Option<&Owned>) -> Result<(), Refusal> {
     let current = &member.current;
     // The reply that told of the new epoch may have been lost.
-    let lost_reply = || epoch == current.previous_epoch && owned.is_some_and(|owned| is_subset(owned, &current.assigned));
+    let lost_reply =
+        || epoch == current.previous_epoch && owned.is_some_and(|owned| is_subset(owned, &current.assigned));
     if epoch == 0 || epoch == current.epoch || epoch < current.epoch && lost_reply() {
         return Ok(());
     }

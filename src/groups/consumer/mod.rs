@@ -23,6 +23,8 @@ mod timer;
 #[cfg(test)]
 mod fakes;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 pub use group::ConsumerGroup;

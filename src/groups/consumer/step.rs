@@ -9,7 +9,9 @@ use super::timer::{ConsumerTimer, What};
 use crate::groups::api::GroupId;
 use crate::groups::coordinator::Timer;
 use crate::groups::env::Env;
-use crate::groups::record::{ConsumerRecord, GroupValue, MemberId, MemberValue, Partitions, Record, TargetMetadataValue};
+use crate::groups::record::{
+    ConsumerRecord, GroupValue, MemberId, MemberValue, Partitions, Record, TargetMetadataValue,
+};
 use crate::groups::timers::Timers;
 
 /// While topics come and go, all regular expressions of a group are resolved at most this often (Kafka's interval).
@@ -127,7 +129,12 @@ impl Step<'_, '_> {
     }
 
     /// Moves a member towards its target as far as can be now.
-    pub(super) fn reconcile(&mut self, id: &MemberId, subscription_changed: bool, owned: Option<&[(uuid::Uuid, Vec<i32>)]>) {
+    pub(super) fn reconcile(
+        &mut self,
+        id: &MemberId,
+        subscription_changed: bool,
+        owned: Option<&[(uuid::Uuid, Vec<i32>)]>,
+    ) {
         const NOTHING: &Partitions = &Partitions::new();
         let Some(member) = self.group.members.get(id) else { return };
         if !subscription_changed && member.is_reconciled_to(self.group.target_epoch) {

@@ -12,11 +12,10 @@ use crate::groups::api::GroupId;
 
 pub use classic::{ClassicGroupValue, ClassicMemberValue};
 pub use consumer::{
-    ClassicMember, ConsumerRecord, CurrentValue, GroupValue, MemberId, MemberValue, OwnedPartitions, Partitions, RegexValue,
-    TargetMetadataValue,
+    ClassicMember, ConsumerRecord, CurrentValue, GroupValue, MemberId, MemberValue, OwnedPartitions, Partitions,
+    RegexValue, TargetMetadataValue,
 };
 pub use offset::OffsetValue;
-
 
 /// One record; a value of `None` is a tombstone.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +37,9 @@ impl Record {
     /// Key and value as they are written.
     pub fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
         match self {
-            Record::Offset { group, topic, partition, value } => offset::encode(group, topic, *partition, value.as_ref()),
+            Record::Offset { group, topic, partition, value } => {
+                offset::encode(group, topic, *partition, value.as_ref())
+            }
             Record::Classic { group, value } => classic::encode(group, value.as_ref()),
             Record::Consumer(record) => consumer::encode(record),
         }

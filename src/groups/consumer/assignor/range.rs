@@ -21,7 +21,8 @@ pub(super) fn assign(spec: &Spec) -> Vec<Partitions> {
         for index in &spec.members[member].topics {
             let topic = spec.topics[*index];
             let (ref mut next, ref mut served) = given[*index];
-            let quota = topic.partitions / subscribers[*index] + i32::from(*served < topic.partitions % subscribers[*index]);
+            let quota =
+                topic.partitions / subscribers[*index] + i32::from(*served < topic.partitions % subscribers[*index]);
             if quota > 0 {
                 shares[member].insert(topic.id, (*next..*next + quota).collect());
             }
