@@ -7,11 +7,14 @@
 //! the coordinator calls).
 
 mod assignor;
+mod classic_member;
 mod describe;
+mod embedded;
 mod entry;
 mod group;
 mod heartbeat;
 mod member;
+mod migrate;
 mod offsets;
 mod reconcile;
 mod refusal;

@@ -5,6 +5,9 @@ mod classic;
 mod compact;
 mod consumer;
 mod offset;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 use std::sync::Arc;
 

@@ -1,0 +1,67 @@
+//! OffsetDelete, and what goes with a group or a topic.
+
+use std::sync::Arc;
+
+use crate::groups::api::{DeleteOffsetsReply, DeleteOffsetsRequest, GroupId, TopicErrors};
+use crate::groups::coordinator::{Coordinator, Group};
+use crate::groups::env::Env;
+use crate::groups::record::Record;
+use crate::model::ErrorCode;
+
+impl Coordinator {
+    pub(in crate::groups) fn delete_offsets(
+        &mut self,
+        request: DeleteOffsetsRequest,
+        env: &mut Env,
+    ) -> DeleteOffsetsReply {
+        let refused = |error| DeleteOffsetsReply { error, topics: Vec::new() };
+        let Some(group) = self.groups.get(&request.group) else { return refused(ErrorCode::GroupIdNotFound) };
+        if let Group::Classic(group) = group
+            && !group.is_empty()
+            && !group.has_consumers()
+        {
+            return refused(ErrorCode::NonEmptyGroup);
+        }
+        let subscribed: Vec<bool> = request.topics.iter().map(|(topic, _)| group.is_subscribed_to(topic)).collect();
+        let mut topics = Vec::with_capacity(request.topics.len());
+        for ((name, partitions), subscribed) in request.topics.into_iter().zip(subscribed) {
+            let error = if subscribed { ErrorCode::GroupSubscribedToTopic } else { ErrorCode::None };
+            if !subscribed {
+                for index in &partitions {
+                    self.drop_offset(&request.group, &name, *index, env);
+                }
+            }
+            topics.push(TopicErrors { name, partitions: partitions.into_iter().map(|index| (index, error)).collect() });
+        }
+        DeleteOffsetsReply { error: ErrorCode::None, topics }
+    }
+
+    /// Takes an offset back, if there is one.
+    pub(in crate::groups) fn drop_offset(&mut self, group: &GroupId, topic: &Arc<str>, partition: i32, env: &mut Env) {
+        if self.offsets.remove(group, topic, partition) {
+            env.append(Record::Offset { group: group.clone(), topic: topic.clone(), partition, value: None });
+        }
+    }
+
+    pub(in crate::groups) fn drop_all_offsets(&mut self, group: &GroupId, env: &mut Env) {
+        let of_group = self.offsets.of_group(group);
+        let all = of_group.flat_map(|(topic, partitions)| partitions.iter().map(|(index, _)| (topic.clone(), *index)));
+        let all: Vec<(Arc<str>, i32)> = all.collect();
+        for (topic, partition) in all {
+            self.drop_offset(group, &topic, partition, env);
+        }
+    }
+
+    /// Offsets of topics that are gone go too; not those of a new topic that has the name of a removed one.
+    pub(in crate::groups) fn drop_offsets_of_topics(&mut self, removed: &[Arc<str>], env: &mut Env) {
+        for topic in removed {
+            let successor = env.topics.by_name(topic).map(|topic| topic.id);
+            for (group, partitions) in self.offsets.of_topic(topic, successor) {
+                for partition in partitions {
+                    self.drop_offset(&group, topic, partition, env);
+                }
+            }
+        }
+        self.offsets.forget_names();
+    }
+}
