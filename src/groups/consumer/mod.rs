@@ -26,6 +26,8 @@ mod timer;
 #[cfg(test)]
 mod fakes;
 #[cfg(test)]
+mod migration_tests;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;

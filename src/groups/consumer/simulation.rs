@@ -164,8 +164,7 @@ impl Simulation {
                 }
             }
             5 => {
-                self.world.coordinator = self.world.reloaded();
-                self.world.call(|coordinator, env| coordinator.consumer_loaded(env));
+                self.world.restart();
             }
             6 => {
                 let ms = self.random.below(8000) as u64;

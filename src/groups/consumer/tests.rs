@@ -31,14 +31,7 @@ fn with_owned(world: &World, member: &str, epoch: i32, partitions: &[i32]) -> Co
 }
 
 fn describe(world: &mut World) -> ConsumerDescribeReply {
-    let ticket = world.ticket();
-    world.call(|coordinator, env| {
-        coordinator.consumer_describe(ticket, ConsumerDescribeRequest { group: "g".into() }, env);
-    });
-    match world.reply(ticket) {
-        Reply::ConsumerDescribe(reply) => reply,
-        other => panic!("{other:?}"),
-    }
+    world.ask(ConsumerDescribeRequest { group: "g".into() })
 }
 
 fn is_static(instance: &str, request: ConsumerHeartbeatRequest) -> ConsumerHeartbeatRequest {
@@ -421,8 +414,7 @@ fn partition_metadata_of_older_brokers_goes() {
     world.heartbeat(join("a", &["t"]));
     let old = ConsumerRecord::PartitionMetadata { group: "g".into(), present: true };
     world.log.push(Record::Consumer(old));
-    world.coordinator = world.reloaded();
-    world.call(|coordinator, env| coordinator.consumer_loaded(env));
+    world.restart();
     world.heartbeat(beat("a", 2));
     let last = world.log.last().unwrap();
     assert_eq!(*last, Record::Consumer(ConsumerRecord::PartitionMetadata { group: "g".into(), present: false }));
@@ -449,8 +441,7 @@ fn sessions_begin_anew_after_loading() {
     world.heartbeat(ConsumerHeartbeatRequest { rebalance_timeout_ms: 10_000, ..join("a", &["t"]) });
     world.heartbeat(join("b", &["t"]));
     world.heartbeat(beat("a", 2));
-    world.coordinator = world.reloaded();
-    world.call(|coordinator, env| coordinator.consumer_loaded(env));
+    world.restart();
     world.pass(9_999);
     assert_eq!(group(&world).members.len(), 2);
     world.pass(1);
