@@ -2,6 +2,7 @@
 //! group-coordinator). A key begins with the number of its kind (int16), a value with the version of its schema (int16).
 
 mod classic;
+mod compact;
 mod consumer;
 mod kinds;
 mod offset;
@@ -10,6 +11,9 @@ mod tests;
 mod wire;
 
 pub use classic::{ClassicGroupValue, ClassicMemberValue};
-pub use consumer::ConsumerRecord;
+pub use consumer::{
+    ClassicMember, ConsumerRecord, CurrentValue, GroupValue, MemberId, MemberValue, OwnedPartitions, Partitions,
+    RegexValue, TargetMetadataValue,
+};
 pub use kinds::{BadRecord, Record};
 pub use offset::OffsetValue;
