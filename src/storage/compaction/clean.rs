@@ -169,7 +169,10 @@ impl Log {
         let mut pace = Pace { bytes_per_second: limits.max_bytes_per_second, paid_until: clock::now() };
         let end = found.end.min(self.checkpointed.get().0);
         let segments = self.cleanable_segments(end);
-        let dirty = segments.iter().filter(|s| self.end_of(s) > found.first_dirty).map(input).collect();
+        let dirty: Vec<Input> = segments.iter().filter(|s| self.end_of(s) > found.first_dirty).map(input).collect();
+        if dirty.is_empty() {
+            return Ok(CleanStats { end: found.first_dirty, ..CleanStats::default() });
+        }
         let map = OffsetMap::new(limits.dedupe_buffer_bytes, limits.load_factor);
         let mut mapping = Mapping::new(map, dirty, found.first_dirty, limits.io_buffer_bytes);
         loop {

@@ -56,7 +56,8 @@ impl Source {
             return Ok(None);
         }
         self.fill(record_batch::HEADER_BYTES)?;
-        let header = BatchHeader::peek(&self.window[self.used..]).ok_or_else(|| self.damaged("ends within a header"))?;
+        let header =
+            BatchHeader::peek(&self.window[self.used..]).ok_or_else(|| self.damaged("ends within a header"))?;
         let total = u64::try_from(header.total_bytes()).unwrap_or(0);
         if header.magic != 2 || total < record_batch::HEADER_BYTES as u64 || self.position + total > self.size {
             return Err(self.damaged("is no batch"));
@@ -98,7 +99,8 @@ impl Source {
     }
 
     fn damaged(&self, what: &str) -> io::Error {
-        let message = format!("{}: what stands at position {} {what}: the file is damaged", self.path.display(), self.position);
+        let message =
+            format!("{}: what stands at position {} {what}: the file is damaged", self.path.display(), self.position);
         io::Error::new(io::ErrorKind::InvalidData, message)
     }
 }
@@ -123,7 +125,13 @@ pub struct Cleaned {
 }
 
 impl Output {
-    pub fn create(dir: &Path, base_offset: i64, interval_bytes: u32, buffer: usize, max_bytes: u64) -> io::Result<Output> {
+    pub fn create(
+        dir: &Path,
+        base_offset: i64,
+        interval_bytes: u32,
+        buffer: usize,
+        max_bytes: u64,
+    ) -> io::Result<Output> {
         let path = segment_file(dir, base_offset, "log.cleaned");
         let file = fs::File::create(&path).map_err(|e| named("create", &path, e))?;
         Ok(Output {
@@ -158,7 +166,8 @@ impl Output {
         }
         file.sync_all().map_err(|e| named("sync", &path, e))?;
         let cleaned = notes.finish();
-        let indexes = [("index.cleaned", cleaned.index.encode_offsets()), ("timeindex.cleaned", cleaned.index.encode_times())];
+        let indexes =
+            [("index.cleaned", cleaned.index.encode_offsets()), ("timeindex.cleaned", cleaned.index.encode_times())];
         for (extension, bytes) in indexes {
             let path = segment_file(&dir, base_offset, extension);
             let mut file = fs::File::create(&path).map_err(|e| named("create", &path, e))?;
@@ -172,7 +181,13 @@ impl IndexNotes {
     fn finish(self) -> Cleaned {
         let size = self.size();
         let (max_timestamp, offset_of_max_timestamp) = self.newest();
-        Cleaned { size, max_timestamp, offset_of_max_timestamp, first_timestamp: self.first_timestamp(), index: self.seal() }
+        Cleaned {
+            size,
+            max_timestamp,
+            offset_of_max_timestamp,
+            first_timestamp: self.first_timestamp(),
+            index: self.seal(),
+        }
     }
 }
 

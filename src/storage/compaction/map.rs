@@ -188,7 +188,10 @@ mod tests {
             assert!(taken >= 1, "at least one key goes in, or cleaning would never end");
             let entries = budget.max(60) / ENTRY_BYTES / 5 * 4;
             assert!(taken as usize <= entries.max(2), "{taken} of {entries}");
-            assert!(taken as f64 >= (entries as f64 * load_factor).floor().min(entries as f64 - 1.0), "{taken} of {entries}");
+            assert!(
+                taken as f64 >= (entries as f64 * load_factor).floor().min(entries as f64 - 1.0),
+                "{taken} of {entries}"
+            );
             assert_eq!(map.latest(), taken as i64 - 1, "what was refused does not count as looked at");
             assert!(map.put(map.hash(&key(0)), 1_000_000));
             assert_eq!(map.get(map.hash(&key(0))), Some(1_000_000));

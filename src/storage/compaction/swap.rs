@@ -47,7 +47,10 @@ impl Swap {
 
     fn renames(&self, from: [&str; 3], to: [&str; 3]) -> impl Iterator<Item = Step> {
         let pairs = from.into_iter().zip(to);
-        pairs.map(|(from, to)| Step::Rename(self.file(self.base, from), self.file(self.base, to))).collect::<Vec<_>>().into_iter()
+        pairs
+            .map(|(from, to)| Step::Rename(self.file(self.base, from), self.file(self.base, to)))
+            .collect::<Vec<_>>()
+            .into_iter()
     }
 
     /// After these the cleaned segment will be there, whatever happens.
@@ -70,7 +73,9 @@ impl Swap {
     pub fn remove(&self) -> Vec<Step> {
         let others = self.old.iter().filter(|old| **old != self.base);
         others
-            .flat_map(|old| ["index", "timeindex", "log.deleted"].map(|extension| Step::Remove(self.file(*old, extension))))
+            .flat_map(|old| {
+                ["index", "timeindex", "log.deleted"].map(|extension| Step::Remove(self.file(*old, extension)))
+            })
             .collect()
     }
 }
@@ -101,7 +106,8 @@ pub fn recover(dir: &Path) -> io::Result<()> {
             names.push(name.to_owned());
         }
     }
-    let bases = |extension: &str| -> Vec<i64> { names.iter().filter_map(|name| parse_segment_file(name, extension)).collect() };
+    let bases =
+        |extension: &str| -> Vec<i64> { names.iter().filter_map(|name| parse_segment_file(name, extension)).collect() };
     let (committed, logs) = (bases("log.swap"), bases("log"));
     for name in names.iter().filter(|name| name.ends_with(".cleaned")) {
         fs::remove_file(dir.join(name))?;
