@@ -124,7 +124,8 @@ pub fn offset_commit(world: &mut World, version: i16) {
         .with_generation_id_or_member_epoch(3);
     assert_eq!(committed(world, version, &stranger), [(STOCK.to_owned(), 0, code::UNKNOWN_MEMBER_ID)]);
     let homeless = stranger.with_group_id(group("no-such-group"));
-    assert_eq!(committed(world, version, &homeless)[0].2, code::ILLEGAL_GENERATION);
+    let expected = if version >= 9 { code::GROUP_ID_NOT_FOUND } else { code::ILLEGAL_GENERATION };
+    assert_eq!(committed(world, version, &homeless)[0].2, expected);
     assert_eq!(fetched(world, 9, &id, Some(&[0])).1[0].1.0, 5);
 }
 
