@@ -280,7 +280,7 @@ def test_static_leader_comes_back(classic, version):
     else:
         assert got.Leader == m.id and not got.Members
     assert back.sync().Assignment == b"mine"
-    wider = classic(version=version, instance="a", protocols={"range": subscription("t", "u")})
+    wider = classic(version=version, instance="a", protocols={n: subscription("t", "u") for n in both})
     assert wider.join().GenerationId == 1, "Kafka looks at the chosen protocol's name alone"
     other = classic(version=version, instance="a", protocols={"roundrobin": subscription("t")})
     got = other.join()
@@ -603,7 +603,7 @@ def test_delete_groups(classic, conn, group, topic, version):
 def test_life_of_a_consumer_member(consumer, conn, group, topic, version):
     a, b = consumer(version=version), consumer(version=version)
     got = a.join(topic)
-    assert got.MemberEpoch > 0 and got.HeartbeatIntervalMs == 1000 and a.id
+    assert got.MemberEpoch > 0 and got.HeartbeatIntervalMs == 500 and a.id
     a.settle(4)
     b.join(topic)
     end = time.monotonic() + 10

@@ -9,9 +9,11 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
+import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.regex.Pattern;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
@@ -38,6 +40,7 @@ public class GroupMember implements Runnable, ConsumerRebalanceListener {
     private final Duration every;
     private final Properties config;
     private final Map<TopicPartition, Long> uncommitted = new HashMap<>();
+    private final Set<TopicPartition> own = new HashSet<>();
     private KafkaConsumer<byte[], byte[]> consumer;
     private volatile boolean stopped;
 
@@ -162,6 +165,12 @@ public class GroupMember implements Runnable, ConsumerRebalanceListener {
 
     private void committed(Map<TopicPartition, OffsetAndMetadata> offsets, Exception error) {
         if (error != null) {
+            // To be committed the next time, unless the partition is another's by now.
+            offsets.forEach((tp, at) -> {
+                if (own.contains(tp)) {
+                    uncommitted.putIfAbsent(tp, at.offset());
+                }
+            });
             tell("commit_failed", ",\"error\":" + quoted(error.toString()));
             return;
         }
@@ -172,19 +181,26 @@ public class GroupMember implements Runnable, ConsumerRebalanceListener {
 
     @Override
     public void onPartitionsAssigned(Collection<TopicPartition> partitions) {
+        own.addAll(partitions);
         tell("assigned", list(partitions));
     }
 
     @Override
     public void onPartitionsRevoked(Collection<TopicPartition> partitions) {
         commit(partitions);
+        forget(partitions);
         tell("revoked", list(partitions));
     }
 
     @Override
     public void onPartitionsLost(Collection<TopicPartition> partitions) {
-        uncommitted.keySet().removeAll(partitions);
+        forget(partitions);
         tell("lost", list(partitions));
+    }
+
+    private void forget(Collection<TopicPartition> partitions) {
+        uncommitted.keySet().removeAll(partitions);
+        own.removeAll(partitions);
     }
 
     private static String range(TopicPartition tp, long first, long last) {

@@ -21,8 +21,8 @@ QUICK_GROUPS = {
     "group.min.session.timeout.ms": 1000,
     "group.consumer.session.timeout.ms": 6000,
     "group.consumer.min.session.timeout.ms": 1000,
-    "group.consumer.heartbeat.interval.ms": 1000,
-    "group.consumer.min.heartbeat.interval.ms": 500,
+    "group.consumer.heartbeat.interval.ms": 500,
+    "group.consumer.min.heartbeat.interval.ms": 100,
 }
 
 
