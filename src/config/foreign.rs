@@ -3,7 +3,7 @@
 
 use super::value;
 use super::{Bounds, Kind};
-use Bounds::{Any, AtLeast, Between, Fraction, OneOf};
+use Bounds::{Any, AtLeast, Between, OneOf};
 use Verdict::{Ignored, Only, Refused};
 
 /// What happens to an option that is not honoured. The text says why, and what to use instead.
@@ -26,7 +26,6 @@ const NO_SHARE: &str = "this version of Corelane has no transaction, share or st
 const NO_CLUSTER: &str = "this version of Corelane runs as a single broker without replication";
 const NO_QUORUM: &str = "Corelane keeps its metadata itself; there is no controller quorum";
 const NO_OTHERS: &str = "Corelane keeps its metadata itself (refused when several nodes are named)";
-const NO_COMPACTION: &str = "this version of Corelane does not compact (topics that ask for it are refused)";
 const NO_TIERS: &str = "this version of Corelane has no tiered storage";
 const NO_POLICY: &str = "this version of Corelane does not run policies; starting would let through what they forbid";
 const NO_JITTER: &str = "segments roll without jitter";
@@ -100,7 +99,7 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ),
     ("log.message.format.version", Ignored("Kafka 4 removed it; only format 2 exists")),
     ("log.message.downconversion.enable", Ignored("Kafka 4 removed it; nothing is converted down")),
-    ("log.cleaner.*", Ignored(NO_COMPACTION)),
+    ("log.cleaner.threads", Ignored("each shard cleans the logs it owns, one at a time, on its helper threads")),
     ("log.local.retention.*", Ignored(NO_TIERS)),
     (
         "log.flush.start.offset.checkpoint.interval.ms",
@@ -232,10 +231,6 @@ pub(super) static TOPIC: &[TopicOption] = &[
     harmless("compression.gzip.level", Kind::Int, "-1", Between(-1, 9)),
     harmless("compression.lz4.level", Kind::Int, "9", Between(1, 17)),
     harmless("compression.zstd.level", Kind::Int, "3", Between(-131_072, 22)),
-    harmless("delete.retention.ms", Kind::Long, "86400000", AtLeast(0)),
-    harmless("min.compaction.lag.ms", Kind::Long, "0", AtLeast(0)),
-    harmless("max.compaction.lag.ms", Kind::Long, "9223372036854775807", AtLeast(1)),
-    harmless("min.cleanable.dirty.ratio", Kind::Double, "0.5", Fraction(0.0, 1.0)),
     fixed("segment.jitter.ms", Kind::Long, "0", AtLeast(0), NO_JITTER),
     fixed("preallocate", Kind::Boolean, "false", Any, "segments are always extended ahead of their writes, in steps"),
     fixed("unclean.leader.election.enable", Kind::Boolean, "false", Any, "no out-of-sync replica ever becomes leader"),

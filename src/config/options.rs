@@ -1,6 +1,7 @@
 //! The table: every option Corelane honours. Names, types, defaults and bounds are Kafka's (4.x) where Kafka has the
 //! option; the few that differ say so. `docs/CONFIGURATION.md` is generated from here, and a test compares.
 
+mod cleaner;
 mod groups;
 
 use std::path::PathBuf;
@@ -125,9 +126,13 @@ const MAX_BATCH_BYTES: i64 = 256 * MIB;
 const NO_LIMIT: i64 = -1;
 
 /// All of them, in the order of the documentation.
-pub static OPTIONS: &[OptionSpec] = &joined::<{ BROKER.len() + groups::GROUPS.len() }>([BROKER, groups::GROUPS]);
+pub static OPTIONS: &[OptionSpec] = &joined::<{ BROKER.len() + cleaner::CLEANER.len() + groups::GROUPS.len() }>([
+    BROKER,
+    cleaner::CLEANER,
+    groups::GROUPS,
+]);
 
-const fn joined<const N: usize>(tables: [&[OptionSpec]; 2]) -> [OptionSpec; N] {
+const fn joined<const N: usize>(tables: [&[OptionSpec]; 3]) -> [OptionSpec; N] {
     let mut all = [tables[0][0]; N];
     let (mut table, mut at) = (0, 0);
     while table < tables.len() {
@@ -312,7 +317,7 @@ const BROKER: &[OptionSpec] = &[
         kind: List,
         default: "delete",
         bounds: OneOf(&["compact", "delete"]),
-        doc: "What happens to old segments. Only delete so far; compact is refused until compaction exists.",
+        doc: "What happens to old segments: delete (retention.ms, retention.bytes), compact (only the newest record of each key stays), or both.",
         access: Access::Topic { set: set_cleanup_policy, get: get_cleanup_policy },
     },
     OptionSpec {

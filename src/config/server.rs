@@ -47,6 +47,18 @@ pub struct ServerConfig {
     pub producer_id_expiration_ms: i64,
     /// Defaults for topics (`log.segment.bytes`, `log.retention.*`, ...).
     pub topic_defaults: TopicConfig,
+    /// `log.cleaner.enable`
+    pub log_cleaner_enable: bool,
+    /// `log.cleaner.backoff.ms`
+    pub log_cleaner_backoff_ms: u64,
+    /// `log.cleaner.dedupe.buffer.size`, for all shards
+    pub log_cleaner_dedupe_buffer_size: usize,
+    /// `log.cleaner.io.buffer.load.factor`
+    pub log_cleaner_io_buffer_load_factor: f64,
+    /// `log.cleaner.io.buffer.size`, per shard
+    pub log_cleaner_io_buffer_size: usize,
+    /// `log.cleaner.io.max.bytes.per.second`, for all shards; `f64::MAX`: no limit
+    pub log_cleaner_io_max_bytes_per_second: f64,
     /// `offsets.topic.num.partitions`
     pub offsets_topic_num_partitions: i32,
     /// `offsets.topic.segment.bytes`

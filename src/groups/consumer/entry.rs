@@ -44,12 +44,13 @@ impl Coordinator {
         if let Some(Group::Consumer(group)) = self.groups.get_mut(&request.group) {
             return Step { group, timers: &mut self.timers, env }.heartbeat(request);
         }
-        if request.member_epoch != 0 || self.groups.contains_key(&request.group) {
+        if request.member_epoch != 0 {
             return Err(no_such_group(&request.group));
         }
-        let mut group = Box::new(ConsumerGroup::new(request.group.clone()));
+        let (mut group, made_by) = self.upgraded(&request.group, env)?;
+        let mark = env.out.records.len();
         let reply = Step { group: &mut group, timers: &mut self.timers, env }.heartbeat(request)?;
-        self.groups.insert(request.group.clone(), Group::Consumer(group));
+        self.upgrade(group, made_by, mark, env);
         Ok(reply)
     }
 
@@ -85,7 +86,10 @@ impl Coordinator {
 
     /// Members leave, or are put out.
     pub(super) fn put_out(&mut self, group: &GroupId, members: &[MemberId], env: &mut Env) {
-        if let Some(mut step) = self.consumer_step(group, env) {
+        let Some(mut step) = self.consumer_step(group, env).filter(|_| !members.is_empty()) else { return };
+        if step.group.downgrades_without(members, step.env.config) {
+            self.downgrade(group, members, true, env);
+        } else {
             step.fence(members);
         }
     }

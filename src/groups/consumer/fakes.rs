@@ -6,8 +6,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::config::GroupConfig;
-use crate::groups::api::{Caller, ConsumerHeartbeatReply, ConsumerHeartbeatRequest, Reply};
-use crate::groups::coordinator::{Coordinator, Timer};
+use crate::groups::api::{Call, Caller, ConsumerHeartbeatReply, ConsumerHeartbeatRequest, Reply, Request};
+use crate::groups::coordinator::Coordinator;
 use crate::groups::env::{Effects, Env, Ticket, TopicFacts, Topics};
 use crate::groups::record::Record;
 
@@ -126,13 +126,27 @@ impl World {
         replies.remove(0)
     }
 
-    pub(in crate::groups) fn heartbeat(&mut self, request: ConsumerHeartbeatRequest) -> ConsumerHeartbeatReply {
+    /// A request that is answered at once.
+    pub(in crate::groups) fn ask<C: Call>(&mut self, request: C) -> C::Reply {
+        let ticket = self.send(request);
+        C::reply(self.reply(ticket)).unwrap()
+    }
+
+    /// A request that may have to wait.
+    pub(in crate::groups) fn send(&mut self, request: impl Into<Request>) -> Ticket {
         let ticket = self.ticket();
-        self.call(|coordinator, env| coordinator.consumer_heartbeat(ticket, request, env));
-        match self.reply(ticket) {
-            Reply::ConsumerHeartbeat(reply) => reply,
-            other => panic!("{other:?}"),
-        }
+        self.call(|coordinator, env| coordinator.handle(ticket, request.into(), env));
+        ticket
+    }
+
+    pub(in crate::groups) fn heartbeat(&mut self, request: ConsumerHeartbeatRequest) -> ConsumerHeartbeatReply {
+        self.ask(request)
+    }
+
+    /// Another broker takes over.
+    pub(in crate::groups) fn restart(&mut self) {
+        self.coordinator = self.reloaded();
+        self.call(|coordinator, env| coordinator.loaded(env));
     }
 
     /// Time goes by; what is due is done.
@@ -140,10 +154,7 @@ impl World {
         let end = self.now_ms + ms;
         while let Some(due) = self.coordinator.next_deadline().filter(|due| *due <= end) {
             self.now_ms = self.now_ms.max(due);
-            let Some(timer) = self.coordinator.timers.pop_due(self.now_ms) else { break };
-            if let Timer::Consumer(timer) = timer {
-                self.call(|coordinator, env| coordinator.consumer_timer(timer, env));
-            }
+            self.call(|coordinator, env| coordinator.tick(env));
         }
         self.now_ms = end;
     }
@@ -152,9 +163,8 @@ impl World {
     pub(in crate::groups) fn reloaded(&mut self) -> Coordinator {
         let mut coordinator = Coordinator::default();
         for record in &self.log {
-            if let Record::Consumer(record) = record {
-                coordinator.consumer_replay(record.clone());
-            }
+            let (key, value) = record.encode();
+            coordinator.replay(&key, value.as_deref()).unwrap();
         }
         coordinator
     }

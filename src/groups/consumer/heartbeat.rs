@@ -221,12 +221,17 @@ impl Step<'_, '_> {
         let names_changed = said.topics != known.said.topics;
         let regex_changed = said.regex() != known.said.regex();
         let had = known.current.assigned.clone();
+        let was_classic = known.is_classic();
         let changed = said != known.said;
         self.take_in(&id, found, said, changed);
         let changed = self.subscribe(names_changed, regex_changed);
         self.update_target();
         self.reconcile(&id, changed, request.owned.as_deref());
         self.set_timer(What::Session, &id, config.consumer_session_timeout_ms);
+        if was_classic {
+            self.cancel(What::Join, &id);
+            self.cancel(What::Sync, &id);
+        }
 
         let full = request.rebalance_timeout_ms != -1
             && (request.subscribed_topics.is_some() || request.subscribed_regex.is_some())

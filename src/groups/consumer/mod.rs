@@ -7,12 +7,14 @@
 //! the coordinator calls).
 
 mod assignor;
-mod classic_members;
+mod classic_member;
 mod describe;
+mod embedded;
 mod entry;
 mod group;
 mod heartbeat;
 mod member;
+mod migrate;
 mod offsets;
 mod reconcile;
 mod refusal;
@@ -23,6 +25,10 @@ mod timer;
 
 #[cfg(test)]
 mod fakes;
+#[cfg(test)]
+mod migration_tests;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 

@@ -177,6 +177,19 @@ impl Step<'_, '_> {
         self.timers.cancel(&Timer::Consumer(timer));
     }
 
+    pub(super) fn is_timer_set(&self, what: What, member: &MemberId) -> bool {
+        let timer = ConsumerTimer { group: self.group_id(), member: member.clone(), what };
+        self.timers.is_set(&Timer::Consumer(timer))
+    }
+
+    /// The sessions of members that use the classic protocol: they came with the group.
+    pub(super) fn set_classic_sessions(&mut self) {
+        let classic =
+            self.group.members.values().filter_map(|member| Some((member.id.clone(), member.said.classic.as_ref()?)));
+        let due: Vec<(MemberId, i32)> = classic.map(|(id, classic)| (id, classic.session_timeout_ms)).collect();
+        due.into_iter().for_each(|(member, session_ms)| self.set_timer(What::Session, &member, session_ms));
+    }
+
     /// All timers of the group's members, after loading.
     pub(super) fn set_timers(&mut self) {
         let members = self.group.members.values();

@@ -10,7 +10,9 @@ use crate::groups::env::{Env, Ticket};
 use crate::model::ErrorCode;
 
 impl Coordinator {
-    pub(super) fn join(&mut self, ticket: Ticket, request: JoinRequest, env: &mut Env) {
+    pub(super) fn join(&mut self, ticket: Ticket, mut request: JoinRequest, env: &mut Env) {
+        // In a record, -1 would mean that there is none.
+        request.rebalance_timeout_ms = request.rebalance_timeout_ms.max(0);
         let sessions = env.config.min_session_timeout_ms..=env.config.max_session_timeout_ms;
         if request.group.is_empty() {
             return env.reply(ticket, JoinReply::refused(ErrorCode::InvalidGroupId, &request.member_id));

@@ -39,7 +39,7 @@ pub enum Timer {
     ClassicSync(GroupId),
     /// The time that a member may be silent, or may take to join with the id that it was given.
     ClassicSession(GroupId, MemberId),
-    /// Of a consumer group.
+    /// A member of a consumer group is late.
     Consumer(ConsumerTimer),
 }
 

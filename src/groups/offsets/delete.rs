@@ -15,6 +15,9 @@ impl Coordinator {
         env: &mut Env,
     ) -> DeleteOffsetsReply {
         let refused = |error| DeleteOffsetsReply { error, topics: Vec::new() };
+        if request.group.is_empty() {
+            return refused(ErrorCode::InvalidGroupId);
+        }
         let Some(group) = self.groups.get(&request.group) else { return refused(ErrorCode::GroupIdNotFound) };
         if let Group::Classic(group) = group
             && !group.is_empty()

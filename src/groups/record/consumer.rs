@@ -344,6 +344,7 @@ fn read_target(mut value: Reader) -> Result<Partitions, BadRecord> {
             target.insert(topic, partitions);
         }
     }
+    value.skip_tags()?;
     Ok(target)
 }
 
@@ -351,6 +352,7 @@ fn read_current(mut value: Reader) -> Result<CurrentValue, BadRecord> {
     let (epoch, previous_epoch, state) = (value.i32()?, value.i32()?, value.i8()?);
     let assigned = read_owned(&mut value, epoch)?;
     let revoking = read_owned(&mut value, epoch)?;
+    value.skip_tags()?;
     Ok(CurrentValue { epoch, previous_epoch, state, assigned, revoking })
 }
 
@@ -384,7 +386,9 @@ fn read_regex(mut value: Reader) -> Result<RegexValue, BadRecord> {
     for _ in 0..value.length()? {
         topics.insert(value.string()?.to_owned());
     }
-    Ok(RegexValue { topics, version: value.i64()?, resolved_ms: value.i64()? })
+    let (version, resolved_ms) = (value.i64()?, value.i64()?);
+    value.skip_tags()?;
+    Ok(RegexValue { topics, version, resolved_ms })
 }
 
 #[cfg(test)]

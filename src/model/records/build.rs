@@ -70,6 +70,10 @@ impl BatchWriter {
         self.count
     }
 
+    pub fn base_timestamp_ms(&self) -> i64 {
+        self.base_timestamp_ms
+    }
+
     /// The largest timestamp of a record; -1: none has one.
     pub fn max_timestamp_ms(&self) -> i64 {
         self.max_timestamp_ms

@@ -38,8 +38,11 @@ impl<'a> Sharing<'a> {
     /// Everybody keeps what exists and what they still subscribe to.
     fn keeping(spec: &'a Spec) -> Sharing<'a> {
         let indices = spec.indices();
-        let mut owners: Vec<Vec<Option<usize>>> =
-            spec.topics.iter().map(|topic| vec![None; usize::try_from(topic.partitions).unwrap_or(0)]).collect();
+        // A topic without subscribers has nobody to go to.
+        let mut owners = vec![Vec::new(); spec.topics.len()];
+        for topic in spec.members.iter().flat_map(|member| &member.topics) {
+            owners[*topic].resize(usize::try_from(spec.topics[*topic].partitions).unwrap_or(0), None);
+        }
         let mut loads = vec![0; spec.members.len()];
         for (index, member) in spec.members.iter().enumerate() {
             for (topic, partitions) in member.target {
