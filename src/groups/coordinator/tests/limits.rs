@@ -27,6 +27,9 @@ fn those_who_were_given_an_id_are_turned_away_too_when_others_were_faster() {
     let first = world.ask(ask(&ids[0]));
     assert_eq!(world.call(ask(&ids[1])).error, ErrorCode::GroupMaxSizeReached);
     assert_eq!(world.all_joined(&[first])[0].error, ErrorCode::None);
+    world.call(assign("g", 1, &ids[0], &[]));
+    let again = world.ask(ask(&ids[0]));
+    assert_eq!(world.joined(again).map(|reply| reply.generation), Some(2), "nobody waits for the one turned away");
     assert_eq!(world.call(ask(&ids[1])).error, ErrorCode::GroupMaxSizeReached);
 }
 
