@@ -20,6 +20,14 @@ fn a_group_takes_as_many_members_as_it_may() {
 }
 
 #[test]
+fn a_static_member_comes_back_to_a_full_group() {
+    let mut world = World::with(GroupConfig { max_size: 1, ..GroupConfig::default() });
+    let (generation, _) = world.stable("g", vec![join_static("g", "", "i")]);
+    assert_eq!(world.call(join_static("g", "", "i")).generation, generation);
+    assert_eq!(world.call(join_static("g", "", "j")).error, ErrorCode::GroupMaxSizeReached);
+}
+
+#[test]
 fn those_who_were_given_an_id_are_turned_away_too_when_others_were_faster() {
     let mut world = World::with(GroupConfig { max_size: 1, ..GroupConfig::default() });
     let ask = |id: &str| JoinRequest { requires_known_member: true, ..join("g", id) };
