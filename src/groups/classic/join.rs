@@ -1,9 +1,7 @@
 //! JoinGroup.
 
-use bytes::Bytes;
-
 use super::group::{ClassicGroup, State};
-use super::member::{Member, MemberId, OVERHEAD_BYTES, own_protocols};
+use super::member::{Member, MemberId, OVERHEAD_BYTES, cost_of, own_protocols};
 use super::turn::Turn;
 use crate::config::GroupConfig;
 use crate::groups::api::{JoinReply, JoinRequest, JoinedMember};
@@ -56,18 +54,15 @@ impl ClassicGroup {
     /// `corelane.group.max.bytes`. Members that were given an id to join with count too: this is what bounds their number.
     /// Who does not grow stays, also where the limit was lowered meanwhile.
     fn can_afford(&self, request: &JoinRequest, config: &GroupConfig) -> bool {
-        let bytes = |protocols: &[(String, Bytes)]| -> usize {
-            protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum()
-        };
         let (freed, names) = match self.members.get(self.former_self(request)) {
-            Some(member) => (bytes(&member.protocols), 0),
+            Some(member) => (cost_of(&member.protocols), 0),
             None => {
                 let caller = 2 * request.caller.client_id.len() + request.caller.client_host.len();
                 let instance = request.instance_id.as_ref().map_or(0, String::len);
                 (0, OVERHEAD_BYTES + caller + 2 * instance + UUID_BYTES + 1)
             }
         };
-        let added = bytes(&request.protocols) + names;
+        let added = cost_of(&request.protocols) + names;
         added <= freed || self.bytes() + added <= config.max_group_bytes + freed
     }
 

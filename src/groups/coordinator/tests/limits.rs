@@ -75,6 +75,18 @@ fn what_members_bring_is_bounded() {
 }
 
 #[test]
+fn many_protocols_cost_what_they_take_and_no_time() {
+    let mut world = World::default();
+    let many = |count: u32| JoinRequest {
+        protocols: (0..count).map(|name| (name.to_string(), Bytes::new())).collect(),
+        ..join("g", "")
+    };
+    assert_eq!(world.call(many(200_000)).error, ErrorCode::GroupMaxSizeReached, "25 MB at least");
+    let ticket = world.ask(many(100_000));
+    assert_eq!(world.all_joined(&[ticket])[0].error, ErrorCode::None);
+}
+
+#[test]
 fn a_member_that_grows_too_much_while_all_join_is_not_waited_for() {
     let mut world = World::with(GroupConfig { max_group_bytes: 10_000, ..GroupConfig::default() });
     let (generation, ids) = world.stable("g", vec![heavy("", 4000), heavy("", 4000)]);
