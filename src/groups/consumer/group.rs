@@ -9,7 +9,7 @@ use crate::groups::api::GroupId;
 use crate::groups::env::{TopicFacts, Topics};
 use crate::groups::record::{ConsumerRecord, CurrentValue, GroupValue, MemberId, MemberValue, Partitions, RegexValue};
 
-/// One consumer group. Everything but `seen_topics` and `regexes_refreshed_ms` comes from its records alone.
+/// One consumer group. Everything but what this process last saw of the topics comes from its records alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConsumerGroup {
     pub(super) id: GroupId,
@@ -35,6 +35,8 @@ pub struct ConsumerGroup {
 
     /// `Topics::version` at the last look at the topics.
     pub(super) seen_topics: Option<u64>,
+    /// The same of the last time that all regular expressions were resolved.
+    pub(super) regexes_seen: Option<u64>,
     /// When all regular expressions were last resolved, by the clock that never goes back.
     pub(super) regexes_refreshed_ms: Option<u64>,
 }
@@ -58,6 +60,7 @@ impl ConsumerGroup {
             regex_members: HashMap::new(),
             bytes: 0,
             seen_topics: None,
+            regexes_seen: None,
             regexes_refreshed_ms: None,
         }
     }
@@ -188,6 +191,12 @@ impl ConsumerGroup {
         let mut found: Vec<TopicFacts> = self.subscribed.keys().filter_map(|name| topics.by_name(name)).collect();
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         found
+    }
+
+    /// Without what is not in the log.
+    #[cfg(test)]
+    pub(super) fn as_logged(&self) -> ConsumerGroup {
+        ConsumerGroup { seen_topics: None, regexes_seen: None, regexes_refreshed_ms: None, ..self.clone() }
     }
 
     /// Kafka's name of the group's state.

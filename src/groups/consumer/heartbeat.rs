@@ -220,13 +220,12 @@ impl Step<'_, '_> {
 
         let names_changed = said.topics != known.said.topics;
         let regex_changed = said.regex() != known.said.regex();
-        let had = known.current.assigned.clone();
         let was_classic = known.is_classic();
         let changed = said != known.said;
         self.take_in(&id, found, said, changed);
         let changed = self.subscribe(names_changed, regex_changed);
         self.update_target();
-        self.reconcile(&id, changed, request.owned.as_deref());
+        let reassigned = self.reconcile(&id, changed, request.owned.as_deref());
         self.set_timer(What::Session, &id, config.consumer_session_timeout_ms);
         if was_classic {
             self.cancel(What::Join, &id);
@@ -237,7 +236,7 @@ impl Step<'_, '_> {
             && (request.subscribed_topics.is_some() || request.subscribed_regex.is_some())
             && request.owned.is_some();
         let current = &self.member(&id)?.current;
-        let tell = request.member_epoch == 0 || full || current.assigned != had;
+        let tell = request.member_epoch == 0 || full || reassigned;
         Ok(ConsumerHeartbeatReply {
             error: ErrorCode::None,
             message: None,

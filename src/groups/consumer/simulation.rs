@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
+use super::embedded::{Subscription, read_assignment, write_subscription};
 use super::fakes::{World, beat, join};
 use super::group::ConsumerGroup;
-use crate::groups::api::{ConsumerHeartbeatReply, ConsumerHeartbeatRequest};
+use crate::groups::api::{
+    Caller, ConsumerHeartbeatReply, ConsumerHeartbeatRequest, HeartbeatRequest, JoinRequest, SyncRequest,
+};
 use crate::groups::coordinator::{Coordinator, Group};
 use crate::groups::env::Topics;
-use crate::groups::record::Record;
 use crate::model::ErrorCode;
 
 type Places = BTreeSet<(Uuid, i32)>;
@@ -46,6 +48,8 @@ struct Client {
     full: bool,
     /// It no longer runs; until the coordinator has put it out, nobody may have what it had.
     crashed: bool,
+    /// It uses the classic protocol, with cooperative rebalancing. Its epoch is the generation.
+    classic: bool,
 }
 
 impl Client {
@@ -92,20 +96,54 @@ impl Client {
     }
 }
 
+/// As a client of the classic protocol knows partitions: by name.
+type NamedPartitions = Vec<(String, Vec<i32>)>;
+
+impl Client {
+    fn join(&self, owned: NamedPartitions) -> JoinRequest {
+        let topics = self.topics.iter().map(|topic| (*topic).to_owned()).collect();
+        let metadata = write_subscription(3, &Subscription { topics, owned, rack_id: None });
+        JoinRequest {
+            group: "g".into(),
+            caller: Caller::default(),
+            member_id: if self.epoch < 0 { String::new() } else { self.name.clone() },
+            instance_id: self.instance.clone(),
+            session_timeout_ms: 20_000,
+            rebalance_timeout_ms: 60_000,
+            protocol_type: "consumer".into(),
+            protocols: vec![("cooperative-sticky".into(), metadata)],
+            requires_known_member: false,
+            supports_skipping_assignment: true,
+            reason: None,
+        }
+    }
+
+    /// It is not, or no longer, in the group.
+    fn lose_all(&mut self) {
+        self.epoch = -1;
+        self.has.clear();
+        self.target.clear();
+    }
+}
+
 struct Simulation {
     world: World,
     random: Random,
     clients: Vec<Client>,
     made: usize,
+    /// Some clients use the classic protocol.
+    with_classic: bool,
 }
 
 const TOPICS: [&str; 4] = ["a1", "a2", "b1", "b2"];
 
 impl Simulation {
-    fn new(seed: u64) -> Simulation {
+    fn new(seed: u64, with_classic: bool) -> Simulation {
         let mut world = World::of(&[("a1", 4), ("b1", 3)]);
         world.config.consumer_session_timeout_ms = 20_000;
-        Simulation { world, random: Random(seed | 1), clients: Vec::new(), made: 0 }
+        // The classic protocol's own groups are not for these clients, which leave assigning to the coordinator.
+        world.config.consumer_downgrade = false;
+        Simulation { world, random: Random(seed | 1), clients: Vec::new(), made: 0, with_classic }
     }
 
     fn group<'a>(&self, coordinator: &'a Coordinator) -> Option<&'a ConsumerGroup> {
@@ -124,6 +162,9 @@ impl Simulation {
             2 => client.topics = vec!["b1", "a2"],
             _ => client.topics = TOPICS.to_vec(),
         }
+        if self.with_classic && client.regex.is_none() && self.random.one_in(2) {
+            (client.classic, client.epoch) = (true, -1);
+        }
         let instance = format!("i{}", self.random.below(3));
         if self.random.one_in(4) && !self.clients.iter().any(|client| client.instance.as_ref() == Some(&instance)) {
             client.instance = Some(instance);
@@ -131,8 +172,65 @@ impl Simulation {
         self.clients.push(client);
     }
 
+    /// A client of the classic protocol does what is its turn.
+    fn classic_turn(&mut self, index: usize) {
+        let in_consumer_group = self.group(&self.world.coordinator).is_some_and(|group| !group.is_empty());
+        if !in_consumer_group {
+            return;
+        }
+        let client = self.clients[index].clone();
+        if client.epoch >= 0 && !client.unsaid {
+            let (generation, member_id) = (client.epoch, client.name.clone());
+            let instance_id = client.instance.clone();
+            match self.world.ask(HeartbeatRequest { group: "g".into(), generation, member_id, instance_id }).error {
+                ErrorCode::None => return,
+                ErrorCode::RebalanceInProgress => {}
+                ErrorCode::UnknownMemberId | ErrorCode::IllegalGeneration => return self.clients[index].lose_all(),
+                error => panic!("{error:?}"),
+            }
+        }
+        let mut owned: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+        for (topic, partition) in &client.has {
+            if let Some(topic) = self.world.topics.by_id(*topic) {
+                owned.entry(topic.name.as_ref().to_owned()).or_default().push(*partition);
+            }
+        }
+        let joined = self.world.ask(client.join(owned.into_iter().collect()));
+        assert_eq!(joined.error, ErrorCode::None);
+        let client = &mut self.clients[index];
+        (client.name, client.epoch) = (joined.member_id, joined.generation);
+        let request = SyncRequest {
+            group: "g".into(),
+            generation: client.epoch,
+            member_id: client.name.clone(),
+            instance_id: client.instance.clone(),
+            protocol_type: Some("consumer".into()),
+            protocol: Some("cooperative-sticky".into()),
+            assignments: Vec::new(),
+        };
+        let synced = self.world.ask(request);
+        let client = &mut self.clients[index];
+        client.unsaid = synced.error == ErrorCode::RebalanceInProgress;
+        if client.unsaid {
+            return;
+        }
+        assert_eq!(synced.error, ErrorCode::None);
+        client.target.clear();
+        for (topic, partitions) in read_assignment(&synced.assignment).unwrap().partitions {
+            let id = self.world.topics.id(&topic);
+            client.target.extend(partitions.into_iter().map(|partition| (id, partition)));
+        }
+        // It joins again at once when it had to let go of something.
+        client.unsaid = !client.has.is_subset(&client.target);
+        client.has.clone_from(&client.target);
+    }
+
     /// A heartbeat of a client; a reply may get lost.
     fn beat(&mut self, index: usize, may_lose: bool) {
+        if self.clients[index].classic {
+            self.classic_turn(index);
+            return self.check();
+        }
         let request = self.clients[index].request();
         let reply = self.world.heartbeat(request);
         if reply.error == ErrorCode::UnreleasedInstanceId {
@@ -177,7 +275,8 @@ impl Simulation {
                 // An expression is taken back by an empty one.
                 client.regex = client.regex.map(|_| "");
                 // It would say the new subscription only; saying everything says that too.
-                client.full = client.epoch > 0;
+                client.full = client.epoch > 0 && !client.classic;
+                client.unsaid |= client.classic;
             }
             _ if self.clients.is_empty() => self.add(),
             _ => {
@@ -195,7 +294,7 @@ impl Simulation {
     fn leave(&mut self) {
         let index = self.random.below(self.clients.len());
         let client = self.clients.remove(index);
-        if client.crashed || client.epoch == 0 {
+        if client.crashed || client.epoch <= 0 || client.classic {
             self.clients.push(client);
             return;
         }
@@ -223,6 +322,9 @@ impl Simulation {
         };
         for client in self.clients.iter_mut().filter(|client| client.epoch > 0 && !known.contains(&client.name)) {
             client.has.clear();
+            if client.classic {
+                client.lose_all();
+            }
         }
         self.clients.retain(|client| !client.crashed || known.contains(&client.name));
     }
@@ -239,11 +341,13 @@ impl Simulation {
         for member in group.members.values() {
             member.held().for_each(|place| assert!(held.insert(place), "{place:?} was given to two"));
         }
-        let mut live = group.clone();
+        // Reading the whole log again takes its time.
+        if !self.random.one_in(10) {
+            return;
+        }
+        let live = group.as_logged();
         let again = self.world.reloaded();
-        let mut replayed = self.group(&again).unwrap().clone();
-        (live.seen_topics, live.regexes_refreshed_ms) = (None, None);
-        (replayed.seen_topics, replayed.regexes_refreshed_ms) = (None, None);
+        let replayed = self.group(&again).unwrap().as_logged();
         assert_eq!(replayed, live, "what was replayed is not what is");
     }
 
@@ -257,7 +361,7 @@ impl Simulation {
             }
             self.pass(3000);
         }
-        let group = self.group(&self.world.coordinator).unwrap();
+        let Some(group) = self.group(&self.world.coordinator) else { panic!("no consumer group") };
         assert_eq!(group.state_name(), if self.clients.is_empty() { "Empty" } else { "Stable" });
         let subscribed = |client: &Client, topic: &str| {
             client.topics.contains(&topic) || client.regex == Some("a.*") && topic.starts_with('a')
@@ -283,23 +387,29 @@ impl Simulation {
     }
 }
 
+fn run(seed: u64, with_classic: bool) {
+    let mut simulation = Simulation::new(seed * 0x9e37_79b9, with_classic);
+    for _ in 0..160 {
+        simulation.step();
+    }
+    if !simulation.clients.iter().any(|client| !client.classic && !client.crashed) {
+        simulation.clients.push(Client { name: "last".into(), topics: TOPICS.to_vec(), ..Client::default() });
+    }
+    simulation.settle();
+    // Nothing more is written once all is well.
+    let written = simulation.world.log.len();
+    for index in 0..simulation.clients.len() {
+        simulation.beat(index, false);
+    }
+    assert_eq!(simulation.world.log.len(), written);
+}
+
 #[test]
 fn members_come_and_go() {
-    for seed in 1..60 {
-        let mut simulation = Simulation::new(seed * 0x9e37_79b9);
-        for _ in 0..160 {
-            simulation.step();
-        }
-        if simulation.clients.is_empty() {
-            simulation.add();
-        }
-        simulation.settle();
-        // Nothing more is written once all is well.
-        let written = simulation.world.log.len();
-        for index in 0..simulation.clients.len() {
-            simulation.beat(index, false);
-        }
-        assert_eq!(simulation.world.log.len(), written);
-        assert!(simulation.world.log.iter().all(|record| matches!(record, Record::Consumer(_))));
-    }
+    (1..50).for_each(|seed| run(seed, false));
+}
+
+#[test]
+fn members_of_both_protocols_come_and_go() {
+    (1..50).for_each(|seed| run(seed, true));
 }

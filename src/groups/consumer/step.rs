@@ -63,20 +63,20 @@ impl Step<'_, '_> {
 
     /// Resolves what is not resolved yet and, when topics came or went, everything again. Whether the outcome is another one.
     pub(super) fn resolve_regexes(&mut self) -> bool {
-        let now = self.env.mono_ms;
+        let (now, version) = (self.env.mono_ms, self.env.topics.version());
         let rested = self.group.regexes_refreshed_ms.is_none_or(|last| now >= last.saturating_add(REGEX_REFRESH_MS));
-        let version = self.env.topics.version().cast_signed();
-        let due: Vec<String> = self
-            .group
-            .subscribed_regexes()
-            .filter(|regex| self.group.regexes.get(*regex).is_none_or(|known| rested && known.version != version))
-            .cloned()
-            .collect();
+        // What the log has may be of other topics, whatever its version says: versions are this process's own.
+        let refresh = rested && self.group.regexes_seen != Some(version);
+        let unresolved = |regex: &String| !self.group.regexes.contains_key(regex);
+        let due = self.group.subscribed_regexes().filter(|regex| refresh || unresolved(regex));
+        let due: Vec<String> = due.cloned().collect();
+        if refresh {
+            let anew = due.iter().any(|regex| self.group.regexes.contains_key(regex));
+            self.group.regexes_refreshed_ms = anew.then_some(now).or(self.group.regexes_refreshed_ms);
+            self.group.regexes_seen = Some(version);
+        }
         let mut changed = false;
         for regex in due {
-            if self.group.regexes.contains_key(&regex) {
-                self.group.regexes_refreshed_ms = Some(now);
-            }
             // It was compiled when it was subscribed to; one of another broker's making that is not understood matches nothing.
             let Ok(pattern) = Pattern::compile(&regex) else { continue };
             let resolved = pattern.resolve(self.env.topics, self.env.wall_ms);
@@ -128,17 +128,17 @@ impl Step<'_, '_> {
         self.emit(ConsumerRecord::TargetMetadata { group, value: Some(value) });
     }
 
-    /// Moves a member towards its target as far as can be now.
+    /// Moves a member towards its target as far as can be now. Whether its assignment is another one.
     pub(super) fn reconcile(
         &mut self,
         id: &MemberId,
         subscription_changed: bool,
         owned: Option<&[(uuid::Uuid, Vec<i32>)]>,
-    ) {
+    ) -> bool {
         const NOTHING: &Partitions = &Partitions::new();
-        let Some(member) = self.group.members.get(id) else { return };
+        let Some(member) = self.group.members.get(id) else { return false };
         if !subscription_changed && member.is_reconciled_to(self.group.target_epoch) {
-            return;
+            return false;
         }
         let (group, topics) = (&*self.group, self.env.topics);
         let towards = Towards {
@@ -153,8 +153,9 @@ impl Step<'_, '_> {
         };
         let next = towards.step(&member.current);
         if next == member.current {
-            return;
+            return false;
         }
+        let reassigned = next.assigned != member.current.assigned;
         let (classic, timeout_ms) = (member.is_classic(), member.said.rebalance_timeout_ms);
         let revokes = MemberState::of(next.state) == MemberState::UnrevokedPartitions;
         self.emit(ConsumerRecord::Current { group: self.group_id(), member: id.clone(), value: Some(next) });
@@ -164,6 +165,7 @@ impl Step<'_, '_> {
         } else if !classic {
             self.cancel(What::Rebalance, id);
         }
+        reassigned
     }
 
     pub(super) fn set_timer(&mut self, what: What, member: &MemberId, after_ms: i32) {

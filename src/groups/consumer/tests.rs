@@ -4,7 +4,7 @@ use super::fakes::{World, beat, join};
 use super::group::ConsumerGroup;
 use crate::groups::api::{
     CommitPartition, CommitRequest, CommitTopic, ConsumerDescribeReply, ConsumerDescribeRequest,
-    ConsumerHeartbeatReply, ConsumerHeartbeatRequest, Reply,
+    ConsumerHeartbeatReply, ConsumerHeartbeatRequest,
 };
 use crate::groups::coordinator::Group;
 use crate::groups::record::{ConsumerRecord, Record};
@@ -278,7 +278,7 @@ fn regular_expressions_are_resolved_and_kept_up() {
             Record::Consumer(ConsumerRecord::Regex { value, .. }) => Some(value.is_some()),
             _ => None,
         });
-        regexes.last()
+        regexes.fold(None, |_, last| Some(last))
     };
     assert_eq!(last(&world), Some(true));
     let owned = ConsumerHeartbeatRequest { owned: Some(vec![]), ..beat("a", reply.member_epoch) };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::BadRecord;
-use super::compact::{Reader, Writer};
+use super::wire::{Reader, Writer};
 use crate::groups::api::GroupId;
 
 pub type MemberId = Arc<str>;
@@ -134,241 +134,257 @@ impl ConsumerRecord {
 
 pub(super) fn encode(record: &ConsumerRecord) -> (Vec<u8>, Option<Vec<u8>>) {
     let (kind, more) = record.key_parts();
-    let mut key = Writer::starting_with(kind);
-    key.plain_string(record.group());
+    let mut key = Writer::new(kind, false, 4 + record.group().len() + more.map_or(0, str::len));
+    key.string(record.group());
     if let Some(more) = more {
-        key.plain_string(more);
+        key.string(more);
     }
     (key.out, encode_value(record))
 }
 
 fn encode_value(record: &ConsumerRecord) -> Option<Vec<u8>> {
-    let mut out = Writer::starting_with(0);
+    let mut out = Writer::new(0, true, 32);
     match record {
         ConsumerRecord::Group { value, .. } => {
             let value = (*value)?;
-            out.i32(value.epoch);
-            out.tag(0, unless_zero(value.metadata_hash));
+            out.int32(value.epoch);
+            write_tagged_int64(&mut out, value.metadata_hash);
         }
         ConsumerRecord::PartitionMetadata { present, .. } => {
             present.then_some(())?;
-            out.length(0);
-            out.no_tags();
+            out.count(0);
+            out.tagged_field(None);
         }
         ConsumerRecord::Member { value, .. } => write_member(&mut out, value.as_ref()?),
         ConsumerRecord::TargetMetadata { value, .. } => {
             let value = (*value)?;
-            out.i32(value.epoch);
-            out.tag(0, unless_zero(value.assigned_ms));
+            out.int32(value.epoch);
+            write_tagged_int64(&mut out, value.assigned_ms);
         }
         ConsumerRecord::Target { value, .. } => {
             let value = value.as_ref()?;
-            out.length(value.len());
+            out.count(value.len());
             for (topic, partitions) in value {
                 out.uuid(*topic);
-                out.length(partitions.len());
-                partitions.iter().for_each(|partition| out.i32(*partition));
-                out.no_tags();
+                out.count(partitions.len());
+                partitions.iter().for_each(|partition| out.int32(*partition));
+                out.tagged_field(None);
             }
-            out.no_tags();
+            out.tagged_field(None);
         }
         ConsumerRecord::Current { value, .. } => {
             let value = value.as_ref()?;
-            out.i32(value.epoch);
-            out.i32(value.previous_epoch);
-            out.i8(value.state);
+            out.int32(value.epoch);
+            out.int32(value.previous_epoch);
+            out.int8(value.state);
             write_owned(&mut out, &value.assigned);
             write_owned(&mut out, &value.revoking);
-            out.no_tags();
+            out.tagged_field(None);
         }
         ConsumerRecord::Regex { value, .. } => {
             let value = value.as_ref()?;
-            out.length(value.topics.len());
+            out.count(value.topics.len());
             value.topics.iter().for_each(|topic| out.string(topic));
-            out.i64(value.version);
-            out.i64(value.resolved_ms);
-            out.no_tags();
+            out.int64(value.version);
+            out.int64(value.resolved_ms);
+            out.tagged_field(None);
         }
     }
     Some(out.out)
 }
 
-/// A tagged field is left out when it has its default.
-fn unless_zero(value: i64) -> Option<Writer> {
-    let mut field = Writer::default();
-    field.i64(value);
-    (value != 0).then_some(field)
+/// The only tagged field of a value, which is left out when it has its default.
+fn write_tagged_int64(out: &mut Writer, value: i64) {
+    let bytes = value.to_be_bytes();
+    out.tagged_field((value != 0).then_some((0, &bytes)));
 }
 
 fn write_member(out: &mut Writer, value: &MemberValue) {
-    out.opt_string(value.instance_id.as_deref());
-    out.opt_string(value.rack_id.as_deref());
+    out.nullable_string(value.instance_id.as_deref());
+    out.nullable_string(value.rack_id.as_deref());
     out.string(&value.client_id);
     out.string(&value.client_host);
-    out.length(value.topics.len());
+    out.count(value.topics.len());
     value.topics.iter().for_each(|topic| out.string(topic));
-    out.opt_string(value.regex.as_deref());
-    out.i32(value.rebalance_timeout_ms);
-    out.opt_string(value.assignor.as_deref());
+    out.nullable_string(value.regex.as_deref());
+    out.int32(value.rebalance_timeout_ms);
+    out.nullable_string(value.assignor.as_deref());
     let classic = value.classic.as_ref().map(|classic| {
-        let mut field = Writer::default();
+        let mut field = Writer::fields();
         // A nullable structure begins with a byte that says whether it is there.
-        field.i8(1);
-        field.i32(classic.session_timeout_ms);
-        field.length(classic.protocols.len());
+        field.int8(1);
+        field.int32(classic.session_timeout_ms);
+        field.count(classic.protocols.len());
         for (name, metadata) in &classic.protocols {
             field.string(name);
             field.bytes(metadata);
-            field.no_tags();
+            field.tagged_field(None);
         }
-        field.no_tags();
-        field
+        field.tagged_field(None);
+        field.out
     });
-    out.tag(0, classic);
+    out.tagged_field(classic.as_deref().map(|classic| (0, classic)));
 }
 
 fn write_owned(out: &mut Writer, owned: &OwnedPartitions) {
-    out.length(owned.len());
+    out.count(owned.len());
     for (topic, partitions) in owned {
         out.uuid(*topic);
-        out.length(partitions.len());
-        partitions.keys().for_each(|partition| out.i32(*partition));
-        let mut epochs = Writer::default();
-        epochs.length(partitions.len());
-        partitions.values().for_each(|epoch| epochs.i32(*epoch));
-        out.tag(0, Some(epochs));
+        out.count(partitions.len());
+        partitions.keys().for_each(|partition| out.int32(*partition));
+        let mut epochs = Writer::fields();
+        epochs.count(partitions.len());
+        partitions.values().for_each(|epoch| epochs.int32(*epoch));
+        out.tagged_field(Some((0, &epochs.out)));
     }
 }
 
 pub(super) fn decode(kind: i16, key: &[u8], value: Option<&[u8]>) -> Result<ConsumerRecord, BadRecord> {
-    let mut key = Reader::new(key, "the key of a record of a consumer group");
-    let group: GroupId = key.plain_string()?.into();
-    let value = value.map(|value| after_version(kind, value)).transpose()?;
+    let mut key = Reader::new(key, false);
+    let group: GroupId = key.string("a group id")?.into();
+    let mut member = || key.string("a member id").map(MemberId::from);
     Ok(match kind {
-        3 => ConsumerRecord::Group { group, value: value.map(read_group).transpose()? },
-        4 => ConsumerRecord::PartitionMetadata { group, present: value.is_some() },
-        5 => {
-            let member = key.plain_string()?.into();
-            ConsumerRecord::Member { group, member, value: value.map(read_member).transpose()? }
+        3 => ConsumerRecord::Group { group, value: read(value, "ConsumerGroupMetadataValue", read_group)? },
+        4 => {
+            let value = read(value, "ConsumerGroupPartitionMetadataValue", |_| Ok(()))?;
+            ConsumerRecord::PartitionMetadata { group, present: value.is_some() }
         }
-        6 => ConsumerRecord::TargetMetadata { group, value: value.map(read_target_metadata).transpose()? },
+        5 => {
+            let value = read(value, "ConsumerGroupMemberMetadataValue", read_member)?;
+            ConsumerRecord::Member { group, member: member()?, value }
+        }
+        6 => {
+            let value = read(value, "ConsumerGroupTargetAssignmentMetadataValue", read_target_metadata)?;
+            ConsumerRecord::TargetMetadata { group, value }
+        }
         7 => {
-            let member = key.plain_string()?.into();
-            ConsumerRecord::Target { group, member, value: value.map(read_target).transpose()? }
+            let value = read(value, "ConsumerGroupTargetAssignmentMemberValue", read_target)?;
+            ConsumerRecord::Target { group, member: member()?, value }
         }
         8 => {
-            let member = key.plain_string()?.into();
-            ConsumerRecord::Current { group, member, value: value.map(read_current).transpose()? }
+            let value = read(value, "ConsumerGroupCurrentMemberAssignmentValue", read_current)?;
+            ConsumerRecord::Current { group, member: member()?, value }
         }
         16 => {
-            let regex = key.plain_string()?.to_owned();
-            ConsumerRecord::Regex { group, regex, value: value.map(read_regex).transpose()? }
+            let regex = key.string("a regular expression")?.to_owned();
+            let value = read(value, "ConsumerGroupRegularExpressionValue", read_regex)?;
+            ConsumerRecord::Regex { group, regex, value }
         }
         other => return Err(BadRecord(format!("kind {other} is not of a consumer group"))),
     })
 }
 
-fn after_version(kind: i16, value: &[u8]) -> Result<Reader<'_>, BadRecord> {
-    let what = match kind {
-        3 => "ConsumerGroupMetadataValue",
-        4 => "ConsumerGroupPartitionMetadataValue",
-        5 => "ConsumerGroupMemberMetadataValue",
-        6 => "ConsumerGroupTargetAssignmentMetadataValue",
-        7 => "ConsumerGroupTargetAssignmentMemberValue",
-        8 => "ConsumerGroupCurrentMemberAssignmentValue",
-        _ => "ConsumerGroupRegularExpressionValue",
-    };
-    let mut reader = Reader::new(value, what);
-    match reader.i16()? {
-        0 => Ok(reader),
-        version => Err(BadRecord(format!("{what}: version {version} is not known; it is of a newer broker"))),
-    }
+fn read<'a, T>(
+    value: Option<&'a [u8]>,
+    kind: &str,
+    fields: impl FnOnce(&mut Reader<'a>) -> Result<T, BadRecord>,
+) -> Result<Option<T>, BadRecord> {
+    let Some(value) = value else { return Ok(None) };
+    let (_, mut reader) = Reader::of_value(value, 0, 0, kind)?;
+    fields(&mut reader).map(Some)
 }
 
-fn read_group(mut value: Reader) -> Result<GroupValue, BadRecord> {
-    let epoch = value.i32()?;
-    let metadata_hash = value.tag(0)?.map(|mut field| field.i64()).transpose()?.unwrap_or(0);
-    Ok(GroupValue { epoch, metadata_hash })
+/// The tagged field 0 at the end of a structure.
+fn tagged<'a>(value: &mut Reader<'a>) -> Result<Option<Reader<'a>>, BadRecord> {
+    let mut found = None;
+    value.tagged_fields(|tag, bytes| {
+        if tag == 0 {
+            found = Some(Reader::new(bytes, true));
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
-fn read_target_metadata(mut value: Reader) -> Result<TargetMetadataValue, BadRecord> {
-    let epoch = value.i32()?;
-    let assigned_ms = value.tag(0)?.map(|mut field| field.i64()).transpose()?.unwrap_or(0);
-    Ok(TargetMetadataValue { epoch, assigned_ms })
+fn tagged_int64(value: &mut Reader, what: &str) -> Result<i64, BadRecord> {
+    tagged(value)?.map_or(Ok(0), |mut field| field.int64(what))
 }
 
-fn read_member(mut value: Reader) -> Result<MemberValue, BadRecord> {
+fn read_group(value: &mut Reader) -> Result<GroupValue, BadRecord> {
+    Ok(GroupValue { epoch: value.int32("the epoch")?, metadata_hash: tagged_int64(value, "the metadata hash")? })
+}
+
+fn read_target_metadata(value: &mut Reader) -> Result<TargetMetadataValue, BadRecord> {
+    let epoch = value.int32("the assignment epoch")?;
+    Ok(TargetMetadataValue { epoch, assigned_ms: tagged_int64(value, "the assignment timestamp")? })
+}
+
+fn read_member(value: &mut Reader) -> Result<MemberValue, BadRecord> {
     let mut member = MemberValue {
-        instance_id: value.opt_string()?.map(str::to_owned),
-        rack_id: value.opt_string()?.map(str::to_owned),
-        client_id: value.string()?.to_owned(),
-        client_host: value.string()?.to_owned(),
+        instance_id: value.nullable_string("the instance id")?.map(str::to_owned),
+        rack_id: value.nullable_string("the rack id")?.map(str::to_owned),
+        client_id: value.string("the client id")?.to_owned(),
+        client_host: value.string("the client host")?.to_owned(),
         ..MemberValue::default()
     };
-    for _ in 0..value.length()? {
-        member.topics.push(value.string()?.to_owned());
+    for _ in 0..value.count(1, "the subscribed topics")? {
+        member.topics.push(value.string("a subscribed topic")?.to_owned());
     }
     member.topics.sort_unstable();
     member.topics.dedup();
-    member.regex = value.opt_string()?.map(str::to_owned);
-    member.rebalance_timeout_ms = value.i32()?;
-    member.assignor = value.opt_string()?.map(str::to_owned);
-    if let Some(mut field) = value.tag(0)? {
+    member.regex = value.nullable_string("the regular expression")?.map(str::to_owned);
+    member.rebalance_timeout_ms = value.int32("the rebalance timeout")?;
+    member.assignor = value.nullable_string("the assignor")?.map(str::to_owned);
+    if let Some(mut field) = tagged(value)? {
         member.classic = read_classic(&mut field)?;
     }
     Ok(member)
 }
 
 fn read_classic(field: &mut Reader) -> Result<Option<ClassicMember>, BadRecord> {
-    if field.i8()? < 0 {
+    if field.int8("the classic member's metadata")? < 0 {
         return Ok(None);
     }
-    let mut classic = ClassicMember { session_timeout_ms: field.i32()?, protocols: Vec::new() };
-    for _ in 0..field.length()? {
-        classic.protocols.push((field.string()?.to_owned(), field.bytes()?));
-        field.skip_tags()?;
+    let mut classic = ClassicMember { session_timeout_ms: field.int32("the session timeout")?, protocols: Vec::new() };
+    for _ in 0..field.count(3, "the protocols")? {
+        let name = field.string("a protocol")?.to_owned();
+        classic.protocols.push((name, Bytes::copy_from_slice(field.bytes("a protocol's metadata")?)));
+        tagged(field)?;
     }
     Ok(Some(classic))
 }
 
-fn read_target(mut value: Reader) -> Result<Partitions, BadRecord> {
+fn read_target(value: &mut Reader) -> Result<Partitions, BadRecord> {
     let mut target = Partitions::new();
-    for _ in 0..value.length()? {
-        let topic = value.uuid()?;
+    for _ in 0..value.count(18, "the topics")? {
+        let topic = value.uuid("a topic id")?;
         let mut partitions = BTreeSet::new();
-        for _ in 0..value.length()? {
-            partitions.insert(value.i32()?);
+        for _ in 0..value.count(4, "the partitions")? {
+            partitions.insert(value.int32("a partition")?);
         }
-        value.skip_tags()?;
+        tagged(value)?;
         if !partitions.is_empty() {
             target.insert(topic, partitions);
         }
     }
-    value.skip_tags()?;
+    tagged(value)?;
     Ok(target)
 }
 
-fn read_current(mut value: Reader) -> Result<CurrentValue, BadRecord> {
-    let (epoch, previous_epoch, state) = (value.i32()?, value.i32()?, value.i8()?);
-    let assigned = read_owned(&mut value, epoch)?;
-    let revoking = read_owned(&mut value, epoch)?;
-    value.skip_tags()?;
+fn read_current(value: &mut Reader) -> Result<CurrentValue, BadRecord> {
+    let epoch = value.int32("the member epoch")?;
+    let previous_epoch = value.int32("the previous member epoch")?;
+    let state = value.int8("the state")?;
+    let assigned = read_owned(value, epoch)?;
+    let revoking = read_owned(value, epoch)?;
+    tagged(value)?;
     Ok(CurrentValue { epoch, previous_epoch, state, assigned, revoking })
 }
 
 /// Where the epochs are missing (before Kafka 4.3), the member's stands for them.
 fn read_owned(value: &mut Reader, member_epoch: i32) -> Result<OwnedPartitions, BadRecord> {
     let mut owned = OwnedPartitions::new();
-    for _ in 0..value.length()? {
-        let topic = value.uuid()?;
+    for _ in 0..value.count(18, "the topics")? {
+        let topic = value.uuid("a topic id")?;
         let mut partitions = Vec::new();
-        for _ in 0..value.length()? {
-            partitions.push(value.i32()?);
+        for _ in 0..value.count(4, "the partitions")? {
+            partitions.push(value.int32("a partition")?);
         }
         let mut epochs = Vec::new();
-        if let Some(mut field) = value.tag(0)? {
-            for _ in 0..field.opt_length()?.unwrap_or(0) {
-                epochs.push(field.i32()?);
+        // An array of null is not written: that is its default.
+        if let Some(mut field) = tagged(value)? {
+            for _ in 0..field.count(4, "the assignment epochs")? {
+                epochs.push(field.int32("an assignment epoch")?);
             }
         }
         if epochs.len() != partitions.len() {
@@ -381,13 +397,13 @@ fn read_owned(value: &mut Reader, member_epoch: i32) -> Result<OwnedPartitions, 
     Ok(owned)
 }
 
-fn read_regex(mut value: Reader) -> Result<RegexValue, BadRecord> {
+fn read_regex(value: &mut Reader) -> Result<RegexValue, BadRecord> {
     let mut topics = BTreeSet::new();
-    for _ in 0..value.length()? {
-        topics.insert(value.string()?.to_owned());
+    for _ in 0..value.count(1, "the topics")? {
+        topics.insert(value.string("a topic")?.to_owned());
     }
-    let (version, resolved_ms) = (value.i64()?, value.i64()?);
-    value.skip_tags()?;
+    let (version, resolved_ms) = (value.int64("the version")?, value.int64("the timestamp")?);
+    tagged(value)?;
     Ok(RegexValue { topics, version, resolved_ms })
 }
 

@@ -2,7 +2,6 @@
 //! group-coordinator). A key begins with the number of its kind (int16), a value with the version of its schema (int16).
 
 mod classic;
-mod compact;
 mod consumer;
 mod kinds;
 mod offset;

@@ -35,6 +35,10 @@ impl<'a> Reader<'a> {
         Ok((version, reader))
     }
 
+    pub fn int8(&mut self, what: &str) -> Result<i8, BadRecord> {
+        Ok(i8::from_be_bytes(self.array_of_bytes(what)?))
+    }
+
     pub fn int16(&mut self, what: &str) -> Result<i16, BadRecord> {
         Ok(i16::from_be_bytes(self.array_of_bytes(what)?))
     }
@@ -153,6 +157,15 @@ impl Writer {
         Writer { out, flexible }
     }
 
+    /// Fields of a flexible structure that stand by themselves, as in a tagged field.
+    pub fn fields() -> Writer {
+        Writer { out: Vec::new(), flexible: true }
+    }
+
+    pub fn int8(&mut self, value: i8) {
+        self.out.extend_from_slice(&value.to_be_bytes());
+    }
+
     pub fn int32(&mut self, value: i32) {
         self.out.extend_from_slice(&value.to_be_bytes());
     }
@@ -172,17 +185,29 @@ impl Writer {
         self.out.extend_from_slice(text.as_bytes());
     }
 
-    /// In the classic encoding.
+    pub fn uuid(&mut self, value: Uuid) {
+        self.out.extend_from_slice(value.as_bytes());
+    }
+
     pub fn nullable_string(&mut self, text: Option<&str>) {
         match text {
             Some(text) => self.string(text),
+            None if self.flexible => self.unsigned_varint(0),
             None => self.out.extend_from_slice(&(-1i16).to_be_bytes()),
         }
     }
 
-    /// In the classic encoding.
+    /// An array's element count.
+    pub fn count(&mut self, count: usize) {
+        if self.flexible {
+            self.unsigned_varint(count as u32 + 1);
+        } else {
+            self.int32(count as i32);
+        }
+    }
+
     pub fn bytes(&mut self, bytes: &[u8]) {
-        self.int32(bytes.len() as i32);
+        self.count(bytes.len());
         self.out.extend_from_slice(bytes);
     }
 
