@@ -72,6 +72,7 @@ public class GroupMember implements Runnable, ConsumerRebalanceListener {
         every = Duration.ofMillis(Long.parseLong(words[4]));
         config = new Properties();
         config.put("enable.auto.commit", commit.equals("auto"));
+        config.put("allow.auto.create.topics", "false");
         config.put("key.deserializer", ByteArrayDeserializer.class);
         config.put("value.deserializer", ByteArrayDeserializer.class);
         for (String pair : Arrays.asList(words).subList(5, words.length)) {

@@ -5,6 +5,7 @@ write, so that what was told before a kill -9 is whole; a batch is told before i
 """
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -71,7 +72,7 @@ class Member(threading.Thread):
         """Tells what came, and commits it; of `which` only, where given."""
         with self.lock:
             self.report()
-            offsets = {tp: at for tp, at in self.uncommitted.items() if which is None or tp in which}
+            offsets = {tp: at for tp, at in self.uncommitted.items() if tp in self.own and (which is None or tp in which)}
             for tp in offsets:
                 del self.uncommitted[tp]
         if not offsets or self.commit_mode in ("auto", "none"):
@@ -182,8 +183,8 @@ class KafkaPython(Member):
         config = {k.replace(".", "_"): int(v) if v.isdigit() else v for k, v in self.config.items()}
         if "partition_assignment_strategy" in config:
             config["partition_assignment_strategy"] = [assignors[config["partition_assignment_strategy"]]]
-        self.kafka = kafka
-        self.consumer = kafka.KafkaConsumer(enable_auto_commit=self.commit_mode == "auto", **config)
+        self.kafka, self.eager = kafka, self.config.get("partition.assignment.strategy") != "cooperative-sticky"
+        self.consumer = kafka.KafkaConsumer(enable_auto_commit=self.commit_mode == "auto", allow_auto_create_topics=False, **config)
 
     def subscribe(self):
         member, pairs = self, lambda parts: [[p.topic, p.partition] for p in parts]
@@ -224,9 +225,18 @@ class KafkaPython(Member):
             self.failed(offsets, repr(e))
 
     def revoked(self, partitions):
-        """It calls back in the thread of its I/O, where nothing may be waited for: the next owner is given again what is not committed."""
-        self.forget(partitions)
+        """It calls back in the thread of its I/O, where nothing may be waited for: another owner is given again what is not
+        committed. In an eager rebalance a partition that stays goes on at its position, and is to be committed afterwards."""
+        with self.lock:
+            left = dict(self.uncommitted) if self.eager else {}
+            self.forget(partitions)
+            self.uncommitted |= left
         tell(self.name, "revoked", p=partitions)
+
+    def assigned(self, partitions):
+        super().assigned(partitions)
+        with self.lock:
+            self.uncommitted = {tp: at for tp, at in self.uncommitted.items() if tp in self.own}
 
     def on_async(self, offsets, got):
         if isinstance(got, Exception):
@@ -239,6 +249,8 @@ class KafkaPython(Member):
 
 
 def main():
+    if "MEMBER_LOG" in os.environ:
+        logging.basicConfig(level=os.environ["MEMBER_LOG"], format="%(relativeCreated)d %(threadName)s %(name)s %(message)s")
     kind, members = {"confluent": Confluent, "kafka-python": KafkaPython}[sys.argv[1]], {}
     for line in sys.stdin:
         command, name, *rest = line.rstrip("\n").split("\t")

@@ -18,21 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import broker as brokers
 from . import java
-
-KINDS = ("confluent", "kafka-python", "java")
-
-
-def java_classes(folder):
-    """Where GroupMember's class file is; compiled once a run."""
-    out = Path(folder) / "group-member-classes"
-    if not out.exists():
-        source = brokers.REPO / "tests/kafka/GroupMember.java"
-        done = subprocess.run(["javac", "-d", out, "-cp", f"{java.libs()}/*", source], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    return out
-
 
 class Host:
     def __init__(self, kind, name, folder):
@@ -41,7 +27,7 @@ class Host:
         if kind == "java":
             options = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Dorg.slf4j.simpleLogger.defaultLogLevel=error")
             command = java.command("GroupMember", heap="384m", options=options)
-            command[command.index("-cp") + 1] += f":{java_classes(Path(folder).parent)}"
+            command[command.index("-cp") + 1] = java.compiled("GroupMember")
         else:
             command = [sys.executable, str(Path(__file__).with_name("group_member.py")), kind]
         with open(self.out, "ab") as out, open(self.log, "ab") as log:
