@@ -19,6 +19,8 @@ pub struct Coordinator {
     pub(in crate::groups) timers: Timers<Timer>,
     /// Groups whose offsets are still to be looked at in the present round of expiry.
     pub(in crate::groups) to_expire: Vec<GroupId>,
+    /// Topics whose offsets are still to go, the next one last.
+    pub(in crate::groups) removed_topics: Vec<Arc<str>>,
 }
 
 /// One group, by the protocol it uses now.
@@ -33,6 +35,8 @@ pub enum Group {
 pub enum Timer {
     /// Look for offsets that are too old, and for groups that are dead.
     Expiry,
+    /// Go on with the offsets of topics that are no more.
+    RemovedTopics,
     /// The time that a classic group's members have to join (again).
     ClassicJoin(GroupId),
     /// The time that a classic group's members have to ask for their assignment.
@@ -88,6 +92,7 @@ impl Coordinator {
         while let Some(timer) = self.timers.pop_due(env.mono_ms) {
             match timer {
                 Timer::Expiry => self.expire(env),
+                Timer::RemovedTopics => self.drop_offsets_of_removed(env),
                 Timer::ClassicJoin(group) => self.with_classic(&group, env, ClassicGroup::join_timed_out),
                 Timer::ClassicSync(group) => self.with_classic(&group, env, ClassicGroup::sync_timed_out),
                 Timer::ClassicSession(group, member) => {
@@ -98,9 +103,10 @@ impl Coordinator {
         }
     }
 
-    /// Topics were made, removed or grown. Offsets of those in `removed` go (KIP-848 groups see the rest by `Topics::version`).
+    /// Topics were made, removed or grown. Offsets of those in `removed` go, many of them in later ticks (KIP-848 groups see the rest by `Topics::version`).
     pub fn topics_changed(&mut self, removed: &[Arc<str>], env: &mut Env) {
-        self.drop_offsets_of_topics(removed, env);
+        self.removed_topics.extend_from_slice(removed);
+        self.drop_offsets_of_removed(env);
         self.consumer_topics_changed(env);
     }
 

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use crate::groups::api::{DeleteOffsetsReply, DeleteOffsetsRequest, GroupId, TopicErrors};
-use crate::groups::coordinator::{Coordinator, Group};
+use crate::groups::coordinator::{Coordinator, Group, Timer};
 use crate::groups::env::Env;
 use crate::groups::record::Record;
 use crate::model::ErrorCode;
+
+/// How many records one look at offsets that must go may write before others have their turn.
+pub(super) const MOST_RECORDS_AT_ONCE: usize = 1000;
 
 impl Coordinator {
     pub(in crate::groups) fn delete_offsets(
@@ -55,14 +58,21 @@ impl Coordinator {
         }
     }
 
-    /// Offsets of topics that are gone go too; not those of a new topic that has the name of a removed one.
-    pub(in crate::groups) fn drop_offsets_of_topics(&mut self, removed: &[Arc<str>], env: &mut Env) {
-        for topic in removed {
-            let successor = env.topics.by_name(topic).map(|topic| topic.id);
-            for (group, partitions) in self.offsets.of_topic(topic, successor) {
-                for partition in partitions {
-                    self.drop_offset(&group, topic, partition, env);
-                }
+    /// Offsets of topics that are gone go too, in steps; not those of a new topic that has the name of a removed one.
+    pub(in crate::groups) fn drop_offsets_of_removed(&mut self, env: &mut Env) {
+        let mut room = MOST_RECORDS_AT_ONCE;
+        while let Some(topic) = self.removed_topics.last().cloned() {
+            if room == 0 {
+                return self.timers.set(Timer::RemovedTopics, env.mono_ms.saturating_add(1));
+            }
+            let successor = env.topics.by_name(&topic).map(|topic| topic.id);
+            let stale = self.offsets.of_topic(&topic, successor, room);
+            if stale.len() < room {
+                self.removed_topics.pop();
+            }
+            room -= stale.len();
+            for (group, partition) in stale {
+                self.drop_offset(&group, &topic, partition, env);
             }
         }
         self.offsets.forget_names();

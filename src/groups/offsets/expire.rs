@@ -4,13 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Committed;
+use super::delete::MOST_RECORDS_AT_ONCE;
 use crate::groups::api::GroupId;
 use crate::groups::classic::{ClassicGroup, State};
 use crate::groups::coordinator::{Coordinator, Group, Timer};
 use crate::groups::env::Env;
 
-/// How many records one look at old offsets may write before others have their turn.
-const MOST_RECORDS_AT_ONCE: usize = 1000;
 /// How many groups it may look at.
 const MOST_GROUPS_AT_ONCE: usize = 1000;
 

@@ -111,14 +111,14 @@ impl Offsets {
         true
     }
 
-    /// The groups that have offsets of a topic, with the partitions whose topic is not the one of id `except`.
-    pub fn of_topic(&self, topic: &str, except: Option<Uuid>) -> Vec<(GroupId, Vec<i32>)> {
-        let stale = |committed: &Committed| Some(committed.topic_id) != except;
-        let of_groups = self.groups.iter().filter_map(|(group, topics)| {
-            let partitions = topics.get(topic)?.iter().filter(|(_, committed)| stale(committed));
-            Some((group.clone(), partitions.map(|(index, _)| *index).collect::<Vec<i32>>()))
+    /// Offsets of a topic, `limit` at most, in no order; not those whose topic is the one of id `except`.
+    pub fn of_topic(&self, topic: &str, except: Option<Uuid>, limit: usize) -> Vec<(GroupId, i32)> {
+        let of_groups = self.groups.iter().filter_map(|(group, topics)| Some((group, topics.get(topic)?)));
+        let offsets = of_groups.flat_map(|(group, partitions)| {
+            let stale = partitions.iter().filter(|(_, committed)| Some(committed.topic_id) != except);
+            stale.map(|(index, _)| (group.clone(), *index))
         });
-        of_groups.filter(|(_, partitions)| !partitions.is_empty()).collect()
+        offsets.take(limit).collect()
     }
 
     /// Forgets names of topics that no group has offsets of any more.

@@ -164,6 +164,20 @@ fn where_it_is_not_known_what_is_read_nothing_is_deleted() {
 }
 
 #[test]
+fn many_offsets_of_removed_topics_go_in_steps() {
+    let mut world = World::default();
+    for group in 0..25 {
+        let offsets: Vec<(&str, i32, i64)> = (0..100).map(|index| (["t", "u"][index % 2], index as i32, 1)).collect();
+        world.call(commit(&format!("g{group}"), -1, "", &offsets));
+    }
+    world.call(commit("other", -1, "", &[("v", 0, 1)]));
+    world.act(|coordinator, env| coordinator.topics_changed(&["t".into(), "u".into()], env));
+    assert_eq!((world.records.len(), world.coordinator.offsets.len()), (1000, 1501));
+    world.pass(10);
+    assert_eq!((world.coordinator.offsets.len(), world.offset("other", "v", 0)), (1, 1));
+}
+
+#[test]
 fn offsets_of_removed_topics_go_but_not_those_of_their_successors() {
     let mut world = World::default();
     let with_id = |group: &str, id: u128| {
