@@ -211,9 +211,20 @@ def open_files(broker):
     return len(os.listdir(f"/proc/{broker.pid}/fd"))
 
 
+def settled_files(broker, seconds=30):
+    """Open files once no more are being closed: a broker that was frozen still has the connections of the run before."""
+    until, files = time.monotonic() + seconds, open_files(broker)
+    while time.monotonic() < until:
+        time.sleep(1)
+        before, files = files, open_files(broker)
+        if files == before:
+            break
+    return files
+
+
 def idle_connections(lab, axis, broker, tag):
     """Connections that are open and say nothing."""
-    count, before, files = int(axis.args[0]), broker.rss_bytes(), open_files(broker)
+    count, files, before = int(axis.args[0]), settled_files(broker), broker.rss_bytes()
     args = ["--bootstrap", broker.bootstrap, "--connections", str(count), "--duration", "120"]
     run = client.Client(lab.binary, "idle", [*args, "--quiet"], lab.folder, tag, lab.client_cpus(axis))
     try:

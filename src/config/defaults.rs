@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::options::{Access, OPTIONS};
-use super::{ServerConfig, TopicConfig, value};
+use super::{GroupConfig, ServerConfig, TopicConfig, value};
 
 impl Default for TopicConfig {
     fn default() -> Self {
@@ -56,6 +56,10 @@ impl TopicConfig {
             file_delete_delay_ms: 0,
             cleanup_delete: false,
             cleanup_compact: false,
+            min_cleanable_dirty_ratio: 0.0,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: 0,
+            delete_retention_ms: 0,
         }
     }
 }
@@ -83,6 +87,17 @@ impl ServerConfig {
             max_incremental_fetch_session_cache_slots: 0,
             producer_id_expiration_ms: 0,
             topic_defaults: TopicConfig::default(),
+            log_cleaner_enable: false,
+            log_cleaner_backoff_ms: 0,
+            log_cleaner_dedupe_buffer_size: 0,
+            log_cleaner_io_buffer_load_factor: 0.0,
+            log_cleaner_io_buffer_size: 0,
+            log_cleaner_io_max_bytes_per_second: 0.0,
+            offsets_topic_num_partitions: 0,
+            offsets_topic_segment_bytes: 0,
+            offsets_topic_replication_factor: 0,
+            offsets_load_buffer_size: 0,
+            group: GroupConfig::default(),
             shards: 0,
             io_memory_bytes: 0,
             receive_memory_bytes: 0,

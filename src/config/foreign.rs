@@ -3,7 +3,7 @@
 
 use super::value;
 use super::{Bounds, Kind};
-use Bounds::{Any, AtLeast, Between, Fraction, OneOf};
+use Bounds::{Any, AtLeast, Between, OneOf};
 use Verdict::{Ignored, Only, Refused};
 
 /// What happens to an option that is not honoured. The text says why, and what to use instead.
@@ -20,11 +20,12 @@ pub(super) enum Verdict {
 const LOOPS: &str = "not needed: one event loop per core (corelane.shards)";
 const NO_SECURITY: &str = "this version of Corelane has neither encryption nor authentication nor authorization; \
                            starting without them would leave open what you mean to protect";
-const NO_GROUPS: &str = "this version of Corelane has no group, transaction or share coordinator";
+const OWN_SHARD: &str = "groups live on the shards that own their partitions of __consumer_offsets";
+const NO_GROUP_OPTIONS: &str = "it bounds settings of single groups, which this version of Corelane does not have";
+const NO_SHARE: &str = "this version of Corelane has no transaction, share or streams coordinator";
 const NO_CLUSTER: &str = "this version of Corelane runs as a single broker without replication";
 const NO_QUORUM: &str = "Corelane keeps its metadata itself; there is no controller quorum";
 const NO_OTHERS: &str = "Corelane keeps its metadata itself (refused when several nodes are named)";
-const NO_COMPACTION: &str = "this version of Corelane does not compact (topics that ask for it are refused)";
 const NO_TIERS: &str = "this version of Corelane has no tiered storage";
 const NO_POLICY: &str = "this version of Corelane does not run policies; starting would let through what they forbid";
 const NO_JITTER: &str = "segments roll without jitter";
@@ -98,7 +99,7 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ),
     ("log.message.format.version", Ignored("Kafka 4 removed it; only format 2 exists")),
     ("log.message.downconversion.enable", Ignored("Kafka 4 removed it; nothing is converted down")),
-    ("log.cleaner.*", Ignored(NO_COMPACTION)),
+    ("log.cleaner.threads", Ignored("each shard cleans the logs it owns, one at a time, on its helper threads")),
     ("log.local.retention.*", Ignored(NO_TIERS)),
     (
         "log.flush.start.offset.checkpoint.interval.ms",
@@ -126,14 +127,25 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("replica.*", Ignored(NO_CLUSTER)),
     ("num.replica.fetchers", Ignored(NO_CLUSTER)),
     ("follower.*", Ignored(NO_CLUSTER)),
-    ("offsets.*", Ignored(NO_GROUPS)),
-    ("offset.metadata.max.bytes", Ignored(NO_GROUPS)),
-    ("group.*", Ignored(NO_GROUPS)),
-    ("share.*", Ignored(NO_GROUPS)),
-    ("streams.*", Ignored(NO_GROUPS)),
-    ("transaction.*", Ignored(NO_GROUPS)),
-    ("transactional.id.expiration.ms", Ignored(NO_GROUPS)),
-    ("add.partitions.to.txn.*", Ignored(NO_GROUPS)),
+    ("offsets.topic.compression.codec", Only("0", "what group coordinators write is not compressed")),
+    ("offsets.commit.timeout.ms", Ignored("a commit is answered when the disk has it")),
+    ("offsets.commit.required.acks", Ignored("Kafka 4 removed it")),
+    ("group.coordinator.threads", Ignored(OWN_SHARD)),
+    ("group.coordinator.background.threads", Ignored(OWN_SHARD)),
+    ("group.coordinator.append.linger.ms", Ignored("what waits for a write leaves with the next one")),
+    ("group.coordinator.cached.buffer.max.bytes", Ignored("no buffer is kept between writes")),
+    ("group.consumer.min.session.timeout.ms", Ignored(NO_GROUP_OPTIONS)),
+    ("group.consumer.max.session.timeout.ms", Ignored(NO_GROUP_OPTIONS)),
+    ("group.consumer.min.heartbeat.interval.ms", Ignored(NO_GROUP_OPTIONS)),
+    ("group.consumer.max.heartbeat.interval.ms", Ignored(NO_GROUP_OPTIONS)),
+    ("group.consumer.regex.refresh.interval.ms", Ignored("regular expressions are resolved whenever topics change")),
+    ("group.share.*", Ignored(NO_SHARE)),
+    ("group.streams.*", Ignored(NO_SHARE)),
+    ("share.*", Ignored(NO_SHARE)),
+    ("streams.*", Ignored(NO_SHARE)),
+    ("transaction.*", Ignored(NO_SHARE)),
+    ("transactional.id.expiration.ms", Ignored(NO_SHARE)),
+    ("add.partitions.to.txn.*", Ignored(NO_SHARE)),
     (
         "producer.id.expiration.check.interval.ms",
         Ignored("expired producers are found when the partition is next looked after"),
@@ -219,10 +231,6 @@ pub(super) static TOPIC: &[TopicOption] = &[
     harmless("compression.gzip.level", Kind::Int, "-1", Between(-1, 9)),
     harmless("compression.lz4.level", Kind::Int, "9", Between(1, 17)),
     harmless("compression.zstd.level", Kind::Int, "3", Between(-131_072, 22)),
-    harmless("delete.retention.ms", Kind::Long, "86400000", AtLeast(0)),
-    harmless("min.compaction.lag.ms", Kind::Long, "0", AtLeast(0)),
-    harmless("max.compaction.lag.ms", Kind::Long, "9223372036854775807", AtLeast(1)),
-    harmless("min.cleanable.dirty.ratio", Kind::Double, "0.5", Fraction(0.0, 1.0)),
     fixed("segment.jitter.ms", Kind::Long, "0", AtLeast(0), NO_JITTER),
     fixed("preallocate", Kind::Boolean, "false", Any, "segments are always extended ahead of their writes, in steps"),
     fixed("unclean.leader.election.enable", Kind::Boolean, "false", Any, "no out-of-sync replica ever becomes leader"),

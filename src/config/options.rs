@@ -1,6 +1,9 @@
 //! The table: every option Corelane honours. Names, types, defaults and bounds are Kafka's (4.x) where Kafka has the
 //! option; the few that differ say so. `docs/CONFIGURATION.md` is generated from here, and a test compares.
 
+mod cleaner;
+mod groups;
+
 use std::path::PathBuf;
 
 use super::value::Value;
@@ -9,6 +12,7 @@ use Bounds::{Any, AtLeast, AtLeastOr, Between, NotEmpty, OneOf};
 use Kind::{Boolean, Int, List, Long, String as Text};
 
 /// One option.
+#[derive(Clone, Copy)]
 pub struct OptionSpec {
     /// The broker's name for it; where Kafka has several, the one that wins over the others.
     pub name: &'static str,
@@ -44,6 +48,7 @@ const fn unit(name: &'static str, factor: i64, default: Option<&'static str>) ->
 }
 
 /// How an option gets into the settings, and back out as text.
+#[derive(Clone, Copy)]
 pub(super) enum Access {
     Server { set: fn(&mut ServerConfig, &Value) -> Result<(), String>, get: fn(&ServerConfig) -> String },
     Topic { set: fn(&mut TopicConfig, &Value) -> Result<(), String>, get: fn(&TopicConfig) -> String },
@@ -121,7 +126,27 @@ const MAX_BATCH_BYTES: i64 = 256 * MIB;
 const NO_LIMIT: i64 = -1;
 
 /// All of them, in the order of the documentation.
-pub static OPTIONS: &[OptionSpec] = &[
+pub static OPTIONS: &[OptionSpec] = &joined::<{ BROKER.len() + cleaner::CLEANER.len() + groups::GROUPS.len() }>([
+    BROKER,
+    cleaner::CLEANER,
+    groups::GROUPS,
+]);
+
+const fn joined<const N: usize>(tables: [&[OptionSpec]; 3]) -> [OptionSpec; N] {
+    let mut all = [tables[0][0]; N];
+    let (mut table, mut at) = (0, 0);
+    while table < tables.len() {
+        let mut row = 0;
+        while row < tables[table].len() {
+            all[at] = tables[table][row];
+            (row, at) = (row + 1, at + 1);
+        }
+        table += 1;
+    }
+    all
+}
+
+const BROKER: &[OptionSpec] = &[
     OptionSpec {
         name: "node.id",
         aliases: &[Alias { name: "broker.id", factor: 1, default: None, must_agree: true }],
@@ -292,7 +317,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         kind: List,
         default: "delete",
         bounds: OneOf(&["compact", "delete"]),
-        doc: "What happens to old segments. Only delete so far; compact is refused until compaction exists.",
+        doc: "What happens to old segments: delete (retention.ms, retention.bytes), compact (only the newest record of each key stays), or both.",
         access: Access::Topic { set: set_cleanup_policy, get: get_cleanup_policy },
     },
     OptionSpec {
@@ -501,7 +526,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         bounds: Between(MIB, TIB),
         doc: "Request bytes held per shard, charged as they arrive; connections are not read from while it is used up. A quarter of it is kept for requests of \
               up to 64 KiB. Frames that cannot all arrive within it, for half a second or for their size, finish in socket.request.max.bytes on top. As much again is for what requests other than Produce are made into \
-              while they are answered, counted as 64 times their size (512 times for DescribeConfigs and CreateTopics), and for large fetches that wait.",
+              while they are answered, counted as 64 times their size (512 times for DescribeConfigs and CreateTopics), for large fetches that wait, and for large requests to groups that wait behind others of their connection.",
         access: integer!(Server receive_memory_bytes),
     },
     OptionSpec {
@@ -698,18 +723,11 @@ fn get_log_dirs(config: &ServerConfig) -> String {
 
 fn set_cleanup_policy(config: &mut TopicConfig, value: &Value) -> Result<(), String> {
     let has = |policy: &str| value.list().iter().any(|item| item == policy);
-    if has("compact") {
-        return Err(
-            "is not possible yet: this version of Corelane does not compact, and a topic that asks for it would \
-                    grow for ever or lose its newest values; it must be delete"
-                .into(),
-        );
+    if !has("delete") && !has("compact") {
+        return Err("is empty; it must be delete, compact or both (to keep everything, set the retention to -1)".into());
     }
-    if !has("delete") {
-        return Err("is empty; it must be delete (to keep everything, set the retention to -1)".into());
-    }
-    config.cleanup_delete = true;
-    config.cleanup_compact = false;
+    config.cleanup_delete = has("delete");
+    config.cleanup_compact = has("compact");
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::TopicConfig;
+use super::{GroupConfig, TopicConfig};
 
 /// The settings in force for this process. Field names are Kafka's with `.` as `_`; `corelane.*` options lose the prefix.
 #[derive(Clone, Debug)]
@@ -47,6 +47,28 @@ pub struct ServerConfig {
     pub producer_id_expiration_ms: i64,
     /// Defaults for topics (`log.segment.bytes`, `log.retention.*`, ...).
     pub topic_defaults: TopicConfig,
+    /// `log.cleaner.enable`
+    pub log_cleaner_enable: bool,
+    /// `log.cleaner.backoff.ms`
+    pub log_cleaner_backoff_ms: u64,
+    /// `log.cleaner.dedupe.buffer.size`, for all shards
+    pub log_cleaner_dedupe_buffer_size: usize,
+    /// `log.cleaner.io.buffer.load.factor`
+    pub log_cleaner_io_buffer_load_factor: f64,
+    /// `log.cleaner.io.buffer.size`, per shard
+    pub log_cleaner_io_buffer_size: usize,
+    /// `log.cleaner.io.max.bytes.per.second`, for all shards; `f64::MAX`: no limit
+    pub log_cleaner_io_max_bytes_per_second: f64,
+    /// `offsets.topic.num.partitions`
+    pub offsets_topic_num_partitions: i32,
+    /// `offsets.topic.segment.bytes`
+    pub offsets_topic_segment_bytes: u64,
+    /// `offsets.topic.replication.factor`
+    pub offsets_topic_replication_factor: i16,
+    /// `offsets.load.buffer.size`: bytes read at a time while groups are loaded
+    pub offsets_load_buffer_size: usize,
+    /// What group coordinators go by (`group.*`, `offsets.retention.*`, ...).
+    pub group: GroupConfig,
     /// `corelane.shards`; 0: one per usable CPU.
     pub shards: u16,
     /// `corelane.io.memory.bytes`: registered with the ring, per shard

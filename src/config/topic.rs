@@ -38,6 +38,14 @@ pub struct TopicConfig {
     pub cleanup_delete: bool,
     /// `cleanup.policy` contains compact.
     pub cleanup_compact: bool,
+    /// `min.cleanable.dirty.ratio`
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`
+    pub min_compaction_lag_ms: i64,
+    /// `max.compaction.lag.ms`; `i64::MAX`: none.
+    pub max_compaction_lag_ms: i64,
+    /// `delete.retention.ms`: how long tombstones outlast what they delete.
+    pub delete_retention_ms: i64,
 }
 
 impl TopicConfig {
@@ -85,6 +93,27 @@ mod tests {
     }
 
     #[test]
+    fn cleanup_policies_and_what_the_cleaner_goes_by() {
+        let policy =
+            |text| with(&[("cleanup.policy", text)]).map(|config| (config.cleanup_delete, config.cleanup_compact));
+        assert_eq!(policy("delete"), Ok((true, false)));
+        assert_eq!(policy("compact"), Ok((false, true)));
+        assert_eq!(policy("compact, delete"), Ok((true, true)));
+        let config = with(&[
+            ("min.cleanable.dirty.ratio", "0.01"),
+            ("min.compaction.lag.ms", "7"),
+            ("max.compaction.lag.ms", "8"),
+            ("delete.retention.ms", "9"),
+        ])
+        .unwrap();
+        assert_eq!((config.min_cleanable_dirty_ratio, config.min_compaction_lag_ms), (0.01, 7));
+        assert_eq!((config.max_compaction_lag_ms, config.delete_retention_ms), (8, 9));
+        let default = TopicConfig::default();
+        assert_eq!((default.min_cleanable_dirty_ratio, default.min_compaction_lag_ms), (0.5, 0));
+        assert_eq!((default.max_compaction_lag_ms, default.delete_retention_ms), (i64::MAX, 86_400_000));
+    }
+
+    #[test]
     fn wrong_values_are_refused_with_name_value_and_bounds() {
         let error = with(&[("segment.bytes", "1000")]).unwrap_err();
         assert!(error.contains("segment.bytes") && error.contains("1000") && error.contains("1048576"), "{error}");
@@ -102,8 +131,6 @@ mod tests {
         let default = TopicConfig::default();
         for harmless in [
             ("compression.type", "producer"),
-            ("delete.retention.ms", "5"),
-            ("min.cleanable.dirty.ratio", "0.1"),
             ("unclean.leader.election.enable", "false"),
             ("preallocate", "false"),
             ("remote.storage.enable", "false"),
@@ -119,8 +146,8 @@ mod tests {
             ("unclean.leader.election.enable", "true"),
             ("preallocate", "true"),
             ("remote.storage.enable", "true"),
-            ("cleanup.policy", "compact"),
-            ("cleanup.policy", "compact,delete"),
+            ("min.cleanable.dirty.ratio", "1.5"),
+            ("max.compaction.lag.ms", "0"),
             ("cleanup.policy", ""),
             ("segment.jitter.ms", "1"),
             ("message.format.version", "0.10.0"),

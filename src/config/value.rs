@@ -77,6 +77,10 @@ impl Value {
         if let Value::Integer(number) = self { *number } else { 0 }
     }
 
+    pub(super) fn double(&self) -> f64 {
+        if let Value::Double(number) = self { *number } else { 0.0 }
+    }
+
     pub(super) fn boolean(&self) -> bool {
         matches!(self, Value::Boolean(true))
     }

@@ -17,6 +17,7 @@ const COMPRESSION_MASK: i16 = 0x07;
 const TIMESTAMP_TYPE_MASK: i16 = 0x08;
 const TRANSACTIONAL_MASK: i16 = 0x10;
 const CONTROL_MASK: i16 = 0x20;
+const DELETE_HORIZON_MASK: i16 = 0x40;
 
 /// The fixed part of every batch.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -92,6 +93,28 @@ impl BatchHeader {
 
     pub fn is_control(&self) -> bool {
         self.attributes.get() & CONTROL_MASK != 0
+    }
+
+    /// From when on cleaning may drop the batch's tombstones, ms since the epoch; the base timestamp stands for it then
+    /// (KIP-534). `None`: the first cleaning that meets them has yet to say.
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes.get() & DELETE_HORIZON_MASK != 0).then(|| self.base_timestamp.get())
+    }
+
+    /// Sets the mark of a delete horizon, which is then the base timestamp, or takes it away. The CRC must be recomputed.
+    pub fn set_delete_horizon(&mut self, horizon_ms: Option<i64>) {
+        match horizon_ms {
+            Some(horizon_ms) => {
+                self.attributes.set(self.attributes.get() | DELETE_HORIZON_MASK);
+                self.base_timestamp.set(horizon_ms);
+            }
+            None => self.attributes.set(self.attributes.get() & !DELETE_HORIZON_MASK),
+        }
+    }
+
+    /// Says that the records are not compressed. The CRC must be recomputed.
+    pub fn clear_codec(&mut self) {
+        self.attributes.set(self.attributes.get() & !COMPRESSION_MASK);
     }
 
     /// Whether the batch carries a producer id and sequence (KIP-98).

@@ -1,5 +1,6 @@
 //! One replica's rules: what a produced batch must satisfy, which sequences a producer may send, what a reader may see.
 
+mod cleaning;
 mod epochs;
 mod offsets;
 mod producer_state;

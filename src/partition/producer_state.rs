@@ -97,6 +97,13 @@ impl ProducerStates {
         });
     }
 
+    /// Where each producer's newest batch ends: its last offset. Cleaning keeps these batches, for the sequences in them.
+    pub fn last_offsets(&self) -> HashMap<i64, i64> {
+        let newest =
+            self.producers.iter().filter_map(|(id, p)| p.batches.back().map(|batch| (*id, batch.next_offset - 1)));
+        newest.collect()
+    }
+
     /// Forgets batches at or after `end`: the log no longer holds them.
     pub fn truncate(&mut self, end: i64) {
         for producer in self.producers.values_mut() {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::cleaning;
 use super::epochs::EpochHistory;
 use super::producer_state::{ProducerStates, SequenceCheck};
 use super::waiters::{AckWait, DataWaiter, Waiters};
@@ -48,7 +49,7 @@ pub struct Replica {
     pub(super) log: Rc<Log>,
     pub(super) leader_epoch: Cell<LeaderEpoch>,
     pub(super) epochs: RefCell<EpochHistory>,
-    producers: RefCell<ProducerStates>,
+    pub(super) producers: RefCell<ProducerStates>,
     waiters: Rc<Waiters>,
 }
 
@@ -172,7 +173,13 @@ impl Replica {
         })
     }
 
-    /// What every produced batch must satisfy before it gets an offset. No record is looked at.
+    /// Appends a batch that the broker has made itself: sound, without a producer, of any size. As [`append`](Self::append).
+    pub fn append_own(&self, records: Bytes, now_ms: i64) -> Result<Accepted, Rejected> {
+        let appended = self.log.append(records, self.leader_epoch.get().0, now_ms).map_err(storage_error)?;
+        Ok(Accepted { base_offset: appended.base_offset, next_offset: appended.next_offset, log_append_time_ms: -1 })
+    }
+
+    /// What every produced batch must satisfy before it gets an offset. No record is looked at unless the topic is compacted.
     fn check_batch(&self, records: &Bytes, config: &TopicConfig, now_ms: i64) -> Result<BatchHeader, Rejected> {
         let (header, total) = record_batch::frame(records).map_err(refused_batch)?;
         if records.len() > config.max_message_bytes as usize {
@@ -206,6 +213,9 @@ impl Replica {
             return Err(Rejected::new(ErrorCode::InvalidRecord, message));
         }
         check_timestamp(header, config, now_ms)?;
+        if config.cleanup_compact {
+            cleaning::check_keys(records)?;
+        }
         Ok(*header)
     }
 

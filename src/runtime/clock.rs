@@ -15,6 +15,17 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Milliseconds on the same clock, since the process first asked.
+pub fn mono_ms() -> u64 {
+    u64::try_from(now().saturating_duration_since(first()).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// When the process first asked.
+fn first() -> Instant {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    *FIRST.get_or_init(Instant::now)
+}
+
 /// Waits on the shard's timers. Zero waits for the shard's next turn.
 pub async fn sleep(duration: Duration) {
     Sleep::until(now() + duration.min(LONGEST)).await;
@@ -35,8 +46,7 @@ pub async fn next_tick() {
 /// The first moment after `deadline` that is a multiple of `grid` since the process first asked: deadlines that need not be
 /// exact fall together, and the shard wakes once for many.
 pub fn round_up(deadline: Instant, grid: Duration) -> Instant {
-    static FIRST: OnceLock<Instant> = OnceLock::new();
-    let first = *FIRST.get_or_init(Instant::now);
+    let first = first();
     let steps = deadline.saturating_duration_since(first).as_nanos() / grid.as_nanos().max(1);
     first + Duration::from_nanos(u64::try_from((steps + 1) * grid.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -250,7 +250,8 @@ impl Shard {
                 replica.update(topic.config.clone(), partition.leader_epoch);
             }
         }
-        *self.image.borrow_mut() = image;
+        let before = self.image.replace(image);
+        self.tell_coordinators(&before);
     }
 }
 

@@ -57,6 +57,7 @@ impl Shard {
         let epoch = topic.partitions.get(id.index.0 as usize).map(|p| p.leader_epoch).unwrap_or_default();
         let (storage, name, config) = (self.storage.clone(), topic.name.clone(), topic.config.clone());
         let opened = Replica::open(storage, dir, id, name, epoch, config, clock::wall_ms()).await?;
+        self.coordinate(&opened.replica);
         self.replicas.borrow_mut().insert(id, opened.replica);
         Ok(opened.scanned_bytes)
     }
@@ -91,6 +92,7 @@ impl Shard {
             replicas.extract_if(|id, _| id.topic == topic).map(|(_, replica)| replica).collect()
         };
         for replica in gone {
+            self.end_coordinator(replica.id);
             match replica.retire().await {
                 Ok(dir) => spawn_local(async move {
                     if let Err(error) = remove_dir(&dir).await {

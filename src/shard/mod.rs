@@ -1,9 +1,11 @@
 //! One core: its replicas, its mailbox, and the routing of work to the shard that owns a partition.
 
 mod api;
+mod cleaning;
 mod control;
 mod far_ends;
 mod fetch;
+pub mod groups;
 mod hosting;
 mod produce;
 mod queries;
@@ -15,6 +17,7 @@ mod upkeep;
 mod tests;
 
 pub use api::*;
+pub use groups::OFFSETS_TOPIC;
 pub use produce::ProduceOutcomes;
 pub use start::{ShardReady, ShardStart, run, tidy_data_dirs};
 pub use state::Shard;

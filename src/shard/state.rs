@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::far_ends::FarEnd;
+use super::groups::Coordinators;
 use crate::cluster::MetadataImage;
 use crate::cluster::metadata_store::LocalStore;
 use crate::config::ServerConfig;
@@ -40,6 +41,8 @@ pub struct Shard {
     pub(super) far_ends: RefCell<HashMap<PartitionId, Rc<FarEnd>>>,
     /// Word promised to other shards of the next movement of partitions of this one.
     pub(super) promises: RefCell<HashMap<(ShardId, PartitionId), Rc<DataWaiter>>>,
+    /// Of the partitions of `__consumer_offsets` that live here.
+    pub(super) coordinators: Coordinators,
     /// Whether this shard holds its partitions.
     pub(super) recovered: Cell<bool>,
     pub(super) on_recovered: Notify,
@@ -91,6 +94,7 @@ impl Shard {
             producer_ids: Cell::new((0, 0)),
             far_ends: RefCell::new(HashMap::new()),
             promises: RefCell::new(HashMap::new()),
+            coordinators: Coordinators::default(),
             recovered: Cell::new(false),
             on_recovered: Notify::new(),
             config,

@@ -11,6 +11,8 @@ impl Shard {
     pub(super) fn start_upkeep(self: &Rc<Self>) {
         spawn_local(self.clone().keep_retention());
         spawn_local(self.clone().keep_checkpoints());
+        spawn_local(self.clone().keep_clean());
+        spawn_local(self.clone().keep_group_deadlines());
     }
 
     async fn keep_retention(self: Rc<Self>) {
@@ -49,7 +51,7 @@ impl Shard {
     }
 
     /// Sleeps tick by tick, so that a stop is noticed.
-    async fn pause(&self, duration: Duration) {
+    pub(super) async fn pause(&self, duration: Duration) {
         let until = clock::now() + duration;
         while !self.stop.is_set() && clock::now() < until {
             clock::next_tick().await;

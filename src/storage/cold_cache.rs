@@ -20,8 +20,8 @@ pub const CHUNK_BYTES: u64 = 256 * 1024;
 /// Chunks read ahead of a sequential reader, at most.
 const READ_AHEAD: u64 = 4;
 
-/// Names a chunk: log number, segment base offset, chunk index.
-pub type ChunkKey = (u64, i64, u64);
+/// Names a chunk: log number, segment number, chunk index.
+pub type ChunkKey = (u64, u64, u64);
 
 /// A read on its way; whoever waits keeps it, so the outcome reaches them even if the cache drops the chunk at once.
 #[derive(Default)]
@@ -64,7 +64,8 @@ pub struct ColdCache(Rc<Inner>);
 #[derive(Clone, Copy)]
 pub struct Visible<'a> {
     pub log: u64,
-    pub segment: i64,
+    /// Its number, not its base offset: a cleaned segment has other bytes at the same places.
+    pub segment: u64,
     pub file: &'a Rc<File>,
     /// Bytes of the segment that are written.
     pub written: u64,
@@ -107,7 +108,16 @@ impl ColdCache {
 
     /// Forgets a log's chunks (its directory goes).
     pub fn forget_log(&self, log: u64) {
-        let keys: Vec<ChunkKey> = self.0.chunks.borrow().keys().filter(|k| k.0 == log).copied().collect();
+        self.forget(|key| key.0 == log);
+    }
+
+    /// Forgets a segment's chunks (another takes its place).
+    pub fn forget_segment(&self, log: u64, segment: u64) {
+        self.forget(|key| (key.0, key.1) == (log, segment));
+    }
+
+    fn forget(&self, which: impl Fn(&ChunkKey) -> bool) {
+        let keys: Vec<ChunkKey> = self.0.chunks.borrow().keys().filter(|key| which(key)).copied().collect();
         for key in keys {
             self.0.remove(key);
         }

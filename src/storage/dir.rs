@@ -13,6 +13,7 @@ use crate::runtime::sync::Notify;
 pub struct LogDir {
     path: PathBuf,
     retired: Cell<bool>,
+    next_segment: Cell<u64>,
     visits: Cell<usize>,
     left: Notify,
 }
@@ -22,9 +23,15 @@ impl LogDir {
         Rc::new(LogDir {
             path: path.to_path_buf(),
             retired: Cell::new(false),
+            next_segment: Cell::new(0),
             visits: Cell::new(0),
             left: Notify::new(),
         })
+    }
+
+    /// A number that no other segment of the log has had since it was opened.
+    pub fn take_segment_number(&self) -> u64 {
+        self.next_segment.replace(self.next_segment.get() + 1)
     }
 
     /// An error once the log is retired.

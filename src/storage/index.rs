@@ -1,6 +1,8 @@
 //! The sparse indexes of one segment, in Kafka's formats: `.index` (offset to position) and `.timeindex` (timestamp to
 //! offset). Pure; offsets are relative to the segment's base offset.
 
+use crate::model::record_batch::BatchHeader;
+
 /// One entry of `.index`: the batch at `position` ends with record `last_offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OffsetEntry {
@@ -135,6 +137,80 @@ impl SegmentIndex {
             index.times.push(TimeEntry { timestamp_ms, offset });
         }
         Some(index)
+    }
+}
+
+/// The indexes of a segment whose batches come one after the other from its start.
+pub struct IndexNotes {
+    base_offset: i64,
+    interval_bytes: u64,
+    index: SegmentIndex,
+    size: u64,
+    since_entry: u64,
+    max_timestamp: i64,
+    offset_of_max_timestamp: i64,
+    first_timestamp: Option<i64>,
+}
+
+impl IndexNotes {
+    pub fn new(base_offset: i64, interval_bytes: u32) -> IndexNotes {
+        IndexNotes {
+            base_offset,
+            interval_bytes: u64::from(interval_bytes),
+            index: SegmentIndex::default(),
+            size: 0,
+            since_entry: 0,
+            max_timestamp: -1,
+            offset_of_max_timestamp: base_offset,
+            first_timestamp: None,
+        }
+    }
+
+    /// Takes note of the next batch.
+    pub fn note(&mut self, header: &BatchHeader) {
+        let last_offset = header.next_offset() - 1;
+        let bytes = u64::try_from(header.total_bytes()).unwrap_or(0);
+        // A batch that cleaning has emptied has no record of that time.
+        if header.record_count.get() > 0 {
+            let timestamp = header.max_timestamp.get();
+            self.first_timestamp.get_or_insert(timestamp);
+            if timestamp > self.max_timestamp {
+                self.max_timestamp = timestamp;
+                self.offset_of_max_timestamp = last_offset;
+            }
+        }
+        if self.since_entry > self.interval_bytes {
+            self.index.push(self.relative(last_offset), u32::try_from(self.size).unwrap_or(u32::MAX));
+            self.index.push_time(self.max_timestamp, self.relative(self.offset_of_max_timestamp));
+            self.since_entry = 0;
+        }
+        self.since_entry += bytes;
+        self.size += bytes;
+    }
+
+    /// Bytes of the batches noted.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The largest timestamp of a record, and the last offset of the batch that holds it; (-1, base): there is none.
+    pub fn newest(&self) -> (i64, i64) {
+        (self.max_timestamp, self.offset_of_max_timestamp)
+    }
+
+    /// The timestamp of the first batch with records.
+    pub fn first_timestamp(&self) -> Option<i64> {
+        self.first_timestamp
+    }
+
+    /// The indexes of a segment that takes no more: the largest timestamp is noted in full, as Kafka does.
+    pub fn seal(mut self) -> SegmentIndex {
+        self.index.push_time(self.max_timestamp, self.relative(self.offset_of_max_timestamp));
+        self.index
+    }
+
+    fn relative(&self, offset: i64) -> u32 {
+        u32::try_from(offset - self.base_offset).unwrap_or(u32::MAX)
     }
 }
 

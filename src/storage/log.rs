@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::appender::Appender;
+use super::compaction::CleanState;
 use super::context::StorageContext;
 use super::dir::LogDir;
 use super::reader::Hints;
@@ -76,6 +77,7 @@ pub struct Log {
     /// One checkpoint, retention pass or close at a time.
     pub(super) maintenance: Rc<crate::runtime::sync::LocalMutex>,
     pub(super) checkpointed: Cell<(i64, i64)>,
+    pub(super) clean: CleanState,
 }
 
 impl Log {
@@ -116,6 +118,7 @@ impl Log {
             closing: Cell::new(false),
             maintenance: crate::runtime::sync::LocalMutex::new(1),
             checkpointed: Cell::new((-1, -1)),
+            clean: CleanState::default(),
         };
         log.segments.borrow_mut().entry(active.base_offset).or_insert(active);
         Rc::new(log)
@@ -214,9 +217,11 @@ impl Log {
 
     fn roll_rules(&self) -> RollRules {
         let config = self.config.borrow();
+        // What waits for cleaning must be sealed in time.
+        let latest = if config.cleanup_compact { config.max_compaction_lag_ms } else { i64::MAX };
         RollRules {
             segment_bytes: config.segment_bytes,
-            segment_ms: config.segment_ms,
+            segment_ms: config.segment_ms.min(latest),
             segment_index_bytes: config.segment_index_bytes,
         }
     }
@@ -243,6 +248,10 @@ impl Log {
 
     /// How much of `segment` readers may see.
     pub(super) fn visible_in(&self, segment: &Segment) -> u64 {
+        // The mark may still be in a segment that was there before.
+        if segment.is_cleaned() {
+            return segment.size.get();
+        }
         let visible = self.visible.borrow();
         match segment.base_offset.cmp(&visible.segment.base_offset) {
             std::cmp::Ordering::Less => segment.size.get(),

@@ -10,6 +10,7 @@ mod ahead;
 mod appender;
 mod checkpoint;
 mod cold_cache;
+mod compaction;
 mod context;
 mod dir;
 pub mod files;
@@ -30,6 +31,7 @@ mod timestamps;
 mod tests;
 
 pub use checkpoint::Checkpoint;
+pub use compaction::{CleanError, CleanStats, CleanerLimits, LastOffsets, Survey};
 pub use context::{StorageContext, StorageLimits};
 pub use log::{Appended, Log, StorageError};
 pub use maintenance::remove_dir;

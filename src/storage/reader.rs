@@ -41,22 +41,25 @@ pub enum ReadError {
     Damaged { path: String, position: u64 },
 }
 
-/// Where recent reads ended: a consumer comes back for the next offset, and finds its place without the index.
+/// Where recent reads ended (offset, segment number, position): a consumer comes back for the next offset, and finds its
+/// place without the index.
 #[derive(Default)]
-pub struct Hints(RefCell<VecDeque<(i64, i64, u64)>>);
+pub struct Hints(RefCell<VecDeque<(i64, u64, u64)>>);
 
 const HINTS: usize = 16;
 
 impl Hints {
-    fn find(&self, offset: i64) -> Option<(i64, u64)> {
+    fn find(&self, offset: i64) -> Option<(u64, u64)> {
         self.0.borrow().iter().find(|h| h.0 == offset).map(|h| (h.1, h.2))
     }
 
-    fn note(&self, offset: i64, segment: i64, position: u64) {
+    fn note(&self, offset: i64, segment: u64, position: u64) {
         let mut hints = self.0.borrow_mut();
-        if hints.iter().any(|h| h.0 == offset) {
+        if hints.iter().any(|h| (h.0, h.1) == (offset, segment)) {
             return;
         }
+        // Cleaning has put another segment there.
+        hints.retain(|h| h.0 != offset);
         if hints.len() >= HINTS {
             hints.pop_front();
         }
@@ -94,23 +97,26 @@ impl Log {
             if offset >= end {
                 return Ok(LogRead::default());
             }
-            let Some(segment) = self.segment_at(offset) else {
+            let Some(mut segment) = self.segment_at(offset) else {
                 return Err(ReadError::OutOfRange { offset, start, end });
             };
-            match self.read_segment(&segment, offset, max_bytes, at_least_one).await {
-                Ok(Some(read)) => return Ok(read),
-                // Past the segment's last batch: the next one begins at or after `offset`.
-                Ok(None) => match self.segment_after(segment.base_offset) {
-                    Some(next) => {
-                        let first = next.base_offset.max(offset);
-                        let read = self.read_segment(&next, first, max_bytes, at_least_one).await?;
-                        return Ok(read.unwrap_or_default());
+            loop {
+                let first = segment.base_offset.max(offset);
+                match self.read_segment(&segment, first, max_bytes, at_least_one).await {
+                    Ok(Some(read)) => return Ok(read),
+                    // Past the segment's last batch: the next one begins at or after `offset`.
+                    Ok(None) => match self.segment_after(segment.base_offset) {
+                        Some(next) => segment = next,
+                        None => return Ok(LogRead::default()),
+                    },
+                    // Retention took the segment while it was being read: look again.
+                    Err(_) if self.start_offset() > offset => break,
+                    Err(_) if segment.is_replaced() && self.failure().is_none() => {
+                        self.until_exchanged(&segment).await;
+                        break;
                     }
-                    None => return Ok(LogRead::default()),
-                },
-                // Retention took the segment while it was being read: look again.
-                Err(_) if self.start_offset() > offset => continue,
-                Err(error) => return Err(error),
+                    Err(error) => return Err(error),
+                }
             }
         }
     }
@@ -123,7 +129,7 @@ impl Log {
         at_least_one: bool,
     ) -> Result<Option<LogRead>, ReadError> {
         let visible = self.visible_in(segment);
-        let hinted = self.hints.find(offset).filter(|h| h.0 == segment.base_offset && h.1 < visible);
+        let hinted = self.hints.find(offset).filter(|h| h.0 == segment.number && h.1 < visible);
         let start = match hinted {
             Some((_, position)) => position,
             None => match self.find_offset(segment, offset, visible).await? {
@@ -146,7 +152,7 @@ impl Log {
             newest.segment.base_offset == segment.base_offset && newest.position == end
         };
         if at_the_end {
-            self.hints.note(self.acknowledged(), segment.base_offset, end);
+            self.hints.note(self.acknowledged(), segment.number, end);
         }
         Ok(Some(LogRead { records, more: !at_the_end }))
     }
@@ -179,7 +185,7 @@ impl Log {
                 if alone {
                     return Ok(Some(batch.end()));
                 }
-                self.hints.note(batch.header.base(), segment.base_offset, position);
+                self.hints.note(batch.header.base(), segment.number, position);
                 break;
             }
             first = false;
@@ -249,7 +255,11 @@ impl Log {
         out: &mut Slices,
     ) -> io::Result<()> {
         let mut newest = Slices::default();
-        let from = self.tail.collect(segment.base_offset, start, end, &mut newest);
+        // What the tail holds was appended; a cleaned segment of the same base offset has other bytes.
+        let from = match segment.is_cleaned() {
+            true => end,
+            false => self.tail.collect(segment.base_offset, start, end, &mut newest),
+        };
         if from == start {
             out.extend(newest);
             return Ok(());
@@ -259,8 +269,7 @@ impl Log {
         if !was_open && segment.sealed.get() {
             self.context.indexes.admit_file(segment);
         }
-        let source =
-            Visible { log: self.number, segment: segment.base_offset, file: &file, written: segment.written.get() };
+        let source = Visible { log: self.number, segment: segment.number, file: &file, written: segment.written.get() };
         self.context.cold.collect(source, start, from, out).await?;
         out.extend(newest);
         Ok(())

@@ -340,6 +340,7 @@ impl Scan {
 /// Lists a partition directory, clearing leftovers of torn replacements. Blocks.
 fn look(dir: &Path) -> io::Result<Found> {
     fs::create_dir_all(dir)?;
+    super::compaction::recover(dir)?;
     let mut segments = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

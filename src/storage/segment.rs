@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ahead::Ahead;
 use super::dir::LogDir;
@@ -15,11 +16,16 @@ use super::index::SegmentIndex;
 use super::paths::segment_file;
 use crate::model::record_batch::BatchHeader;
 use crate::runtime::disk::{File, OpenMode};
-use crate::runtime::spawn_blocking;
+use crate::runtime::{clock, spawn_blocking};
+
+/// Between two looks whether files are still being opened.
+const OPENING_PAUSE: Duration = Duration::from_micros(200);
 
 /// A segment as its log sees it. Positions are bytes from the start of the `.log` file.
 pub struct Segment {
     pub base_offset: i64,
+    /// Unique in its log; a cleaned segment has the base offset of one it replaced, but not its number.
+    pub number: u64,
     dir: Rc<LogDir>,
     /// Where the next batch goes; the file's length once sealed.
     pub size: Cell<u64>,
@@ -50,22 +56,45 @@ pub struct Segment {
     file: RefCell<Option<Rc<File>>>,
     /// Whether the `.log` file exists already.
     on_disk: Cell<bool>,
+    /// Made by cleaning: none of its bytes were appended here.
+    cleaned: bool,
+    /// A cleaned segment takes its place: its files can no longer be opened by name.
+    replaced: Cell<bool>,
+    /// Files of it being opened by name.
+    opening: Cell<usize>,
+}
+
+/// A segment's file being opened by name.
+struct Opening<'a>(&'a Segment);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.opening.set(self.0.opening.get() - 1);
+    }
 }
 
 impl Segment {
     /// An empty segment whose file is made when the first bytes are written.
     pub fn new(dir: Rc<LogDir>, base_offset: i64) -> Rc<Segment> {
-        Rc::new(Segment::with(dir, base_offset, 0, false))
+        Rc::new(Segment::with(dir, base_offset, 0, false, false))
     }
 
     /// A segment found on disk with `size` bytes of whole batches.
     pub fn found(dir: Rc<LogDir>, base_offset: i64, size: u64) -> Segment {
-        Segment::with(dir, base_offset, size, true)
+        Segment::with(dir, base_offset, size, true, false)
     }
 
-    fn with(dir: Rc<LogDir>, base_offset: i64, size: u64, on_disk: bool) -> Segment {
+    /// A segment made by cleaning, of `size` bytes, whose files have their final names.
+    pub fn cleaned(dir: Rc<LogDir>, base_offset: i64, size: u64) -> Segment {
+        let segment = Segment::with(dir, base_offset, size, true, true);
+        segment.sealed.set(true);
+        segment
+    }
+
+    fn with(dir: Rc<LogDir>, base_offset: i64, size: u64, on_disk: bool, cleaned: bool) -> Segment {
         Segment {
             base_offset,
+            number: dir.take_segment_number(),
             dir,
             size: Cell::new(size),
             written: Cell::new(size),
@@ -84,7 +113,35 @@ impl Segment {
             index: RefCell::new((!on_disk).then(Rc::default)),
             file: RefCell::new(None),
             on_disk: Cell::new(on_disk),
+            cleaned,
+            replaced: Cell::new(false),
+            opening: Cell::new(0),
         }
+    }
+
+    pub fn is_cleaned(&self) -> bool {
+        self.cleaned
+    }
+
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.get()
+    }
+
+    /// No more files of the segment are opened by name once this returns. Those that are open stay so.
+    pub async fn begin_replacement(&self) {
+        self.replaced.set(true);
+        while self.opening.get() > 0 {
+            clock::sleep(OPENING_PAUSE).await;
+        }
+    }
+
+    fn open_by_name(&self) -> io::Result<Opening<'_>> {
+        if self.replaced.get() {
+            let message = format!("{}: being replaced by a cleaned segment", self.path("log").display());
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
+        }
+        self.opening.set(self.opening.get() + 1);
+        Ok(Opening(self))
     }
 
     /// `<dir>/<base offset>.<extension>`
@@ -115,10 +172,10 @@ impl Segment {
             (true, false) => OpenMode::ReadWrite,
             (true, true) => OpenMode::Read,
         };
-        let visit = self.dir.visit()?;
+        let (visit, opening) = (self.dir.visit()?, self.open_by_name()?);
         let path = self.path("log");
         let file = Rc::new(patiently(async || File::open(&path, mode).await).await?);
-        drop(visit);
+        drop((visit, opening));
         self.on_disk.set(true);
         Ok(self.file.borrow_mut().get_or_insert(file).clone())
     }
@@ -139,7 +196,8 @@ impl Segment {
     /// Takes note of a batch at `position`: size, timestamps, index entry. Order of positions is the caller's.
     pub fn note_batch(&self, header: &BatchHeader, last_offset: i64, position: u64, index_interval_bytes: u32) {
         let bytes = header.total_bytes() as u64;
-        let timestamp = header.max_timestamp.get();
+        // A batch that cleaning has emptied has no record of its time.
+        let timestamp = if header.record_count.get() > 0 { header.max_timestamp.get() } else { -1 };
         if self.first_timestamp.get().is_none() {
             self.first_timestamp.set(Some(timestamp));
         }
@@ -183,7 +241,7 @@ impl Segment {
     /// Reads the index files, off the event loop. `None`: absent or not right for this segment.
     pub async fn read_index_files(&self, log_bytes: u64) -> io::Result<Option<SegmentIndex>> {
         let (index, times) = (self.path("index"), self.path("timeindex"));
-        let _visit = self.dir.visit()?;
+        let _held = (self.dir.visit()?, self.open_by_name()?);
         spawn_blocking(move || {
             let read = |path: PathBuf| match fs::read(path) {
                 Ok(bytes) => Ok(Some(bytes)),

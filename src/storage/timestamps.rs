@@ -6,6 +6,7 @@ use super::log::Log;
 use super::reader::{Found, ReadError};
 use super::segment::Segment;
 use super::slices::Slices;
+use crate::model::record_batch::BatchHeader;
 use crate::model::records::{self, RecordMeta};
 use crate::runtime::spawn_blocking;
 
@@ -15,23 +16,46 @@ const MAX_LIES: u32 = 4;
 impl Log {
     /// The first record whose timestamp is `timestamp_ms` or later: its offset and timestamp.
     pub async fn find_by_time(self: &Rc<Self>, timestamp_ms: i64) -> Result<Option<(i64, i64)>, ReadError> {
-        let candidates: Vec<Rc<Segment>> = self.segments.borrow().values().cloned().collect();
+        self.through_exchanges(async |segments| self.first_at_or_after(segments, timestamp_ms).await).await
+    }
+
+    /// Runs a search over the log's segments, once more where cleaning has taken one of them away meanwhile.
+    async fn through_exchanges<T>(
+        self: &Rc<Self>,
+        search: impl AsyncFn(&[Rc<Segment>]) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        loop {
+            let segments: Vec<Rc<Segment>> = self.segments.borrow().values().cloned().collect();
+            let found = search(&segments).await;
+            match (&found, segments.iter().find(|segment| segment.is_replaced())) {
+                (Err(_), Some(replaced)) if self.failure().is_none() => self.until_exchanged(replaced).await,
+                _ => return found,
+            }
+        }
+    }
+
+    async fn first_at_or_after(
+        self: &Rc<Self>,
+        candidates: &[Rc<Segment>],
+        timestamp_ms: i64,
+    ) -> Result<Option<(i64, i64)>, ReadError> {
+        let reaches = |h: &BatchHeader| h.max_timestamp.get() >= timestamp_ms && h.record_count.get() > 0;
         let mut lies = 0;
         for segment in candidates {
             if !segment.times_known.get() {
-                self.index_of(&segment).await?;
+                self.index_of(segment).await?;
             }
             if segment.times_known.get() && segment.max_timestamp.get() < timestamp_ms {
                 continue;
             }
-            let visible = self.visible_in(&segment);
-            let relative = self.index_of(&segment).await?.borrow().offset_before_time(timestamp_ms);
+            let visible = self.visible_in(segment);
+            let relative = self.index_of(segment).await?.borrow().offset_before_time(timestamp_ms);
             let from = (segment.base_offset + i64::from(relative)).max(self.start_offset());
-            let Some(mut batch) = self.find_offset(&segment, from, visible).await? else { continue };
+            let Some(mut batch) = self.find_offset(segment, from, visible).await? else { continue };
             loop {
-                if batch.header.max_timestamp.get() >= timestamp_ms {
+                if reaches(&batch.header) {
                     let wanted = move |bytes: &[u8]| records::first_at_or_after(bytes, timestamp_ms);
-                    match self.walk(&segment, &batch, wanted).await? {
+                    match self.walk(segment, &batch, wanted).await? {
                         Some(record) if record.offset >= self.start_offset() => {
                             return Ok(Some((record.offset, record.timestamp_ms)));
                         }
@@ -44,7 +68,7 @@ impl Log {
                         None => lies += 1,
                     }
                 }
-                match self.scan(&segment, batch.end(), visible, |h| h.max_timestamp.get() >= timestamp_ms).await? {
+                match self.scan(segment, batch.end(), visible, reaches).await? {
                     Some(next) => batch = next,
                     None => break,
                 }
@@ -55,18 +79,20 @@ impl Log {
 
     /// The first record with the largest timestamp: its offset and timestamp.
     pub async fn find_max_time(self: &Rc<Self>) -> Result<Option<(i64, i64)>, ReadError> {
-        let unknown: Vec<Rc<Segment>> =
-            self.segments.borrow().values().filter(|s| !s.times_known.get()).cloned().collect();
-        for segment in unknown {
-            self.index_of(&segment).await?;
+        self.through_exchanges(async |segments| self.newest_of(segments).await).await
+    }
+
+    async fn newest_of(self: &Rc<Self>, segments: &[Rc<Segment>]) -> Result<Option<(i64, i64)>, ReadError> {
+        for segment in segments.iter().filter(|s| !s.times_known.get()) {
+            self.index_of(segment).await?;
         }
-        let newest = self.segments.borrow().values().rev().max_by_key(|s| s.max_timestamp.get()).cloned();
+        let newest = segments.iter().rev().max_by_key(|s| s.max_timestamp.get());
         let Some(segment) = newest.filter(|s| s.max_timestamp.get() >= 0) else { return Ok(None) };
-        let visible = self.visible_in(&segment);
-        let Some(batch) = self.find_offset(&segment, segment.offset_of_max_timestamp.get(), visible).await? else {
+        let visible = self.visible_in(segment);
+        let Some(batch) = self.find_offset(segment, segment.offset_of_max_timestamp.get(), visible).await? else {
             return Ok(None);
         };
-        let record = self.walk(&segment, &batch, records::latest).await?;
+        let record = self.walk(segment, &batch, records::latest).await?;
         Ok(record.map(|r| (r.offset, r.timestamp_ms)))
     }
 

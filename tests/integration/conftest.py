@@ -141,6 +141,26 @@ def broker(request, shared_broker):
     check_log(shared_broker)
 
 
+@pytest.fixture(scope="session")
+def shared_group_broker(root):
+    b = brokers.broker_class()(root / "shared-groups", brokers.QUICK_GROUPS)
+    b.start()
+    yield b
+    b.stop()
+    check_log(b)
+
+
+@pytest.fixture
+def group_broker(request, shared_group_broker):
+    """One broker for all tests of groups that do not stop it, with shorter times than the defaults; still alive after each."""
+    _watch(request, shared_group_broker)
+    if not shared_group_broker.alive():
+        shared_group_broker.start()
+    yield shared_group_broker
+    assert shared_group_broker.alive(), f"the broker died during this test:\n{shared_group_broker.log_tail()}"
+    check_log(shared_group_broker)
+
+
 @pytest.fixture
 def topic(request, broker):
     """`topic(partitions, **configs)` creates a topic in the shared broker; its folder is emptied by deletion afterwards."""

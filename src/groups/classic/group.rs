@@ -319,12 +319,6 @@ impl ClassicGroup {
         votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name.to_owned())
     }
 
-    /// Whether the members read this topic as far as can be known; consumers whose metadata cannot be read might.
-    pub(in crate::groups) fn is_subscribed_to(&self, topic: &str) -> bool {
-        let mut found = false;
-        !self.each_subscription(|subscribed| found |= subscribed == topic) || found
-    }
-
     /// Calls `each` with the topics that the members subscribe to, one or more times. `false`: that is not known.
     pub(in crate::groups) fn each_subscription<'a>(&'a self, mut each: impl FnMut(&'a str)) -> bool {
         if !self.has_consumers() {

@@ -1,9 +1,7 @@
 //! JoinGroup.
 
-use bytes::Bytes;
-
 use super::group::{ClassicGroup, State};
-use super::member::{Member, MemberId, OVERHEAD_BYTES, own_protocols};
+use super::member::{Member, MemberId, OVERHEAD_BYTES, cost_of, own_protocols};
 use super::turn::Turn;
 use crate::config::GroupConfig;
 use crate::groups::api::{JoinReply, JoinRequest, JoinedMember};
@@ -24,13 +22,21 @@ impl ClassicGroup {
         request: &JoinRequest,
         config: &GroupConfig,
     ) -> Option<(ErrorCode, String)> {
-        if !self.has_room_for(&request.member_id, config) || !self.can_afford(request, config) {
+        if !self.has_room_for(self.former_self(request), config) || !self.can_afford(request, config) {
             return Some((ErrorCode::GroupMaxSizeReached, String::new()));
         }
         if !self.supports(&request.protocol_type, &request.protocols) {
             return Some((ErrorCode::InconsistentGroupProtocol, request.member_id.clone()));
         }
         None
+    }
+
+    /// The id that the joining member has in the group, or that it takes the place of.
+    fn former_self<'a>(&'a self, request: &'a JoinRequest) -> &'a str {
+        match request.instance_id.as_ref().and_then(|instance| self.statics.get(instance)) {
+            Some(id) if request.member_id.is_empty() => id,
+            _ => &request.member_id,
+        }
     }
 
     /// `group.max.size`. While the members join again, those that did so first stay.
@@ -48,19 +54,15 @@ impl ClassicGroup {
     /// `corelane.group.max.bytes`. Members that were given an id to join with count too: this is what bounds their number.
     /// Who does not grow stays, also where the limit was lowered meanwhile.
     fn can_afford(&self, request: &JoinRequest, config: &GroupConfig) -> bool {
-        let bytes = |protocols: &[(String, Bytes)]| -> usize {
-            protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum()
-        };
-        let instance_id = request.instance_id.as_deref();
-        let former = instance_id.and_then(|id| self.statics.get(id)).map_or(request.member_id.as_str(), |id| id);
-        let (freed, names) = match self.members.get(former) {
-            Some(member) => (bytes(&member.protocols), 0),
+        let (freed, names) = match self.members.get(self.former_self(request)) {
+            Some(member) => (cost_of(&member.protocols), 0),
             None => {
                 let caller = 2 * request.caller.client_id.len() + request.caller.client_host.len();
-                (0, OVERHEAD_BYTES + caller + 2 * instance_id.map_or(0, str::len) + UUID_BYTES + 1)
+                let instance = request.instance_id.as_ref().map_or(0, String::len);
+                (0, OVERHEAD_BYTES + caller + 2 * instance + UUID_BYTES + 1)
             }
         };
-        let added = bytes(&request.protocols) + names;
+        let added = cost_of(&request.protocols) + names;
         added <= freed || self.bytes() + added <= config.max_group_bytes + freed
     }
 
@@ -116,7 +118,7 @@ impl ClassicGroup {
         let member = Member { join: Some(ticket), ..Member::joining(request) };
         self.add(id.clone(), member, &request.protocol_type);
         turn.set(Timer::ClassicSession(self.id.clone(), id), NEW_MEMBER_JOIN_TIMEOUT_MS);
-        self.rebalance_or_complete_join(turn);
+        self.rebalance_or_complete_join(reason(request, "a new member"), turn);
     }
 
     /// A member that has its id already.
@@ -138,7 +140,7 @@ impl ClassicGroup {
             return turn.env.reply(ticket, reply);
         }
         self.rejoin(id, ticket, &request, turn);
-        self.rebalance_or_complete_join(turn);
+        self.rebalance_or_complete_join(reason(&request, "a member joined again"), turn);
     }
 
     /// The member's join waits from now on. One that waited before is answered: its client does not wait for it any more.
@@ -166,9 +168,9 @@ impl ClassicGroup {
                 let record = self.record();
                 turn.env.append(record);
             }
-            State::Stable => self.rebalance_or_complete_join(turn),
+            State::Stable => self.prepare_rebalance("a static member came back with other protocols", turn),
             // The leader may be assigning to the old id at this moment.
-            State::CompletingRebalance => self.prepare_rebalance(turn),
+            State::CompletingRebalance => self.prepare_rebalance("a static member came back", turn),
             State::PreparingRebalance | State::Empty => self.maybe_complete_join(turn),
         }
     }
@@ -211,4 +213,9 @@ impl ClassicGroup {
             members: if with_members { members.collect() } else { Vec::new() },
         }
     }
+}
+
+/// What the client gives as its reason, if it does.
+fn reason<'a>(request: &'a JoinRequest, otherwise: &'a str) -> &'a str {
+    request.reason.as_deref().filter(|reason| !reason.is_empty()).unwrap_or(otherwise)
 }

@@ -1,5 +1,6 @@
 //! One member of a classic group.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +12,8 @@ pub type MemberId = Arc<str>;
 
 /// What one member costs besides its own bytes: its entries in maps and its timer.
 pub(super) const OVERHEAD_BYTES: usize = 256;
+/// The same of one protocol, however short its name.
+const PROTOCOL_OVERHEAD_BYTES: usize = 128;
 
 #[derive(Debug)]
 pub struct Member {
@@ -86,19 +89,23 @@ impl Member {
 
     /// What the coordinator keeps because of it.
     pub(super) fn cost(&self, id: &str) -> usize {
-        let protocols = self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum::<usize>();
         let names = id.len() + self.caller.client_id.len() + self.caller.client_host.len();
-        OVERHEAD_BYTES + names + self.instance_id.as_ref().map_or(0, String::len) + protocols + self.assignment.len()
+        OVERHEAD_BYTES
+            + names
+            + self.instance_id.as_ref().map_or(0, String::len)
+            + cost_of(&self.protocols)
+            + self.assignment.len()
     }
+}
+
+/// What protocols cost.
+pub(super) fn cost_of(protocols: &[(String, Bytes)]) -> usize {
+    protocols.iter().map(|(name, metadata)| PROTOCOL_OVERHEAD_BYTES + name.len() + metadata.len()).sum()
 }
 
 /// A copy that does not keep the whole request in memory, each name once.
 pub(super) fn own_protocols(protocols: &[(String, Bytes)]) -> Vec<(String, Bytes)> {
-    let mut own: Vec<(String, Bytes)> = Vec::with_capacity(protocols.len());
-    for (name, metadata) in protocols {
-        if !own.iter().any(|(before, _)| before == name) {
-            own.push((name.clone(), Bytes::copy_from_slice(metadata)));
-        }
-    }
-    own
+    let mut seen = HashSet::with_capacity(protocols.len());
+    let each_once = protocols.iter().filter(|(name, _)| seen.insert(name.as_str()));
+    each_once.map(|(name, metadata)| (name.clone(), Bytes::copy_from_slice(metadata))).collect()
 }

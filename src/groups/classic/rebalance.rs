@@ -9,13 +9,15 @@ use crate::model::ErrorCode;
 
 /// Where none of the members joined again in time: when to look again at the earliest, whatever their timeout is.
 const LEAST_RETRY_MS: i64 = 1000;
+/// How much of a client's reason is logged; Kafka's own client sends no more.
+const MAX_REASON_BYTES: usize = 255;
 
 impl ClassicGroup {
     /// Something changed that the present generation cannot go on with, or that the next one was waiting for.
-    pub(super) fn rebalance_or_complete_join(&mut self, turn: &mut Turn) {
+    pub(super) fn rebalance_or_complete_join(&mut self, why: &str, turn: &mut Turn) {
         match self.state {
             State::PreparingRebalance => self.maybe_complete_join(turn),
-            State::Empty | State::CompletingRebalance | State::Stable => self.prepare_rebalance(turn),
+            State::Empty | State::CompletingRebalance | State::Stable => self.prepare_rebalance(why, turn),
         }
     }
 
@@ -26,8 +28,10 @@ impl ClassicGroup {
         }
     }
 
-    /// Has the members join again.
-    pub(in crate::groups) fn prepare_rebalance(&mut self, turn: &mut Turn) {
+    /// Has the members join again. `why` may be what a client says; much of it is cut off.
+    pub(in crate::groups) fn prepare_rebalance(&mut self, why: &str, turn: &mut Turn) {
+        let (group, state, why) = (&*self.id, self.state.name(), &why[..why.floor_char_boundary(MAX_REASON_BYTES)]);
+        tracing::info!(group, state, self.generation, why, "the group rebalances");
         if self.state == State::CompletingRebalance {
             self.interrupt_syncs(ErrorCode::RebalanceInProgress, turn);
         }
@@ -76,6 +80,7 @@ impl ClassicGroup {
             return turn.set(Timer::ClassicJoin(self.id.clone()), retry_ms);
         }
         self.generation = self.generation.checked_add(1).unwrap_or(1);
+        tracing::info!(group = &*self.id, self.generation, members = self.members.len(), "a generation begins");
         self.initial = None;
         self.pending_syncs.clear();
         if self.members.is_empty() {
@@ -120,7 +125,7 @@ impl ClassicGroup {
         for id in std::mem::take(&mut self.pending_syncs) {
             self.drop_member(&id, ErrorCode::UnknownMemberId, turn);
         }
-        self.prepare_rebalance(turn);
+        self.prepare_rebalance("members did not ask for their assignment in time", turn);
     }
 
     /// A member has not been heard of for its session timeout, or has not come back with the id that it was given.
@@ -128,9 +133,10 @@ impl ClassicGroup {
         if self.pending_joins.contains(id) {
             self.remove_pending(id);
         } else if self.members.get(id).is_some_and(|member| !member.is_alive()) {
+            tracing::info!(group = &*self.id, member = id, "a member was not heard of in time");
             self.drop_member(id, ErrorCode::UnknownMemberId, turn);
             if matches!(self.state, State::Stable | State::CompletingRebalance) {
-                return self.prepare_rebalance(turn);
+                return self.prepare_rebalance("a member's session ended", turn);
             }
         } else {
             return;

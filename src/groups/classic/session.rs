@@ -62,7 +62,7 @@ impl ClassicGroup {
         let after = self.members.keys().filter_map(|id| assignments.get(&**id)).map(Bytes::len).sum::<usize>();
         if self.bytes() - before + after > turn.env.config.max_group_bytes {
             self.interrupt_syncs(ErrorCode::UnknownServerError, turn);
-            return self.prepare_rebalance(turn);
+            return self.prepare_rebalance("the assignments are larger than corelane.group.max.bytes", turn);
         }
         self.enter(State::Stable, turn);
         let ids: Vec<MemberId> = self.members.keys().cloned().collect();
@@ -134,7 +134,7 @@ impl ClassicGroup {
         turn.env.reply(ticket, LeaveReply { error: ErrorCode::None, members: left });
         match self.state {
             State::Stable | State::CompletingRebalance if self.members.len() < members_before => {
-                self.prepare_rebalance(turn);
+                self.prepare_rebalance("members left", turn);
             }
             State::PreparingRebalance => self.maybe_complete_join(turn),
             State::Stable | State::CompletingRebalance | State::Empty => {}

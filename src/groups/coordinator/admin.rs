@@ -81,13 +81,6 @@ impl Group {
         }
     }
 
-    pub(in crate::groups) fn is_subscribed_to(&self, topic: &str) -> bool {
-        match self {
-            Group::Classic(group) => group.is_subscribed_to(topic),
-            Group::Consumer(group) => group.is_subscribed_to(topic),
-        }
-    }
-
     pub(super) fn listed(&self, id: &GroupId) -> ListedGroup {
         let (protocol_type, state, kind) = match self {
             Group::Classic(group) => (group.protocol_type().unwrap_or_default(), group.state().name(), "classic"),

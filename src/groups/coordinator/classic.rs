@@ -112,7 +112,7 @@ impl Coordinator {
         let mut turn = Turn { timers: &mut self.timers, env };
         group.renew_sessions(&mut turn);
         if rebalance {
-            group.prepare_rebalance(&mut turn);
+            group.prepare_rebalance("it was a consumer group", &mut turn);
         }
         self.groups.insert(group.id().clone(), Group::Classic(group));
     }

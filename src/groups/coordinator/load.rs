@@ -36,7 +36,7 @@ impl Coordinator {
         Ok(())
     }
 
-    /// All of the log has been replayed: members' sessions begin now.
+    /// All of the log has been replayed, also if there was nothing in it: members' sessions begin now.
     pub fn loaded(&mut self, env: &mut Env) {
         let orphans: Vec<_> = self.offsets.groups().filter(|id| !self.groups.contains_key(*id)).cloned().collect();
         for id in orphans {
@@ -50,7 +50,7 @@ impl Coordinator {
             group.renew_sessions(&mut turn);
             if group.members().len() > max_size {
                 // The limit was lowered: who joins again first stays.
-                group.prepare_rebalance(&mut turn);
+                group.prepare_rebalance("group.max.size was lowered", &mut turn);
             }
         }
         self.consumer_loaded(env);

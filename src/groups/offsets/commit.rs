@@ -1,5 +1,7 @@
 //! OffsetCommit.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::Committed;
@@ -26,7 +28,8 @@ impl Coordinator {
                     partitions.push((index, ErrorCode::OffsetMetadataTooLarge));
                     continue;
                 }
-                let committed = committed(partition, topic.id, env.wall_ms, expire_ms);
+                let metadata = self.offsets.metadata(&partition.metadata);
+                let committed = committed(&partition, metadata, topic.id, env.wall_ms, expire_ms);
                 let group = request.group.clone();
                 env.append(Record::Offset {
                     group,
@@ -64,12 +67,17 @@ fn is_too_long(metadata: &str, limit: usize) -> bool {
 }
 
 /// What is kept is what its record can say: one that expires at a time of its own has neither leader epoch nor topic id.
-fn committed(partition: CommitPartition, topic_id: Uuid, commit_ms: i64, expire_ms: Option<i64>) -> Committed {
+fn committed(
+    partition: &CommitPartition,
+    metadata: Arc<str>,
+    topic_id: Uuid,
+    commit_ms: i64,
+    expire_ms: Option<i64>,
+) -> Committed {
     let (leader_epoch, topic_id) = match expire_ms {
         None => (partition.leader_epoch, topic_id),
         Some(_) => (-1, Uuid::nil()),
     };
-    let metadata = partition.metadata.into();
     Committed { offset: partition.offset, leader_epoch, metadata, commit_ms, expire_ms, topic_id }
 }
 

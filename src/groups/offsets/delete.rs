@@ -25,11 +25,11 @@ impl Coordinator {
         {
             return refused(ErrorCode::NonEmptyGroup);
         }
-        let subscribed: Vec<bool> = request.topics.iter().map(|(topic, _)| group.is_subscribed_to(topic)).collect();
+        let unread = group.unsubscribed(request.topics.iter().map(|(topic, _)| topic.clone()).collect());
         let mut topics = Vec::with_capacity(request.topics.len());
-        for ((name, partitions), subscribed) in request.topics.into_iter().zip(subscribed) {
-            let error = if subscribed { ErrorCode::GroupSubscribedToTopic } else { ErrorCode::None };
-            if !subscribed {
+        for (name, partitions) in request.topics {
+            let error = if unread.contains(&name) { ErrorCode::None } else { ErrorCode::GroupSubscribedToTopic };
+            if error == ErrorCode::None {
                 for index in &partitions {
                     self.drop_offset(&request.group, &name, *index, env);
                 }

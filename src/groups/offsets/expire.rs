@@ -105,7 +105,7 @@ impl Group {
     }
 
     /// Those of the topics that nobody in the group reads.
-    fn unsubscribed(&self, mut topics: HashSet<Arc<str>>) -> HashSet<Arc<str>> {
+    pub(super) fn unsubscribed(&self, mut topics: HashSet<Arc<str>>) -> HashSet<Arc<str>> {
         match self {
             Group::Consumer(group) => topics.retain(|topic| !group.is_subscribed_to(topic)),
             Group::Classic(group) => {

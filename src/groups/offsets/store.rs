@@ -61,6 +61,11 @@ impl Offsets {
         self.count == 0
     }
 
+    /// Metadata as it is kept: that of most is empty, and takes no memory of its own.
+    pub fn metadata(&self, text: &str) -> Arc<str> {
+        if text.is_empty() { self.no_metadata.clone() } else { Arc::from(text) }
+    }
+
     pub fn put(&mut self, group: &GroupId, topic: &Arc<str>, partition: i32, mut committed: Committed) {
         if committed.metadata.is_empty() {
             committed.metadata = self.no_metadata.clone();

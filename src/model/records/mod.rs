@@ -1,15 +1,18 @@
-//! The single records inside a batch, for the few requests whose meaning needs them: ListOffsets by timestamp and by
-//! maximum timestamp.
+//! The single records inside a batch, for the few who need them: ListOffsets by timestamp, compaction, the records that the
+//! broker itself writes and reads.
 //!
 //! A batch that reaches this module has passed its CRC, which only says that it arrived as its producer sent it. The
 //! producer may be hostile, so every walk is bounded in memory ([`MAX_BLOCK_BYTES`]) and in work
 //! ([`MAX_OUTPUT_BYTES`]), and no input panics.
 
+mod build;
+mod compress;
 mod decompress;
 mod walk;
 
 #[cfg(test)]
 mod tests;
 
+pub use build::{BatchWriter, build};
 pub use decompress::MAX_BLOCK_BYTES;
-pub use walk::{MAX_OUTPUT_BYTES, RecordError, RecordMeta, first_at_or_after, latest, walk};
+pub use walk::{MAX_OUTPUT_BYTES, RecordError, RecordMeta, RecordView, first_at_or_after, latest, read, walk};

@@ -447,3 +447,5 @@ fn random_damage_does_not_panic() {
         }
     }
 }
+
+mod contents;

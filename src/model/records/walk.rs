@@ -28,6 +28,16 @@ pub struct RecordMeta {
     pub value_len: i32,
 }
 
+/// A record with its contents, for as long as it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordView<'a> {
+    pub meta: RecordMeta,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    /// As they stand in the batch, their count included; not looked into.
+    pub headers: &'a [u8],
+}
+
 /// Why a batch's records cannot be read. Every kind means that the producer wrote it so: the batch itself passed its CRC.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -86,10 +96,41 @@ pub fn walk(batch: &[u8], visit: &mut dyn FnMut(&RecordMeta) -> ControlFlow<()>)
     walk_within(batch, MAX_OUTPUT_BYTES, visit)
 }
 
+/// [`walk`] with the records' contents. One record at a time is held in memory beside the batch.
+pub fn read(batch: &[u8], visit: &mut dyn FnMut(&RecordView<'_>) -> ControlFlow<()>) -> Result<(), RecordError> {
+    read_within(batch, MAX_OUTPUT_BYTES, visit)
+}
+
 pub(super) fn walk_within(
     batch: &[u8],
     limit: u64,
     visit: &mut dyn FnMut(&RecordMeta) -> ControlFlow<()>,
+) -> Result<(), RecordError> {
+    each(batch, limit, false, &mut |record, _| visit(&record.meta))
+}
+
+pub(super) fn read_within(
+    batch: &[u8],
+    limit: u64,
+    visit: &mut dyn FnMut(&RecordView<'_>) -> ControlFlow<()>,
+) -> Result<(), RecordError> {
+    each(batch, limit, true, &mut |record, body| {
+        let field = |start: usize, length: i32| usize::try_from(length).ok().and_then(|n| body.get(start..start + n));
+        visit(&RecordView {
+            meta: record.meta,
+            key: field(record.key_start, record.meta.key_len),
+            value: field(record.value_start, record.meta.value_len),
+            headers: body.get(record.headers_start..).unwrap_or_default(),
+        })
+    })
+}
+
+/// Shows every record and, with `keep`, its bytes.
+fn each(
+    batch: &[u8],
+    limit: u64,
+    keep: bool,
+    visit: &mut dyn FnMut(&Placed, &[u8]) -> ControlFlow<()>,
 ) -> Result<(), RecordError> {
     let (header, total) = record_batch::frame(batch)?;
     let codec = header.codec().ok_or(BatchError::BadCodec(header.attributes.get()))?;
@@ -103,18 +144,27 @@ pub(super) fn walk_within(
     }
     let input = decompress::open(codec, &batch[HEADER_BYTES..total])
         .map_err(|source| RecordError::Decompress { codec, source })?;
-    let mut records = Records { input, codec, taken: 0, limit, index: 0, count };
+    let kept = keep.then(Vec::new);
+    let mut records = Records { input, codec, taken: 0, limit, index: 0, count, kept };
     for index in 0..count {
         records.index = index;
         let record = records.next(header)?;
         if index == count - 1 && !records.fill()?.is_empty() {
             return Err(RecordError::Trailing { count });
         }
-        if visit(&record).is_break() {
+        if visit(&record, records.kept.as_deref().unwrap_or_default()).is_break() {
             break;
         }
     }
     Ok(())
+}
+
+/// A record and where its parts begin, in bytes after the record's length field.
+struct Placed {
+    meta: RecordMeta,
+    key_start: usize,
+    value_start: usize,
+    headers_start: usize,
 }
 
 /// The decompressed stream, and where in it the walk is.
@@ -127,17 +177,23 @@ struct Records<'a> {
     /// The record being read, for the errors.
     index: i32,
     count: i32,
+    /// The bytes of the record being read, where they are wanted; it grows with what comes, not with what is announced.
+    kept: Option<Vec<u8>>,
 }
 
 impl Records<'_> {
     /// Reads one record; its headers are stepped over unseen.
-    fn next(&mut self, header: &BatchHeader) -> Result<RecordMeta, RecordError> {
+    fn next(&mut self, header: &BatchHeader) -> Result<Placed, RecordError> {
         let length = self.varint()?;
         let length = u64::try_from(length).map_err(|_| self.malformed("has a negative length"))?;
         if length < MIN_RECORD_BYTES {
             return Err(self.malformed("is shorter than any record"));
         }
-        let end = self.taken + length;
+        if let Some(kept) = &mut self.kept {
+            kept.clear();
+        }
+        let body = self.taken;
+        let end = body + length;
 
         self.skip(1)?; // The record's attributes, of which Kafka uses none.
         let timestamp_delta = self.varlong()?;
@@ -146,7 +202,10 @@ impl Records<'_> {
             return Err(self.malformed("has an offset outside its batch"));
         }
         let key_len = self.skip_field(end, "has a key longer than itself")?;
+        let key_start = self.taken - body - u64::try_from(key_len).unwrap_or(0);
         let value_len = self.skip_field(end, "has a value longer than itself")?;
+        let headers_start = self.taken - body;
+        let value_start = headers_start - u64::try_from(value_len).unwrap_or(0);
         // At least the header count is left.
         if self.taken >= end {
             return Err(self.malformed("is longer than its length says"));
@@ -166,7 +225,13 @@ impl Records<'_> {
             .base()
             .checked_add(i64::from(offset_delta))
             .ok_or_else(|| self.malformed("has an offset beyond 64 bits"))?;
-        Ok(RecordMeta { offset, timestamp_ms, key_len, value_len })
+        Ok(Placed {
+            meta: RecordMeta { offset, timestamp_ms, key_len, value_len },
+            // Within the walk's limit, so far below 2^32.
+            key_start: key_start as usize,
+            value_start: value_start as usize,
+            headers_start: headers_start as usize,
+        })
     }
 
     /// Steps over a length and as many bytes, which must not pass `end`; -1 is null and has none.
@@ -251,7 +316,11 @@ impl Records<'_> {
         Ok(&filled[..filled.len().min(room)])
     }
 
+    /// Steps over bytes that [`fill`](Self::fill) has shown.
     fn consume(&mut self, bytes: usize) {
+        if let (Some(kept), Ok(filled)) = (&mut self.kept, self.input.fill_buf()) {
+            kept.extend_from_slice(&filled[..bytes.min(filled.len())]);
+        }
         self.input.consume(bytes);
         self.taken += bytes as u64;
     }

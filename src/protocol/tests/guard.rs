@@ -140,6 +140,10 @@ macro_rules! with_request_type {
             SyncGroup: SyncGroupRequest,
             Heartbeat: HeartbeatRequest,
             LeaveGroup: LeaveGroupRequest,
+            DeleteGroups: DeleteGroupsRequest,
+            OffsetDelete: OffsetDeleteRequest,
+            ConsumerGroupHeartbeat: ConsumerGroupHeartbeatRequest,
+            ConsumerGroupDescribe: ConsumerGroupDescribeRequest,
         )
     };
     (@ $api:expr, $function:ident $arguments:tt, $($name:ident: $request:ty,)*) => {
@@ -339,6 +343,7 @@ fn requests_with_every_null_that_the_crate_can_write_pass() {
     let partition = offset_commit_request::OffsetCommitRequestPartition::default().with_committed_metadata(None);
     let topic = offset_commit_request::OffsetCommitRequestTopic::default().with_partitions(vec![partition]);
     pass(ApiKey::OffsetCommit, 2..=9, OffsetCommitRequest::default().with_topics(vec![topic]));
+    pass(ApiKey::ConsumerGroupHeartbeat, 0..=1, ConsumerGroupHeartbeatRequest::default().with_topic_partitions(None));
     let keys = vec![text("a"), text("b")];
     pass(ApiKey::FindCoordinator, 4..=6, FindCoordinatorRequest::default().with_coordinator_keys(keys));
 }

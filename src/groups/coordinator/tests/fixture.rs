@@ -189,6 +189,13 @@ impl World {
         }
     }
 
+    pub fn has_member(&self, group: &str, member: &str) -> bool {
+        match self.coordinator.groups.get(group) {
+            Some(Group::Classic(group)) => group.members().contains_key(member),
+            _ => false,
+        }
+    }
+
     /// Two or more members of one group with their assignments; the first one leads. Returns their ids.
     pub fn stable(&mut self, group: &str, requests: Vec<JoinRequest>) -> (i32, Vec<String>) {
         let tickets: Vec<Ticket> = requests.into_iter().map(|request| self.ask(request)).collect();

@@ -20,6 +20,14 @@ fn a_group_takes_as_many_members_as_it_may() {
 }
 
 #[test]
+fn a_static_member_comes_back_to_a_full_group() {
+    let mut world = World::with(GroupConfig { max_size: 1, ..GroupConfig::default() });
+    let (generation, _) = world.stable("g", vec![join_static("g", "", "i")]);
+    assert_eq!(world.call(join_static("g", "", "i")).generation, generation);
+    assert_eq!(world.call(join_static("g", "", "j")).error, ErrorCode::GroupMaxSizeReached);
+}
+
+#[test]
 fn those_who_were_given_an_id_are_turned_away_too_when_others_were_faster() {
     let mut world = World::with(GroupConfig { max_size: 1, ..GroupConfig::default() });
     let ask = |id: &str| JoinRequest { requires_known_member: true, ..join("g", id) };
@@ -27,6 +35,9 @@ fn those_who_were_given_an_id_are_turned_away_too_when_others_were_faster() {
     let first = world.ask(ask(&ids[0]));
     assert_eq!(world.call(ask(&ids[1])).error, ErrorCode::GroupMaxSizeReached);
     assert_eq!(world.all_joined(&[first])[0].error, ErrorCode::None);
+    world.call(assign("g", 1, &ids[0], &[]));
+    let again = world.ask(ask(&ids[0]));
+    assert_eq!(world.joined(again).map(|reply| reply.generation), Some(2), "nobody waits for the one turned away");
     assert_eq!(world.call(ask(&ids[1])).error, ErrorCode::GroupMaxSizeReached);
 }
 
@@ -61,6 +72,18 @@ fn what_members_bring_is_bounded() {
     let changed = world.ask(heavy(&ids[1], 4500));
     let leader = world.ask(heavy(&ids[0], 4000));
     assert_eq!(world.all_joined(&[changed, leader])[0].error, ErrorCode::None);
+}
+
+#[test]
+fn many_protocols_cost_what_they_take_and_no_time() {
+    let mut world = World::default();
+    let many = |count: u32| JoinRequest {
+        protocols: (0..count).map(|name| (name.to_string(), Bytes::new())).collect(),
+        ..join("g", "")
+    };
+    assert_eq!(world.call(many(200_000)).error, ErrorCode::GroupMaxSizeReached, "25 MB at least");
+    let ticket = world.ask(many(100_000));
+    assert_eq!(world.all_joined(&[ticket])[0].error, ErrorCode::None);
 }
 
 #[test]

@@ -28,6 +28,17 @@ fn members_go_on_as_if_nothing_had_happened_and_their_sessions_begin_anew() {
 }
 
 #[test]
+fn members_that_did_not_survive_the_old_owner_go_after_their_session() {
+    let mut world = World::default();
+    world.stable("g", vec![join("g", "")]);
+    world.reload();
+    world.pass(SESSION_MS as u64 - 1);
+    assert_eq!(world.state("g"), "Stable");
+    world.pass(1);
+    assert_eq!(world.state("g"), "Empty");
+}
+
+#[test]
 fn a_generation_that_nobody_was_assigned_in_is_forgotten() {
     let mut world = World::default();
     let (generation, ids) = world.stable("g", vec![join("g", "")]);

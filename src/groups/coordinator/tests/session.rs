@@ -172,3 +172,26 @@ fn who_leaves_is_not_owed_anything_any_more() {
     world.call(leave("h", &[("client-00000000-0000-0000-0000-000000000003", None)]));
     assert_eq!(world.joined(waiting).unwrap(), JoinReply::refused(ErrorCode::UnknownMemberId, ""));
 }
+
+#[test]
+fn a_session_that_ended_while_the_sync_waited_begins_anew_with_its_answer() {
+    for leader_assigns in [true, false] {
+        let mut world = World::default();
+        let patient = JoinRequest { session_timeout_ms: 1_000_000, ..join("g", "") };
+        let tickets = [world.ask(patient), world.ask(join("g", ""))];
+        let ids: Vec<String> = world.all_joined(&tickets).into_iter().map(|reply| reply.member_id).collect();
+        let follower = world.ask(sync("g", 1, &ids[1]));
+        world.pass(2 * SESSION_MS as u64);
+        assert!(world.synced(follower).is_none());
+        if leader_assigns {
+            world.call(assign("g", 1, &ids[0], &[]));
+        } else {
+            world.ask(join("g", ""));
+        }
+        assert!(world.synced(follower).is_some());
+        world.pass(SESSION_MS as u64 - 1);
+        assert!(world.has_member("g", &ids[1]), "{leader_assigns}");
+        world.pass(1);
+        assert!(!world.has_member("g", &ids[1]), "{leader_assigns}");
+    }
+}

@@ -1,0 +1,300 @@
+//! One coordinator over its partition, and all those of a shard.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::cluster::{MetadataImage, TopicImage};
+use crate::config::GroupConfig;
+use crate::groups::{Coordinator, Effects, Env, Reply, Request, Ticket, TopicFacts, Topics};
+use crate::model::{ErrorCode, PartitionId, records};
+use crate::partition::{AckWait, Replica};
+use crate::runtime::sync::{OneshotSender, oneshot};
+use crate::runtime::{clock, spawn_local};
+use crate::shard::groups::ListedGroup;
+
+/// Records of one call go into batches of about so many bytes: most calls into one.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// The coordinators of a shard, by their partition.
+#[derive(Default)]
+pub struct Coordinators {
+    by_partition: RefCell<HashMap<PartitionId, Rc<Hosted>>>,
+    /// Counts the images this shard has had.
+    pub topics_version: Cell<u64>,
+}
+
+impl Coordinators {
+    pub fn get(&self, partition: PartitionId) -> Option<Rc<Hosted>> {
+        self.by_partition.borrow().get(&partition).cloned()
+    }
+
+    pub fn insert(&self, partition: PartitionId, hosted: Rc<Hosted>) {
+        self.by_partition.borrow_mut().insert(partition, hosted);
+    }
+
+    pub fn remove(&self, partition: PartitionId) -> Option<Rc<Hosted>> {
+        self.by_partition.borrow_mut().remove(&partition)
+    }
+
+    pub fn all(&self) -> Vec<Rc<Hosted>> {
+        self.by_partition.borrow().values().cloned().collect()
+    }
+}
+
+/// What a coordinator can do at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Its partition is being read.
+    Loading,
+    Serving,
+    /// Its partition takes no more records, or is gone: what its state says may not be on disk.
+    Ended,
+}
+
+/// What a call needs besides the coordinator.
+pub struct World<'a> {
+    pub config: &'a GroupConfig,
+    pub image: &'a MetadataImage,
+    pub topics_version: u64,
+}
+
+/// A coordinator over its partition.
+pub struct Hosted {
+    pub replica: Rc<Replica>,
+    core: RefCell<Coordinator>,
+    stage: Cell<Stage>,
+    next_ticket: Cell<u64>,
+    /// Topics that were removed while it was loading.
+    removed: RefCell<Vec<Arc<str>>>,
+    /// Whose reply the core still owes.
+    owed: RefCell<HashMap<Ticket, OneshotSender<Reply>>>,
+    /// Replies that wait until everything before the offset is written, in the order of the offsets.
+    held: RefCell<VecDeque<(i64, OneshotSender<Reply>, Reply)>>,
+    /// Everything given to append ends here.
+    appended: Cell<i64>,
+    releasing: Cell<bool>,
+}
+
+impl Hosted {
+    pub fn new(replica: Rc<Replica>) -> Rc<Hosted> {
+        Rc::new(Hosted {
+            appended: Cell::new(replica.high_watermark()),
+            replica,
+            core: RefCell::default(),
+            stage: Cell::new(Stage::Loading),
+            next_ticket: Cell::new(0),
+            removed: RefCell::default(),
+            owed: RefCell::default(),
+            held: RefCell::default(),
+            releasing: Cell::new(false),
+        })
+    }
+
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// A record of the log, in order, while loading.
+    pub fn replay(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), crate::groups::record::BadRecord> {
+        self.core.borrow_mut().replay(key, value)
+    }
+
+    /// All of the log has been replayed.
+    pub fn begin(self: &Rc<Self>, world: &World<'_>) {
+        if self.stage.get() == Stage::Loading {
+            self.stage.set(Stage::Serving);
+            let removed = self.removed.take();
+            self.run(world, |core, env| {
+                core.loaded(env);
+                core.topics_changed(&removed, env);
+            });
+        }
+    }
+
+    /// Resolves to the reply, once everything that it rests on is written. Dropping the future forgoes the reply, not the work.
+    pub fn ask(
+        self: &Rc<Self>,
+        request: Request,
+        world: &World<'_>,
+    ) -> impl Future<Output = Result<Reply, ErrorCode>> + use<> {
+        let asked = match self.stage.get() {
+            Stage::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
+            Stage::Ended => Err(ErrorCode::NotCoordinator),
+            Stage::Serving => {
+                let ticket = Ticket(self.next_ticket.get());
+                self.next_ticket.set(ticket.0 + 1);
+                let (sender, receiver) = oneshot();
+                self.owed.borrow_mut().insert(ticket, sender);
+                self.run(world, |core, env| core.handle(ticket, request, env));
+                Ok(receiver)
+            }
+        };
+        async move { asked?.recv().await.ok_or(ErrorCode::NotCoordinator) }
+    }
+
+    pub fn list(&self) -> Result<Vec<ListedGroup>, ErrorCode> {
+        match self.stage.get() {
+            Stage::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
+            Stage::Ended => Err(ErrorCode::NotCoordinator),
+            Stage::Serving => Ok(self.core.borrow().list()),
+        }
+    }
+
+    /// Does what is due.
+    pub fn tick(self: &Rc<Self>, world: &World<'_>) {
+        let due = self.core.borrow().next_deadline().is_some_and(|at| at <= clock::mono_ms());
+        if due && self.stage.get() == Stage::Serving {
+            self.run(world, |core, env| core.tick(env));
+        }
+    }
+
+    /// Topics were made, removed (these) or grown.
+    pub fn topics_changed(self: &Rc<Self>, removed: &[Arc<str>], world: &World<'_>) {
+        match self.stage.get() {
+            Stage::Loading => self.removed.borrow_mut().extend_from_slice(removed),
+            Stage::Serving => self.run(world, |core, env| core.topics_changed(removed, env)),
+            Stage::Ended => {}
+        }
+    }
+
+    /// Takes the coordinator out of service; whoever waits is told that it is not the coordinator.
+    pub fn end(&self) {
+        self.stage.set(Stage::Ended);
+        self.owed.take();
+        self.held.take();
+        self.core.take();
+    }
+
+    fn run(self: &Rc<Self>, world: &World<'_>, call: impl FnOnce(&mut Coordinator, &mut Env)) {
+        let mut env = Env {
+            wall_ms: clock::wall_ms(),
+            mono_ms: clock::mono_ms(),
+            config: world.config,
+            topics: &ImageTopics { image: world.image, version: world.topics_version },
+            new_id: &mut Uuid::new_v4,
+            out: Effects::default(),
+        };
+        call(&mut self.core.borrow_mut(), &mut env);
+        let (now_ms, effects) = (env.wall_ms, env.out);
+        self.carry_out(effects, now_ms);
+    }
+
+    fn carry_out(self: &Rc<Self>, effects: Effects, now_ms: i64) {
+        if let Err(error) = self.append(&effects, now_ms) {
+            tracing::error!(
+                partition = %self.replica.id.index, %error,
+                "the group coordinator cannot write to its partition and ends: its groups are served again after a restart"
+            );
+            self.end();
+            return;
+        }
+        let mut held = self.held.borrow_mut();
+        for (ticket, reply) in effects.replies {
+            if let Some(sender) = self.owed.borrow_mut().remove(&ticket) {
+                held.push_back((self.appended.get(), sender, reply));
+            }
+        }
+        drop(held);
+        self.release();
+    }
+
+    fn append(&self, effects: &Effects, now_ms: i64) -> Result<(), crate::partition::Rejected> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for record in &effects.records {
+            let (key, value) = record.encode();
+            bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+            batch.push((key, value));
+            if bytes >= BATCH_BYTES {
+                self.append_batch(&batch, now_ms)?;
+                batch.clear();
+                bytes = 0;
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.append_batch(&batch, now_ms) }
+    }
+
+    fn append_batch(
+        &self,
+        batch: &[(Vec<u8>, Option<Vec<u8>>)],
+        now_ms: i64,
+    ) -> Result<(), crate::partition::Rejected> {
+        let bytes = Bytes::from(records::build(batch, now_ms));
+        self.appended.set(self.replica.append_own(bytes, now_ms)?.next_offset);
+        Ok(())
+    }
+
+    /// Sends the replies whose time has come; a task sees to the others.
+    fn release(self: &Rc<Self>) {
+        self.send_written();
+        if self.held.borrow().is_empty() || self.releasing.replace(true) {
+            return;
+        }
+        let hosted = self.clone();
+        spawn_local(async move {
+            hosted.release_all().await;
+            hosted.releasing.set(false);
+        });
+    }
+
+    async fn release_all(&self) {
+        loop {
+            let Some(offset) = self.held.borrow().front().map(|(offset, ..)| *offset) else { return };
+            let wait = Rc::new(AckWait::default());
+            self.replica.expect_ack(offset, &wait);
+            wait.settled().await;
+            if let Err(error) = self.replica.ack_outcome(offset) {
+                tracing::error!(
+                    partition = %self.replica.id.index, %error,
+                    "what the group coordinator wrote is not on disk: it ends, and its groups are served again after a restart"
+                );
+                return self.end();
+            }
+            self.send_written();
+        }
+    }
+
+    fn send_written(&self) {
+        let written = self.replica.high_watermark();
+        let mut held = self.held.borrow_mut();
+        while let Some((_, sender, reply)) = held.pop_front_if(|(offset, ..)| *offset <= written) {
+            sender.send(reply);
+        }
+    }
+}
+
+struct ImageTopics<'a> {
+    image: &'a MetadataImage,
+    version: u64,
+}
+
+fn facts(topic: &Arc<TopicImage>) -> TopicFacts {
+    TopicFacts {
+        name: topic.name.clone(),
+        id: topic.id,
+        partitions: i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX),
+    }
+}
+
+impl Topics for ImageTopics<'_> {
+    fn by_name(&self, name: &str) -> Option<TopicFacts> {
+        self.image.topic(name).map(facts)
+    }
+
+    fn by_id(&self, id: Uuid) -> Option<TopicFacts> {
+        self.image.topic_by_id(id).map(facts)
+    }
+
+    fn all(&self) -> Vec<TopicFacts> {
+        self.image.topics().map(facts).collect()
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+}

@@ -1,0 +1,463 @@
+//! One log's cleaning, from its shard: long work in steps on helper threads, the exchange of segments in between.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::files::{Cleaned, MAX_SEGMENT_BYTES, Output, first_timestamp};
+use super::filter::LastOffsets;
+use super::map::OffsetMap;
+use super::plan::{Facts, Rules, Survey, groups, survey};
+use super::swap::{self, Swap};
+use super::work::{Input, Mapping, Rewriting};
+use crate::runtime::{clock, spawn_blocking};
+use crate::storage::files;
+use crate::storage::log::{Log, StorageError};
+use crate::storage::paths::parse_partition_dir;
+use crate::storage::segment::Segment;
+
+/// Kafka's name and format, but one file in each partition's directory where Kafka has one in each data directory: only
+/// the partition's shard writes it, and it goes with the partition. It is not synced: without it everything is dirty again.
+const CHECKPOINT: &str = "cleaner-offset-checkpoint";
+/// Read by one step of work: milliseconds of a helper thread.
+const STEP_BYTES: u64 = 1 << 20;
+/// The longest rest at a time while I/O is held to its rate, so that an end is noticed.
+const REST: Duration = Duration::from_millis(100);
+/// How long a log rests whose cleaning failed; doubles each time, up to the second.
+const FIRST_RETRY_MS: i64 = 15_000;
+const LAST_RETRY_MS: i64 = 600_000;
+
+/// What the cleaner of one shard may use.
+#[derive(Clone, Debug)]
+pub struct CleanerLimits {
+    /// This shard's share of `log.cleaner.dedupe.buffer.size`; taken only while a log is cleaned.
+    pub dedupe_buffer_bytes: usize,
+    /// `log.cleaner.io.buffer.load.factor`
+    pub load_factor: f64,
+    /// `log.cleaner.io.buffer.size`: read, and written, at a time
+    pub io_buffer_bytes: usize,
+    /// This shard's share of `log.cleaner.io.max.bytes.per.second`
+    pub max_bytes_per_second: f64,
+}
+
+/// What a log remembers of its cleaning.
+#[derive(Default)]
+pub struct CleanState {
+    /// From the checkpoint; `None`: not read yet.
+    first_dirty: Cell<Option<i64>>,
+    running: Cell<bool>,
+    failures: Cell<u32>,
+    retry_at_ms: Cell<i64>,
+}
+
+/// What a cleaning did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CleanStats {
+    /// Bytes of the segments that were looked at, before and after.
+    pub bytes_before: u64,
+    pub bytes_after: u64,
+    pub keys: usize,
+    /// Cleaned up to here.
+    pub end: i64,
+}
+
+/// Why a cleaning did not come to its end; the log is as it was, or cleaned in part.
+#[derive(Debug, thiserror::Error)]
+pub enum CleanError {
+    /// The log or the broker goes, or retention took what was being cleaned.
+    #[error("the log went on without it")]
+    Ended,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Holds I/O to a rate.
+struct Pace {
+    bytes_per_second: f64,
+    paid_until: Instant,
+}
+
+impl Pace {
+    /// Rests until `bytes` more are within the rate; `ended` is asked meanwhile.
+    async fn spend(&mut self, bytes: u64, ended: &dyn Fn() -> bool) {
+        let seconds = bytes as f64 / self.bytes_per_second;
+        // Rates beyond any device cost nothing.
+        if seconds < 1e-9 {
+            return;
+        }
+        self.paid_until = self.paid_until.max(clock::now()) + Duration::from_secs_f64(seconds.min(86_400.0));
+        while !ended() {
+            let rest = self.paid_until.saturating_duration_since(clock::now());
+            if rest.is_zero() {
+                return;
+            }
+            clock::sleep(rest.min(REST)).await;
+        }
+    }
+}
+
+impl Log {
+    /// Whether the log should be cleaned now, and what would be. Rolls an active segment whose first record has waited for
+    /// longer than `max.compaction.lag.ms`. `None`: the topic is not compacted, nothing is dirty, or the last try failed
+    /// just now.
+    pub async fn survey(self: &Rc<Self>, now_ms: i64) -> Option<Survey> {
+        let config = self.config();
+        if !config.cleanup_compact || self.has_ended() || now_ms < self.clean.retry_at_ms.get() {
+            return None;
+        }
+        let rules = Rules {
+            min_dirty_ratio: config.min_cleanable_dirty_ratio,
+            min_lag_ms: config.min_compaction_lag_ms,
+            max_lag_ms: config.max_compaction_lag_ms,
+        };
+        self.roll_if_waiting(now_ms, rules.max_lag_ms);
+        let surveyed = async {
+            let first_dirty = self.first_dirty().await?;
+            let segments = self.cleanable_segments(self.acknowledged());
+            let facts = self.facts(&segments, first_dirty, rules.max_lag_ms < i64::MAX).await?;
+            Ok(survey(&facts, first_dirty, &rules, now_ms))
+        };
+        match surveyed.await {
+            Ok(found) => found,
+            Err(error) => {
+                self.clean_failed(&error, now_ms);
+                None
+            }
+        }
+    }
+
+    /// Cleans what `survey` found. Only what lies before the last checkpoint is touched: recovery then never reads a cleaned
+    /// segment, and the producers' newest sequences are known from the checkpoint. `ended`: whether to leave off.
+    pub async fn clean(
+        self: &Rc<Self>,
+        found: Survey,
+        producers: LastOffsets,
+        limits: &CleanerLimits,
+        now_ms: i64,
+        ended: &dyn Fn() -> bool,
+    ) -> Result<CleanStats, CleanError> {
+        if self.clean.running.replace(true) {
+            return Err(CleanError::Ended);
+        }
+        let ended = || ended() || self.has_ended() || !self.config.borrow().cleanup_compact;
+        let outcome = self.clean_all(found, producers, limits, now_ms, &ended).await;
+        self.clean.running.set(false);
+        match &outcome {
+            Ok(_) => {
+                self.clean.failures.set(0);
+                self.clean.retry_at_ms.set(0);
+            }
+            Err(CleanError::Io(error)) if !self.has_ended() => self.clean_failed(error, now_ms),
+            // Told where it happened, or no failure.
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    async fn clean_all(
+        self: &Rc<Self>,
+        found: Survey,
+        producers: LastOffsets,
+        limits: &CleanerLimits,
+        now_ms: i64,
+        ended: &dyn Fn() -> bool,
+    ) -> Result<CleanStats, CleanError> {
+        let mut pace = Pace { bytes_per_second: limits.max_bytes_per_second, paid_until: clock::now() };
+        let end = found.end.min(self.checkpointed.get().0);
+        let segments = self.cleanable_segments(end);
+        let dirty: Vec<Input> = segments.iter().filter(|s| self.end_of(s) > found.first_dirty).map(input).collect();
+        if dirty.is_empty() {
+            return Ok(CleanStats { end: found.first_dirty, ..CleanStats::default() });
+        }
+        let map = OffsetMap::new(limits.dedupe_buffer_bytes, limits.load_factor);
+        let mut mapping = Mapping::new(map, dirty, found.first_dirty, limits.io_buffer_bytes);
+        loop {
+            let progress;
+            (mapping, progress) = self.step(mapping, |m| m.step(STEP_BYTES)).await?;
+            if progress.done {
+                break;
+            }
+            pace.spend(progress.bytes, ended).await;
+            if ended() {
+                return Err(CleanError::Ended);
+            }
+        }
+        // What the map does not know stays dirty.
+        let last_segment_end = segments.last().map_or(found.first_dirty, |s| self.end_of(s));
+        let end = if mapping.full { mapping.map.latest() + 1 } else { last_segment_end };
+        let known = (Arc::new(mapping.map), Arc::new(producers));
+        let mut stats = CleanStats { keys: known.0.len(), end, ..CleanStats::default() };
+        let segments: Vec<Rc<Segment>> = segments.into_iter().filter(|s| s.base_offset < end).collect();
+        let facts = self.facts(&segments, end, false).await?;
+        let config = self.config();
+        for group in groups(&facts, config.segment_bytes, u64::from(config.segment_index_bytes)) {
+            let group = &segments[group];
+            stats.bytes_before += group.iter().map(|s| s.size.get()).sum::<u64>();
+            stats.bytes_after += self.clean_group(group, &known, limits, now_ms, &mut pace, ended).await?;
+        }
+        self.note_cleaned(end).await?;
+        Ok(stats)
+    }
+
+    /// Writes the group's cleaned segment and puts it in the group's place; the bytes it has then.
+    async fn clean_group(
+        self: &Rc<Self>,
+        group: &[Rc<Segment>],
+        known: &(Arc<OffsetMap>, Arc<LastOffsets>),
+        limits: &CleanerLimits,
+        now_ms: i64,
+        pace: &mut Pace,
+        ended: &dyn Fn() -> bool,
+    ) -> Result<u64, CleanError> {
+        let Some(first) = group.first() else { return Ok(0) };
+        let bases = group.iter().map(|segment| segment.base_offset).collect();
+        let swap = Swap { dir: self.dir(), base: first.base_offset, old: bases };
+        let cleaned = self.rewrite(group, known, limits, now_ms, pace, ended).await;
+        match cleaned {
+            Ok((cleaned, changed)) if changed || group.len() > 1 => {
+                let bytes = cleaned.size;
+                self.exchange(group, cleaned, swap).await.map(|()| bytes)
+            }
+            Ok((cleaned, _)) => self.withdraw(swap).await.map(|()| cleaned.size),
+            Err(error) => {
+                let _ = self.withdraw(swap).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn rewrite(
+        self: &Rc<Self>,
+        group: &[Rc<Segment>],
+        known: &(Arc<OffsetMap>, Arc<LastOffsets>),
+        limits: &CleanerLimits,
+        now_ms: i64,
+        pace: &mut Pace,
+        ended: &dyn Fn() -> bool,
+    ) -> Result<(Cleaned, bool), CleanError> {
+        let Some(base) = group.first().map(|segment| segment.base_offset) else { return Err(CleanError::Ended) };
+        let inputs = group.iter().map(input).collect();
+        let (dir, buffer, config) = (self.dir(), limits.io_buffer_bytes, self.config());
+        let visit = self.dir.visit().map_err(|_| CleanError::Ended)?;
+        let interval = config.index_interval_bytes;
+        let output = spawn_blocking(move || Output::create(&dir, base, interval, buffer, MAX_SEGMENT_BYTES)).await?;
+        drop(visit);
+        let times = (now_ms, config.delete_retention_ms);
+        let mut rewriting = Rewriting::new(inputs, output, known.clone(), times, buffer);
+        loop {
+            if ended() {
+                return Err(CleanError::Ended);
+            }
+            let progress;
+            (rewriting, progress) = self.step(rewriting, |r| r.step(STEP_BYTES)).await?;
+            if progress.done {
+                break;
+            }
+            pace.spend(progress.bytes, ended).await;
+        }
+        let _visit = self.dir.visit().map_err(|_| CleanError::Ended)?;
+        Ok(spawn_blocking(move || rewriting.finish()).await?)
+    }
+
+    /// One step of work on a helper thread, which may open segments by path.
+    async fn step<W: Send + 'static, R: Send + 'static>(
+        &self,
+        mut work: W,
+        step: impl FnOnce(&mut W) -> io::Result<R> + Send + 'static,
+    ) -> Result<(W, R), CleanError> {
+        let _visit = self.dir.visit().map_err(|_| CleanError::Ended)?;
+        let (work, outcome) = spawn_blocking(move || {
+            let outcome = step(&mut work);
+            (work, outcome)
+        })
+        .await;
+        match outcome {
+            Ok(outcome) => Ok((work, outcome)),
+            // Retention was quicker.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(CleanError::Ended),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn withdraw(&self, swap: Swap) -> Result<(), CleanError> {
+        let _visit = self.dir.visit().map_err(|_| CleanError::Ended)?;
+        Ok(spawn_blocking(move || swap::run(&swap.dir, &swap.withdraw())).await?)
+    }
+
+    /// Puts the cleaned segment into the place of `group`, on disk and here.
+    async fn exchange(self: &Rc<Self>, group: &[Rc<Segment>], cleaned: Cleaned, swap: Swap) -> Result<(), CleanError> {
+        let _one = self.maintenance.acquire(1).await;
+        let held = |old: &Rc<Segment>| self.segments.borrow().get(&old.base_offset).is_some_and(|s| Rc::ptr_eq(s, old));
+        if self.has_ended() || !group.iter().all(held) {
+            self.withdraw(swap).await?;
+            return Err(CleanError::Ended);
+        }
+        let _visit = self.dir.visit().map_err(|_| CleanError::Ended)?;
+        let committing = swap.clone();
+        let committed = spawn_blocking(move || swap::run(&committing.dir, &committing.commit())).await;
+        if let Err(error) = committed {
+            self.withdraw(swap).await?;
+            return Err(error.into());
+        }
+        // From here to the end of the renames, readers that hold an open file go on with it, and the others wait.
+        for segment in group {
+            segment.begin_replacement().await;
+        }
+        let replacing = swap.clone();
+        let replaced = spawn_blocking(move || swap::run(&replacing.dir, &replacing.replace())).await;
+        if let Err(error) = replaced {
+            // The next start finishes what was committed; until then nobody knows which file is which.
+            self.fail("exchanging segments for cleaned ones", &error);
+            return Err(self.failure().unwrap_or(StorageError::Closed).into());
+        }
+        self.take_over(group, cleaned, swap.base);
+        let removed = spawn_blocking(move || swap::run(&swap.dir, &swap.remove())).await;
+        if let Err(error) = removed {
+            tracing::error!(dir = %self.dir.display(), %error, "removing files of cleaned segments failed; they go at the next start");
+        }
+        Ok(())
+    }
+
+    fn take_over(self: &Rc<Self>, group: &[Rc<Segment>], cleaned: Cleaned, base: i64) {
+        let segment = Rc::new(Segment::cleaned(self.dir.clone(), base, cleaned.size));
+        segment.max_timestamp.set(cleaned.max_timestamp);
+        segment.offset_of_max_timestamp.set(cleaned.offset_of_max_timestamp);
+        segment.first_timestamp.set(cleaned.first_timestamp);
+        segment.last_append_ms.set(group.iter().map(|s| s.last_append_ms.get()).max().unwrap_or(-1));
+        segment.set_index(cleaned.index);
+        {
+            let mut segments = self.segments.borrow_mut();
+            for old in group {
+                segments.remove(&old.base_offset);
+            }
+            segments.insert(base, segment.clone());
+        }
+        for old in group {
+            old.forget_file();
+            self.context.cold.forget_segment(self.number, old.number);
+        }
+        self.context.indexes.admit(&segment);
+        self.progress.notify_all();
+    }
+
+    /// Waits until an exchange that `segment` is part of has ended.
+    pub(in crate::storage) async fn until_exchanged(&self, segment: &Rc<Segment>) {
+        let held = || self.segments.borrow().get(&segment.base_offset).is_some_and(|s| Rc::ptr_eq(s, segment));
+        while held() && self.failure().is_none() {
+            self.progress.notified().await;
+        }
+    }
+
+    /// The sealed segments from the start on that end at or before `end`.
+    fn cleanable_segments(&self, end: i64) -> Vec<Rc<Segment>> {
+        let active = self.active();
+        let segments = self.segments.borrow();
+        let sealed = segments.values().take_while(|s| !Rc::ptr_eq(s, &active) && s.sealed.get());
+        sealed.take_while(|s| self.end_of(s) <= end).cloned().collect()
+    }
+
+    /// Where the segment after this one begins.
+    fn end_of(&self, segment: &Rc<Segment>) -> i64 {
+        self.segment_after(segment.base_offset).map_or(i64::MAX, |next| next.base_offset)
+    }
+
+    /// `with_first`: the first timestamps of dirty segments are wanted too; they may have to be read.
+    async fn facts(&self, segments: &[Rc<Segment>], first_dirty: i64, with_first: bool) -> io::Result<Vec<Facts>> {
+        let mut facts = Vec::with_capacity(segments.len());
+        for segment in segments {
+            let next = self.end_of(segment);
+            let wanted = with_first && next > first_dirty;
+            if wanted && segment.first_timestamp.get().is_none() {
+                let _visit = self.dir.visit()?;
+                let path = segment.path("log");
+                let first = spawn_blocking(move || first_timestamp(&path)).await?;
+                segment.first_timestamp.set(first);
+            }
+            facts.push(Facts {
+                base: segment.base_offset,
+                next,
+                bytes: segment.size.get(),
+                index_bytes: self.index_bytes(segment),
+                newest_ms: segment.newest_ms(),
+                first_ms: segment.first_timestamp.get().filter(|_| wanted),
+            });
+        }
+        Ok(facts)
+    }
+
+    /// What the segment's offset index has, or has at the most while it is not in memory.
+    fn index_bytes(&self, segment: &Segment) -> u64 {
+        match segment.loaded_index() {
+            Some(index) => index.borrow().offset_entries() as u64 * 8,
+            None => segment.size.get() / u64::from(self.config.borrow().index_interval_bytes.max(61)) * 8,
+        }
+    }
+
+    fn roll_if_waiting(self: &Rc<Self>, now_ms: i64, max_lag_ms: i64) {
+        let active = self.active();
+        let first = active.first_timestamp.get().filter(|first| *first >= 0);
+        let waits = first.is_some_and(|first| first < now_ms.saturating_sub(max_lag_ms));
+        if waits && active.size.get() > 0 && self.acknowledged() == self.next_offset() {
+            self.roll(&active);
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.closing.get() || self.failure.borrow().is_some()
+    }
+
+    /// Where the next cleaning begins; the log's start when the checkpoint is of no use.
+    async fn first_dirty(&self) -> io::Result<i64> {
+        let noted = match self.clean.first_dirty.get() {
+            Some(noted) => noted,
+            None => {
+                let _visit = self.dir.visit()?;
+                let text = files::read(&self.dir, CHECKPOINT).await?;
+                let noted = text.and_then(|text| parse_checkpoint(&text)).unwrap_or(-1);
+                self.clean.first_dirty.set(Some(noted));
+                noted
+            }
+        };
+        let within = (self.start_offset()..=self.next_offset()).contains(&noted);
+        Ok(if within { noted } else { self.start_offset() })
+    }
+
+    async fn note_cleaned(&self, end: i64) -> io::Result<()> {
+        let _visit = self.dir.visit()?;
+        let name = self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (topic, partition) = parse_partition_dir(&name).unwrap_or((&name, 0));
+        files::replace(&self.dir, CHECKPOINT, format!("0\n1\n{topic} {partition} {end}\n")).await?;
+        self.clean.first_dirty.set(Some(end));
+        Ok(())
+    }
+
+    /// Tells of a failure once, however often it is met, and has the next try wait.
+    fn clean_failed(&self, error: &io::Error, now_ms: i64) {
+        let failures = self.clean.failures.get();
+        self.clean.failures.set(failures.saturating_add(1));
+        let wait = FIRST_RETRY_MS.saturating_mul(1 << failures.min(10)).min(LAST_RETRY_MS);
+        self.clean.retry_at_ms.set(now_ms.saturating_add(wait));
+        if failures == 0 {
+            tracing::error!(dir = %self.dir.display(), %error, "cleaning failed; the log stays as it is, and cleaning is tried again now and then");
+        } else {
+            tracing::debug!(dir = %self.dir.display(), %error, failures, "cleaning failed again");
+        }
+    }
+}
+
+fn input(segment: &Rc<Segment>) -> Input {
+    Input { path: segment.path("log"), size: segment.size.get() }
+}
+
+/// The offset in the one line of Kafka's format.
+fn parse_checkpoint(text: &str) -> Option<i64> {
+    let mut lines = text.lines();
+    if (lines.next()?, lines.next()?) != ("0", "1") {
+        return None;
+    }
+    lines.next()?.rsplit(' ').next()?.parse().ok()
+}
