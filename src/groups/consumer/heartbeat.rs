@@ -35,10 +35,12 @@ pub(super) fn check(request: &ConsumerHeartbeatRequest, config: &GroupConfig) ->
             return invalid(&format!("{name} is empty."));
         }
     }
-    // They become keys of records, which have 16 bits for a length.
-    let keys = [Some(&*request.group), Some(&*request.member_id), request.subscribed_regex.as_deref()];
-    if keys.into_iter().flatten().any(|key| key.len() > i16::MAX as usize) {
-        return invalid("GroupId, MemberId and SubscribedTopicRegex may have 32767 bytes each.");
+    // Strings of records have 16 bits for their length in keys.
+    let said = [request.instance_id.as_deref(), request.rack_id.as_deref(), request.subscribed_regex.as_deref()];
+    let names = request.subscribed_topics.iter().flatten().map(String::as_str);
+    let mut strings = [&*request.group, &*request.member_id].into_iter().chain(said.into_iter().flatten()).chain(names);
+    if strings.any(|string| string.len() > i16::MAX as usize) {
+        return invalid("A string has more than 32767 bytes.");
     }
     match request.member_epoch {
         0 if request.rebalance_timeout_ms == -1 => return invalid("A member that joins must say RebalanceTimeoutMs."),

@@ -10,6 +10,9 @@ pub(super) const LEAVES: i32 = -1;
 /// The epoch with which a static member leaves for a while, and that it has until it is back.
 pub(super) const LEAVES_FOR_A_WHILE: i32 = -2;
 
+/// What one member costs besides its own bytes: its entries in maps and its timers.
+const OVERHEAD_BYTES: usize = 256;
+
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::groups) struct Member {
     pub id: MemberId,
@@ -98,7 +101,8 @@ impl MemberValue {
 pub(super) fn said_bytes(id: &str, said: &MemberValue) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let classic = said.classic.iter().flat_map(|classic| &classic.protocols);
-    id.len()
+    OVERHEAD_BYTES
+        + id.len()
         + [&said.instance_id, &said.rack_id, &said.regex, &said.assignor].into_iter().map(text).sum::<usize>()
         + said.client_id.len()
         + said.client_host.len()

@@ -14,6 +14,10 @@ impl Random {
         self.0 ^= self.0 << 17;
         (self.0 >> 11) as usize % end.max(1)
     }
+
+    fn one_in_ten(&mut self) -> bool {
+        self.below(10) == 0
+    }
 }
 
 /// Members with what they subscribe to and what they had.
@@ -53,7 +57,7 @@ impl Case {
         let mut seen = BTreeSet::new();
         for ((topics, _), share) in self.members.values().zip(shares) {
             for (topic, partitions) in share {
-                let index = self.topics.iter().position(|it| it.id == *topic).unwrap();
+                let index = topic.as_u64_pair().1 as usize;
                 assert!(topics.contains(&index), "given what it does not subscribe to");
                 assert!(!partitions.is_empty());
                 for partition in partitions {
@@ -62,9 +66,10 @@ impl Case {
                 }
             }
         }
+        let subscribed: BTreeSet<usize> = self.members.values().flat_map(|(topics, _)| topics.clone()).collect();
         for (index, topic) in self.topics.iter().enumerate() {
-            let wanted = self.members.values().any(|(topics, _)| topics.contains(&index));
-            let given = seen.iter().filter(|(of, _)| *of == index).count();
+            let wanted = subscribed.contains(&index);
+            let given = seen.range((index, i32::MIN)..=(index, i32::MAX)).count();
             assert_eq!(given, if wanted { topic.partitions as usize } else { 0 });
         }
     }
@@ -226,4 +231,22 @@ fn a_bad_past_is_put_right() {
     case.go_on(Assignor::Uniform);
     case.members.insert("c".into(), (Vec::new(), Partitions::new()));
     case.go_on(Assignor::Uniform);
+}
+
+/// A thousand members with a thousand topics, every second subscription another one.
+#[test]
+fn large_groups_are_done_in_time() {
+    let mut random = Random(11);
+    let topics: Vec<SpecTopic> = (0..1000).map(|number| Case::topic(number, 10)).collect();
+    let mut case = Case { topics, members: BTreeMap::new() };
+    for number in 0..1000 {
+        let all = number % 2 == 0;
+        let subscribed = (0..1000).filter(|_| all || random.one_in_ten()).collect();
+        case.members.insert(format!("m{number:04}"), (subscribed, Partitions::new()));
+    }
+    for _ in 0..2 {
+        let shares = case.go_on(Assignor::Uniform);
+        assert!(shares.iter().all(|share| (9..=11).contains(&size(share))));
+        case.members.pop_first();
+    }
 }

@@ -1,23 +1,24 @@
 //! `uniform`: members have as equal numbers of partitions as their subscriptions allow, and keep what they had as far as that
 //! allows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::Spec;
 use crate::groups::record::Partitions;
 
 /// Rounds of evening out in a group of different subscriptions. Each only makes the shares more equal; the bound holds the time
 /// where load would have to pass through long chains of topics.
-const MAX_ROUNDS: usize = 100;
+const MAX_ROUNDS: usize = 20;
 
 pub(super) fn assign(spec: &Spec) -> Vec<Partitions> {
     let mut sharing = Sharing::keeping(spec);
     if spec.is_homogeneous() {
         sharing.fill_quotas();
     } else {
-        sharing.give_unowned();
+        let subscribers = sharing.subscribers();
+        sharing.give_unowned(&subscribers);
         for _ in 0..MAX_ROUNDS {
-            if !sharing.even_out() {
+            if !sharing.even_out(&subscribers) {
                 break;
             }
         }
@@ -108,8 +109,7 @@ impl<'a> Sharing<'a> {
     }
 
     /// What nobody has goes to the subscriber with the least, the topics with few subscribers first: there is less choice.
-    fn give_unowned(&mut self) {
-        let subscribers = self.subscribers();
+    fn give_unowned(&mut self, subscribers: &[Vec<usize>]) {
         let mut topics: Vec<usize> = (0..subscribers.len()).collect();
         topics.sort_by_key(|topic| subscribers[*topic].len());
         for topic in topics {
@@ -126,37 +126,49 @@ impl<'a> Sharing<'a> {
 
     /// Within each topic, partitions go from who has the most to who has the least of all partitions while the difference is
     /// two or more. Whether anything moved.
-    fn even_out(&mut self) -> bool {
+    fn even_out(&mut self, subscribers: &[Vec<usize>]) -> bool {
         let mut moved = false;
-        for (topic, subscribers) in self.subscribers().iter().enumerate() {
+        for (topic, subscribers) in subscribers.iter().enumerate() {
             let Some(least) = subscribers.iter().map(|member| self.loads[*member]).min() else { continue };
-            if !self.owners[topic].iter().flatten().any(|owner| self.loads[*owner] > least + 1) {
-                continue;
+            if self.owners[topic].iter().flatten().any(|owner| self.loads[*owner] > least + 1) {
+                moved |= self.even_out_topic(topic, subscribers);
             }
-            let mut held = vec![Vec::new(); self.loads.len()];
-            for (partition, owner) in self.owners[topic].iter().enumerate() {
-                if let Some(owner) = owner {
-                    held[*owner].push(partition);
-                }
+        }
+        moved
+    }
+
+    fn even_out_topic(&mut self, topic: usize, subscribers: &[usize]) -> bool {
+        let by_load = |loads: &[usize], members: &mut dyn Iterator<Item = usize>| -> BTreeSet<(usize, usize)> {
+            members.map(|member| (loads[member], member)).collect()
+        };
+        let mut held: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (partition, owner) in self.owners[topic].iter().enumerate() {
+            if let Some(owner) = owner {
+                held.entry(*owner).or_default().push(partition);
             }
-            let mut by_load: BTreeSet<(usize, usize)> =
-                subscribers.iter().map(|member| (self.loads[*member], *member)).collect();
-            loop {
-                let most = by_load.iter().rev().find(|(_, member)| !held[*member].is_empty()).copied();
-                let (Some((most, from)), Some((least, to))) = (most, by_load.first().copied()) else { break };
-                if most < least + 2 {
-                    break;
-                }
-                let Some(partition) = held[from].pop() else { break };
-                held[to].push(partition);
-                self.owners[topic][partition] = Some(to);
-                by_load.remove(&(most, from));
-                by_load.remove(&(least, to));
-                by_load.insert((most - 1, from));
-                by_load.insert((least + 1, to));
-                (self.loads[from], self.loads[to]) = (most - 1, least + 1);
-                moved = true;
+        }
+        let mut givers = by_load(&self.loads, &mut held.keys().copied());
+        let mut takers = by_load(&self.loads, &mut subscribers.iter().copied());
+        let mut moved = false;
+        while let (Some((most, from)), Some((least, to))) = (givers.last().copied(), takers.first().copied()) {
+            if most < least + 2 {
+                break;
             }
+            let Some(partition) = held.get_mut(&from).and_then(Vec::pop) else { break };
+            held.entry(to).or_default().push(partition);
+            self.owners[topic][partition] = Some(to);
+            (self.loads[from], self.loads[to]) = (most - 1, least + 1);
+            takers.remove(&(most, from));
+            takers.insert((most - 1, from));
+            takers.remove(&(least, to));
+            takers.insert((least + 1, to));
+            givers.remove(&(most, from));
+            if held.get(&from).is_some_and(|held| !held.is_empty()) {
+                givers.insert((most - 1, from));
+            }
+            givers.remove(&(least, to));
+            givers.insert((least + 1, to));
+            moved = true;
         }
         moved
     }
