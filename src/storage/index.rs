@@ -188,6 +188,11 @@ impl IndexNotes {
         self.size += bytes;
     }
 
+    /// Entries of the offset index.
+    pub fn entries(&self) -> usize {
+        self.index.offset_entries()
+    }
+
     /// Bytes of the batches noted.
     pub fn size(&self) -> u64 {
         self.size

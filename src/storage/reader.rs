@@ -13,8 +13,11 @@ use super::index::SegmentIndex;
 use super::log::Log;
 use super::segment::Segment;
 use super::slices::Slices;
-use crate::model::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::model::record_batch::{self, BatchHeader, HEADER_BYTES};
 use crate::runtime::Breather;
+
+/// Batches without a record that go before others in one response, at the most; bytes.
+const EMPTY_BYTES: usize = 64 * 1024;
 
 /// What one read gives at the most while slow readers hold all the memory there is for responses.
 const SCARCE_BYTES: usize = 64 * 1024;
@@ -67,6 +70,25 @@ impl Hints {
     }
 }
 
+/// The offset after whole batches that hold no record at all; `None`: one of them does, or there are none.
+fn end_of_empty(slices: &[Bytes]) -> Option<i64> {
+    let first = BatchHeader::peek(slices.first()?);
+    if first.is_some_and(|header| header.record_count.get() > 0) {
+        return None;
+    }
+    if slices.iter().map(Bytes::len).sum::<usize>() > EMPTY_BYTES {
+        return None;
+    }
+    let bytes = slices.concat();
+    let (mut rest, mut end) = (&bytes[..], None);
+    while !rest.is_empty() {
+        let (header, total) = record_batch::frame(rest).ok().filter(|(header, _)| header.record_count.get() == 0)?;
+        end = Some(header.next_offset());
+        rest = &rest[total..];
+    }
+    end
+}
+
 /// A batch found by a scan: its header and where it lies.
 #[derive(Clone, Copy)]
 pub(super) struct Found {
@@ -84,6 +106,30 @@ impl Log {
     /// Reads whole batches from the one that holds `offset`, up to `max_bytes`, not beyond what is acknowledged. With
     /// `at_least_one`, the first batch comes even if it alone is larger (KIP-74).
     pub async fn read(
+        self: &Rc<Self>,
+        offset: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<LogRead, ReadError> {
+        let mut read = self.read_once(offset, max_bytes, at_least_one).await?;
+        // Batches that cleaning has emptied do not leave alone: librdkafka takes a few responses without a record for records
+        // that are too large for it.
+        let mut empty = end_of_empty(&read.records);
+        let mut breather = Breather;
+        while let (Some(next), true) = (empty, read.more) {
+            breather.pass().await;
+            let Ok(more) = self.read_once(next, max_bytes, true).await else { break };
+            if more.records.is_empty() {
+                break;
+            }
+            empty = end_of_empty(&more.records);
+            read.records.extend(more.records);
+            read.more = more.more;
+        }
+        Ok(read)
+    }
+
+    async fn read_once(
         self: &Rc<Self>,
         offset: i64,
         max_bytes: usize,

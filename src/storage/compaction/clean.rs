@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use super::files::{Cleaned, MAX_SEGMENT_BYTES, Output, first_timestamp};
 use super::filter::LastOffsets;
 use super::map::OffsetMap;
-use super::plan::{Facts, Rules, Survey, groups, survey};
+use super::plan::{Bounds, Facts, Rules, Survey, survey};
 use super::swap::{self, Swap};
-use super::work::{Input, Mapping, Rewriting};
+use super::work::{Input, Mapping, Rewriting, Rewritten};
 use crate::runtime::{clock, spawn_blocking};
 use crate::storage::files;
 use crate::storage::log::{Log, StorageError};
@@ -74,6 +74,9 @@ pub enum CleanError {
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
+
+/// What a round knows: the newest offset of each key, and the batches that producers are remembered by.
+type Known = (Arc<OffsetMap>, Arc<LastOffsets>);
 
 /// Holds I/O to a rate.
 struct Pace {
@@ -169,7 +172,10 @@ impl Log {
         let mut pace = Pace { bytes_per_second: limits.max_bytes_per_second, paid_until: clock::now() };
         let end = found.end.min(self.checkpointed.get().0);
         let segments = self.cleanable_segments(end);
-        let dirty: Vec<Input> = segments.iter().filter(|s| self.end_of(s) > found.first_dirty).map(input).collect();
+        let facts = self.facts(&segments, found.first_dirty, false).await?;
+        let inputs: Vec<Input> =
+            segments.iter().zip(facts).map(|(segment, facts)| Input { path: segment.path("log"), facts }).collect();
+        let dirty: Vec<Input> = inputs.iter().filter(|i| i.facts.next > found.first_dirty).cloned().collect();
         if dirty.is_empty() {
             return Ok(CleanStats { end: found.first_dirty, ..CleanStats::default() });
         }
@@ -191,63 +197,70 @@ impl Log {
         let end = if mapping.full { mapping.map.latest() + 1 } else { last_segment_end };
         let known = (Arc::new(mapping.map), Arc::new(producers));
         let mut stats = CleanStats { keys: known.0.len(), end, ..CleanStats::default() };
-        let segments: Vec<Rc<Segment>> = segments.into_iter().filter(|s| s.base_offset < end).collect();
-        let facts = self.facts(&segments, end, false).await?;
-        let config = self.config();
-        for group in groups(&facts, config.segment_bytes, u64::from(config.segment_index_bytes)) {
-            let group = &segments[group];
-            stats.bytes_before += group.iter().map(|s| s.size.get()).sum::<u64>();
-            stats.bytes_after += self.clean_group(group, &known, limits, now_ms, &mut pace, ended).await?;
+        let mut left = inputs.iter().take_while(|input| input.facts.base < end).count();
+        let mut at = 0;
+        while left > 0 {
+            let (segments, inputs) = (&segments[at..at + left], inputs[at..at + left].to_vec());
+            let (taken, bytes) = self.clean_first(segments, inputs, &known, limits, now_ms, &mut pace, ended).await?;
+            stats.bytes_before += segments[..taken].iter().map(|s| s.size.get()).sum::<u64>();
+            stats.bytes_after += bytes;
+            (at, left) = (at + taken, left - taken);
         }
         self.note_cleaned(end).await?;
         Ok(stats)
     }
 
-    /// Writes the group's cleaned segment and puts it in the group's place; the bytes it has then.
-    async fn clean_group(
+    /// Puts a cleaned segment into the place of the first of `segments`, as many as it holds: how many, and its bytes.
+    #[allow(clippy::too_many_arguments)]
+    async fn clean_first(
         self: &Rc<Self>,
-        group: &[Rc<Segment>],
-        known: &(Arc<OffsetMap>, Arc<LastOffsets>),
+        segments: &[Rc<Segment>],
+        inputs: Vec<Input>,
+        known: &Known,
         limits: &CleanerLimits,
         now_ms: i64,
         pace: &mut Pace,
         ended: &dyn Fn() -> bool,
-    ) -> Result<u64, CleanError> {
-        let Some(first) = group.first() else { return Ok(0) };
-        let bases = group.iter().map(|segment| segment.base_offset).collect();
-        let swap = Swap { dir: self.dir(), base: first.base_offset, old: bases };
-        let cleaned = self.rewrite(group, known, limits, now_ms, pace, ended).await;
-        match cleaned {
-            Ok((cleaned, changed)) if changed || group.len() > 1 => {
-                let bytes = cleaned.size;
-                self.exchange(group, cleaned, swap).await.map(|()| bytes)
-            }
-            Ok((cleaned, _)) => self.withdraw(swap).await.map(|()| cleaned.size),
-            Err(error) => {
-                let _ = self.withdraw(swap).await;
-                Err(error)
-            }
+    ) -> Result<(usize, u64), CleanError> {
+        let Some(base) = segments.first().map(|segment| segment.base_offset) else { return Err(CleanError::Ended) };
+        let mut swap = Swap { dir: self.dir(), base, old: vec![base] };
+        let Rewritten { cleaned, segments: taken, changed } =
+            match self.rewrite(base, inputs, known, limits, now_ms, pace, ended).await {
+                Ok(rewritten) => rewritten,
+                Err(error) => {
+                    let _ = self.withdraw(swap).await;
+                    return Err(error);
+                }
+            };
+        let (taken, bytes) = (taken.clamp(1, segments.len()), cleaned.size);
+        if changed || taken > 1 {
+            swap.old = segments[..taken].iter().map(|segment| segment.base_offset).collect();
+            self.exchange(&segments[..taken], cleaned, swap).await?;
+        } else {
+            self.withdraw(swap).await?;
         }
+        Ok((taken, bytes))
     }
 
+    #[allow(clippy::too_many_arguments)]
     async fn rewrite(
         self: &Rc<Self>,
-        group: &[Rc<Segment>],
-        known: &(Arc<OffsetMap>, Arc<LastOffsets>),
+        base: i64,
+        inputs: Vec<Input>,
+        known: &Known,
         limits: &CleanerLimits,
         now_ms: i64,
         pace: &mut Pace,
         ended: &dyn Fn() -> bool,
-    ) -> Result<(Cleaned, bool), CleanError> {
-        let Some(base) = group.first().map(|segment| segment.base_offset) else { return Err(CleanError::Ended) };
-        let inputs = group.iter().map(input).collect();
+    ) -> Result<Rewritten, CleanError> {
         let (dir, buffer, config) = (self.dir(), limits.io_buffer_bytes, self.config());
         let visit = self.dir.visit().map_err(|_| CleanError::Ended)?;
         let interval = config.index_interval_bytes;
         let output = spawn_blocking(move || Output::create(&dir, base, interval, buffer, MAX_SEGMENT_BYTES)).await?;
         drop(visit);
+        let bounds = Bounds { segment_bytes: config.segment_bytes, index_bytes: u64::from(config.segment_index_bytes) };
         let times = (now_ms, config.delete_retention_ms);
-        let mut rewriting = Rewriting::new(inputs, output, known.clone(), times, buffer);
+        let mut rewriting = Rewriting::new(inputs, output, bounds, known.clone(), times, buffer);
         loop {
             if ended() {
                 return Err(CleanError::Ended);
@@ -447,10 +460,6 @@ impl Log {
             tracing::debug!(dir = %self.dir.display(), %error, failures, "cleaning failed again");
         }
     }
-}
-
-fn input(segment: &Rc<Segment>) -> Input {
-    Input { path: segment.path("log"), size: segment.size.get() }
 }
 
 /// The offset in the one line of Kafka's format.

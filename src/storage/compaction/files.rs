@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::plan::Gathered;
 use crate::model::record_batch::{self, BatchHeader};
 use crate::storage::index::{IndexNotes, SegmentIndex};
 use crate::storage::paths::segment_file;
@@ -44,10 +45,10 @@ impl Source {
         self.file.metadata()?.modified()
     }
 
-    /// Whether the next batch is the last.
-    pub fn ends_after_next(&mut self) -> io::Result<bool> {
+    /// The length of the next batch, if it is the last.
+    pub fn ends_with_next(&mut self) -> io::Result<Option<u64>> {
         let total = self.next_bytes()?;
-        Ok(total.is_some_and(|total| self.position + total >= self.size))
+        Ok(total.filter(|total| self.position + total >= self.size))
     }
 
     /// The length of the next batch.
@@ -142,6 +143,12 @@ impl Output {
             notes: IndexNotes::new(base_offset, interval_bytes),
             max_bytes,
         })
+    }
+
+    /// What it comes to with `more` bytes of another batch, made of `segments` old segments.
+    pub fn gathered(&self, more: u64, segments: usize) -> Gathered {
+        let index_bytes = (self.notes.entries() as u64 + 1) * 8;
+        Gathered { base: self.base_offset, segments, bytes: self.notes.size() + more, index_bytes }
     }
 
     /// Appends a whole batch.

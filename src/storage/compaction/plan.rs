@@ -60,26 +60,33 @@ pub fn survey(segments: &[Facts], first_dirty: i64, rules: &Rules, now_ms: i64) 
     Some(Survey { dirty_ratio, first_dirty, end, due: overdue || dirty_ratio > rules.min_dirty_ratio })
 }
 
-/// Neighbours that fit into one segment together, by the sizes they have before cleaning. Ranges of `segments`.
-pub fn groups(segments: &[Facts], segment_bytes: u64, index_bytes: u64) -> Vec<std::ops::Range<usize>> {
-    let mut groups = Vec::new();
-    let (mut start, mut bytes, mut index) = (0, 0, 0);
-    for (at, segment) in segments.iter().enumerate() {
-        let fits = bytes + segment.bytes <= segment_bytes
-            && index + segment.index_bytes <= index_bytes
-            && segment.next - 1 - segments[start].base <= i64::from(i32::MAX)
-            && at - start < MAX_GROUP;
-        if at > start && !fits {
-            groups.push(start..at);
-            (start, bytes, index) = (at, 0, 0);
-        }
-        bytes += segment.bytes;
-        index += segment.index_bytes;
+/// What a cleaned segment that is being written has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gathered {
+    pub base: i64,
+    /// Old segments in it.
+    pub segments: usize,
+    pub bytes: u64,
+    pub index_bytes: u64,
+}
+
+/// The topic's bounds of a segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub segment_bytes: u64,
+    pub index_bytes: u64,
+}
+
+impl Bounds {
+    /// Whether `next` goes into the same cleaned segment, even if all of it stays. Going by what has come of the segments
+    /// before, and not by their size, puts a log that shrinks much into few segments at once, and hardly any of them is
+    /// left without a record.
+    pub fn admit(&self, gathered: &Gathered, next: &Facts) -> bool {
+        gathered.bytes + next.bytes <= self.segment_bytes
+            && gathered.index_bytes + next.index_bytes <= self.index_bytes
+            && next.next - 1 - gathered.base <= i64::from(i32::MAX)
+            && gathered.segments < MAX_GROUP
     }
-    if start < segments.len() {
-        groups.push(start..segments.len());
-    }
-    groups
 }
 
 #[cfg(test)]
@@ -120,16 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_put_together_as_long_as_they_fit() {
-        let segments =
-            [segment(0, 10, 40), segment(10, 20, 60), segment(20, 30, 1), segment(30, 40, 200), segment(40, 50, 1)];
-        assert_eq!(groups(&segments, 100, 1000), [0..2, 2..3, 3..4, 4..5]);
-        assert_eq!(groups(&segments, 1000, 16), [0..2, 2..4, 4..5]);
-        assert_eq!(groups(&segments, 1000, 1000).first(), Some(&(0..5)));
-        let far = [segment(0, 10, 1), segment(10, 1 << 31, 1), segment(1 << 31, (1 << 31) + 5, 1)];
-        assert_eq!(groups(&far, 1000, 1000), [0..2, 2..3]);
-        let many: Vec<Facts> = (0..600).map(|n| segment(n, n + 1, 1)).collect();
-        assert_eq!(groups(&many, 1000, 100_000), [0..256, 256..512, 512..600]);
-        assert!(groups(&[], 1, 1).is_empty());
+    fn a_neighbour_joins_as_long_as_all_of_it_fits() {
+        let bounds = Bounds { segment_bytes: 100, index_bytes: 16 };
+        let gathered = Gathered { base: 0, segments: 1, bytes: 40, index_bytes: 8 };
+        assert!(bounds.admit(&gathered, &segment(10, 20, 60)));
+        assert!(!bounds.admit(&gathered, &segment(10, 20, 61)));
+        assert!(!bounds.admit(&Gathered { index_bytes: 9, ..gathered }, &segment(10, 20, 60)));
+        assert!(bounds.admit(&gathered, &segment(10, 1 << 31, 60)));
+        assert!(!bounds.admit(&gathered, &segment(10, (1 << 31) + 1, 60)));
+        assert!(!bounds.admit(&Gathered { segments: MAX_GROUP, ..gathered }, &segment(10, 20, 60)));
     }
 }

@@ -9,13 +9,14 @@ use std::time::SystemTime;
 use super::files::{Cleaned, Output, Source};
 use super::filter::{Filter, Kept, LastOffsets, note_keys};
 use super::map::OffsetMap;
+use super::plan::{Bounds, Facts};
 use crate::model::record_batch;
 
-/// A segment to read: its file, and how many bytes of it are batches.
+/// A segment to read.
 #[derive(Clone, Debug)]
 pub struct Input {
     pub path: PathBuf,
-    pub size: u64,
+    pub facts: Facts,
 }
 
 /// What a step did.
@@ -31,30 +32,27 @@ struct Reading {
     left: VecDeque<Input>,
     open: Option<Source>,
     chunk: usize,
-    /// When the newest input was written.
+    /// Inputs begun.
+    taken: usize,
+    /// When the newest of them was written.
     modified: Option<SystemTime>,
 }
 
 impl Reading {
     fn new(inputs: Vec<Input>, chunk: usize) -> Reading {
-        Reading { left: inputs.into(), open: None, chunk, modified: None }
+        Reading { left: inputs.into(), open: None, chunk, taken: 0, modified: None }
     }
 
-    /// Shows the next batch, and whether it is the last of all; `None` at the end.
-    fn next<R>(&mut self, show: impl FnOnce(&[u8], bool) -> R) -> io::Result<Option<R>> {
-        loop {
-            if self.open.as_ref().is_some_and(|source| !source.at_end()) {
-                break;
-            }
+    /// The input that the next batch is in, opened if it is not; `None` at the end.
+    fn current(&mut self) -> io::Result<Option<&mut Source>> {
+        while self.open.as_ref().is_none_or(Source::at_end) {
             let Some(input) = self.left.pop_front() else { return Ok(None) };
-            let source = Source::open(&input.path, input.size, self.chunk)?;
+            self.taken += 1;
+            let source = Source::open(&input.path, input.facts.bytes, self.chunk)?;
             self.modified = source.modified().ok().max(self.modified);
             self.open = Some(source);
         }
-        let last_input = self.left.iter().all(|input| input.size == 0);
-        let Some(source) = &mut self.open else { return Ok(None) };
-        let last = last_input && source.ends_after_next()?;
-        Ok(source.next()?.map(|batch| show(batch, last)))
+        Ok(self.open.as_mut())
     }
 }
 
@@ -76,36 +74,33 @@ impl Mapping {
     pub fn step(&mut self, bytes: u64) -> io::Result<Progress> {
         let mut progress = Progress::default();
         while progress.bytes < bytes {
-            let (map, from) = (&mut self.map, self.from_offset);
-            let noted = self.reading.next(|batch, _| {
-                let header = record_batch::frame(batch).map(|(header, _)| header.next_offset());
-                match header {
-                    Ok(next) if next > from => (note_keys(map, batch, from), next, batch.len()),
-                    _ => (Ok(true), from, batch.len()),
-                }
-            })?;
-            match noted {
-                Some((Ok(true), _, read)) => progress.bytes += read as u64,
-                // It cannot be read, so it stays as it is: nothing in it is known to be newer or older.
-                Some((Err(_), next, read)) => {
-                    self.map.advance(next - 1);
-                    progress.bytes += read as u64;
-                }
-                Some((Ok(false), ..)) => {
+            let Some(batch) = self.reading.current()?.map(Source::next).transpose()?.flatten() else {
+                return Ok(Progress { done: true, ..progress });
+            };
+            progress.bytes += batch.len() as u64;
+            let next = record_batch::frame(batch).map_err(io::Error::other)?.0.next_offset();
+            if next <= self.from_offset {
+                continue;
+            }
+            match note_keys(&mut self.map, batch, self.from_offset) {
+                Ok(true) => {}
+                Ok(false) => {
                     self.full = true;
                     return Ok(Progress { done: true, ..progress });
                 }
-                None => return Ok(Progress { done: true, ..progress }),
+                // It cannot be read, so it stays as it is: nothing in it is known to be newer or older.
+                Err(_) => self.map.advance(next - 1),
             }
         }
         Ok(progress)
     }
 }
 
-/// Writes what stays of a group of segments into one.
+/// Writes what stays of the first segments into one, as many of them as it holds.
 pub struct Rewriting {
     reading: Reading,
     output: Output,
+    bounds: Bounds,
     map: Arc<OffsetMap>,
     producers: Arc<LastOffsets>,
     now_ms: i64,
@@ -118,12 +113,13 @@ impl Rewriting {
     pub fn new(
         inputs: Vec<Input>,
         output: Output,
+        bounds: Bounds,
         (map, producers): (Arc<OffsetMap>, Arc<LastOffsets>),
         (now_ms, delete_retention_ms): (i64, i64),
         chunk: usize,
     ) -> Rewriting {
         let reading = Reading::new(inputs, chunk);
-        Rewriting { reading, output, map, producers, now_ms, delete_retention_ms, changed: false }
+        Rewriting { reading, output, bounds, map, producers, now_ms, delete_retention_ms, changed: false }
     }
 
     /// Reads about `bytes` more.
@@ -136,28 +132,51 @@ impl Rewriting {
         };
         let mut progress = Progress::default();
         while progress.bytes < bytes {
-            let (output, changed) = (&mut self.output, &mut self.changed);
-            let taken = self.reading.next(|batch, last| {
-                let kept = filter.apply(batch, last)?;
-                *changed |= kept != Kept::Whole;
-                let written = match &kept {
-                    Kept::Whole => batch,
-                    Kept::Rewritten(bytes) => bytes,
-                    Kept::Nothing => return Ok(batch.len()),
-                };
-                output.append(written)?;
-                Ok::<usize, io::Error>(batch.len() + written.len())
-            })?;
-            match taken {
-                Some(bytes) => progress.bytes += bytes? as u64,
-                None => return Ok(Progress { done: true, ..progress }),
+            let Some(source) = self.reading.current()? else { return Ok(Progress { done: true, ..progress }) };
+            // The last batch of all is told from the last of one input by whether another one joins.
+            let ending = source.ends_with_next()?;
+            let last = match ending {
+                Some(length) => {
+                    let gathered = self.output.gathered(length, self.reading.taken);
+                    // What holds no batch cannot end the segment.
+                    let next = self.reading.left.iter().find(|input| input.facts.bytes > 0);
+                    !next.is_some_and(|next| self.bounds.admit(&gathered, &next.facts))
+                }
+                None => false,
+            };
+            if last {
+                self.reading.left.clear();
             }
+            let Some(batch) = self.reading.current()?.map(Source::next).transpose()?.flatten() else {
+                return Ok(Progress { done: true, ..progress });
+            };
+            let kept = filter.apply(batch, last)?;
+            self.changed |= kept != Kept::Whole;
+            let written = match &kept {
+                Kept::Whole => batch,
+                Kept::Rewritten(bytes) => bytes,
+                Kept::Nothing => &[],
+            };
+            if !written.is_empty() {
+                self.output.append(written)?;
+            }
+            progress.bytes += (batch.len() + written.len()) as u64;
         }
         Ok(progress)
     }
 
-    /// The finished segment, under its `.cleaned` names; whether it differs from what it was made of.
-    pub fn finish(self) -> io::Result<(Cleaned, bool)> {
-        Ok((self.output.finish(self.reading.modified)?, self.changed))
+    /// The finished segment, under its `.cleaned` names.
+    pub fn finish(self) -> io::Result<Rewritten> {
+        let cleaned = self.output.finish(self.reading.modified)?;
+        Ok(Rewritten { cleaned, segments: self.reading.taken, changed: self.changed })
     }
+}
+
+/// A segment as cleaning leaves it.
+pub struct Rewritten {
+    pub cleaned: Cleaned,
+    /// How many old ones are in it.
+    pub segments: usize,
+    /// Whether anything was dropped or changed.
+    pub changed: bool,
 }

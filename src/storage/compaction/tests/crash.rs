@@ -7,6 +7,7 @@ use super::*;
 use crate::runtime::{on_shard, scratch, spawn_blocking};
 use crate::storage::compaction::files::{MAX_SEGMENT_BYTES, Output};
 use crate::storage::compaction::map::OffsetMap;
+use crate::storage::compaction::plan::{Bounds, Facts};
 use crate::storage::compaction::swap::{Step, Swap};
 use crate::storage::compaction::work::{Input, Mapping, Rewriting};
 use crate::storage::paths::{parse_segment_file, segment_file};
@@ -31,15 +32,19 @@ fn write_cleaned(dir: &Path, bases: &[i64], all: &[i64]) {
     let input = |base: &i64| {
         let path: PathBuf = segment_file(dir, *base, "log");
         let size = fs::metadata(&path).unwrap().len();
-        Input { path, size }
+        let next = logs(dir).into_iter().find(|log| log > base).unwrap();
+        let facts = Facts { base: *base, next, bytes: size, index_bytes: 0, newest_ms: -1, first_ms: None };
+        Input { path, facts }
     };
     let mut mapping = Mapping::new(OffsetMap::new(1 << 20, 0.9), all.iter().map(input).collect(), 0, 4096);
     while !mapping.step(10_000).unwrap().done {}
     let output = Output::create(dir, bases[0], 4096, 4096, MAX_SEGMENT_BYTES).unwrap();
     let known = (Arc::new(mapping.map), Arc::new(LastOffsets::new()));
-    let mut rewriting = Rewriting::new(bases.iter().map(input).collect(), output, known, (1_000, 1_000), 4096);
+    let bounds = Bounds { segment_bytes: 1 << 30, index_bytes: 1 << 30 };
+    let mut rewriting = Rewriting::new(bases.iter().map(input).collect(), output, bounds, known, (1_000, 1_000), 4096);
     while !rewriting.step(10_000).unwrap().done {}
-    assert!(rewriting.finish().unwrap().1);
+    let rewritten = rewriting.finish().unwrap();
+    assert_eq!((rewritten.segments, rewritten.changed), (bases.len(), true));
 }
 
 /// Opens the log as after a crash, checks it, cleans it again, and checks it once more.

@@ -16,7 +16,7 @@ fn the_live_set_is_the_models_after_any_number_of_cleanings_and_restarts() {
             let mut writer = Writer::new(1, 60);
             let mut log = open(&dir, compacted()).await;
             for round in 0..6 {
-                writer.write(&log, 120).await;
+                writer.write(&log, 60).await;
                 let before = log.size_bytes();
                 let done = clean_all(&log, 1_000, &LIMITS).await;
                 assert!(done.keys > 0 && done.bytes_after < done.bytes_before, "{done:?}");
@@ -26,11 +26,12 @@ fn the_live_set_is_the_models_after_any_number_of_cleanings_and_restarts() {
                     writer.check(&seen, i64::MAX);
                     assert!(headers.windows(2).all(|pair| pair[0].next_offset() <= pair[1].base()));
                 }
+                let (all, _) = read_from(&log, 0, 1 << 20).await;
                 for offset in (0..writer.next).step_by(7) {
-                    let (seen, _) = read_from(&log, offset, 1 << 20).await;
-                    let first = seen.iter().find(|r| r.0 >= offset).map(|r| r.0);
-                    let all = read_from(&log, 0, 1 << 20).await.0;
-                    assert_eq!(first, all.iter().find(|r| r.0 >= offset).map(|r| r.0), "from {offset}");
+                    let next = log.read(offset, 4_000, true).await.unwrap().records.concat();
+                    let first = parse(&next).0.into_iter().find(|r| r.0 >= offset).map(|r| r.0);
+                    let wanted = all.iter().find(|r| r.0 >= offset).map(|r| r.0);
+                    assert!(first.is_none() || first == wanted, "{first:?} instead of {wanted:?} from {offset}");
                 }
                 if round % 2 == 1 {
                     log.close(Vec::new).await.unwrap();
@@ -251,23 +252,23 @@ fn the_rate_is_kept_and_a_cleaning_that_is_told_to_leave_off_leaves_nothing() {
     on_shard(move || {
         let dir = dir.clone();
         async move {
-            let mut writer = Writer::new(9, 1_000_000);
             let log = open(&dir, TopicConfig { segment_bytes: 1 << 20, ..compacted() }).await;
-            while log.size_bytes() < 3 << 20 {
-                writer.write(&log, 20).await;
+            let value = "x".repeat(200_000);
+            for n in 0..16 {
+                append(&log, batch(&[record(n, &format!("key-{n}"), Some(&value))], Codec::None, NOBODY)).await;
             }
             log.checkpoint(Vec::new).await.unwrap();
             let found = log.survey(1_000).await.unwrap();
             let limits = CleanerLimits { max_bytes_per_second: 10e6, ..LIMITS };
             let begun = clock::now();
             let asked = Cell::new(0);
-            let ended = || asked.replace(asked.get() + 1) > 8;
+            let ended = || asked.replace(asked.get() + 1) > 6;
             let outcome = log.clean(found, LastOffsets::new(), &limits, 1_000, &ended).await;
             assert!(matches!(outcome, Err(CleanError::Ended)), "{outcome:?}");
             assert!(begun.elapsed() >= Duration::from_millis(150), "{:?}", begun.elapsed());
             let names = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
             assert_eq!(names.filter(|name| name.contains(".cleaned") || name.contains(".swap")).count(), 0);
-            writer.check(&read_from(&log, 0, 1 << 20).await.0, i64::MAX);
+            assert_eq!(read_from(&log, 0, 1 << 20).await.0.len(), 16);
             log.close(Vec::new).await.unwrap();
         }
     });
