@@ -237,8 +237,8 @@ def test_many_groups(make_broker, length, figure):
     assert len(delays) == count * seconds
     rss = b.rss()
     figure(
-        f"{count} groups x 4 partitions, a commit a second each ({took:.1f} s)",
-        f"{cpu * 100:.1f} % of a core, {rss >> 20} MiB resident ({(rss - idle) / count / 1024:.1f} KiB a group), "
+        f"{count} groups x 4 partitions, a commit a second each for {seconds} s (took {took:.1f} s)",
+        f"{cpu * 100:.1f} % of a core ({cpu * took / len(delays) * 1e6:.0f} us a commit), {rss >> 20} MiB resident ({(rss - idle) / count / 1024:.1f} KiB a group), "
         f"commit p50 {delays[len(delays) // 2] * 1000:.2f} ms, p99 {delays[len(delays) * 99 // 100] * 1000:.2f} ms",
     )
     with wire.Conn(b, timeout=60) as conn:

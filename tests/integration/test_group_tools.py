@@ -47,12 +47,6 @@ def fresh():
 
 
 @pytest.fixture
-def conn(group_broker):
-    with wire.Conn(group_broker, timeout=30) as c:
-        yield c
-
-
-@pytest.fixture
 def topic(group_broker, conn, fresh):
     """Two partitions with ten records each; record n is n seconds after START."""
     name = load.create_topic(group_broker, fresh("tools"), 2)

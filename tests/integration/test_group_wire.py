@@ -1,113 +1,36 @@
-"""Every API of groups in each of its versions, by hand: what a member is told, and the error that odd input gets."""
+"""The classic group protocol and the admin APIs of groups in each of their versions, by hand: what a member is told, and the error
+that odd input gets."""
 
-import itertools
 import time
-import uuid
 
 import pytest
 
-from support import load, schema, wire
+from support import schema, wire
 from support.groups import (
-    ClassicMember, ConsumerMember, assignment, commit, describe, fetch_offsets, list_groups, name_of, subscription, wait_ready,
+    ClassicMember, assignment, commit, describe, error, fetch_offsets, list_groups, stable, subscription, versions, wait_ready, wait_until,
 )  # fmt: skip
-
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def topic(shared_group_broker):
-    return load.create_topic(shared_group_broker, f"wire-{time.time_ns()}", 4)
-
-
-@pytest.fixture
-def conn(group_broker):
-    with wire.Conn(group_broker, timeout=30) as c:
-        yield c
-
-
-@pytest.fixture
-def group(group_broker):
-    """A name that no other test uses; its coordinator serves."""
-    name = f"g{next(_numbers)}-{time.time_ns()}"
-    wait_ready(group_broker, name)
-    return name
-
-
-@pytest.fixture
-def classic(group_broker, group):
-    """`classic(...)`: a member by hand of the test's group."""
-    made = []
-
-    def make(**options):
-        made.append(ClassicMember(group_broker, options.pop("group", group), **options))
-        return made[-1]
-
-    yield make
-    for m in made:
-        m.conn.close()
-
-
-@pytest.fixture
-def consumer(group_broker, group):
-    made = []
-
-    def make(**options):
-        made.append(ConsumerMember(group_broker, options.pop("group", group), **options))
-        return made[-1]
-
-    yield make
-    for m in made:
-        m.conn.close()
-
-
-def error(code, name):
-    assert code == wire.ERR[name], f"{name_of(code)} where {name} was due"
-
-
-def versions(low, high):
-    return pytest.mark.parametrize("version", range(low, high + 1))
-
-
-def stable(member, what=b"mine"):
-    """A group of this one member, with its assignment."""
-    member.join()
-    got = member.sync({member.id: what})
-    error(got.ErrorCode, "NONE")
-    return member
-
-
-def wait_until(check, timeout=10):
-    """Polls until `check` answers something true, and answers that."""
-    end = time.monotonic() + timeout
-    while not (got := check()):
-        assert time.monotonic() < end, f"not within {timeout} s"
-        time.sleep(0.02)
-    return got
-
-
-# --- the classic protocol -----------------------------------------------------------------------------------------------
 
 
 @versions(0, 9)
-def test_life_of_a_member(classic, conn, group, topic, version):
-    m = classic(version=version, protocols={"range": subscription(topic), "roundrobin": b"other"}).know_id()
+def test_life_of_a_member(classic, conn, group, group_topic, version):
+    m = classic(version=version, protocols={"range": subscription(group_topic), "roundrobin": b"other"}).know_id()
     assert version < 4 or m.id.startswith("raw-"), m.id
     got = m.join()
     assert (got.GenerationId, got.ProtocolName, got.Leader) == (1, "range", m.id)
     assert version < 7 or got.ProtocolType == "consumer"
-    assert [(x.MemberId, x.Metadata) for x in got.Members] == [(m.id, subscription(topic))]
-    given = assignment(topic, [0, 1, 2, 3])
+    assert [(x.MemberId, x.Metadata) for x in got.Members] == [(m.id, subscription(group_topic))]
+    given = assignment(group_topic, [0, 1, 2, 3])
     synced = m.sync({m.id: given})
     assert (synced.ErrorCode, synced.Assignment) == (0, given)
     assert version < 5 or (synced.ProtocolType, synced.ProtocolName) == ("consumer", "range")
     error(m.heartbeat(), "NONE")
-    assert m.commit({(topic, 0): 7}) == {(topic, 0): 0}
+    assert m.commit({(group_topic, 0): 7}) == {(group_topic, 0): 0}
     told = describe(conn, group)
     assert (told.GroupState, told.ProtocolType, told.ProtocolData) == ("Stable", "consumer", "range")
     assert [(x.MemberId, x.ClientId, x.ClientHost, x.MemberAssignment) for x in told.Members] == [(m.id, "raw", "/127.0.0.1", given)]
     error(m.leave(), "NONE")
     assert describe(conn, group).GroupState == "Empty"
-    assert fetch_offsets(conn, group)[1][topic, 0].CommittedOffset == 7
+    assert fetch_offsets(conn, group)[1][group_topic, 0].CommittedOffset == 7
 
 
 @versions(0, 9)
@@ -287,12 +210,12 @@ def test_static_leader_comes_back(classic, version):
     assert (got.GenerationId, got.ProtocolName) == (2, "roundrobin")
 
 
-def test_fenced_commit_of_a_static_member(classic, topic):
+def test_fenced_commit_of_a_static_member(classic, group_topic):
     old = stable(classic(instance="a"))
     new = classic(instance="a")
     new.join()
-    error(old.commit({(topic, 0): 1})[topic, 0], "FENCED_INSTANCE_ID")
-    error(new.commit({(topic, 0): 1})[topic, 0], "NONE")
+    error(old.commit({(group_topic, 0): 1})[group_topic, 0], "FENCED_INSTANCE_ID")
+    error(new.commit({(group_topic, 0): 1})[group_topic, 0], "NONE")
 
 
 def test_session_expires(classic, conn, group):
@@ -349,154 +272,21 @@ def test_who_does_not_sync_is_left_out(classic, conn, group):
     error(got.ErrorCode, "REBALANCE_IN_PROGRESS")
 
 
-# --- offsets ------------------------------------------------------------------------------------------------------------
-
-
-@versions(2, 9)
-def test_commit_and_fetch(conn, group, topic, version):
-    there, missing, beyond = (topic, 0), ("no-such-topic", 0), (topic, 4)
-    got = commit(conn, group, {there: 5, (topic, 1): 0, missing: 1, beyond: 1}, version, metadata="note")
-    unknown = wire.ERR["UNKNOWN_TOPIC_OR_PARTITION"]
-    assert got == {there: 0, (topic, 1): 0, missing: unknown, beyond: unknown}
-    for v in range(1, 10):
-        code, offsets = fetch_offsets(conn, group, {topic: [0, 1, 2, 4], "no-such-topic": [0]}, v)
-        assert code == 0
-        told = {k: (p.CommittedOffset, p.Metadata, p.ErrorCode) for k, p in offsets.items()}
-        none = (-1, "", 0)
-        assert told == {there: (5, "note", 0), (topic, 1): (0, "note", 0), (topic, 2): none, beyond: none, missing: none}, f"v{v}"
-        if v >= 2:
-            assert set(fetch_offsets(conn, group, None, v)[1]) == {there, (topic, 1)}
-    assert commit(conn, group, {there: 3}, version) == {there: 0}
-    assert fetch_offsets(conn, group)[1][there].CommittedOffset == 3, "a simple group may go back"
-    assert fetch_offsets(conn, group)[1][there].Metadata == ""
-
-
-@versions(2, 9)
-def test_commit_refused(classic, conn, group, topic, version):
-    at = (topic, 0)
-
-    def told(**more):
-        return commit(conn, group, {at: 1}, version, **more)[at]
-
-    assert told(metadata="x" * 4096) == 0
-    error(told(metadata="x" * 4097), "OFFSET_METADATA_TOO_LARGE")
-    error(told(metadata="y" * 30_000), "OFFSET_METADATA_TOO_LARGE")
-    assert fetch_offsets(conn, group)[1][at].Metadata == "x" * 4096
-    fresh = f"{group}-none"
-    got = commit(conn, fresh, {at: 1}, version, generation=0, member="m")[at]
-    error(got, "ILLEGAL_GENERATION" if version < 9 else "GROUP_ID_NOT_FOUND")
-    m = stable(classic())
-    error(told(), "UNKNOWN_MEMBER_ID")
-    error(told(generation=1, member="nobody"), "UNKNOWN_MEMBER_ID")
-    error(told(generation=2, member=m.id), "ILLEGAL_GENERATION")
-    error(told(generation=0, member=m.id), "ILLEGAL_GENERATION")
-    error(told(generation=-1, member=m.id), "ILLEGAL_GENERATION")
-    assert told(generation=1, member=m.id) == 0
-    other = classic().know_id()
-    other.send_join()
-    wait_until(lambda: m.heartbeat() == wire.ERR["REBALANCE_IN_PROGRESS"])
-    assert told(generation=1, member=m.id) == 0, "a member commits while a rebalance gathers the members"
-    m.try_join(), other.receive_join()
-    error(told(generation=2, member=m.id), "REBALANCE_IN_PROGRESS")
-
-
-@pytest.mark.parametrize("offset", [-1, -2, -(1 << 62), (1 << 63) - 1])
-def test_commit_of_an_odd_offset(conn, group, topic, offset):
-    """The coordinator keeps what it is given."""
-    assert commit(conn, group, {(topic, 0): offset}) == {(topic, 0): 0}
-    assert fetch_offsets(conn, group)[1][topic, 0].CommittedOffset == offset
-
-
-def test_commit_keeps_the_leader_epoch(conn, group, topic):
-    part = {"PartitionIndex": 0, "CommittedOffset": 9, "CommittedLeaderEpoch": 3, "CommittedMetadata": None}
-    for version in range(6, 10):
-        part["CommittedOffset"] = version
-        got = schema.call(conn, "OffsetCommit", version, GroupId=group, MemberId="", Topics=[{"Name": topic, "Partitions": [part]}])
-        assert got.Topics[0].Partitions[0].ErrorCode == 0
-        for v in range(5, 10):
-            found = fetch_offsets(conn, group, None, v)[1][topic, 0]
-            assert (found.CommittedOffset, found.CommittedLeaderEpoch) == (version, 3)
-    part["CommittedLeaderEpoch"] = -1
-    schema.call(conn, "OffsetCommit", 5, GroupId=group, MemberId="", Topics=[{"Name": topic, "Partitions": [part]}])
-    assert fetch_offsets(conn, group)[1][topic, 0].CommittedLeaderEpoch == -1
-
-
-def test_commit_of_nothing(conn, group, topic):
-    got = schema.call(conn, "OffsetCommit", 9, GroupId=group, MemberId="", Topics=[])
-    assert got.Topics == []
-    got = schema.call(conn, "OffsetCommit", 9, GroupId=group, MemberId="", Topics=[{"Name": topic, "Partitions": []}])
-    assert [p for t in got.Topics for p in t.Partitions] == []
-
-
-def test_the_empty_group_id_keeps_offsets(conn, topic):
-    assert commit(conn, "", {(topic, 3): 4}) == {(topic, 3): 0}
-    assert fetch_offsets(conn, "", {topic: [3]})[1][topic, 3].CommittedOffset == 4
-
-
-@versions(1, 9)
-def test_fetch_of_an_unknown_group(conn, group, topic, version):
-    code, offsets = fetch_offsets(conn, f"{group}-none", {topic: [0, 3]}, version)
-    assert code == 0
-    assert {k: (p.CommittedOffset, p.ErrorCode, p.Metadata) for k, p in offsets.items()} == {(topic, 0): (-1, 0, ""), (topic, 3): (-1, 0, "")}
-    if version >= 2:
-        assert fetch_offsets(conn, f"{group}-none", None, version) == (0, {})
-
-
-@versions(8, 9)
-def test_fetch_for_several_groups(conn, group, topic, version):
-    names = [f"{group}-{n}" for n in range(5)]
-    for n, name in enumerate(names):
-        commit(conn, name, {(topic, n % 4): n})
-    wanted = [{"GroupId": name, "Topics": None} for name in (*names, f"{group}-none")]
-    got = schema.call(conn, "OffsetFetch", version, Groups=wanted, RequireStable=True)
-    told = {g.GroupId: {p.PartitionIndex: p.CommittedOffset for t in g.Topics for p in t.Partitions} for g in got.Groups}
-    assert told == {**{name: {n % 4: n} for n, name in enumerate(names)}, f"{group}-none": {}}
-    assert {g.ErrorCode for g in got.Groups} == {0}
-
-
-def test_fetch_by_a_member_of_a_consumer_group(consumer, conn, group, topic):
-    m = consumer()
-    m.join(topic)
-    m.settle(4)
-    assert commit(conn, group, {(topic, 0): 4}, generation=m.epoch, member=m.id) == {(topic, 0): 0}
-
-    def told(**who):
-        return fetch_offsets(conn, group, {topic: [0]}, 9, **who)
-
-    code, found = told(MemberId=m.id, MemberEpoch=m.epoch)
-    assert code == 0 and found[topic, 0].CommittedOffset == 4
-    assert told()[0] == 0
-    error(told(MemberId=m.id, MemberEpoch=m.epoch + 1)[0], "STALE_MEMBER_EPOCH")
-    error(told(MemberId="nobody", MemberEpoch=m.epoch)[0], "UNKNOWN_MEMBER_ID")
-
-
-def delete_offsets(conn, group, topics):
-    got = schema.call(
-        conn, "OffsetDelete", 0, GroupId=group,
-        Topics=[{"Name": t, "Partitions": [{"PartitionIndex": p} for p in parts]} for t, parts in topics.items()],
-    )  # fmt: skip
-    return got.ErrorCode, {(t.Name, p.PartitionIndex): p.ErrorCode for t in got.Topics for p in t.Partitions}
-
-
-def test_offset_delete(classic, conn, group, topic):
-    error(delete_offsets(conn, f"{group}-none", {topic: [0]})[0], "GROUP_ID_NOT_FOUND")
-    error(delete_offsets(conn, "", {topic: [0]})[0], "INVALID_GROUP_ID")
-    m = stable(classic(protocols={"range": subscription(topic)}))
-    m.commit({(topic, 0): 1, (topic, 1): 2})
-    code, told = delete_offsets(conn, group, {topic: [0], "no-such-topic": [0]})
-    assert code == 0
-    assert told == {(topic, 0): wire.ERR["GROUP_SUBSCRIBED_TO_TOPIC"], ("no-such-topic", 0): wire.ERR["UNKNOWN_TOPIC_OR_PARTITION"]}
-    m.leave()
-    assert delete_offsets(conn, group, {topic: [0, 3]}) == (0, {(topic, 0): 0, (topic, 3): 0})
-    assert set(fetch_offsets(conn, group)[1]) == {(topic, 1)}
-    assert delete_offsets(conn, group, {topic: [1]}) == (0, {(topic, 1): 0})
-    assert fetch_offsets(conn, group) == (0, {})
-
-
-def test_offset_delete_in_use_by_another_protocol(classic, conn, group, topic):
-    m = stable(classic(kind="connect", protocols={"x": b"y"}))
-    assert m.commit({(topic, 0): 1}) == {(topic, 0): 0}
-    error(delete_offsets(conn, group, {topic: [0]})[0], "NON_EMPTY_GROUP")
+def test_initial_delay_gathers_the_members(make_broker):
+    """group.initial.rebalance.delay.ms: the first generation waits for it, and is put off by each that joins meanwhile."""
+    b = make_broker({"group.initial.rebalance.delay.ms": 700})
+    b.start()
+    wait_ready(b, "slow")
+    with ClassicMember(b, "slow") as first, ClassicMember(b, "slow") as second:
+        first.know_id(), second.know_id()
+        began = time.monotonic()
+        first.send_join()
+        time.sleep(0.4)
+        second.send_join()
+        got = [first.receive_join(), second.receive_join()]
+        took = time.monotonic() - began
+    assert {x.GenerationId for x in got} == {1} and sum(len(x.Members) for x in got) == 2
+    assert 1.0 < took < 4, took
 
 
 # --- which coordinator, which groups ------------------------------------------------------------------------------------
@@ -522,11 +312,11 @@ def test_find_coordinator_refused(conn, version):
 
 
 @versions(0, 6)
-def test_describe_groups(classic, consumer, conn, group, topic, version):
+def test_describe_groups(classic, consumer, conn, group, group_topic, version):
     empty, unknown, new = f"{group}-empty", f"{group}-none", f"{group}-new"
-    commit(conn, empty, {(topic, 0): 1})
+    commit(conn, empty, {(group_topic, 0): 1})
     m, other = stable(classic()), consumer(group=new)
-    other.join(topic)
+    other.join(group_topic)
     got = schema.call(conn, "DescribeGroups", version, Groups=[group, empty, unknown, new, ""])
     told = {g.GroupId: g for g in got.Groups}
     assert set(told) == {group, empty, unknown, new, ""} and len(got.Groups) == 5
@@ -552,12 +342,12 @@ def test_describe_a_static_member(classic, conn, group):
 
 
 @versions(0, 5)
-def test_list_groups(classic, consumer, conn, group, topic, version):
+def test_list_groups(classic, consumer, conn, group, group_topic, version):
     simple, new = f"{group}-simple", f"{group}-new"
-    commit(conn, simple, {(topic, 0): 1})
+    commit(conn, simple, {(group_topic, 0): 1})
     stable(classic())
     other = consumer(group=new)
-    other.join(topic)
+    other.join(group_topic)
     other.settle(4)
     told = list_groups(conn, version)
     assert told[group].ProtocolType == "consumer" and told[simple].ProtocolType == "" and told[new].ProtocolType == "consumer"
@@ -576,9 +366,9 @@ def test_list_groups(classic, consumer, conn, group, topic, version):
 
 
 @versions(0, 2)
-def test_delete_groups(classic, conn, group, topic, version):
+def test_delete_groups(classic, conn, group, group_topic, version):
     simple, unknown = f"{group}-simple", f"{group}-none"
-    commit(conn, simple, {(topic, 0): 1})
+    commit(conn, simple, {(group_topic, 0): 1})
     m = stable(classic())
 
     def delete(*names):
@@ -594,215 +384,6 @@ def test_delete_groups(classic, conn, group, topic, version):
     assert delete(group) == {group: 0}
     assert delete(group) == {group: wire.ERR["GROUP_ID_NOT_FOUND"]}
     assert stable(classic()).generation == 1, "a group made anew begins anew"
-
-
-# --- KIP-848 ------------------------------------------------------------------------------------------------------------
-
-
-@versions(0, 1)
-def test_life_of_a_consumer_member(consumer, conn, group, topic, version):
-    a, b = consumer(version=version), consumer(version=version)
-    got = a.join(topic)
-    assert got.MemberEpoch > 0 and got.HeartbeatIntervalMs == 500 and a.id
-    a.settle(4)
-    b.join(topic)
-    end = time.monotonic() + 10
-    while sorted(sum(b.given.values(), [])) == [] or len(sum(a.given.values(), [])) != 2 or len(sum(b.given.values(), [])) != 2:
-        assert time.monotonic() < end, f"{a.given} {b.given}"
-        for m in (a, b):
-            m.beat(TopicPartitions=m.own())
-        assert not set(sum(a.given.values(), [])) & set(sum(b.given.values(), [])) or a.epoch != b.epoch
-        time.sleep(0.02)
-    assert sorted(sum(a.given.values(), []) + sum(b.given.values(), [])) == [0, 1, 2, 3]
-    told = schema.call(conn, "ConsumerGroupDescribe", version, GroupIds=[group]).Groups[0]
-    assert (told.ErrorCode, told.GroupState, told.AssignorName) == (0, "Stable", "uniform")
-    assert told.GroupEpoch == told.AssignmentEpoch == a.epoch == b.epoch
-    by_id = {m.MemberId: m for m in told.Members}
-    assert set(by_id) == {a.id, b.id}
-    for m in (a, b):
-        one = by_id[m.id]
-        assert (one.MemberEpoch, one.ClientId, one.ClientHost, one.SubscribedTopicNames) == (m.epoch, "raw", "/127.0.0.1", [topic])
-        parts = {t.TopicId: sorted(t.Partitions) for t in one.Assignment.TopicPartitions}
-        assert parts == m.given and [t.TopicName for t in one.Assignment.TopicPartitions] == [topic]
-        assert version < 1 or one.MemberType == 1
-    assert b.leave().MemberEpoch == -1
-    a.settle(4)
-
-
-def test_range_is_asked_for(consumer, conn, group, topic):
-    a = consumer()
-    a.join(topic, ServerAssignor="range")
-    a.settle(4)
-    b = consumer()
-    b.join(topic, ServerAssignor="range")
-    wait_until(lambda: (a.beat(TopicPartitions=a.own()), b.beat(TopicPartitions=b.own()), sum(map(len, b.given.values())) == 2)[-1])
-    assert schema.call(conn, "ConsumerGroupDescribe", 1, GroupIds=[group]).Groups[0].AssignorName == "range"
-    assert {tuple(p) for m in (a, b) for p in m.given.values()} == {(0, 1), (2, 3)}
-
-
-@versions(0, 1)
-def test_consumer_heartbeat_refused(consumer, group, topic, version):
-    def told(**other):
-        m = consumer(version=version)
-        values = {"SubscribedTopicNames": [topic], "RebalanceTimeoutMs": 5000, "TopicPartitions": []}
-        if version == 0:
-            values["MemberId"] = ""
-        return m.beat(**{**values, **other}).ErrorCode
-
-    error(told(GroupId=""), "INVALID_REQUEST")
-    error(told(GroupId="  "), "INVALID_REQUEST")
-    if version >= 1:
-        error(told(MemberId=""), "INVALID_REQUEST")
-        error(told(SubscribedTopicNames=None, SubscribedTopicRegex="(unclosed"), "INVALID_REGULAR_EXPRESSION")
-    error(told(RebalanceTimeoutMs=-1), "INVALID_REQUEST")
-    error(told(TopicPartitions=None), "INVALID_REQUEST")
-    error(told(TopicPartitions=[{"TopicId": uuid.uuid4(), "Partitions": [0]}]), "INVALID_REQUEST")
-    error(told(SubscribedTopicNames=None), "INVALID_REQUEST")
-    error(told(InstanceId=""), "INVALID_REQUEST")
-    error(told(RackId=""), "INVALID_REQUEST")
-    error(told(ServerAssignor=""), "UNSUPPORTED_ASSIGNOR")
-    error(told(ServerAssignor="no-such"), "UNSUPPORTED_ASSIGNOR")
-    error(told(MemberEpoch=-3), "INVALID_REQUEST")
-    error(told(MemberEpoch=-2), "INVALID_REQUEST")
-    error(told(MemberEpoch=5, MemberId="nobody"), "GROUP_ID_NOT_FOUND")
-    error(told(MemberEpoch=-1, MemberId="nobody"), "GROUP_ID_NOT_FOUND")
-    m = consumer(version=version)
-    m.join(topic)
-    error(told(MemberEpoch=5, MemberId="nobody"), "UNKNOWN_MEMBER_ID")
-    error(told(MemberEpoch=-1, MemberId="nobody"), "UNKNOWN_MEMBER_ID")
-    error(m.beat(MemberEpoch=m.epoch + 1).ErrorCode, "FENCED_MEMBER_EPOCH")
-    error(m.beat(MemberEpoch=m.epoch + 1, TopicPartitions=[]).ErrorCode, "FENCED_MEMBER_EPOCH")
-    m.settle(4)
-    error(m.beat().ErrorCode, "NONE")
-    assert m.beat().Assignment is None, "the assignment is sent again though nothing changed"
-
-
-def test_consumer_member_of_the_epoch_before(consumer, topic):
-    """The answer to its last heartbeat was lost: the epoch before is good with what it had, and no other."""
-    a = consumer()
-    a.join(topic)
-    a.settle(4)
-    b = consumer()
-    b.join(topic)
-    before = a.epoch
-    wait_until(lambda: (a.beat(TopicPartitions=a.own()), a.epoch > before)[-1])
-    assert len(sum(a.given.values(), [])) == 2
-    error(a.beat(MemberEpoch=before, TopicPartitions=a.own()).ErrorCode, "NONE")
-    error(a.beat(MemberEpoch=before, TopicPartitions=[{"TopicId": uuid.uuid4(), "Partitions": [0]}]).ErrorCode, "FENCED_MEMBER_EPOCH")
-
-
-def test_consumer_subscribed_to_what_is_not_there_yet(consumer, group_broker, topic):
-    m = consumer()
-    later = f"{topic}-{uuid.uuid4().hex[:6]}"
-    m.join(topic, later)
-    m.settle(4)
-    load.create_topic(group_broker, later, 3)
-    m.settle(7)
-
-
-def test_consumer_by_regular_expression(consumer, conn, group, topic):
-    m = consumer()
-    m.join(SubscribedTopicNames=[], SubscribedTopicRegex=topic[:-1] + ".")
-    m.settle(4)
-    told = schema.call(conn, "ConsumerGroupDescribe", 1, GroupIds=[group]).Groups[0].Members[0]
-    assert told.SubscribedTopicRegex == topic[:-1] + "." and told.SubscribedTopicNames == []
-    error(m.beat(SubscribedTopicRegex="[").ErrorCode, "INVALID_REGULAR_EXPRESSION")
-    error(m.beat(SubscribedTopicRegex="", SubscribedTopicNames=[]).ErrorCode, "NONE")
-    m.settle(0)
-
-
-def test_consumer_static_member(consumer, conn, group, topic):
-    a = consumer(instance="one")
-    a.join(topic)
-    a.settle(4)
-    double = consumer(instance="one")
-    got = double.beat(SubscribedTopicNames=[topic], RebalanceTimeoutMs=5000, TopicPartitions=[], InstanceId="one")
-    error(got.ErrorCode, "UNRELEASED_INSTANCE_ID")
-    error(a.beat(InstanceId="one").ErrorCode, "NONE")
-    epoch = a.epoch
-    assert a.leave(-2).MemberEpoch == -2
-    back = consumer(instance="one")
-    back.join(topic)
-    back.settle(4)
-    assert back.epoch == epoch, "a rebalance for a static member that came back"
-    a.epoch = epoch
-    error(a.beat(InstanceId="one").ErrorCode, "FENCED_INSTANCE_ID")
-    error(a.beat().ErrorCode, "UNKNOWN_MEMBER_ID")
-    told = schema.call(conn, "ConsumerGroupDescribe", 1, GroupIds=[group]).Groups[0]
-    assert [(m.MemberId, m.InstanceId) for m in told.Members] == [(back.id, "one")]
-
-
-def test_consumer_commits(consumer, conn, group, topic):
-    m = consumer()
-    m.join(topic)
-    m.settle(4)
-    at = (topic, 0)
-
-    def told(version=9, **who):
-        return commit(conn, group, {at: 1}, version, **who)[at]
-
-    error(told(generation=m.epoch, member=m.id), "NONE")
-    error(told(generation=m.epoch - 1, member=m.id), "STALE_MEMBER_EPOCH")
-    error(told(generation=m.epoch + 1, member=m.id), "STALE_MEMBER_EPOCH")
-    error(told(generation=m.epoch, member="nobody"), "UNKNOWN_MEMBER_ID")
-    error(told(), "UNKNOWN_MEMBER_ID")
-    error(told(version=8, generation=m.epoch, member=m.id), "UNSUPPORTED_VERSION")
-    m.leave()
-    error(told(), "NONE")
-
-
-def test_consumer_session_expires(consumer, conn, group, topic, length):
-    if not length.full:
-        pytest.skip("takes six seconds; test_groups.py shows it of frozen members")
-    m = consumer()
-    m.join(topic)
-    began = time.monotonic()
-    state = lambda: schema.call(conn, "ConsumerGroupDescribe", 1, GroupIds=[group]).Groups[0].GroupState  # noqa: E731
-    wait_until(lambda: state() == "Empty", timeout=15)
-    assert 5 < time.monotonic() - began < 9, "the session timeout was 6 s"
-    error(m.beat().ErrorCode, "UNKNOWN_MEMBER_ID")
-
-
-@versions(0, 1)
-def test_consumer_describe_refused(classic, conn, group, version):
-    stable(classic())
-    got = schema.call(conn, "ConsumerGroupDescribe", version, GroupIds=[group, f"{group}-none", ""]).Groups
-    told = {g.GroupId: g for g in got}
-    assert set(told) == {group, f"{group}-none", ""} and len(got) == 3
-    for name in (group, f"{group}-none"):
-        error(told[name].ErrorCode, "GROUP_ID_NOT_FOUND")
-        assert told[name].ErrorMessage
-    error(told[""].ErrorCode, "INVALID_GROUP_ID")
-
-
-def test_groups_of_one_protocol_refuse_the_other_where_they_must(classic, consumer, topic):
-    m = consumer()
-    m.join(topic)
-    error(classic(kind="connect", protocols={"x": b""}).try_join().ErrorCode, "INCONSISTENT_GROUP_PROTOCOL")
-    m.leave()
-    connect = stable(classic(kind="connect", protocols={"x": b""}))
-    got = consumer().beat(SubscribedTopicNames=[topic], RebalanceTimeoutMs=5000, TopicPartitions=[])
-    error(got.ErrorCode, "GROUP_ID_NOT_FOUND")
-    error(connect.heartbeat(), "NONE")
-
-
-@pytest.mark.parametrize("join", [3, 9])
-def test_a_classic_member_beside_a_consumer_member(classic, consumer, conn, group, topic, join):
-    """The group is turned into one of the newer protocol under its first member, and back when the last of the others leaves."""
-    old = classic(version=join, protocols={"range": subscription(topic)})
-    old.join()
-    error(old.sync({old.id: assignment(topic, [0, 1, 2, 3])}).ErrorCode, "NONE")
-    new = consumer()
-    new.join(topic)
-    assert list_groups(conn)[group].GroupType == "consumer"
-    wait_until(lambda: old.heartbeat() == wire.ERR["REBALANCE_IN_PROGRESS"])
-    new.leave()
-    assert list_groups(conn)[group].GroupType == "classic"
-    assert old.heartbeat() in wire.err("ILLEGAL_GENERATION", "REBALANCE_IN_PROGRESS")
-    got = old.try_join()
-    assert got.ErrorCode == 0 and got.Leader == old.id
-    error(old.sync({old.id: assignment(topic, [0, 1, 2, 3])}).ErrorCode, "NONE")
-    error(old.heartbeat(), "NONE")
 
 
 def test_what_the_broker_says_it_serves(conn):

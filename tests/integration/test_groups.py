@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from support import load, wire
+from support.broker import QUICK_GROUPS
 from support.groups import fetch_offsets, list_groups, wait_ready
 from support.members import Members
 
@@ -478,7 +479,7 @@ def test_migration_there_and_back(group_broker, crowd, fresh, figure):
 
 @pytest.mark.timeout(120)
 def test_a_group_is_full(make_broker, tmp_path, fresh):
-    b = make_broker({"group.initial.rebalance.delay.ms": 0, "group.max.size": 2, "group.consumer.max.size": 2})
+    b = make_broker({**QUICK_GROUPS, "group.max.size": 2, "group.consumer.max.size": 2})
     b.start()
     load.create_topic(b, "full", 4)
     wait_ready(b, "warm-up")

@@ -4,6 +4,8 @@ import struct
 import time
 import uuid
 
+import pytest
+
 from . import schema, wire
 
 PASSING = wire.err("COORDINATOR_LOAD_IN_PROGRESS", "COORDINATOR_NOT_AVAILABLE", "NOT_COORDINATOR")
@@ -12,6 +14,23 @@ NAMES = {code: name for name, code in wire.ERR.items()}
 
 def name_of(code):
     return NAMES.get(code, str(code))
+
+
+def error(code, name):
+    assert code == wire.ERR[name], f"{name_of(code)} where {name} was due"
+
+
+def versions(low, high):
+    return pytest.mark.parametrize("version", range(low, high + 1))
+
+
+def wait_until(check, timeout=10):
+    """Polls until `check` answers something true, and answers that."""
+    end = time.monotonic() + timeout
+    while not (got := check()):
+        assert time.monotonic() < end, f"not within {timeout} s"
+        time.sleep(0.02)
+    return got
 
 
 def subscription(*topics):
@@ -174,6 +193,13 @@ class ClassicMember:
         version = max(2, min(self.version, 9)) if version is None else version
         who = {"generation": self.generation, "member": self.id, "instance": self.instance, **other}
         return commit(self.conn, self.group, offsets, version, **who)
+
+
+def stable(member, what=b"mine"):
+    """A group of this one classic member, with its assignment."""
+    member.join()
+    error(member.sync({member.id: what}).ErrorCode, "NONE")
+    return member
 
 
 class ConsumerMember:
