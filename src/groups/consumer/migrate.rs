@@ -35,6 +35,8 @@ impl ConsumerGroup {
         topics: &dyn Topics,
     ) -> Result<(ConsumerGroup, Vec<ConsumerRecord>), Refusal> {
         let refused = |why: &str| {
+            // Operators see it too: few clients show what comes with an error.
+            tracing::info!(group = &**classic.id(), why, "classic group cannot become a consumer group");
             let why = format!("The classic group {} cannot become a consumer group: {why}.", classic.id());
             Err(Refusal::new(ErrorCode::GroupIdNotFound, why))
         };
