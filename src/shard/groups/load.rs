@@ -47,7 +47,10 @@ impl Shard {
                 return hosted.end();
             }
         }
-        self.with_world(|world| hosted.begin(world));
+        // What the end of the broker has cut short is not the state.
+        if !self.stop.is_set() {
+            self.with_world(|world| hosted.begin(world));
+        }
     }
 
     /// Shows the coordinator every record before `end`; their number.

@@ -139,7 +139,8 @@ pub fn recover(dir: &Path) -> io::Result<()> {
 }
 
 fn names_a_log(step: &Step) -> bool {
-    matches!(step, Step::Rename(from, _) if from.to_string_lossy().contains(".log"))
+    let is_log = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".log.swap"));
+    matches!(step, Step::Rename(from, _) if is_log(from))
 }
 
 /// The offset after the last batch of `<base>.log.swap`.
