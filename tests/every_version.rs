@@ -11,8 +11,14 @@ mod support;
 
 #[path = "every_version/about.rs"]
 mod about;
+#[path = "every_version/committed.rs"]
+mod committed;
 #[path = "every_version/data.rs"]
 mod data;
+#[path = "every_version/groups.rs"]
+mod groups;
+#[path = "every_version/in_line.rs"]
+mod in_line;
 #[path = "every_version/offsets.rs"]
 mod offsets;
 #[path = "every_version/topics.rs"]
@@ -44,12 +50,30 @@ const CASES: &[(ApiKey, Case)] = &[
     (ApiKey::IncrementalAlterConfigs, topics::incremental_alter_configs),
     (ApiKey::CreatePartitions, topics::create_partitions),
     (ApiKey::DescribeCluster, about::describe_cluster),
+    (ApiKey::JoinGroup, groups::join_group),
+    (ApiKey::SyncGroup, groups::sync_group),
+    (ApiKey::Heartbeat, groups::heartbeat),
+    (ApiKey::LeaveGroup, groups::leave_group),
+    (ApiKey::DescribeGroups, groups::describe_groups),
+    (ApiKey::ListGroups, groups::list_groups),
+    (ApiKey::DeleteGroups, groups::delete_groups),
+    (ApiKey::ConsumerGroupHeartbeat, groups::consumer_group_heartbeat),
+    (ApiKey::ConsumerGroupDescribe, groups::consumer_group_describe),
+    (ApiKey::OffsetCommit, committed::offset_commit),
+    (ApiKey::OffsetFetch, committed::offset_fetch),
+    (ApiKey::OffsetDelete, committed::offset_delete),
 ];
+
+#[test]
+fn requests_to_groups_wait_in_line_and_keep_nobody_else_waiting() {
+    in_line::run();
+}
 
 #[test]
 fn every_version_of_every_api_answers_as_kafka_does() {
     let mut broker = Broker::start();
     let mut world = World::new(broker.port);
+    groups::find_coordinator(&mut world);
     let served = world.client.call(0, &ApiVersionsRequest::default()).api_keys;
     let mut problems = Vec::new();
     for (key, _) in CASES {

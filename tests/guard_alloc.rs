@@ -209,6 +209,23 @@ fn group_cases(cases: &mut Vec<Case>) {
             LeaveGroupRequest::default().with_members(vec![member; 2])
         }
     });
+    guarded(cases, ApiKey::DeleteGroups, |_| {
+        DeleteGroupsRequest::default().with_groups_names(vec![GroupId(text("a")), GroupId(text("b"))])
+    });
+    guarded(cases, ApiKey::OffsetDelete, |_| {
+        let one =
+            offset_delete_request::OffsetDeleteRequestTopic::default().with_partitions(vec![Default::default(); 2]);
+        OffsetDeleteRequest::default().with_topics(vec![one.clone(), one])
+    });
+    guarded(cases, ApiKey::ConsumerGroupHeartbeat, |_| {
+        let owned = consumer_group_heartbeat_request::TopicPartitions::default().with_partitions(vec![1, 2]);
+        ConsumerGroupHeartbeatRequest::default()
+            .with_subscribed_topic_names(Some(vec![topic("a"), topic("b")]))
+            .with_topic_partitions(Some(vec![owned.clone(), owned]))
+    });
+    guarded(cases, ApiKey::ConsumerGroupDescribe, |_| {
+        ConsumerGroupDescribeRequest::default().with_group_ids(vec![GroupId(text("a")), GroupId(text("b"))])
+    });
 }
 
 fn data_cases(cases: &mut Vec<Case>) {

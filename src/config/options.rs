@@ -526,7 +526,7 @@ const BROKER: &[OptionSpec] = &[
         bounds: Between(MIB, TIB),
         doc: "Request bytes held per shard, charged as they arrive; connections are not read from while it is used up. A quarter of it is kept for requests of \
               up to 64 KiB. Frames that cannot all arrive within it, for half a second or for their size, finish in socket.request.max.bytes on top. As much again is for what requests other than Produce are made into \
-              while they are answered, counted as 64 times their size (512 times for DescribeConfigs and CreateTopics), and for large fetches that wait.",
+              while they are answered, counted as 64 times their size (512 times for DescribeConfigs and CreateTopics), for large fetches that wait, and for large requests to groups that wait behind others of their connection.",
         access: integer!(Server receive_memory_bytes),
     },
     OptionSpec {

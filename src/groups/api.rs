@@ -118,6 +118,21 @@ pub struct JoinReply {
     pub members: Vec<JoinedMember>,
 }
 
+impl JoinReply {
+    pub fn refused(error: ErrorCode, member_id: &str) -> JoinReply {
+        JoinReply {
+            error,
+            generation: -1,
+            protocol_type: None,
+            protocol: None,
+            leader: String::new(),
+            skip_assignment: false,
+            member_id: member_id.to_owned(),
+            members: Vec::new(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct JoinedMember {
     pub member_id: String,
@@ -145,6 +160,12 @@ pub struct SyncReply {
     pub protocol_type: Option<String>,
     pub protocol: Option<String>,
     pub assignment: Bytes,
+}
+
+impl SyncReply {
+    pub fn refused(error: ErrorCode) -> SyncReply {
+        SyncReply { error, protocol_type: None, protocol: None, assignment: Bytes::new() }
+    }
 }
 
 /// Heartbeat.

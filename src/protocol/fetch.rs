@@ -106,7 +106,6 @@ fn read(version: i16, body: &Bytes) -> Result<FetchRequest, Malformed> {
         }
         Ok(())
     })?;
-    reader.finish()?;
     Ok(FetchRequest {
         max_wait_ms,
         min_bytes,

@@ -16,15 +16,17 @@ pub fn versions(api: ApiKey) -> Option<std::ops::RangeInclusive<i16>> {
 
 /// Walks `body` by the shape of the API's request and checks every array count, string and bytes length, nullness and
 /// tagged-field count against the bytes that remain and against [`MAX_ARRAY_ELEMENTS`](super::MAX_ARRAY_ELEMENTS) and
-/// [`MAX_TAGGED_FIELDS`](super::MAX_TAGGED_FIELDS); `body` must end where the request does. Allocates nothing. After
-/// `Ok` the decoder allocates in proportion to what arrived.
-pub fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Malformed> {
-    walk(api, version, body).map_err(|e| e.in_request(&format!("{api:?}"), version))
+/// [`MAX_TAGGED_FIELDS`](super::MAX_TAGGED_FIELDS). Returns the request's length: what follows it in `body` means nothing, as in
+/// Kafka (librdkafka's question for all topics ends in three bytes too many). Allocates nothing. After `Ok` the decoder
+/// allocates in proportion to what arrived.
+pub fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<usize, Malformed> {
+    walk_shape(shapes::of(api), version, body).map_err(|e| e.in_request(&format!("{api:?}"), version))
 }
 
 /// [`check`], then the crate's decoder. `body` is consumed on success.
 pub fn decode<T: Decodable>(api: ApiKey, version: i16, body: &mut Bytes) -> Result<T, Malformed> {
-    check(api, version, body)?;
+    let length = check(api, version, body)?;
+    body.truncate(length);
     let problem = match T::decode(body, version) {
         Ok(request) if body.is_empty() => return Ok(request),
         Ok(_) => format!("its decoder left {} bytes over", body.len()),
@@ -37,22 +39,22 @@ pub fn decode<T: Decodable>(api: ApiKey, version: i16, body: &mut Bytes) -> Resu
 pub fn decode_response<T: Decodable>(api: ApiKey, version: i16, body: &mut Bytes) -> Result<T, Malformed> {
     let checked = walk_shape(shapes::of_response(api), version, body);
     checked
+        .and_then(|length| match body.len() - length {
+            0 => Ok(()),
+            left => Err(Malformed(format!("its end is followed by {left} more bytes"))),
+        })
         .and_then(|()| T::decode(body, version).map_err(|e| Malformed(e.to_string())))
         .map_err(|e| e.in_response(&format!("{api:?}"), version))
 }
 
-fn walk(api: ApiKey, version: i16, body: &[u8]) -> Result<(), Malformed> {
-    walk_shape(shapes::of(api), version, body)
-}
-
-fn walk_shape(shape: Option<&Shape>, version: i16, body: &[u8]) -> Result<(), Malformed> {
+fn walk_shape(shape: Option<&Shape>, version: i16, body: &[u8]) -> Result<usize, Malformed> {
     let shape = shape.ok_or_else(|| Malformed("there is no shape for this API".to_owned()))?;
     if version < shape.min || version > shape.max {
         return Err(Malformed(format!("versions {} to {} are supported", shape.min, shape.max)));
     }
     let mut reader = Reader::new(body, version >= flexible_from(shape.api));
     structure(&mut reader, version, shape.fields)?;
-    reader.finish()
+    Ok(body.len() - reader.remaining())
 }
 
 /// The recursion follows the table's nesting, not the input's.

@@ -90,7 +90,6 @@ fn read(version: i16, body: &Bytes) -> Result<ProduceRequest, Malformed> {
         topics.push(ProduceTopic { topic, partitions });
     }
     reader.skip_tagged_fields()?;
-    reader.finish()?;
     Ok(ProduceRequest { transactional_id, acks, timeout_ms, topics })
 }
 

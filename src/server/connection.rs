@@ -146,10 +146,10 @@ enum End {
     Ending,
 }
 
-/// What a request's bytes are handed to, with their share of receive memory.
-pub trait Dispatch: AsyncFn(Bytes, Permit) -> Result<Answer, Malformed> + 'static {}
+/// What a request's bytes are handed to, with their share of receive memory and the address that they came from.
+pub trait Dispatch: AsyncFn(Bytes, Permit, Option<SocketAddr>) -> Result<Answer, Malformed> + 'static {}
 
-impl<D: AsyncFn(Bytes, Permit) -> Result<Answer, Malformed> + 'static> Dispatch for D {}
+impl<D: AsyncFn(Bytes, Permit, Option<SocketAddr>) -> Result<Answer, Malformed> + 'static> Dispatch for D {}
 
 /// Starts both tasks. The connection is in `connections` until its writer has ended, which ends the reader.
 pub fn start<D: Dispatch>(
@@ -254,7 +254,7 @@ async fn take_frames<D: Dispatch>(
             Some(charge) => charge,
             None => connection.charged(link, link.charge_whole(frame.len())).await,
         };
-        let answer = dispatch(frame, charge.permit).await?;
+        let answer = dispatch(frame, charge.permit, connection.peer).await?;
         connection.pipeline.push(answer);
     }
     Ok(())

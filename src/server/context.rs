@@ -27,6 +27,8 @@ pub struct ServerContext {
     pub working: Rc<Budget>,
     /// What large fetches keep while they wait for data; as much again. Only ever taken without waiting.
     pub waiting_fetches: Rc<Budget>,
+    /// Large requests to groups that wait behind others of their connection; as much again. Only ever taken without waiting.
+    pub waiting_groups: Rc<Budget>,
     /// Topics being created for Metadata requests. Only ever taken without waiting.
     pub auto_creations: Rc<Budget>,
 }
@@ -44,6 +46,7 @@ impl ServerContext {
             sessions,
             working: Budget::new(config.receive_memory_bytes),
             waiting_fetches: Budget::new(config.receive_memory_bytes),
+            waiting_groups: Budget::new(config.receive_memory_bytes),
             auto_creations: Budget::new(AUTO_CREATIONS),
             shard,
         })

@@ -1,14 +1,19 @@
 //! From a frame to its handler. One table of APIs feeds both this and the ApiVersions response.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures_lite::future::or;
 use kafka_protocol::messages::ApiKey;
 
 use crate::protocol::{ApiSpec, Malformed, Prefix, guard, parse_header, parse_prefix, respond};
-use crate::runtime::sync::Permit;
+use crate::runtime::spawn_local;
+use crate::runtime::sync::{Permit, oneshot};
+use crate::shard::groups::Caller;
 
 use super::context::ServerContext;
+use super::group_call::{GroupCall, InLine, caller};
 use super::handlers::{self, api_versions};
 use super::pipeline::{Answer, Reply};
 
@@ -16,6 +21,7 @@ use super::pipeline::{Answer, Reply};
 pub struct Call {
     pub version: i16,
     pub correlation_id: i32,
+    pub client_id: Option<String>,
     pub body: Bytes,
     /// The request's share of receive memory; to be dropped with the last of its bytes.
     pub permit: Permit,
@@ -45,14 +51,43 @@ fn check_size(key: ApiKey, bytes: usize) -> Result<(), Malformed> {
     Err(Malformed(format!("{key:?} request of {bytes} bytes; those other than Produce have at most {allowed}")))
 }
 
-/// Declares the table: APIs whose handlers take and give messages of kafka-protocol, by the handler's module.
+/// Declares the table: APIs whose handlers take and give messages of kafka-protocol, by the handler's module. Those of
+/// `at_once` are answered before the next request is looked at, those of `in_line` when the requests before have been answered.
 macro_rules! apis {
-    ($($module:ident),* $(,)?) => {
+    (at_once: $($module:ident),* ; in_line: $($group_module:ident),* $(,)?) => {
         /// Every API served.
-        pub const APIS: &[ApiSpec] =
-            &[handlers::produce::API, handlers::fetch::API, $(handlers::$module::API),*];
+        pub const APIS: &[ApiSpec] = &[
+            handlers::produce::API,
+            handlers::fetch::API,
+            $(handlers::$module::API,)*
+            $(handlers::$group_module::API,)*
+        ];
 
-        /// Answers every API but Produce and Fetch.
+        fn waits_in_line(key: ApiKey) -> bool {
+            [$(handlers::$group_module::API.key),*].contains(&key)
+        }
+
+        /// Answers what is for a group's coordinator.
+        async fn answer_group(
+            call: GroupCall,
+            spec: &ApiSpec,
+            prefix: Prefix,
+            mut body: Bytes,
+        ) -> Result<Bytes, Malformed> {
+            let Prefix { version, correlation_id, .. } = prefix;
+            match spec.key {
+                $(key if key == handlers::$group_module::API.key => {
+                    let request = guard::decode(key, version, &mut body)?;
+                    // What the handler makes of the request is a copy: nothing of the body is kept while it waits.
+                    drop(body);
+                    let response = Box::pin(handlers::$group_module::handle(&call, version, request)).await;
+                    respond::encode(key, version, correlation_id, &response)
+                })*
+                key => Err(Malformed(format!("{key:?} has no handler"))),
+            }
+        }
+
+        /// Answers every other API but Produce and Fetch.
         async fn answer(
             context: &Rc<ServerContext>,
             spec: &ApiSpec,
@@ -73,7 +108,7 @@ macro_rules! apis {
 }
 
 apis!(
-    api_versions,
+    at_once: api_versions,
     metadata,
     list_offsets,
     create_topics,
@@ -84,7 +119,19 @@ apis!(
     find_coordinator,
     describe_cluster,
     describe_configs,
-    incremental_alter_configs,
+    incremental_alter_configs;
+    in_line: join_group,
+    sync_group,
+    heartbeat,
+    leave_group,
+    offset_commit,
+    offset_fetch,
+    offset_delete,
+    describe_groups,
+    list_groups,
+    delete_groups,
+    consumer_group_heartbeat,
+    consumer_group_describe,
 );
 
 fn spec_of(api_key: i16) -> Option<&'static ApiSpec> {
@@ -93,7 +140,12 @@ fn spec_of(api_key: i16) -> Option<&'static ApiSpec> {
 
 /// Takes one request as far as its place in the order is fixed; what is left is in the answer. An error: the bytes make no
 /// sense or ask for what ApiVersions does not offer, and the connection is to be closed, as Kafka does.
-pub async fn dispatch(context: &Rc<ServerContext>, frame: Bytes, permit: Permit) -> Result<Answer, Malformed> {
+pub async fn dispatch(
+    context: &Rc<ServerContext>,
+    frame: Bytes,
+    permit: Permit,
+    peer: Option<SocketAddr>,
+) -> Result<Answer, Malformed> {
     let prefix = parse_prefix(&frame)?;
     let Prefix { api_key, version, correlation_id } = prefix;
     let spec = spec_of(api_key).ok_or_else(|| Malformed(format!("API key {api_key} is not served")))?;
@@ -107,20 +159,71 @@ pub async fn dispatch(context: &Rc<ServerContext>, frame: Bytes, permit: Permit)
     check_size(spec.key, frame.len())?;
     let working = match memory_factor(spec.key) {
         0 => None,
+        _ if waits_in_line(spec.key) => None,
         factor => Some(context.working.acquire(frame.len() * factor).await),
     };
-    let (_, body_start) = parse_header(&frame, spec.is_flexible(version))?;
+    let (header, body_start) = parse_header(&frame, spec.is_flexible(version))?;
+    let client_id = header.client_id;
     let body = frame.slice(body_start..);
     drop(frame);
     match spec.key {
-        ApiKey::Produce => handlers::produce::handle(context, Call { version, correlation_id, body, permit }).await,
-        ApiKey::Fetch => handlers::fetch::handle(context, Call { version, correlation_id, body, permit }),
+        ApiKey::Produce => {
+            handlers::produce::handle(context, Call { version, correlation_id, client_id, body, permit }).await
+        }
+        ApiKey::Fetch => handlers::fetch::handle(context, Call { version, correlation_id, client_id, body, permit }),
+        key if waits_in_line(key) => later(context, spec, prefix, caller(client_id, peer), body, permit).await,
         _ => {
             let response = Box::pin(answer(context, spec, prefix, body)).await?;
             drop((permit, working));
             Ok(Answer::Now(Reply::Frame(response)))
         }
     }
+}
+
+/// Takes a request for a group's coordinator as far as its place in line; without room to wait it is refused at once.
+async fn later(
+    context: &Rc<ServerContext>,
+    spec: &'static ApiSpec,
+    prefix: Prefix,
+    caller: Caller,
+    body: Bytes,
+    permit: Permit,
+) -> Result<Answer, Malformed> {
+    // Who breaks the protocol is to be told apart now, while the reader can end the connection for it.
+    guard::check(spec.key, prefix.version, &body)?;
+    let factor = memory_factor(spec.key);
+    let in_line = match InLine::new(context, caller, &body) {
+        Ok(in_line) => in_line,
+        Err(caller) => {
+            let _working = context.working.acquire(body.len() * factor).await;
+            let refused = GroupCall::refused(context, caller);
+            let response = Box::pin(answer_group(refused, spec, prefix, body)).await?;
+            drop(permit);
+            return Ok(Answer::Now(Reply::Frame(response)));
+        }
+    };
+    drop((body, permit));
+    Ok(Answer::Later(Box::pin(async move {
+        let (sender, receiver) = oneshot();
+        let (_wanted, unwanted) = oneshot::<()>();
+        // A task of its own: nobody looks at an answer while those before it are being sent, which a client can hold up, and
+        // what this takes to be worked on must not be held up with it. It ends with this future, so with the connection.
+        spawn_local(async move {
+            let work = async {
+                let (call, body) = in_line.begin(factor).await;
+                sender.send(answer_group(call, spec, prefix, body).await);
+            };
+            or(work, async { unwanted.recv().await.unwrap_or_default() }).await;
+        });
+        match receiver.recv().await {
+            Some(Ok(response)) => Reply::Frame(response),
+            Some(Err(error)) => {
+                tracing::warn!("closing the connection: {error}");
+                Reply::Close
+            }
+            None => Reply::Close,
+        }
+    })))
 }
 
 #[cfg(test)]
@@ -165,6 +268,18 @@ mod tests {
             (37, 0, 0, 3),
             (44, 0, 0, 1),
             (60, 0, 0, 2),
+            (8, 2, 2, 9),
+            (9, 1, 1, 9),
+            (11, 0, 0, 9),
+            (12, 0, 0, 4),
+            (13, 0, 0, 5),
+            (14, 0, 0, 5),
+            (15, 0, 0, 6),
+            (16, 0, 0, 5),
+            (42, 0, 0, 2),
+            (47, 0, 0, 0),
+            (68, 0, 0, 1),
+            (69, 0, 0, 1),
         ];
         for (key, advertised, min, max) in promised {
             assert_eq!(served(key), Some((advertised, min, max)), "API {key}");

@@ -37,7 +37,7 @@ pub type Connections = RefCell<HashMap<u64, Rc<Connection>>>;
 pub async fn serve(shard: Rc<Shard>, listener: Listener) {
     let context = ServerContext::new(shard.clone());
     let link = context.link.clone();
-    let handle = async move |frame, permit| dispatch(&context, frame, permit).await;
+    let handle = async move |frame, permit, peer| dispatch(&context, frame, permit, peer).await;
     run(link, &shard.stop, listener, Rc::new(handle)).await;
 }
 

@@ -76,7 +76,7 @@ fn with_server(config: ServerConfig, test: impl FnOnce(SocketAddr, Hanging)) {
         async move {
             let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
             tell.send(listener.local_addr().unwrap()).unwrap();
-            let handle = async move |frame, permit| answer(frame, permit, &hanging);
+            let handle = async move |frame, permit, _| answer(frame, permit, &hanging);
             run(Link::new(&config), &stop, listener, Rc::new(handle)).await;
         }
     })

@@ -1,6 +1,7 @@
 //! Sockets to handlers. A connection is two tasks on one shard: the reader cuts frames out of the stream and hands each to
 //! [`dispatch`] in order, the writer sends the answers in that same order. Reading order: [`listener`], [`connection`],
-//! [`receive`] and [`pipeline`] (its two halves), [`dispatch`], then one file per API in [`handlers`].
+//! [`receive`] and [`pipeline`] (its two halves), [`dispatch`], then one file per API in [`handlers`]; [`group_call`] is how those
+//! for groups ask coordinators.
 //!
 //! Invariants: answers leave in request order; a peer's declared lengths and counts allocate nothing before the bytes are
 //! there; every queue here is bounded by an option; bad input ends its own connection and nothing else.
@@ -9,6 +10,7 @@ mod connection;
 mod context;
 mod dispatch;
 mod fetch_session;
+mod group_call;
 mod handlers;
 mod listener;
 mod pipeline;

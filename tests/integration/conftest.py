@@ -4,12 +4,13 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from support import broker as brokers
-from support import load, proc
+from support import groups, load, proc, wire
 
 _figures = []
 _log_tails = pytest.StashKey()
@@ -139,6 +140,70 @@ def broker(request, shared_broker):
     yield shared_broker
     assert shared_broker.alive(), f"the broker died during this test:\n{shared_broker.log_tail()}"
     check_log(shared_broker)
+
+
+@pytest.fixture(scope="session")
+def shared_group_broker(root):
+    b = brokers.broker_class()(root / "shared-groups", brokers.QUICK_GROUPS)
+    b.start()
+    yield b
+    b.stop()
+    check_log(b)
+
+
+@pytest.fixture
+def group_broker(request, shared_group_broker):
+    """One broker for all tests of groups that do not stop it, with shorter times than the defaults; still alive after each."""
+    _watch(request, shared_group_broker)
+    if not shared_group_broker.alive():
+        shared_group_broker.start()
+    yield shared_group_broker
+    assert shared_group_broker.alive(), f"the broker died during this test:\n{shared_group_broker.log_tail()}"
+    check_log(shared_group_broker)
+
+
+@pytest.fixture(scope="session")
+def group_topic(shared_group_broker):
+    """Four partitions that tests by hand commit offsets of."""
+    return load.create_topic(shared_group_broker, f"by-hand-{time.time_ns()}", 4)
+
+
+@pytest.fixture
+def conn(group_broker):
+    with wire.Conn(group_broker, timeout=30) as c:
+        yield c
+
+
+@pytest.fixture
+def group(group_broker):
+    """A name that no other test uses; its coordinator serves."""
+    name = f"group-{time.time_ns()}"
+    groups.wait_ready(group_broker, name)
+    return name
+
+
+def _members(kind, group_broker, group):
+    made = []
+
+    def make(**options):
+        made.append(kind(group_broker, options.pop("group", group), **options))
+        return made[-1]
+
+    yield make
+    for m in made:
+        m.conn.close()
+
+
+@pytest.fixture
+def classic(group_broker, group):
+    """`classic(...)`: a member by hand of the test's group."""
+    yield from _members(groups.ClassicMember, group_broker, group)
+
+
+@pytest.fixture
+def consumer(group_broker, group):
+    """`consumer(...)`: the same for the newer protocol."""
+    yield from _members(groups.ConsumerMember, group_broker, group)
 
 
 @pytest.fixture

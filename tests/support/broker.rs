@@ -20,14 +20,20 @@ pub struct Broker {
     pub port: u16,
     log: PathBuf,
     dir: TempDir,
+    options: &'static [&'static str],
 }
 
 impl Broker {
     /// Returns once it takes connections.
     pub fn start() -> Broker {
+        Broker::start_with(&[])
+    }
+
+    /// The same with options of its own, `key=value` each.
+    pub fn start_with(options: &'static [&'static str]) -> Broker {
         let mut said = String::new();
         for _ in 0..ATTEMPTS {
-            let mut broker = Broker::spawn();
+            let mut broker = Broker::spawn(options);
             if broker.wait_until_it_serves() {
                 return broker;
             }
@@ -36,20 +42,22 @@ impl Broker {
         panic!("the broker does not start; it said:\n{said}");
     }
 
-    fn spawn() -> Broker {
+    fn spawn(options: &'static [&'static str]) -> Broker {
         // Under target/: /tmp may be in memory, where there is no direct I/O.
         let dir = tempfile::Builder::new().prefix("broker-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Broker { child: Broker::process(port, dir.path()), port, log: dir.path().join(LOG), dir }
+        Broker { child: Broker::process(port, dir.path(), options), port, log: dir.path().join(LOG), dir, options }
     }
 
-    fn process(port: u16, dir: &Path) -> Child {
+    fn process(port: u16, dir: &Path, options: &[&str]) -> Child {
         let output = File::options().create(true).append(true).open(dir.join(LOG)).unwrap();
         Command::new(env!("CARGO_BIN_EXE_corelane"))
             .arg("server")
             .args(["--override", &format!("listeners=PLAINTEXT://127.0.0.1:{port}")])
             .args(["--override", &format!("log.dirs={}", dir.join("data").display())])
             .args(["--override", "broker.rack=north"])
+            .args(["--override", "group.initial.rebalance.delay.ms=0"])
+            .args(options.iter().flat_map(|option| ["--override", option]))
             .stdout(output.try_clone().unwrap())
             .stderr(output)
             .spawn()
@@ -68,7 +76,7 @@ impl Broker {
         let term = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
         assert!(term.success() && self.child.wait().unwrap().success(), "{}", self.log());
         meanwhile();
-        self.child = Broker::process(self.port, self.dir.path());
+        self.child = Broker::process(self.port, self.dir.path(), self.options);
         assert!(self.wait_until_it_serves(), "{}", self.log());
     }
 

@@ -72,6 +72,23 @@ impl Client {
 
     /// The response to the newest request, which was sent as `asked` and comes in the shape of `version`.
     pub fn receive<R: Request>(&mut self, asked: i16, version: i16) -> R::Response {
+        self.receive_of::<R>(self.correlation_id, asked, version)
+    }
+
+    /// The response to the request before the last `later` ones.
+    pub fn receive_before<R: Request>(&mut self, later: usize, version: i16) -> R::Response {
+        self.receive_of::<R>(self.correlation_id - later as i32, version, version)
+    }
+
+    /// Whether nothing comes for so long.
+    pub fn hears_nothing(&mut self, wait: Duration) -> bool {
+        self.stream.set_read_timeout(Some(wait)).unwrap();
+        let heard = self.stream.peek(&mut [0; 1]);
+        self.stream.set_read_timeout(Some(ANSWER_WITHIN)).unwrap();
+        heard.is_err_and(|problem| matches!(problem.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    }
+
+    fn receive_of<R: Request>(&mut self, correlation_id: i32, asked: i16, version: i16) -> R::Response {
         let what = format!("{} v{asked}", name_of(R::KEY));
         let mut length = [0; 4];
         if let Err(problem) = self.stream.read_exact(&mut length) {
@@ -82,7 +99,7 @@ impl Client {
         let mut frame = Bytes::from(frame);
         let header_version = <R::Response as HeaderVersion>::header_version(version);
         let header = ResponseHeader::decode(&mut frame, header_version).unwrap();
-        assert_eq!(header.correlation_id, self.correlation_id, "{what}: the correlation id");
+        assert_eq!(header.correlation_id, correlation_id, "{what}: the correlation id");
         match R::Response::decode(&mut frame, version) {
             Ok(response) => {
                 assert!(frame.is_empty(), "{what}: {} byte(s) are left over after the response", frame.len());

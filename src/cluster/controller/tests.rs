@@ -184,7 +184,7 @@ fn options_are_set_deleted_and_lists_changed() {
 
     let lists = [
         (ConfigOp::Append("delete".into()), Ok("delete")),
-        (ConfigOp::Append("compact".into()), Err("does not compact")),
+        (ConfigOp::Append("compact".into()), Ok("delete,compact")),
         (ConfigOp::Subtract("compact".into()), Ok("delete")),
         (ConfigOp::Subtract("delete".into()), Err("cleanup.policy")),
     ];

@@ -1,5 +1,16 @@
 //! The classic protocol: members elect one of them, who assigns.
+//!
+//! Reading order: [`group`] (who is in it), [`join`], [`rebalance`], [`session`] (sync, heartbeat, leave, commit).
 
-/// One classic group.
-#[derive(Debug, Default)]
-pub struct ClassicGroup {}
+mod group;
+mod join;
+mod member;
+mod rebalance;
+mod restore;
+mod session;
+mod subscription;
+mod turn;
+
+pub use group::{ClassicGroup, State};
+pub use member::{Member, MemberId};
+pub(in crate::groups) use turn::Turn;

@@ -1,25 +1,32 @@
 //! Which group a request is for, and what the coordinator's owner calls.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::groups::api::{GroupId, ListedGroup, Request};
-use crate::groups::classic::ClassicGroup;
-use crate::groups::consumer::ConsumerGroup;
+use crate::groups::classic::{ClassicGroup, MemberId, Turn};
+use crate::groups::consumer::{ConsumerGroup, ConsumerTimer};
 use crate::groups::env::{Env, Ticket};
-use crate::groups::record::BadRecord;
+use crate::groups::offsets::Offsets;
 use crate::groups::timers::Timers;
 
 /// The groups of one partition of `__consumer_offsets`.
 #[derive(Debug, Default)]
 pub struct Coordinator {
     pub(in crate::groups) groups: HashMap<GroupId, Group>,
+    /// A group that has any is in `groups`.
+    pub(in crate::groups) offsets: Offsets,
     pub(in crate::groups) timers: Timers<Timer>,
+    /// Groups whose offsets are still to be looked at in the present round of expiry.
+    pub(in crate::groups) to_expire: Vec<GroupId>,
+    /// Topics whose offsets are still to go, the next one last.
+    pub(in crate::groups) removed_topics: Vec<Arc<str>>,
 }
 
 /// One group, by the protocol it uses now.
 #[derive(Debug)]
 pub enum Group {
-    Classic(ClassicGroup),
+    Classic(Box<ClassicGroup>),
     Consumer(Box<ConsumerGroup>),
 }
 
@@ -28,23 +35,51 @@ pub enum Group {
 pub enum Timer {
     /// Look for offsets that are too old, and for groups that are dead.
     Expiry,
+    /// Go on with the offsets of topics that are no more.
+    RemovedTopics,
+    /// The time that a classic group's members have to join (again).
+    ClassicJoin(GroupId),
+    /// The time that a classic group's members have to ask for their assignment.
+    ClassicSync(GroupId),
+    /// The time that a member may be silent, or may take to join with the id that it was given.
+    ClassicSession(GroupId, MemberId),
+    /// A member of a consumer group is late.
+    Consumer(ConsumerTimer),
 }
 
 impl Coordinator {
-    /// One record of the log, in order, while the coordinator is being loaded. An error leaves the state as it was.
-    pub fn replay(&mut self, _key: &[u8], _value: Option<&[u8]>) -> Result<(), BadRecord> {
-        Ok(())
-    }
-
-    /// All of the log has been replayed: members' sessions begin now.
-    pub fn loaded(&mut self, _env: &mut Env) {}
-
     /// Takes a request. Its reply comes out of this call or of a later one, exactly once.
-    pub fn handle(&mut self, _ticket: Ticket, _request: Request, _env: &mut Env) {}
+    pub fn handle(&mut self, ticket: Ticket, request: Request, env: &mut Env) {
+        match request {
+            Request::Join(request) => self.join(ticket, request, env),
+            Request::Sync(request) => self.sync(ticket, request, env),
+            Request::Heartbeat(request) => self.heartbeat(ticket, request, env),
+            Request::Leave(request) => self.leave(ticket, request, env),
+            Request::CommitOffsets(request) => self.commit_offsets(ticket, request, env),
+            Request::FetchOffsets(request) => {
+                let reply = self.fetch_offsets(request);
+                env.reply(ticket, reply);
+            }
+            Request::DeleteOffsets(request) => {
+                let reply = self.delete_offsets(request, env);
+                env.reply(ticket, reply);
+            }
+            Request::Describe(request) => {
+                let reply = self.describe(&request.group);
+                env.reply(ticket, reply);
+            }
+            Request::Delete(request) => {
+                let reply = self.delete(&request.group, env);
+                env.reply(ticket, reply);
+            }
+            Request::ConsumerHeartbeat(request) => self.consumer_heartbeat(ticket, request, env),
+            Request::ConsumerDescribe(request) => self.consumer_describe(ticket, request, env),
+        }
+    }
 
     /// Every group.
     pub fn list(&self) -> Vec<ListedGroup> {
-        Vec::new()
+        self.groups.iter().map(|(id, group)| group.listed(id)).collect()
     }
 
     /// When [`tick`](Self::tick) is due next, by the clock that never goes back.
@@ -53,8 +88,37 @@ impl Coordinator {
     }
 
     /// Does what is due.
-    pub fn tick(&mut self, _env: &mut Env) {}
+    pub fn tick(&mut self, env: &mut Env) {
+        while let Some(timer) = self.timers.pop_due(env.mono_ms) {
+            match timer {
+                Timer::Expiry => self.expire(env),
+                Timer::RemovedTopics => self.drop_offsets_of_removed(env),
+                Timer::ClassicJoin(group) => self.with_classic(&group, env, ClassicGroup::join_timed_out),
+                Timer::ClassicSync(group) => self.with_classic(&group, env, ClassicGroup::sync_timed_out),
+                Timer::ClassicSession(group, member) => {
+                    self.with_classic(&group, env, |group, turn| group.session_timed_out(&member, turn));
+                }
+                Timer::Consumer(timer) => self.consumer_timer(timer, env),
+            }
+        }
+    }
 
-    /// Topics were made, removed or grown. Offsets of those in `removed` go (KIP-848 groups see the rest by `Topics::version`).
-    pub fn topics_changed(&mut self, _removed: &[std::sync::Arc<str>], _env: &mut Env) {}
+    /// Topics were made, removed or grown. Offsets of those in `removed` go, many of them in later ticks (KIP-848 groups see the rest by `Topics::version`).
+    pub fn topics_changed(&mut self, removed: &[Arc<str>], env: &mut Env) {
+        self.removed_topics.extend_from_slice(removed);
+        self.drop_offsets_of_removed(env);
+        self.consumer_topics_changed(env);
+    }
+
+    /// Does something with a group if it is a classic one.
+    pub(in crate::groups) fn with_classic(
+        &mut self,
+        group: &GroupId,
+        env: &mut Env,
+        act: impl FnOnce(&mut ClassicGroup, &mut Turn),
+    ) {
+        if let Some(Group::Classic(group)) = self.groups.get_mut(group) {
+            act(group, &mut Turn { timers: &mut self.timers, env });
+        }
+    }
 }

@@ -1,5 +1,10 @@
 //! The groups of one partition of `__consumer_offsets`: from a request to the group it is for.
 
+mod admin;
+mod classic;
 mod dispatch;
+mod load;
+#[cfg(test)]
+mod tests;
 
-pub use dispatch::Coordinator;
+pub use dispatch::{Coordinator, Group, Timer};

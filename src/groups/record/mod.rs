@@ -3,54 +3,16 @@
 
 mod classic;
 mod consumer;
+mod kinds;
 mod offset;
-
-use std::sync::Arc;
-
-use crate::groups::api::GroupId;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 pub use classic::{ClassicGroupValue, ClassicMemberValue};
-pub use consumer::ConsumerRecord;
+pub use consumer::{
+    ClassicMember, ConsumerRecord, CurrentValue, GroupValue, MemberId, MemberValue, OwnedPartitions, Partitions,
+    RegexValue, TargetMetadataValue,
+};
+pub use kinds::{BadRecord, Record};
 pub use offset::OffsetValue;
-
-/// One record; a value of `None` is a tombstone.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Record {
-    /// Kinds 0 and 1: a committed offset.
-    Offset { group: GroupId, topic: Arc<str>, partition: i32, value: Option<OffsetValue> },
-    /// Kind 2: a classic group.
-    Classic { group: GroupId, value: Option<ClassicGroupValue> },
-    /// Kinds 3 to 8 and 16: a consumer group (KIP-848).
-    Consumer(ConsumerRecord),
-}
-
-/// A record that is not what its kind must be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadRecord(pub String);
-
-impl Record {
-    /// Key and value as they are written.
-    pub fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
-        match self {
-            Record::Offset { group, topic, partition, value } => {
-                offset::encode(group, topic, *partition, value.as_ref())
-            }
-            Record::Classic { group, value } => classic::encode(group, value.as_ref()),
-            Record::Consumer(record) => consumer::encode(record),
-        }
-    }
-
-    /// `Ok(None)`: a kind that this version does not know (share and streams groups); it is passed over.
-    pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Option<Record>, BadRecord> {
-        let Some(kind) = key.first_chunk::<2>().map(|kind| i16::from_be_bytes(*kind)) else {
-            return Err(BadRecord(format!("a key of {} bytes names no kind", key.len())));
-        };
-        match kind {
-            0 | 1 => offset::decode(&key[2..], value).map(Some),
-            2 => classic::decode(&key[2..], value).map(Some),
-            3..=8 | 16 => consumer::decode(kind, &key[2..], value).map(|record| Some(Record::Consumer(record))),
-            _ => Ok(None),
-        }
-    }
-}

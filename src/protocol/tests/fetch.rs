@@ -140,7 +140,7 @@ fn cut_extended_and_damaged_requests_are_errors_and_never_panics() {
             for cut in 0..body.len() {
                 assert!(fetch::decode(version, body.slice(..cut)).is_err(), "v{version} cut at {cut}");
             }
-            assert!(fetch::decode(version, [&body[..], &[0]].concat().into()).is_err());
+            assert_eq!(fetch::decode(version, [&body[..], &[0]].concat().into()), fetch::decode(version, body.clone()));
             for _ in 0..100 {
                 let _ = fetch::decode(version, random.damage(&body).into());
             }

@@ -140,6 +140,10 @@ macro_rules! with_request_type {
             SyncGroup: SyncGroupRequest,
             Heartbeat: HeartbeatRequest,
             LeaveGroup: LeaveGroupRequest,
+            DeleteGroups: DeleteGroupsRequest,
+            OffsetDelete: OffsetDeleteRequest,
+            ConsumerGroupHeartbeat: ConsumerGroupHeartbeatRequest,
+            ConsumerGroupDescribe: ConsumerGroupDescribeRequest,
         )
     };
     (@ $api:expr, $function:ident $arguments:tt, $($name:ident: $request:ty,)*) => {
@@ -203,15 +207,16 @@ fn all_versions_of_the_crate_are_covered() {
 }
 
 #[test]
-fn a_body_cut_short_or_too_long_is_refused() {
+fn a_body_cut_short_is_refused_and_what_follows_one_is_not_looked_at() {
     every_version(|shape, version, random| {
         for _ in 0..10 {
             let mut body = Sample::of(shape, version, random).bytes;
             for cut in 0..body.len() {
                 assert!(guard::check(shape.api, version, &body[..cut]).is_err(), "{:?} v{version} at {cut}", shape.api);
             }
-            body.push(0);
-            assert!(guard::check(shape.api, version, &body).is_err(), "{:?} v{version}", shape.api);
+            let length = body.len();
+            body.extend([0, 0xff, 0]);
+            assert_eq!(guard::check(shape.api, version, &body), Ok(length), "{:?} v{version}", shape.api);
         }
     });
 }
@@ -339,6 +344,7 @@ fn requests_with_every_null_that_the_crate_can_write_pass() {
     let partition = offset_commit_request::OffsetCommitRequestPartition::default().with_committed_metadata(None);
     let topic = offset_commit_request::OffsetCommitRequestTopic::default().with_partitions(vec![partition]);
     pass(ApiKey::OffsetCommit, 2..=9, OffsetCommitRequest::default().with_topics(vec![topic]));
+    pass(ApiKey::ConsumerGroupHeartbeat, 0..=1, ConsumerGroupHeartbeatRequest::default().with_topic_partitions(None));
     let keys = vec![text("a"), text("b")];
     pass(ApiKey::FindCoordinator, 4..=6, FindCoordinatorRequest::default().with_coordinator_keys(keys));
 }

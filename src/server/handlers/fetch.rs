@@ -50,7 +50,7 @@ struct Job {
 
 /// Stage one settles the session; the reading is the answer.
 pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
-    let Call { version, correlation_id, body, permit } = call;
+    let Call { version, correlation_id, body, permit, .. } = call;
     let frame_bytes = body.len();
     let request = decode(version, body)?;
     let image = context.shard.image();

@@ -1,18 +1,19 @@
-//! FindCoordinator: this broker, for every group and transactional id.
+//! FindCoordinator: this broker, for every group and transactional id. The first to ask for a group's has the topic of
+//! committed offsets made.
 
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use kafka_protocol::messages::find_coordinator_response::Coordinator;
-use kafka_protocol::messages::{ApiKey, BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
-use kafka_protocol::protocol::StrBytes;
-
+use crate::cluster::controller::ControlError;
 use crate::config::ServerConfig;
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
+use crate::shard::OFFSETS_TOPIC;
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::{ApiKey, BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 
-use super::shared::text;
+use super::shared::{control_error, error_message, text};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::FindCoordinator, 0, 6);
 
@@ -27,21 +28,39 @@ pub async fn handle(
     version: i16,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
-    respond(&context.shard.config, version, request)
+    let found = match request.key_type {
+        // An empty group id has a coordinator like any other: old clients commit offsets under it.
+        GROUP => match context.shard.offsets_topic().await {
+            Ok(_) => Ok(()),
+            Err(code) => {
+                let message = format!("{OFFSETS_TOPIC} is not available: {code}");
+                Err(control_error(ErrorCode::CoordinatorNotAvailable, message))
+            }
+        },
+        TRANSACTION => Ok(()),
+        other => {
+            let message = format!("there is no coordinator for keys of type {other}");
+            Err(control_error(ErrorCode::InvalidRequest, message))
+        }
+    };
+    respond(&context.shard.config, version, request, found)
 }
 
-fn respond(config: &ServerConfig, version: i16, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
-    let known = matches!(request.key_type, GROUP | TRANSACTION);
-    let (code, message) = if known {
-        (ErrorCode::None, None)
-    } else {
-        let message = format!("there is no coordinator for keys of type {}", request.key_type);
-        (ErrorCode::InvalidRequest, Some(StrBytes::from_string(message)))
+fn respond(
+    config: &ServerConfig,
+    version: i16,
+    request: FindCoordinatorRequest,
+    found: Result<(), ControlError>,
+) -> FindCoordinatorResponse {
+    let is_found = found.is_ok();
+    let (code, message) = match found {
+        Ok(()) => (ErrorCode::None, None),
+        Err(error) => (error.code, error_message(error.message)),
     };
-    let (node, host, port) = if known {
+    let (node, host, port) = if is_found {
         (config.broker_id, text(&config.advertised_host), i32::from(config.advertised_port))
     } else {
-        (-1, StrBytes::new(), -1)
+        (-1, text(""), -1)
     };
     if version >= BATCHED_FROM {
         // A key of a byte or two must not buy an answer of a hundred again and again.
@@ -70,24 +89,34 @@ fn respond(config: &ServerConfig, version: i16, request: FindCoordinatorRequest)
 mod tests {
     use super::*;
     use crate::protocol::respond::encode;
+    use kafka_protocol::protocol::StrBytes;
 
     #[test]
-    fn this_broker_for_groups_and_transactions_in_every_version() {
+    fn this_broker_or_why_not_in_every_version() {
         let config =
             ServerConfig { broker_id: 7, advertised_host: "h".into(), advertised_port: 9, ..Default::default() };
         for version in API.min..=API.max {
-            for (key_type, code, node) in [(GROUP, 0, 7), (TRANSACTION, 0, 7), (2, 42, -1), (9, 42, -1)] {
-                let request = FindCoordinatorRequest::default()
-                    .with_key(text("g"))
-                    .with_key_type(key_type)
-                    .with_coordinator_keys(vec![text("g"), text("h"), text("g")]);
-                let response = respond(&config, version, request);
+            for (code, node) in [(0, 7), (15, -1), (42, -1)] {
+                let found = match code {
+                    0 => Ok(()),
+                    15 => Err(control_error(ErrorCode::CoordinatorNotAvailable, "why")),
+                    _ => Err(control_error(ErrorCode::InvalidRequest, "why")),
+                };
+                let request = FindCoordinatorRequest::default().with_key(text("g")).with_coordinator_keys(vec![
+                    text("g"),
+                    text("h"),
+                    text("g"),
+                ]);
+                let response = respond(&config, version, request, found);
+                let told = |message: &Option<StrBytes>| message.as_deref() == (code != 0).then_some("why");
                 if version >= BATCHED_FROM {
                     let rows: Vec<_> =
                         response.coordinators.iter().map(|c| (&*c.key, c.error_code, c.node_id.0)).collect();
                     assert_eq!(rows, [("g", code, node), ("h", code, node)]);
+                    assert!(response.coordinators.iter().all(|c| told(&c.error_message)));
                 } else {
                     assert_eq!((response.error_code, response.node_id.0), (code, node));
+                    assert!(told(&response.error_message));
                 }
                 assert!(encode(ApiKey::FindCoordinator, version, 1, &response).is_ok(), "v{version}");
             }

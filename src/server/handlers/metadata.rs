@@ -16,8 +16,9 @@ use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::{BrokerId, ErrorCode};
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
+use crate::shard::OFFSETS_TOPIC;
 
-use super::shared::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS, broker_id, text, topic_name, unknown_name};
+use super::shared::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS, broker_id, is_internal, text, topic_name, unknown_name};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::Metadata, 0, 13);
 
@@ -49,6 +50,11 @@ pub async fn handle(context: &Rc<ServerContext>, version: i16, request: Metadata
     let mut failures = HashMap::new();
     if let (true, Wanted::Names(names)) = (may_create, &wanted) {
         // Where many are asked for, some are created now; the client asks again for the rest, as it does in Kafka.
+        if names.iter().any(|name| &*name.0 == OFFSETS_TOPIC)
+            && let Err(code) = shard.offsets_topic().await
+        {
+            failures.insert(OFFSETS_TOPIC.to_owned(), creation_error(code));
+        }
         let missing = missing(&shard.image(), names, context.auto_creations.available());
         let room = context.auto_creations.try_acquire(missing.len());
         if let (Some(_room), false) = (room, missing.is_empty()) {
@@ -122,11 +128,11 @@ fn sort_out(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Wanted {
     Wanted::Names(names)
 }
 
-/// The topics to create for these names, at most `room`.
+/// The topics to create for these names, at most `room`. Kafka's own topics are not made by the rules for those of users.
 fn missing(image: &MetadataImage, names: &[TopicName], room: usize) -> Vec<CreateTopic> {
     let absent = names.iter().map(|name| &*name.0).filter(|name| image.topic(name).is_none());
     absent
-        .filter(|name| check_topic_name(name).is_ok())
+        .filter(|name| check_topic_name(name).is_ok() && !is_internal(name))
         .take(room)
         .map(|name| CreateTopic {
             name: name.to_owned(),
@@ -159,7 +165,10 @@ fn respond(
                 Some(topic) => describe(topic),
                 None => {
                     let code = failures.get(&*name.0).copied().unwrap_or_else(|| unknown_name(&name.0));
-                    MetadataResponseTopic::default().with_name(Some(name)).with_error_code(code.code())
+                    MetadataResponseTopic::default()
+                        .with_is_internal(is_internal(&name.0))
+                        .with_name(Some(name))
+                        .with_error_code(code.code())
                 }
             })
             .collect(),
@@ -216,13 +225,13 @@ fn describe(topic: &TopicImage) -> MetadataResponseTopic {
     MetadataResponseTopic::default()
         .with_name(Some(topic_name(&topic.name)))
         .with_topic_id(topic.id)
-        .with_is_internal(false)
+        .with_is_internal(is_internal(&topic.name))
         .with_partitions(partitions.collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::shared::testing::{id_of, image};
+    use super::super::shared::testing::{id_of, image, through_the_wire};
     use super::*;
     use crate::protocol::respond::encode;
     use bytes::{Buf, Bytes};
@@ -326,9 +335,26 @@ mod tests {
 
     #[test]
     fn no_more_topics_are_created_than_there_is_room_for() {
-        let names = ["a", "b", "a/b", "c", "d"].map(topic_name);
+        let names = ["a", "__consumer_offsets", "b", "a/b", "__transaction_state", "c", "d"].map(topic_name);
         let created: Vec<_> = missing(&image(&[("a", 1, 1)]), &names, 2).into_iter().map(|topic| topic.name).collect();
         assert_eq!(created, ["b", "c"]);
+    }
+
+    #[test]
+    fn kafkas_own_topics_are_told_apart_whether_they_exist_or_not() {
+        let image = image(&[("a", 1, 1), ("__consumer_offsets", 2, 1)]);
+        let names = ["a", "__consumer_offsets", "__transaction_state", "zz"].map(by_name).to_vec();
+        for version in 1..=API.max {
+            let response = respond(&image, version, sort_out(version, Some(names.clone())), &HashMap::new());
+            let seen = through_the_wire(API.key, version, &response);
+            let rows: Vec<_> = seen
+                .topics
+                .iter()
+                .map(|topic| (topic.name.as_ref().map_or("", |name| &*name.0), topic.error_code, topic.is_internal))
+                .collect();
+            let own = [("__consumer_offsets", 0, true), ("__transaction_state", 3, true)];
+            assert_eq!(rows, [own[0], own[1], ("a", 0, false), ("zz", 3, false)]);
+        }
     }
 
     #[test]

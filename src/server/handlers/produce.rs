@@ -20,20 +20,23 @@ use crate::server::dispatch::Call;
 use crate::server::pipeline::{Answer, Reply};
 use crate::shard::{ProduceOutcome, ProducePart};
 
-use super::shared::{find_partition, find_topic};
+use super::shared::{find_partition, find_topic, is_internal};
 
 /// Names v0 to v2 in ApiVersions and refuses them, see [`ApiSpec::advertised_min`].
 pub const API: ApiSpec = ApiSpec::new(ApiKey::Produce, 3, 13);
 
 /// zstd came with this version; older clients could not read it back.
 const ZSTD_FROM: i16 = 7;
+/// The client id by which Kafka lets its own tools write to its own topics.
+const ADMIN_CLIENT: &str = "__admin_client";
+const INTERNAL: &str = "clients do not write to internal topics";
 const TRANSACTIONS: &str = "transactions are not supported by this broker yet";
 
 /// The response as it will be, by topic in the request's order.
 type Topics = Vec<(TopicKey, Vec<ProducePartitionResponse>)>;
 
 pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
-    let Call { version, correlation_id, body, permit } = call;
+    let Call { version, correlation_id, client_id, body, permit } = call;
     let request = decode(version, body)?;
     let acks = match request.acks {
         0 => Some(Acks::None),
@@ -42,7 +45,8 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
         _ => None,
     };
     let deadline = clock::now() + Duration::from_millis(request.timeout_ms.max(0) as u64);
-    let (mut topics, parts) = sort_out(&context.shard.image(), version, acks.is_some(), request);
+    let writes_internal = client_id.as_deref() == Some(ADMIN_CLIENT);
+    let (mut topics, parts) = sort_out(&context.shard.image(), version, acks.is_some(), writes_internal, request);
     let (Some(acks), false) = (acks, parts.is_empty()) else {
         // Nothing to write: the permit goes with this call.
         let acks = acks.unwrap_or(Acks::All);
@@ -96,6 +100,7 @@ fn sort_out(
     image: &MetadataImage,
     version: i16,
     acks_valid: bool,
+    writes_internal: bool,
     request: ProduceRequest,
 ) -> (Topics, Vec<ProducePart>) {
     let mut parts = Vec::with_capacity(request.topics.iter().map(|topic| topic.partitions.len()).sum());
@@ -120,6 +125,9 @@ fn sort_out(
                 let records = records.filter(|records| !records.is_empty());
                 let records = records.ok_or((ErrorCode::InvalidRecord, Some("there is no record batch")))?;
                 check_version(version, &records)?;
+                if topic.is_ok_and(|topic| is_internal(&topic.name)) && !writes_internal {
+                    return Err((ErrorCode::InvalidTopicException, Some(INTERNAL)));
+                }
                 Ok(ProducePart { partition, records })
             });
             places.push(match part {
@@ -210,6 +218,16 @@ mod tests {
 
     type Sent = Vec<(i32, Option<Bytes>)>;
 
+    /// By a client like any other.
+    fn sort_out(
+        image: &MetadataImage,
+        version: i16,
+        acks: bool,
+        request: ProduceRequest,
+    ) -> (Topics, Vec<ProducePart>) {
+        super::sort_out(image, version, acks, false, request)
+    }
+
     fn request(topics: Vec<(TopicKey, Sent)>) -> ProduceRequest {
         let topics = topics.into_iter().map(|(topic, partitions)| ProduceTopic {
             topic,
@@ -290,6 +308,24 @@ mod tests {
         assert_eq!((errors(&topics), parts.len()), (vec![vec![ErrorCode::InvalidTxnState; 2]], 0));
         let (topics, parts) = sort_out(&image, 9, true, request(vec![(name("a"), vec![(0, Some(batch(0x10)))])]));
         assert_eq!((errors(&topics), parts.len()), (vec![vec![ErrorCode::InvalidTxnState]], 0));
+    }
+
+    #[test]
+    fn only_kafkas_tools_write_to_kafkas_topics() {
+        let image = image(&[("a", 1, 1), ("__consumer_offsets", 2, 1), ("__transaction_state", 3, 1)]);
+        let asked = |version: i16| {
+            let key = |text: &'static str, id: u128| if version >= 13 { TopicKey::Id(id_of(id)) } else { name(text) };
+            let topics = [key("a", 1), key("__consumer_offsets", 2), key("__transaction_state", 3)];
+            request(topics.into_iter().map(|topic| (topic, vec![(0, Some(batch(0)))])).collect())
+        };
+        for version in API.min..=API.max {
+            let (topics, parts) = super::sort_out(&image, version, true, false, asked(version));
+            let invalid = vec![ErrorCode::InvalidTopicException];
+            assert_eq!(errors(&topics), [vec![ErrorCode::None], invalid.clone(), invalid]);
+            assert_eq!(parts.len(), 1);
+            let (_, parts) = super::sort_out(&image, version, true, true, asked(version));
+            assert_eq!(parts.len(), 3, "v{version}");
+        }
     }
 
     #[test]

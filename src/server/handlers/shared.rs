@@ -4,13 +4,15 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use kafka_protocol::messages::{BrokerId as WireBrokerId, TopicName};
+use kafka_protocol::messages::{BrokerId as WireBrokerId, GroupId as WireGroupId, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::cluster::controller::{ControlError, MAX_PARTITIONS_PER_TOPIC, check_topic_name};
 use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 use crate::protocol::TopicKey;
+use crate::shard::OFFSETS_TOPIC;
+use crate::shard::groups::GroupId;
 
 pub fn text(value: &str) -> StrBytes {
     StrBytes::from_string(value.to_owned())
@@ -72,6 +74,55 @@ pub const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1
 /// The same of the cluster: CREATE, ALTER, DESCRIBE, CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE.
 pub const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 
+/// The same of a group: READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS.
+pub const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+
+/// Whether a topic is one of Kafka's own, which clients read but do not write.
+pub fn is_internal(topic: &str) -> bool {
+    matches!(topic, OFFSETS_TOPIC | "__transaction_state" | "__share_group_state")
+}
+
+/// A group's id, copied out of the request.
+pub fn group_id(id: &WireGroupId) -> GroupId {
+    GroupId::from(id.0.as_str())
+}
+
+pub fn wire_group_id(id: &str) -> WireGroupId {
+    WireGroupId(text(id))
+}
+
+/// A group's id where one is needed.
+pub fn named_group(id: &WireGroupId) -> Result<GroupId, ErrorCode> {
+    if id.0.is_empty() { Err(ErrorCode::InvalidGroupId) } else { Ok(group_id(id)) }
+}
+
+/// The groups of a request, each once: a group id of a byte or two must not buy an answer of some kilobytes again and again.
+pub fn each_group_once(ids: &[WireGroupId]) -> Vec<GroupId> {
+    let mut seen = HashSet::with_capacity(ids.len());
+    ids.iter().filter(|id| seen.insert(*id)).map(group_id).collect()
+}
+
+/// Longest `group.instance.id`. Kafka's clients have no longer ones than topic names, and a broker makes member ids of them,
+/// which go into the answers to others: they must fit there.
+const MAX_INSTANCE_ID_BYTES: usize = 1024;
+
+/// Copies a `group.instance.id` out of the request.
+pub fn instance_id(id: Option<StrBytes>) -> Result<Option<String>, ErrorCode> {
+    match id {
+        Some(id) if id.len() > MAX_INSTANCE_ID_BYTES => Err(ErrorCode::InvalidRequest),
+        id => Ok(owned(id)),
+    }
+}
+
+pub fn owned(value: Option<StrBytes>) -> Option<String> {
+    value.map(|value| value.to_string())
+}
+
+/// For the wire, without copying.
+pub fn sent(value: Option<String>) -> Option<StrBytes> {
+    value.map(StrBytes::from_string)
+}
+
 /// Most partitions that one request creates: what a few bytes ask for must not fill memory. Kafka's is 10,000.
 pub const MAX_PARTITIONS_PER_REQUEST: i32 = MAX_PARTITIONS_PER_TOPIC;
 
@@ -102,15 +153,28 @@ pub fn repeated<K: Eq + Hash>(keys: impl Iterator<Item = K>) -> HashSet<K> {
 
 #[cfg(test)]
 pub mod testing {
-    //! Images to answer from.
+    //! Images to answer from, and how answers are read.
 
     use std::sync::Arc;
 
+    use bytes::Buf;
+    use kafka_protocol::messages::ApiKey;
+    use kafka_protocol::protocol::{Decodable, Encodable};
     use uuid::Uuid;
 
     use crate::cluster::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
     use crate::config::TopicConfig;
     use crate::model::{BrokerId, LeaderEpoch};
+    use crate::protocol::respond;
+
+    /// What a client makes of a response.
+    pub fn through_the_wire<T: Encodable + Decodable>(key: ApiKey, version: i16, response: &T) -> T {
+        let mut frame = respond::encode(key, version, 1, response).unwrap();
+        frame.advance(if key.response_header_version(version) >= 1 { 9 } else { 8 });
+        let seen = T::decode(&mut frame, version).unwrap();
+        assert!(frame.is_empty(), "{key:?} v{version}: {} bytes are left over", frame.len());
+        seen
+    }
 
     pub fn id_of(number: u128) -> Uuid {
         Uuid::from_u128(number)

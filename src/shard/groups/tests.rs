@@ -13,8 +13,8 @@ use crate::config::ServerConfig;
 use crate::model::{BrokerId, ErrorCode, ShardId};
 use crate::runtime::mailbox::{Mesh, mesh};
 use crate::runtime::{clock, disk, faults, on_shard, scratch};
-use crate::shard::Shard;
 use crate::shard::hosting::Claim;
+use crate::shard::{Shard, TopicRef};
 
 const GROUPS: [&str; 4] = ["a", "orders", "größe", "z-9"];
 
@@ -141,15 +141,19 @@ fn a_commit_that_cannot_be_written_is_neither_confirmed_nor_shown() {
 
 #[test]
 fn a_group_has_no_coordinator_once_its_topic_is_gone() {
-    restarted(
-        |shard| async move {
+    let root = scratch();
+    let path = root.path().to_path_buf();
+    on_shard(move || {
+        let path = path.clone();
+        async move {
+            let shard = shard(&path, None).await;
+            shard.offsets_topic().await.unwrap();
             commit_until_served(&shard, "a", 1).await.unwrap();
-            let deleted = shard.delete_topics(vec![crate::shard::TopicRef::Name(OFFSETS_TOPIC.into())]).await;
+            let deleted = shard.delete_topics(vec![TopicRef::Name(OFFSETS_TOPIC.into())]).await;
             assert!(deleted[0].is_ok());
             assert_eq!(shard.ask_group(commit("a", 2)).await, Err(ErrorCode::NotCoordinator));
             shard.offsets_topic().await.unwrap();
             assert_eq!(committed(&shard, "a").await, -1, "a new topic has new groups");
-        },
-        |_| async {},
-    );
+        }
+    });
 }

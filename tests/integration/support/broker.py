@@ -15,6 +15,16 @@ REPO = Path(__file__).resolve().parents[3]
 HOST = "127.0.0.1"
 _running = set()
 
+# Groups whose times are short enough to wait for in a test. Kafka has a lower bound apart for each of the newer protocol's.
+QUICK_GROUPS = {
+    "group.initial.rebalance.delay.ms": 100,
+    "group.min.session.timeout.ms": 1000,
+    "group.consumer.session.timeout.ms": 6000,
+    "group.consumer.min.session.timeout.ms": 1000,
+    "group.consumer.heartbeat.interval.ms": 500,
+    "group.consumer.min.heartbeat.interval.ms": 100,
+}
+
 
 @atexit.register
 def _end_what_was_started():
@@ -31,16 +41,18 @@ def binary():
 
 
 def free_port():
-    """A free port below the range that outgoing connections take theirs from, so a restart finds it free again."""
+    """A free port below the range that outgoing connections take theirs from, so a restart finds it free again.
+    `CORELANE_TEST_PORTS=low-high` keeps to other ones."""
+    low, high = map(int, os.environ.get("CORELANE_TEST_PORTS", "12000-30000").split("-"))
     for _ in range(200):
-        port = random.randint(12000, 30000)
+        port = random.randint(low, high)
         with socket.socket() as s:
             try:
                 s.bind((HOST, port))
                 return port
             except OSError:
                 continue
-    raise OSError("no free port between 12000 and 30000")
+    raise OSError(f"no free port between {low} and {high}")
 
 
 class StartFailed(AssertionError):

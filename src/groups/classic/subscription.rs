@@ -1,0 +1,51 @@
+//! Which topics a member subscribes to, as the consumer protocol writes it into a member's metadata.
+//!
+//! The layout is that of version 0, with which all later versions begin: version (int16), topics (array of strings).
+
+/// Calls `each` with every topic. `false`: this is no subscription, or a topic is cut short (`each` has seen those before it).
+pub(super) fn each_topic<'a>(metadata: &'a [u8], each: &mut impl FnMut(&'a str)) -> bool {
+    read(metadata, each).is_some()
+}
+
+fn read<'a>(metadata: &'a [u8], each: &mut impl FnMut(&'a str)) -> Option<()> {
+    let (version, rest) = metadata.split_first_chunk::<2>()?;
+    let (count, mut rest) = rest.split_first_chunk::<4>()?;
+    if i16::from_be_bytes(*version) < 0 {
+        return None;
+    }
+    for _ in 0..usize::try_from(i32::from_be_bytes(*count)).ok()? {
+        let (length, after) = rest.split_first_chunk::<2>()?;
+        let length = usize::try_from(i16::from_be_bytes(*length)).ok()?;
+        let (topic, after) = after.split_at_checked(length)?;
+        each(std::str::from_utf8(topic).ok()?);
+        rest = after;
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topics(metadata: &[u8]) -> (Vec<&str>, bool) {
+        let mut topics = Vec::new();
+        let whole = each_topic(metadata, &mut |topic| topics.push(topic));
+        (topics, whole)
+    }
+
+    #[test]
+    fn topics_are_read_from_any_version_and_the_rest_is_left_alone() {
+        let two = b"\0\x03\0\0\0\x02\0\x01a\0\x02bc\xff\xff\xff\xff and more";
+        assert_eq!(topics(two), (vec!["a", "bc"], true));
+        assert_eq!(topics(b"\0\0\0\0\0\0"), (vec![], true));
+    }
+
+    #[test]
+    fn what_is_no_subscription_is_told_from_an_empty_one() {
+        for bad in [&b""[..], b"\0\0\0\0", b"\xff\xff\0\0\0\0", b"\0\0\xff\xff\xff\xff", b"\0\0\x7f\xff\xff\xff"] {
+            assert_eq!(topics(bad), (vec![], false), "{bad:?}");
+        }
+        assert_eq!(topics(b"\0\0\0\0\0\x02\0\x01a\0\x05b"), (vec!["a"], false));
+        assert_eq!(topics(b"\0\0\0\0\0\x01\0\x01\xff"), (vec![], false));
+    }
+}

@@ -1,0 +1,111 @@
+//! One member of a consumer group, as the log has it.
+
+use uuid::Uuid;
+
+use crate::groups::record::{CurrentValue, MemberId, MemberValue, OwnedPartitions};
+
+/// The epoch with which a member leaves; also that of a member whose records are being taken back.
+pub(super) const LEAVES: i32 = -1;
+
+/// The epoch with which a static member leaves for a while, and that it has until it is back.
+pub(super) const LEAVES_FOR_A_WHILE: i32 = -2;
+
+/// What one member costs besides its own bytes: its entries in maps and its timers.
+const OVERHEAD_BYTES: usize = 256;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::groups) struct Member {
+    pub id: MemberId,
+    pub said: MemberValue,
+    pub current: CurrentValue,
+}
+
+/// How far a member is from what it is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MemberState {
+    /// It has what it can be given at its epoch.
+    Stable,
+    /// It was told to let go of partitions and has not said yet that it did.
+    UnrevokedPartitions,
+    /// It waits for partitions that others still have.
+    UnreleasedPartitions,
+    /// Of a newer broker's making.
+    Unknown,
+}
+
+impl MemberState {
+    pub(super) fn of(number: i8) -> MemberState {
+        match number {
+            0 => MemberState::Stable,
+            1 => MemberState::UnrevokedPartitions,
+            2 => MemberState::UnreleasedPartitions,
+            _ => MemberState::Unknown,
+        }
+    }
+
+    pub(super) fn number(self) -> i8 {
+        match self {
+            MemberState::Stable => 0,
+            MemberState::UnrevokedPartitions => 1,
+            MemberState::UnreleasedPartitions => 2,
+            MemberState::Unknown => 127,
+        }
+    }
+}
+
+impl Member {
+    /// One that was never heard of.
+    pub(super) fn new(id: MemberId) -> Member {
+        Member { id, said: MemberValue::default(), current: CurrentValue::default() }
+    }
+
+    pub(super) fn state(&self) -> MemberState {
+        MemberState::of(self.current.state)
+    }
+
+    pub(super) fn is_reconciled_to(&self, target_epoch: i32) -> bool {
+        self.state() == MemberState::Stable && self.current.epoch == target_epoch
+    }
+
+    pub(super) fn is_classic(&self) -> bool {
+        self.said.classic.is_some()
+    }
+
+    /// The epoch at which the member was given a partition that it has or is to let go of.
+    pub(super) fn assignment_epoch(&self, topic: Uuid, partition: i32) -> Option<i32> {
+        let epoch = |owned: &OwnedPartitions| owned.get(&topic)?.get(&partition).copied();
+        epoch(&self.current.assigned).or_else(|| epoch(&self.current.revoking))
+    }
+
+    /// Every partition that is the member's, also those that it is to let go of.
+    pub(super) fn held(&self) -> impl Iterator<Item = (Uuid, i32)> + '_ {
+        [&self.current.assigned, &self.current.revoking]
+            .into_iter()
+            .flatten()
+            .flat_map(|(topic, partitions)| partitions.keys().map(|partition| (*topic, *partition)))
+    }
+
+    /// What the coordinator keeps of what the member said, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        said_bytes(&self.id, &self.said)
+    }
+}
+
+impl MemberValue {
+    /// The regular expression, if the member subscribes by one.
+    pub(super) fn regex(&self) -> Option<&str> {
+        self.regex.as_deref().filter(|regex| !regex.is_empty())
+    }
+}
+
+pub(super) fn said_bytes(id: &str, said: &MemberValue) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let classic = said.classic.iter().flat_map(|classic| &classic.protocols);
+    OVERHEAD_BYTES
+        + id.len()
+        + [&said.instance_id, &said.rack_id, &said.regex, &said.assignor].into_iter().map(text).sum::<usize>()
+        + said.client_id.len()
+        + said.client_host.len()
+        + said.topics.iter().map(|topic| topic.len() + size_of::<String>()).sum::<usize>()
+        + classic.map(|(name, metadata)| name.len() + metadata.len()).sum::<usize>()
+}

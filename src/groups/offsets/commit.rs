@@ -1,0 +1,90 @@
+//! OffsetCommit.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::Committed;
+use crate::groups::api::{CommitPartition, CommitReply, CommitRequest, TopicErrors};
+use crate::groups::classic::{ClassicGroup, Turn};
+use crate::groups::coordinator::{Coordinator, Group};
+use crate::groups::env::{Env, Ticket};
+use crate::groups::record::Record;
+use crate::model::ErrorCode;
+
+impl Coordinator {
+    pub(in crate::groups) fn commit_offsets(&mut self, ticket: Ticket, request: CommitRequest, env: &mut Env) {
+        if let Err(error) = self.check_commit(&request, env) {
+            return env.reply(ticket, refused(&request, error));
+        }
+        let expire_ms = request.retention_ms.filter(|retention_ms| *retention_ms >= 0);
+        let expire_ms = expire_ms.map(|retention_ms| env.wall_ms.saturating_add(retention_ms));
+        let mut topics = Vec::with_capacity(request.topics.len());
+        for topic in request.topics {
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for partition in topic.partitions {
+                let index = partition.index;
+                if is_too_long(&partition.metadata, env.config.offset_metadata_max_bytes) {
+                    partitions.push((index, ErrorCode::OffsetMetadataTooLarge));
+                    continue;
+                }
+                let metadata = self.offsets.metadata(&partition.metadata);
+                let committed = committed(&partition, metadata, topic.id, env.wall_ms, expire_ms);
+                let group = request.group.clone();
+                env.append(Record::Offset {
+                    group,
+                    topic: topic.name.clone(),
+                    partition: index,
+                    value: Some(committed.clone()),
+                });
+                self.offsets.put(&request.group, &topic.name, index, committed);
+                partitions.push((index, ErrorCode::None));
+            }
+            topics.push(TopicErrors { name: topic.name, partitions });
+        }
+        env.reply(ticket, CommitReply { topics });
+    }
+
+    /// Makes a simple group where there is none and no member commits.
+    fn check_commit(&mut self, request: &CommitRequest, env: &mut Env) -> Result<(), ErrorCode> {
+        match self.groups.get(&request.group) {
+            Some(Group::Consumer(group)) => group.check_commit(request),
+            Some(Group::Classic(group)) => group.check_commit(request, &mut Turn { timers: &mut self.timers, env }),
+            None if request.generation < 0 => {
+                let group = ClassicGroup::new(request.group.clone(), env.wall_ms);
+                self.groups.insert(request.group.clone(), Group::Classic(Box::new(group)));
+                Ok(())
+            }
+            None if request.knows_member_epochs => Err(ErrorCode::GroupIdNotFound),
+            None => Err(ErrorCode::IllegalGeneration),
+        }
+    }
+}
+
+/// Kafka counts a string's length as Java does, in UTF-16.
+fn is_too_long(metadata: &str, limit: usize) -> bool {
+    metadata.len() > limit && metadata.encode_utf16().count() > limit
+}
+
+/// What is kept is what its record can say: one that expires at a time of its own has neither leader epoch nor topic id.
+fn committed(
+    partition: &CommitPartition,
+    metadata: Arc<str>,
+    topic_id: Uuid,
+    commit_ms: i64,
+    expire_ms: Option<i64>,
+) -> Committed {
+    let (leader_epoch, topic_id) = match expire_ms {
+        None => (partition.leader_epoch, topic_id),
+        Some(_) => (-1, Uuid::nil()),
+    };
+    Committed { offset: partition.offset, leader_epoch, metadata, commit_ms, expire_ms, topic_id }
+}
+
+fn refused(request: &CommitRequest, error: ErrorCode) -> CommitReply {
+    let topics = request.topics.iter().map(|topic| TopicErrors {
+        name: topic.name.clone(),
+        partitions: topic.partitions.iter().map(|partition| (partition.index, error)).collect(),
+    });
+    CommitReply { topics: topics.collect() }
+}

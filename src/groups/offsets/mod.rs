@@ -1,0 +1,9 @@
+//! Committed offsets of the groups of one coordinator.
+
+mod commit;
+mod delete;
+mod expire;
+mod fetch;
+mod store;
+
+pub use store::{Committed, Offsets};

@@ -1,0 +1,158 @@
+//! Where offsets are kept: by group, topic and partition.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::groups::api::GroupId;
+use crate::groups::record::OffsetValue;
+
+/// A committed offset.
+pub type Committed = OffsetValue;
+
+/// The offsets of one group and topic, by partition. A sorted list: most have a few, committed in order.
+type ByPartition = Vec<(i32, Committed)>;
+
+/// All offsets of one coordinator. A topic's name is kept once, however many groups read it.
+#[derive(Debug)]
+pub struct Offsets {
+    /// No group is without topics, no topic without partitions.
+    groups: HashMap<GroupId, HashMap<Arc<str>, ByPartition>>,
+    names: HashSet<Arc<str>>,
+    no_metadata: Arc<str>,
+    count: usize,
+}
+
+impl Default for Offsets {
+    fn default() -> Offsets {
+        Offsets { groups: HashMap::new(), names: HashSet::new(), no_metadata: Arc::from(""), count: 0 }
+    }
+}
+
+impl Offsets {
+    pub fn get(&self, group: &str, topic: &str, partition: i32) -> Option<&Committed> {
+        let partitions = self.groups.get(group)?.get(topic)?;
+        let at = partitions.binary_search_by_key(&partition, |(index, _)| *index).ok()?;
+        partitions.get(at).map(|(_, committed)| committed)
+    }
+
+    /// The topics of a group, in no order; partitions by number.
+    pub fn of_group(&self, group: &str) -> impl Iterator<Item = (&Arc<str>, &[(i32, Committed)])> {
+        let topics = self.groups.get(group).into_iter().flatten();
+        topics.map(|(topic, partitions)| (topic, partitions.as_slice()))
+    }
+
+    /// The groups that have offsets, in no order.
+    pub fn groups(&self) -> impl Iterator<Item = &GroupId> {
+        self.groups.keys()
+    }
+
+    pub fn has_any(&self, group: &str) -> bool {
+        self.groups.contains_key(group)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Metadata as it is kept: that of most is empty, and takes no memory of its own.
+    pub fn metadata(&self, text: &str) -> Arc<str> {
+        if text.is_empty() { self.no_metadata.clone() } else { Arc::from(text) }
+    }
+
+    pub fn put(&mut self, group: &GroupId, topic: &Arc<str>, partition: i32, mut committed: Committed) {
+        if committed.metadata.is_empty() {
+            committed.metadata = self.no_metadata.clone();
+        }
+        if !self.groups.contains_key(group) {
+            self.groups.insert(group.clone(), HashMap::new());
+        }
+        let Some(topics) = self.groups.get_mut(group) else { return };
+        let partitions = match topics.get_mut(topic) {
+            Some(partitions) => partitions,
+            None => {
+                let name = match self.names.get(topic) {
+                    Some(name) => name.clone(),
+                    None => {
+                        self.names.insert(topic.clone());
+                        topic.clone()
+                    }
+                };
+                topics.entry(name).or_default()
+            }
+        };
+        match partitions.binary_search_by_key(&partition, |(index, _)| *index) {
+            Ok(at) => partitions[at].1 = committed,
+            Err(at) => {
+                partitions.insert(at, (partition, committed));
+                self.count += 1;
+            }
+        }
+    }
+
+    pub fn remove(&mut self, group: &str, topic: &str, partition: i32) -> bool {
+        let Some(topics) = self.groups.get_mut(group) else { return false };
+        let Some(partitions) = topics.get_mut(topic) else { return false };
+        let Ok(at) = partitions.binary_search_by_key(&partition, |(index, _)| *index) else { return false };
+        partitions.remove(at);
+        self.count -= 1;
+        if partitions.is_empty() {
+            topics.remove(topic);
+        }
+        if topics.is_empty() {
+            self.groups.remove(group);
+        }
+        true
+    }
+
+    /// Offsets of a topic, `limit` at most, in no order; not those whose topic is the one of id `except`.
+    pub fn of_topic(&self, topic: &str, except: Option<Uuid>, limit: usize) -> Vec<(GroupId, i32)> {
+        let of_groups = self.groups.iter().filter_map(|(group, topics)| Some((group, topics.get(topic)?)));
+        let offsets = of_groups.flat_map(|(group, partitions)| {
+            let stale = partitions.iter().filter(|(_, committed)| Some(committed.topic_id) != except);
+            stale.map(|(index, _)| (group.clone(), *index))
+        });
+        offsets.take(limit).collect()
+    }
+
+    /// Forgets names of topics that no group has offsets of any more.
+    pub fn forget_names(&mut self) {
+        self.names.retain(|name| Arc::strong_count(name) > 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn committed(offset: i64) -> Committed {
+        let (metadata, topic_id) = (Arc::from(""), Uuid::nil());
+        Committed { offset, leader_epoch: -1, metadata, commit_ms: 0, expire_ms: None, topic_id }
+    }
+
+    #[test]
+    fn names_are_kept_once_and_go_with_the_last_offset() {
+        let mut offsets = Offsets::default();
+        let (g, h): (GroupId, GroupId) = (Arc::from("g"), Arc::from("h"));
+        for (group, partition) in [(&g, 3), (&g, 1), (&h, 2), (&g, 1)] {
+            offsets.put(group, &Arc::from("t"), partition, committed(i64::from(partition)));
+        }
+        assert_eq!((offsets.len(), offsets.names.len()), (3, 1));
+        let partitions: Vec<i32> = offsets.of_group("g").flat_map(|(_, p)| p.iter().map(|(index, _)| *index)).collect();
+        assert_eq!(partitions, [1, 3]);
+        assert!(Arc::ptr_eq(offsets.of_group("g").next().unwrap().0, offsets.of_group("h").next().unwrap().0));
+
+        assert!(offsets.remove("h", "t", 2) && !offsets.remove("h", "t", 2) && !offsets.has_any("h"));
+        offsets.forget_names();
+        assert_eq!(offsets.names.len(), 1);
+        assert!(offsets.remove("g", "t", 1) && offsets.remove("g", "t", 3));
+        offsets.forget_names();
+        assert_eq!((offsets.names.len(), offsets.is_empty()), (0, true));
+    }
+}

@@ -1,0 +1,146 @@
+//! LeaveGroup: members of a classic group go, several at a time from v3 on (KIP-345).
+
+use kafka_protocol::messages::leave_group_response::MemberResponse;
+use kafka_protocol::messages::{ApiKey, LeaveGroupRequest, LeaveGroupResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::model::ErrorCode;
+use crate::protocol::ApiSpec;
+use crate::server::group_call::GroupCall;
+use crate::shard::groups::{LeaveReply, LeaveRequest, LeavingMember, LeftMember};
+
+use super::shared::{instance_id, named_group, owned, sent};
+
+pub const API: ApiSpec = ApiSpec::new(ApiKey::LeaveGroup, 0, 5);
+
+const SEVERAL_FROM: i16 = 3;
+
+pub async fn handle(call: &GroupCall, version: i16, request: LeaveGroupRequest) -> LeaveGroupResponse {
+    let reply = match sort_out(version, request) {
+        Ok(request) => {
+            let members = request.members.clone();
+            call.ask(request).await.map(|reply| without_group(reply, members))
+        }
+        Err(code) => Err(code),
+    };
+    respond(version, reply.unwrap_or_else(|error| LeaveReply { error, members: Vec::new() }))
+}
+
+fn sort_out(version: i16, request: LeaveGroupRequest) -> Result<LeaveRequest, ErrorCode> {
+    let group = named_group(&request.group_id)?;
+    let members = if version >= SEVERAL_FROM {
+        let members = request.members.into_iter().map(|member| {
+            Ok(LeavingMember {
+                member_id: member.member_id.to_string(),
+                instance_id: instance_id(member.group_instance_id)?,
+                reason: owned(member.reason),
+            })
+        });
+        members.collect::<Result<_, ErrorCode>>()?
+    } else {
+        vec![LeavingMember { member_id: request.member_id.to_string(), instance_id: None, reason: None }]
+    };
+    Ok(LeaveRequest { group, members })
+}
+
+/// Where there is no such group, each of its members is unknown, as in Kafka.
+fn without_group(reply: LeaveReply, members: Vec<LeavingMember>) -> LeaveReply {
+    if reply.error != ErrorCode::UnknownMemberId {
+        return reply;
+    }
+    let members = members.into_iter().map(|member| LeftMember {
+        member_id: member.member_id,
+        instance_id: member.instance_id,
+        error: ErrorCode::UnknownMemberId,
+    });
+    LeaveReply { error: ErrorCode::None, members: members.collect() }
+}
+
+/// Before [`SEVERAL_FROM`] the one member's error is the response's.
+fn respond(version: i16, reply: LeaveReply) -> LeaveGroupResponse {
+    if version < SEVERAL_FROM {
+        let of_member = reply.members.first().map_or(ErrorCode::None, |member| member.error);
+        let code = if reply.error == ErrorCode::None { of_member } else { reply.error };
+        return LeaveGroupResponse::default().with_error_code(code.code());
+    }
+    let members = reply.members.into_iter().map(|member| {
+        MemberResponse::default()
+            .with_member_id(StrBytes::from_string(member.member_id))
+            .with_group_instance_id(sent(member.instance_id))
+            .with_error_code(member.error.code())
+    });
+    LeaveGroupResponse::default().with_error_code(reply.error.code()).with_members(members.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::testing::through_the_wire;
+    use super::super::shared::{text, wire_group_id};
+    use super::*;
+    use kafka_protocol::messages::leave_group_request::MemberIdentity;
+
+    fn request(version: i16) -> LeaveGroupRequest {
+        let request = LeaveGroupRequest::default().with_group_id(wire_group_id("g"));
+        if version < 3 {
+            return request.with_member_id(text("a"));
+        }
+        let member = |id: &str, instance: Option<&str>| {
+            MemberIdentity::default()
+                .with_member_id(text(id))
+                .with_group_instance_id(instance.map(text))
+                .with_reason((version >= 5).then(|| text("enough")))
+        };
+        request.with_members(vec![member("a", None), member("", Some("i"))])
+    }
+
+    #[test]
+    fn one_or_several_leave() {
+        for version in API.min..=API.max {
+            let asked = sort_out(version, request(version)).unwrap();
+            let members: Vec<_> =
+                asked.members.iter().map(|m| (&*m.member_id, m.instance_id.as_deref(), m.reason.as_deref())).collect();
+            let reason = (version >= 5).then_some("enough");
+            let all = [("a", None, reason), ("", Some("i"), reason)];
+            assert_eq!((&*asked.group, &members[..]), ("g", if version >= 3 { &all[..] } else { &all[..1] }));
+            let nameless = request(version).with_group_id(wire_group_id(""));
+            assert_eq!(sort_out(version, nameless).err(), Some(ErrorCode::InvalidGroupId));
+        }
+    }
+
+    #[test]
+    fn each_is_told_in_every_version() {
+        let left = |id: &str, instance: Option<&str>, error| LeftMember {
+            member_id: id.into(),
+            instance_id: instance.map(str::to_owned),
+            error,
+        };
+        for version in API.min..=API.max {
+            let mut members = vec![left("a", None, ErrorCode::UnknownMemberId)];
+            if version >= 3 {
+                members.push(left("", Some("i"), ErrorCode::None));
+            }
+            let response = respond(version, LeaveReply { error: ErrorCode::None, members });
+            let seen = through_the_wire(API.key, version, &response);
+            let rows: Vec<_> = seen.members.iter().map(|m| (m.group_instance_id.as_deref(), m.error_code)).collect();
+            if version >= 3 {
+                assert_eq!((seen.error_code, rows), (0, vec![(None, 25), (Some("i"), 0)]));
+            } else {
+                assert_eq!((seen.error_code, rows), (25, vec![]));
+            }
+            let failed = respond(version, LeaveReply { error: ErrorCode::NotCoordinator, members: Vec::new() });
+            assert_eq!(through_the_wire(API.key, version, &failed).error_code, 16);
+        }
+    }
+
+    #[test]
+    fn without_the_group_every_member_is_unknown() {
+        let members = sort_out(5, request(5)).unwrap().members;
+        let unknown = LeaveReply { error: ErrorCode::UnknownMemberId, members: Vec::new() };
+        let reply = without_group(unknown, members.clone());
+        assert_eq!(reply.error, ErrorCode::None);
+        assert_eq!(reply.members.iter().map(|m| m.error).collect::<Vec<_>>(), [ErrorCode::UnknownMemberId; 2]);
+        assert_eq!(reply.members[1].instance_id.as_deref(), Some("i"));
+        let other = LeaveReply { error: ErrorCode::NotCoordinator, members: Vec::new() };
+        assert_eq!(without_group(other.clone(), members), other);
+    }
+}
