@@ -148,11 +148,12 @@ def test_shrinks_to_the_live_set(make_broker, length, figure):
         assert p.flush(120) == 0 and not reports.errors, reports.errors[:3]
         took = time.monotonic() - since
         fill(b, "shrink", 20_000)
-        live = sum(len(key(0)) + len(value(i)) + 10 for i in newest if i >= 0)
-        # The ratio lets a fifth be dirty; the last segments are not cleaned.
-        bound = live * 1.5 + 4 * 8 * MIB
+        live = sum(len(key(0)) + len(value(i)) + 12 for i in newest if i >= 0)
+        # Of the filler, what is in the segments at the end may still be there.
         size = lambda: proc.disk_bytes(b.partition_dir("shrink"))  # noqa: E731
-        until(f"the log is smaller than {bound / MIB:.0f} MiB", lambda: size() < bound, 300)
+        until("the updates are gone", lambda: read_all(b, "shrink").records <= keys + 20_000, 300)
+        bound = live * 1.2 + 21 * MIB + 2 * 8 * MIB
+        until(f"the log is smaller than {bound / MIB:.0f} MiB", lambda: size() < bound)
         figure("CPU of the broker, s", f"{b.cpu() - cpu:.1f} for {updates} updates in {took:.0f} s")
     figure("peak resident memory, MiB", peak.peak // MIB)
     seen = read_all(b, "shrink")

@@ -379,10 +379,18 @@ impl Log {
     }
 
     /// `with_first`: the first timestamps of dirty segments are wanted too; they may have to be read.
-    async fn facts(&self, segments: &[Rc<Segment>], first_dirty: i64, with_first: bool) -> io::Result<Vec<Facts>> {
+    async fn facts(
+        self: &Rc<Self>,
+        segments: &[Rc<Segment>],
+        first_dirty: i64,
+        with_first: bool,
+    ) -> io::Result<Vec<Facts>> {
         let mut facts = Vec::with_capacity(segments.len());
         for segment in segments {
             let next = self.end_of(segment);
+            if !segment.times_known.get() {
+                self.index_of(segment).await.map_err(io::Error::other)?;
+            }
             let wanted = with_first && next > first_dirty;
             if wanted && segment.first_timestamp.get().is_none() {
                 let _visit = self.dir.visit()?;

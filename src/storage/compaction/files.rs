@@ -206,10 +206,13 @@ pub fn named(doing: &str, path: &Path, cause: io::Error) -> io::Error {
     }
 }
 
-/// What goes on of one segment file: the first batch's largest timestamp and the size of its index file.
+/// The largest timestamp of a segment's first batch; `None`: there is none, or retention has taken the file.
 pub fn first_timestamp(path: &Path) -> io::Result<Option<i64>> {
     let mut bytes = [0; record_batch::HEADER_BYTES];
-    let file = fs::File::open(path)?;
+    let file = match fs::File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
     match file.read_exact_at(&mut bytes, 0) {
         Ok(()) => Ok(BatchHeader::peek(&bytes).map(|header| header.max_timestamp.get())),
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),

@@ -340,3 +340,39 @@ fn a_damaged_batch_ends_the_cleaning_and_nothing_is_changed() {
         }
     });
 }
+
+#[test]
+fn a_cleaning_that_cannot_write_leaves_the_log_as_it_was_and_is_tried_again() {
+    // What stands in the way: of writing, and of the commit.
+    for obstacle in ["log.cleaned", "index.swap", "log.swap"] {
+        let root = scratch();
+        let dir = root.path().join("t-0");
+        on_shard(move || {
+            let dir = dir.clone();
+            async move {
+                let mut writer = Writer::new(10, 30);
+                let log = open(&dir, compacted()).await;
+                writer.write(&log, 60).await;
+                log.wait_sealed().await.unwrap();
+                log.checkpoint(Vec::new).await.unwrap();
+                let in_the_way = dir.join(format!("00000000000000000000.{obstacle}"));
+                fs::create_dir_all(in_the_way.join("x")).unwrap();
+                let before = log.size_bytes();
+                let found = log.survey(1_000).await.unwrap();
+                let outcome = log.clean(found, LastOffsets::new(), &LIMITS, 1_000, &|| false).await;
+                assert!(matches!(outcome, Err(CleanError::Io(_))), "{obstacle}: {outcome:?}");
+                assert!(log.failure().is_none() && log.size_bytes() == before, "{obstacle}");
+                writer.check(&read_from(&log, 0, 1 << 20).await.0, i64::MAX);
+                writer.write(&log, 5).await;
+                assert_eq!(log.survey(1_001).await, None, "not at once");
+                fs::remove_dir_all(&in_the_way).unwrap();
+                clean_all(&log, 1_000_000, &LIMITS).await;
+                assert!(log.size_bytes() < before, "{obstacle}");
+                writer.check(&read_from(&log, 0, 1 << 20).await.0, i64::MAX);
+                log.close(Vec::new).await.unwrap();
+                let log = open(&dir, compacted()).await;
+                writer.check(&read_from(&log, 0, 1 << 20).await.0, i64::MAX);
+            }
+        });
+    }
+}
