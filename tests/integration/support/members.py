@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import java
+from . import java, proc
 
 class Host:
     def __init__(self, kind, name, folder):
@@ -145,7 +145,7 @@ class Members:
         self.broker, self.folder = broker, Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hosts, self.groups, self.members, self.seen = {}, {}, {}, []
-        self.names = 0
+        self.names, self.stalls = 0, proc.Stalls(broker.folder)
 
     def host(self, kind):
         name = f"{kind}-{len(self.hosts)}"
@@ -216,15 +216,16 @@ class Members:
             m.ended, m.own = e["t"], set()
             m.error = e.get("error")
 
-    def until(self, check, what, timeout=20):
-        """Looks until `check()`; answers the seconds it took. A member that ended by an error that nobody waits for fails the test."""
-        began = time.monotonic()
+    def until(self, check, what, timeout=20, began=None):
+        """Looks until `check()`; answers the seconds it took. `timeout` may be a function that answers it."""
+        began = began or time.monotonic()
         while True:
             self.look()
             if check():
                 return time.monotonic() - began
-            if time.monotonic() - began > timeout:
-                raise AssertionError(f"{what}: not within {timeout} s\n" + "\n".join(map(str, self.groups.values())) + self.logs())
+            limit = timeout() if callable(timeout) else timeout
+            if time.monotonic() - began > limit:
+                raise AssertionError(f"{what}: not within {limit:.1f} s\n" + "\n".join(map(str, self.groups.values())) + self.logs())
             time.sleep(0.02)
 
     def logs(self):
@@ -234,8 +235,9 @@ class Members:
     def settle(self, since, within, groups=None, what="rebalance"):
         """Until each group is settled; `since` (monotonic ns) is when the last change was. Answers the seconds from there."""
         groups = groups or list(self.groups.values())
+        began = time.monotonic()
         left = within - (time.monotonic_ns() - since) / 1e9
-        self.until(lambda: all(g.settled() for g in groups), what, max(left, 0.1))
+        self.until(lambda: all(g.settled() for g in groups), what, lambda: max(left, 0.1) + self.stalls.since(since), began)
         return (time.monotonic_ns() - since) / 1e9
 
     def joined(self, members, timeout=60):
@@ -276,6 +278,7 @@ class Members:
 
     def close(self):
         """Ends all hosts, come what may."""
+        self.stalls.close()
         for h in self.hosts.values():
             if h.popen.poll() is None:
                 h.popen.kill()

@@ -1,5 +1,6 @@
 """What /proc and the cgroup file systems say of a process."""
 
+import mmap
 import os
 import threading
 import time
@@ -72,6 +73,36 @@ class PeakRss:
     def __exit__(self, *_):
         self._stop.set()
         self._thread.join()
+
+
+class Stalls:
+    """How long this machine stood still: turns of 20 ms and a direct write that took over 100 ms more. A time limit of a test is
+    put off by that long, as neither the broker nor its clients can help it."""
+
+    def __init__(self, folder):
+        self._fd = os.open(Path(folder) / "stalls", os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o600)
+        self._block = mmap.mmap(-1, 4096)
+        self._over, self.seen = threading.Event(), []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        last = time.monotonic_ns()
+        while not self._over.wait(0.02):
+            os.pwrite(self._fd, self._block, 0)
+            now = time.monotonic_ns()
+            if now - last > 120_000_000:
+                self.seen.append((last, now))
+            last = now
+
+    def since(self, began):
+        """Seconds stood still since `began` (monotonic ns), which is not counted where it lasted under 0.1 s."""
+        return sum((end - max(start, began)) / 1e9 for start, end in list(self.seen) if end > began)
+
+    def close(self):
+        self._over.set()
+        self._thread.join()
+        os.close(self._fd)
 
 
 class MemoryCap:
