@@ -246,6 +246,12 @@ impl Log {
         self.segments.borrow().range::<i64, _>(next).next().map(|(_, s)| s.clone())
     }
 
+    /// Where the segment after the one that holds `offset` begins, if there is one.
+    pub fn segment_begin_after(&self, offset: i64) -> Option<i64> {
+        let segments = self.segments.borrow();
+        segments.range(offset.saturating_add(1)..).next().map(|(begin, _)| *begin)
+    }
+
     /// How much of `segment` readers may see.
     pub(super) fn visible_in(&self, segment: &Segment) -> u64 {
         // The mark may still be in a segment that was there before.

@@ -11,6 +11,7 @@ use crate::model::{PartitionId, record_batch, records};
 use crate::partition::Replica;
 use crate::runtime::{Breather, clock, spawn_local};
 use crate::shard::Shard;
+use crate::storage::ReadError;
 
 impl Shard {
     /// A partition was opened: one of `__consumer_offsets` gets its coordinator, which begins to load.
@@ -41,8 +42,8 @@ impl Shard {
             ),
             Err(error) => {
                 tracing::error!(
-                    partition = %hosted.replica.id.index, error,
-                    "the groups of a partition of {OFFSETS_TOPIC} cannot be loaded; they are not served"
+                    dir = %hosted.replica.log().dir().display(), %error,
+                    "the groups of a partition of {OFFSETS_TOPIC} cannot be loaded; they are served again after a restart that can read them"
                 );
                 return hosted.end();
             }
@@ -53,26 +54,45 @@ impl Shard {
         }
     }
 
-    /// Shows the coordinator every record before `end`; their number.
-    async fn replay(&self, hosted: &Rc<Hosted>, end: i64) -> Result<u64, String> {
-        let (mut offset, mut count, mut breather) = (hosted.replica.start_offset(), 0, Breather);
+    /// Shows the coordinator every record before `end`; their number. What is damaged is passed over and told: the other
+    /// groups are good without it.
+    async fn replay(&self, hosted: &Rc<Hosted>, end: i64) -> Result<u64, ReadError> {
+        let log = hosted.replica.log();
+        let (mut offset, mut count, mut breather) = (log.start_offset(), 0, Breather);
         while offset < end && hosted.stage() == Stage::Loading && !self.stop.is_set() {
-            let read = hosted.replica.read(offset, self.config.offsets_load_buffer_size, true).await;
-            let read = read.map_err(|code| format!("reading at offset {offset}: {code}"))?;
-            let before = offset;
-            let bytes = read.records.concat();
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                let (header, total) = record_batch::frame(rest).map_err(|e| format!("at offset {offset}: {e}"))?;
-                if !header.is_control() {
-                    count += replay_batch(hosted, &rest[..total])?;
+            let bytes = match log.read(offset, self.config.offsets_load_buffer_size, true).await {
+                Ok(read) => read.records.concat(),
+                Err(ReadError::Damaged { path, position }) => {
+                    offset = pass_over(hosted, offset, end, &format!("{path} is damaged at position {position}"));
+                    continue;
                 }
-                offset = header.base() + i64::from(header.last_offset_delta.get()) + 1;
-                rest = &rest[total..];
+                // Retention was quicker.
+                Err(ReadError::OutOfRange { start, .. }) if start > offset => {
+                    offset = start;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let (before, mut rest) = (offset, &bytes[..]);
+            while let Some(batch) = first_batch(rest) {
+                match sound_next(batch, offset) {
+                    Ok(next) => {
+                        count += replay_batch(hosted, batch, offset);
+                        offset = next;
+                    }
+                    Err(why) => {
+                        let next = likely_next(batch, offset);
+                        offset = pass_over(hosted, offset, next.unwrap_or(i64::MAX).min(end), &why);
+                        if next.is_none() {
+                            break;
+                        }
+                    }
+                }
+                rest = &rest[batch.len()..];
                 breather.pass().await;
             }
             if offset == before {
-                return Err(format!("there is nothing at offset {offset}, and the partition ends at {end}"));
+                offset = pass_over(hosted, offset, end, "there is no batch");
             }
         }
         Ok(count)
@@ -104,23 +124,63 @@ impl Shard {
     }
 }
 
+/// The bytes of the first batch, if there is one.
+fn first_batch(bytes: &[u8]) -> Option<&[u8]> {
+    let (_, total) = record_batch::frame(bytes).ok()?;
+    bytes.get(..total)
+}
+
+/// The offset after a batch that was read at `offset`; why it is not sound.
+fn sound_next(batch: &[u8], offset: i64) -> Result<i64, String> {
+    let header = record_batch::check(batch).map_err(|error| error.to_string())?;
+    let next = header.next_offset();
+    // The offset itself is outside the CRC.
+    if next > offset { Ok(next) } else { Err(format!("a batch there ends at offset {next}")) }
+}
+
+/// The offset after a batch that is not sound, if what it says of itself can be so: most damage is elsewhere.
+fn likely_next(batch: &[u8], offset: i64) -> Option<i64> {
+    let header = record_batch::frame(batch).ok()?.0;
+    let likely = header.base() == offset && (0..=i32::from(u16::MAX)).contains(&header.last_offset_delta.get());
+    likely.then(|| header.next_offset())
+}
+
+/// Tells of damage at `offset`, and where to go on: at `end` or, if that is nearer, at the next segment.
+fn pass_over(hosted: &Hosted, offset: i64, end: i64, why: &str) -> i64 {
+    let log = hosted.replica.log();
+    let next = log.segment_begin_after(offset).map_or(end, |begin| begin.min(end));
+    tracing::error!(
+        dir = %log.dir().display(), from = offset, to = next, why,
+        "{OFFSETS_TOPIC} is damaged: what its groups wrote between these offsets is lost; they go on from what they committed \
+         before or after. If you have a copy of the files, stop the broker and put them back"
+    );
+    next
+}
+
 /// Shows the coordinator the records of one batch; their number. A record that makes no sense is passed over: the others are
 /// good without it.
-fn replay_batch(hosted: &Hosted, batch: &[u8]) -> Result<u64, String> {
+fn replay_batch(hosted: &Hosted, batch: &[u8], offset: i64) -> u64 {
+    if record_batch::frame(batch).is_ok_and(|(header, _)| header.is_control()) {
+        return 0;
+    }
+    let told = |offset: i64, error: &str| {
+        tracing::warn!(
+            dir = %hosted.replica.log().dir().display(), offset, error,
+            "passed over a record of {OFFSETS_TOPIC} that cannot be read"
+        );
+    };
     let mut count = 0;
     let read = records::read(batch, &mut |record| {
         count += 1;
-        let bad = match record.key {
-            Some(key) => hosted.replay(key, record.value).err().map(|error| error.to_string()),
-            None => Some("it has no key".to_owned()),
-        };
-        if let Some(error) = bad {
-            tracing::warn!(
-                partition = %hosted.replica.id.index, offset = record.meta.offset, error,
-                "passed over a record of {OFFSETS_TOPIC} that cannot be read"
-            );
+        match record.key.map(|key| hosted.replay(key, record.value)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => told(record.meta.offset, &error.to_string()),
+            None => told(record.meta.offset, "it has no key"),
         }
         ControlFlow::Continue(())
     });
-    read.map(|()| count).map_err(|error| error.to_string())
+    if let Err(error) = read {
+        told(offset, &error.to_string());
+    }
+    count
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{BrokerImage, MetadataImage, TopicImage};
 use crate::config::ServerConfig;
-use crate::model::{BrokerId, ErrorCode, ShardId};
+use crate::model::{BrokerId, ErrorCode, ShardId, record_batch};
 use crate::runtime::mailbox::{Mesh, mesh};
 use crate::runtime::{clock, disk, faults, on_shard, scratch};
 use crate::shard::hosting::Claim;
@@ -136,6 +136,40 @@ fn a_commit_that_cannot_be_written_is_neither_confirmed_nor_shown() {
             assert_eq!(shard.ask_group(commit("a", 3)).await, Err(ErrorCode::NotCoordinator));
         },
         |shard| async move { assert_eq!(committed(&shard, "a").await, 1) },
+    );
+}
+
+/// A restart after a bit has tipped over in the middle of what groups have written.
+#[test]
+fn groups_beside_a_damaged_batch_are_served() {
+    restarted(
+        |shard| async move {
+            for offset in 0..50 {
+                for group in GROUPS {
+                    commit_until_served(&shard, group, offset).await.unwrap();
+                }
+            }
+            for replica in shard.all_replicas() {
+                replica.close().await.unwrap();
+                let path = replica.log().dir().join("00000000000000000000.log");
+                let Ok(mut bytes) = std::fs::read(&path) else { continue }; // No group has this partition.
+                let mut at = 0;
+                while at < bytes.len() / 2 {
+                    at += record_batch::frame(&bytes[at..]).unwrap().1;
+                }
+                // The last byte of a batch.
+                bytes[at - 1] ^= 1;
+                std::fs::write(path, bytes).unwrap();
+            }
+        },
+        |shard| async move {
+            for group in GROUPS {
+                // In one partition a commit in the middle is lost, and the later ones hold.
+                assert_eq!(committed(&shard, group).await, 49);
+                commit_until_served(&shard, group, 77).await.unwrap();
+                assert_eq!(committed(&shard, group).await, 77);
+            }
+        },
     );
 }
 
