@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import confluent_kafka as ck
 import pytest
@@ -14,7 +15,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from support import load, wire
 from support.broker import QUICK_GROUPS
 from support.groups import fetch_offsets, list_groups, wait_ready
-from support.members import Members
+from support.members import Member, Members
 
 SESSION_MS = 6000
 IN_TIME = SESSION_MS / 1000 + 2
@@ -180,6 +181,30 @@ class Churn:
             time.sleep(self.dice.uniform(0, 1))
         for what, times in self.times.items():
             figure(f"{what}: until all groups are settled", f"median {sorted(times)[len(times) // 2]:.2f} s, worst {max(times):.2f} s of {len(times)}")
+
+
+def test_the_history_of_a_wrong_group_is_refused(root, tmp_path):
+    """The checks below are able to fail."""
+
+    def refused(*events):
+        crowd = Members(SimpleNamespace(folder=root, bootstrap=""), tmp_path / "members")
+        group = crowd.group("g", 1)
+        crowd.members = {name: Member(None, name, group) for name in ("a", "b")}
+        crowd.seen = [{"t": n, "m": m, "e": kind, **more} for n, (m, kind, more) in enumerate(events)]
+        try:
+            crowd.check_history()
+        except AssertionError as e:
+            return str(e)
+        finally:
+            crowd.close()
+
+    have, gone = {"p": [["t", 0]]}, {"r": [["t", 0, 0, 4]]}
+    assert refused(("a", "assigned", have), ("a", "batch", gone), ("a", "committed", {"o": [["t", 0, 5]]})) is None
+    assert "nobody was given" in refused(("a", "batch", gone), ("a", "committed", {"o": [["t", 0, 6]]}))
+    assert "nobody was given" in refused(("a", "batch", {"r": [["t", 0, 1, 4]]}), ("a", "committed", {"o": [["t", 0, 5]]}))
+    assert "while a had it" in refused(("a", "assigned", have), ("b", "assigned", have))
+    assert refused(("a", "assigned", have), ("a", "revoked", have), ("b", "assigned", have)) is None
+    assert "ended" in refused(("a", "error", {"error": "x"}))
 
 
 @pytest.mark.timeout(1200)
