@@ -99,12 +99,12 @@ impl Member {
 }
 
 /// What protocols cost.
-pub(super) fn cost_of(protocols: &[(String, Bytes)]) -> usize {
+pub(in crate::groups) fn cost_of(protocols: &[(String, Bytes)]) -> usize {
     protocols.iter().map(|(name, metadata)| PROTOCOL_OVERHEAD_BYTES + name.len() + metadata.len()).sum()
 }
 
 /// A copy that does not keep the whole request in memory, each name once.
-pub(super) fn own_protocols(protocols: &[(String, Bytes)]) -> Vec<(String, Bytes)> {
+pub(in crate::groups) fn own_protocols(protocols: &[(String, Bytes)]) -> Vec<(String, Bytes)> {
     let mut seen = HashSet::with_capacity(protocols.len());
     let each_once = protocols.iter().filter(|(name, _)| seen.insert(name.as_str()));
     each_once.map(|(name, metadata)| (name.clone(), Bytes::copy_from_slice(metadata))).collect()

@@ -13,4 +13,5 @@ mod turn;
 
 pub use group::{ClassicGroup, State};
 pub use member::{Member, MemberId};
+pub(in crate::groups) use member::{cost_of, own_protocols};
 pub(in crate::groups) use turn::Turn;

@@ -3,7 +3,8 @@
 //! Such a member's generation is its member epoch. It never leads: SyncGroup gives it what the coordinator assigned. When it is
 //! to do something, its heartbeat tells it that the group rebalances, and it joins again with what it has.
 
-use bytes::Bytes;
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
 use super::embedded::{Subscription, read_subscription, write_assignment};
@@ -17,6 +18,7 @@ use crate::groups::api::{
     HeartbeatReply, HeartbeatRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, LeavingMember, LeftMember,
     SyncReply, SyncRequest,
 };
+use crate::groups::classic::own_protocols;
 use crate::groups::coordinator::Coordinator;
 use crate::groups::env::{Env, Ticket};
 use crate::groups::record::{ClassicMember, MemberId, MemberValue};
@@ -129,11 +131,12 @@ impl ConsumerGroup {
 
     /// A protocol of the newcomer that all members of the classic protocol have.
     fn supports(&self, request: &JoinRequest) -> bool {
-        let by_all = |name: &str| {
-            let mut classic = self.members.values().filter_map(|member| member.said.classic.as_ref());
-            classic.all(|member| member.protocols.iter().any(|(known, _)| known == name))
-        };
-        request.protocol_type == CONSUMERS && request.protocols.iter().any(|(name, _)| by_all(name))
+        let mut common: HashSet<&str> = request.protocols.iter().map(|(name, _)| name.as_str()).collect();
+        for classic in self.members.values().filter_map(|member| member.said.classic.as_ref()) {
+            let known: HashSet<&str> = classic.protocols.iter().map(|(name, _)| name.as_str()).collect();
+            common.retain(|name| known.contains(name));
+        }
+        request.protocol_type == CONSUMERS && !common.is_empty()
     }
 
     fn find_classic(&self, request: &JoinRequest, id: &str) -> Result<Found, ErrorCode> {
@@ -198,7 +201,10 @@ impl Step<'_, '_> {
         let changed = said != known;
         self.take_in(&id, found, said, changed);
         let changed = self.subscribe(names, regex);
-        let rebalance = self.group.target_epoch < self.group.epoch;
+        // A classic group made of members that are not all at their targets has to bring them there.
+        let target_epoch = self.group.target_epoch;
+        let mut others = self.group.members.values().filter(|member| member.id != id);
+        let rebalance = target_epoch < self.group.epoch || !others.all(|other| other.is_reconciled_to(target_epoch));
         let owned = by_id(&subscription.owned, self.env.topics);
         if !downgrades {
             self.update_target();
@@ -236,7 +242,8 @@ impl Step<'_, '_> {
         }
         let (id, session_ms) = (member.id.clone(), classic.session_timeout_ms);
         // One that revokes has joined for this target already; it joins again when it has let go.
-        if self.group.target_epoch > member.current.epoch && member.state() != MemberState::UnrevokedPartitions {
+        // Nobody but the classic members may be left to compute the target: by joining again.
+        if self.group.epoch > member.current.epoch && member.state() != MemberState::UnrevokedPartitions {
             let timeout_ms = member.said.rebalance_timeout_ms;
             self.expect_join(&id, timeout_ms);
             return Err(ErrorCode::RebalanceInProgress);
@@ -265,7 +272,7 @@ impl Step<'_, '_> {
     fn heartbeat_classic(&mut self, request: &HeartbeatRequest) -> Result<(), ErrorCode> {
         let instance = request.instance_id.as_deref();
         let (member, classic) = self.group.classic_member(&request.member_id, instance, request.generation)?;
-        let must_join = member.current.epoch < self.group.target_epoch
+        let must_join = member.current.epoch < self.group.epoch
             || match member.state() {
                 MemberState::UnrevokedPartitions => true,
                 MemberState::UnreleasedPartitions => !self.group.waits_for_others(member),
@@ -301,13 +308,7 @@ fn said_classic(before: &MemberValue, request: &JoinRequest, subscription: &Subs
     let mut topics = subscription.topics.clone();
     topics.sort_unstable();
     topics.dedup();
-    let mut protocols: Vec<(String, Bytes)> = Vec::new();
-    for (name, metadata) in &request.protocols {
-        if !protocols.iter().any(|(known, _)| known == name) {
-            // A copy: the request's bytes are more than these.
-            protocols.push((name.clone(), Bytes::copy_from_slice(metadata)));
-        }
-    }
+    let protocols = own_protocols(&request.protocols);
     MemberValue {
         instance_id: request.instance_id.clone().or_else(|| before.instance_id.clone()),
         rack_id: subscription.rack_id.clone().or_else(|| before.rack_id.clone()),

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use crate::groups::classic::cost_of;
 use crate::groups::record::{CurrentValue, MemberId, MemberValue, OwnedPartitions};
 
 /// The epoch with which a member leaves; also that of a member whose records are being taken back.
@@ -100,12 +101,12 @@ impl MemberValue {
 
 pub(super) fn said_bytes(id: &str, said: &MemberValue) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let classic = said.classic.iter().flat_map(|classic| &classic.protocols);
+    let classic = said.classic.as_ref().map_or(0, |classic| cost_of(&classic.protocols));
     OVERHEAD_BYTES
         + id.len()
         + [&said.instance_id, &said.rack_id, &said.regex, &said.assignor].into_iter().map(text).sum::<usize>()
         + said.client_id.len()
         + said.client_host.len()
         + said.topics.iter().map(|topic| topic.len() + size_of::<String>()).sum::<usize>()
-        + classic.map(|(name, metadata)| name.len() + metadata.len()).sum::<usize>()
+        + classic
 }
