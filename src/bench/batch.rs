@@ -5,8 +5,8 @@ use std::io;
 use bytes::Bytes;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::compress::compress;
 use crate::model::record_batch::{BatchHeader, CRC_START, Codec, HEADER_BYTES, LENGTH_PREFIX_BYTES, frame};
+use crate::model::records;
 
 const CRC_AT: usize = 17;
 
@@ -60,7 +60,8 @@ impl BatchBuilder {
     /// As [`finish`](Self::finish), with the records compressed.
     pub fn finish_compressed(mut self, codec: Codec) -> io::Result<Bytes> {
         if codec != Codec::None {
-            let compressed = compress(codec, &self.bytes[HEADER_BYTES..])?;
+            let mut compressed = Vec::new();
+            records::compress(codec, &self.bytes[HEADER_BYTES..], &mut compressed)?;
             self.bytes.truncate(HEADER_BYTES);
             self.bytes.extend_from_slice(&compressed);
         }

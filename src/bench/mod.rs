@@ -5,7 +5,6 @@
 //! out of order, refused or never answered is an error, and a run that did not carry its rate is void.
 
 mod batch;
-mod compress;
 mod consume;
 mod context;
 mod e2e;

@@ -20,6 +20,8 @@ use super::context::ServerContext;
 
 /// Requests up to this size wait in line for nothing; a connection has `corelane.connection.pipeline` of them at most.
 const SMALL_BYTES: usize = 4 << 10;
+/// A reply about a group that is larger is asked for alone.
+const SMALL_REPLY_BYTES: usize = 64 << 10;
 /// Groups of one request that are asked about side by side.
 const AT_ONCE: usize = 32;
 /// Once the groups of one answer take so much, the others are left for another request.
@@ -118,10 +120,10 @@ async fn each<Q, R, F: Future<Output = Result<R, ErrorCode>>>(
     bytes: impl Fn(&R) -> usize,
 ) -> Vec<Result<R, ErrorCode>> {
     let mut replies = Vec::with_capacity(requests.len());
-    let mut left = most_bytes;
+    let (mut left, mut at_once) = (most_bytes, 1);
     let mut requests = requests.into_iter();
     loop {
-        let asked: Vec<Q> = requests.by_ref().take(AT_ONCE).collect();
+        let asked: Vec<Q> = requests.by_ref().take(at_once).collect();
         if asked.is_empty() {
             return replies;
         }
@@ -129,8 +131,13 @@ async fn each<Q, R, F: Future<Output = Result<R, ErrorCode>>>(
             replies.extend(asked.iter().map(|_| Err(ErrorCode::CoordinatorLoadInProgress)));
             continue;
         }
+        // The next are asked for side by side as long as these are small: large ones are not to be there together.
+        at_once = (2 * at_once).min(AT_ONCE);
         for reply in all(asked.into_iter().map(&ask).collect()).await {
             let taken = reply.as_ref().map_or(0, &bytes);
+            if taken > SMALL_REPLY_BYTES {
+                at_once = 1;
+            }
             replies.push(if left > 0 { reply } else { Err(ErrorCode::CoordinatorLoadInProgress) });
             left = left.saturating_sub(taken);
         }
@@ -224,7 +231,7 @@ mod tests {
         let replies = block_on(each((0..100).collect(), 25, ask, |_| 10));
         let later = Err(ErrorCode::CoordinatorLoadInProgress);
         assert_eq!(replies[..5], [Ok(0), Err(ErrorCode::NotCoordinator), Ok(2), Ok(3), later]);
-        assert_eq!((replies.len(), asked.get()), (100, AT_ONCE));
+        assert_eq!((replies.len(), asked.get()), (100, 1 + 2 + 4), "the number asked for at once doubles");
         assert!(replies[5..].iter().all(|reply| *reply == later));
     }
 }

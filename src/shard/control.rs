@@ -7,6 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::api::TopicRef;
+use super::groups::OFFSETS_TOPIC;
 use super::hosting::Claim;
 use super::state::{CONTROLLER, Shard};
 use crate::cluster::controller::{self, AlterTopic, ControlError, CreateTopic, GrowTopic};
@@ -122,6 +123,11 @@ impl Shard {
 
     async fn grow_topic(self: &Rc<Self>, request: GrowTopic, validate_only: bool) -> Result<(), ControlError> {
         let _one = self.control.acquire(1).await;
+        if request.name == OFFSETS_TOPIC {
+            let message = "Groups find their partition of this topic by the number of partitions: with another number they would \
+                           lose what they have committed. It is fixed when the topic is made (offsets.topic.num.partitions).";
+            return Err(control_error(ErrorCode::InvalidPartitions, message));
+        }
         let topic = controller::grow_topic(&self.image(), &request)?;
         if validate_only {
             return Ok(());

@@ -341,12 +341,15 @@ impl Scan {
 fn look(dir: &Path) -> io::Result<Found> {
     fs::create_dir_all(dir)?;
     super::compaction::recover(dir)?;
-    let mut segments = Vec::new();
+    let (mut segments, mut indexes) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        if name.ends_with(".tmp") || name.ends_with(".deleted") {
+        let index = ["index", "timeindex"].iter().find_map(|extension| parse_segment_file(name, extension));
+        if let Some(base) = index {
+            indexes.push((base, entry.path()));
+        } else if name.ends_with(".tmp") || name.ends_with(".deleted") {
             fs::remove_file(entry.path())?;
         } else if let Some(base) = parse_segment_file(name, "log") {
             let metadata = entry.metadata()?;
@@ -356,6 +359,12 @@ fn look(dir: &Path) -> io::Result<Found> {
         }
     }
     segments.sort_unstable();
+    for (base, path) in indexes {
+        // What a removal was cut short at. Without its log it says nothing.
+        if segments.binary_search_by_key(&base, |segment| segment.base).is_err() {
+            fs::remove_file(path)?;
+        }
+    }
     Ok(Found { segments, checkpoint: Checkpoint::load(dir)? })
 }
 

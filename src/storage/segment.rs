@@ -198,7 +198,7 @@ impl Segment {
         let bytes = header.total_bytes() as u64;
         // A batch that cleaning has emptied has no record of its time.
         let timestamp = if header.record_count.get() > 0 { header.max_timestamp.get() } else { -1 };
-        if self.first_timestamp.get().is_none() {
+        if header.record_count.get() > 0 && self.first_timestamp.get().is_none() {
             self.first_timestamp.set(Some(timestamp));
         }
         if timestamp > self.max_timestamp.get() {

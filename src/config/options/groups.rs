@@ -185,7 +185,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         "16777216",
         Between(65_536, 1 << 28),
         group!(max_group_bytes),
-        "What the members of one group may have the coordinator keep: subscriptions and assignments. Kafka has no such bound.",
+        "What the members of one group may have the coordinator keep: subscriptions and assignments. Kafka has no such bound. One request (a leader's assignments, say) has at most 4 MiB.",
     ),
 ];
 

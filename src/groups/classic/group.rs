@@ -11,7 +11,7 @@ use crate::groups::env::Ticket;
 use crate::model::ErrorCode;
 
 /// The protocol type of consumers, whose metadata says what they subscribe to.
-pub(super) const CONSUMERS: &str = "consumer";
+pub(in crate::groups) const CONSUMERS: &str = "consumer";
 
 /// Kafka's states of a classic group but Dead: a dead group is not here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

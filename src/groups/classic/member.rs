@@ -1,14 +1,13 @@
 //! One member of a classic group.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::groups::api::{Caller, JoinRequest};
 use crate::groups::env::Ticket;
 
-pub type MemberId = Arc<str>;
+pub use crate::groups::record::MemberId;
 
 /// What one member costs besides its own bytes: its entries in maps and its timer.
 pub(super) const OVERHEAD_BYTES: usize = 256;

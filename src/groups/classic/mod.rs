@@ -11,6 +11,7 @@ mod session;
 mod subscription;
 mod turn;
 
+pub(in crate::groups) use group::CONSUMERS;
 pub use group::{ClassicGroup, State};
 pub use member::{Member, MemberId};
 pub(in crate::groups) use member::{cost_of, own_protocols};

@@ -141,9 +141,7 @@ impl ClassicGroup {
         } else {
             return;
         }
-        if self.state == State::PreparingRebalance && self.have_all_joined() {
-            self.complete_join(turn);
-        }
+        self.maybe_complete_join(turn);
     }
 
     pub(super) fn renew_session(&self, id: &MemberId, turn: &mut Turn) {

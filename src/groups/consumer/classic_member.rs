@@ -18,14 +18,11 @@ use crate::groups::api::{
     HeartbeatReply, HeartbeatRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, LeavingMember, LeftMember,
     SyncReply, SyncRequest,
 };
-use crate::groups::classic::own_protocols;
+use crate::groups::classic::{CONSUMERS, own_protocols};
 use crate::groups::coordinator::Coordinator;
 use crate::groups::env::{Env, Ticket};
 use crate::groups::record::{ClassicMember, MemberId, MemberValue};
 use crate::model::ErrorCode;
-
-/// The protocol type of consumers.
-const CONSUMERS: &str = "consumer";
 
 impl Coordinator {
     pub(in crate::groups) fn classic_join_in_consumer_group(

@@ -159,10 +159,6 @@ impl Coordinator {
         tracing::info!(group = &*timer.group, member = &*timer.member, why = ?timer.what, "member put out of its group");
         self.put_out(&timer.group, &[timer.member], env);
     }
-
-    /// Topics came, went or grew. Each group looks at them at its next heartbeat, by `Topics::version`: until then there is
-    /// nobody who could be told.
-    pub(in crate::groups) fn consumer_topics_changed(&mut self, _env: &mut Env) {}
 }
 
 pub(super) fn no_such_group(group: &str) -> Refusal {

@@ -17,6 +17,9 @@ use crate::model::ErrorCode;
 
 type Owned = [(Uuid, Vec<i32>)];
 
+/// Different regular expressions that the members of one group may subscribe by.
+const MOST_REGEXES: usize = 100;
+
 /// Refuses what is wrong by itself, whatever the group is like.
 pub(super) fn check(request: &ConsumerHeartbeatRequest, config: &GroupConfig) -> Result<(), Refusal> {
     let invalid = |why: &str| Err(Refusal::new(ErrorCode::InvalidRequest, why));
@@ -130,6 +133,17 @@ impl ConsumerGroup {
         }
     }
 
+    /// Each expression keeps the names that it matches, and all are matched against all topics when those change.
+    fn check_regexes(&self, regex: &str, before: Option<&str>) -> Result<(), Refusal> {
+        let others =
+            self.subscribed_regexes().filter(|known| *known != regex && Some(known.as_str()) != before).count();
+        if others < MOST_REGEXES {
+            return Ok(());
+        }
+        let why = format!("Group {} has {MOST_REGEXES} regular expressions already; use one of them.", self.id);
+        Err(Refusal::new(ErrorCode::GroupMaxSizeReached, why))
+    }
+
     /// What is kept of members is bounded.
     pub(super) fn check_bytes(
         &self,
@@ -216,6 +230,7 @@ impl Step<'_, '_> {
         if said.regex() != known.said.regex()
             && let Some(regex) = said.regex().filter(|regex| !self.group.regexes.contains_key(*regex))
         {
+            self.group.check_regexes(regex, known.said.regex())?;
             Pattern::compile(regex)?;
         }
         self.group.check_bytes(config.max_group_bytes, before, &id, &said)?;

@@ -103,11 +103,11 @@ impl Coordinator {
         }
     }
 
-    /// Topics were made, removed or grown. Offsets of those in `removed` go, many of them in later ticks (KIP-848 groups see the rest by `Topics::version`).
+    /// Topics were made, removed or grown. Offsets of those in `removed` go, many of them in later ticks; consumer groups see
+    /// the rest at their next heartbeat, by `Topics::version`.
     pub fn topics_changed(&mut self, removed: &[Arc<str>], env: &mut Env) {
         self.removed_topics.extend_from_slice(removed);
         self.drop_offsets_of_removed(env);
-        self.consumer_topics_changed(env);
     }
 
     /// Does something with a group if it is a classic one.

@@ -65,6 +65,10 @@ impl Coordinator {
             if room == 0 {
                 return self.timers.set(Timer::RemovedTopics, env.mono_ms.saturating_add(1));
             }
+            if !self.offsets.knows(&topic) {
+                self.removed_topics.pop();
+                continue;
+            }
             let successor = env.topics.by_name(&topic).map(|topic| topic.id);
             let stale = self.offsets.of_topic(&topic, successor, room);
             if stale.len() < room {

@@ -111,6 +111,11 @@ impl Offsets {
         true
     }
 
+    /// Whether some group has (or had a moment ago) offsets of the topic.
+    pub fn knows(&self, topic: &str) -> bool {
+        self.names.contains(topic)
+    }
+
     /// Offsets of a topic, `limit` at most, in no order; not those whose topic is the one of id `except`.
     pub fn of_topic(&self, topic: &str, except: Option<Uuid>, limit: usize) -> Vec<(GroupId, i32)> {
         let of_groups = self.groups.iter().filter_map(|(group, topics)| Some((group, topics.get(topic)?)));

@@ -14,5 +14,6 @@ mod walk;
 mod tests;
 
 pub use build::{BatchWriter, build};
+pub use compress::append as compress;
 pub use decompress::MAX_BLOCK_BYTES;
 pub use walk::{MAX_OUTPUT_BYTES, RecordError, RecordMeta, RecordView, first_at_or_after, latest, read, walk};

@@ -7,7 +7,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::group_call::GroupCall;
-use crate::shard::groups::{LeaveReply, LeaveRequest, LeavingMember, LeftMember};
+use crate::shard::groups::{LeaveReply, LeaveRequest, LeavingMember};
 
 use super::shared::{instance_id, named_group, owned, sent};
 
@@ -17,10 +17,7 @@ const SEVERAL_FROM: i16 = 3;
 
 pub async fn handle(call: &GroupCall, version: i16, request: LeaveGroupRequest) -> LeaveGroupResponse {
     let reply = match sort_out(version, request) {
-        Ok(request) => {
-            let members = request.members.clone();
-            call.ask(request).await.map(|reply| without_group(reply, members))
-        }
+        Ok(request) => call.ask(request).await,
         Err(code) => Err(code),
     };
     respond(version, reply.unwrap_or_else(|error| LeaveReply { error, members: Vec::new() }))
@@ -41,19 +38,6 @@ fn sort_out(version: i16, request: LeaveGroupRequest) -> Result<LeaveRequest, Er
         vec![LeavingMember { member_id: request.member_id.to_string(), instance_id: None, reason: None }]
     };
     Ok(LeaveRequest { group, members })
-}
-
-/// Where there is no such group, each of its members is unknown, as in Kafka.
-fn without_group(reply: LeaveReply, members: Vec<LeavingMember>) -> LeaveReply {
-    if reply.error != ErrorCode::UnknownMemberId {
-        return reply;
-    }
-    let members = members.into_iter().map(|member| LeftMember {
-        member_id: member.member_id,
-        instance_id: member.instance_id,
-        error: ErrorCode::UnknownMemberId,
-    });
-    LeaveReply { error: ErrorCode::None, members: members.collect() }
 }
 
 /// Before [`SEVERAL_FROM`] the one member's error is the response's.
@@ -77,6 +61,7 @@ mod tests {
     use super::super::shared::testing::through_the_wire;
     use super::super::shared::{text, wire_group_id};
     use super::*;
+    use crate::shard::groups::LeftMember;
     use kafka_protocol::messages::leave_group_request::MemberIdentity;
 
     fn request(version: i16) -> LeaveGroupRequest {
@@ -130,17 +115,5 @@ mod tests {
             let failed = respond(version, LeaveReply { error: ErrorCode::NotCoordinator, members: Vec::new() });
             assert_eq!(through_the_wire(API.key, version, &failed).error_code, 16);
         }
-    }
-
-    #[test]
-    fn without_the_group_every_member_is_unknown() {
-        let members = sort_out(5, request(5)).unwrap().members;
-        let unknown = LeaveReply { error: ErrorCode::UnknownMemberId, members: Vec::new() };
-        let reply = without_group(unknown, members.clone());
-        assert_eq!(reply.error, ErrorCode::None);
-        assert_eq!(reply.members.iter().map(|m| m.error).collect::<Vec<_>>(), [ErrorCode::UnknownMemberId; 2]);
-        assert_eq!(reply.members[1].instance_id.as_deref(), Some("i"));
-        let other = LeaveReply { error: ErrorCode::NotCoordinator, members: Vec::new() };
-        assert_eq!(without_group(other.clone(), members), other);
     }
 }

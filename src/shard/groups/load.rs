@@ -81,7 +81,10 @@ impl Shard {
                         offset = next;
                     }
                     Err(why) => {
-                        let next = likely_next(batch, offset);
+                        let next = match first_batch(&rest[batch.len()..]) {
+                            Some(following) => begin_of(following).filter(|begin| *begin > offset),
+                            None => likely_next(batch, offset),
+                        };
                         offset = pass_over(hosted, offset, next.unwrap_or(i64::MAX).min(end), &why);
                         if next.is_none() {
                             break;
@@ -138,10 +141,21 @@ fn sound_next(batch: &[u8], offset: i64) -> Result<i64, String> {
     if next > offset { Ok(next) } else { Err(format!("a batch there ends at offset {next}")) }
 }
 
-/// The offset after a batch that is not sound, if what it says of itself can be so: most damage is elsewhere.
+/// Where a batch begins, if it is sound.
+fn begin_of(batch: &[u8]) -> Option<i64> {
+    record_batch::check(batch).ok().map(|header| header.base())
+}
+
+/// More offsets than a segment of the topic has are not left out between two batches.
+const LONGEST_GAP: i64 = i32::MAX as i64;
+
+/// The offset after a batch that is not sound, if what it says of itself can be so: most damage is elsewhere. Cleaning leaves
+/// gaps, so the batch may begin behind `offset`.
 fn likely_next(batch: &[u8], offset: i64) -> Option<i64> {
     let header = record_batch::frame(batch).ok()?.0;
-    let likely = header.base() == offset && (0..=i32::from(u16::MAX)).contains(&header.last_offset_delta.get());
+    let gap = header.base().saturating_sub(offset);
+    let likely =
+        (0..=LONGEST_GAP).contains(&gap) && (0..=i32::from(u16::MAX)).contains(&header.last_offset_delta.get());
     likely.then(|| header.next_offset())
 }
 

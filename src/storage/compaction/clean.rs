@@ -147,8 +147,15 @@ impl Log {
             return Err(CleanError::Ended);
         }
         let ended = || ended() || self.has_ended() || !self.config.borrow().cleanup_compact;
+        let start = self.start_offset();
         let outcome = self.clean_all(found, producers, limits, now_ms, &ended).await;
         self.clean.running.set(false);
+        let outcome = match outcome {
+            Err(CleanError::Ended) if !ended() && self.start_offset() == start => {
+                Err(io::Error::new(io::ErrorKind::NotFound, "a segment's file is gone").into())
+            }
+            outcome => outcome,
+        };
         match &outcome {
             Ok(_) => {
                 self.clean.failures.set(0);

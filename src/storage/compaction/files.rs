@@ -206,7 +206,7 @@ pub fn named(doing: &str, path: &Path, cause: io::Error) -> io::Error {
     }
 }
 
-/// The largest timestamp of a segment's first batch; `None`: there is none, or retention has taken the file.
+/// The largest timestamp of a segment's first batch; `None`: it holds none.
 pub fn first_timestamp(path: &Path) -> io::Result<Option<i64>> {
     let mut bytes = [0; record_batch::HEADER_BYTES];
     let file = match fs::File::open(path) {

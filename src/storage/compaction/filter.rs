@@ -5,7 +5,7 @@ use std::io;
 use std::ops::ControlFlow;
 
 use super::map::OffsetMap;
-use crate::model::record_batch::{self, BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
+use crate::model::record_batch::{self, BatchHeader, CRC_START, Codec, HEADER_BYTES, LENGTH_PREFIX_BYTES};
 use crate::model::records::{self, BatchWriter, RecordView};
 use zerocopy::IntoBytes;
 
@@ -134,7 +134,18 @@ fn rewrite(batch: &[u8], header: &BatchHeader, stays: &[bool], horizon: Option<i
     header.set_delete_horizon(horizon);
     header.base_timestamp.set(writer.base_timestamp_ms());
     header.max_timestamp.set(writer.max_timestamp_ms());
-    writer.finish(header)
+    let rewritten = writer.finish(header)?;
+    check_rewritten(&rewritten, header.codec())?;
+    Ok(rewritten)
+}
+
+/// It is to take the place of the only copy: what a compressor has made is read once before.
+fn check_rewritten(batch: &[u8], codec: Option<Codec>) -> io::Result<()> {
+    if codec == Some(Codec::None) {
+        return Ok(());
+    }
+    records::walk(batch, &mut |_| ControlFlow::Continue(()))
+        .map_err(|error| io::Error::other(format!("a batch compressed anew cannot be read: {error}")))
 }
 
 /// The batch without records, which still tells where it ended and what its producer's last sequence was.
