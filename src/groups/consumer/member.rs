@@ -99,6 +99,9 @@ impl MemberValue {
     }
 }
 
+/// What a subscribed name costs besides its bytes: it stands with the member and, with a count, with the group.
+const NAME_OVERHEAD_BYTES: usize = 128;
+
 pub(super) fn said_bytes(id: &str, said: &MemberValue) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let classic = said.classic.as_ref().map_or(0, |classic| cost_of(&classic.protocols));
@@ -107,6 +110,6 @@ pub(super) fn said_bytes(id: &str, said: &MemberValue) -> usize {
         + [&said.instance_id, &said.rack_id, &said.regex, &said.assignor].into_iter().map(text).sum::<usize>()
         + said.client_id.len()
         + said.client_host.len()
-        + said.topics.iter().map(|topic| topic.len() + size_of::<String>()).sum::<usize>()
+        + said.topics.iter().map(|topic| topic.len() + NAME_OVERHEAD_BYTES).sum::<usize>()
         + classic
 }

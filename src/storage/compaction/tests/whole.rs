@@ -62,13 +62,15 @@ fn a_reader_from_the_start_sees_the_last_values_at_any_moment_of_a_cleaning() {
             let mut writer = Writer::new(7, 40);
             let log = open(&dir, compacted()).await;
             let (cleanings, done) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
-            let (cleaner, counted, stopped) = (log.clone(), cleanings.clone(), done.clone());
+            let ended = Rc::new(Cell::new(false));
+            let (cleaner, counted, stopped, left) = (log.clone(), cleanings.clone(), done.clone(), ended.clone());
             spawn_local(async move {
                 while !stopped.get() {
                     clean_all(&cleaner, 1_000, &LIMITS).await;
                     counted.set(counted.get() + 1);
                     clock::sleep(Duration::from_micros(300)).await;
                 }
+                left.set(true);
             });
             let mut random = Random(3);
             for _ in 0..150 {
@@ -81,6 +83,9 @@ fn a_reader_from_the_start_sees_the_last_values_at_any_moment_of_a_cleaning() {
                 assert!(late.is_some_and(|(_, timestamp)| timestamp >= 10_000 + upto / 2), "{late:?}");
             }
             done.set(true);
+            while !ended.get() {
+                clock::sleep(Duration::from_millis(1)).await;
+            }
             assert!(cleanings.get() > 5, "{} cleanings", cleanings.get());
             assert!(log.segments.borrow().values().any(|segment| segment.is_cleaned()));
             log.close(Vec::new).await.unwrap();
