@@ -285,6 +285,41 @@ fn cross_check(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warni
         );
         warnings.push(Warning { origin: one.origin.clone(), option: "min.insync.replicas".into(), message });
     }
+    cross_check_groups(config, given, warnings)
+}
+
+/// Timeouts of groups that contradict each other: every member would be refused, or put out between two heartbeats.
+fn cross_check_groups(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warning>) -> Result<(), ConfigError> {
+    let group = &config.group;
+    let pairs = [
+        (
+            "group.min.session.timeout.ms",
+            group.min_session_timeout_ms,
+            "group.max.session.timeout.ms",
+            group.max_session_timeout_ms.saturating_add(1),
+        ),
+        (
+            "group.consumer.heartbeat.interval.ms",
+            group.consumer_heartbeat_interval_ms,
+            "group.consumer.session.timeout.ms",
+            group.consumer_session_timeout_ms,
+        ),
+    ];
+    for (smaller, value, larger, bound) in pairs {
+        let either = [smaller, larger].into_iter().find_map(|name| Some((name, given.get(name)?)));
+        if let Some((name, one)) = either.filter(|_| value >= bound) {
+            return Err(one.invalid(name, format!("leaves {smaller} ({value}) above what {larger} allows")));
+        }
+    }
+    if let Some(one) = given.get("group.coordinator.rebalance.protocols") {
+        for unserved in
+            value::split_list(&one.value).into_iter().filter(|name| matches!(name.as_str(), "share" | "streams"))
+        {
+            let message = format!("{unserved} groups are not served by this version; the others are");
+            let option = "group.coordinator.rebalance.protocols".into();
+            warnings.push(Warning { origin: one.origin.clone(), option, message });
+        }
+    }
     Ok(())
 }
 

@@ -161,3 +161,25 @@ fn kafkas_own_server_properties_start_with_warnings_only() {
     assert!(warnings.iter().all(|warning| !warning.message.contains("unknown")), "{warnings:?}");
     assert!(warnings.iter().any(|warning| warning.option == "num.io.threads" && warning.message.contains("per core")));
 }
+
+#[test]
+fn timeouts_of_groups_that_contradict_each_other_stop_the_start() {
+    let refused = [
+        "group.consumer.session.timeout.ms=3000\ngroup.consumer.heartbeat.interval.ms=10000\n",
+        "group.consumer.heartbeat.interval.ms=45000\n",
+        "group.min.session.timeout.ms=2000000\n",
+        "group.max.session.timeout.ms=5999\n",
+    ];
+    for text in refused {
+        let error = load(text).unwrap_err().to_string();
+        assert!(error.contains("session.timeout.ms"), "{text}: {error}");
+    }
+    assert!(load("group.min.session.timeout.ms=7000\ngroup.max.session.timeout.ms=7000\n").is_ok());
+    let (config, warnings) = load("group.coordinator.rebalance.protocols=classic,consumer,streams\n").unwrap();
+    assert!(config.group.consumer_protocol);
+    assert!(
+        warnings.len() == 1 && warnings[0].to_string().contains("streams groups are not served"),
+        "{}",
+        warnings[0]
+    );
+}

@@ -50,7 +50,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         "50",
         Between(1, 10_000),
         server!(offsets_topic_num_partitions),
-        "Partitions of __consumer_offsets, which is made when the first group looks for its coordinator. Do not change it afterwards.",
+        "Partitions of __consumer_offsets, which is made when the first group looks for its coordinator. Without effect once it is there: the topic keeps its number.",
     ),
     option(
         "offsets.topic.replication.factor",
@@ -135,9 +135,9 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         "group.coordinator.rebalance.protocols",
         List,
         "classic,consumer",
-        OneOf(&["classic", "consumer"]),
+        OneOf(&["classic", "consumer", "share", "streams"]),
         Access::Server { set: set_protocols, get: get_protocols },
-        "Group protocols served; classic always is, consumer (KIP-848) unless it is left out.",
+        "Group protocols served: classic always, consumer (KIP-848) unless it is left out. share and streams, which Kafka has too, are taken and not served.",
     ),
     option(
         "group.consumer.session.timeout.ms",
@@ -153,7 +153,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         "5000",
         AtLeast(1),
         group!(consumer_heartbeat_interval_ms),
-        "How often members of consumer groups are told to send heartbeats.",
+        "How often members of consumer groups are told to send heartbeats; less than the session timeout.",
     ),
     option(
         "group.consumer.max.size",

@@ -30,8 +30,8 @@ impl ClassicGroup {
 
     /// Has the members join again. `why` may be what a client says; much of it is cut off.
     pub(in crate::groups) fn prepare_rebalance(&mut self, why: &str, turn: &mut Turn) {
-        let (group, state, why) = (&*self.id, self.state.name(), &why[..why.floor_char_boundary(MAX_REASON_BYTES)]);
-        tracing::info!(group, state, self.generation, why, "the group rebalances");
+        let (group, was, why) = (&*self.id, self.state.name(), &why[..why.floor_char_boundary(MAX_REASON_BYTES)]);
+        tracing::info!(group, was, generation = self.generation, why, "the group rebalances");
         if self.state == State::CompletingRebalance {
             self.interrupt_syncs(ErrorCode::RebalanceInProgress, turn);
         }
@@ -80,7 +80,14 @@ impl ClassicGroup {
             return turn.set(Timer::ClassicJoin(self.id.clone()), retry_ms);
         }
         self.generation = self.generation.checked_add(1).unwrap_or(1);
-        tracing::info!(group = &*self.id, self.generation, members = self.members.len(), "a generation begins");
+        let (group, generation, members) = (&*self.id, self.generation, self.members.len());
+        tracing::info!(
+            group,
+            generation,
+            members,
+            "{}",
+            if members == 0 { "the group is empty" } else { "a generation begins" }
+        );
         self.initial = None;
         self.pending_syncs.clear();
         if self.members.is_empty() {

@@ -156,7 +156,12 @@ impl Coordinator {
         if timer.what == What::Rebalance && member.state() != MemberState::UnrevokedPartitions {
             return;
         }
-        tracing::info!(group = &*timer.group, member = &*timer.member, why = ?timer.what, "member put out of its group");
+        tracing::info!(
+            group = &*timer.group,
+            member = &*timer.member,
+            late = timer.what.name(),
+            "member put out of its group"
+        );
         self.put_out(&timer.group, &[timer.member], env);
     }
 }

@@ -104,6 +104,7 @@ impl Step<'_, '_> {
 
     fn bump_epoch(&mut self, metadata_hash: i64) {
         let epoch = self.group.epoch.saturating_add(1);
+        tracing::info!(group = &*self.group.id, epoch, members = self.group.members.len(), "the group has a new epoch");
         self.emit(ConsumerRecord::Group { group: self.group_id(), value: Some(GroupValue { epoch, metadata_hash }) });
     }
 

@@ -24,5 +24,14 @@ pub(super) enum What {
 }
 
 impl What {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            What::Session => "to be heard of",
+            What::Rebalance => "to let go of partitions",
+            What::Join => "to join again",
+            What::Sync => "to sync",
+        }
+    }
+
     pub(super) const ALL: [What; 4] = [What::Session, What::Rebalance, What::Join, What::Sync];
 }

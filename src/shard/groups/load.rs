@@ -36,7 +36,7 @@ impl Shard {
         let (started, end) = (clock::now(), hosted.replica.high_watermark());
         match self.replay(hosted, end).await {
             Ok(0) => {}
-            Ok(count) => tracing::info!(
+            Ok(count) => tracing::debug!(
                 partition = %hosted.replica.id.index, records = count, ms = started.elapsed().as_millis() as u64,
                 "loaded the groups of a partition of {OFFSETS_TOPIC}"
             ),
