@@ -156,7 +156,7 @@ def test_long_poll_wakes_on_append(broker, topic):
         _, _, parts = wire.read_fetch(waiting.recv()[1])
         took = time.monotonic() - sent
         assert wire.batches(parts[name, 0]["data"])[0].values() == [b"wake"]
-        assert took < 1.0, f"{took:.2f} s from produce to the waiting fetch's answer"
+        assert took < 5, f"{took:.2f} s from produce to the answer of a fetch that waits for 10"
 
 
 @pytest.mark.parametrize("first,last", [(4, 17)])
