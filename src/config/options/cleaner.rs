@@ -1,24 +1,12 @@
 //! Options of the log cleaner, which keeps the newest record of each key where `cleanup.policy` says compact.
 
-use super::{Access, NEVER, OptionSpec};
+use super::{Access, NEVER, OptionSpec, broker};
 use crate::config::value::{Bounds, Kind};
 use Bounds::{Any, AtLeast, Between, Fraction};
 use Kind::{Boolean, Double, Int, Long};
 
 /// The largest double, as Kafka writes it.
 const UNLIMITED: &str = "1.7976931348623157E308";
-
-macro_rules! integer {
-    ($side:ident $field:ident) => {
-        Access::$side {
-            set: |config, value| {
-                config.$field = value.integer().try_into().map_err(|_| "does not fit".to_owned())?;
-                Ok(())
-            },
-            get: |config| config.$field.to_string(),
-        }
-    };
-}
 
 macro_rules! double {
     ($side:ident $field:ident) => {
@@ -30,17 +18,6 @@ macro_rules! double {
             get: |config| if config.$field == f64::MAX { UNLIMITED.to_owned() } else { config.$field.to_string() },
         }
     };
-}
-
-const fn broker(
-    name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    bounds: Bounds,
-    access: Access,
-    doc: &'static str,
-) -> OptionSpec {
-    OptionSpec { name, aliases: &[], topic: None, kind, default, bounds, doc, access }
 }
 
 const fn both(

@@ -1,6 +1,6 @@
 //! Options of group coordinators and of the topic they keep their groups in.
 
-use super::{Access, OptionSpec};
+use super::{Access, OptionSpec, broker};
 use crate::config::ServerConfig;
 use crate::config::value::{Bounds, Kind, Value};
 use Bounds::{AtLeast, Between, NotEmpty, OneOf};
@@ -19,64 +19,40 @@ macro_rules! group {
     };
 }
 
-/// An integer of the broker's settings.
-macro_rules! server {
-    ($field:ident) => {
-        Access::Server {
-            set: |config, value| {
-                config.$field = value.integer().try_into().map_err(|_| "does not fit".to_owned())?;
-                Ok(())
-            },
-            get: |config| config.$field.to_string(),
-        }
-    };
-}
-
-const fn option(
-    name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    bounds: Bounds,
-    access: Access,
-    doc: &'static str,
-) -> OptionSpec {
-    OptionSpec { name, aliases: &[], topic: None, kind, default, bounds, doc, access }
-}
-
 pub(super) const GROUPS: &[OptionSpec] = &[
-    option(
+    broker(
         "offsets.topic.num.partitions",
         Int,
         "50",
         Between(1, 10_000),
-        server!(offsets_topic_num_partitions),
+        integer!(Server offsets_topic_num_partitions),
         "Partitions of __consumer_offsets, which is made when the first group looks for its coordinator. Without effect once it is there: the topic keeps its number.",
     ),
-    option(
+    broker(
         "offsets.topic.replication.factor",
         Int,
         "3",
         Between(1, 32_767),
-        server!(offsets_topic_replication_factor),
+        integer!(Server offsets_topic_replication_factor),
         "Replicas of __consumer_offsets when it is made; no more than there are brokers then.",
     ),
-    option(
+    broker(
         "offsets.topic.segment.bytes",
         Int,
         "104857600",
         Between(1 << 20, i32::MAX as i64),
-        server!(offsets_topic_segment_bytes),
+        integer!(Server offsets_topic_segment_bytes),
         "Largest segment of __consumer_offsets when it is made: what a restart reads beyond the compacted groups.",
     ),
-    option(
+    broker(
         "offsets.load.buffer.size",
         Int,
         "5242880",
         Between(65_536, 1 << 28),
-        server!(offsets_load_buffer_size),
+        integer!(Server offsets_load_buffer_size),
         "Bytes read at a time while groups are loaded.",
     ),
-    option(
+    broker(
         "offsets.retention.minutes",
         Int,
         "10080",
@@ -90,7 +66,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         },
         "How long the offsets of a group are kept after its last member has gone, and those of a group without members after their commit.",
     ),
-    option(
+    broker(
         "offsets.retention.check.interval.ms",
         Long,
         "600000",
@@ -98,7 +74,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         group!(offsets_retention_check_interval_ms),
         "Time between two searches for offsets to remove.",
     ),
-    option(
+    broker(
         "offset.metadata.max.bytes",
         Int,
         "4096",
@@ -106,7 +82,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         group!(offset_metadata_max_bytes),
         "Longest text that a consumer may commit with an offset.",
     ),
-    option(
+    broker(
         "group.min.session.timeout.ms",
         Int,
         "6000",
@@ -114,7 +90,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         group!(min_session_timeout_ms),
         "Shortest session timeout that a member of a classic group may ask for.",
     ),
-    option(
+    broker(
         "group.max.session.timeout.ms",
         Int,
         "1800000",
@@ -122,7 +98,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         group!(max_session_timeout_ms),
         "Longest session timeout that a member of a classic group may ask for.",
     ),
-    option(
+    broker(
         "group.initial.rebalance.delay.ms",
         Int,
         "3000",
@@ -130,8 +106,8 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         group!(initial_rebalance_delay_ms),
         "How long an empty classic group waits for more members before its first rebalance.",
     ),
-    option("group.max.size", Int, "2147483647", AtLeast(1), group!(max_size), "Most members of a classic group."),
-    option(
+    broker("group.max.size", Int, "2147483647", AtLeast(1), group!(max_size), "Most members of a classic group."),
+    broker(
         "group.coordinator.rebalance.protocols",
         List,
         "classic,consumer",
@@ -139,7 +115,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         Access::Server { set: set_protocols, get: get_protocols },
         "Group protocols served: classic always, consumer (KIP-848) unless it is left out. share and streams, which Kafka has too, are taken and not served.",
     ),
-    option(
+    broker(
         "group.consumer.session.timeout.ms",
         Int,
         "45000",
@@ -147,7 +123,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         group!(consumer_session_timeout_ms),
         "How long a member of a consumer group (KIP-848) may be silent.",
     ),
-    option(
+    broker(
         "group.consumer.heartbeat.interval.ms",
         Int,
         "5000",
@@ -155,7 +131,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         group!(consumer_heartbeat_interval_ms),
         "How often members of consumer groups are told to send heartbeats; less than the session timeout.",
     ),
-    option(
+    broker(
         "group.consumer.max.size",
         Int,
         "2147483647",
@@ -163,7 +139,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         group!(consumer_max_size),
         "Most members of a consumer group.",
     ),
-    option(
+    broker(
         "group.consumer.assignors",
         List,
         "uniform,range",
@@ -171,7 +147,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         Access::Server { set: set_assignors, get: |config| config.group.consumer_assignors.join(",") },
         "Server-side assignors (uniform, range, or Kafka's class names for them); the first is the default.",
     ),
-    option(
+    broker(
         "group.consumer.migration.policy",
         Text,
         "bidirectional",
@@ -179,7 +155,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         Access::Server { set: set_migration, get: get_migration },
         "Whether a classic group becomes a consumer group when a member of the new protocol joins it (upgrade), and the reverse when the last of them leaves (downgrade).",
     ),
-    option(
+    broker(
         "corelane.group.max.bytes",
         Int,
         "16777216",
