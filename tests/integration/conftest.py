@@ -122,44 +122,45 @@ def make_broker(request, root):
                 shutil.rmtree(b.folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def shared_broker(root):
-    b = brokers.broker_class()(root / "shared", {"num.partitions": 1})
+def _serving(folder, options):
+    """A broker for the whole session, started and, at its end, stopped."""
+    b = brokers.broker_class()(folder, options)
     b.start()
     yield b
     b.stop()
     check_log(b)
+
+
+def _lent(request, b):
+    """The session's broker for one test, which must leave it alive."""
+    _watch(request, b)
+    if not b.alive():
+        b.start()
+    yield b
+    assert b.alive(), f"the broker died during this test:\n{b.log_tail()}"
+    check_log(b)
+
+
+@pytest.fixture(scope="session")
+def shared_broker(root):
+    yield from _serving(root / "shared", {"num.partitions": 1})
 
 
 @pytest.fixture
 def broker(request, shared_broker):
     """One broker with default options for all tests that do not stop it; still alive after each."""
-    _watch(request, shared_broker)
-    if not shared_broker.alive():
-        shared_broker.start()
-    yield shared_broker
-    assert shared_broker.alive(), f"the broker died during this test:\n{shared_broker.log_tail()}"
-    check_log(shared_broker)
+    yield from _lent(request, shared_broker)
 
 
 @pytest.fixture(scope="session")
 def shared_group_broker(root):
-    b = brokers.broker_class()(root / "shared-groups", brokers.QUICK_GROUPS)
-    b.start()
-    yield b
-    b.stop()
-    check_log(b)
+    yield from _serving(root / "shared-groups", brokers.QUICK_GROUPS)
 
 
 @pytest.fixture
 def group_broker(request, shared_group_broker):
     """One broker for all tests of groups that do not stop it, with shorter times than the defaults; still alive after each."""
-    _watch(request, shared_group_broker)
-    if not shared_group_broker.alive():
-        shared_group_broker.start()
-    yield shared_group_broker
-    assert shared_group_broker.alive(), f"the broker died during this test:\n{shared_group_broker.log_tail()}"
-    check_log(shared_group_broker)
+    yield from _lent(request, shared_group_broker)
 
 
 @pytest.fixture(scope="session")
