@@ -15,4 +15,5 @@ pub(in crate::groups) use group::CONSUMERS;
 pub use group::{ClassicGroup, State};
 pub use member::{Member, MemberId};
 pub(in crate::groups) use member::{cost_of, own_protocols};
+pub(in crate::groups) use subscription::read_topics;
 pub(in crate::groups) use turn::Turn;

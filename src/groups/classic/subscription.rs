@@ -4,13 +4,18 @@
 
 /// Calls `each` with every topic. `false`: this is no subscription, or a topic is cut short (`each` has seen those before it).
 pub(super) fn each_topic<'a>(metadata: &'a [u8], each: &mut impl FnMut(&'a str)) -> bool {
-    read(metadata, each).is_some()
+    read_topics(metadata, each).is_some()
 }
 
-fn read<'a>(metadata: &'a [u8], each: &mut impl FnMut(&'a str)) -> Option<()> {
+/// As [`each_topic`]; the version, and what follows the topics.
+pub(in crate::groups) fn read_topics<'a>(
+    metadata: &'a [u8],
+    each: &mut impl FnMut(&'a str),
+) -> Option<(i16, &'a [u8])> {
     let (version, rest) = metadata.split_first_chunk::<2>()?;
     let (count, mut rest) = rest.split_first_chunk::<4>()?;
-    if i16::from_be_bytes(*version) < 0 {
+    let version = i16::from_be_bytes(*version);
+    if version < 0 {
         return None;
     }
     for _ in 0..usize::try_from(i32::from_be_bytes(*count)).ok()? {
@@ -20,7 +25,7 @@ fn read<'a>(metadata: &'a [u8], each: &mut impl FnMut(&'a str)) -> Option<()> {
         each(std::str::from_utf8(topic).ok()?);
         rest = after;
     }
-    Some(())
+    Some((version, rest))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 
 use bytes::Bytes;
 
+use crate::groups::classic::read_topics;
+
 const NEWEST: i16 = 3;
 
 /// Partitions by topic name.
@@ -24,12 +26,8 @@ pub(super) struct Assignment {
 
 /// `None`: it is none.
 pub(super) fn read_subscription(bytes: &[u8]) -> Option<Subscription> {
-    let mut rest = bytes;
-    let version = version(&mut rest)?;
     let mut subscription = Subscription::default();
-    for _ in 0..count(&mut rest)? {
-        subscription.topics.push(string(&mut rest)??);
-    }
+    let (version, mut rest) = read_topics(bytes, &mut |topic| subscription.topics.push(topic.to_owned()))?;
     user_data(&mut rest)?;
     if version >= 1 {
         subscription.owned = named(&mut rest)?;
