@@ -197,13 +197,15 @@ impl Segment {
     pub fn note_batch(&self, header: &BatchHeader, last_offset: i64, position: u64, index_interval_bytes: u32) {
         let bytes = header.total_bytes() as u64;
         // A batch that cleaning has emptied has no record of its time.
-        let timestamp = if header.record_count.get() > 0 { header.max_timestamp.get() } else { -1 };
-        if header.record_count.get() > 0 && self.first_timestamp.get().is_none() {
-            self.first_timestamp.set(Some(timestamp));
-        }
-        if timestamp > self.max_timestamp.get() {
-            self.max_timestamp.set(timestamp);
-            self.offset_of_max_timestamp.set(last_offset);
+        if header.record_count.get() > 0 {
+            let timestamp = header.max_timestamp.get();
+            if self.first_timestamp.get().is_none() {
+                self.first_timestamp.set(Some(timestamp));
+            }
+            if timestamp > self.max_timestamp.get() {
+                self.max_timestamp.set(timestamp);
+                self.offset_of_max_timestamp.set(last_offset);
+            }
         }
         if self.since_index_entry.get() > u64::from(index_interval_bytes) {
             if let Some(index) = self.index.borrow().as_ref() {
