@@ -46,7 +46,9 @@ class Progress:
 
 def options(argv):
     cache = Path(os.environ.get("CORELANE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "corelane")
-    parser = argparse.ArgumentParser(prog="scripts/compare-kafka", description="Corelane and Apache Kafka on the same work in one run.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/compare-kafka", description="Corelane and Apache Kafka on the same work in one run.", allow_abbrev=False
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--short", action="store_true", help="the short list, under 10 minutes (the default)")
     length.add_argument("--full", action="store_true", help="every axis, hours")
@@ -61,6 +63,7 @@ def options(argv):
     parser.add_argument("--data", type=Path, default=cache / "compare", help="folder for both brokers' data [default: %(default)s]")
     parser.add_argument("--report", type=Path, default=REPO / "report", help="folder for the report [default: %(default)s]")
     parser.add_argument("--keep", action="store_true", help="leave the brokers' folders (logs, data) in place")
+    parser.add_argument("--check-arguments", action="store_true", help=argparse.SUPPRESS)  # of scripts/compare-kafka, before it builds
     chosen = parser.parse_args(argv)
     for name, short, full in (("pairs", 5, 7), ("seconds", 3, 10), ("warmup", 1, 2), ("warm", 90, 300)):
         if getattr(chosen, name) is None:
@@ -135,6 +138,8 @@ def main(argv=None):
             print(f"{axis.id:<20} {'short, full' if axis.short else 'full':<12} {axis.title}")
         return 0
     run_axes, left_out = choose(parser, chosen)
+    if chosen.check_arguments:
+        return 0
     binary = Path(os.environ.get("CORELANE_BIN", REPO / "target/release/corelane")).resolve()
     if not binary.exists():
         parser.error(f"{binary} is missing: cargo build --release")
