@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::replica::{Rejected, Replica};
 use crate::model::ErrorCode;
 use crate::model::records;
-use crate::storage::{CleanError, CleanStats, CleanerLimits, Survey};
+use crate::storage::{CleanError, CleanStats, Cleaner, Survey};
 
 impl Replica {
     /// Whether the log should be cleaned, and how dirty it is; see [`Log::survey`](crate::storage::Log::survey).
@@ -18,14 +18,14 @@ impl Replica {
     pub async fn clean(
         self: &Rc<Self>,
         found: Survey,
-        limits: &CleanerLimits,
+        cleaner: &Cleaner,
         now_ms: i64,
         ended: &dyn Fn() -> bool,
     ) -> Result<CleanStats, CleanError> {
         // Only what recovery need not read again is cleaned.
         self.checkpoint().await?;
         let producers = self.producers.borrow().last_offsets();
-        self.log.clean(found, producers, limits, now_ms, ended).await
+        self.log.clean(found, producers, cleaner, now_ms, ended).await
     }
 }
 

@@ -230,6 +230,18 @@ pub(crate) mod tests {
         on_shards(1, move |_| body());
     }
 
+    /// Bound on waits in tests: generous, so that it is never a verdict about the machine.
+    pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Waits on a shard until `condition` holds.
+    pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+        let begun = clock::now();
+        while !condition() {
+            assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+            clock::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     pub(crate) fn on_shards<B, F>(count: u16, body: B)
     where
         B: Fn(ShardSpec) -> F + Clone + Send + 'static,

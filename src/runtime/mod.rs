@@ -28,4 +28,4 @@ pub use turn::spin_before_sleep;
 #[cfg(test)]
 pub(crate) use disk::tests::scratch;
 #[cfg(test)]
-pub(crate) use executor::tests::{on_shard, on_shards};
+pub(crate) use executor::tests::{PATIENCE, eventually, on_shard, on_shards};

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::*;
 use crate::config::ServerConfig;
 use crate::protocol::Malformed;
+use crate::runtime::PATIENCE;
 use crate::runtime::executor::{ShardSpec, run_shards};
 use crate::runtime::sync::Permit;
 use crate::server::pipeline::{Answer, Reply};
@@ -118,7 +119,7 @@ fn read_frame(stream: &mut TcpStream) -> Option<Vec<u8>> {
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let start = clock::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        assert!(start.elapsed() < PATIENCE, "{what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

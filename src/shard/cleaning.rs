@@ -7,7 +7,7 @@ use super::state::Shard;
 use crate::config::ServerConfig;
 use crate::partition::Replica;
 use crate::runtime::clock;
-use crate::storage::{CleanError, CleanerLimits, Survey};
+use crate::storage::{CleanError, Cleaner, CleanerLimits, Survey};
 
 /// Fewer would clean a few keys a round.
 const LEAST_DEDUPE_BYTES: usize = 1 << 20;
@@ -17,17 +17,17 @@ impl Shard {
         if !self.config.log_cleaner_enable {
             return;
         }
-        let limits = limits(&self.config, usize::from(self.shards));
+        let cleaner = Cleaner::new(limits(&self.config, usize::from(self.shards)));
         // No shorter than the beat of the other loops.
         let backoff = Duration::from_millis(self.config.log_cleaner_backoff_ms.max(1));
         while !self.stop.is_set() {
             self.pause(backoff).await;
-            while !self.stop.is_set() && self.clean_dirtiest(&limits).await {}
+            while !self.stop.is_set() && self.clean_dirtiest(&cleaner).await {}
         }
     }
 
     /// Cleans one log that is due; `false`: none was, or its cleaning failed.
-    async fn clean_dirtiest(self: &Rc<Self>, limits: &CleanerLimits) -> bool {
+    async fn clean_dirtiest(self: &Rc<Self>, cleaner: &Cleaner) -> bool {
         let now_ms = clock::wall_ms();
         let mut dirtiest: Option<(Survey, Rc<Replica>)> = None;
         for replica in self.all_replicas() {
@@ -37,7 +37,7 @@ impl Shard {
             }
         }
         let Some((found, replica)) = dirtiest else { return false };
-        match replica.clean(found, limits, now_ms, &|| self.stop.is_set()).await {
+        match replica.clean(found, cleaner, now_ms, &|| self.stop.is_set()).await {
             Ok(done) => {
                 tracing::info!(
                     topic = %replica.topic, partition = %replica.id.index, from = found.first_dirty, to = done.end,

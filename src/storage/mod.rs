@@ -31,7 +31,7 @@ mod timestamps;
 mod tests;
 
 pub use checkpoint::Checkpoint;
-pub use compaction::{CleanError, CleanStats, CleanerLimits, LastOffsets, Survey};
+pub use compaction::{CleanError, CleanStats, Cleaner, CleanerLimits, LastOffsets, Survey};
 pub use context::{StorageContext, StorageLimits};
 pub use log::{Appended, Log, StorageError};
 pub use maintenance::remove_dir;

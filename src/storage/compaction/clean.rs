@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::files::{Cleaned, MAX_SEGMENT_BYTES, Output, first_timestamp};
 use super::filter::LastOffsets;
 use super::map::OffsetMap;
+use super::pace::Pace;
 use super::plan::{Bounds, Facts, Rules, Survey, survey};
 use super::swap::{self, Swap};
 use super::work::{Input, Mapping, Rewriting, Rewritten};
@@ -23,8 +23,6 @@ use crate::storage::segment::Segment;
 const CHECKPOINT: &str = "cleaner-offset-checkpoint";
 /// Read by one step of work: milliseconds of a helper thread.
 const STEP_BYTES: u64 = 1 << 20;
-/// The longest rest at a time while I/O is held to its rate, so that an end is noticed.
-const REST: Duration = Duration::from_millis(100);
 /// How long a log rests whose cleaning failed; doubles each time, up to the second.
 const FIRST_RETRY_MS: i64 = 15_000;
 const LAST_RETRY_MS: i64 = 600_000;
@@ -40,6 +38,19 @@ pub struct CleanerLimits {
     pub io_buffer_bytes: usize,
     /// This shard's share of `log.cleaner.io.max.bytes.per.second`
     pub max_bytes_per_second: f64,
+}
+
+/// The cleaner of one shard: its limits, and the I/O that its cleanings were charged so far.
+pub struct Cleaner {
+    limits: CleanerLimits,
+    pace: Pace,
+}
+
+impl Cleaner {
+    pub fn new(limits: CleanerLimits) -> Cleaner {
+        let pace = Pace::new(limits.max_bytes_per_second);
+        Cleaner { limits, pace }
+    }
 }
 
 /// What a log remembers of its cleaning.
@@ -78,31 +89,6 @@ pub enum CleanError {
 /// What a round knows: the newest offset of each key, and the batches that producers are remembered by.
 type Known = (Arc<OffsetMap>, Arc<LastOffsets>);
 
-/// Holds I/O to a rate.
-struct Pace {
-    bytes_per_second: f64,
-    paid_until: Instant,
-}
-
-impl Pace {
-    /// Rests until `bytes` more are within the rate; `ended` is asked meanwhile.
-    async fn spend(&mut self, bytes: u64, ended: &dyn Fn() -> bool) {
-        let seconds = bytes as f64 / self.bytes_per_second;
-        // Rates beyond any device cost nothing.
-        if seconds < 1e-9 {
-            return;
-        }
-        self.paid_until = self.paid_until.max(clock::now()) + Duration::from_secs_f64(seconds.min(86_400.0));
-        while !ended() {
-            let rest = self.paid_until.saturating_duration_since(clock::now());
-            if rest.is_zero() {
-                return;
-            }
-            clock::sleep(rest.min(REST)).await;
-        }
-    }
-}
-
 impl Log {
     /// Whether the log should be cleaned now, and what would be. Rolls an active segment whose first record has waited for
     /// longer than `max.compaction.lag.ms`. `None`: the topic is not compacted, nothing is dirty, or the last try failed
@@ -139,7 +125,7 @@ impl Log {
         self: &Rc<Self>,
         found: Survey,
         producers: LastOffsets,
-        limits: &CleanerLimits,
+        cleaner: &Cleaner,
         now_ms: i64,
         ended: &dyn Fn() -> bool,
     ) -> Result<CleanStats, CleanError> {
@@ -148,7 +134,7 @@ impl Log {
         }
         let ended = || ended() || self.has_ended() || !self.config.borrow().cleanup_compact;
         let start = self.start_offset();
-        let outcome = self.clean_all(found, producers, limits, now_ms, &ended).await;
+        let outcome = self.clean_all(found, producers, cleaner, now_ms, &ended).await;
         self.clean.running.set(false);
         let outcome = match outcome {
             Err(CleanError::Ended) if !ended() && self.start_offset() == start => {
@@ -172,11 +158,11 @@ impl Log {
         self: &Rc<Self>,
         found: Survey,
         producers: LastOffsets,
-        limits: &CleanerLimits,
+        cleaner: &Cleaner,
         now_ms: i64,
         ended: &dyn Fn() -> bool,
     ) -> Result<CleanStats, CleanError> {
-        let mut pace = Pace { bytes_per_second: limits.max_bytes_per_second, paid_until: clock::now() };
+        let limits = &cleaner.limits;
         let end = found.end.min(self.checkpointed.get().0);
         let segments = self.cleanable_segments(end);
         let facts = self.facts(&segments, found.first_dirty, false).await?;
@@ -189,14 +175,15 @@ impl Log {
         let map = OffsetMap::new(limits.dedupe_buffer_bytes, limits.load_factor);
         let mut mapping = Mapping::new(map, dirty, found.first_dirty, limits.io_buffer_bytes);
         loop {
+            let begun = clock::now();
             let progress;
             (mapping, progress) = self.step(mapping, |m| m.step(STEP_BYTES)).await?;
-            if progress.done {
-                break;
-            }
-            pace.spend(progress.bytes, ended).await;
+            cleaner.pace.spend(progress.bytes, begun, ended).await;
             if ended() {
                 return Err(CleanError::Ended);
+            }
+            if progress.done {
+                break;
             }
         }
         // What the map does not know stays dirty.
@@ -208,7 +195,7 @@ impl Log {
         let mut at = 0;
         while left > 0 {
             let (segments, inputs) = (&segments[at..at + left], inputs[at..at + left].to_vec());
-            let (taken, bytes) = self.clean_first(segments, inputs, &known, limits, now_ms, &mut pace, ended).await?;
+            let (taken, bytes) = self.clean_first(segments, inputs, &known, cleaner, now_ms, ended).await?;
             stats.bytes_before += segments[..taken].iter().map(|s| s.size.get()).sum::<u64>();
             stats.bytes_after += bytes;
             (at, left) = (at + taken, left - taken);
@@ -224,15 +211,14 @@ impl Log {
         segments: &[Rc<Segment>],
         inputs: Vec<Input>,
         known: &Known,
-        limits: &CleanerLimits,
+        cleaner: &Cleaner,
         now_ms: i64,
-        pace: &mut Pace,
         ended: &dyn Fn() -> bool,
     ) -> Result<(usize, u64), CleanError> {
         let Some(base) = segments.first().map(|segment| segment.base_offset) else { return Err(CleanError::Ended) };
         let mut swap = Swap { dir: self.dir(), base, old: vec![base] };
         let Rewritten { cleaned, segments: taken, changed } =
-            match self.rewrite(base, inputs, known, limits, now_ms, pace, ended).await {
+            match self.rewrite(base, inputs, known, cleaner, now_ms, ended).await {
                 Ok(rewritten) => rewritten,
                 Err(error) => {
                     let _ = self.withdraw(swap).await;
@@ -255,12 +241,11 @@ impl Log {
         base: i64,
         inputs: Vec<Input>,
         known: &Known,
-        limits: &CleanerLimits,
+        cleaner: &Cleaner,
         now_ms: i64,
-        pace: &mut Pace,
         ended: &dyn Fn() -> bool,
     ) -> Result<Rewritten, CleanError> {
-        let (dir, buffer, config) = (self.dir(), limits.io_buffer_bytes, self.config());
+        let (dir, buffer, config) = (self.dir(), cleaner.limits.io_buffer_bytes, self.config());
         let visit = self.dir.visit().map_err(|_| CleanError::Ended)?;
         let interval = config.index_interval_bytes;
         let output = spawn_blocking(move || Output::create(&dir, base, interval, buffer, MAX_SEGMENT_BYTES)).await?;
@@ -269,15 +254,16 @@ impl Log {
         let times = (now_ms, config.delete_retention_ms);
         let mut rewriting = Rewriting::new(inputs, output, bounds, known.clone(), times, buffer);
         loop {
+            let begun = clock::now();
+            let progress;
+            (rewriting, progress) = self.step(rewriting, |r| r.step(STEP_BYTES)).await?;
+            cleaner.pace.spend(progress.bytes, begun, ended).await;
             if ended() {
                 return Err(CleanError::Ended);
             }
-            let progress;
-            (rewriting, progress) = self.step(rewriting, |r| r.step(STEP_BYTES)).await?;
             if progress.done {
                 break;
             }
-            pace.spend(progress.bytes, ended).await;
         }
         let _visit = self.dir.visit().map_err(|_| CleanError::Ended)?;
         Ok(spawn_blocking(move || rewriting.finish()).await?)

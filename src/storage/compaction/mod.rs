@@ -12,6 +12,7 @@ mod clean;
 mod files;
 mod filter;
 mod map;
+mod pace;
 mod plan;
 mod swap;
 mod work;
@@ -19,7 +20,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
-pub use clean::{CleanError, CleanState, CleanStats, CleanerLimits};
+pub use clean::{CleanError, CleanState, CleanStats, Cleaner, CleanerLimits};
 pub use filter::LastOffsets;
 pub use plan::Survey;
 pub use swap::recover;

@@ -149,11 +149,11 @@ fn live(records: &[Record]) -> BTreeMap<Vec<u8>, Vec<u8>> {
 
 /// Cleans until nothing is dirty; the last round's outcome.
 async fn clean_all(log: &Rc<Log>, now_ms: i64, limits: &CleanerLimits) -> CleanStats {
-    let mut last = CleanStats::default();
+    let (mut last, cleaner) = (CleanStats::default(), Cleaner::new(limits.clone()));
     log.wait_sealed().await.unwrap();
     while let Some(found) = log.survey(now_ms).await {
         log.checkpoint(Vec::new).await.unwrap();
-        last = log.clean(found, LastOffsets::new(), limits, now_ms, &|| false).await.unwrap();
+        last = log.clean(found, LastOffsets::new(), &cleaner, now_ms, &|| false).await.unwrap();
         assert!(last.end > found.first_dirty, "no progress from {}", found.first_dirty);
     }
     last
