@@ -15,7 +15,7 @@ use crate::model::PartitionId;
 use crate::partition::Replica;
 use crate::runtime::sync::Budget;
 use crate::runtime::{clock, spawn_blocking, spawn_local};
-use crate::storage::{DELETED_SUFFIX, STRAY_SUFFIX, parse_partition_dir, partition_dir, remove_dir};
+use crate::storage::{STRAY_SUFFIX, aside_name, is_deleted_dir, parse_partition_dir, partition_dir, remove_dir};
 
 /// Partitions opened at the same time.
 const OPENING: usize = 32;
@@ -109,19 +109,24 @@ impl Shard {
 }
 
 /// Clears what the last run left behind in a data directory: directories on their way out go, those that no topic claims
-/// are set aside under a name that says so. Blocks; run once, before any shard opens a partition.
+/// are set aside under a name that says so. One that cannot be cleared is named and stays; everything else goes on. Blocks;
+/// run once, before any shard opens a partition.
 pub(super) fn tidy_data_dir(root: &Path, claimed: &HashSet<String>) -> io::Result<()> {
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        if !entry.file_type()?.is_dir() {
+        let deleted = is_deleted_dir(name);
+        let unclaimed = parse_partition_dir(name).is_some() && !claimed.contains(name);
+        if !(deleted || unclaimed) || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
-        if name.ends_with(DELETED_SUFFIX) {
-            fs::remove_dir_all(entry.path())?;
-        } else if parse_partition_dir(name).is_some() && !claimed.contains(name) {
-            set_aside(&entry.path())?;
+        let cleared = if deleted { fs::remove_dir_all(entry.path()) } else { set_aside(&entry.path()) };
+        if let Err(error) = cleared {
+            tracing::warn!(
+                dir = %entry.path().display(), %error,
+                "a leftover directory cannot be cleared and stays; the next start tries again"
+            );
         }
     }
     Ok(())
@@ -129,9 +134,8 @@ pub(super) fn tidy_data_dir(root: &Path, claimed: &HashSet<String>) -> io::Resul
 
 /// Renames a directory that belongs to no topic to `<name>.<random>-stray`.
 fn set_aside(dir: &Path) -> io::Result<()> {
-    let mut name = dir.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}{STRAY_SUFFIX}", Uuid::new_v4().simple()));
-    let to = dir.with_file_name(name);
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let to = dir.with_file_name(aside_name(&name, &Uuid::new_v4().simple().to_string(), STRAY_SUFFIX));
     tracing::warn!(from = %dir.display(), to = %to.display(), "no topic claims this directory: set aside, remove it when it is not needed");
     fs::rename(dir, to)
 }
@@ -177,3 +181,7 @@ fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<()> {
 fn name_error(dir: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("opening {}: {error}", dir.display()))
 }
+
+#[cfg(test)]
+#[path = "hosting_tests.rs"]
+mod tests;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::checkpoint::Checkpoint;
 use super::files::{patiently, sync_dir};
 use super::log::{Log, StorageError};
+use super::paths::{DELETED_SUFFIX, aside_name};
 use super::segment::Segment;
 use crate::runtime::spawn_blocking;
 
@@ -132,7 +133,7 @@ impl Log {
         Ok(())
     }
 
-    /// Takes the log out of service and moves its directory to `<dir>.<tag>-delete`, whose path it returns: whoever called
+    /// Takes the log out of service and moves its directory to `<dir>.<tag>-delete` ([`aside_name`]), whose path it returns: whoever called
     /// removes it in their own time with [`remove_dir`].
     pub async fn retire(self: &Rc<Self>, tag: &str) -> io::Result<PathBuf> {
         self.closing.set(true);
@@ -144,9 +145,8 @@ impl Log {
             segment.forget_file();
         }
         let from = self.dir.to_path_buf();
-        let mut name = from.file_name().unwrap_or_default().to_os_string();
-        name.push(format!(".{tag}{}", super::paths::DELETED_SUFFIX));
-        let to = from.with_file_name(name);
+        let name = from.file_name().unwrap_or_default().to_string_lossy();
+        let to = from.with_file_name(aside_name(&name, tag, DELETED_SUFFIX));
         spawn_blocking(move || fs::rename(&from, &to).map(|()| to)).await
     }
 }

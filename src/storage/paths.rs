@@ -7,6 +7,9 @@ pub const DELETED_SUFFIX: &str = "-delete";
 /// Marks a partition directory that no topic claims.
 pub const STRAY_SUFFIX: &str = "-stray";
 
+/// Longest file name of the file systems in use (NAME_MAX), bytes.
+const NAME_MAX: usize = 255;
+
 /// `<log.dir>/<topic>-<partition>`
 pub fn partition_dir(log_dir: &Path, topic: &str, partition: i32) -> PathBuf {
     log_dir.join(format!("{topic}-{partition}"))
@@ -22,6 +25,29 @@ pub fn parse_partition_dir(name: &str) -> Option<(&str, i32)> {
         return None;
     }
     Some((topic, partition.parse().ok()?))
+}
+
+/// Name under which a partition's directory is put aside: `<topic>-<partition>.<tag><suffix>`. A long topic name is cut so
+/// that the whole fits into a file name, as in Kafka's `UnifiedLog.logDeleteDirName`; `tag` keeps the names apart.
+pub fn aside_name(dir_name: &str, tag: &str, suffix: &str) -> String {
+    let (topic, partition) = match parse_partition_dir(dir_name) {
+        Some((topic, _)) => dir_name.split_at(topic.len()),
+        None => (dir_name, ""),
+    };
+    let room = NAME_MAX.saturating_sub(partition.len() + 1 + tag.len() + suffix.len());
+    let kept = topic.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= room).last();
+    format!("{}{partition}.{tag}{suffix}", &topic[..kept.unwrap_or(0)])
+}
+
+/// True for the name of a deleted partition's directory, ours or Kafka's: `<topic>-<partition>.<32 hex digits>-delete`.
+/// Any other name that happens to end so belongs to somebody else.
+pub fn is_deleted_dir(name: &str) -> bool {
+    let tagged = name.strip_suffix(DELETED_SUFFIX).and_then(|rest| rest.rsplit_once('.'));
+    tagged.is_some_and(|(dir, tag)| {
+        let hex = tag.len() == 32 && tag.bytes().all(|b| b.is_ascii_hexdigit());
+        // A topic's name may have been cut to nothing.
+        hex && (parse_partition_dir(dir).is_some() || parse_partition_dir(&format!("x{dir}")).is_some())
+    })
 }
 
 /// `<dir>/00000000000000000000.<extension>`
@@ -48,6 +74,35 @@ mod tests {
         for other in ["-3", "topic-", "topic", "topic-x", "topic-1.abc-delete", "topic-1.abc-stray", "topic--1x"] {
             assert_eq!(parse_partition_dir(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn names_put_aside_fit_into_a_file_name() {
+        let tag = "0123456789abcdef0123456789abcdef";
+        for length in [1, 100, 213, 214, 248, 249] {
+            for partition in ["0", "99999"] {
+                for suffix in [DELETED_SUFFIX, STRAY_SUFFIX] {
+                    let dir = format!("{}-{partition}", "t".repeat(length));
+                    let name = aside_name(&dir, tag, suffix);
+                    assert!(name.len() <= NAME_MAX, "{name}");
+                    assert!(name.ends_with(&format!("t-{partition}.{tag}{suffix}")), "{name}");
+                    assert_eq!(parse_partition_dir(&name), None);
+                    assert_eq!(is_deleted_dir(&name), suffix == DELETED_SUFFIX);
+                }
+            }
+        }
+        assert_eq!(aside_name("a-b-7", tag, DELETED_SUFFIX), format!("a-b-7.{tag}-delete"));
+        assert!(aside_name(&"é".repeat(200), tag, STRAY_SUFFIX).len() <= NAME_MAX);
+    }
+
+    #[test]
+    fn only_a_deleted_partition_is_one() {
+        let tag = "0123456789abcdef0123456789abcdef";
+        assert!(is_deleted_dir(&format!("a.b-delete-7.{tag}-delete")));
+        for other in ["to-delete", "a-0-delete", "a-0.abc-delete", "a-x.0123456789abcdef0123456789abcdef-delete"] {
+            assert!(!is_deleted_dir(other), "{other}");
+        }
+        assert!(!is_deleted_dir(&format!("a-0.{tag}-stray")));
     }
 
     #[test]

@@ -1,0 +1,56 @@
+//! Directories of partitions: names, leftovers, what stays.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::runtime::{disk, on_shard, scratch};
+use crate::storage::{Log, StorageContext, StorageLimits};
+
+const TAG: &str = "0123456789abcdef0123456789abcdef";
+
+fn names(root: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(root).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// The longest topic names leave no room for a suffix: the directory of a deleted one must leave its place all the same.
+#[test]
+fn a_partition_of_the_longest_name_is_put_aside_and_removed() {
+    let root = scratch();
+    let path = root.path().to_path_buf();
+    on_shard(move || {
+        let path = path.clone();
+        async move {
+            disk::prime_device(&path).await.unwrap();
+            for length in [213, 214, 249] {
+                let dir = partition_dir(&path, &"t".repeat(length), 0);
+                fs::create_dir(&dir).unwrap();
+                let context = StorageContext::new(StorageLimits::default());
+                let opened = Log::open(context, &dir, Default::default(), &mut |_| {}, &mut |_| {}).await.unwrap();
+                let aside = opened.log.retire(TAG).await.unwrap();
+                assert!(is_deleted_dir(aside.file_name().unwrap().to_str().unwrap()));
+                remove_dir(&aside).await.unwrap();
+                assert_eq!(names(&path), Vec::<String>::new());
+            }
+            crate::runtime::clock::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
+#[test]
+fn tidying_takes_what_is_left_over_and_nothing_else() {
+    let root = scratch();
+    let long = "x".repeat(249);
+    let deleted = format!("gone-0.{TAG}-delete");
+    for name in [deleted.as_str(), "to-delete", "kept-0", &format!("{long}-0"), "not-a-partition"] {
+        fs::create_dir(root.path().join(name)).unwrap();
+        fs::write(root.path().join(name).join("file"), "x").unwrap();
+    }
+    tidy_data_dir(root.path(), &HashSet::from(["kept-0".to_owned()])).unwrap();
+    let left = names(root.path());
+    assert_eq!(left[..3], ["kept-0", "not-a-partition", "to-delete"]);
+    assert!(left.len() == 4 && left[3].starts_with("xxx") && left[3].ends_with("-stray"), "{left:?}");
+}
