@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::config::TopicConfig;
-use crate::model::{BrokerId, LeaderEpoch};
+use crate::model::{BrokerId, LeaderEpoch, PartitionId};
 
 /// One broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,9 @@ pub struct PartitionImage {
     pub replicas: Vec<BrokerId>,
     pub isr: Vec<BrokerId>,
 }
+
+/// Partitions that no broker serves at present, and why.
+pub type OfflinePartitions = BTreeMap<PartitionId, Arc<str>>;
 
 /// One topic.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ pub struct MetadataImage {
     pub brokers: Vec<BrokerImage>,
     by_name: BTreeMap<Arc<str>, Arc<TopicImage>>,
     by_id: HashMap<Uuid, Arc<TopicImage>>,
+    /// Not stored: each start finds out anew.
+    offline: Arc<OfflinePartitions>,
 }
 
 impl MetadataImage {
@@ -69,6 +74,19 @@ impl MetadataImage {
         let topic = Arc::new(topic);
         self.by_id.insert(topic.id, topic.clone());
         self.by_name.insert(topic.name.clone(), topic);
+    }
+
+    /// Partitions that cannot be served; the leader in their [`PartitionImage`] does not count meanwhile.
+    pub fn offline(&self) -> &OfflinePartitions {
+        &self.offline
+    }
+
+    pub fn is_offline(&self, partition: PartitionId) -> bool {
+        self.offline.contains_key(&partition)
+    }
+
+    pub fn set_offline(&mut self, offline: OfflinePartitions) {
+        self.offline = Arc::new(offline);
     }
 
     pub fn remove_topic(&mut self, name: &str) -> Option<Arc<TopicImage>> {

@@ -127,6 +127,14 @@ impl Replica {
         self.log.failure()
     }
 
+    /// Why the partition has no leader; `None`: it has one. Readers that ask all the same still get what was acknowledged.
+    pub fn offline_reason(&self) -> Option<Arc<str>> {
+        match self.log.failure()? {
+            StorageError::Failed(why) => Some(why),
+            StorageError::Closed => None,
+        }
+    }
+
     pub fn log(&self) -> &Rc<Log> {
         &self.log
     }

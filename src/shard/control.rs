@@ -237,7 +237,7 @@ impl Shard {
     }
 
     /// Makes the next image and shows it to every shard before it returns.
-    async fn show(self: &Rc<Self>, change: impl FnOnce(&mut MetadataImage)) {
+    pub(super) async fn show(self: &Rc<Self>, change: impl FnOnce(&mut MetadataImage)) {
         let mut image = (*self.image()).clone();
         change(&mut image);
         let image = Arc::new(image);

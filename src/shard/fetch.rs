@@ -106,8 +106,9 @@ impl Shard {
     }
 
     async fn read_one(self: &Rc<Self>, part: &FetchPart, left: usize, at_least_one: bool) -> FetchOutcome {
-        let Some(replica) = self.replica(part.partition) else {
-            return failed(ErrorCode::UnknownTopicOrPartition);
+        let replica = match self.online(part.partition) {
+            Ok(replica) => replica,
+            Err(code) => return failed(code),
         };
         if let Err(code) = replica.check_epoch(part.current_leader_epoch) {
             return failed(code);

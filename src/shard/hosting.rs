@@ -24,7 +24,8 @@ const METADATA_FILE: &str = "partition.metadata";
 
 impl Shard {
     /// Opens every partition of `topics` that this shard owns and does not hold yet; returns the bytes that recovery read.
-    /// `claim`: what a directory that names another topic means.
+    /// `claim`: what a directory that names another topic means. Of known topics, a partition that cannot be opened is taken
+    /// offline and the others are served; of new ones it is an error.
     pub(super) async fn host(self: &Rc<Self>, topics: Vec<Arc<TopicImage>>, claim: Claim) -> io::Result<u64> {
         let mut wanted = Vec::new();
         for topic in topics {
@@ -43,7 +44,15 @@ impl Shard {
             let (shard, outcomes) = (self.clone(), outcomes.clone());
             spawn_local(async move {
                 let outcome = shard.open(&topic, id, &dir, claim).await;
-                outcomes.borrow_mut().push(outcome.map_err(|e| name_error(&dir, e)));
+                outcomes.borrow_mut().push(match outcome.map_err(|e| name_error(&dir, e)) {
+                    Err(error) if claim == Claim::Known => {
+                        let (topic, partition) = (&topic.name, id.index);
+                        tracing::error!(%topic, %partition, "the partition stays offline until the next start: {error}");
+                        shard.set_offline(id, error.to_string());
+                        Ok(0)
+                    }
+                    outcome => outcome,
+                });
                 drop(slot);
             });
         }
@@ -59,6 +68,7 @@ impl Shard {
         let opened = Replica::open(storage, dir, id, name, epoch, config, clock::wall_ms()).await?;
         self.coordinate(&opened.replica);
         self.replicas.borrow_mut().insert(id, opened.replica);
+        self.clear_offline(id);
         Ok(opened.scanned_bytes)
     }
 
@@ -91,6 +101,9 @@ impl Shard {
             let mut replicas = self.replicas.borrow_mut();
             replicas.extract_if(|id, _| id.topic == topic).map(|(_, replica)| replica).collect()
         };
+        for partition in self.unopened().into_keys().filter(|partition| partition.topic == topic) {
+            self.clear_offline(partition);
+        }
         for replica in gone {
             self.end_coordinator(replica.id);
             match replica.retire().await {

@@ -7,6 +7,7 @@ mod far_ends;
 mod fetch;
 pub mod groups;
 mod hosting;
+mod offline;
 mod produce;
 mod queries;
 mod start;

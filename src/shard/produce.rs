@@ -54,15 +54,18 @@ impl Shard {
         let (wait, now_ms) = (Rc::new(AckWait::default()), clock::wall_ms());
         let mut appends = Vec::with_capacity(parts.len());
         for part in parts {
-            let append = match self.replica(part.partition) {
-                Some(replica) => match replica.append(part.records, now_ms) {
+            let append = match self.online(part.partition) {
+                Ok(replica) => match replica.append(part.records, now_ms) {
                     Ok(accepted) => {
                         replica.expect_ack(accepted.next_offset, &wait);
                         Ok((replica, accepted))
                     }
                     Err(rejected) => Err(rejected),
                 },
-                None => Err(Rejected::new(ErrorCode::UnknownTopicOrPartition, "the partition is not on this broker")),
+                Err(code @ ErrorCode::KafkaStorageError) => {
+                    Err(Rejected::new(code, "the partition is offline; the broker's log says why"))
+                }
+                Err(code) => Err(Rejected::new(code, "the partition is not on this broker")),
             };
             appends.push(append);
         }

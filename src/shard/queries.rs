@@ -57,7 +57,7 @@ impl Shard {
     }
 
     fn asked(&self, partition: PartitionId, believed: Option<LeaderEpoch>) -> Result<Rc<Replica>, ErrorCode> {
-        let replica = self.replica(partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let replica = self.online(partition)?;
         replica.check_epoch(believed)?;
         Ok(replica)
     }

@@ -82,6 +82,7 @@ where
     match shard.recover().await {
         Ok((listener, recovered)) => {
             if shard.all_recovered().await {
+                shard.publish_offline().await;
                 let _ = ready.send(Ok(recovered));
                 shard.start_upkeep();
                 serve(shard.clone(), listener).await;

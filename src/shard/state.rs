@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::far_ends::FarEnd;
 use super::groups::Coordinators;
+use super::offline::Offline;
 use crate::cluster::MetadataImage;
 use crate::cluster::metadata_store::LocalStore;
 use crate::config::ServerConfig;
@@ -43,6 +44,7 @@ pub struct Shard {
     pub(super) promises: RefCell<HashMap<(ShardId, PartitionId), Rc<DataWaiter>>>,
     /// Of the partitions of `__consumer_offsets` that live here.
     pub(super) coordinators: Coordinators,
+    pub(super) offline: Offline,
     /// Whether this shard holds its partitions.
     pub(super) recovered: Cell<bool>,
     pub(super) on_recovered: Notify,
@@ -95,6 +97,7 @@ impl Shard {
             far_ends: RefCell::new(HashMap::new()),
             promises: RefCell::new(HashMap::new()),
             coordinators: Coordinators::default(),
+            offline: Offline::default(),
             recovered: Cell::new(false),
             on_recovered: Notify::new(),
             config,

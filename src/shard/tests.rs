@@ -108,6 +108,39 @@ fn a_fetch_from_a_failed_partition_lets_the_shard_go_on() {
     });
 }
 
+/// Clients learn of it from the metadata; a partition that was never opened counts as one that failed.
+#[test]
+fn a_partition_that_fails_or_cannot_be_opened_is_offline_in_the_image() {
+    let root = scratch();
+    let path = root.path().to_path_buf();
+    on_shard(move || {
+        let path = path.clone();
+        async move {
+            let (shard, id) = shard(&path).await;
+            shard.publish_offline().await;
+            assert!(shard.image().offline().is_empty());
+            faults::inject(faults::Op::Write, "t0-0", 0, faults::Fault::Os(5));
+            let part = ProducePart { partition: id, records: batch(100) };
+            assert_eq!(shard.produce(vec![part]).await.await[0].error, ErrorCode::KafkaStorageError);
+            faults::clear();
+            let absent = topic(9).1;
+            shard.set_offline(absent, "its directory is not mounted");
+            shard.publish_offline().await;
+            let image = shard.image();
+            assert!(image.is_offline(id) && image.is_offline(absent), "{:?}", image.offline());
+            assert!(image.offline()[&id].contains("t0-0"), "{:?}", image.offline());
+            let part = ProducePart { partition: absent, records: batch(100) };
+            assert_eq!(shard.produce(vec![part]).await.await[0].error, ErrorCode::KafkaStorageError);
+            assert_eq!(shard.fetch(plan(absent, 0, 1 << 20, 1, 1000)).await[0].error, ErrorCode::KafkaStorageError);
+            let asked = shard.list_offsets(vec![(absent, OffsetQuery::Latest, None)]).await;
+            assert_eq!(asked[0].error, ErrorCode::KafkaStorageError);
+            shard.host(vec![topic(9).0], Claim::New).await.unwrap();
+            shard.publish_offline().await;
+            assert!(!shard.image().is_offline(absent) && shard.image().is_offline(id));
+        }
+    });
+}
+
 /// Nothing more can come into this response: waiting for min_bytes is waiting for nothing.
 #[test]
 fn a_fetch_that_is_full_does_not_wait_for_min_bytes() {

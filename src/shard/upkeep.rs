@@ -1,4 +1,4 @@
-//! What a shard does now and then beside its requests: retention, checkpoints.
+//! What a shard does now and then beside its requests: retention, checkpoints, word of offline partitions.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ impl Shard {
         spawn_local(self.clone().keep_checkpoints());
         spawn_local(self.clone().keep_clean());
         spawn_local(self.clone().keep_group_deadlines());
+        spawn_local(self.clone().keep_offline_published());
     }
 
     async fn keep_retention(self: Rc<Self>) {

@@ -71,6 +71,7 @@ pub struct StorageContext {
     pub(super) zeros: Zeros,
     fetch_bytes_out: Arc<AtomicUsize>,
     next_log: Cell<u64>,
+    failures: Cell<u64>,
 }
 
 impl StorageContext {
@@ -83,6 +84,7 @@ impl StorageContext {
             zeros: Zeros::default(),
             fetch_bytes_out: Arc::default(),
             next_log: Cell::new(0),
+            failures: Cell::new(0),
             limits,
         })
     }
@@ -90,6 +92,15 @@ impl StorageContext {
     /// Written by this shard since the last syncs: what a crash now would make recovery read again, at most.
     pub fn unsynced_bytes(&self) -> u64 {
         self.unsynced_bytes.get()
+    }
+
+    /// Counts the logs of this shard that failed, so that whoever watches for it need not look at each.
+    pub fn failures(&self) -> u64 {
+        self.failures.get()
+    }
+
+    pub(super) fn count_failure(&self) {
+        self.failures.set(self.failures.get() + 1);
     }
 
     pub(super) fn take_log_number(&self) -> u64 {

@@ -291,6 +291,7 @@ impl Log {
             "{doing} failed, the partition is offline and takes no more records until the broker is restarted: {error}"
         );
         tracing::error!(dir = %self.dir.display(), acknowledged = self.acknowledged(), "{message}");
+        self.context.count_failure();
         self.end(StorageError::Failed(message.into()));
     }
 

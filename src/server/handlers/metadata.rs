@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::cluster::controller::{CreateTopic, check_topic_name};
 use crate::cluster::{MetadataImage, TopicImage};
-use crate::model::{BrokerId, ErrorCode};
+use crate::model::{BrokerId, ErrorCode, PartitionId};
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 use crate::shard::OFFSETS_TOPIC;
@@ -158,11 +158,11 @@ fn respond(
     failures: &HashMap<String, ErrorCode>,
 ) -> MetadataResponse {
     let topics = match wanted {
-        Wanted::All => image.topics().map(|topic| describe(topic)).collect(),
+        Wanted::All => image.topics().map(|topic| describe(image, topic)).collect(),
         Wanted::Names(names) => names
             .into_iter()
             .map(|name| match image.topic(&name.0) {
-                Some(topic) => describe(topic),
+                Some(topic) => describe(image, topic),
                 None => {
                     let code = failures.get(&*name.0).copied().unwrap_or_else(|| unknown_name(&name.0));
                     MetadataResponseTopic::default()
@@ -175,7 +175,7 @@ fn respond(
         Wanted::Ids(ids) => ids
             .into_iter()
             .map(|id| match image.topic_by_id(id) {
-                Some(topic) => describe(topic),
+                Some(topic) => describe(image, topic),
                 None => MetadataResponseTopic::default()
                     .with_name(None)
                     .with_topic_id(id)
@@ -211,16 +211,23 @@ fn brokers(image: &MetadataImage) -> Vec<MetadataResponseBroker> {
     brokers.collect()
 }
 
-fn describe(topic: &TopicImage) -> MetadataResponseTopic {
+/// A partition that is offline has no leader, and each of its replicas counts as offline: Kafka's answer for a failed log
+/// directory.
+fn describe(image: &MetadataImage, topic: &TopicImage) -> MetadataResponseTopic {
     let partitions = topic.partitions.iter().enumerate().map(|(index, partition)| {
-        let error = if partition.leader.is_some() { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
+        let index = index as i32;
+        let nodes = |ids: &[BrokerId]| ids.iter().map(|id| broker_id(*id)).collect::<Vec<_>>();
+        let offline = image.is_offline(PartitionId::new(topic.id, index));
+        let leader = partition.leader.filter(|_| !offline);
+        let error = if leader.is_some() { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
         MetadataResponsePartition::default()
             .with_error_code(error.code())
-            .with_partition_index(index as i32)
-            .with_leader_id(broker_id(partition.leader.unwrap_or(BrokerId(-1))))
+            .with_partition_index(index)
+            .with_leader_id(broker_id(leader.unwrap_or(BrokerId(-1))))
             .with_leader_epoch(partition.leader_epoch.0)
-            .with_replica_nodes(partition.replicas.iter().map(|id| broker_id(*id)).collect())
-            .with_isr_nodes(partition.isr.iter().map(|id| broker_id(*id)).collect())
+            .with_replica_nodes(nodes(&partition.replicas))
+            .with_isr_nodes(nodes(&partition.isr))
+            .with_offline_replicas(if offline { nodes(&partition.replicas) } else { Vec::new() })
     });
     MetadataResponseTopic::default()
         .with_name(Some(topic_name(&topic.name)))
@@ -311,6 +318,26 @@ mod tests {
         let response = respond(&image, 13, Wanted::All, &HashMap::new());
         let partition = &response.topics[0].partitions[0];
         assert_eq!((partition.error_code, partition.leader_id.0, partition.leader_epoch), (5, -1, 4));
+    }
+
+    #[test]
+    fn an_offline_partition_has_no_leader_and_an_offline_replica() {
+        let mut image = image(&[("a", 1, 2)]);
+        image.set_offline([(PartitionId::new(id_of(1), 1), "a write failed".into())].into());
+        for version in API.min..=API.max {
+            let response =
+                through_the_wire(ApiKey::Metadata, version, &respond(&image, version, Wanted::All, &HashMap::new()));
+            let rows: Vec<_> = response.topics[0]
+                .partitions
+                .iter()
+                .map(|p| {
+                    (p.error_code, p.leader_id.0, p.replica_nodes.len(), p.isr_nodes.len(), p.offline_replicas.clone())
+                })
+                .collect();
+            let offline = if version >= 5 { vec![broker_id(BrokerId(7))] } else { vec![] };
+            assert_eq!(rows, [(0, 7, 1, 1, vec![]), (5, -1, 1, 1, offline)], "v{version}");
+            assert_eq!(response.topics[0].error_code, 0);
+        }
     }
 
     #[test]
