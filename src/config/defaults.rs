@@ -86,6 +86,8 @@ impl ServerConfig {
             fetch_max_bytes: 0,
             max_incremental_fetch_session_cache_slots: 0,
             producer_id_expiration_ms: 0,
+            producer_id_expiration_check_interval_ms: 0,
+            producer_state_max_bytes: 0,
             topic_defaults: TopicConfig::default(),
             log_cleaner_enable: false,
             log_cleaner_backoff_ms: 0,

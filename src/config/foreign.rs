@@ -149,10 +149,6 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("transaction.*", Ignored(NO_SHARE)),
     ("transactional.id.expiration.ms", Ignored(NO_SHARE)),
     ("add.partitions.to.txn.*", Ignored(NO_SHARE)),
-    (
-        "producer.id.expiration.check.interval.ms",
-        Ignored("expired producers are found when the partition is next looked after"),
-    ),
     ("fetch.purgatory.purge.interval.requests", Ignored("waiting requests are dropped at once")),
     ("producer.purgatory.purge.interval.requests", Ignored("waiting requests are dropped at once")),
     ("delete.records.purgatory.purge.interval.requests", Ignored("waiting requests are dropped at once")),

@@ -118,6 +118,7 @@ macro_rules! optional {
 // Behind the macros, which they use.
 mod cleaner;
 mod groups;
+mod stores;
 
 /// An option of the broker alone, with one name.
 const fn broker(
@@ -139,13 +140,11 @@ const MAX_BATCH_BYTES: i64 = 256 * MIB;
 const NO_LIMIT: i64 = -1;
 
 /// All of them, in the order of the documentation.
-pub static OPTIONS: &[OptionSpec] = &joined::<{ BROKER.len() + cleaner::CLEANER.len() + groups::GROUPS.len() }>([
-    BROKER,
-    cleaner::CLEANER,
-    groups::GROUPS,
-]);
+pub static OPTIONS: &[OptionSpec] = &joined::<
+    { BROKER.len() + cleaner::CLEANER.len() + groups::GROUPS.len() + stores::STORES.len() },
+>([BROKER, cleaner::CLEANER, groups::GROUPS, stores::STORES]);
 
-const fn joined<const N: usize>(tables: [&[OptionSpec]; 3]) -> [OptionSpec; N] {
+const fn joined<const N: usize>(tables: [&[OptionSpec]; 4]) -> [OptionSpec; N] {
     let mut all = [tables[0][0]; N];
     let (mut table, mut at) = (0, 0);
     while table < tables.len() {
@@ -489,26 +488,6 @@ const BROKER: &[OptionSpec] = &[
         bounds: AtLeast(1024),
         doc: "Largest fetch response, whatever the client asks for (one larger batch is sent whole).",
         access: integer!(Server fetch_max_bytes),
-    },
-    OptionSpec {
-        name: "max.incremental.fetch.session.cache.slots",
-        aliases: &[],
-        topic: None,
-        kind: Int,
-        default: "1000",
-        bounds: AtLeast(0),
-        doc: "Fetch sessions kept at a time (KIP-227).",
-        access: integer!(Server max_incremental_fetch_session_cache_slots),
-    },
-    OptionSpec {
-        name: "producer.id.expiration.ms",
-        aliases: &[],
-        topic: None,
-        kind: Int,
-        default: "86400000",
-        bounds: AtLeast(1),
-        doc: "Time after which an idle producer's sequence numbers are forgotten.",
-        access: integer!(Server producer_id_expiration_ms),
     },
     OptionSpec {
         name: "corelane.shards",

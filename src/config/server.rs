@@ -45,6 +45,10 @@ pub struct ServerConfig {
     pub max_incremental_fetch_session_cache_slots: u32,
     /// `producer.id.expiration.ms`
     pub producer_id_expiration_ms: i64,
+    /// `producer.id.expiration.check.interval.ms`
+    pub producer_id_expiration_check_interval_ms: u64,
+    /// `corelane.producer.state.max.bytes`: idempotent producers of all partitions, over all shards
+    pub producer_state_max_bytes: usize,
     /// Defaults for topics (`log.segment.bytes`, `log.retention.*`, ...).
     pub topic_defaults: TopicConfig,
     /// `log.cleaner.enable`

@@ -3,12 +3,14 @@
 mod cleaning;
 mod epochs;
 mod offsets;
+mod producer_pool;
 mod producer_state;
 mod replica;
 mod waiters;
 
 pub use epochs::EpochHistory;
 pub use offsets::TimedOffset;
-pub use producer_state::{ProducerStates, SequenceCheck};
-pub use replica::{Accepted, Opened, Rejected, Replica};
+pub use producer_pool::ProducerPool;
+pub use producer_state::{Damaged, ProducerStates, SequenceCheck};
+pub use replica::{Accepted, Opened, Rejected, Replica, Shared};
 pub use waiters::{AckWait, DataWaiter, DataWaiters};

@@ -1,31 +1,11 @@
 //! What a partition remembers of its idempotent producers (KIP-98): the newest five batches of each. Pure.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::rc::Rc;
 
+use super::producer_pool::{Batch, Batches, Keep, PoolShare, Producer, ProducerPool, WINDOW};
 use crate::model::ErrorCode;
 use crate::model::record_batch::{BatchHeader, sequence_plus};
-
-/// Batches remembered per producer: as many as a client may have in flight.
-const WINDOW: usize = 5;
-/// Producers remembered per partition; beyond that the longest idle ones are forgotten.
-const MAX_PRODUCERS: usize = 16_384;
-
-/// One remembered batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Batch {
-    first_sequence: i32,
-    last_sequence: i32,
-    base_offset: i64,
-    next_offset: i64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Producer {
-    epoch: i16,
-    /// Wall time of the newest batch, ms.
-    last_ms: i64,
-    batches: VecDeque<Batch>,
-}
 
 /// How a batch relates to what its producer sent before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,139 +19,129 @@ pub enum SequenceCheck {
 }
 
 /// The producers of one partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProducerStates {
-    producers: HashMap<i64, Producer>,
-}
+#[derive(Debug)]
+pub struct ProducerStates(PoolShare);
+
+/// The bytes are not those of stored producers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damaged;
 
 impl ProducerStates {
+    /// No producers yet; they will be charged to `pool`.
+    pub fn new(pool: &Rc<ProducerPool>) -> ProducerStates {
+        ProducerStates(pool.share())
+    }
+
     /// Kafka's rules: an older epoch is fenced; a new epoch starts at sequence 0; within one, sequences have no gap.
+    /// A producer that is not known may begin with any sequence.
     pub fn check(&self, header: &BatchHeader) -> SequenceCheck {
-        let Some(producer) = self.producers.get(&header.producer_id.get()) else { return SequenceCheck::Next };
-        let (epoch, first) = (header.producer_epoch.get(), header.base_sequence.get());
-        if epoch < producer.epoch {
-            return SequenceCheck::Refused(ErrorCode::InvalidProducerEpoch);
-        }
-        if epoch > producer.epoch {
-            return match first {
-                0 => SequenceCheck::Next,
-                _ => SequenceCheck::Refused(ErrorCode::OutOfOrderSequenceNumber),
-            };
-        }
-        let last = header.last_sequence();
-        if let Some(batch) = producer.batches.iter().find(|b| b.first_sequence == first && b.last_sequence == last) {
-            return SequenceCheck::Duplicate { base_offset: batch.base_offset, next_offset: batch.next_offset };
-        }
-        match producer.batches.back() {
-            Some(newest) if sequence_plus(newest.last_sequence, 1) != first => {
-                SequenceCheck::Refused(ErrorCode::OutOfOrderSequenceNumber)
-            }
-            _ => SequenceCheck::Next,
-        }
+        let known = self.0.with(header.producer_id.get(), |producer| check(producer, header));
+        known.unwrap_or(SequenceCheck::Next)
     }
 
     /// Remembers an accepted (or recovered) batch that was given `base_offset`.
     pub fn note(&mut self, header: &BatchHeader, base_offset: i64, now_ms: i64) {
-        if self.producers.len() >= MAX_PRODUCERS && !self.producers.contains_key(&header.producer_id.get()) {
-            self.forget_longest_idle();
-        }
-        let epoch = header.producer_epoch.get();
-        let producer = self.producers.entry(header.producer_id.get()).or_insert_with(|| Producer {
-            epoch,
-            last_ms: now_ms,
-            batches: VecDeque::with_capacity(WINDOW),
+        let (id, epoch) = (header.producer_id.get(), header.producer_epoch.get());
+        let batch =
+            Batch { base_offset, first_sequence: header.base_sequence.get(), delta: header.last_offset_delta.get() };
+        self.0.put(id, |known| match known {
+            Some(producer) if producer.epoch == epoch => {
+                producer.last_ms = now_ms;
+                producer.batches.push(batch);
+                None
+            }
+            _ => Some(Producer { id, epoch, last_ms: now_ms, batches: Batches::new(batch) }),
         });
-        if epoch != producer.epoch {
-            producer.epoch = epoch;
-            producer.batches.clear();
-        }
-        if producer.batches.len() == WINDOW {
-            producer.batches.pop_front();
-        }
-        producer.last_ms = now_ms;
-        producer.batches.push_back(Batch {
-            first_sequence: header.base_sequence.get(),
-            last_sequence: header.last_sequence(),
-            base_offset,
-            next_offset: base_offset + i64::from(header.last_offset_delta.get()) + 1,
-        });
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Where each producer's newest batch ends: its last offset. Cleaning keeps these batches, for the sequences in them.
     pub fn last_offsets(&self) -> HashMap<i64, i64> {
-        let newest =
-            self.producers.iter().filter_map(|(id, p)| p.batches.back().map(|batch| (*id, batch.next_offset - 1)));
-        newest.collect()
+        let mut offsets = HashMap::with_capacity(self.len());
+        self.0.newest_first(|producer| {
+            offsets.insert(producer.id, producer.batches.newest().next_offset() - 1);
+        });
+        offsets
     }
 
     /// Forgets batches at or after `end`: the log no longer holds them.
     pub fn truncate(&mut self, end: i64) {
-        for producer in self.producers.values_mut() {
-            producer.batches.retain(|batch| batch.next_offset <= end);
-        }
-        self.producers.retain(|_, producer| !producer.batches.is_empty());
+        self.0.retain(|producer| match producer.batches.newest().next_offset() <= end {
+            true => Keep::Whole,
+            false => Keep::Until(end),
+        });
     }
 
     /// Forgets producers idle for `limit_ms` (`producer.id.expiration.ms`).
     pub fn expire(&mut self, now_ms: i64, limit_ms: i64) {
-        self.producers.retain(|_, p| now_ms.saturating_sub(p.last_ms) < limit_ms);
-    }
-
-    fn forget_longest_idle(&mut self) {
-        let mut ages: Vec<i64> = self.producers.values().map(|p| p.last_ms).collect();
-        let eighth = ages.len() / 8;
-        let (_, limit, _) = ages.select_nth_unstable(eighth);
-        let limit = *limit;
-        let mut spare = eighth + 1;
-        self.producers.retain(|_, p| {
-            let go = p.last_ms <= limit && spare > 0;
-            spare -= usize::from(go);
-            !go
+        self.0.retain(|producer| match now_ms.saturating_sub(producer.last_ms) < limit_ms {
+            true => Keep::Whole,
+            false => Keep::Until(i64::MIN),
         });
     }
 
-    /// For the checkpoint. Little-endian: count u32, then per producer id i64, epoch i16, last ms i64, batches u8, and
-    /// per batch first and last sequence i32, base and next offset i64.
+    /// For the checkpoint. Little-endian: count u32, then per producer, newest first, id i64, epoch i16, last ms i64,
+    /// batches u8, and per batch first and last sequence i32, base and next offset i64.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(4 + self.producers.len() * 64);
-        out.extend_from_slice(&(self.producers.len() as u32).to_le_bytes());
-        for (id, producer) in &self.producers {
-            out.extend_from_slice(&id.to_le_bytes());
+        let mut out = Vec::with_capacity(4 + self.len() * 64);
+        out.extend_from_slice(&(self.len() as u32).to_le_bytes());
+        self.0.newest_first(|producer| {
+            out.extend_from_slice(&producer.id.to_le_bytes());
             out.extend_from_slice(&producer.epoch.to_le_bytes());
             out.extend_from_slice(&producer.last_ms.to_le_bytes());
             out.push(producer.batches.len() as u8);
-            for batch in &producer.batches {
+            for batch in producer.batches.iter() {
                 out.extend_from_slice(&batch.first_sequence.to_le_bytes());
-                out.extend_from_slice(&batch.last_sequence.to_le_bytes());
+                out.extend_from_slice(&sequence_plus(batch.first_sequence, batch.delta).to_le_bytes());
                 out.extend_from_slice(&batch.base_offset.to_le_bytes());
-                out.extend_from_slice(&batch.next_offset.to_le_bytes());
+                out.extend_from_slice(&batch.next_offset().to_le_bytes());
             }
-        }
+        });
         out
     }
 
-    /// `None`: not what [`encode`](Self::encode) writes.
-    pub fn decode(bytes: &[u8]) -> Option<ProducerStates> {
+    /// Adds the producers that [`encode`](Self::encode) stored. The bytes may end anywhere: what a
+    /// larger bound let in is read only as far as the present one has room for.
+    pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
         let mut input = Input(bytes);
-        let count = u32::from_le_bytes(input.take()?);
-        let mut producers = HashMap::new();
+        let count = u32::from_le_bytes(input.take().ok_or(Damaged)?);
         for _ in 0..count {
-            let id = i64::from_le_bytes(input.take()?);
-            let epoch = i16::from_le_bytes(input.take()?);
-            let last_ms = i64::from_le_bytes(input.take()?);
-            let [batch_count] = input.take()?;
-            let mut batches = VecDeque::with_capacity(WINDOW);
-            for _ in 0..batch_count {
-                batches.push_back(Batch {
-                    first_sequence: i32::from_le_bytes(input.take()?),
-                    last_sequence: i32::from_le_bytes(input.take()?),
-                    base_offset: i64::from_le_bytes(input.take()?),
-                    next_offset: i64::from_le_bytes(input.take()?),
-                });
+            match input.producer()? {
+                Some(producer) => self.0.restore(producer),
+                None => return Ok(()),
             }
-            producers.insert(id, Producer { epoch, last_ms, batches });
         }
-        input.0.is_empty().then_some(ProducerStates { producers })
+        if input.0.is_empty() { Ok(()) } else { Err(Damaged) }
+    }
+}
+
+fn check(producer: &Producer, header: &BatchHeader) -> SequenceCheck {
+    let (epoch, first) = (header.producer_epoch.get(), header.base_sequence.get());
+    if epoch < producer.epoch {
+        return SequenceCheck::Refused(ErrorCode::InvalidProducerEpoch);
+    }
+    if epoch > producer.epoch {
+        return match first {
+            0 => SequenceCheck::Next,
+            _ => SequenceCheck::Refused(ErrorCode::OutOfOrderSequenceNumber),
+        };
+    }
+    let delta = header.last_offset_delta.get();
+    if let Some(batch) = producer.batches.iter().find(|b| b.first_sequence == first && b.delta == delta) {
+        return SequenceCheck::Duplicate { base_offset: batch.base_offset, next_offset: batch.next_offset() };
+    }
+    let newest = producer.batches.newest();
+    let last = sequence_plus(newest.first_sequence, newest.delta);
+    match sequence_plus(last, 1) == first {
+        true => SequenceCheck::Next,
+        false => SequenceCheck::Refused(ErrorCode::OutOfOrderSequenceNumber),
     }
 }
 
@@ -182,6 +152,42 @@ impl Input<'_> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
+    }
+
+    /// `None`: the input ends within it.
+    fn producer(&mut self) -> Result<Option<Producer>, Damaged> {
+        let Some((id, epoch, last_ms, count)) = self.head() else { return Ok(None) };
+        let mut batches: Option<Batches> = None;
+        if count == 0 || usize::from(count) > WINDOW {
+            return Err(Damaged);
+        }
+        for _ in 0..count {
+            let Some(batch) = self.batch() else { return Ok(None) };
+            let batch = batch?;
+            match &mut batches {
+                Some(batches) => batches.push(batch),
+                None => batches = Some(Batches::new(batch)),
+            }
+        }
+        Ok(batches.map(|batches| Producer { id, epoch, last_ms, batches }))
+    }
+
+    fn head(&mut self) -> Option<(i64, i16, i64, u8)> {
+        let id = i64::from_le_bytes(self.take()?);
+        let epoch = i16::from_le_bytes(self.take()?);
+        let last_ms = i64::from_le_bytes(self.take()?);
+        let [count] = self.take()?;
+        Some((id, epoch, last_ms, count))
+    }
+
+    fn batch(&mut self) -> Option<Result<Batch, Damaged>> {
+        let first_sequence = i32::from_le_bytes(self.take()?);
+        let _last_sequence: [u8; 4] = self.take()?;
+        let base_offset = i64::from_le_bytes(self.take()?);
+        let next_offset = i64::from_le_bytes(self.take()?);
+        let delta = next_offset.checked_sub(base_offset).and_then(|span| i32::try_from(span - 1).ok());
+        let batch = delta.filter(|delta| *delta >= 0).map(|delta| Batch { base_offset, first_sequence, delta });
+        Some(batch.ok_or(Damaged))
     }
 }
 
@@ -199,8 +205,22 @@ mod tests {
         header
     }
 
+    fn states(limit_bytes: usize) -> ProducerStates {
+        ProducerStates::new(&ProducerPool::new(limit_bytes))
+    }
+
+    fn of(id: i64, sequence: i32) -> BatchHeader {
+        let mut header = batch(0, sequence, 1);
+        header.producer_id.set(id);
+        header
+    }
+
+    fn knows(states: &ProducerStates, id: i64) -> bool {
+        states.check(&of(id, 0)) != SequenceCheck::Next
+    }
+
     fn written(batches: &[(i32, i32)]) -> ProducerStates {
-        let mut states = ProducerStates::default();
+        let mut states = states(1 << 20);
         let mut offset = 100;
         for &(sequence, count) in batches {
             let header = batch(0, sequence, count);
@@ -237,13 +257,14 @@ mod tests {
         let mut states = written(&[(0, 1), (1, 2), (3, 3)]);
         states.truncate(103);
         assert_eq!(states.check(&batch(0, 3, 3)), SequenceCheck::Next);
+        assert_eq!(states.check(&batch(0, 1, 2)), SequenceCheck::Duplicate { base_offset: 101, next_offset: 103 });
         states.truncate(100);
-        assert!(states.producers.is_empty());
+        assert!(states.is_empty());
     }
 
     #[test]
     fn sequences_wrap_to_zero() {
-        let mut states = ProducerStates::default();
+        let mut states = states(1 << 20);
         states.note(&batch(0, i32::MAX - 1, 2), 0, 1);
         assert_eq!(states.check(&batch(0, 0, 1)), SequenceCheck::Next);
         assert_eq!(states.check(&batch(0, 1, 1)), SequenceCheck::Refused(ErrorCode::OutOfOrderSequenceNumber));
@@ -251,26 +272,124 @@ mod tests {
 
     #[test]
     fn snapshots_round_trip_and_damage_is_noticed() {
-        let states = written(&[(0, 1), (1, 2)]);
-        let bytes = states.encode();
-        assert_eq!(ProducerStates::decode(&bytes), Some(states));
-        assert_eq!(ProducerStates::decode(&bytes[..bytes.len() - 1]), None);
-        assert_eq!(ProducerStates::decode(&[bytes, vec![0]].concat()), None);
+        let mut written = written(&[(0, 1), (1, 2), (3, 1), (4, 1), (5, 1)]);
+        written.note(&of(8, 3), 110, 2);
+        let bytes = written.encode();
+        let mut restored = states(1 << 20);
+        assert_eq!(restored.restore(&bytes), Ok(()));
+        assert_eq!(restored.encode(), bytes);
+        assert_eq!(states(1 << 20).restore(&[bytes.clone(), vec![0]].concat()), Err(Damaged));
+        assert_eq!(states(1 << 20).restore(&bytes[..3]), Err(Damaged));
+        let mut no_batches = bytes.clone();
+        no_batches[4 + 18] = 0;
+        assert_eq!(states(1 << 20).restore(&no_batches), Err(Damaged));
     }
 
     #[test]
-    fn idle_producers_expire_and_the_number_is_bounded() {
+    fn a_snapshot_that_is_cut_gives_the_newest_producers() {
+        let mut written = states(1 << 20);
+        for id in 0..100 {
+            written.note(&of(id, 0), id, id);
+        }
+        let bytes = written.encode();
+        let mut restored = states(1 << 20);
+        assert_eq!(restored.restore(&bytes[..bytes.len() / 2]), Ok(()));
+        assert_eq!(restored.len(), 49);
+        assert!((51..100).all(|id| knows(&restored, id)));
+    }
+
+    #[test]
+    fn idle_producers_expire() {
         let mut states = written(&[(0, 1)]);
         states.expire(1000, 1000);
-        assert_eq!(states.producers.len(), 1);
+        assert_eq!(states.len(), 1);
         states.expire(1001, 1000);
-        assert!(states.producers.is_empty());
-        let mut header = batch(0, 0, 1);
-        for id in 0..=MAX_PRODUCERS as i64 {
-            header.producer_id.set(id);
-            states.note(&header, 0, id);
+        assert!(states.is_empty());
+    }
+
+    /// Room for so many producers of one batch each.
+    const ROOM: i64 = 1000;
+
+    fn pool() -> Rc<ProducerPool> {
+        let probe = ProducerPool::new(usize::MAX);
+        let mut states = ProducerStates::new(&probe);
+        states.note(&of(0, 0), 0, 0);
+        ProducerPool::new(probe.bytes() * ROOM as usize)
+    }
+
+    #[test]
+    fn the_longest_idle_producer_of_all_partitions_gives_way() {
+        let pool = pool();
+        let mut partitions: Vec<_> = (0..3).map(|_| ProducerStates::new(&pool)).collect();
+        for id in 0..ROOM {
+            partitions[id as usize % 3].note(&of(id, 0), 0, id);
         }
-        assert!(states.producers.len() <= MAX_PRODUCERS);
-        assert!(!states.producers.contains_key(&0) && states.producers.contains_key(&(MAX_PRODUCERS as i64)));
+        assert_eq!(pool.take_forgotten(), 0);
+        // It is active again, so the next one is the longest idle.
+        partitions[0].note(&of(0, 1), 1, ROOM);
+        assert_eq!(pool.take_forgotten(), 1, "a second batch takes room as well");
+        partitions[2].note(&of(ROOM, 0), 0, ROOM + 1);
+        let known: Vec<i64> = (0..=ROOM).filter(|id| knows(&partitions[*id as usize % 3], *id)).collect();
+        assert!(known.contains(&0) && !known.contains(&1) && !known.contains(&2));
+        assert!(partitions[2].check(&of(ROOM, 0)) != SequenceCheck::Next);
+        assert!(known.len() as i64 >= ROOM - 3, "{}", known.len());
+    }
+
+    #[test]
+    fn a_forgotten_producer_may_go_on_with_any_sequence() {
+        let mut states = ProducerStates::new(&pool());
+        states.note(&of(7, 0), 0, 0);
+        for id in 0..ROOM {
+            states.note(&of(1000 + id, 0), id, 1);
+        }
+        assert_eq!(states.check(&of(7, 1)), SequenceCheck::Next);
+        assert_eq!(states.check(&of(7, 41)), SequenceCheck::Next);
+    }
+
+    #[test]
+    fn a_flood_over_partitions_stays_within_the_bound() {
+        let pool = pool();
+        let mut partitions: Vec<_> = (0..50).map(|_| ProducerStates::new(&pool)).collect();
+        let bound = pool.bytes() + 104 * ROOM as usize;
+        for round in 0..5 {
+            for states in &mut partitions {
+                for id in 0..ROOM {
+                    states.note(&of(id, round), i64::from(round), i64::from(round));
+                    assert!(pool.bytes() <= bound);
+                }
+            }
+        }
+        let known: usize = partitions.iter().map(ProducerStates::len).sum();
+        assert!(known as i64 <= ROOM);
+        partitions.clear();
+        assert_eq!(pool.bytes(), 0);
+    }
+
+    #[test]
+    fn what_a_larger_bound_stored_is_restored_as_far_as_it_fits() {
+        let large = ProducerPool::new(usize::MAX);
+        let mut stored = Vec::new();
+        for partition in 0..10 {
+            let mut states = ProducerStates::new(&large);
+            for id in 0..ROOM {
+                // Idle for longest in the last partition.
+                states.note(&of(id, 0), id, 1_000_000 - partition * ROOM + id);
+            }
+            stored.push(states.encode());
+        }
+        let pool = pool();
+        let mut partitions = Vec::new();
+        for bytes in &stored {
+            let mut states = ProducerStates::new(&pool);
+            assert_eq!(states.restore(bytes), Ok(()));
+            partitions.push(states);
+        }
+        let known: usize = partitions.iter().map(ProducerStates::len).sum();
+        assert!(known as i64 <= ROOM && known as i64 >= ROOM / 2, "{known}");
+        assert!(knows(&partitions[0], ROOM - 1), "the least idle of all is kept");
+        assert!(partitions[9].len() < partitions[0].len());
+        // What is produced now goes before all that was restored.
+        partitions[9].note(&of(1 << 40, 0), 0, 2_000_000);
+        assert!(knows(&partitions[9], 1 << 40));
     }
 }

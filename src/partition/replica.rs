@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::cleaning;
 use super::epochs::EpochHistory;
+use super::producer_pool::ProducerPool;
 use super::producer_state::{ProducerStates, SequenceCheck};
 use super::waiters::{AckWait, DataWaiter, Waiters};
 use crate::config::TopicConfig;
@@ -53,6 +54,13 @@ pub struct Replica {
     waiters: Rc<Waiters>,
 }
 
+/// What the replicas of one shard share.
+#[derive(Clone)]
+pub struct Shared {
+    pub storage: Rc<StorageContext>,
+    pub producers: Rc<ProducerPool>,
+}
+
 /// What opening a replica found.
 pub struct Opened {
     pub replica: Rc<Replica>,
@@ -63,7 +71,7 @@ pub struct Opened {
 impl Replica {
     /// Opens (or makes) the partition's directory.
     pub async fn open(
-        context: Rc<StorageContext>,
+        shared: Shared,
         dir: &Path,
         id: PartitionId,
         topic: Arc<str>,
@@ -71,14 +79,15 @@ impl Replica {
         config: Arc<TopicConfig>,
         now_ms: i64,
     ) -> io::Result<Opened> {
-        let producers = RefCell::new(ProducerStates::default());
+        let producers = RefCell::new(ProducerStates::new(&shared.producers));
         let recovered = Log::open(
-            context,
+            shared.storage,
             dir,
             config,
-            &mut |sidecar| match ProducerStates::decode(sidecar) {
-                Some(states) => *producers.borrow_mut() = states,
-                None => tracing::warn!(dir = %dir.display(), "the checkpoint's producer state is unreadable: starting without"),
+            &mut |sidecar| {
+                if producers.borrow_mut().restore(sidecar).is_err() {
+                    tracing::warn!(dir = %dir.display(), "the checkpoint's producer state is unreadable: going on with what could be read");
+                }
             },
             &mut |header| {
                 if header.is_idempotent() {
@@ -294,9 +303,13 @@ impl Replica {
         self.log.checkpoint(|| self.producers.borrow().encode()).await
     }
 
-    /// Applies the topic's retention and forgets idle producers.
-    pub async fn enforce_retention(&self, now_ms: i64, producer_expiration_ms: i64) -> Result<(), StorageError> {
-        self.producers.borrow_mut().expire(now_ms, producer_expiration_ms);
+    /// Forgets producers idle for `limit_ms`.
+    pub fn expire_producers(&self, now_ms: i64, limit_ms: i64) {
+        self.producers.borrow_mut().expire(now_ms, limit_ms);
+    }
+
+    /// Applies the topic's retention.
+    pub async fn enforce_retention(&self, now_ms: i64) -> Result<(), StorageError> {
         if self.log.enforce_retention(now_ms, || self.producers.borrow().encode()).await? {
             self.waiters.moved(self.high_watermark(), false);
         }

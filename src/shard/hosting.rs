@@ -15,7 +15,9 @@ use crate::model::PartitionId;
 use crate::partition::Replica;
 use crate::runtime::sync::Budget;
 use crate::runtime::{clock, spawn_blocking, spawn_local};
-use crate::storage::{STRAY_SUFFIX, aside_name, is_deleted_dir, parse_partition_dir, partition_dir, remove_dir};
+use crate::storage::{
+    Checkpoint, STRAY_SUFFIX, aside_name, is_deleted_dir, parse_partition_dir, partition_dir, remove_dir,
+};
 
 /// Partitions opened at the same time.
 const OPENING: usize = 32;
@@ -62,10 +64,15 @@ impl Shard {
 
     async fn open(self: &Rc<Self>, topic: &TopicImage, id: PartitionId, dir: &Path, claim: Claim) -> io::Result<u64> {
         let (path, topic_id) = (dir.to_path_buf(), topic.id);
-        spawn_blocking(move || take_directory(&path, topic_id, claim)).await?;
+        let stored = spawn_blocking(move || {
+            take_directory(&path, topic_id, claim)?;
+            Checkpoint::size(&path)
+        });
+        // Held while the stored producers are read and taken over.
+        let _stored = self.opening.acquire(usize::try_from(stored.await?).unwrap_or(usize::MAX)).await;
         let epoch = topic.partitions.get(id.index.0 as usize).map(|p| p.leader_epoch).unwrap_or_default();
-        let (storage, name, config) = (self.storage.clone(), topic.name.clone(), topic.config.clone());
-        let opened = Replica::open(storage, dir, id, name, epoch, config, clock::wall_ms()).await?;
+        let (shared, name, config) = (self.shared(), topic.name.clone(), topic.config.clone());
+        let opened = Replica::open(shared, dir, id, name, epoch, config, clock::wall_ms()).await?;
         self.coordinate(&opened.replica);
         self.replicas.borrow_mut().insert(id, opened.replica);
         self.clear_offline(id);

@@ -13,11 +13,11 @@ use crate::cluster::MetadataImage;
 use crate::cluster::metadata_store::LocalStore;
 use crate::config::ServerConfig;
 use crate::model::{PartitionId, ShardId};
-use crate::partition::{DataWaiter, Replica};
+use crate::partition::{DataWaiter, ProducerPool, Replica, Shared};
 use crate::runtime::mailbox::{Mesh, ShardStopped};
 use crate::runtime::probe;
 use crate::runtime::process::StopFlag;
-use crate::runtime::sync::{LocalMutex, Notify};
+use crate::runtime::sync::{Budget, LocalMutex, Notify};
 use crate::storage::{StorageContext, StorageLimits};
 
 /// One core's state. Everything here lives on its own thread; other shards reach it through the mesh.
@@ -31,6 +31,10 @@ pub struct Shard {
     pub(super) image: RefCell<Arc<MetadataImage>>,
     pub(super) store: LocalStore,
     pub(super) storage: Rc<StorageContext>,
+    /// Bytes of checkpoints that are read at the same time while partitions are opened.
+    pub(super) opening: Rc<Budget>,
+    /// Idempotent producers of all partitions of this shard.
+    pub(super) producers: Rc<ProducerPool>,
     pub(super) replicas: RefCell<HashMap<PartitionId, Rc<Replica>>>,
     /// Held by whoever changes metadata; only the controller's shard uses it.
     pub(super) control: Rc<LocalMutex>,
@@ -53,6 +57,9 @@ pub struct Shard {
 /// The shard that runs the controller.
 pub const CONTROLLER: ShardId = ShardId(0);
 
+/// Bytes of checkpoints that a shard reads at the same time; a larger one is read alone.
+const OPENING_BYTES: usize = 4 << 20;
+
 fn limits(config: &ServerConfig) -> StorageLimits {
     let open_files = probe::open_files().unwrap_or(1024);
     StorageLimits {
@@ -67,9 +74,16 @@ fn limits(config: &ServerConfig) -> StorageLimits {
         write_queue_depth: config.write_queue_depth,
         append_linger: Duration::from_micros(config.append_linger_us),
         flush_delay: Duration::from_millis(config.flush_delay_ms),
+        // A stored producer takes less than one in memory.
+        sidecar_max_bytes: producer_share(config),
         // An eighth of the descriptors for all shards together; connections have half, open partitions the rest.
         open_sealed_files: (open_files / 8 / u64::from(config.shards.max(1))).clamp(8, 1024) as usize,
     }
+}
+
+/// This shard's share of the memory for producers.
+fn producer_share(config: &ServerConfig) -> usize {
+    config.producer_state_max_bytes / usize::from(config.shards.max(1))
 }
 
 impl Shard {
@@ -90,6 +104,8 @@ impl Shard {
             image: RefCell::new(image),
             store,
             storage: StorageContext::new(limits(&config)),
+            opening: Budget::new(OPENING_BYTES),
+            producers: ProducerPool::new(producer_share(&config)),
             replicas: RefCell::new(HashMap::new()),
             control: LocalMutex::new(1),
             producer_id_turn: LocalMutex::new(1),
@@ -112,6 +128,11 @@ impl Shard {
     /// The shard that owns `partition`.
     pub(super) fn owner(&self, partition: PartitionId) -> ShardId {
         partition.owner(self.shards)
+    }
+
+    /// What this shard's replicas share.
+    pub(super) fn shared(&self) -> Shared {
+        Shared { storage: self.storage.clone(), producers: self.producers.clone() }
     }
 
     /// This shard's replica of `partition`.

@@ -6,11 +6,15 @@ use std::time::Duration;
 use super::state::Shard;
 use crate::runtime::{clock, spawn_local};
 
+/// Time between two lines about forgotten producers, at least.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
+
 impl Shard {
     /// Starts the shard's own loops; they end with the stop flag.
     pub(super) fn start_upkeep(self: &Rc<Self>) {
         spawn_local(self.clone().keep_retention());
         spawn_local(self.clone().keep_checkpoints());
+        spawn_local(self.clone().keep_producers());
         spawn_local(self.clone().keep_clean());
         spawn_local(self.clone().keep_group_deadlines());
         spawn_local(self.clone().keep_offline_published());
@@ -25,7 +29,30 @@ impl Shard {
             }
             for replica in self.all_replicas() {
                 // A failure has been logged where it happened and shows in every later append.
-                let _ = replica.enforce_retention(clock::wall_ms(), self.config.producer_id_expiration_ms).await;
+                let _ = replica.enforce_retention(clock::wall_ms()).await;
+            }
+        }
+    }
+
+    /// Forgets idle producers, and says now and then that the bound on their memory forgot others.
+    async fn keep_producers(self: Rc<Self>) {
+        let interval = Duration::from_millis(self.config.producer_id_expiration_check_interval_ms.max(1));
+        let mut due = clock::now() + interval;
+        while !self.stop.is_set() {
+            self.pause(interval.min(TELL_INTERVAL)).await;
+            if clock::now() >= due {
+                due = clock::now() + interval;
+                for replica in self.all_replicas() {
+                    replica.expire_producers(clock::wall_ms(), self.config.producer_id_expiration_ms);
+                }
+            }
+            let forgotten = self.producers.take_forgotten();
+            if forgotten > 0 {
+                tracing::warn!(
+                    shard = %self.id.0, producers = forgotten, bytes = self.producers.bytes(),
+                    "forgot the longest idle producers: corelane.producer.state.max.bytes is used up; a repetition of \
+                     their last batches would not be noticed. If so many producers are active, raise it"
+                );
             }
         }
     }

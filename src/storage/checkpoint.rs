@@ -4,7 +4,7 @@
 //! then the sidecar (opaque here; the partition layer keeps its producer state in it). Replaced atomically.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 const FILE: &str = "checkpoint";
@@ -12,6 +12,8 @@ const MAGIC: &[u8; 4] = b"CLCP";
 const VERSION: u32 = 1;
 const PREFIX_BYTES: usize = 12;
 const FIXED_BYTES: usize = PREFIX_BYTES + 16;
+/// Bytes read at a time.
+const READ_BYTES: usize = 256 << 10;
 
 /// What a [`Log`](super::Log) remembers across restarts beside the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,11 +27,21 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Blocks. `Ok(None)`: there is none, or it is damaged (the whole log is read again then; nothing is lost).
-    pub fn load(dir: &Path) -> io::Result<Option<Checkpoint>> {
-        match fs::read(dir.join(FILE)) {
-            Ok(bytes) => Ok(Checkpoint::decode(&bytes)),
+    /// Blocks. `Ok(None)`: there is none, or it is damaged (the whole log is read again then; nothing is lost). Of the
+    /// sidecar no more than `sidecar_limit` bytes come back, however large it was when it was stored.
+    pub fn load(dir: &Path, sidecar_limit: usize) -> io::Result<Option<Checkpoint>> {
+        match fs::File::open(dir.join(FILE)) {
+            Ok(file) => read_bounded(file, FIXED_BYTES.saturating_add(sidecar_limit)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Bytes of the stored checkpoint; 0: there is none. Blocks.
+    pub fn size(dir: &Path) -> io::Result<u64> {
+        match fs::metadata(dir.join(FILE)) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
             Err(e) => Err(e),
         }
     }
@@ -59,19 +71,36 @@ impl Checkpoint {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Option<Checkpoint> {
+    /// `crc`: that of the whole file behind the prefix, of which `bytes` may be only the beginning.
+    fn decode(mut bytes: Vec<u8>, crc: u32) -> Option<Checkpoint> {
         if bytes.len() < FIXED_BYTES || &bytes[..4] != MAGIC || bytes[4..8] != VERSION.to_le_bytes() {
             return None;
         }
-        if bytes[8..PREFIX_BYTES] != crc32c::crc32c(&bytes[PREFIX_BYTES..]).to_le_bytes() {
+        if bytes[8..PREFIX_BYTES] != crc.to_le_bytes() {
             return None;
         }
         let number = |at: usize| Some(i64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        Some(Checkpoint {
-            recovery_point: number(PREFIX_BYTES)?,
-            log_start: number(PREFIX_BYTES + 8)?,
-            sidecar: bytes[FIXED_BYTES..].to_vec(),
-        })
+        let (recovery_point, log_start) = (number(PREFIX_BYTES)?, number(PREFIX_BYTES + 8)?);
+        bytes.drain(..FIXED_BYTES);
+        Some(Checkpoint { recovery_point, log_start, sidecar: bytes })
+    }
+}
+
+/// Reads and checks a whole checkpoint, and keeps the first `limit` bytes. Blocks.
+fn read_bounded(mut file: impl Read, limit: usize) -> io::Result<Option<Checkpoint>> {
+    let (mut kept, mut crc, mut chunk) = (Vec::new(), 0, vec![0; READ_BYTES]);
+    (&mut file).take(PREFIX_BYTES as u64).read_to_end(&mut kept)?;
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => return Ok(Checkpoint::decode(kept, crc)),
+            Ok(count) => {
+                crc = crc32c::crc32c_append(crc, &chunk[..count]);
+                let room = limit.saturating_sub(kept.len());
+                kept.extend_from_slice(&chunk[..count.min(room)]);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -91,16 +120,32 @@ mod tests {
     #[test]
     fn round_trip_and_damage() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Checkpoint::load(dir.path()).unwrap(), None);
+        assert_eq!(Checkpoint::load(dir.path(), 100).unwrap(), None);
         let checkpoint = Checkpoint { recovery_point: 1234, log_start: 7, sidecar: b"state".to_vec() };
         checkpoint.store(dir.path()).unwrap();
-        assert_eq!(Checkpoint::load(dir.path()).unwrap(), Some(checkpoint.clone()));
+        assert_eq!(Checkpoint::load(dir.path(), 100).unwrap(), Some(checkpoint.clone()));
         let good = checkpoint.encode();
         for position in 0..good.len() {
             let mut bad = good.clone();
             bad[position] ^= 1;
-            assert_eq!(Checkpoint::decode(&bad), None, "byte {position}");
+            assert_eq!(read_bounded(&bad[..], 100).unwrap(), None, "byte {position}");
         }
-        assert_eq!(Checkpoint::decode(&good[..20]), None);
+        assert_eq!(read_bounded(&good[..20], 100).unwrap(), None);
+        assert_eq!(read_bounded(&good[..0], 100).unwrap(), None);
+    }
+
+    #[test]
+    fn a_large_sidecar_is_checked_whole_and_kept_in_part() {
+        let sidecar: Vec<u8> = (0..READ_BYTES * 3).map(|i| (i % 251) as u8).collect();
+        let checkpoint = Checkpoint { recovery_point: 5, log_start: 1, sidecar: sidecar.clone() };
+        let mut bytes = checkpoint.encode();
+        let read = read_bounded(&bytes[..], FIXED_BYTES + 1000).unwrap().unwrap();
+        assert_eq!((read.recovery_point, read.log_start), (5, 1));
+        assert_eq!(read.sidecar, sidecar[..1000]);
+        assert!(read.sidecar.capacity() < READ_BYTES);
+        if let Some(last) = bytes.last_mut() {
+            *last ^= 1;
+        }
+        assert_eq!(read_bounded(&bytes[..], FIXED_BYTES + 1000).unwrap(), None, "damage beyond what is kept");
     }
 }

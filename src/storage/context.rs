@@ -38,6 +38,8 @@ pub struct StorageLimits {
     pub append_linger: Duration,
     /// `corelane.flush.delay.ms`
     pub flush_delay: Duration,
+    /// What is read of a checkpoint's sidecar.
+    pub sidecar_max_bytes: usize,
     /// Files of older segments that stay open; a share of the descriptors the process may have.
     pub open_sealed_files: usize,
 }
@@ -56,6 +58,7 @@ impl Default for StorageLimits {
             write_queue_depth: 4,
             append_linger: Duration::ZERO,
             flush_delay: Duration::ZERO,
+            sidecar_max_bytes: 16 << 20,
             open_sealed_files: 1024,
         }
     }

@@ -58,7 +58,8 @@ impl Log {
         batch: &mut dyn FnMut(&RecoveredBatch),
     ) -> io::Result<Recovered> {
         let owned = dir.to_path_buf();
-        let found = spawn_blocking(move || look(&owned)).await?;
+        let sidecar_limit = context.limits.sidecar_max_bytes;
+        let found = spawn_blocking(move || look(&owned, sidecar_limit)).await?;
         let checkpoint = found.checkpoint.unwrap_or_default();
         if !checkpoint.sidecar.is_empty() {
             sidecar(&checkpoint.sidecar);
@@ -338,7 +339,7 @@ impl Scan {
 }
 
 /// Lists a partition directory, clearing leftovers of torn replacements. Blocks.
-fn look(dir: &Path) -> io::Result<Found> {
+fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
     fs::create_dir_all(dir)?;
     super::compaction::recover(dir)?;
     let (mut segments, mut indexes) = (Vec::new(), Vec::new());
@@ -365,7 +366,7 @@ fn look(dir: &Path) -> io::Result<Found> {
             fs::remove_file(path)?;
         }
     }
-    Ok(Found { segments, checkpoint: Checkpoint::load(dir)? })
+    Ok(Found { segments, checkpoint: Checkpoint::load(dir, sidecar_limit)? })
 }
 
 /// The last entry of a `.timeindex` file. Blocks.

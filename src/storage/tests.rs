@@ -446,7 +446,7 @@ fn nothing_is_acknowledged_by_a_second_sync_after_a_failed_one() {
             assert!(first.await.is_err());
             clock::sleep(Duration::from_millis(100)).await;
             assert!(log.failure().is_some() && matches!(*outcome.borrow(), Some(Err(_))));
-            let checkpoint = Checkpoint::load(&dir).unwrap();
+            let checkpoint = Checkpoint::load(&dir, 1 << 20).unwrap();
             let found = (log.acknowledged(), checkpoint.map(|c| c.recovery_point));
             assert_eq!(found, (1, None), "acknowledged offset and recovery point moved after a failed fdatasync");
         }
