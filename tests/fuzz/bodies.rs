@@ -1,0 +1,314 @@
+//! The fuzz targets: each takes bytes as a socket, a disk or an operator could hand them to the broker. A panic, a
+//! failed assertion or runaway memory is the finding; an error value is not.
+//!
+//! `scripts/fuzz` runs them with the fuzzer; `tests/fuzz_corpus.rs` replays seeds and corpus with every `cargo test`.
+
+// Helpers of tests, where a failure is a failed test; each user takes a part of them.
+#![allow(clippy::unwrap_used, clippy::panic, dead_code)]
+
+use std::ops::ControlFlow;
+
+use bytes::{Bytes, BytesMut};
+use corelane::config::ServerConfig;
+use corelane::groups::record::Record;
+use corelane::model::record_batch::{self, BatchHeader, CRC_START, Codec, HEADER_BYTES};
+use corelane::model::records;
+use corelane::protocol::api_table::flexible_from;
+use corelane::protocol::{asking, fetch, guard, parse_header, parse_prefix, produce};
+use kafka_protocol::messages::*;
+use kafka_protocol::protocol::{Decodable, Encodable, Message};
+
+/// Name, body and seeds of a target.
+pub struct Target {
+    pub name: &'static str,
+    pub body: fn(&[u8]),
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+pub const TARGETS: &[Target] = &[
+    Target { name: "frames", body: frames, seeds: frame_seeds },
+    Target { name: "responses", body: responses, seeds: response_seeds },
+    Target { name: "batches", body: batches, seeds: batch_seeds },
+    Target { name: "group_records", body: group_records, seeds: group_record_seeds },
+    Target { name: "properties", body: properties, seeds: property_seeds },
+];
+
+// ---- frames: a request after its length field
+
+/// Calls `$act!(Request, ApiKey)` for the API of `$key`, or does nothing.
+macro_rules! for_request {
+    ($key:expr, $act:ident) => {
+        for_request!(@ $key, $act, ApiVersions ApiVersionsRequest, Metadata MetadataRequest,
+            ListOffsets ListOffsetsRequest, CreateTopics CreateTopicsRequest, DeleteTopics DeleteTopicsRequest,
+            CreatePartitions CreatePartitionsRequest, InitProducerId InitProducerIdRequest,
+            OffsetForLeaderEpoch OffsetForLeaderEpochRequest, FindCoordinator FindCoordinatorRequest,
+            DescribeCluster DescribeClusterRequest, DescribeConfigs DescribeConfigsRequest,
+            IncrementalAlterConfigs IncrementalAlterConfigsRequest, JoinGroup JoinGroupRequest,
+            SyncGroup SyncGroupRequest, Heartbeat HeartbeatRequest, LeaveGroup LeaveGroupRequest,
+            OffsetCommit OffsetCommitRequest, OffsetFetch OffsetFetchRequest, OffsetDelete OffsetDeleteRequest,
+            DescribeGroups DescribeGroupsRequest, ListGroups ListGroupsRequest, DeleteGroups DeleteGroupsRequest,
+            ConsumerGroupHeartbeat ConsumerGroupHeartbeatRequest,
+            ConsumerGroupDescribe ConsumerGroupDescribeRequest)
+    };
+    (@ $key:expr, $act:ident, $($api:ident $request:ident),*) => {
+        match $key {
+            $(ApiKey::$api => $act!($request, ApiKey::$api),)*
+            _ => {}
+        }
+    };
+}
+
+pub fn frames(data: &[u8]) {
+    let Ok(prefix) = parse_prefix(data) else { return };
+    let Ok(api) = ApiKey::try_from(prefix.api_key) else { return };
+    let Ok((header, start)) = parse_header(data, prefix.version >= flexible_from(api)) else { return };
+    assert_eq!((header.api_key, header.version), (prefix.api_key, prefix.version));
+    let mut body = Bytes::copy_from_slice(&data[start..]);
+    let version = prefix.version;
+    macro_rules! decode {
+        ($request:ident, $api:expr) => {{
+            let Ok(request) = guard::decode::<$request>($api, version, &mut body) else { return };
+            again(&request, $api, version);
+        }};
+    }
+    match api {
+        ApiKey::Produce => drop(produce::decode(version, body)),
+        ApiKey::Fetch => drop(fetch::decode(version, body)),
+        _ => for_request!(api, decode),
+    }
+}
+
+/// A request that was taken is written and taken again as the same.
+fn again<T: Encodable + Decodable + PartialEq + std::fmt::Debug>(request: &T, api: ApiKey, version: i16) {
+    let mut bytes = BytesMut::new();
+    // The crate refuses to write what a version lacks.
+    if request.encode(&mut bytes, version).is_err() {
+        return;
+    }
+    let second = guard::decode::<T>(api, version, &mut bytes.freeze());
+    assert_eq!(second.as_ref().ok(), Some(request), "{api:?} v{version}");
+}
+
+fn frame_seeds() -> Vec<Vec<u8>> {
+    const ALL: [ApiKey; 24] = [
+        ApiKey::ApiVersions,
+        ApiKey::Metadata,
+        ApiKey::ListOffsets,
+        ApiKey::CreateTopics,
+        ApiKey::DeleteTopics,
+        ApiKey::CreatePartitions,
+        ApiKey::InitProducerId,
+        ApiKey::OffsetForLeaderEpoch,
+        ApiKey::FindCoordinator,
+        ApiKey::DescribeCluster,
+        ApiKey::DescribeConfigs,
+        ApiKey::IncrementalAlterConfigs,
+        ApiKey::JoinGroup,
+        ApiKey::SyncGroup,
+        ApiKey::Heartbeat,
+        ApiKey::LeaveGroup,
+        ApiKey::OffsetCommit,
+        ApiKey::OffsetFetch,
+        ApiKey::OffsetDelete,
+        ApiKey::DescribeGroups,
+        ApiKey::ListGroups,
+        ApiKey::DeleteGroups,
+        ApiKey::ConsumerGroupHeartbeat,
+        ApiKey::ConsumerGroupDescribe,
+    ];
+    let mut seeds = Vec::new();
+    for api in ALL {
+        macro_rules! seed {
+            ($request:ident, $api:expr) => {
+                for version in $request::VERSIONS.min..=$request::VERSIONS.max {
+                    let mut body = BytesMut::new();
+                    if $request::default().encode(&mut body, version).is_ok() {
+                        seeds.push(framed($api, version, &body));
+                    }
+                }
+            };
+        }
+        for_request!(api, seed);
+    }
+    for version in 3..=13 {
+        let data = produce_request::PartitionProduceData::default().with_records(Some(sound_batch(Codec::None)));
+        let topic = produce_request::TopicProduceData::default().with_partition_data(vec![data]);
+        let mut body = BytesMut::new();
+        ProduceRequest::default().with_topic_data(vec![topic]).encode(&mut body, version).unwrap();
+        seeds.push(framed(ApiKey::Produce, version, &body));
+    }
+    for version in 4..=17 {
+        let topic = fetch_request::FetchTopic::default().with_partitions(vec![Default::default()]);
+        let mut body = BytesMut::new();
+        FetchRequest::default().with_topics(vec![topic]).encode(&mut body, version).unwrap();
+        seeds.push(framed(ApiKey::Fetch, version, &body));
+    }
+    seeds
+}
+
+fn framed(api: ApiKey, version: i16, body: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    frame.extend_from_slice(&(api as i16).to_be_bytes());
+    frame.extend_from_slice(&version.to_be_bytes());
+    frame.extend_from_slice(&7_i32.to_be_bytes());
+    frame.extend_from_slice(&1_i16.to_be_bytes());
+    frame.push(b'c');
+    if version >= flexible_from(api) {
+        frame.push(0);
+    }
+    frame.extend_from_slice(body);
+    frame
+}
+
+// ---- responses: bytes from a broker that the client does not trust. One byte picks the API, one the version.
+
+pub fn responses(data: &[u8]) {
+    let [which, version, rest @ ..] = data else { return };
+    let version = i16::from(*version % 20);
+    let mut body = Bytes::copy_from_slice(rest);
+    match which % 6 {
+        0 => drop(asking::read_produce_response(version, rest, |_| {})),
+        1 => drop(asking::read_fetch_response(version, rest, |_| {})),
+        2 => drop(guard::decode_response::<ApiVersionsResponse>(ApiKey::ApiVersions, version, &mut body)),
+        3 => drop(guard::decode_response::<MetadataResponse>(ApiKey::Metadata, version, &mut body)),
+        4 => drop(guard::decode_response::<ListOffsetsResponse>(ApiKey::ListOffsets, version, &mut body)),
+        _ => drop(guard::decode_response::<CreateTopicsResponse>(ApiKey::CreateTopics, version, &mut body)),
+    }
+}
+
+fn response_seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    let mut push = |which: u8, version: u8, head: &[u8], encode: &dyn Fn(&mut BytesMut) -> bool| {
+        let mut body = BytesMut::from(head);
+        if encode(&mut body) {
+            seeds.push([&[which, version], &body[..]].concat());
+        }
+    };
+    for version in 0..=13_u8 {
+        let wire = i16::from(version);
+        let topic = produce_response::TopicProduceResponse::default().with_partition_responses(vec![Default::default()]);
+        let produced = ProduceResponse::default().with_responses(vec![topic]);
+        let topic = fetch_response::FetchableTopicResponse::default().with_partitions(vec![Default::default()]);
+        let fetched = FetchResponse::default().with_responses(vec![topic]);
+        push(0, version, &[0; 5], &|out| produced.encode(out, wire).is_ok());
+        push(1, version, &[0; 5], &|out| fetched.encode(out, wire).is_ok());
+        push(2, version, &[], &|out| ApiVersionsResponse::default().encode(out, wire).is_ok());
+        push(3, version, &[], &|out| MetadataResponse::default().encode(out, wire).is_ok());
+        push(4, version, &[], &|out| ListOffsetsResponse::default().encode(out, wire).is_ok());
+        push(5, version, &[], &|out| CreateTopicsResponse::default().encode(out, wire).is_ok());
+    }
+    seeds
+}
+
+// ---- batches: a record batch with its length, magic and CRC put right, so that the fuzzer gets behind them
+
+pub fn batches(data: &[u8]) {
+    let _ = record_batch::frame(data).is_ok() && record_batch::check(data).is_ok();
+    let batch = put_right(data);
+    let Ok(header) = record_batch::check(&batch) else { return };
+    let count = header.record_count.get();
+    let mut walked = Vec::new();
+    let outcome = records::walk(&batch, &mut |record| {
+        walked.push(*record);
+        ControlFlow::Continue(())
+    });
+    if outcome.is_ok() {
+        assert_eq!(i32::try_from(walked.len()), Ok(count), "each record is shown");
+    }
+    let mut read = Vec::new();
+    let second = records::read(&batch, &mut |record| {
+        assert_eq!(record.key.map_or(-1, |key| key.len() as i32), record.meta.key_len.max(-1));
+        read.push(record.meta);
+        ControlFlow::Continue(())
+    });
+    assert_eq!((outcome.is_ok(), walked), (second.is_ok(), read));
+    let _ = records::latest(&batch);
+    let _ = records::first_at_or_after(&batch, header.base_timestamp.get());
+}
+
+fn put_right(data: &[u8]) -> Vec<u8> {
+    let mut batch = data.to_vec();
+    batch.resize(batch.len().max(HEADER_BYTES), 0);
+    let length = i32::try_from(batch.len() - record_batch::LENGTH_PREFIX_BYTES).unwrap();
+    batch[8..12].copy_from_slice(&length.to_be_bytes());
+    batch[16] = 2;
+    let crc = crc32c(&batch[CRC_START..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    batch
+}
+
+/// CRC-32C bit by bit: the fuzz crate needs no dependency for it.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82F6_3B78 & (crc & 1).wrapping_neg()))
+    })
+}
+
+fn sound_batch(codec: Codec) -> Bytes {
+    let plain = records::build(
+        &[(b"key".to_vec(), Some(b"value".to_vec())), (b"key".to_vec(), None), (Vec::new(), Some(vec![7; 300]))],
+        1_700_000_000_000,
+    );
+    let mut batch = plain[..HEADER_BYTES].to_vec();
+    batch[22] = codec as u8;
+    records::compress(codec, &plain[HEADER_BYTES..], &mut batch).unwrap();
+    let batch = put_right(&batch);
+    assert!(BatchHeader::peek(&batch).is_some_and(|header| header.codec() == Some(codec)));
+    batch.into()
+}
+
+fn batch_seeds() -> Vec<Vec<u8>> {
+    [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd].map(|codec| sound_batch(codec).to_vec()).into()
+}
+
+// ---- group records: what a start reads back from `__consumer_offsets`. Two bytes of key length, key, value.
+
+pub fn group_records(data: &[u8]) {
+    let [length, rest @ ..] = data else { return };
+    let (key, value) = rest.split_at(usize::from(*length).min(rest.len()));
+    let value = (!value.is_empty()).then_some(value);
+    let Ok(Some(record)) = Record::decode(key, value) else { return };
+    let (key, value) = record.encode();
+    let second = Record::decode(&key, value.as_deref()).unwrap_or_else(|e| panic!("{e} of {record:?}"));
+    assert_eq!(second, Some(record), "what was read is written as the same");
+}
+
+fn group_record_seeds() -> Vec<Vec<u8>> {
+    use std::sync::Arc;
+    let group: Arc<str> = Arc::from("group");
+    let mut seeds = Vec::new();
+    for kind in (0..=8).chain([16]) {
+        // A key of strings and a value of zeros take many of the kinds apart.
+        for (version, size) in [(0, 10), (1, 40), (2, 80), (3, 120)] {
+            let mut key = vec![0, kind];
+            for text in [&*group, "topic"] {
+                key.extend_from_slice(&(text.len() as i16).to_be_bytes());
+                key.extend_from_slice(text.as_bytes());
+            }
+            key.extend_from_slice(&[0; 4]);
+            let mut seed = vec![key.len() as u8];
+            seed.extend_from_slice(&key);
+            seed.extend_from_slice(&[0, version]);
+            seed.resize(seed.len() + size, 0);
+            seeds.push(seed);
+        }
+    }
+    seeds
+}
+
+// ---- properties: a configuration file
+
+pub fn properties(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    if let Err(error) = ServerConfig::load(Some(file.path()), &[]) {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+fn property_seeds() -> Vec<Vec<u8>> {
+    let options = corelane::config::OPTIONS.iter().map(|option| format!("{} = {}\n", option.name, option.default));
+    let whole: String = options.clone().collect();
+    options.map(String::into_bytes).chain([whole.into_bytes()]).collect()
+}
