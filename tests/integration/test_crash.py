@@ -1,8 +1,6 @@
 """kill -9 under load: everything acknowledged is there once and in order, and the broker serves again at once."""
 
 import random
-import struct
-import threading
 import time
 
 import confluent_kafka as ck
@@ -10,82 +8,7 @@ import confluent_kafka.admin
 import pytest
 
 from support import load, wire
-
-PARTITIONS = 16
-PAD = bytes(range(200))
-
-
-class SequenceWriter(threading.Thread):
-    """One idempotent producer that writes 0, 1, 2, ... into each of its partitions, through every restart."""
-
-    def __init__(self, broker, topic, partitions, rate):
-        super().__init__(daemon=True)
-        self.topic, self.partitions, self.rate = topic, partitions, rate
-        self.next = dict.fromkeys(partitions, 0)
-        # Per partition: acknowledged sequence -> offset the broker reported for it.
-        self.acked = {p: {} for p in partitions}
-        self.failed, self.ended = [], threading.Event()
-        self.error = None
-        self.producer = load.producer(
-            broker, enable_idempotence=True, acks="all", linger_ms=2, message_timeout_ms=300_000, reconnect_backoff_ms=10,
-            reconnect_backoff_max_ms=100, retry_backoff_ms=20, socket_timeout_ms=5000,
-        )  # fmt: skip
-
-    def delivered(self, error, message):
-        if error is not None:
-            self.failed.append(f"partition {message.partition()}: {error}")
-        else:
-            seq = struct.unpack_from(">q", message.value())[0]
-            self.acked[message.partition()][seq] = message.offset()
-
-    def run(self):
-        try:
-            began, sent = time.monotonic(), 0
-            while not self.ended.is_set():
-                if sent > (time.monotonic() - began) * self.rate:
-                    self.producer.poll(0.002)
-                    continue
-                for p in self.partitions:
-                    try:
-                        self.producer.produce(self.topic, struct.pack(">q", self.next[p]) + PAD, partition=p, on_delivery=self.delivered)
-                        self.next[p] += 1
-                        sent += 1
-                    except BufferError:
-                        self.producer.poll(0.01)
-                self.producer.poll(0)
-        except Exception as e:  # noqa: BLE001 - handed to the test
-            self.error = e
-
-    def finish(self):
-        self.ended.set()
-        self.join(30)
-        left = self.producer.flush(120)
-        assert self.error is None, f"the load ended early: {self.error}"
-        assert left == 0, f"{left} records still without a report two minutes after the last restart"
-        assert not self.failed, f"{len(self.failed)} deliveries failed: {self.failed[:3]}"
-
-
-class SequenceReader:
-    """Reads what is new in each partition and holds it against 0, 1, 2, ..."""
-
-    def __init__(self, broker, topic):
-        self.broker, self.topic = broker, topic
-        self.seen = [0] * PARTITIONS
-
-    def catch_up(self):
-        def each(p, offset, value):
-            seq = struct.unpack_from(">q", value)[0]
-            assert offset == self.seen[p], f"partition {p}: offset {offset} where {self.seen[p]} was due"
-            assert seq == offset, f"partition {p} offset {offset}: record {seq}, " + ("again" if seq < offset else "some lost")
-            assert value[8:] == PAD
-            self.seen[p] += 1
-
-        load.read_partitions(self.broker, self.topic, PARTITIONS, each, dict(enumerate(self.seen)), timeout=120)
-
-
-def acknowledged(writers):
-    """Per partition the acknowledgements so far; copied before the kill, so each of them came from a live broker."""
-    return {p: dict(list(w.acked[p].items())) for w in writers for p in w.partitions}
+from support.sequences import PARTITIONS, SequenceReader, SequenceWriter, acknowledged
 
 
 @pytest.mark.timeout(3600)
