@@ -186,7 +186,8 @@ fn response_seeds() -> Vec<Vec<u8>> {
     };
     for version in 0..=13_u8 {
         let wire = i16::from(version);
-        let topic = produce_response::TopicProduceResponse::default().with_partition_responses(vec![Default::default()]);
+        let topic =
+            produce_response::TopicProduceResponse::default().with_partition_responses(vec![Default::default()]);
         let produced = ProduceResponse::default().with_responses(vec![topic]);
         let topic = fetch_response::FetchableTopicResponse::default().with_partitions(vec![Default::default()]);
         let fetched = FetchResponse::default().with_responses(vec![topic]);
