@@ -3,53 +3,17 @@
 import asyncio
 import random
 import struct
-import threading
 import time
 
 import pytest
 
 from support import load, schema, wire
 from support.broker import QUICK_GROUPS
-from support.groups import PASSING, commit_values, fetch_offsets, name_of, wait_ready
+from support.groups import commit_values, fetch_offsets, name_of, wait_ready
 from support.members import Members
+from support.sequences import Committer
 
 COMMITTERS, PARTITIONS = 6, 4
-
-
-class Committer(threading.Thread):
-    """Commits 1, 2, 3, ... for all partitions in a simple group (no members), one request at a time, through every restart."""
-
-    def __init__(self, broker, group, topic):
-        super().__init__(daemon=True)
-        self.broker, self.group, self.topic = broker, group, topic
-        self.sent = self.acked = 0
-        self.done, self.error = threading.Event(), None
-
-    def run(self):
-        conn = None
-        while not self.done.is_set():
-            try:
-                conn = conn or wire.Conn(self.broker, timeout=5)
-                n = self.sent + 1
-                self.sent = n
-                values = commit_values(self.group, {(self.topic, p): n for p in range(PARTITIONS)})
-                got = schema.call(conn, "OffsetCommit", 9, **values)
-                errors = {p.ErrorCode for t in got.Topics for p in t.Partitions}
-                if errors == {0}:
-                    self.acked = n
-                elif not errors <= PASSING:
-                    self.error = f"{self.group} offset {n}: {[name_of(e) for e in errors]}"
-                    return
-                else:
-                    time.sleep(0.005)
-            except (OSError, wire.Closed):
-                if conn:
-                    conn.close()
-                conn = None
-                time.sleep(0.01)
-            except Exception as e:  # noqa: BLE001 - handed to the test
-                self.error = repr(e)
-                return
 
 
 @pytest.mark.timeout(3600)
@@ -61,7 +25,7 @@ def test_kill_amid_commits(make_broker, length, figure, tmp_path):
     topic = load.create_topic(b, "crash", PARTITIONS)
     names = [f"simple-{n}" for n in range(COMMITTERS)]
     wait_ready(b, names[0])
-    committers = [Committer(b, name, topic) for name in names]
+    committers = [Committer(b, name, topic, PARTITIONS) for name in names]
     for c in committers:
         c.start()
     crowd = Members(b, tmp_path / "members")

@@ -1,10 +1,11 @@
-"""Writers and readers of numbered records: what was acknowledged is there once, in order, through every restart."""
+"""Writers and readers of numbered records and commits: what was acknowledged is there once, in order, through every restart."""
 
 import struct
 import threading
 import time
 
-from . import load
+from . import load, schema, wire
+from .groups import PASSING, commit_values, name_of
 
 PARTITIONS = 16
 PAD = bytes(range(200))
@@ -81,3 +82,39 @@ class SequenceReader:
 def acknowledged(writers):
     """Per partition the acknowledgements so far; copied before the kill, so each of them came from a live broker."""
     return {p: dict(list(w.acked[p].items())) for w in writers for p in w.partitions}
+
+
+class Committer(threading.Thread):
+    """Commits 1, 2, 3, ... for all partitions in a simple group (no members), one request at a time, through every restart."""
+
+    def __init__(self, broker, group, topic, partitions):
+        super().__init__(daemon=True)
+        self.broker, self.group, self.topic, self.partitions = broker, group, topic, partitions
+        self.sent = self.acked = 0
+        self.done, self.error = threading.Event(), None
+
+    def run(self):
+        conn = None
+        while not self.done.is_set():
+            try:
+                conn = conn or wire.Conn(self.broker, timeout=5)
+                n = self.sent + 1
+                self.sent = n
+                values = commit_values(self.group, {(self.topic, p): n for p in range(self.partitions)})
+                got = schema.call(conn, "OffsetCommit", 9, **values)
+                errors = {p.ErrorCode for t in got.Topics for p in t.Partitions}
+                if errors == {0}:
+                    self.acked = n
+                elif not errors <= PASSING:
+                    self.error = f"{self.group} offset {n}: {[name_of(e) for e in errors]}"
+                    return
+                else:
+                    time.sleep(0.005)
+            except (OSError, wire.Closed):
+                if conn:
+                    conn.close()
+                conn = None
+                time.sleep(0.01)
+            except Exception as e:  # noqa: BLE001 - handed to the test
+                self.error = repr(e)
+                return
