@@ -1,6 +1,8 @@
 //! Notices a shard that makes no progress: each shard beats every 250 ms, a thread checks every second.
 
+use std::cell::Cell;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -37,7 +39,7 @@ pub fn start(shards: u16) -> io::Result<Vec<Heart>> {
     std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
         let mut stalled = vec![false; usize::from(shards)];
         while let Some(pulses) = watched.upgrade() {
-            check(&pulses, &mut stalled);
+            check(&pulses, pulses.now_ms(), &mut stalled);
             drop(pulses);
             std::thread::sleep(CHECK);
         }
@@ -46,10 +48,10 @@ pub fn start(shards: u16) -> io::Result<Vec<Heart>> {
 }
 
 /// One look at every shard. `stalled`: those that have been reported.
-fn check(pulses: &Pulses, stalled: &mut [bool]) {
+fn check(pulses: &Pulses, now_ms: u64, stalled: &mut [bool]) {
     for ((shard, last), stalled) in pulses.last_beat_ms.iter().enumerate().zip(stalled) {
         let last = last.load(Ordering::Relaxed);
-        let silent_ms = if last == SILENT { 0 } else { pulses.now_ms().saturating_sub(last) };
+        let silent_ms = if last == SILENT { 0 } else { now_ms.saturating_sub(last) };
         if silent_ms >= STALL_MS && !*stalled {
             *stalled = true;
             pulses.stalls.fetch_add(1, Ordering::Relaxed);
@@ -95,10 +97,15 @@ impl Heart {
 
     /// Runs for as long as the shard does. Also brings home, within one beat, the buffers that other shards gave back.
     pub async fn beat(self) {
-        // The shard's end is not a stall; a task that sleeps then is not dropped.
+        // The shard's end is not a stall; a task that sleeps then is not dropped, and may run once more.
         let at_end = Heart { shard: self.shard, pulses: self.pulses.clone() };
-        at_shard_end(move || drop(at_end));
-        loop {
+        let ended = Rc::new(Cell::new(false));
+        let ending = ended.clone();
+        at_shard_end(move || {
+            ending.set(true);
+            drop(at_end);
+        });
+        while !ended.get() {
             self.set(self.pulses.now_ms());
             disk::drain_returns();
             clock::next_tick().await;
@@ -115,11 +122,28 @@ impl Drop for Heart {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::executor::tests::on_shard;
+    use crate::runtime::executor::tests::{PATIENCE, on_shard};
     use std::sync::Mutex;
 
     #[test]
-    fn a_blocked_shard_is_counted_once_and_its_end_is_no_stall() {
+    fn a_stall_is_counted_once_and_a_beat_ends_it() {
+        let last_beat_ms = [5_000, 5_900, SILENT].map(AtomicU64::new).into();
+        let pulses = Pulses { start: Instant::now(), last_beat_ms, stalls: AtomicU64::new(0) };
+        let mut stalled = [false; 3];
+        let mut stalls_at = |now_ms| {
+            check(&pulses, now_ms, &mut stalled);
+            pulses.stalls.load(Ordering::Relaxed)
+        };
+        assert_eq!(stalls_at(5_999), 0, "a shard that beats is no stall, and neither is one that is silent");
+        assert_eq!([stalls_at(6_000), stalls_at(6_500)], [1, 1]);
+        pulses.last_beat_ms[0].store(6_600, Ordering::Relaxed);
+        assert_eq!([stalls_at(6_800), stalls_at(7_600)], [1, 3], "the first one again, and the second");
+        pulses.last_beat_ms[1].store(SILENT, Ordering::Relaxed);
+        assert_eq!(stalls_at(1_000_000), 3, "an ended shard is no stall");
+    }
+
+    #[test]
+    fn a_blocked_shard_is_noticed_and_its_end_is_no_stall() {
         let hearts = start(1).unwrap();
         let counter = hearts[0].counter();
         let hearts = Arc::new(Mutex::new(hearts));
@@ -129,14 +153,15 @@ mod tests {
             async move {
                 let heart = hearts.lock().unwrap().pop().unwrap();
                 crate::runtime::spawn_local(heart.beat());
-                clock::sleep(Duration::from_millis(1200)).await;
-                assert_eq!(counter.stalls(), 0, "a shard that beats is no stall");
-                std::thread::sleep(Duration::from_millis(3300));
-                assert_eq!(counter.stalls(), 1);
                 clock::sleep(Duration::from_millis(1)).await;
+                let (begun, before) = (clock::now(), counter.stalls());
+                while counter.stalls() == before {
+                    assert!(begun.elapsed() < PATIENCE, "not noticed");
+                    std::thread::sleep(Duration::from_millis(10));
+                }
             }
         });
-        std::thread::sleep(Duration::from_millis(2100));
-        assert_eq!(counter.stalls(), 1, "an ended shard is no stall");
+        let pulses = counter.0;
+        assert_eq!(pulses.last_beat_ms[0].load(Ordering::Relaxed), SILENT);
     }
 }

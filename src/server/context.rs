@@ -116,6 +116,13 @@ impl Link {
         })
     }
 
+    /// Request bytes that connections hold.
+    #[cfg(test)]
+    pub fn held_bytes(&self) -> usize {
+        let budgets = [&self.requests, &self.whole_reserve, &self.arriving_reserve, &self.finishing];
+        budgets.iter().map(|budget| budget.total() - budget.available()).sum()
+    }
+
     /// Whether to log about a peer now, and then how many lines were held back since the last one.
     pub fn may_complain(&self) -> Option<u64> {
         self.complaints.may_log(self.tick.get())

@@ -20,7 +20,7 @@ use super::context::{Link, ServerContext};
 use super::dispatch::dispatch;
 
 /// How long answers under way may take once the broker stops.
-const STOP_GRACE: Duration = Duration::from_millis(1000);
+const STOP_GRACE: Duration = Duration::from_millis(if cfg!(test) { 4000 } else { 1000 });
 /// How long ended connections get to close.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// The list of connections is looked through so often, in ticks.
@@ -38,10 +38,17 @@ pub async fn serve(shard: Rc<Shard>, listener: Listener) {
     let context = ServerContext::new(shard.clone());
     let link = context.link.clone();
     let handle = async move |frame, permit, peer| dispatch(&context, frame, permit, peer).await;
-    run(link, &shard.stop, listener, Rc::new(handle)).await;
+    run(link, &shard.stop, listener, Rc::new(handle), clock::next_tick).await;
 }
 
-async fn run<D: Dispatch>(link: Rc<Link>, stop: &StopFlag, listener: Listener, dispatch: Rc<D>) {
+/// `next_tick` waits for the next tick of [`Link::tick`].
+async fn run<D: Dispatch>(
+    link: Rc<Link>,
+    stop: &StopFlag,
+    listener: Listener,
+    dispatch: Rc<D>,
+    next_tick: impl AsyncFn(),
+) {
     let connections = Rc::new(Connections::default());
     let stopped = Rc::new(Notify::new());
     let (accepting, accepted, until) = (link.clone(), connections.clone(), stopped.clone());
@@ -54,7 +61,7 @@ async fn run<D: Dispatch>(link: Rc<Link>, stop: &StopFlag, listener: Listener, d
     });
 
     while !stop.is_set() {
-        clock::next_tick().await;
+        next_tick().await;
         let tick = link.tick.get() + 1;
         link.tick.set(tick);
         if tick.is_multiple_of(SWEEP_TICKS) {

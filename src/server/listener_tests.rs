@@ -1,10 +1,11 @@
 //! The listener and its connections over real sockets, with requests of these tests' own instead of Kafka's:
 //! the first byte of a frame says what to do with it.
 
+use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::protocol::Malformed;
 use crate::runtime::PATIENCE;
 use crate::runtime::executor::{ShardSpec, run_shards};
 use crate::runtime::sync::Permit;
+use crate::server::context::TICK_MS;
 use crate::server::pipeline::{Answer, Reply};
 
 /// Answered with itself, at once.
@@ -28,10 +30,17 @@ const BAD: u8 = b'b';
 /// Needs no answer.
 const SILENT: u8 = b'n';
 
-/// Requests that hang now.
+/// Requests that hang, or are slow, now.
 type Hanging = Arc<AtomicUsize>;
 
 struct Hang(Hanging);
+
+impl Hang {
+    fn new(hanging: &Hanging) -> Hang {
+        hanging.fetch_add(1, Ordering::SeqCst);
+        Hang(hanging.clone())
+    }
+}
 
 impl Drop for Hang {
     fn drop(&mut self) {
@@ -47,14 +56,16 @@ fn answer(frame: Bytes, permit: Permit, hanging: &Hanging) -> Result<Answer, Mal
     let echo = Reply::Frame(framed(&frame).into());
     Ok(match frame.first().copied() {
         Some(ECHO) => Answer::Now(echo),
-        Some(SLOW) => Answer::Later(Box::pin(async move {
-            clock::sleep(Duration::from_millis(10 * u64::from(frame[1]))).await;
-            drop(permit);
-            echo
-        })),
+        Some(SLOW) => {
+            let working = Hang::new(hanging);
+            Answer::Later(Box::pin(async move {
+                clock::sleep(Duration::from_millis(10 * u64::from(frame[1]))).await;
+                drop((working, permit));
+                echo
+            }))
+        }
         Some(HANG) => {
-            hanging.fetch_add(1, Ordering::SeqCst);
-            let hang = Hang(hanging.clone());
+            let hang = Hang::new(hanging);
             Answer::Later(Box::pin(async move {
                 std::future::pending::<()>().await;
                 drop((hang, permit));
@@ -66,23 +77,86 @@ fn answer(frame: Bytes, permit: Permit, hanging: &Hanging) -> Result<Answer, Mal
     })
 }
 
+/// Time as the server sees it: as it goes, or only as far as a test lets it.
+#[derive(Clone)]
+enum Time {
+    Runs,
+    /// Ticks that the server may count. It has no deadline but those: nothing is idle or too slow until a test says so.
+    Stands(Arc<AtomicU64>),
+}
+
+impl Time {
+    async fn next_tick(&self, seen: &Cell<u64>, stop: &StopFlag) {
+        let Time::Stands(ticks) = self else { return clock::next_tick().await };
+        while seen.get() >= ticks.load(Ordering::SeqCst) && !stop.is_set() {
+            clock::sleep(Duration::from_millis(1)).await;
+        }
+        seen.set(seen.get() + 1);
+    }
+}
+
+/// Lets time pass, four ticks every few milliseconds, until `future` ends.
+fn while_time_passes<T>(ticks: &Arc<AtomicU64>, run: impl FnOnce() -> T) -> T {
+    let (ticks, done) = (ticks.clone(), Arc::new(AtomicBool::new(false)));
+    let ended = done.clone();
+    let passing = std::thread::spawn(move || {
+        while !ended.load(Ordering::SeqCst) {
+            ticks.fetch_add(SWEEP_TICKS, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let outcome = run();
+    done.store(true, Ordering::SeqCst);
+    passing.join().unwrap();
+    outcome
+}
+
+/// What a test sees of the server.
+struct Server {
+    address: SocketAddr,
+    /// Requests that hang now.
+    hanging: Hanging,
+    /// Request bytes that connections hold, as of a moment ago.
+    held: Arc<AtomicUsize>,
+    /// Ticks that the server has counted and, where due, looked at its connections after.
+    ticks: Arc<AtomicU64>,
+}
+
 /// Runs a server for as long as `test` takes.
 fn with_server(config: ServerConfig, test: impl FnOnce(SocketAddr, Hanging)) {
+    with_server_in(Time::Runs, config, |server| test(server.address, server.hanging));
+}
+
+fn with_server_in(time: Time, config: ServerConfig, test: impl FnOnce(Server)) {
     let stop = StopFlag::default();
     let hanging = Hanging::default();
     let (tell, told) = mpsc::channel();
     let (server_stop, server_hanging) = (stop.clone(), hanging.clone());
+    let held = Arc::new(AtomicUsize::new(0));
+    let ticks = Arc::new(AtomicU64::new(0));
+    let (holding, ticking) = (held.clone(), ticks.clone());
     let threads = run_shards(vec![ShardSpec { index: 0, cpu: None, io_memory_bytes: 1 << 20 }], move |_| {
         let (config, stop, hanging, tell) = (config.clone(), server_stop.clone(), server_hanging.clone(), tell.clone());
+        let (time, held, ticks) = (time.clone(), holding.clone(), ticking.clone());
         async move {
             let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
             tell.send(listener.local_addr().unwrap()).unwrap();
             let handle = async move |frame, permit, _| answer(frame, permit, &hanging);
-            run(Link::new(&config), &stop, listener, Rc::new(handle)).await;
+            let link = Link::new(&config);
+            let watched = link.clone();
+            spawn_local(async move {
+                loop {
+                    held.store(watched.held_bytes(), Ordering::SeqCst);
+                    ticks.store(watched.tick.get(), Ordering::SeqCst);
+                    clock::sleep(Duration::from_millis(1)).await;
+                }
+            });
+            let seen = Cell::new(0);
+            run(link, &stop, listener, Rc::new(handle), async || time.next_tick(&seen, &stop).await).await;
         }
     })
     .unwrap();
-    test(told.recv().unwrap(), hanging);
+    test(Server { address: told.recv().unwrap(), hanging, held, ticks });
     stop.set();
     threads.join();
 }
@@ -99,7 +173,7 @@ fn small() -> ServerConfig {
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
@@ -205,44 +279,53 @@ fn a_full_budget_holds_reading_back_until_it_is_given_back() {
 
 #[test]
 fn a_frame_that_stalls_gives_way_to_those_it_starves() {
-    with_server(small(), |address, _| {
+    let ticks = Arc::new(AtomicU64::new(0));
+    with_server_in(Time::Stands(ticks.clone()), small(), |server| {
         // One has nearly all of the budget, the other the room in which stuck frames finish.
-        let mut stalled = stalling(address, 180 << 10, 170 << 10);
-        let _finishing = stalling(address, 1 << 20, 900 << 10);
-        let mut other = connect(address);
+        let mut stalled = stalling(&server, 180 << 10, 170 << 10);
+        let _finishing = stalling(&server, 1 << 20, 900 << 10);
+        let mut other = connect(server.address);
         let body = vec![ECHO; 100 << 10];
-        let start = clock::now();
         other.write_all(&framed(&body)).unwrap();
-        assert!(read_frame(&mut other) == Some(body), "served once another is ended");
-        assert!(start.elapsed() >= Duration::from_millis(300), "it had to wait");
+        assert!(hears_nothing(&mut other, Duration::from_millis(700)), "it has to wait");
+        let answer = while_time_passes(&ticks, || read_frame(&mut other));
+        assert!(answer == Some(body), "served once another is ended");
         assert_eq!(read_frame(&mut stalled), None);
     });
 }
 
 #[test]
 fn small_requests_do_not_wait_for_stalled_large_ones() {
-    with_server(small(), |address, _| {
-        let _stalled = [stalling(address, 180 << 10, 170 << 10), stalling(address, 1 << 20, 900 << 10)];
-        let mut large = connect(address);
+    // The stalled ones are never ended: who waits for them waits for ever.
+    with_server_in(Time::Stands(Arc::default()), small(), |server| {
+        let _stalled = [stalling(&server, 180 << 10, 170 << 10), stalling(&server, 1 << 20, 900 << 10)];
+        let mut large = connect(server.address);
         large.write_all(&framed(&vec![ECHO; 100 << 10])).unwrap();
-        let mut small = connect(address);
-        let start = clock::now();
+        let mut small = connect(server.address);
         for size in [10, 20 << 10, 3 << 10] {
             let body = vec![ECHO; size];
             small.write_all(&framed(&body)).unwrap();
             assert!(read_frame(&mut small) == Some(body));
         }
-        assert!(start.elapsed() < Duration::from_millis(400), "{:?}", start.elapsed());
+        assert!(hears_nothing(&mut large, Duration::from_millis(10)), "the large one does");
     });
 }
 
-/// A connection that announces a frame of `size` bytes and sends `sent` of them.
-fn stalling(address: SocketAddr, size: usize, sent: usize) -> TcpStream {
-    let mut stream = connect(address);
+/// A connection that announces a frame of `size` bytes and sends `sent` of them, which have come to the server.
+fn stalling(server: &Server, size: usize, sent: usize) -> TcpStream {
+    let before = server.held.load(Ordering::SeqCst);
+    let mut stream = connect(server.address);
     stream.write_all(&(size as u32).to_be_bytes()).unwrap();
     stream.write_all(&vec![ECHO; sent]).unwrap();
-    std::thread::sleep(Duration::from_millis(100));
+    wait_for("it holds request bytes", || server.held.load(Ordering::SeqCst) >= before + sent);
     stream
+}
+
+fn hears_nothing(stream: &mut TcpStream, wait: Duration) -> bool {
+    stream.set_read_timeout(Some(wait)).unwrap();
+    let silent = stream.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    silent
 }
 
 fn large() -> ServerConfig {
@@ -251,7 +334,9 @@ fn large() -> ServerConfig {
 
 #[test]
 fn announcing_large_frames_costs_others_nothing() {
-    with_server(large(), |address, _| {
+    // Time stands still, so nobody who holds back others is ended for it.
+    with_server_in(Time::Stands(Arc::default()), large(), |server| {
+        let address = server.address;
         let announcing: Vec<_> = (0..100)
             .map(|_| {
                 let mut stream = connect(address);
@@ -260,15 +345,12 @@ fn announcing_large_frames_costs_others_nothing() {
             })
             .collect();
         std::thread::sleep(Duration::from_millis(100));
-        let start = clock::now();
         for size in [10, 50 << 10, 1 << 20, 3 << 20] {
             let mut other = connect(address);
             let body = vec![ECHO; size];
             other.write_all(&framed(&body)).unwrap();
             assert!(read_frame(&mut other) == Some(body));
         }
-        // One who held all of the budget would be ended after a second, one after the other.
-        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
         drop(announcing);
     });
 }
@@ -300,17 +382,20 @@ fn large_frames_that_together_exceed_the_budget_all_get_through() {
 
 #[test]
 fn idle_connections_are_ended_and_busy_ones_are_not() {
-    let config = ServerConfig { connections_max_idle_ms: 1500, ..small() };
-    with_server(config, |address, _| {
-        let mut idle = connect(address);
-        let mut busy = connect(address);
-        let start = clock::now();
-        while start.elapsed() < Duration::from_secs(4) {
+    let config = ServerConfig { connections_max_idle_ms: 8 * SWEEP_TICKS * TICK_MS, ..small() };
+    let ticks = Arc::new(AtomicU64::new(0));
+    with_server_in(Time::Stands(ticks.clone()), config, |server| {
+        let mut idle = connect(server.address);
+        let mut busy = connect(server.address);
+        for round in 0..24 {
             busy.write_all(&framed(&[ECHO])).unwrap();
-            assert_eq!(read_frame(&mut busy), Some(vec![ECHO]));
-            std::thread::sleep(Duration::from_millis(100));
+            assert_eq!(read_frame(&mut busy), Some(vec![ECHO]), "round {round}");
+            if round == 4 {
+                assert!(hears_nothing(&mut idle, Duration::from_millis(10)), "not idle for long enough");
+            }
+            ticks.fetch_add(SWEEP_TICKS, Ordering::SeqCst);
+            wait_for("the sweep", || server.ticks.load(Ordering::SeqCst) >= ticks.load(Ordering::SeqCst));
         }
-        idle.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
         assert_eq!(read_frame(&mut idle), None);
     });
 }
@@ -324,10 +409,8 @@ fn past_max_connections_the_next_waits_for_one_to_end() {
         assert_eq!(read_frame(&mut first), Some(vec![ECHO, 1]));
         let mut second = connect(address);
         second.write_all(&framed(&[ECHO, 2])).unwrap();
-        second.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        assert!(second.read(&mut [0]).is_err(), "not served yet");
+        assert!(hears_nothing(&mut second, Duration::from_millis(300)), "not served yet");
         drop(first);
-        second.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         assert_eq!(read_frame(&mut second), Some(vec![ECHO, 2]));
     });
 }
@@ -337,17 +420,16 @@ fn a_stop_lets_answers_under_way_out_and_ends_the_rest() {
     let mut streams = Vec::new();
     let start = clock::now();
     with_server(small(), |address, hanging| {
-        for body in [vec![SLOW, 30], vec![HANG], vec![SILENT]] {
+        for body in [vec![SLOW, 100], vec![HANG], vec![SILENT]] {
             let mut stream = connect(address);
             stream.write_all(&framed(&body)).unwrap();
             streams.push(stream);
         }
-        wait_for("it hangs", || hanging.load(Ordering::SeqCst) == 1);
-        std::thread::sleep(Duration::from_millis(50));
+        wait_for("both are under way", || hanging.load(Ordering::SeqCst) == 2);
     });
-    assert!(start.elapsed() < Duration::from_secs(5), "a hanging answer does not hold up the stop");
+    assert!(start.elapsed() < PATIENCE, "a hanging answer does not hold up the stop");
     let answers: Vec<_> = streams.iter_mut().map(read_frame).collect();
-    assert_eq!(answers, [Some(vec![SLOW, 30]), None, None]);
+    assert_eq!(answers, [Some(vec![SLOW, 100]), None, None]);
 }
 
 #[test]

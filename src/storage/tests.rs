@@ -13,7 +13,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::*;
 use crate::config::TopicConfig;
 use crate::model::record_batch::{self, BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
-use crate::runtime::{clock, disk, faults, on_shard, scratch};
+use crate::runtime::{clock, disk, eventually, faults, on_shard, scratch};
 
 fn batch(records: i32, payload: usize, timestamp: i64, seed: u64) -> Bytes {
     let mut header = BatchHeader::new_zeroed();
@@ -86,14 +86,11 @@ async fn open_in(context: Rc<StorageContext>, dir: &Path, config: Arc<TopicConfi
 }
 
 async fn acknowledged(log: &Rc<Log>, offset: i64) {
-    for _ in 0..20_000 {
-        if log.acknowledged() >= offset {
-            return;
-        }
+    eventually(&format!("offset {offset} is acknowledged"), || {
         assert!(log.failure().is_none(), "{:?}", log.failure());
-        clock::sleep(Duration::from_micros(500)).await;
-    }
-    panic!("{} never reached {offset}", log.acknowledged());
+        log.acknowledged() >= offset
+    })
+    .await;
 }
 
 /// Reads everything from `from` on, in reads of `max_bytes`.
@@ -347,7 +344,8 @@ fn nothing_is_acknowledged_after_a_failed_write_or_sync() {
                     if log.append(batch(1, 5000, 1, i + 2), 3, 0).is_err() {
                         break;
                     }
-                    clock::sleep(Duration::from_millis(1)).await;
+                    let settled = || log.failure().is_some() || log.acknowledged() == log.next_offset();
+                    eventually("it is acknowledged, or the log fails", settled).await;
                 }
                 let safe = safe.get();
                 let failure = log.failure().expect("the log is offline").to_string();
@@ -442,9 +440,12 @@ fn nothing_is_acknowledged_by_a_second_sync_after_a_failed_one() {
             crate::runtime::spawn_local(async move {
                 *told.borrow_mut() = Some(checkpointing.checkpoint(Vec::new).await);
             });
-            clock::sleep(Duration::from_millis(20)).await;
+            // The checkpoint comes to wait for the first sync.
+            for _ in 0..100 {
+                futures_lite::future::yield_now().await;
+            }
             assert!(first.await.is_err());
-            clock::sleep(Duration::from_millis(100)).await;
+            eventually("the checkpoint ends", || outcome.borrow().is_some()).await;
             assert!(log.failure().is_some() && matches!(*outcome.borrow(), Some(Err(_))));
             let checkpoint = Checkpoint::load(&dir, 1 << 20).unwrap();
             let found = (log.acknowledged(), checkpoint.map(|c| c.recovery_point));
@@ -478,11 +479,12 @@ fn a_failed_sync_wakes_the_next_also_when_the_log_has_failed_before() {
                 let _ = two.sync_written().await;
                 told.set(true);
             });
-            clock::sleep(Duration::from_millis(20)).await;
+            for _ in 0..100 {
+                futures_lite::future::yield_now().await;
+            }
             assert!(first.await.is_err());
-            clock::sleep(Duration::from_millis(300)).await;
+            eventually("the second ends", || done.get()).await;
             faults::clear();
-            assert!(done.get(), "the second waits for ever");
         }
     });
 }
@@ -543,9 +545,7 @@ fn appends_during_close_are_refused_or_kept() {
                 }));
                 clock::sleep(Duration::from_millis(1)).await;
                 let _ = log.close(Vec::new).await;
-                while !done.get() {
-                    clock::sleep(Duration::from_millis(1)).await;
-                }
+                eventually("the writer ends", || done.get()).await;
                 clock::sleep(Duration::from_millis(5)).await;
                 let safe = log.acknowledged();
                 let again = open(&dir, config).await.log;
@@ -630,7 +630,7 @@ fn a_checkpoint_ahead_of_the_data_is_not_believed_later() {
             }
             acknowledged(&log, end + 2).await;
             let copy = dir.with_file_name("copy-0");
-            clock::sleep(Duration::from_millis(200)).await;
+            log.wait_sealed().await.unwrap();
             copy_dir(&dir, &copy);
             let again = open(&copy, config).await;
             assert!(again.scanned >= 360_000, "only {} bytes checked of what was never in a checkpoint", again.scanned);

@@ -17,30 +17,41 @@ fn the_linger_gathers_batches_and_ends_when_a_group_is_full() {
     on_shard(move || {
         let base = base.clone();
         async move {
-            for (linger_ms, groups) in [(0, 5), (250, 1)] {
-                let append_linger = Duration::from_millis(linger_ms);
+            let named = async |name: &str, append_linger: Duration| {
                 let limits = StorageLimits { append_linger, ..Default::default() };
-                let log = open_with(&base.join(format!("t-{linger_ms}")), TopicConfig::default(), limits).await;
-                // The first one opens the file.
-                acknowledged(&log, append(&log, 10)).await;
-                let (began, before) = (clock::now(), log.appender.groups());
-                for _ in 0..5 {
-                    append(&log, 100);
-                    clock::sleep(Duration::from_millis(5)).await;
-                }
-                acknowledged(&log, log.next_offset()).await;
-                assert_eq!(log.appender.groups() - before, groups, "linger of {linger_ms} ms");
-                assert!(began.elapsed() >= append_linger);
-                // While the old wait's timer still runs: enough for a group leaves at once, and what is left waits for it alone.
+                open_with(&base.join(name), TopicConfig::default(), limits).await
+            };
+            // Without one, what can leave does.
+            let log = named("none-0", Duration::ZERO).await;
+            for n in 0..5 {
+                acknowledged(&log, append(&log, 100)).await;
+                assert_eq!(log.appender.groups(), n + 1);
+            }
+            log.close(Vec::new).await.unwrap();
+            // Longer than any test: what leaves did not wait for its end.
+            let log = named("long-0", Duration::from_secs(3600)).await;
+            for _ in 0..5 {
                 append(&log, 100);
-                let (began, last) = (clock::now(), append(&log, 600_000));
-                acknowledged(&log, last).await;
-                assert!(linger_ms == 0 || began.elapsed() < append_linger, "a full group waited {:?}", began.elapsed());
+                clock::sleep(Duration::from_millis(5)).await;
+            }
+            assert_eq!((log.appender.groups(), log.acknowledged()), (0, 0));
+            acknowledged(&log, append(&log, 600_000)).await;
+            append(&log, 100);
+            clock::sleep(Duration::from_millis(5)).await;
+            assert_eq!(log.acknowledged(), 6, "the next one waits for company of its own");
+            // A batch waits for the whole of its linger, also while the timer of one that left earlier still runs.
+            let linger = Duration::from_millis(250);
+            let log = named("short-0", linger).await;
+            for full in [false, true] {
+                if full {
+                    append(&log, 100);
+                    acknowledged(&log, append(&log, 600_000)).await;
+                }
                 let (began, last) = (clock::now(), append(&log, 100));
                 acknowledged(&log, last).await;
-                assert!(began.elapsed() >= append_linger, "the next batch waited only {:?}", began.elapsed());
-                log.close(Vec::new).await.unwrap();
+                assert!(began.elapsed() >= linger, "the batch waited only {:?}", began.elapsed());
             }
+            log.close(Vec::new).await.unwrap();
         }
     });
 }
@@ -91,14 +102,18 @@ fn a_put_off_sync_covers_more() {
                 // One sync passes, the second fails.
                 faults::inject(faults::Op::Fdatasync, "t-", 1, faults::Fault::Os(5));
                 let began = clock::now();
-                for _ in 0..4 {
+                for n in 1..=4 {
                     let _ = log.append(batch(1, 100, 1, 7), 3, 0);
-                    clock::sleep(Duration::from_millis(8)).await;
+                    if delay_ms > 0 {
+                        // Each is written when the next one comes, and none of them is synced.
+                        log.wait_written(n).await.unwrap();
+                        continue;
+                    }
+                    eventually("the sync ends", || log.failure().is_some() || log.acknowledged() == n).await;
                 }
                 if delay_ms == 0 {
                     assert!(log.failure().is_some(), "four syncs were expected");
                 } else {
-                    assert_eq!(log.acknowledged(), 0);
                     acknowledged(&log, 4).await;
                     assert!(began.elapsed() >= Duration::from_millis(delay_ms));
                 }
