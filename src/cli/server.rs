@@ -107,7 +107,9 @@ fn open_host(config: &mut ServerConfig, shards: u16) -> Result<Vec<DataDir>, Str
     let open = |path| probe::open_data_dir(path).map_err(|e| e.to_string());
     let dirs = config.log_dirs.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
     probe::check_io_uring(shards, config.io_memory_bytes).map_err(|e| e.to_string())?;
-    net::check_address_free(config.listener).map_err(|e| format!("listeners: {}: {e}", config.listener))?;
+    for listener in &config.listeners {
+        net::check_address_free(listener.address).map_err(|e| format!("listeners: {}: {e}", listener.url()))?;
+    }
     Ok(dirs)
 }
 
@@ -247,12 +249,14 @@ fn announce(
     let scanned: u64 = ready.iter().map(|shard| shard.scanned_bytes).sum();
     tracing::info!("{} topic(s), {partitions} partition(s) recovered, {scanned} bytes scanned", image.topics().count());
     let took = clock::now().saturating_duration_since(begun).as_millis();
-    tracing::info!(
-        "listening on PLAINTEXT://{}, advertised as {}:{}, {took} ms after start",
-        config.listener,
-        config.advertised_host,
-        config.advertised_port
-    );
+    for listener in &config.listeners {
+        let advertised = listener.advertised_url();
+        tracing::info!(
+            "listening on {}, {}, {took} ms after start",
+            listener.url(),
+            advertised.map_or("not advertised".to_owned(), |url| format!("advertised as {url}"))
+        );
+    }
 }
 
 #[cfg(test)]

@@ -13,9 +13,25 @@ use crate::model::{BrokerId, LeaderEpoch, PartitionId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerImage {
     pub id: BrokerId,
+    /// Advertised, each under another listener's name.
+    pub endpoints: Vec<EndpointImage>,
+    pub rack: Option<String>,
+}
+
+/// Where clients of one listener reach a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointImage {
+    /// Upper case.
+    pub listener: String,
     pub host: String,
     pub port: u16,
-    pub rack: Option<String>,
+}
+
+impl BrokerImage {
+    /// `None`: the broker cannot be reached by that listener.
+    pub fn endpoint(&self, listener: &str) -> Option<&EndpointImage> {
+        self.endpoints.iter().find(|endpoint| endpoint.listener == listener)
+    }
 }
 
 /// One partition.
@@ -56,6 +72,11 @@ pub struct MetadataImage {
 }
 
 impl MetadataImage {
+    /// The brokers that clients of `listener` can reach, and where.
+    pub fn reachable(&self, listener: &str) -> impl Iterator<Item = (&BrokerImage, &EndpointImage)> {
+        self.brokers.iter().filter_map(move |broker| Some((broker, broker.endpoint(listener)?)))
+    }
+
     pub fn topic(&self, name: &str) -> Option<&Arc<TopicImage>> {
         self.by_name.get(name)
     }

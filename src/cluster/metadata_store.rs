@@ -19,8 +19,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
-use crate::config::{ServerConfig, TopicConfig};
+use super::image::{BrokerImage, EndpointImage, MetadataImage, PartitionImage, TopicImage};
+use crate::config::{Advertised, ListenerConfig, ServerConfig, TopicConfig};
 use crate::model::{BrokerId, LeaderEpoch};
 
 /// The embedded store: one small synced file per topic under `<first log dir>/corelane-metadata/`, each replaced
@@ -92,12 +92,12 @@ impl LocalStore {
     /// Everything stored, as the image of a one-broker cluster. A damaged file is an error that names it.
     pub fn load(&self, config: &ServerConfig) -> io::Result<MetadataImage> {
         let this = BrokerId(config.broker_id);
-        let broker = BrokerImage {
-            id: this,
-            host: config.advertised_host.clone(),
-            port: config.advertised_port,
-            rack: config.broker_rack.clone(),
+        let endpoint = |listener: &ListenerConfig| {
+            let Advertised { host, port } = listener.advertised.clone()?;
+            Some(EndpointImage { listener: listener.name.clone(), host, port })
         };
+        let endpoints = config.listeners.iter().filter_map(endpoint).collect();
+        let broker = BrokerImage { id: this, endpoints, rack: config.broker_rack.clone() };
         let mut image = MetadataImage::default();
         image.cluster_id = self.cluster_id()?;
         image.controller = Some(this);

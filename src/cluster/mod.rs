@@ -4,5 +4,5 @@ pub mod controller;
 pub mod image;
 pub mod metadata_store;
 
-pub use image::{BrokerImage, MetadataImage, OfflinePartitions, PartitionImage, TopicImage};
+pub use image::{BrokerImage, EndpointImage, MetadataImage, OfflinePartitions, PartitionImage, TopicImage};
 pub use metadata_store::encode_id;

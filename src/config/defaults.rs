@@ -1,7 +1,5 @@
 //! The defaults, taken from the table so that they stand in one place.
 
-use std::net::SocketAddr;
-
 use super::options::{Access, OPTIONS};
 use super::{GroupConfig, ServerConfig, TopicConfig, value};
 
@@ -68,9 +66,9 @@ impl ServerConfig {
     fn blank() -> ServerConfig {
         ServerConfig {
             broker_id: 0,
-            listener: SocketAddr::from(([127, 0, 0, 1], 0)),
-            advertised_host: String::new(),
-            advertised_port: 0,
+            listeners: Vec::new(),
+            listener_security_protocol_map: String::new(),
+            inter_broker_listener_name: String::new(),
             broker_rack: None,
             log_dirs: Vec::new(),
             num_partitions: 0,

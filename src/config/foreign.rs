@@ -39,7 +39,8 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     (
         "zookeeper.connect",
         Refused(
-            "this version of Corelane keeps its metadata in its own data directory; a cluster through ZooKeeper does not exist yet",
+            "this version of Corelane keeps its metadata in its own data directory; a cluster through ZooKeeper does not exist yet. \
+             For a single broker leave the option out",
         ),
     ),
     ("zookeeper.*", Ignored("there is no connection to ZooKeeper yet")),
@@ -50,11 +51,7 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("controller.listener.names", Ignored("there is no controller listener; the listeners named here are left out")),
     ("controller.*", Ignored(NO_QUORUM)),
     ("metadata.*", Ignored(NO_QUORUM)),
-    (
-        "listener.security.protocol.map",
-        Ignored("only PLAINTEXT exists; the map is used to check that the listener is PLAINTEXT"),
-    ),
-    ("inter.broker.listener.name", Ignored(NO_CLUSTER)),
+    ("control.plane.listener.name", Ignored("Kafka 4 removed it; the listener is served like any other")),
     ("security.inter.broker.protocol", Only("PLAINTEXT", NO_SECURITY)),
     ("authorizer.class.name", Only("", NO_SECURITY)),
     ("early.start.listeners", Ignored("the listener opens when every partition is recovered")),
@@ -167,6 +164,8 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("kafka.metrics.*", Ignored(NO_METRICS)),
     ("auto.include.jmx.reporter", Ignored(NO_METRICS)),
     ("telemetry.*", Ignored(NO_METRICS)),
+    ("jmx.*", Ignored(NO_METRICS)),
+    ("confluent.*", Ignored("an option of Confluent's own broker")),
     ("unstable.*", Ignored("there are no unstable API versions or features to switch on")),
 ];
 

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::foreign::{self, Verdict};
+use super::listener::Unfit;
 use super::options::{Access, Alias, OPTIONS, OptionSpec};
 use super::value::{self, Value};
 use super::{ServerConfig, TopicConfig, listener, properties};
@@ -228,33 +229,22 @@ fn read(spec: &OptionSpec, alias: &Alias, text: &str) -> Result<Value, String> {
 
 /// `listeners` and `advertised.listeners` without Kafka's controller listeners, and only if what remains is PLAINTEXT.
 fn select_listeners(spec: &OptionSpec, one: &Given, given: &AllGiven) -> Result<String, ConfigError> {
-    if !matches!(spec.name, "listeners" | "advertised.listeners") {
-        return Ok(one.value.clone());
+    let text_of = |name: &str| given.get(name).map(|given| given.value.as_str());
+    let roles = || {
+        let controllers = text_of("controller.listener.names").unwrap_or_default();
+        listener::Roles::new(text_of("listener.security.protocol.map"), controllers)
+    };
+    let list = value::split_list(&one.value);
+    let selected = match spec.name {
+        "listeners" => roles().select(&list),
+        "advertised.listeners" => roles().select_advertised(&list),
+        _ => return Ok(one.value.clone()),
+    };
+    match selected {
+        Ok(kept) => Ok(kept.join(",")),
+        Err(Unfit::Invalid(reason)) => Err(one.invalid(spec.name, reason)),
+        Err(Unfit::Refused(reason)) => Err(one.refused(spec.name, &reason)),
     }
-    let text_of = |name: &str| given.get(name).map_or("", |given| given.value.as_str()).to_ascii_uppercase();
-    let controllers = value::split_list(&text_of("controller.listener.names"));
-    let map = value::split_list(&text_of("listener.security.protocol.map"));
-    let mut kept = Vec::new();
-    for item in value::split_list(&one.value) {
-        let endpoint = listener::parse(&item).map_err(|reason| one.invalid(spec.name, reason))?;
-        if controllers.contains(&endpoint.name) {
-            continue;
-        }
-        let mapped =
-            map.iter().find_map(|entry| entry.split_once(':').filter(|(name, _)| name.trim() == endpoint.name));
-        match mapped.map_or(endpoint.name.as_str(), |(_, protocol)| protocol.trim()) {
-            "PLAINTEXT" => kept.push(item),
-            protocol @ ("SSL" | "SASL_PLAINTEXT" | "SASL_SSL") => {
-                let reason = format!("this version of Corelane has no {protocol}; starting without it would be unsafe");
-                return Err(one.refused(spec.name, &reason));
-            }
-            _ => {
-                let reason = format!("has no security protocol for {}; it must be PLAINTEXT", endpoint.name);
-                return Err(one.invalid(spec.name, reason));
-            }
-        }
-    }
-    Ok(kept.join(","))
 }
 
 /// What no single option shows.
@@ -284,6 +274,12 @@ fn cross_check(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warni
             config.default_replication_factor
         );
         warnings.push(Warning { origin: one.origin.clone(), option: "min.insync.replicas".into(), message });
+    }
+    if let Some(one) = given.get("inter.broker.listener.name").filter(|one| !one.value.is_empty())
+        && given.contains_key("security.inter.broker.protocol")
+    {
+        let reason = "contradicts security.inter.broker.protocol; only one of the two may be given";
+        return Err(one.invalid("inter.broker.listener.name", reason.into()));
     }
     cross_check_groups(config, given, warnings)
 }

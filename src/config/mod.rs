@@ -15,6 +15,7 @@ mod value;
 
 pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_topic};
 pub use group::GroupConfig;
+pub use listener::{Advertised, ListenerConfig};
 pub use load::{ConfigError, Origin, Warning};
 pub use markdown::{markdown, plain};
 pub use options::{Alias, OPTIONS, OptionSpec};

@@ -169,6 +169,25 @@ const BROKER: &[OptionSpec] = &[
         doc: "This broker's id, unique in the cluster. Kafka has no default; a data directory keeps the id it was first used with.",
         access: integer!(Server broker_id),
     },
+    // Before the listeners, which it is used for: what is wrong in it is said first.
+    OptionSpec {
+        name: "listener.security.protocol.map",
+        aliases: &[],
+        topic: None,
+        kind: Text,
+        default: "PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
+        bounds: Any,
+        doc: "The security protocol of each listener by its name: NAME:PROTOCOL,.... Once given, it must have every listener. PLAINTEXT is the only protocol that can be \
+              listened with; the others may stand in the map.",
+        access: Access::Server {
+            set: |c, v| {
+                listener::parse_map(v.text())?;
+                c.listener_security_protocol_map = v.text().to_owned();
+                Ok(())
+            },
+            get: |c| c.listener_security_protocol_map.clone(),
+        },
+    },
     OptionSpec {
         name: "listeners",
         aliases: &[],
@@ -176,12 +195,9 @@ const BROKER: &[OptionSpec] = &[
         kind: List,
         default: "PLAINTEXT://127.0.0.1:9092",
         bounds: NotEmpty,
-        doc: "Where to listen: PLAINTEXT://host:port, exactly one. An empty host means all IPv4 interfaces (0.0.0.0). Kafka's default listens on all interfaces; \
-              Corelane's on loopback only, because it has no authentication yet.",
-        access: Access::Server {
-            set: |c, v| listener::set(c, v.list()),
-            get: |c| listener::url(&c.listener.to_string()),
-        },
+        doc: "Where to listen: NAME://host:port, one or several with names and ports of their own. An empty host means all IPv4 interfaces (0.0.0.0). Two may share \
+              a port if one has an IPv4 and the other an IPv6 address. Kafka's default listens on all interfaces; Corelane's on loopback only, because it has no authentication yet.",
+        access: Access::Server { set: |c, v| listener::set(c, v.list()), get: listener::urls },
     },
     OptionSpec {
         name: "advertised.listeners",
@@ -190,10 +206,21 @@ const BROKER: &[OptionSpec] = &[
         kind: List,
         default: "",
         bounds: Any,
-        doc: "What clients are told to connect to: PLAINTEXT://host:port. Not given: the listener, with the machine's host name in place of 0.0.0.0.",
+        doc: "What clients are told to connect to: NAME://host:port for each listener they come by; an empty host means the machine's host name. A listener that is not \
+              named here tells its clients of no broker. Not given: the listeners, with the machine's host name in place of 0.0.0.0.",
+        access: Access::Server { set: |c, v| listener::set_advertised(c, v.list()), get: listener::advertised_urls },
+    },
+    OptionSpec {
+        name: "inter.broker.listener.name",
+        aliases: &[],
+        topic: None,
+        kind: Text,
+        default: "",
+        bounds: Any,
+        doc: "The advertised listener that other brokers connect to. There are no others yet, so it is checked and not used; Kafka insists on it where no listener is called PLAINTEXT.",
         access: Access::Server {
-            set: |c, v| listener::set_advertised(c, v.list()),
-            get: |c| listener::advertised_url(c),
+            set: |c, v| listener::set_inter_broker(c, v.text()),
+            get: |c| c.inter_broker_listener_name.clone(),
         },
     },
     OptionSpec {

@@ -1,20 +1,20 @@
 //! The broker's options, as parsed from `server.properties` and overrides.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{GroupConfig, TopicConfig};
+use super::{GroupConfig, ListenerConfig, TopicConfig};
 
 /// The settings in force for this process. Field names are Kafka's with `.` as `_`; `corelane.*` options lose the prefix.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// `broker.id` / `node.id`
     pub broker_id: i32,
-    /// `listeners`: PLAINTEXT://host:port
-    pub listener: SocketAddr,
-    /// `advertised.listeners`: what Metadata answers; default: the listener.
-    pub advertised_host: String,
-    pub advertised_port: u16,
+    /// `listeners` and `advertised.listeners`, without controller listeners; at least one
+    pub listeners: Vec<ListenerConfig>,
+    /// `listener.security.protocol.map`, as written
+    pub listener_security_protocol_map: String,
+    /// `inter.broker.listener.name`, in upper case; empty: not given
+    pub inter_broker_listener_name: String,
     /// `broker.rack`
     pub broker_rack: Option<String>,
     /// `log.dirs` / `log.dir`

@@ -96,6 +96,8 @@ pub enum ErrorCode {
     FetchSessionIdNotFound = 70,
     #[error("the fetch session epoch is invalid")]
     InvalidFetchSessionEpoch = 71,
+    #[error("the leader has no address for the client's listener")]
+    ListenerNotFound = 72,
     #[error("topic deletion is disabled")]
     TopicDeletionDisabled = 73,
     #[error("the leader epoch is older than the broker's")]

@@ -3,10 +3,12 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
@@ -136,6 +138,48 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+/// All listening sockets of a shard.
+pub struct Listeners {
+    all: Vec<Listener>,
+    /// Whose turn it is to be looked at first.
+    next: Cell<usize>,
+}
+
+impl Listeners {
+    /// Call on a shard.
+    pub fn bind(addresses: impl IntoIterator<Item = SocketAddr>) -> io::Result<Listeners> {
+        let all = addresses.into_iter().map(Listener::bind).collect::<io::Result<_>>()?;
+        Ok(Listeners { all, next: Cell::new(0) })
+    }
+
+    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        self.all.iter().map(Listener::local_addr).collect()
+    }
+
+    /// The next connection to any of the sockets, as [`Listener::accept`], and the socket's place among the addresses.
+    /// Sockets take turns, so that a flood of connections to one does not shut out those to the others. Dropping the
+    /// future loses no connection.
+    pub async fn accept(&self) -> io::Result<(usize, Reader, Writer)> {
+        let (count, first) = (self.all.len(), self.next.get());
+        let mut turns: Vec<_> = (0..count)
+            .map(|turn| {
+                let place = (first + turn) % count;
+                Box::pin(async move { (place, self.all[place].accept().await) })
+            })
+            .collect();
+        let accepted = poll_fn(|cx| {
+            let mut ready = turns.iter_mut().filter_map(|turn| match turn.as_mut().poll(cx) {
+                Poll::Ready(accepted) => Some(accepted),
+                Poll::Pending => None,
+            });
+            ready.next().map_or(Poll::Pending, Poll::Ready)
+        });
+        let (place, halves) = accepted.await;
+        self.next.set((place + 1) % count);
+        halves.map(|(reader, writer)| (place, reader, writer))
     }
 }
 

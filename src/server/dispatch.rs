@@ -17,11 +17,21 @@ use super::group_call::{GroupCall, InLine, caller};
 use super::handlers::{self, api_versions};
 use super::pipeline::{Answer, Reply};
 
+/// Who asks.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// The name of the listener that the client came by.
+    pub listener: Rc<str>,
+    pub peer: Option<SocketAddr>,
+    /// What the client calls itself.
+    pub client_id: Option<String>,
+}
+
 /// What a handler with a codec of its own is given.
 pub struct Call {
     pub version: i16,
     pub correlation_id: i32,
-    pub client_id: Option<String>,
+    pub asker: Asker,
     pub body: Bytes,
     /// The request's share of receive memory; to be dropped with the last of its bytes.
     pub permit: Permit,
@@ -52,14 +62,16 @@ fn check_size(key: ApiKey, bytes: usize) -> Result<(), Malformed> {
 }
 
 /// Declares the table: APIs whose handlers take and give messages of kafka-protocol, by the handler's module. Those of
-/// `at_once` are answered before the next request is looked at, those of `in_line` when the requests before have been answered.
+/// `at_once` are answered before the next request is looked at, as are those of `by_asker`, which are told who asks; those of
+/// `in_line` when the requests before have been answered.
 macro_rules! apis {
-    (at_once: $($module:ident),* ; in_line: $($group_module:ident),* $(,)?) => {
+    (at_once: $($module:ident),* ; by_asker: $($asked_module:ident),* ; in_line: $($group_module:ident),* $(,)?) => {
         /// Every API served.
         pub const APIS: &[ApiSpec] = &[
             handlers::produce::API,
             handlers::fetch::API,
             $(handlers::$module::API,)*
+            $(handlers::$asked_module::API,)*
             $(handlers::$group_module::API,)*
         ];
 
@@ -90,6 +102,7 @@ macro_rules! apis {
         /// Answers every other API but Produce and Fetch.
         async fn answer(
             context: &Rc<ServerContext>,
+            asker: &Asker,
             spec: &ApiSpec,
             prefix: Prefix,
             mut body: Bytes,
@@ -101,6 +114,11 @@ macro_rules! apis {
                     let response = handlers::$module::handle(context, version, request).await;
                     respond::encode(key, version, correlation_id, &response)
                 })*
+                $(key if key == handlers::$asked_module::API.key => {
+                    let request = guard::decode(key, version, &mut body)?;
+                    let response = handlers::$asked_module::handle(context, asker, version, request).await;
+                    respond::encode(key, version, correlation_id, &response)
+                })*
                 key => Err(Malformed(format!("{key:?} has no handler"))),
             }
         }
@@ -109,17 +127,17 @@ macro_rules! apis {
 
 apis!(
     at_once: api_versions,
-    metadata,
     list_offsets,
     create_topics,
     delete_topics,
     create_partitions,
-    init_producer_id,
     offset_for_leader_epoch,
-    find_coordinator,
-    describe_cluster,
     describe_configs,
     incremental_alter_configs;
+    by_asker: metadata,
+    find_coordinator,
+    describe_cluster,
+    init_producer_id;
     in_line: join_group,
     sync_group,
     heartbeat,
@@ -139,12 +157,13 @@ fn spec_of(api_key: i16) -> Option<&'static ApiSpec> {
 }
 
 /// Takes one request as far as its place in the order is fixed; what is left is in the answer. An error: the bytes make no
-/// sense or ask for what ApiVersions does not offer, and the connection is to be closed, as Kafka does.
+/// sense or ask for what ApiVersions does not offer, and the connection is to be closed, as Kafka does. `origin`: the listener's
+/// name and the client's address.
 pub async fn dispatch(
     context: &Rc<ServerContext>,
     frame: Bytes,
     permit: Permit,
-    peer: Option<SocketAddr>,
+    origin: (Rc<str>, Option<SocketAddr>),
 ) -> Result<Answer, Malformed> {
     let prefix = parse_prefix(&frame)?;
     let Prefix { api_key, version, correlation_id } = prefix;
@@ -163,17 +182,20 @@ pub async fn dispatch(
         factor => Some(context.working.acquire(frame.len() * factor).await),
     };
     let (header, body_start) = parse_header(&frame, spec.is_flexible(version))?;
-    let client_id = header.client_id;
+    let (listener, peer) = origin;
+    let asker = Asker { listener, peer, client_id: header.client_id };
     let body = frame.slice(body_start..);
     drop(frame);
     match spec.key {
         ApiKey::Produce => {
-            handlers::produce::handle(context, Call { version, correlation_id, client_id, body, permit }).await
+            handlers::produce::handle(context, Call { version, correlation_id, asker, body, permit }).await
         }
-        ApiKey::Fetch => handlers::fetch::handle(context, Call { version, correlation_id, client_id, body, permit }),
-        key if waits_in_line(key) => later(context, spec, prefix, caller(client_id, peer), body, permit).await,
+        ApiKey::Fetch => handlers::fetch::handle(context, Call { version, correlation_id, asker, body, permit }),
+        key if waits_in_line(key) => {
+            later(context, spec, prefix, caller(asker.client_id, asker.peer), body, permit).await
+        }
         _ => {
-            let response = Box::pin(answer(context, spec, prefix, body)).await?;
+            let response = Box::pin(answer(context, &asker, spec, prefix, body)).await?;
             drop((permit, working));
             Ok(Answer::Now(Reply::Frame(response)))
         }

@@ -1,4 +1,4 @@
-//! One shard's listener: accepts, keeps the list of its connections, ends the idle and the stalled ones, and all on stop.
+//! One shard's listeners: accepts, keeps the list of its connections, ends the idle and the stalled ones, and all on stop.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::runtime::clock;
 use crate::runtime::executor::spawn_local;
-use crate::runtime::net::Listener;
+use crate::runtime::net::Listeners;
 use crate::runtime::process::StopFlag;
 use crate::runtime::sync::{Budget, Notify};
 use crate::shard::Shard;
@@ -34,19 +34,24 @@ pub type Connections = RefCell<HashMap<u64, Rc<Connection>>>;
 /// Accepts and serves connections on this shard until `shard.stop` is set, then ends the connections: answers under way get
 /// [`STOP_GRACE`]. `max.connections` is shared out evenly among the shards; past its share a shard stops accepting until a
 /// connection ends, as Kafka does.
-pub async fn serve(shard: Rc<Shard>, listener: Listener) {
+pub async fn serve(shard: Rc<Shard>, listeners: Listeners) {
     let context = ServerContext::new(shard.clone());
     let link = context.link.clone();
-    let handle = async move |frame, permit, peer| dispatch(&context, frame, permit, peer).await;
-    run(link, &shard.stop, listener, Rc::new(handle), clock::next_tick).await;
+    let handle = |name: &str| {
+        let (context, name) = (context.clone(), Rc::<str>::from(name));
+        Rc::new(async move |frame, permit, peer| dispatch(&context, frame, permit, (name.clone(), peer)).await)
+    };
+    let handles = shard.config.listeners.iter().map(|listener| handle(&listener.name)).collect();
+    run(link, &shard.stop, listeners, handles, clock::next_tick).await;
 }
 
-/// `next_tick` waits for the next tick of [`Link::tick`].
+/// `dispatch`: for the connections of each of `listeners`, in their order. `next_tick` waits for the next tick of
+/// [`Link::tick`].
 async fn run<D: Dispatch>(
     link: Rc<Link>,
     stop: &StopFlag,
-    listener: Listener,
-    dispatch: Rc<D>,
+    listeners: Listeners,
+    dispatch: Vec<Rc<D>>,
     next_tick: impl AsyncFn(),
 ) {
     let connections = Rc::new(Connections::default());
@@ -56,7 +61,7 @@ async fn run<D: Dispatch>(
     spawn_local(async move {
         let until = until.notified();
         if !stop_now.is_set() {
-            or(accept_all(&accepting, &accepted, listener, dispatch), until).await;
+            or(accept_all(&accepting, &accepted, &listeners, &dispatch), until).await;
         }
     });
 
@@ -73,7 +78,12 @@ async fn run<D: Dispatch>(
 }
 
 /// Ends never; dropped on stop, and the listening socket with it.
-async fn accept_all<D: Dispatch>(link: &Rc<Link>, connections: &Rc<Connections>, listener: Listener, dispatch: Rc<D>) {
+async fn accept_all<D: Dispatch>(
+    link: &Rc<Link>,
+    connections: &Rc<Connections>,
+    listeners: &Listeners,
+    dispatch: &[Rc<D>],
+) {
     let places = Budget::new(link.max_connections);
     let mut next_number = 0;
     loop {
@@ -91,8 +101,8 @@ async fn accept_all<D: Dispatch>(link: &Rc<Link>, connections: &Rc<Connections>,
                 places.acquire(1).await
             }
         };
-        let (reader, writer) = match listener.accept().await {
-            Ok(halves) => halves,
+        let (listener, reader, writer) = match listeners.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 if let Some(held_back) = link.may_complain() {
                     warn!(%error, held_back, "a connection could not be accepted");
@@ -101,8 +111,9 @@ async fn accept_all<D: Dispatch>(link: &Rc<Link>, connections: &Rc<Connections>,
                 continue;
             }
         };
+        let Some(dispatch) = dispatch.get(listener).cloned() else { continue };
         next_number += 1;
-        connection::start(link.clone(), dispatch.clone(), connections.clone(), next_number, place, reader, writer);
+        connection::start(link.clone(), dispatch, connections.clone(), next_number, place, reader, writer);
     }
 }
 

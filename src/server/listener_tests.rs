@@ -139,8 +139,8 @@ fn with_server_in(time: Time, config: ServerConfig, test: impl FnOnce(Server)) {
         let (config, stop, hanging, tell) = (config.clone(), server_stop.clone(), server_hanging.clone(), tell.clone());
         let (time, held, ticks) = (time.clone(), holding.clone(), ticking.clone());
         async move {
-            let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-            tell.send(listener.local_addr().unwrap()).unwrap();
+            let listeners = Listeners::bind([SocketAddr::from(([127, 0, 0, 1], 0))]).unwrap();
+            tell.send(listeners.local_addrs().unwrap()[0]).unwrap();
             let handle = async move |frame, permit, _| answer(frame, permit, &hanging);
             let link = Link::new(&config);
             let watched = link.clone();
@@ -152,7 +152,7 @@ fn with_server_in(time: Time, config: ServerConfig, test: impl FnOnce(Server)) {
                 }
             });
             let seen = Cell::new(0);
-            run(link, &stop, listener, Rc::new(handle), async || time.next_tick(&seen, &stop).await).await;
+            run(link, &stop, listeners, vec![Rc::new(handle)], async || time.next_tick(&seen, &stop).await).await;
         }
     })
     .unwrap();

@@ -15,7 +15,7 @@ use crate::cluster::metadata_store::LocalStore;
 use crate::config::ServerConfig;
 use crate::model::ShardId;
 use crate::runtime::mailbox::{Mesh, MeshSeat};
-use crate::runtime::net::Listener;
+use crate::runtime::net::Listeners;
 use crate::runtime::process::StopFlag;
 use crate::runtime::sync::Budget;
 use crate::runtime::watchdog::Heart;
@@ -63,7 +63,7 @@ pub fn tidy_data_dirs(config: &ServerConfig, image: &MetadataImage) -> io::Resul
 /// Runs one shard until the stop flag is set: recovers its partitions, reports, serves by `serve`, closes its logs.
 pub async fn run<S, F>(start: ShardStart, serve: S)
 where
-    S: FnOnce(Rc<Shard>, Listener) -> F,
+    S: FnOnce(Rc<Shard>, Listeners) -> F,
     F: Future<Output = ()>,
 {
     let ready = start.ready.clone();
@@ -80,12 +80,12 @@ where
     let shard = Shard::new(identity, start.config, start.stop, mesh.clone(), start.image, start.store);
     mesh.serve(shard.clone());
     match shard.recover().await {
-        Ok((listener, recovered)) => {
+        Ok((listeners, recovered)) => {
             if shard.all_recovered().await {
                 shard.publish_offline().await;
                 let _ = ready.send(Ok(recovered));
                 shard.start_upkeep();
-                serve(shard.clone(), listener).await;
+                serve(shard.clone(), listeners).await;
             }
             let _ = start.closed.send(shard.close_all().await);
         }
@@ -96,15 +96,15 @@ where
 }
 
 impl Shard {
-    async fn recover(self: &Rc<Self>) -> io::Result<(Listener, ShardReady)> {
+    async fn recover(self: &Rc<Self>) -> io::Result<(Listeners, ShardReady)> {
         for directory in &self.config.log_dirs {
             disk::prime_device(directory).await?;
         }
         let topics = self.image().topics().cloned().collect();
         let scanned_bytes = self.host(topics, Claim::Known).await?;
-        let listener = Listener::bind(self.config.listener)?;
+        let listeners = Listeners::bind(self.config.listeners.iter().map(|listener| listener.address))?;
         let partitions = self.replicas.borrow().len();
-        Ok((listener, ShardReady { index: self.id.0, partitions, scanned_bytes }))
+        Ok((listeners, ShardReady { index: self.id.0, partitions, scanned_bytes }))
     }
 
     async fn close_all(self: &Rc<Self>) -> bool {

@@ -1,5 +1,7 @@
 use super::*;
 
+mod compose;
+
 fn load(text: &str) -> Result<(ServerConfig, Vec<Warning>), ConfigError> {
     load_text(Some((Path::new("server.properties"), text)), &[])
 }
@@ -18,7 +20,7 @@ fn values_reach_their_fields_and_are_remembered_as_given() {
                 log.flush.interval.messages=1\nauto.create.topics.enable=FALSE\ncorelane.shards=2\nbroker.rack=r1\n";
     let (config, warnings) = load(text).unwrap();
     assert_eq!(warnings, []);
-    assert_eq!((config.broker_id, config.listener.port(), config.shards), (3, 19092, 2));
+    assert_eq!((config.broker_id, config.listeners[0].address.port(), config.shards), (3, 19092, 2));
     assert_eq!(config.log_dirs, [PathBuf::from("/a"), PathBuf::from("/b")]);
     assert_eq!((config.topic_defaults.segment_bytes, config.topic_defaults.flush_messages), (2 << 20, 1));
     assert!(!config.auto_create_topics_enable);
@@ -124,9 +126,6 @@ fn what_would_be_unsafe_to_ignore_stops_the_start() {
     assert!(hidden.contains("ssl.keystore.password") && !hidden.contains("hunter2"), "{hidden}");
     assert!(error("log.cleanup.policy=").contains("compact or both"));
     assert!(error("listeners=CLIENT://:9093").contains("no security protocol"));
-    assert!(
-        error("listeners=PLAINTEXT://:1,B://:2\nlistener.security.protocol.map=B:PLAINTEXT").contains("exactly one")
-    );
     assert!(error("message.max.bytes=200000000").contains("socket.request.max.bytes"));
     // No batch may be accepted that recovery would not find again.
     for name in ["message.max.bytes", "socket.request.max.bytes"] {
@@ -156,8 +155,8 @@ fn kafkas_own_server_properties_start_with_warnings_only() {
         transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\nlog.retention.hours=168\n\
         log.segment.bytes=1073741824\nlog.retention.check.interval.ms=300000\n";
     let (config, warnings) = load(text).unwrap();
-    assert_eq!((config.broker_id, config.listener.to_string().as_str()), (1, "0.0.0.0:9092"));
-    assert_eq!((config.advertised_host.as_str(), config.advertised_port), ("localhost", 9092));
+    assert_eq!((config.broker_id, config.listeners[0].address.to_string().as_str()), (1, "0.0.0.0:9092"));
+    assert_eq!(config.listeners[0].advertised_url().as_deref(), Some("PLAINTEXT://localhost:9092"));
     assert!(warnings.iter().all(|warning| !warning.message.contains("unknown")), "{warnings:?}");
     assert!(warnings.iter().any(|warning| warning.option == "num.io.threads" && warning.message.contains("per core")));
 }

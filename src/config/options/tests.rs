@@ -24,7 +24,7 @@ fn the_defaults_are_kafkas() {
     let server = ServerConfig::default();
     assert_eq!((server.socket_request_max_bytes, server.fetch_max_bytes), (100 << 20, 55 << 20));
     assert_eq!((server.connections_max_idle_ms, server.log_flush_scheduler_interval_ms), (600_000, u64::MAX));
-    assert_eq!((server.advertised_host.as_str(), server.advertised_port), ("127.0.0.1", 9092));
+    assert_eq!(server.listeners[0].advertised_url().as_deref(), Some("PLAINTEXT://127.0.0.1:9092"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::cluster::MetadataImage;
 use crate::model::{BrokerId, ErrorCode};
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
+use crate::server::dispatch::Asker;
 
 use super::shared::{CLUSTER_OPERATIONS, broker_id, text};
 
@@ -19,13 +20,19 @@ const CONTROLLERS: i8 = 2;
 
 pub async fn handle(
     context: &Rc<ServerContext>,
+    asker: &Asker,
     version: i16,
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
-    respond(&context.shard.image(), version, &request)
+    respond(&context.shard.image(), &asker.listener, version, &request)
 }
 
-fn respond(image: &MetadataImage, version: i16, request: &DescribeClusterRequest) -> DescribeClusterResponse {
+fn respond(
+    image: &MetadataImage,
+    listener: &str,
+    version: i16,
+    request: &DescribeClusterRequest,
+) -> DescribeClusterResponse {
     // Before v1 the field is not there and stands at its default, brokers.
     let refused = match request.endpoint_type {
         BROKERS => None,
@@ -37,11 +44,11 @@ fn respond(image: &MetadataImage, version: i16, request: &DescribeClusterRequest
         return DescribeClusterResponse::default().with_error_code(code.code()).with_error_message(Some(text(message)));
     }
     let operations = if request.include_cluster_authorized_operations { CLUSTER_OPERATIONS } else { i32::MIN };
-    let brokers = image.brokers.iter().map(|broker| {
+    let brokers = image.reachable(listener).map(|(broker, endpoint)| {
         DescribeClusterBroker::default()
             .with_broker_id(broker_id(broker.id))
-            .with_host(text(&broker.host))
-            .with_port(i32::from(broker.port))
+            .with_host(text(&endpoint.host))
+            .with_port(i32::from(endpoint.port))
             .with_rack(broker.rack.as_deref().map(text))
     });
     DescribeClusterResponse::default()
@@ -62,7 +69,19 @@ mod tests {
     fn operations_are_told_to_those_who_ask() {
         for (asked, told) in [(true, 8096), (false, i32::MIN)] {
             let request = DescribeClusterRequest::default().with_include_cluster_authorized_operations(asked);
-            assert_eq!(respond(&image(&[]), 2, &request).cluster_authorized_operations, told);
+            assert_eq!(respond(&image(&[]), "PLAINTEXT", 2, &request).cluster_authorized_operations, told);
+        }
+    }
+
+    #[test]
+    fn brokers_are_told_by_the_listener_that_the_client_came_by() {
+        let request = DescribeClusterRequest::default();
+        for (listener, address) in
+            [("PLAINTEXT", Some(("host", 9092))), ("EXTERNAL", Some(("outside", 19092))), ("X", None)]
+        {
+            let response = respond(&image(&[]), listener, 2, &request);
+            let told = response.brokers.first().map(|broker| (&*broker.host, broker.port));
+            assert_eq!((response.error_code, told), (0, address), "{listener}");
         }
     }
 
@@ -72,7 +91,7 @@ mod tests {
             for (endpoint, code) in [(1, 0), (2, 114), (3, 115)] {
                 let code = if version == 0 { 0 } else { code };
                 let request = DescribeClusterRequest::default().with_endpoint_type(endpoint);
-                let response = respond(&image(&[]), version, &request);
+                let response = respond(&image(&[]), "PLAINTEXT", version, &request);
                 assert_eq!((response.error_code, response.brokers.len()), (code, usize::from(code == 0)));
                 assert!(encode(ApiKey::DescribeCluster, version, 1, &response).is_ok(), "v{version} {endpoint}");
             }

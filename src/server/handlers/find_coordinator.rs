@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use crate::cluster::controller::ControlError;
-use crate::config::ServerConfig;
+use crate::config::{Advertised, ServerConfig};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
+use crate::server::dispatch::Asker;
 use crate::shard::OFFSETS_TOPIC;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{ApiKey, BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
@@ -25,6 +26,7 @@ const TRANSACTION: i8 = 1;
 
 pub async fn handle(
     context: &Rc<ServerContext>,
+    asker: &Asker,
     version: i16,
     request: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
@@ -43,24 +45,24 @@ pub async fn handle(
             Err(control_error(ErrorCode::InvalidRequest, message))
         }
     };
-    respond(&context.shard.config, version, request, found)
+    respond(&context.shard.config, &asker.listener, version, request, found)
 }
 
 fn respond(
     config: &ServerConfig,
+    listener: &str,
     version: i16,
     request: FindCoordinatorRequest,
     found: Result<(), ControlError>,
 ) -> FindCoordinatorResponse {
-    let is_found = found.is_ok();
-    let (code, message) = match found {
-        Ok(()) => (ErrorCode::None, None),
-        Err(error) => (error.code, error_message(error.message)),
+    let endpoint = || {
+        let own = config.listeners.iter().find(|own| own.name == listener).and_then(|own| own.advertised.as_ref());
+        let message = "this broker has no address for clients of this listener (advertised.listeners)";
+        own.ok_or_else(|| control_error(ErrorCode::CoordinatorNotAvailable, message))
     };
-    let (node, host, port) = if is_found {
-        (config.broker_id, text(&config.advertised_host), i32::from(config.advertised_port))
-    } else {
-        (-1, text(""), -1)
+    let (code, message, node, host, port) = match found.and_then(|()| endpoint()) {
+        Ok(Advertised { host, port }) => (ErrorCode::None, None, config.broker_id, text(host), i32::from(*port)),
+        Err(error) => (error.code, error_message(error.message), -1, text(""), -1),
     };
     if version >= BATCHED_FROM {
         // A key of a byte or two must not buy an answer of a hundred again and again.
@@ -88,13 +90,37 @@ fn respond(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ListenerConfig;
     use crate::protocol::respond::encode;
     use kafka_protocol::protocol::StrBytes;
 
+    fn listeners() -> Vec<ListenerConfig> {
+        let advertised = |host: &str, port| Some(Advertised { host: host.into(), port });
+        let listener = |name: &str, advertised| ListenerConfig {
+            name: name.into(),
+            address: ([127, 0, 0, 1], 9092).into(),
+            advertised,
+        };
+        vec![listener("PLAINTEXT", advertised("h", 9)), listener("EXTERNAL", advertised("e", 10)), listener("X", None)]
+    }
+
+    #[test]
+    fn each_listener_tells_its_own_address() {
+        let config = ServerConfig { broker_id: 7, listeners: listeners(), ..Default::default() };
+        for (listener, code, node, host, port) in
+            [("PLAINTEXT", 0, 7, "h", 9), ("EXTERNAL", 0, 7, "e", 10), ("X", 15, -1, "", -1)]
+        {
+            let request = || FindCoordinatorRequest::default().with_coordinator_keys(vec![text("g")]);
+            let old = respond(&config, listener, 3, request(), Ok(()));
+            assert_eq!((old.error_code, old.node_id.0, &*old.host, old.port), (code, node, host, port), "{listener}");
+            let new = &respond(&config, listener, 4, request(), Ok(())).coordinators[0];
+            assert_eq!((new.error_code, new.node_id.0, &*new.host, new.port), (code, node, host, port), "{listener}");
+        }
+    }
+
     #[test]
     fn this_broker_or_why_not_in_every_version() {
-        let config =
-            ServerConfig { broker_id: 7, advertised_host: "h".into(), advertised_port: 9, ..Default::default() };
+        let config = ServerConfig { broker_id: 7, listeners: listeners(), ..Default::default() };
         for version in API.min..=API.max {
             for (code, node) in [(0, 7), (15, -1), (42, -1)] {
                 let found = match code {
@@ -107,7 +133,7 @@ mod tests {
                     text("h"),
                     text("g"),
                 ]);
-                let response = respond(&config, version, request, found);
+                let response = respond(&config, "PLAINTEXT", version, request, found);
                 let told = |message: &Option<StrBytes>| message.as_deref() == (code != 0).then_some("why");
                 if version >= BATCHED_FROM {
                     let rows: Vec<_> =

@@ -8,12 +8,18 @@ use crate::cluster::controller::ControlError;
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
+use crate::server::dispatch::Asker;
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::InitProducerId, 0, 5);
 
 /// Without a transactional id the answer is always a fresh id with epoch 0, also for a producer that names the one it has
 /// (v3 and later), as Kafka does: only a transactional id gives the broker a say in epochs.
-pub async fn handle(context: &Rc<ServerContext>, _: i16, request: InitProducerIdRequest) -> InitProducerIdResponse {
+pub async fn handle(
+    context: &Rc<ServerContext>,
+    _: &Asker,
+    _: i16,
+    request: InitProducerIdRequest,
+) -> InitProducerIdResponse {
     if let Some(code) = refusal(&request) {
         if code == ErrorCode::UnsupportedVersion
             && let Some(held_back) = context.link.may_complain()

@@ -12,10 +12,11 @@ use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse, TopicN
 use uuid::Uuid;
 
 use crate::cluster::controller::{CreateTopic, check_topic_name};
-use crate::cluster::{MetadataImage, TopicImage};
+use crate::cluster::{MetadataImage, PartitionImage, TopicImage};
 use crate::model::{BrokerId, ErrorCode, PartitionId};
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
+use crate::server::dispatch::Asker;
 use crate::shard::OFFSETS_TOPIC;
 
 use super::shared::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS, broker_id, is_internal, text, topic_name, unknown_name};
@@ -24,6 +25,9 @@ pub const API: ApiSpec = ApiSpec::new(ApiKey::Metadata, 0, 13);
 
 /// Topics can be asked for by id from here on; in v10 and v11 the field is there but not allowed.
 const BY_ID_FROM: i16 = 12;
+
+/// A leader that cannot be reached by the client's listener has an error of its own from here on.
+const LISTENER_NOT_FOUND_FROM: i16 = 6;
 
 /// Authorized operations are told in these versions, of the cluster only until DescribeCluster took that over.
 const TOPIC_OPERATIONS_FROM: i16 = 8;
@@ -38,7 +42,12 @@ enum Wanted {
     Invalid(Vec<MetadataRequestTopic>),
 }
 
-pub async fn handle(context: &Rc<ServerContext>, version: i16, request: MetadataRequest) -> MetadataResponse {
+pub async fn handle(
+    context: &Rc<ServerContext>,
+    asker: &Asker,
+    version: i16,
+    request: MetadataRequest,
+) -> MetadataResponse {
     let shard = &context.shard;
     let may_create = shard.config.auto_create_topics_enable && (version < 4 || request.allow_auto_topic_creation);
     let operations = Operations {
@@ -72,7 +81,7 @@ pub async fn handle(context: &Rc<ServerContext>, version: i16, request: Metadata
             }
         }
     }
-    let mut response = respond(&shard.image(), version, wanted, &failures);
+    let mut response = respond(&shard.image(), &asker.listener, version, wanted, &failures);
     if !refused {
         operations.tell(version, &mut response);
     }
@@ -153,16 +162,18 @@ fn creation_error(code: ErrorCode) -> ErrorCode {
 
 fn respond(
     image: &MetadataImage,
+    listener: &str,
     version: i16,
     wanted: Wanted,
     failures: &HashMap<String, ErrorCode>,
 ) -> MetadataResponse {
+    let view = View { image, version, reachable: image.reachable(listener).map(|(broker, _)| broker.id).collect() };
     let topics = match wanted {
-        Wanted::All => image.topics().map(|topic| describe(image, topic)).collect(),
+        Wanted::All => image.topics().map(|topic| view.describe(topic)).collect(),
         Wanted::Names(names) => names
             .into_iter()
             .map(|name| match image.topic(&name.0) {
-                Some(topic) => describe(image, topic),
+                Some(topic) => view.describe(topic),
                 None => {
                     let code = failures.get(&*name.0).copied().unwrap_or_else(|| unknown_name(&name.0));
                     MetadataResponseTopic::default()
@@ -175,7 +186,7 @@ fn respond(
         Wanted::Ids(ids) => ids
             .into_iter()
             .map(|id| match image.topic_by_id(id) {
-                Some(topic) => describe(image, topic),
+                Some(topic) => view.describe(topic),
                 None => MetadataResponseTopic::default()
                     .with_name(None)
                     .with_topic_id(id)
@@ -185,7 +196,7 @@ fn respond(
         Wanted::Invalid(topics) => topics.into_iter().map(|topic| invalid(version, topic)).collect(),
     };
     MetadataResponse::default()
-        .with_brokers(brokers(image))
+        .with_brokers(brokers(image, listener))
         .with_cluster_id(Some(text(&image.cluster_id)))
         .with_controller_id(broker_id(image.controller.unwrap_or(BrokerId(-1))))
         .with_topics(topics)
@@ -200,40 +211,58 @@ fn invalid(version: i16, topic: MetadataRequestTopic) -> MetadataResponseTopic {
         .with_error_code(ErrorCode::InvalidRequest.code())
 }
 
-fn brokers(image: &MetadataImage) -> Vec<MetadataResponseBroker> {
-    let brokers = image.brokers.iter().map(|broker| {
+fn brokers(image: &MetadataImage, listener: &str) -> Vec<MetadataResponseBroker> {
+    let brokers = image.reachable(listener).map(|(broker, endpoint)| {
         MetadataResponseBroker::default()
             .with_node_id(broker_id(broker.id))
-            .with_host(text(&broker.host))
-            .with_port(i32::from(broker.port))
+            .with_host(text(&endpoint.host))
+            .with_port(i32::from(endpoint.port))
             .with_rack(broker.rack.as_deref().map(text))
     });
     brokers.collect()
 }
 
-/// A partition that is offline has no leader, and each of its replicas counts as offline: Kafka's answer for a failed log
-/// directory.
-fn describe(image: &MetadataImage, topic: &TopicImage) -> MetadataResponseTopic {
-    let partitions = topic.partitions.iter().enumerate().map(|(index, partition)| {
-        let index = index as i32;
-        let nodes = |ids: &[BrokerId]| ids.iter().map(|id| broker_id(*id)).collect::<Vec<_>>();
-        let offline = image.is_offline(PartitionId::new(topic.id, index));
-        let leader = partition.leader.filter(|_| !offline);
-        let error = if leader.is_some() { ErrorCode::None } else { ErrorCode::LeaderNotAvailable };
-        MetadataResponsePartition::default()
-            .with_error_code(error.code())
-            .with_partition_index(index)
-            .with_leader_id(broker_id(leader.unwrap_or(BrokerId(-1))))
-            .with_leader_epoch(partition.leader_epoch.0)
-            .with_replica_nodes(nodes(&partition.replicas))
-            .with_isr_nodes(nodes(&partition.isr))
-            .with_offline_replicas(if offline { nodes(&partition.replicas) } else { Vec::new() })
-    });
-    MetadataResponseTopic::default()
-        .with_name(Some(topic_name(&topic.name)))
-        .with_topic_id(topic.id)
-        .with_is_internal(is_internal(&topic.name))
-        .with_partitions(partitions.collect())
+/// The cluster as clients of one listener see it.
+struct View<'a> {
+    image: &'a MetadataImage,
+    version: i16,
+    /// Brokers with an address for the listener.
+    reachable: Vec<BrokerId>,
+}
+
+impl View<'_> {
+    /// A partition that is offline has no leader, and each of its replicas counts as offline: Kafka's answer for a failed
+    /// log directory. So do replicas on brokers that cannot be reached.
+    fn describe(&self, topic: &TopicImage) -> MetadataResponseTopic {
+        let partitions = topic.partitions.iter().enumerate().map(|(index, partition)| {
+            let index = index as i32;
+            let nodes = |ids: &[BrokerId]| ids.iter().map(|id| broker_id(*id)).collect::<Vec<_>>();
+            let offline = self.image.is_offline(PartitionId::new(topic.id, index));
+            let (leader, error) = if offline { (None, ErrorCode::LeaderNotAvailable) } else { self.leader(partition) };
+            let away = partition.replicas.iter().filter(|id| offline || !self.reachable.contains(id));
+            MetadataResponsePartition::default()
+                .with_error_code(error.code())
+                .with_partition_index(index)
+                .with_leader_id(broker_id(leader.unwrap_or(BrokerId(-1))))
+                .with_leader_epoch(partition.leader_epoch.0)
+                .with_replica_nodes(nodes(&partition.replicas))
+                .with_isr_nodes(nodes(&partition.isr))
+                .with_offline_replicas(away.map(|id| broker_id(*id)).collect())
+        });
+        MetadataResponseTopic::default()
+            .with_name(Some(topic_name(&topic.name)))
+            .with_topic_id(topic.id)
+            .with_is_internal(is_internal(&topic.name))
+            .with_partitions(partitions.collect())
+    }
+
+    fn leader(&self, partition: &PartitionImage) -> (Option<BrokerId>, ErrorCode) {
+        match partition.leader {
+            Some(leader) if self.reachable.contains(&leader) => (Some(leader), ErrorCode::None),
+            Some(_) if self.version >= LISTENER_NOT_FOUND_FROM => (None, ErrorCode::ListenerNotFound),
+            _ => (None, ErrorCode::LeaderNotAvailable),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -243,6 +272,8 @@ mod tests {
     use crate::protocol::respond::encode;
     use bytes::{Buf, Bytes};
     use kafka_protocol::protocol::Decodable;
+
+    const LISTENER: &str = "PLAINTEXT";
 
     fn by_name(name: &str) -> MetadataRequestTopic {
         MetadataRequestTopic::default().with_name(Some(topic_name(name)))
@@ -255,7 +286,7 @@ mod tests {
     /// What a client sees: (error, name, id, partitions) by topic.
     fn ask(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Vec<(i16, Option<String>, u128, usize)> {
         let image = image(&[("a", 1, 2), ("b", 2, 3)]);
-        let response = respond(&image, version, sort_out(version, topics), &HashMap::new());
+        let response = respond(&image, LISTENER, version, sort_out(version, topics), &HashMap::new());
         let mut frame: Bytes = encode(ApiKey::Metadata, version, 1, &response).unwrap();
         frame.advance(if API.is_flexible(version) { 9 } else { 8 });
         let response = MetadataResponse::decode(&mut frame, version).unwrap();
@@ -315,28 +346,29 @@ mod tests {
         let mut topic = super::super::shared::testing::topic("a", 1, 1);
         topic.partitions[0].leader = None;
         image.put_topic(topic);
-        let response = respond(&image, 13, Wanted::All, &HashMap::new());
+        let response = respond(&image, LISTENER, 13, Wanted::All, &HashMap::new());
         let partition = &response.topics[0].partitions[0];
         assert_eq!((partition.error_code, partition.leader_id.0, partition.leader_epoch), (5, -1, 4));
     }
 
     #[test]
-    fn an_offline_partition_has_no_leader_and_an_offline_replica() {
-        let mut image = image(&[("a", 1, 2)]);
-        image.set_offline([(PartitionId::new(id_of(1), 1), "a write failed".into())].into());
-        for version in API.min..=API.max {
-            let response =
-                through_the_wire(ApiKey::Metadata, version, &respond(&image, version, Wanted::All, &HashMap::new()));
-            let rows: Vec<_> = response.topics[0]
-                .partitions
-                .iter()
-                .map(|p| {
-                    (p.error_code, p.leader_id.0, p.replica_nodes.len(), p.isr_nodes.len(), p.offline_replicas.clone())
-                })
-                .collect();
-            let offline = if version >= 5 { vec![broker_id(BrokerId(7))] } else { vec![] };
-            assert_eq!(rows, [(0, 7, 1, 1, vec![]), (5, -1, 1, 1, offline)], "v{version}");
-            assert_eq!(response.topics[0].error_code, 0);
+    fn each_listener_tells_its_own_addresses() {
+        for (listener, address) in
+            [("PLAINTEXT", Some(("host", 9092))), ("EXTERNAL", Some(("outside", 19092))), ("X", None)]
+        {
+            for version in API.min..=API.max {
+                let response = respond(&image(&[("a", 1, 1)]), listener, version, Wanted::All, &HashMap::new());
+                let told = response.brokers.first().map(|broker| (&*broker.host, broker.port));
+                assert_eq!(told, address, "{listener} v{version}");
+                let partition = &response.topics[0].partitions[0];
+                let offline: Vec<i32> = partition.offline_replicas.iter().map(|id| id.0).collect();
+                let (error, leader, away) = match address {
+                    Some(_) => (0, 7, vec![]),
+                    None => (if version >= 6 { 72 } else { 5 }, -1, vec![7]),
+                };
+                assert_eq!((partition.error_code, partition.leader_id.0, offline), (error, leader, away), "v{version}");
+                assert!(encode(ApiKey::Metadata, version, 1, &response).is_ok(), "v{version}");
+            }
         }
     }
 
@@ -344,7 +376,7 @@ mod tests {
     fn operations_are_told_to_those_who_ask() {
         for version in API.min..=API.max {
             let wanted = sort_out(version, Some(vec![by_name("a"), by_name("zz")]));
-            let plain = respond(&image(&[("a", 1, 1)]), version, wanted, &HashMap::new());
+            let plain = respond(&image(&[("a", 1, 1)]), LISTENER, version, wanted, &HashMap::new());
             for (cluster, topics) in [(false, false), (true, false), (false, true)] {
                 let mut response = plain.clone();
                 Operations { cluster, topics }.tell(version, &mut response);
@@ -355,7 +387,7 @@ mod tests {
                 assert!(encode(ApiKey::Metadata, version, 1, &response).is_ok());
             }
         }
-        let mut by_id = respond(&image(&[]), 12, sort_out(12, Some(vec![by_id(9)])), &HashMap::new());
+        let mut by_id = respond(&image(&[]), LISTENER, 12, sort_out(12, Some(vec![by_id(9)])), &HashMap::new());
         Operations { cluster: false, topics: true }.tell(12, &mut by_id);
         assert_eq!(by_id.topics[0].topic_authorized_operations, i32::MIN);
     }
@@ -372,7 +404,7 @@ mod tests {
         let image = image(&[("a", 1, 1), ("__consumer_offsets", 2, 1)]);
         let names = ["a", "__consumer_offsets", "__transaction_state", "zz"].map(by_name).to_vec();
         for version in 1..=API.max {
-            let response = respond(&image, version, sort_out(version, Some(names.clone())), &HashMap::new());
+            let response = respond(&image, LISTENER, version, sort_out(version, Some(names.clone())), &HashMap::new());
             let seen = through_the_wire(API.key, version, &response);
             let rows: Vec<_> = seen
                 .topics
@@ -387,7 +419,7 @@ mod tests {
     #[test]
     fn failures_to_create_are_told() {
         let failures = HashMap::from([("new".to_owned(), ErrorCode::KafkaStorageError)]);
-        let response = respond(&image(&[]), 13, sort_out(13, Some(vec![by_name("new")])), &failures);
+        let response = respond(&image(&[]), LISTENER, 13, sort_out(13, Some(vec![by_name("new")])), &failures);
         assert_eq!(response.topics[0].error_code, 56);
     }
 }

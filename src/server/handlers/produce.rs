@@ -36,7 +36,7 @@ const TRANSACTIONS: &str = "transactions are not supported by this broker yet";
 type Topics = Vec<(TopicKey, Vec<ProducePartitionResponse>)>;
 
 pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
-    let Call { version, correlation_id, client_id, body, permit } = call;
+    let Call { version, correlation_id, asker, body, permit } = call;
     let request = decode(version, body)?;
     let acks = match request.acks {
         0 => Some(Acks::None),
@@ -45,7 +45,7 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
         _ => None,
     };
     let deadline = clock::now() + Duration::from_millis(request.timeout_ms.max(0) as u64);
-    let writes_internal = client_id.as_deref() == Some(ADMIN_CLIENT);
+    let writes_internal = asker.client_id.as_deref() == Some(ADMIN_CLIENT);
     let (mut topics, parts) = sort_out(&context.shard.image(), version, acks.is_some(), writes_internal, request);
     let (Some(acks), false) = (acks, parts.is_empty()) else {
         // Nothing to write: the permit goes with this call.

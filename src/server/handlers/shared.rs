@@ -162,7 +162,7 @@ pub mod testing {
     use kafka_protocol::protocol::{Decodable, Encodable};
     use uuid::Uuid;
 
-    use crate::cluster::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
+    use crate::cluster::{BrokerImage, EndpointImage, MetadataImage, PartitionImage, TopicImage};
     use crate::config::TopicConfig;
     use crate::model::{BrokerId, LeaderEpoch};
     use crate::protocol::respond;
@@ -185,7 +185,10 @@ pub mod testing {
         let mut image = MetadataImage::default();
         image.cluster_id = "the-cluster".into();
         image.controller = Some(BrokerId(7));
-        image.brokers = vec![BrokerImage { id: BrokerId(7), host: "host".into(), port: 9092, rack: None }];
+        let endpoint =
+            |listener: &str, host: &str, port| EndpointImage { listener: listener.into(), host: host.into(), port };
+        let endpoints = vec![endpoint("PLAINTEXT", "host", 9092), endpoint("EXTERNAL", "outside", 19092)];
+        image.brokers = vec![BrokerImage { id: BrokerId(7), endpoints, rack: None }];
         for (name, id, partitions) in topics {
             image.put_topic(topic(name, *id, *partitions));
         }
