@@ -50,6 +50,8 @@ pub struct Replica {
     pub(super) log: Rc<Log>,
     pub(super) leader_epoch: Cell<LeaderEpoch>,
     pub(super) epochs: RefCell<EpochHistory>,
+    /// There was no room for the file of epochs; checkpoints try again.
+    epochs_unsaved: Cell<bool>,
     pub(super) producers: RefCell<ProducerStates>,
     waiters: Rc<Waiters>,
 }
@@ -103,7 +105,7 @@ impl Replica {
         if recovered.torn {
             tracing::info!(dir = %dir.display(), end = log.next_offset(), "cut off a torn write after the last whole batch");
         }
-        let epochs = begin_epoch(dir, leader_epoch, log.next_offset()).await?;
+        let (epochs, unsaved) = begin_epoch(dir, leader_epoch, log.next_offset()).await?;
         let waiters = Rc::new(Waiters::default());
         let (moved, watched) = (waiters.clone(), Rc::downgrade(&log));
         log.on_progress(Box::new(move || {
@@ -117,6 +119,7 @@ impl Replica {
             log,
             leader_epoch: Cell::new(leader_epoch),
             epochs: RefCell::new(epochs),
+            epochs_unsaved: Cell::new(unsaved),
             producers,
             waiters,
         };
@@ -140,8 +143,19 @@ impl Replica {
     pub fn offline_reason(&self) -> Option<Arc<str>> {
         match self.log.failure()? {
             StorageError::Failed(why) => Some(why),
-            StorageError::Closed => None,
+            StorageError::Full(_) | StorageError::Closed => None,
         }
+    }
+
+    /// The log found no room on the disk: the partition takes no records until it is opened anew. It is read as before, and
+    /// consumers at its end wait.
+    pub fn is_full(&self) -> bool {
+        self.log.failure().is_some_and(|failure| failure.is_full())
+    }
+
+    /// Another replica of the same partition has taken this one's place: whoever waits looks there.
+    pub fn replaced(&self) {
+        self.waiters.data.fire();
     }
 
     pub fn log(&self) -> &Rc<Log> {
@@ -264,7 +278,7 @@ impl Replica {
 
     /// Fires `waiter` when the high watermark moves past `seen`, or the partition fails or goes.
     pub fn expect_data(&self, seen: i64, waiter: &Rc<DataWaiter>) {
-        if self.high_watermark() > seen || self.log.failure().is_some() {
+        if self.high_watermark() > seen || self.log.failure().is_some_and(|failure| !failure.is_full()) {
             waiter.fire();
         } else {
             self.waiters.data.add(waiter);
@@ -275,7 +289,9 @@ impl Replica {
     pub async fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<LogRead, ErrorCode> {
         let read = self.log.read(offset, max_bytes, at_least_one).await.map_err(|error| self.read_error(error))?;
         match self.log.failure() {
-            Some(failure) if read.records.is_empty() && !read.more => Err(storage_error(failure).code),
+            Some(failure) if !failure.is_full() && read.records.is_empty() && !read.more => {
+                Err(storage_error(failure).code)
+            }
             _ => Ok(read),
         }
     }
@@ -300,6 +316,11 @@ impl Replica {
 
     /// Syncs, and remembers the place and the producers for the next start.
     pub async fn checkpoint(&self) -> Result<(), StorageError> {
+        if self.epochs_unsaved.get() {
+            let text = self.epochs.borrow().format();
+            let saved = files::replace(&self.log.dir(), EpochHistory::FILE, text).await;
+            self.epochs_unsaved.set(saved.is_err());
+        }
         self.log.checkpoint(|| self.producers.borrow().encode()).await
     }
 
@@ -371,18 +392,22 @@ fn refused_batch(error: BatchError) -> Rejected {
 
 fn storage_error(error: StorageError) -> Rejected {
     let code = match error {
-        StorageError::Failed(_) => ErrorCode::KafkaStorageError,
+        StorageError::Failed(_) | StorageError::Full(_) => ErrorCode::KafkaStorageError,
         StorageError::Closed => ErrorCode::NotLeaderOrFollower,
     };
     Rejected::new(code, error.to_string())
 }
 
-async fn begin_epoch(dir: &Path, epoch: LeaderEpoch, next_offset: i64) -> io::Result<EpochHistory> {
+/// The epochs of the log, `epoch` among them; and whether there was no room to note it in the file.
+async fn begin_epoch(dir: &Path, epoch: LeaderEpoch, next_offset: i64) -> io::Result<(EpochHistory, bool)> {
     let text = files::read(dir, EpochHistory::FILE).await?;
     let mut history = text.and_then(|text| EpochHistory::parse(&text)).unwrap_or_default();
     history.truncate(next_offset);
-    if history.begin(epoch.0, next_offset) {
-        files::replace(dir, EpochHistory::FILE, history.format()).await?;
+    if !history.begin(epoch.0, next_offset) {
+        return Ok((history, false));
     }
-    Ok(history)
+    match files::replace(dir, EpochHistory::FILE, history.format()).await {
+        Err(error) if !files::is_full(&error) => Err(error),
+        outcome => Ok((history, outcome.is_err())),
+    }
 }

@@ -9,15 +9,18 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use glommio::GlommioError;
 use glommio::io::{DmaFile, OpenOptions};
 
+use super::clock;
 use super::dma::read_bytes;
 pub use super::dma::{DiskBuf, FrozenBuf, drain_returns};
 use super::executor::spawn_blocking;
 use super::faults::{self, Fault, Op};
+use super::probe;
 use super::ring;
 use super::turn::Foreign;
 
@@ -67,9 +70,33 @@ thread_local! {
     static ZEROES_REFUSED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether an error says that the device, or the quota on it, is full.
+/// True if an error says that the device, or the quota on it, is full: the one failure of a disk that passes by itself.
+/// Goes by the kind, which errors keep when a path is added to them.
 pub fn is_full(error: &io::Error) -> bool {
-    matches!(os_code(error), Some(libc::ENOSPC | libc::EDQUOT))
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Runs blocking `work` that writes the small file at `path`, off the event loop. Injected faults know it as [`Op::Small`].
+pub async fn write_small<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    faults::load();
+    match faults::check(Op::Small, path) {
+        None => {}
+        Some(Fault::Slow(ms)) => clock::sleep(Duration::from_millis(ms)).await,
+        Some(fault) => return Err(file_error("write", path, fault.error())),
+    }
+    spawn_blocking(work).await
+}
+
+/// Bytes that this user may still write to the file system of `directory`, and its size.
+pub async fn space(directory: &Path) -> io::Result<(u64, u64)> {
+    faults::load();
+    let none_left = matches!(faults::check(Op::Space, directory), Some(Fault::Os(_)));
+    let owned = directory.to_path_buf();
+    let (free, total) = spawn_blocking(move || probe::space(&owned)).await?;
+    Ok((if none_left { 0 } else { free }, total))
 }
 
 fn file_error(operation: &'static str, path: &Path, cause: io::Error) -> io::Error {
@@ -146,8 +173,8 @@ impl File {
 
     fn fault(&self, op: Op, operation: &'static str) -> io::Result<()> {
         match faults::check(op, &self.path) {
+            Some(Fault::Slow(_)) | None => Ok(()),
             Some(fault) => Err(self.failed(operation, fault.error())),
-            None => Ok(()),
         }
     }
 
@@ -167,26 +194,40 @@ impl File {
         match faults::check(op, &self.path) {
             None => {}
             Some(Fault::Short) => return self.write_half(buf, position).await,
+            Some(Fault::Slow(ms)) => clock::sleep(Duration::from_millis(ms)).await,
             Some(fault) => return Err(self.failed("write to", fault.error())),
         }
         self.write_checked(buf, position, buf.len()).await
     }
 
     async fn write_checked(&self, buf: &FrozenBuf, position: u64, wanted: usize) -> io::Result<()> {
-        let (address, len) = (buf.0.as_bytes().as_ptr(), buf.len());
+        let mut done = 0;
+        // A disk that fills up takes the first part of a write; only the rest, written again, is told why.
+        while done < buf.len() && done.is_multiple_of(ALIGNMENT as usize) {
+            match self.write_from(buf, done, position).await {
+                Ok(0) => break,
+                Ok(written) => done += written,
+                Err(cause) => return Err(self.failed("write to", cause)),
+            }
+        }
+        if done == wanted {
+            return Ok(());
+        }
+        let text = format!("only {done} of {wanted} bytes at {position} were written");
+        Err(self.failed("write to", io::Error::new(io::ErrorKind::WriteZero, text)))
+    }
+
+    /// Writes what follows the first `done` bytes of the buffer, which belongs at `position`; how much was written.
+    async fn write_from(&self, buf: &FrozenBuf, done: usize, position: u64) -> io::Result<usize> {
+        let rest = &buf.0.as_bytes()[done..];
         let memory = Box::new((buf.0.clone(), self.file.clone()));
         // At most MAX_IO_BYTES, by `DiskBuf::alloc`.
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+        let (address, position) = (rest.as_ptr(), position + done as u64);
         // SAFETY: a frozen buffer never changes, and `memory` holds it; nor does the file close before `memory` goes.
         #[allow(unsafe_code)]
-        let written = unsafe { ring::write(self.file.as_raw_fd(), address, len, position, memory).await };
-        match written {
-            Ok(written) if written == wanted => Ok(()),
-            Ok(written) => {
-                let text = format!("only {written} of {wanted} bytes at {position} were written");
-                Err(self.failed("write to", io::Error::new(io::ErrorKind::WriteZero, text)))
-            }
-            Err(cause) => Err(self.failed("write to", cause)),
+        unsafe {
+            ring::write(self.file.as_raw_fd(), address, len, position, memory).await
         }
     }
 
@@ -219,7 +260,11 @@ impl File {
 
     /// The data, and what is needed to find it, is on the device afterwards.
     pub async fn fdatasync(&self) -> io::Result<()> {
-        self.fault(Op::Fdatasync, "sync")?;
+        match faults::check(Op::Fdatasync, &self.path) {
+            None => {}
+            Some(Fault::Slow(ms)) => clock::sleep(Duration::from_millis(ms)).await,
+            Some(fault) => return Err(self.failed("sync", fault.error())),
+        }
         let memory = Box::new(self.file.clone());
         ring::fdatasync(self.file.as_raw_fd(), memory).await.map_err(|cause| self.failed("sync", cause))
     }

@@ -2,7 +2,9 @@
 //!
 //! Rules live per thread. Tests add them with [`inject`]; a whole process takes them at a shard's first file from the
 //! environment: `CORELANE_FAULTS="write:EIO:topic-0:100;fdatasync:EIO:.log:0"`, which reads: of the writes to paths that
-//! contain `topic-0` let 100 pass, then fail with EIO. Errors: `EIO`, `ENOSPC`, `EROFS`, `EDQUOT`, a number, or `SHORT` (write half).
+//! contain `topic-0` let 100 pass, then fail with EIO. Errors: `EIO`, `ENOSPC`, `EROFS`, `EDQUOT`, a number, `SHORT` (write half)
+//! or `SLOW<ms>` (writes and syncs take that much longer). A fifth field ends the rule: `write:ENOSPC:topic-0:100:3` fails three
+//! times, then lets everything pass.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -20,6 +22,10 @@ pub enum Op {
     Fdatasync,
     Preallocate,
     Truncate,
+    /// A small file beside the log is written: checkpoint, index, epochs.
+    Small,
+    /// The free space of a file system is asked for: a fault says that there is none.
+    Space,
 }
 
 /// What happens instead of the operation.
@@ -29,12 +35,16 @@ pub enum Fault {
     Os(i32),
     /// Writes: the first half reaches the file, then the write ends short. Other operations: EIO.
     Short,
+    /// The operation takes so many milliseconds longer. Only writes and syncs heed it.
+    Slow(u64),
 }
 
 struct Rule {
     op: Op,
     path_part: String,
     pass: u64,
+    /// Faults left.
+    times: u64,
     fault: Fault,
 }
 
@@ -46,7 +56,12 @@ thread_local! {
 
 /// On this thread: of the `op`s on paths that contain `path_part`, `pass` more succeed, all later ones meet `fault`.
 pub fn inject(op: Op, path_part: &str, pass: u64, fault: Fault) {
-    RULES.with_borrow_mut(|rules| rules.push(Rule { op, path_part: path_part.to_owned(), pass, fault }));
+    inject_times(op, path_part, pass, u64::MAX, fault);
+}
+
+/// As [`inject`], but only `times` operations meet `fault`.
+pub fn inject_times(op: Op, path_part: &str, pass: u64, times: u64, fault: Fault) {
+    RULES.with_borrow_mut(|rules| rules.push(Rule { op, path_part: path_part.to_owned(), pass, times, fault }));
     ACTIVE.set(true);
 }
 
@@ -63,11 +78,13 @@ pub(super) fn check(op: Op, path: &Path) -> Option<Fault> {
     }
     let path = path.to_string_lossy();
     RULES.with_borrow_mut(|rules| {
-        let rule = rules.iter_mut().find(|rule| rule.op == op && path.contains(&rule.path_part))?;
+        let applies = |rule: &Rule| rule.op == op && rule.times > 0 && path.contains(&rule.path_part);
+        let rule = rules.iter_mut().find(|rule| applies(rule))?;
         if rule.pass > 0 {
             rule.pass -= 1;
             return None;
         }
+        rule.times -= 1;
         Some(rule.fault)
     })
 }
@@ -92,7 +109,7 @@ pub(super) fn load() {
 }
 
 fn parse(part: &str) -> Option<Rule> {
-    let mut fields = part.splitn(4, ':');
+    let mut fields = part.splitn(5, ':');
     let op = match fields.next()? {
         "open" => Op::Open,
         "read" => Op::Read,
@@ -101,6 +118,8 @@ fn parse(part: &str) -> Option<Rule> {
         "fdatasync" => Op::Fdatasync,
         "preallocate" => Op::Preallocate,
         "truncate" => Op::Truncate,
+        "small" => Op::Small,
+        "space" => Op::Space,
         _ => return None,
     };
     let fault = match fields.next()? {
@@ -109,17 +128,20 @@ fn parse(part: &str) -> Option<Rule> {
         "EROFS" => Fault::Os(libc::EROFS),
         "EDQUOT" => Fault::Os(libc::EDQUOT),
         "SHORT" => Fault::Short,
+        slow if slow.starts_with("SLOW") => Fault::Slow(slow[4..].parse().ok()?),
         number => Fault::Os(number.parse().ok()?),
     };
     let path_part = fields.next()?.to_owned();
-    Some(Rule { op, path_part, pass: fields.next()?.parse().ok()?, fault })
+    let pass = fields.next()?.parse().ok()?;
+    let times = fields.next().map_or(Some(u64::MAX), |times| times.parse().ok())?;
+    Some(Rule { op, path_part, pass, times, fault })
 }
 
 impl Fault {
     pub(super) fn error(self) -> io::Error {
         match self {
             Fault::Os(code) => io::Error::from_raw_os_error(code),
-            Fault::Short => io::Error::from_raw_os_error(libc::EIO),
+            Fault::Short | Fault::Slow(_) => io::Error::from_raw_os_error(libc::EIO),
         }
     }
 }
@@ -134,6 +156,11 @@ mod tests {
         assert_eq!((rule.op, rule.fault, rule.pass), (Op::Write, Fault::Os(libc::ENOSPC), 2));
         assert!(parse("write:EIO:x").is_none());
         assert!(parse("wrote:EIO:x:1").is_none());
+        assert_eq!(parse("write:SLOW20:x:1").unwrap().fault, Fault::Slow(20));
+        assert_eq!(parse("small:EIO:x:1:3").unwrap().times, 3);
+        inject_times(Op::Small, "few", 1, 2, Fault::Os(5));
+        let met: Vec<bool> = (0..5).map(|_| check(Op::Small, Path::new("/few")).is_some()).collect();
+        assert_eq!(met, [false, true, true, false, false]);
         inject(Op::Write, "topic-0", 1, Fault::Short);
         assert_eq!(check(Op::Write, Path::new("/d/topic-1/0.log")), None);
         assert_eq!(check(Op::Fdatasync, Path::new("/d/topic-0/0.log")), None);

@@ -119,7 +119,7 @@ impl Shard {
         // While slow readers hold all the memory for responses, one partition a response has to do.
         let only_look = !at_least_one && (max_bytes == 0 || self.storage.fetch_memory_full());
         // Most fetches of idle consumers: nothing to look for.
-        let at_the_end = part.offset == high_watermark && replica.failure().is_none();
+        let at_the_end = part.offset == high_watermark && replica.failure().is_none_or(|failure| failure.is_full());
         let read = match only_look || at_the_end {
             true => replica.look(part.offset),
             false => replica.read(part.offset, max_bytes, at_least_one).await,

@@ -62,7 +62,13 @@ impl Shard {
         outcomes.take().into_iter().sum()
     }
 
-    async fn open(self: &Rc<Self>, topic: &TopicImage, id: PartitionId, dir: &Path, claim: Claim) -> io::Result<u64> {
+    pub(super) async fn open(
+        self: &Rc<Self>,
+        topic: &TopicImage,
+        id: PartitionId,
+        dir: &Path,
+        claim: Claim,
+    ) -> io::Result<u64> {
         let (path, topic_id) = (dir.to_path_buf(), topic.id);
         let stored = spawn_blocking(move || {
             take_directory(&path, topic_id, claim)?;
@@ -104,6 +110,7 @@ impl Shard {
 
     /// Removes this shard's partitions of a deleted topic.
     pub(super) async fn drop_topic(self: &Rc<Self>, topic: Uuid) {
+        let _one = self.hosting.acquire(1).await;
         let gone: Vec<Rc<Replica>> = {
             let mut replicas = self.replicas.borrow_mut();
             replicas.extract_if(|id, _| id.topic == topic).map(|(_, replica)| replica).collect()

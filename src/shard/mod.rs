@@ -10,6 +10,7 @@ mod hosting;
 mod offline;
 mod produce;
 mod queries;
+mod reopen;
 mod start;
 mod state;
 mod upkeep;

@@ -49,6 +49,8 @@ pub struct Shard {
     /// Of the partitions of `__consumer_offsets` that live here.
     pub(super) coordinators: Coordinators,
     pub(super) offline: Offline,
+    /// Held by whoever opens a partition anew or removes one.
+    pub(super) hosting: Rc<LocalMutex>,
     /// Whether this shard holds its partitions.
     pub(super) recovered: Cell<bool>,
     pub(super) on_recovered: Notify,
@@ -114,6 +116,7 @@ impl Shard {
             promises: RefCell::new(HashMap::new()),
             coordinators: Coordinators::default(),
             offline: Offline::default(),
+            hosting: LocalMutex::new(1),
             recovered: Cell::new(false),
             on_recovered: Notify::new(),
             config,

@@ -16,7 +16,7 @@ use super::api::*;
 use super::hosting::Claim;
 use super::state::Shard;
 use crate::cluster::metadata_store::LocalStore;
-use crate::cluster::{PartitionImage, TopicImage};
+use crate::cluster::{MetadataImage, PartitionImage, TopicImage};
 use crate::config::{ServerConfig, TopicConfig};
 use crate::model::record_batch::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, ShardId};
@@ -61,7 +61,11 @@ async fn shard_of(root: &Path, seat: MeshSeat<Shard>, identity: (ShardId, u16), 
     let store = LocalStore::open(root).unwrap();
     let shard = Shard::new(identity, Arc::new(config), Default::default(), mesh.clone(), Default::default(), store);
     mesh.serve(shard.clone());
-    shard.host((0..topics).map(|n| topic(n).0).collect(), Claim::New).await.unwrap();
+    let topics: Vec<_> = (0..topics).map(|n| topic(n).0).collect();
+    let mut image = MetadataImage::default();
+    topics.iter().for_each(|topic| image.put_topic(TopicImage::clone(topic)));
+    shard.image.replace(Arc::new(image));
+    shard.host(topics, Claim::New).await.unwrap();
     assert!(shard.all_recovered().await);
     shard
 }
@@ -142,6 +146,95 @@ fn a_partition_that_fails_or_cannot_be_opened_is_offline_in_the_image() {
             shard.host(vec![topic(9).0], Claim::New).await.unwrap();
             shard.publish_offline().await;
             assert!(!shard.image().is_offline(absent) && shard.image().is_offline(id));
+        }
+    });
+}
+
+fn idempotent(sequence: i32) -> Bytes {
+    let mut bytes = batch(100).to_vec();
+    bytes[43..51].copy_from_slice(&7i64.to_be_bytes());
+    bytes[51..53].copy_from_slice(&0i16.to_be_bytes());
+    bytes[53..57].copy_from_slice(&sequence.to_be_bytes());
+    let crc = crc32c::crc32c(&bytes[CRC_START..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    Bytes::from(bytes)
+}
+
+async fn produce(shard: &Rc<Shard>, partition: PartitionId, records: Bytes) -> (ErrorCode, i64) {
+    let outcome = shard.produce(vec![ProducePart { partition, records }]).await.await.pop().unwrap();
+    (outcome.error, outcome.base_offset)
+}
+
+/// ENOSPC leaves nothing unknown: the partition is read meanwhile, and comes back by itself with room.
+#[test]
+fn a_partition_that_found_no_room_comes_back_by_itself() {
+    let root = scratch();
+    let path = root.path().to_path_buf();
+    on_shard(move || {
+        let path = path.clone();
+        async move {
+            let (shard, id) = shard(&path).await;
+            spawn_local(shard.clone().keep_reopening());
+            for sequence in 0..3 {
+                assert_eq!(produce(&shard, id, idempotent(sequence)).await, (ErrorCode::None, i64::from(sequence)));
+            }
+            let full = faults::Fault::Os(28);
+            faults::inject(faults::Op::Space, "", 0, full);
+            faults::inject(faults::Op::Write, "t0-0", 0, full);
+            for _ in 0..3 {
+                assert_eq!(produce(&shard, id, idempotent(3)).await, (ErrorCode::KafkaStorageError, -1));
+            }
+            shard.publish_offline().await;
+            assert!(!shard.image().is_offline(id), "it still has its leader");
+            // Its records are there, and a consumer at its end waits.
+            assert_eq!(shard.fetch(plan(id, 0, 1 << 20, 1, 0)).await[0].error, ErrorCode::None);
+            let outcomes = shard.fetch(plan(id, 3, 1 << 20, 1, 300)).await;
+            assert_eq!((outcomes[0].error, outcomes[0].high_watermark, outcomes[0].bytes()), (ErrorCode::None, 3, 0));
+            let (waiting, woken) = (shard.clone(), Rc::new(Cell::new(0)));
+            let told = woken.clone();
+            spawn_local(async move {
+                let outcomes = waiting.fetch(plan(id, 3, 1 << 20, 1, 60_000)).await;
+                assert_eq!(outcomes[0].error, ErrorCode::None);
+                told.set(outcomes[0].bytes());
+            });
+            clock::sleep(Duration::from_millis(600)).await;
+            assert!(shard.replica(id).unwrap().is_full(), "there is no room yet");
+            faults::clear();
+            eventually("records are taken again", || !shard.replica(id).unwrap().is_full()).await;
+            // What was refused is no repetition, what was acknowledged is one.
+            assert_eq!(produce(&shard, id, idempotent(3)).await, (ErrorCode::None, 3));
+            assert_eq!(produce(&shard, id, idempotent(2)).await, (ErrorCode::None, 2));
+            assert_eq!(produce(&shard, id, idempotent(4)).await, (ErrorCode::None, 4));
+            eventually("the waiting consumer has it", || woken.get() > 0).await;
+            assert_eq!(shard.list_offsets(vec![(id, OffsetQuery::Latest, None)]).await[0].offset, 5);
+        }
+    });
+}
+
+/// A topic that is deleted while its partition waits for room does not come back with it.
+#[test]
+fn a_deleted_partition_is_not_opened_anew() {
+    let root = scratch();
+    let path = root.path().to_path_buf();
+    on_shard(move || {
+        let path = path.clone();
+        async move {
+            let (shard, id) = shard(&path).await;
+            faults::inject(faults::Op::Write, "t0-0", 0, faults::Fault::Os(28));
+            assert_eq!(produce(&shard, id, batch(100)).await.0, ErrorCode::KafkaStorageError);
+            faults::clear();
+            let full = shard.replica(id).unwrap();
+            let dir = full.log().dir();
+            let (dropping, dropped) = (shard.clone(), Rc::new(Cell::new(false)));
+            let told = dropped.clone();
+            spawn_local(async move {
+                dropping.drop_topic(id.topic).await;
+                told.set(true);
+            });
+            let _ = shard.reopen(&full).await;
+            eventually("the topic is gone", || dropped.get()).await;
+            assert!(!shard.reopen(&full).await);
+            assert!(shard.replica(id).is_none() && !dir.exists());
         }
     });
 }

@@ -18,6 +18,7 @@ impl Shard {
         spawn_local(self.clone().keep_clean());
         spawn_local(self.clone().keep_group_deadlines());
         spawn_local(self.clone().keep_offline_published());
+        spawn_local(self.clone().keep_reopening());
     }
 
     async fn keep_retention(self: Rc<Self>) {

@@ -61,6 +61,8 @@ pub struct Appender {
     flights: RefCell<VecDeque<Flight>>,
     next_flight: Cell<u64>,
     running: Cell<bool>,
+    /// Groups whose write has not returned, also of a log that has failed meanwhile.
+    writing: Cell<usize>,
     /// The bytes of the newest group's last, unfinished block.
     carried: RefCell<Vec<u8>>,
     /// The end of the newest group: its segment and position.
@@ -81,9 +83,15 @@ impl Appender {
             flights: RefCell::default(),
             next_flight: Cell::new(0),
             running: Cell::new(false),
+            writing: Cell::new(0),
             carried: RefCell::default(),
             cursor: RefCell::new(None),
         }
+    }
+
+    /// A group is being sent, or its write is under way.
+    pub fn is_busy(&self) -> bool {
+        self.running.get() || self.writing.get() > 0
     }
 
     pub fn mean_group_bytes(&self) -> u64 {
@@ -288,8 +296,11 @@ impl Log {
         let number = flight.number;
         self.appender.flights.borrow_mut().push_back(flight);
         let log = self;
+        log.appender.writing.set(log.appender.writing.get() + 1);
         spawn_local(async move {
-            match file.write_at(&buf, aligned).await {
+            let written = file.write_at(&buf, aligned).await;
+            log.appender.writing.set(log.appender.writing.get() - 1);
+            match written {
                 Ok(()) => log.landed(number),
                 Err(error) => log.fail("a write", &error),
             }

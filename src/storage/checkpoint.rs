@@ -5,7 +5,9 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use super::files::drop_leftover;
 
 const FILE: &str = "checkpoint";
 const MAGIC: &[u8; 4] = b"CLCP";
@@ -27,6 +29,11 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// `<dir>/checkpoint`
+    pub fn path(dir: &Path) -> PathBuf {
+        dir.join(FILE)
+    }
+
     /// Blocks. `Ok(None)`: there is none, or it is damaged (the whole log is read again then; nothing is lost). Of the
     /// sidecar no more than `sidecar_limit` bytes come back, however large it was when it was stored.
     pub fn load(dir: &Path, sidecar_limit: usize) -> io::Result<Option<Checkpoint>> {
@@ -107,10 +114,12 @@ fn read_bounded(mut file: impl Read, limit: usize) -> io::Result<Option<Checkpoi
 /// Writes `<dir>/<name>` by way of a synced temporary file, so that a crash leaves the old or the new one. Blocks.
 fn replace_file(dir: &Path, name: &str, contents: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.tmp"));
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(contents)?;
-    file.sync_data()?;
-    fs::rename(&temporary, dir.join(name))
+    let replaced = fs::File::create(&temporary).and_then(|mut file| {
+        file.write_all(contents)?;
+        file.sync_data()?;
+        fs::rename(&temporary, dir.join(name))
+    });
+    replaced.inspect_err(|_| drop_leftover(&temporary))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::ahead::Zeros;
 use super::cold_cache::ColdCache;
+use super::room::LineLimit;
 use super::segment::IndexBudget;
 use super::tail_cache::TailBudget;
 
@@ -75,6 +76,8 @@ pub struct StorageContext {
     fetch_bytes_out: Arc<AtomicUsize>,
     next_log: Cell<u64>,
     failures: Cell<u64>,
+    pub(super) put_off_lines: LineLimit,
+    pub(super) full_lines: LineLimit,
 }
 
 impl StorageContext {
@@ -88,6 +91,8 @@ impl StorageContext {
             fetch_bytes_out: Arc::default(),
             next_log: Cell::new(0),
             failures: Cell::new(0),
+            put_off_lines: LineLimit::default(),
+            full_lines: LineLimit::default(),
             limits,
         })
     }
@@ -97,7 +102,7 @@ impl StorageContext {
         self.unsynced_bytes.get()
     }
 
-    /// Counts the logs of this shard that failed, so that whoever watches for it need not look at each.
+    /// Counts how often logs of this shard failed or found no room, so that whoever watches for it need not look at each.
     pub fn failures(&self) -> u64 {
         self.failures.get()
     }

@@ -37,7 +37,7 @@ impl LogDir {
     /// An error once the log is retired.
     pub fn visit(&self) -> io::Result<Visit<'_>> {
         if self.retired.get() {
-            let message = format!("{}: the partition is deleted", self.path.display());
+            let message = format!("{}: the partition is deleted, or being opened anew", self.path.display());
             return Err(io::Error::new(io::ErrorKind::NotFound, message));
         }
         self.visits.set(self.visits.get() + 1);

@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::runtime::disk::is_out_of_descriptors;
+pub use crate::runtime::disk::is_full;
+use crate::runtime::disk::{is_out_of_descriptors, write_small};
 use crate::runtime::{clock, spawn_blocking};
 
 /// How long a step waits for descriptors.
@@ -48,13 +49,19 @@ pub async fn read(dir: &Path, name: &str) -> io::Result<Option<String>> {
     .await
 }
 
+/// Removes what a failed write has left: on a full disk it holds the room that the next try needs. Blocks.
+pub(super) fn drop_leftover(temporary: &Path) {
+    let _ = fs::remove_file(temporary);
+}
+
 /// Replaces `<dir>/<name>`: after a crash of the process it is the old or the new one. Not synced: only for what can be
 /// made again.
 pub async fn replace(dir: &Path, name: &str, text: String) -> io::Result<()> {
     let (temporary, path) = (dir.join(format!("{name}.tmp")), dir.join(name));
-    spawn_blocking(move || {
-        fs::write(&temporary, text)?;
-        fs::rename(temporary, path)
+    let target = path.clone();
+    write_small(&target, move || {
+        let replaced = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, path));
+        replaced.inspect_err(|_| drop_leftover(&temporary))
     })
     .await
 }

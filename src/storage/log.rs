@@ -19,15 +19,28 @@ use super::sync::SyncState;
 use super::tail_cache::Tail;
 use crate::config::TopicConfig;
 use crate::model::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::runtime::clock;
+use crate::runtime::disk::is_full;
 use crate::runtime::sync::Notify;
 
-/// Why a log no longer takes appends. Sticky until the broker is restarted: what follows a failed write is unknown.
+/// Why a log no longer takes appends.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StorageError {
+    /// Sticky until the broker is restarted: what follows a failed write is unknown.
     #[error("{0}")]
     Failed(Arc<str>),
+    /// The disk was full. Nothing is unknown about what was written before: the log is opened anew once there is room.
+    #[error("there is no room on the disk, records are taken again once there is: {0}")]
+    Full(Arc<str>),
     #[error("the log is closed")]
     Closed,
+}
+
+impl StorageError {
+    /// There is no room on the disk: it passes.
+    pub fn is_full(&self) -> bool {
+        matches!(self, StorageError::Full(_))
+    }
 }
 
 /// What [`Log::append`] has fixed.
@@ -78,6 +91,8 @@ pub struct Log {
     pub(super) maintenance: Rc<crate::runtime::sync::LocalMutex>,
     pub(super) checkpointed: Cell<(i64, i64)>,
     pub(super) clean: CleanState,
+    /// Segments being sealed.
+    pub(super) sealing: Cell<usize>,
 }
 
 impl Log {
@@ -119,6 +134,7 @@ impl Log {
             maintenance: crate::runtime::sync::LocalMutex::new(1),
             checkpointed: Cell::new((-1, -1)),
             clean: CleanState::default(),
+            sealing: Cell::new(0),
         };
         log.segments.borrow_mut().entry(active.base_offset).or_insert(active);
         Rc::new(log)
@@ -282,10 +298,21 @@ impl Log {
         }
     }
 
-    /// Takes the log offline: nothing is acknowledged after this.
+    /// Takes the log out of service: nothing is acknowledged after this. A full disk does so until there is room again,
+    /// everything else until the broker is restarted.
     pub(super) fn fail(&self, doing: &str, error: &io::Error) {
         if self.failure.borrow().is_some() {
             return;
+        }
+        if is_full(error) {
+            if let Some(unsaid) = self.context.full_lines.due(clock::now()) {
+                tracing::error!(
+                    dir = %self.dir.display(), acknowledged = self.acknowledged(), unsaid,
+                    "{doing} found no room on the disk: the partition takes no more records until there is room again: {error}"
+                );
+            }
+            self.context.count_failure();
+            return self.end(StorageError::Full(error.to_string().into()));
         }
         let message = format!(
             "{doing} failed, the partition is offline and takes no more records until the broker is restarted: {error}"

@@ -11,11 +11,13 @@ use super::files::{patiently, sync_dir};
 use super::log::{Log, StorageError};
 use super::paths::{DELETED_SUFFIX, aside_name};
 use super::segment::Segment;
+use crate::runtime::disk::write_small;
 use crate::runtime::spawn_blocking;
 
 impl Log {
     /// Syncs everything appended so far and remembers it with `sidecar`'s result (taken at the same point of the log), so
-    /// that recovery after a crash begins there. Cheap when nothing has changed.
+    /// that recovery after a crash begins there. Cheap when nothing has changed. [`StorageError::Full`]: there is no room for
+    /// it now, and recovery begins at the last one meanwhile.
     pub async fn checkpoint(self: &Rc<Self>, sidecar: impl FnOnce() -> Vec<u8>) -> Result<(), StorageError> {
         let _one = self.maintenance.acquire(1).await;
         self.checkpoint_held(sidecar).await
@@ -28,11 +30,14 @@ impl Log {
         }
         let checkpoint = Checkpoint { recovery_point: offset, log_start: start, sidecar: sidecar() };
         self.wait_written(offset).await?;
+        let sealed = self.seal_waiting().await;
         self.wait_sealed().await?;
         self.sync_written().await?;
-        if let Err(error) = self.store(checkpoint).await {
-            self.fail("a checkpoint", &error);
+        sealed?;
+        if let Some(waiting) = self.segments.borrow().values().find(|s| s.seal_waits.get()) {
+            return Err(StorageError::Full(format!("{} is not sealed", waiting.path("log").display()).into()));
         }
+        self.store(checkpoint).await.map_err(|error| self.put_off("a checkpoint", &error))?;
         self.failure().map_or(Ok(()), Err)?;
         self.checkpointed.set((offset, start));
         Ok(())
@@ -46,7 +51,7 @@ impl Log {
         let checkpoint = Arc::new(checkpoint);
         patiently(async || {
             let (checkpoint, dir) = (checkpoint.clone(), self.dir.to_path_buf());
-            spawn_blocking(move || checkpoint.store(&dir)).await
+            write_small(&Checkpoint::path(&self.dir), move || checkpoint.store(&dir)).await
         })
         .await
     }
@@ -126,7 +131,7 @@ impl Log {
         self.closing.set(true);
         let _one = self.maintenance.acquire(1).await;
         self.wait_written(self.next_offset()).await?;
-        self.wait_sealed().await?;
+        // Cutting off what was reserved makes room for the rest.
         self.settle_active().await?;
         self.checkpoint_held(sidecar).await?;
         self.end(StorageError::Closed);

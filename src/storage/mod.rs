@@ -20,6 +20,7 @@ mod maintenance;
 mod paths;
 mod reader;
 mod recovery;
+mod room;
 mod seal;
 mod segment;
 mod slices;

@@ -20,7 +20,7 @@ use super::paths::parse_segment_file;
 use super::segment::Segment;
 use crate::config::TopicConfig;
 use crate::model::record_batch::{self, BatchHeader};
-use crate::runtime::disk::{MAX_IO_BYTES, align_down};
+use crate::runtime::disk::{MAX_IO_BYTES, align_down, is_full};
 use crate::runtime::spawn_blocking;
 
 /// No batch is larger: a longer length field is not a batch's.
@@ -136,9 +136,14 @@ impl Recovery {
                 return self.drop_rest(&found[i + 1..]).await;
             }
             if let (Some(_), Some(segment)) = (next, self.segments.back()) {
-                segment.write_index_files(true).await?;
-                segment.sealed.set(true);
-                segment.forget_file();
+                match segment.write_index_files(true).await {
+                    Ok(()) => {
+                        segment.sealed.set(true);
+                        segment.forget_file();
+                    }
+                    Err(error) if is_full(&error) => segment.seal_waits.set(true),
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(())

@@ -5,15 +5,20 @@ use std::rc::Rc;
 
 use super::log::{Log, StorageError};
 use super::segment::Segment;
+use crate::runtime::disk::is_full;
 use crate::runtime::spawn_local;
 
 impl Log {
     pub(super) fn seal_later(self: &Rc<Self>, segment: Rc<Segment>) {
         let log = self.clone();
+        log.sealing.set(log.sealing.get() + 1);
         spawn_local(async move {
             if let Err(error) = log.seal(&segment).await {
-                log.fail("sealing a segment", &error);
+                segment.seal_waits.set(is_full(&error));
+                log.put_off("sealing a segment", &error);
+                log.progress.notify_all();
             }
+            log.sealing.set(log.sealing.get() - 1);
         });
     }
 
@@ -33,14 +38,18 @@ impl Log {
         Ok(())
     }
 
-    /// Waits until every segment but the active one is sealed.
+    /// Waits until every segment but the active one is sealed, or waits for room.
     pub(super) async fn wait_sealed(&self) -> Result<(), StorageError> {
         loop {
             if let Some(failure) = self.failure() {
                 return Err(failure);
             }
             let active = self.active();
-            let waiting = self.segments.borrow().values().any(|s| !Rc::ptr_eq(s, &active) && !s.sealed.get());
+            let waiting = self
+                .segments
+                .borrow()
+                .values()
+                .any(|s| !Rc::ptr_eq(s, &active) && !s.sealed.get() && !s.seal_waits.get());
             if !waiting {
                 return Ok(());
             }
@@ -83,11 +92,10 @@ impl Log {
             if active.is_on_disk() {
                 active.write_index_files(false).await?;
             }
-            Ok(())
+            io::Result::Ok(())
         };
-        if let Err(error) = cut.await {
-            self.fail("closing the log", &error);
-        }
-        self.sync_written().await
+        let cut = cut.await;
+        self.sync_written().await?;
+        cut.map_err(|error| self.put_off("closing the log", &error))
     }
 }

@@ -15,7 +15,7 @@ use super::files::patiently;
 use super::index::SegmentIndex;
 use super::paths::segment_file;
 use crate::model::record_batch::BatchHeader;
-use crate::runtime::disk::{File, OpenMode};
+use crate::runtime::disk::{File, OpenMode, write_small};
 use crate::runtime::{clock, spawn_blocking};
 
 /// Between two looks whether files are still being opened.
@@ -40,6 +40,8 @@ pub struct Segment {
     pub ahead: Ahead,
     /// No more appends; index files are on disk.
     pub sealed: Cell<bool>,
+    /// Takes no more appends, but sealing it found no room: the next checkpoint tries again.
+    pub seal_waits: Cell<bool>,
     /// Whether the next field is so: not after a start that found no sound time index, until the index is made again.
     pub times_known: Cell<bool>,
     /// Largest timestamp of a record, and the last offset of the batch that holds it; (-1, base) while there is none.
@@ -103,6 +105,7 @@ impl Segment {
             allocating: Cell::new(false),
             ahead: Ahead::default(),
             sealed: Cell::new(false),
+            seal_waits: Cell::new(false),
             times_known: Cell::new(true),
             max_timestamp: Cell::new(-1),
             offset_of_max_timestamp: Cell::new(base_offset),
@@ -270,8 +273,9 @@ impl Segment {
         };
         let _visit = self.dir.visit()?;
         patiently(async || {
-            let files = files.clone();
-            spawn_blocking(move || files.iter().try_for_each(|(path, bytes)| write_file(path, bytes, seal))).await
+            let work = files.clone();
+            write_small(&files[0].0, move || work.iter().try_for_each(|(path, bytes)| write_file(path, bytes, seal)))
+                .await
         })
         .await
     }

@@ -21,6 +21,12 @@ pub struct SyncState {
     dirty: RefCell<Vec<Rc<Segment>>>,
 }
 
+impl SyncState {
+    pub fn is_running(&self) -> bool {
+        self.running.get()
+    }
+}
+
 impl Log {
     /// The written point has moved: acknowledge it, or sync first.
     pub(super) fn after_write(self: &Rc<Self>) {

@@ -150,6 +150,7 @@ fn copy_dir(from: &Path, to: &Path) {
 
 mod ahead;
 mod limits;
+mod room;
 
 #[test]
 fn what_is_written_reads_back_from_tail_and_disk_before_and_after_a_restart() {

@@ -62,6 +62,11 @@ pub fn check_direct_io(directory: &Path) -> Result<(), ProbeError> {
 
 /// What this user may still write on the file system of a directory, bytes.
 pub fn free_bytes(directory: &Path) -> io::Result<u64> {
+    Ok(space(directory)?.0)
+}
+
+/// [`free_bytes`], and the size of the file system.
+pub fn space(directory: &Path) -> io::Result<(u64, u64)> {
     let name = CString::new(directory.as_os_str().as_bytes())?;
     // SAFETY: all-zero is a valid `statvfs`; the call fills it and reads the NUL-terminated name.
     #[allow(unsafe_code)]
@@ -72,7 +77,8 @@ pub fn free_bytes(directory: &Path) -> io::Result<u64> {
         }
         answer
     };
-    Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
+    let bytes = |blocks: u64| blocks.saturating_mul(answer.f_frsize);
+    Ok((bytes(answer.f_bavail), bytes(answer.f_blocks)))
 }
 
 fn is_memory(path: &Path) -> io::Result<bool> {

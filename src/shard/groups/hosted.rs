@@ -188,7 +188,7 @@ impl Hosted {
         if let Err(error) = self.append(&effects, now_ms) {
             tracing::error!(
                 partition = %self.replica.id.index, %error,
-                "the group coordinator cannot write to its partition and ends: its groups are served again after a restart"
+                "the group coordinator cannot write to its partition and ends: its groups are served again with the partition"
             );
             self.end();
             return;
@@ -251,7 +251,7 @@ impl Hosted {
             if let Err(error) = self.replica.ack_outcome(offset) {
                 tracing::error!(
                     partition = %self.replica.id.index, %error,
-                    "what the group coordinator wrote is not on disk: it ends, and its groups are served again after a restart"
+                    "what the group coordinator wrote is not on disk: it ends, and its groups are served again with the partition"
                 );
                 return self.end();
             }

@@ -12,7 +12,7 @@ use crate::cluster::{BrokerImage, MetadataImage, TopicImage};
 use crate::config::ServerConfig;
 use crate::model::{BrokerId, ErrorCode, ShardId, record_batch};
 use crate::runtime::mailbox::{Mesh, mesh};
-use crate::runtime::{clock, disk, faults, on_shard, scratch};
+use crate::runtime::{clock, disk, faults, on_shard, scratch, spawn_local};
 use crate::shard::hosting::Claim;
 use crate::shard::{Shard, TopicRef};
 
@@ -136,6 +136,43 @@ fn a_commit_that_cannot_be_written_is_neither_confirmed_nor_shown() {
             assert_eq!(shard.ask_group(commit("a", 3)).await, Err(ErrorCode::NotCoordinator));
         },
         |shard| async move { assert_eq!(committed(&shard, "a").await, 1) },
+    );
+}
+
+/// A full disk passes: the coordinator comes back with its partition, and with what was confirmed before.
+#[test]
+fn groups_are_served_again_when_there_is_room_again() {
+    restarted(
+        |shard| async move {
+            spawn_local(shard.clone().keep_reopening());
+            commit_until_served(&shard, "a", 1).await.unwrap();
+            faults::inject(faults::Op::Write, OFFSETS_TOPIC, 0, faults::Fault::Os(28));
+            assert_eq!(commit_until_served(&shard, "a", 2).await, Err(ErrorCode::NotCoordinator));
+            faults::clear();
+            let mut served = Err(ErrorCode::NotCoordinator);
+            while served.is_err() {
+                clock::next_tick().await;
+                served = commit_until_served(&shard, "a", 3).await;
+            }
+            assert_eq!(committed(&shard, "a").await, 3);
+        },
+        |shard| async move { assert_eq!(committed(&shard, "a").await, 3) },
+    );
+}
+
+/// A checkpoint that finds no room takes neither the partition nor its groups out of service.
+#[test]
+fn groups_go_on_when_a_checkpoint_finds_no_room() {
+    restarted(
+        |shard| async move {
+            commit_until_served(&shard, "a", 1).await.unwrap();
+            faults::inject(faults::Op::Small, OFFSETS_TOPIC, 0, faults::Fault::Os(28));
+            for replica in shard.all_replicas() {
+                let _ = replica.checkpoint().await;
+            }
+            assert!(commit_until_served(&shard, "a", 2).await.is_ok());
+        },
+        |shard| async move { assert_eq!(committed(&shard, "a").await, 2) },
     );
 }
 

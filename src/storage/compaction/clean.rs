@@ -63,6 +63,12 @@ pub struct CleanState {
     retry_at_ms: Cell<i64>,
 }
 
+impl CleanState {
+    pub fn is_running(&self) -> bool {
+        self.running.get()
+    }
+}
+
 /// What a cleaning did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CleanStats {
