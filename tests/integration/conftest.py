@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -97,6 +98,34 @@ def pytest_runtest_makereport(item, call):
     if report.failed:
         for b in item.stash.get(_log_tails, []):
             report.sections.append((f"end of the log of the broker in {b.folder}", b.log_tail()))
+
+
+@pytest.fixture
+def small_disk(root, request):
+    """A file system of 64 MiB of its own, in a file."""
+    image, point = root / "disk.img", root / "disk"
+    point.mkdir()
+    with open(image, "wb") as f:
+        f.truncate(64 << 20)
+    try:
+        made = subprocess.run(["mkfs.ext4", "-q", "-b", "4096", "-m", "0", str(image)], capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr
+        mounted = subprocess.run(["mount", "-o", "loop", str(image), str(point)], capture_output=True, text=True)
+    except FileNotFoundError as e:
+        image.unlink()
+        point.rmdir()
+        pytest.skip(f"no full disk can be made here: {e}")
+    if mounted.returncode != 0:
+        image.unlink()
+        point.rmdir()
+        pytest.skip(f"no full disk can be made here: {mounted.stderr.strip()}")
+    yield point
+    for _ in range(50):
+        if subprocess.run(["umount", str(point)], capture_output=True).returncode == 0:
+            break
+        time.sleep(0.2)
+    image.unlink()
+    point.rmdir()
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Full, failing and slow disks: what goes offline is shown, what was full comes back by itself, and what can wait waits."""
 
+import errno
+import os
 import time
 
-from support import java, load, wire
+from support import groups, java, load, wire
 from support.wire import ERR
 
 FIRST = "00000000000000000000.log"
@@ -67,3 +69,95 @@ def test_a_partition_that_cannot_be_opened_is_offline(make_broker, corelane_only
     b.stop()
     named.write_text(right)
     b.start(topics=["spoilt"])
+
+
+def numbers(broker, topic, partition):
+    """The number that each record of the partition begins with."""
+    out, at = [], 0
+    with wire.Conn(broker) as conn:
+        end = wire.offset(conn, topic, partition, -1)
+        while at < end:
+            for b in wire.batches(wire.fetch(conn, topic, partition, at)["data"]):
+                assert b.base == at and b.crc_ok()
+                out += [int(v[:6]) for v in b.values()]
+                at = b.last + 1
+    return out
+
+
+def commits(conn, group, offset):
+    """True once the commit is confirmed; only a coordinator that is on its way back may refuse it."""
+    code = groups.commit(conn, group, {("full", 0): offset})[("full", 0)]
+    assert code == 0 or code in groups.PASSING, groups.name_of(code)
+    return code == 0
+
+
+def take_room(disk, leave=0):
+    """Fills the file system of `disk` but for `leave` bytes; -> the file that holds the room."""
+    filler = disk / "filler"
+    with open(filler, "wb") as f:
+        while True:
+            stat = os.statvfs(disk)
+            free = stat.f_bavail * stat.f_frsize - leave
+            if free < stat.f_frsize:
+                break
+            try:
+                os.posix_fallocate(f.fileno(), f.seek(0, 2), min(free, 4 << 20))
+            except OSError as e:
+                assert e.errno == errno.ENOSPC
+                if free < (1 << 20):
+                    break
+                leave += 1 << 16
+    return filler
+
+
+def test_a_full_disk_passes_without_a_restart(make_broker, corelane_only, small_disk, request):
+    """Checkpoints wait, refused records come again, groups go on, and the logs say so."""
+    props = {"log.segment.bytes": 2 << 20, "log.flush.offset.checkpoint.interval.ms": 300, "offsets.topic.num.partitions": 1}
+    b = make_broker(props, data_dir=small_disk / "data")
+    request.addfinalizer(b.kill)
+    b.start()
+    load.create_topic(b, "full", 2)
+    load.create_topic(b, "quiet", 1)
+    with wire.Conn(b, timeout=30) as conn:
+        groups.wait_ready(b, "g")
+        assert commits(conn, "g", 1)
+        assert wire.produce(conn, "quiet", 0, wire.batch([b"quiet"])) == (0, 0)
+        filler = take_room(small_disk)
+        acked = [0, 0]
+        refused = [False, False]
+        for n in range(4000):
+            p = n % 2
+            error, base = wire.produce(conn, "full", p, wire.batch([b"%06d" % acked[p] + bytes(60_000)]))
+            if error:
+                assert error == ERR["KAFKA_STORAGE_ERROR"], error
+                refused[p] = True
+            else:
+                assert base == acked[p]
+                acked[p] += 1
+            if all(refused):
+                break
+        assert all(refused), f"{acked} appends on a full disk, none refused"
+        # What was acknowledged is read, and nothing is offline.
+        for p in range(2):
+            assert wire.offset(conn, "full", p, -1) == acked[p]
+            assert partition_of(b, "full", p)["leader"] == 0
+        # Several checkpoints come and go.
+        time.sleep(1.5)
+        assert partition_of(b, "quiet")["leader"] == 0
+        filler.unlink()
+        for p in range(2):
+            until(
+                f"partition {p} takes records",
+                lambda p=p: wire.produce(conn, "full", p, wire.batch([b"%06d" % acked[p]])) == (0, acked[p]),
+                b,
+            )
+        assert wire.produce(conn, "quiet", 0, wire.batch([b"again"])) == (0, 1)
+        until("the group's commit", lambda: commits(conn, "g", 2), b)
+    assert "takes no more records until there is room" in b.log_text() and "there is room again in" in b.log_text()
+    b.kill()
+    b.start(topics=["full", "quiet"])
+    with wire.Conn(b) as conn:
+        for p in range(2):
+            assert wire.offset(conn, "full", p, -1) == acked[p] + 1
+            assert numbers(b, "full", p) == list(range(acked[p] + 1))
+    b.kill()

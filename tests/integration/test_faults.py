@@ -5,7 +5,6 @@
 
 import os
 import socket
-import subprocess
 import time
 
 import pytest
@@ -101,34 +100,6 @@ def test_flush_messages_keeps_its_order_and_speed(make_broker, figure):
     load.produce_lines(b, "flush", 20_000, 4, enable_idempotence=True)
     figure("flush.messages=1, 20,000 lines", f"{time.monotonic() - began:.2f} s")
     load.check_lines(b, "flush", 20_000, 4)
-
-
-@pytest.fixture
-def small_disk(root, request):
-    """A file system of 64 MiB of its own, in a file."""
-    image, point = root / "disk.img", root / "disk"
-    point.mkdir()
-    with open(image, "wb") as f:
-        f.truncate(64 << 20)
-    try:
-        made = subprocess.run(["mkfs.ext4", "-q", "-b", "4096", "-m", "0", str(image)], capture_output=True, text=True)
-        assert made.returncode == 0, made.stderr
-        mounted = subprocess.run(["mount", "-o", "loop", str(image), str(point)], capture_output=True, text=True)
-    except FileNotFoundError as e:
-        image.unlink()
-        point.rmdir()
-        pytest.skip(f"no full disk can be made here: {e}")
-    if mounted.returncode != 0:
-        image.unlink()
-        point.rmdir()
-        pytest.skip(f"no full disk can be made here: {mounted.stderr.strip()}")
-    yield point
-    for _ in range(50):
-        if subprocess.run(["umount", str(point)], capture_output=True).returncode == 0:
-            break
-        time.sleep(0.2)
-    image.unlink()
-    point.rmdir()
 
 
 def test_full_disk(make_broker, corelane_only, small_disk, request):
