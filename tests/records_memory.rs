@@ -6,7 +6,7 @@
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
 
-use corelane::model::records::{MAX_BLOCK_BYTES, MAX_OUTPUT_BYTES, RecordError, walk};
+use corelane::model::records::{MAX_BLOCK_BYTES, MAX_OUTPUT_BYTES, RecordError, inspect, walk};
 
 /// One record that claims a value of 2^30 bytes, and as many zeros.
 fn bomb() -> impl Read {
@@ -54,7 +54,11 @@ fn snappy() -> Vec<u8> {
 }
 
 fn lz4() -> Vec<u8> {
-    let mut encoder = lz4::EncoderBuilder::new().block_size(lz4::BlockSize::Max4MB).build(Vec::new()).expect("builds");
+    let mut encoder = lz4::EncoderBuilder::new()
+        .block_size(lz4::BlockSize::Max4MB)
+        .block_mode(lz4::BlockMode::Independent)
+        .build(Vec::new())
+        .expect("builds");
     std::io::copy(&mut bomb(), &mut encoder).expect("compresses");
     let (out, result) = encoder.finish();
     result.expect("compresses");
@@ -75,10 +79,12 @@ fn child(path: &str) {
     let before = peak_bytes();
     let started = std::time::Instant::now();
     let result = walk(&batch, &mut |_| ControlFlow::Continue(()));
+    let inspected = inspect(&batch, MAX_OUTPUT_BYTES, &mut |_| ());
     let grown = peak_bytes() - before;
     println!("{} bytes sent, {:?}", batch.len(), started.elapsed());
     println!("grown {grown}");
     assert!(matches!(result, Err(RecordError::TooLarge { .. })), "{result:?}");
+    assert!(matches!(inspected, Err(RecordError::TooLarge { .. })), "{inspected:?}");
 }
 
 const CHILD_FILE: &str = "CORELANE_TEST_BOMB";

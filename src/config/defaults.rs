@@ -116,6 +116,7 @@ impl ServerConfig {
             append_linger_us: 0,
             idle_spin_us: 0,
             flush_delay_ms: 0,
+            produce_validation: super::ProduceValidation::Full,
             log_level: String::new(),
             given: Default::default(),
         }

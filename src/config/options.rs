@@ -118,6 +118,7 @@ macro_rules! optional {
 // Behind the macros, which they use.
 mod cleaner;
 mod groups;
+mod records;
 mod stores;
 
 /// An option of the broker alone, with one name.
@@ -141,10 +142,10 @@ const NO_LIMIT: i64 = -1;
 
 /// All of them, in the order of the documentation.
 pub static OPTIONS: &[OptionSpec] = &joined::<
-    { BROKER.len() + cleaner::CLEANER.len() + groups::GROUPS.len() + stores::STORES.len() },
->([BROKER, cleaner::CLEANER, groups::GROUPS, stores::STORES]);
+    { BROKER.len() + cleaner::CLEANER.len() + groups::GROUPS.len() + stores::STORES.len() + records::RECORDS.len() },
+>([BROKER, cleaner::CLEANER, groups::GROUPS, stores::STORES, records::RECORDS]);
 
-const fn joined<const N: usize>(tables: [&[OptionSpec]; 4]) -> [OptionSpec; N] {
+const fn joined<const N: usize>(tables: [&[OptionSpec]; 5]) -> [OptionSpec; N] {
     let mut all = [tables[0][0]; N];
     let (mut table, mut at) = (0, 0);
     while table < tables.len() {

@@ -4,6 +4,15 @@ use std::path::PathBuf;
 
 use super::{GroupConfig, ListenerConfig, TopicConfig};
 
+/// How much of a produced batch is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProduceValidation {
+    /// Every record, as Kafka does.
+    Full,
+    /// The header and the CRC; records only for the keys that a compacted topic needs.
+    Header,
+}
+
 /// The settings in force for this process. Field names are Kafka's with `.` as `_`; `corelane.*` options lose the prefix.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -109,6 +118,8 @@ pub struct ServerConfig {
     pub idle_spin_us: u64,
     /// `corelane.flush.delay.ms`: how long a sync before acknowledgements is put off
     pub flush_delay_ms: u64,
+    /// `corelane.produce.validate`
+    pub produce_validation: ProduceValidation,
     /// `corelane.log.level`: tracing filter
     pub log_level: String,
     /// Options given by the user, by name, as written (DescribeConfigs tells them from defaults).

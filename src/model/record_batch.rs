@@ -130,8 +130,14 @@ impl BatchHeader {
     /// Marks the batch as stamped by the broker at `now_ms` (message.timestamp.type=LogAppendTime). The CRC must be
     /// recomputed afterwards.
     pub fn set_log_append_time(&mut self, now_ms: i64) {
-        self.attributes.set(self.attributes.get() | TIMESTAMP_TYPE_MASK);
-        self.max_timestamp.set(now_ms);
+        self.set_timestamps(true, now_ms);
+    }
+
+    /// Sets the timestamp type and the largest timestamp. The CRC must be recomputed if that changes anything.
+    pub fn set_timestamps(&mut self, log_append_time: bool, max_timestamp_ms: i64) {
+        let others = self.attributes.get() & !TIMESTAMP_TYPE_MASK;
+        self.attributes.set(if log_append_time { others | TIMESTAMP_TYPE_MASK } else { others });
+        self.max_timestamp.set(max_timestamp_ms);
     }
 }
 

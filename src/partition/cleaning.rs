@@ -1,11 +1,8 @@
-//! A compacted partition: what may be produced to it, and its cleaning.
+//! A compacted partition's cleaning.
 
-use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use super::replica::{Rejected, Replica};
-use crate::model::ErrorCode;
-use crate::model::records;
+use super::replica::Replica;
 use crate::storage::{CleanError, CleanStats, Cleaner, Survey};
 
 impl Replica {
@@ -26,26 +23,5 @@ impl Replica {
         self.checkpoint().await?;
         let producers = self.producers.borrow().last_offsets();
         self.log.clean(found, producers, cleaner, now_ms, ended).await
-    }
-}
-
-/// Every record of a compacted topic needs a key, as in Kafka.
-pub(super) fn check_keys(batch: &[u8]) -> Result<(), Rejected> {
-    let mut keyless = None;
-    records::walk(batch, &mut |record| {
-        if record.key_len < 0 {
-            keyless = Some(record.offset);
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    })
-    .map_err(|error| Rejected::new(ErrorCode::InvalidRecord, error.to_string()))?;
-    match keyless {
-        Some(place) => {
-            let message =
-                format!("Compacted topic cannot accept message without key: record {place} of the batch has none");
-            Err(Rejected::new(ErrorCode::InvalidRecord, message))
-        }
-        None => Ok(()),
     }
 }

@@ -6,6 +6,7 @@ mod offsets;
 mod producer_pool;
 mod producer_state;
 mod replica;
+mod validate;
 mod waiters;
 
 pub use epochs::EpochHistory;
@@ -13,4 +14,5 @@ pub use offsets::TimedOffset;
 pub use producer_pool::ProducerPool;
 pub use producer_state::{Damaged, ProducerStates, SequenceCheck};
 pub use replica::{Accepted, Opened, Rejected, Replica, Shared};
+pub use validate::{CheckedBatch, Refusal, Rules, validate};
 pub use waiters::{AckWait, DataWaiter, DataWaiters};

@@ -7,15 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use zerocopy::{FromBytes, IntoBytes};
 
-use super::cleaning;
 use super::epochs::EpochHistory;
 use super::producer_pool::ProducerPool;
 use super::producer_state::{ProducerStates, SequenceCheck};
+use super::validate::CheckedBatch;
 use super::waiters::{AckWait, DataWaiter, Waiters};
 use crate::config::TopicConfig;
-use crate::model::record_batch::{self, BatchError, BatchHeader, CRC_START, HEADER_BYTES};
+use crate::model::record_batch::BatchHeader;
+use crate::model::records::BadRecord;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
 use crate::storage::{Log, LogRead, ReadError, StorageContext, StorageError, files};
 
@@ -35,11 +35,13 @@ pub struct Accepted {
 pub struct Rejected {
     pub code: ErrorCode,
     pub message: String,
+    /// The records that are to blame, where single ones are.
+    pub records: Vec<BadRecord>,
 }
 
 impl Rejected {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Rejected {
-        Rejected { code, message: message.into() }
+        Rejected { code, message: message.into(), records: Vec::new() }
     }
 }
 
@@ -179,10 +181,9 @@ impl Replica {
         }
     }
 
-    /// Checks a produced batch and fixes its place. Returns at once; [`expect_ack`](Self::expect_ack) waits.
-    pub fn append(&self, records: Bytes, now_ms: i64) -> Result<Accepted, Rejected> {
-        let config = self.log.config();
-        let header = self.check_batch(&records, &config, now_ms)?;
+    /// Checks a batch's sequence and fixes its place. Returns at once; [`expect_ack`](Self::expect_ack) waits.
+    pub fn append(&self, batch: CheckedBatch, now_ms: i64) -> Result<Accepted, Rejected> {
+        let (header, log_append_time_ms) = (*batch.header(), batch.log_append_time_ms());
         if header.is_idempotent() {
             match self.producers.borrow().check(&header) {
                 SequenceCheck::Next => {}
@@ -192,62 +193,17 @@ impl Replica {
                 SequenceCheck::Refused(code) => return Err(self.refused_sequence(code, &header)),
             }
         }
-        let records = if config.log_append_time { stamped(&records, now_ms) } else { records };
-        let appended = self.log.append(records, self.leader_epoch.get().0, now_ms).map_err(storage_error)?;
+        let appended = self.log.append(batch.into_bytes(), self.leader_epoch.get().0, now_ms).map_err(storage_error)?;
         if header.is_idempotent() {
             self.producers.borrow_mut().note(&header, appended.base_offset, now_ms);
         }
-        Ok(Accepted {
-            base_offset: appended.base_offset,
-            next_offset: appended.next_offset,
-            log_append_time_ms: if config.log_append_time { now_ms } else { -1 },
-        })
+        Ok(Accepted { base_offset: appended.base_offset, next_offset: appended.next_offset, log_append_time_ms })
     }
 
     /// Appends a batch that the broker has made itself: sound, without a producer, of any size. As [`append`](Self::append).
     pub fn append_own(&self, records: Bytes, now_ms: i64) -> Result<Accepted, Rejected> {
         let appended = self.log.append(records, self.leader_epoch.get().0, now_ms).map_err(storage_error)?;
         Ok(Accepted { base_offset: appended.base_offset, next_offset: appended.next_offset, log_append_time_ms: -1 })
-    }
-
-    /// What every produced batch must satisfy before it gets an offset. No record is looked at unless the topic is compacted.
-    fn check_batch(&self, records: &Bytes, config: &TopicConfig, now_ms: i64) -> Result<BatchHeader, Rejected> {
-        let (header, total) = record_batch::frame(records).map_err(refused_batch)?;
-        if records.len() > config.max_message_bytes as usize {
-            let message = format!(
-                "the batch is {} bytes, larger than max.message.bytes = {}",
-                records.len(),
-                config.max_message_bytes
-            );
-            return Err(Rejected::new(ErrorCode::MessageTooLarge, message));
-        }
-        if total != records.len() {
-            return Err(Rejected::new(
-                ErrorCode::InvalidRecord,
-                "a produce request must hold exactly one batch a partition",
-            ));
-        }
-        if total as u64 > config.segment_bytes {
-            let message = format!("the batch is {total} bytes, larger than segment.bytes = {}", config.segment_bytes);
-            return Err(Rejected::new(ErrorCode::RecordListTooLarge, message));
-        }
-        record_batch::check(records).map_err(refused_batch)?;
-        record_batch::check_produced(header).map_err(refused_batch)?;
-        if header.is_control() {
-            return Err(Rejected::new(ErrorCode::InvalidRecord, "clients may not write control batches"));
-        }
-        if header.is_transactional() {
-            return Err(Rejected::new(ErrorCode::InvalidTxnState, "transactions are not supported yet"));
-        }
-        if header.is_idempotent() && (header.producer_epoch.get() < 0 || header.base_sequence.get() < 0) {
-            let message = "a batch with a producer id needs a producer epoch and a base sequence of 0 or more";
-            return Err(Rejected::new(ErrorCode::InvalidRecord, message));
-        }
-        check_timestamp(header, config, now_ms)?;
-        if config.cleanup_compact {
-            cleaning::check_keys(records)?;
-        }
-        Ok(*header)
     }
 
     fn refused_sequence(&self, code: ErrorCode, header: &BatchHeader) -> Rejected {
@@ -346,48 +302,6 @@ impl Replica {
     pub async fn retire(&self) -> io::Result<PathBuf> {
         self.log.retire(&self.id.topic.simple().to_string()).await
     }
-}
-
-fn check_timestamp(header: &BatchHeader, config: &TopicConfig, now_ms: i64) -> Result<(), Rejected> {
-    if config.log_append_time {
-        return Ok(());
-    }
-    let (first, last) = (header.base_timestamp.get(), header.max_timestamp.get());
-    let too_old = first >= 0 && now_ms.saturating_sub(first) > config.timestamp_before_max_ms;
-    let too_new = last.saturating_sub(now_ms) > config.timestamp_after_max_ms;
-    if header.is_log_append_time() || too_old || too_new {
-        let message = format!(
-            "timestamps {first} to {last} are outside [{now_ms} - {}, {now_ms} + {}] (message.timestamp.before/after.max.ms)",
-            config.timestamp_before_max_ms, config.timestamp_after_max_ms
-        );
-        return Err(Rejected::new(ErrorCode::InvalidTimestamp, message));
-    }
-    Ok(())
-}
-
-/// A copy of the batch with the broker's time in it (message.timestamp.type=LogAppendTime) and the CRC made anew.
-fn stamped(records: &[u8], now_ms: i64) -> Bytes {
-    let mut copy = records.to_vec();
-    if let Ok((header, _)) = BatchHeader::mut_from_prefix(&mut copy) {
-        header.set_log_append_time(now_ms);
-    }
-    let crc = crc32c::crc32c(&copy[CRC_START..]);
-    if let Ok((header, _)) = BatchHeader::mut_from_prefix(&mut copy) {
-        header.crc.set(crc);
-        debug_assert_eq!(header.as_bytes().len(), HEADER_BYTES);
-    }
-    Bytes::from(copy)
-}
-
-fn refused_batch(error: BatchError) -> Rejected {
-    // Which is which follows the answers of Kafka 4.3.
-    let code = match error {
-        BatchError::BadMagic(0 | 1) | BatchError::BadCount { .. } | BatchError::Truncated { .. } => {
-            ErrorCode::InvalidRecord
-        }
-        _ => ErrorCode::CorruptMessage,
-    };
-    Rejected::new(code, error.to_string())
 }
 
 fn storage_error(error: StorageError) -> Rejected {

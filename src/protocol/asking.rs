@@ -268,6 +268,7 @@ mod tests {
                 base_offset: 42,
                 log_append_time_ms: -1,
                 log_start_offset: 0,
+                record_errors: Vec::new(),
                 error_message: Some("why".into()),
             };
             let frame = produce::encode_response(version, 99, &[(name(), vec![answer])], 0);

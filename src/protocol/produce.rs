@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::frame::{Malformed, parse_header};
 use super::wire::{Reader, Writer};
 use crate::model::ErrorCode;
+use crate::model::records::BadRecord;
 
 pub use super::topic_key::TopicKey;
 
@@ -51,6 +52,9 @@ pub struct ProducePartitionResponse {
     /// -1 unless the topic uses LogAppendTime.
     pub log_append_time_ms: i64,
     pub log_start_offset: i64,
+    /// From version 8 on.
+    pub record_errors: Vec<BadRecord>,
+    /// From version 8 on.
     pub error_message: Option<String>,
 }
 
@@ -149,7 +153,10 @@ pub fn encode_response(
 ) -> Bytes {
     let by_id = version >= TOPIC_IDS_FROM;
     let capacity = topics.iter().map(|(key, partitions)| {
-        let messages = partitions.iter().filter_map(|p| p.error_message.as_ref()).map(|text| text.len() + 3);
+        let messages = partitions.iter().flat_map(|p| {
+            let bad = p.record_errors.iter().map(|bad| &bad.message);
+            p.error_message.iter().chain(bad).map(|text| text.len() + 8)
+        });
         key.wire_bytes() + 6 + partitions.len() * 37 + messages.sum::<usize>()
     });
     let mut writer = Writer::response(10 + capacity.sum::<usize>(), correlation_id, version >= FLEXIBLE_FROM);
@@ -176,8 +183,12 @@ fn write_partition(writer: &mut Writer, version: i16, partition: &ProducePartiti
         writer.int64(partition.log_start_offset);
     }
     if version >= 8 {
-        // record_errors: which records of the batch were refused. Batches are accepted or refused whole here.
-        writer.count(Some(0));
+        writer.count(Some(partition.record_errors.len()));
+        for bad in &partition.record_errors {
+            writer.int32(bad.index);
+            writer.nullable_string(Some(&bad.message));
+            writer.no_tagged_fields();
+        }
         writer.nullable_string(partition.error_message.as_deref());
     }
     writer.no_tagged_fields();

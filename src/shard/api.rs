@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::model::records::BadRecord;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
 
 /// One partition's share of a produce request.
@@ -19,6 +20,8 @@ pub struct ProduceOutcome {
     pub error: ErrorCode,
     /// A sentence for the client, when there is something to add to the code.
     pub message: Option<String>,
+    /// The records that are to blame, where single ones are.
+    pub bad_records: Vec<BadRecord>,
     /// -1 on errors.
     pub base_offset: i64,
     /// -1 unless message.timestamp.type=LogAppendTime.

@@ -1,6 +1,7 @@
 //! One core: its replicas, its mailbox, and the routing of work to the shard that owns a partition.
 
 mod api;
+mod check;
 mod cleaning;
 mod control;
 mod far_ends;

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use super::api::{ProduceOutcome, ProducePart};
+use super::check::{CheckedPart, not_served};
 use super::state::{Group, Groups, Shard};
 use crate::model::ErrorCode;
 use crate::partition::{Accepted, AckWait, Rejected, Replica};
@@ -13,11 +14,12 @@ use crate::runtime::clock;
 pub type ProduceOutcomes = Pin<Box<dyn Future<Output = Vec<ProduceOutcome>>>>;
 
 impl Shard {
-    /// Stage one of a produce: when this returns, the order of these batches against later requests is fixed. Stage two
+    /// Stage one of a produce: when this returns, the batches are checked, and their order against later requests is fixed. Stage two
     /// is the returned future: the outcomes, in the order of `parts`, once every batch is acknowledged or refused. It is not
     /// bounded in time: whoever holds the budget of the request's memory must know when the disk has it, also when nobody
     /// waits for the answer any more.
     pub async fn produce(self: &Rc<Self>, parts: Vec<ProducePart>) -> ProduceOutcomes {
+        let parts = self.check_all(parts).await;
         let groups = Groups::split(parts, |p| self.owner(p.partition));
         if let [group] = &groups.by_owner[..]
             && group.owner == self.id
@@ -50,24 +52,15 @@ impl Shard {
     }
 
     /// Gives every batch its place or refuses it, without waiting.
-    fn append_all(&self, parts: Vec<ProducePart>) -> Appends {
+    fn append_all(&self, parts: Vec<CheckedPart>) -> Appends {
         let (wait, now_ms) = (Rc::new(AckWait::default()), clock::wall_ms());
         let mut appends = Vec::with_capacity(parts.len());
         for part in parts {
-            let append = match self.online(part.partition) {
-                Ok(replica) => match replica.append(part.records, now_ms) {
-                    Ok(accepted) => {
-                        replica.expect_ack(accepted.next_offset, &wait);
-                        Ok((replica, accepted))
-                    }
-                    Err(rejected) => Err(rejected),
-                },
-                Err(code @ ErrorCode::KafkaStorageError) => {
-                    Err(Rejected::new(code, "the partition is offline; the broker's log says why"))
-                }
-                Err(code) => Err(Rejected::new(code, "the partition is not on this broker")),
-            };
-            appends.push(append);
+            appends.push(self.online(part.partition).map_err(not_served).and_then(|replica| {
+                let accepted = replica.append(part.batch?, now_ms)?;
+                replica.expect_ack(accepted.next_offset, &wait);
+                Ok((replica, accepted))
+            }));
         }
         Appends { wait, appends }
     }
@@ -95,16 +88,26 @@ fn outcome(append: Result<(Rc<Replica>, Accepted), Rejected>) -> ProduceOutcome 
         Ok((log_start_offset, accepted)) => ProduceOutcome {
             error: ErrorCode::None,
             message: None,
+            bad_records: Vec::new(),
             base_offset: accepted.base_offset,
             log_append_time_ms: accepted.log_append_time_ms,
             log_start_offset,
         },
-        Err(rejected) => refused(rejected.code, Some(rejected.message)),
+        Err(rejected) => {
+            ProduceOutcome { bad_records: rejected.records, ..refused(rejected.code, Some(rejected.message)) }
+        }
     }
 }
 
 fn refused(error: ErrorCode, message: Option<String>) -> ProduceOutcome {
-    ProduceOutcome { error, message, base_offset: -1, log_append_time_ms: -1, log_start_offset: -1 }
+    ProduceOutcome {
+        error,
+        message,
+        bad_records: Vec::new(),
+        base_offset: -1,
+        log_append_time_ms: -1,
+        log_start_offset: -1,
+    }
 }
 
 fn outcome_of_stopped_shard() -> ProduceOutcome {

@@ -40,6 +40,8 @@ pub struct Shard {
     pub(super) control: Rc<LocalMutex>,
     /// Held by whoever takes a producer id; apart from `control`, which a large deletion can hold for long.
     pub(super) producer_id_turn: Rc<LocalMutex>,
+    /// Held by whoever checks a batch on a helper thread.
+    pub(super) heavy_checks: Rc<LocalMutex>,
     /// Producer ids reserved but not given out yet: next and end. Only the controller's shard uses it.
     pub(super) producer_ids: Cell<(i64, i64)>,
     /// What is known of partitions of other shards that consumers of this one follow.
@@ -111,6 +113,7 @@ impl Shard {
             replicas: RefCell::new(HashMap::new()),
             control: LocalMutex::new(1),
             producer_id_turn: LocalMutex::new(1),
+            heavy_checks: LocalMutex::new(1),
             producer_ids: Cell::new((0, 0)),
             far_ends: RefCell::new(HashMap::new()),
             promises: RefCell::new(HashMap::new()),

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use uuid::Uuid;
-use zerocopy::{FromZeros, IntoBytes};
 
 use super::api::*;
 use super::hosting::Claim;
@@ -18,24 +17,17 @@ use super::state::Shard;
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{MetadataImage, PartitionImage, TopicImage};
 use crate::config::{ServerConfig, TopicConfig};
-use crate::model::record_batch::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
+use crate::model::record_batch::{CRC_START, HEADER_BYTES};
+use crate::model::records;
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, ShardId};
 use crate::runtime::mailbox::{Mesh, MeshSeat, mesh};
 use crate::runtime::{clock, disk, eventually, faults, on_shard, on_shards, scratch, spawn_local};
 
+/// A batch of one record, with `payload` bytes behind its header.
 fn batch(payload: usize) -> Bytes {
-    let mut header = BatchHeader::new_zeroed();
-    header.batch_length.set((HEADER_BYTES - LENGTH_PREFIX_BYTES + payload) as i32);
-    header.magic = 2;
-    header.record_count.set(1);
-    header.base_timestamp.set(clock::wall_ms());
-    header.max_timestamp.set(clock::wall_ms());
-    header.producer_id.set(-1);
-    let mut bytes = header.as_bytes().to_vec();
-    bytes.resize(HEADER_BYTES + payload, 7);
-    let crc = crc32c::crc32c(&bytes[CRC_START..]);
-    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    Bytes::from(bytes)
+    let sizes = payload.saturating_sub(20)..payload;
+    let batches = sizes.map(|size| records::build(&[(b"k".to_vec(), Some(vec![7; size]))], clock::wall_ms()));
+    Bytes::from(batches.into_iter().find(|batch| batch.len() == HEADER_BYTES + payload).unwrap())
 }
 
 /// A one-partition topic and its partition.
@@ -59,7 +51,9 @@ async fn shard_of(root: &Path, seat: MeshSeat<Shard>, identity: (ShardId, u16), 
     let config = ServerConfig { log_dirs: vec![root.to_path_buf()], ..ServerConfig::default() };
     let mesh = Mesh::connect(seat).unwrap();
     let store = LocalStore::open(root).unwrap();
-    let shard = Shard::new(identity, Arc::new(config), Default::default(), mesh.clone(), Default::default(), store);
+    let mut image = MetadataImage::default();
+    (0..topics).for_each(|n| image.put_topic((*topic(n).0).clone()));
+    let shard = Shard::new(identity, Arc::new(config), Default::default(), mesh.clone(), Arc::new(image), store);
     mesh.serve(shard.clone());
     let topics: Vec<_> = (0..topics).map(|n| topic(n).0).collect();
     let mut image = MetadataImage::default();

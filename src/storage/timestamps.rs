@@ -60,8 +60,8 @@ impl Log {
                             return Ok(Some((record.offset, record.timestamp_ms)));
                         }
                         Some(_) => {}
-                        // A header that promises what its records do not hold (or cannot be read). The broker does not look
-                        // into batches when they come, and must not do so without end now: earlier is safe.
+                        // A header that promises what its records do not hold (or cannot be read): written by an older
+                        // version, or unchecked (corelane.produce.validate=header). The search ends: earlier is safe.
                         None if lies >= MAX_LIES => {
                             return Ok(Some((batch.header.base(), batch.header.base_timestamp.get())));
                         }

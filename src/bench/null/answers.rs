@@ -100,6 +100,7 @@ impl Facts {
             base_offset: if known { 0 } else { -1 },
             log_append_time_ms: -1,
             log_start_offset: 0,
+            record_errors: Vec::new(),
             error_message: None,
         }
     }

@@ -2,10 +2,9 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use flate2::bufread::MultiGzDecoder;
-use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+use flate2::bufread::GzDecoder;
 
+use super::zstd_stream::Zstd;
 use crate::model::record_batch::Codec;
 
 /// The most output a codec may need in memory at once: a snappy block, or zstd's window. Kafka itself has no such bound,
@@ -16,11 +15,12 @@ pub const MAX_BLOCK_BYTES: usize = 64 << 20;
 const BUFFER_BYTES: usize = 16 << 10;
 
 const LZ4_MAGIC: [u8; 4] = 0x184D_2204u32.to_le_bytes();
-const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
-const ZSTD_SINGLE_SEGMENT: u8 = 0x20;
-/// The zstd window descriptor (RFC 8878, 3.1.1.1.2) of [`MAX_BLOCK_BYTES`].
-const ZSTD_MAX_WINDOW: u8 = ((MAX_BLOCK_BYTES.ilog2() - 10) << 3) as u8;
-const _: () = assert!(MAX_BLOCK_BYTES.is_power_of_two());
+const LZ4_INDEPENDENT: u8 = 0x20;
+const LZ4_BLOCK_CHECKSUM: u8 = 0x10;
+const LZ4_CONTENT_SIZE: u8 = 0x08;
+const LZ4_CONTENT_CHECKSUM: u8 = 0x04;
+/// Set in the length of a block that is not compressed.
+const LZ4_STORED: u32 = 1 << 31;
 
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_HEADER_BYTES: usize = 16;
@@ -31,10 +31,10 @@ const SNAPPY_MAX_RATIO: usize = 22;
 pub(super) fn open<'a>(codec: Codec, payload: &'a [u8]) -> io::Result<Box<dyn BufRead + 'a>> {
     Ok(match codec {
         Codec::None => Box::new(payload),
-        Codec::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(payload))),
+        Codec::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, Gzip::open(payload))),
         Codec::Snappy => Box::new(Snappy::open(payload)?),
         Codec::Lz4 => Box::new(Lz4::open(payload)?),
-        Codec::Zstd => Box::new(BufReader::with_capacity(BUFFER_BYTES, Zstd::open(payload)?)),
+        Codec::Zstd => Box::new(Zstd::open(payload)?),
     })
 }
 
@@ -56,6 +56,9 @@ impl<'a> Snappy<'a> {
         let framed = payload.len() >= XERIAL_HEADER_BYTES && payload.starts_with(&XERIAL_MAGIC);
         if framed && i32::from_be_bytes([payload[8], payload[9], payload[10], payload[11]]) < 1 {
             return Err(invalid("the snappy stream's version is below 1"));
+        }
+        if payload.is_empty() {
+            return Err(invalid("the snappy stream is empty"));
         }
         let input = if framed { &payload[XERIAL_HEADER_BYTES..] } else { payload };
         Ok(Snappy { input, framed, block: Vec::new(), taken: 0 })
@@ -155,68 +158,65 @@ impl BufRead for Lz4<'_> {
     }
 }
 
-/// Zstd frames one after the other.
-struct Zstd<'a> {
-    frame: FrameDecoder,
-    input: &'a [u8],
+/// Gzip members one after the other. Like Java's reader, what follows a member and is none itself is not looked at.
+struct Gzip<'a> {
+    /// `None`: nothing is left.
+    member: Option<GzDecoder<&'a [u8]>>,
 }
 
-impl<'a> Zstd<'a> {
-    fn open(payload: &'a [u8]) -> io::Result<Zstd<'a>> {
-        let mut frame = FrameDecoder::new();
-        frame.set_max_window_size(MAX_BLOCK_BYTES as u64);
-        let mut zstd = Zstd { frame, input: payload };
-        zstd.start_frame()?;
-        Ok(zstd)
-    }
+const GZIP_MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
 
-    /// Reads the header of the frame that `input` begins with, or steps over one that carries no data.
-    fn start_frame(&mut self) -> io::Result<()> {
-        let Some((&(mut head), rest)) = self.input.split_first_chunk::<6>() else {
-            return Err(invalid("a zstd frame is cut off"));
-        };
-        // Level 22 without a known size declares a window of 128 MiB for the smallest batch. The window only says how
-        // far back the frame may point; held to less, a frame that does point further fails, and no other.
-        if head.starts_with(&ZSTD_MAGIC) && head[4] & ZSTD_SINGLE_SEGMENT == 0 {
-            head[5] = head[5].min(ZSTD_MAX_WINDOW);
-        }
-        let mut source = head.as_slice().chain(rest);
-        let started = self.frame.init(&mut source);
-        self.input = source.into_inner().1;
-        match started {
-            Ok(()) => Ok(()),
-            Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
-                self.input = usize::try_from(length)
-                    .ok()
-                    .and_then(|length| self.input.get(length..))
-                    .ok_or_else(|| invalid("a zstd frame to skip is cut off"))?;
-                Ok(())
-            }
-            Err(error) => Err(io::Error::other(error)),
-        }
+impl<'a> Gzip<'a> {
+    fn open(payload: &'a [u8]) -> Gzip<'a> {
+        Gzip { member: Some(GzDecoder::new(payload)) }
     }
 }
 
-impl Read for Zstd<'_> {
+impl Read for Gzip<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if self.frame.can_collect() > 0 || buf.is_empty() {
-                return self.frame.read(buf);
-            }
-            if !self.frame.is_finished() {
-                self.frame
-                    .decode_blocks(&mut self.input, BlockDecodingStrategy::UptoBlocks(1))
-                    .map_err(io::Error::other)?;
-            } else if self.input.is_empty() {
-                return Ok(0);
-            } else {
-                self.start_frame()?;
-            }
+        if buf.is_empty() {
+            return Ok(0);
         }
+        while let Some(member) = &mut self.member {
+            let read = member.read(buf)?;
+            if read > 0 {
+                return Ok(read);
+            }
+            let rest: &[u8] = member.get_ref();
+            self.member = rest.starts_with(&GZIP_MAGIC).then(|| GzDecoder::new(rest));
+        }
+        Ok(0)
     }
 }
 
-fn read_buffered(source: &mut impl BufRead, buf: &mut [u8]) -> io::Result<usize> {
+/// Checks an LZ4 stream's frame as Kafka's reader does: only independent blocks, no reserved bits, an end mark. Gives the bytes
+/// behind the end mark, which no reader of Kafka's looks at.
+pub(super) fn check_lz4_frame(payload: &[u8]) -> io::Result<&[u8]> {
+    let cut_off = || invalid("the LZ4 frame is cut off");
+    let Some((&[m0, m1, m2, m3, flags, block], mut rest)) = payload.split_first_chunk::<6>() else {
+        return Err(cut_off());
+    };
+    if [m0, m1, m2, m3] != LZ4_MAGIC || flags >> 6 != 1 || flags & 3 != 0 || block & 0x8f != 0 || block >> 4 < 4 {
+        return Err(invalid("this is no LZ4 frame"));
+    }
+    if flags & LZ4_INDEPENDENT == 0 {
+        return Err(invalid("the LZ4 frame's blocks depend on one another, which Kafka's clients cannot read"));
+    }
+    let descriptor_bytes = if flags & LZ4_CONTENT_SIZE != 0 { 9 } else { 1 };
+    rest = rest.get(descriptor_bytes..).ok_or_else(cut_off)?;
+    loop {
+        let (head, after) = rest.split_first_chunk::<4>().ok_or_else(cut_off)?;
+        let bytes = (u32::from_le_bytes(*head) & !LZ4_STORED) as usize;
+        if bytes == 0 {
+            let checksum_bytes = if flags & LZ4_CONTENT_CHECKSUM != 0 { 4 } else { 0 };
+            return after.get(checksum_bytes..).ok_or_else(cut_off);
+        }
+        let checksum_bytes = if flags & LZ4_BLOCK_CHECKSUM != 0 { 4 } else { 0 };
+        rest = after.get(bytes + checksum_bytes..).ok_or_else(cut_off)?;
+    }
+}
+
+pub(super) fn read_buffered(source: &mut impl BufRead, buf: &mut [u8]) -> io::Result<usize> {
     let filled = source.fill_buf()?;
     let amount = filled.len().min(buf.len());
     buf[..amount].copy_from_slice(&filled[..amount]);

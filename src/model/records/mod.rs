@@ -1,5 +1,5 @@
-//! The single records inside a batch, for the few who need them: ListOffsets by timestamp, compaction, the records that the
-//! broker itself writes and reads.
+//! The single records inside a batch, for those who need them: the check of what is produced, ListOffsets by timestamp,
+//! compaction, the records that the broker itself writes and reads.
 //!
 //! A batch that reaches this module has passed its CRC, which only says that it arrived as its producer sent it. The
 //! producer may be hostile, so every walk is bounded in memory ([`MAX_BLOCK_BYTES`]) and in work
@@ -8,7 +8,9 @@
 mod build;
 mod compress;
 mod decompress;
+mod inspect;
 mod walk;
+mod zstd_stream;
 
 #[cfg(test)]
 mod tests;
@@ -16,4 +18,5 @@ mod tests;
 pub use build::{BatchWriter, build};
 pub use compress::append as compress;
 pub use decompress::MAX_BLOCK_BYTES;
+pub use inspect::{BadRecord, Inspected, inspect};
 pub use walk::{MAX_OUTPUT_BYTES, RecordError, RecordMeta, RecordView, first_at_or_after, latest, read, walk};

@@ -1,9 +1,11 @@
 //! From a batch's bytes to one [`RecordMeta`] per record.
 
+use std::cmp::Ordering;
 use std::io::{self, BufRead};
 use std::ops::ControlFlow;
 
 use super::decompress;
+use super::inspect::{self, Inspected};
 use crate::model::record_batch::{self, BatchError, BatchHeader, Codec, HEADER_BYTES};
 
 /// The most a batch may decompress to before its walk is given up: what keeps a thread busy for a fraction of a second, not
@@ -76,7 +78,8 @@ pub fn first_at_or_after(batch: &[u8], timestamp_ms: i64) -> Result<Option<Recor
 }
 
 /// The record with the largest timestamp of one whole checked batch, the first of several (ListOffsets by maximum
-/// timestamp, KIP-734). The header's maximum is not believed: it is the producer's word.
+/// timestamp, KIP-734). The header's maximum is not believed: in older logs it is the
+/// producer's word.
 pub fn latest(batch: &[u8]) -> Result<Option<RecordMeta>, RecordError> {
     let (header, _) = record_batch::frame(batch)?;
     let all_alike = header.is_log_append_time();
@@ -144,8 +147,8 @@ fn each(
     }
     let input = decompress::open(codec, &batch[HEADER_BYTES..total])
         .map_err(|source| RecordError::Decompress { codec, source })?;
-    let kept = keep.then(Vec::new);
-    let mut records = Records { input, codec, taken: 0, limit, index: 0, count, kept };
+    let mut records = Records::new(input, codec, count, limit);
+    records.kept = keep.then(Vec::new);
     for index in 0..count {
         records.index = index;
         let record = records.next(header)?;
@@ -168,20 +171,56 @@ struct Placed {
 }
 
 /// The decompressed stream, and where in it the walk is.
-struct Records<'a> {
+pub(super) struct Records<'a> {
     input: Box<dyn BufRead + 'a>,
     codec: Codec,
     /// Bytes of output read so far, and the most there may be; `taken` never passes `limit`.
     taken: u64,
     limit: u64,
     /// The record being read, for the errors.
-    index: i32,
+    pub(super) index: i32,
     count: i32,
     /// The bytes of the record being read, where they are wanted; it grows with what comes, not with what is announced.
     kept: Option<Vec<u8>>,
 }
 
-impl Records<'_> {
+impl<'a> Records<'a> {
+    pub(super) fn new(input: Box<dyn BufRead + 'a>, codec: Codec, count: i32, limit: u64) -> Records<'a> {
+        Records { input, codec, taken: 0, limit, index: 0, count, kept: None }
+    }
+
+    /// Reads one record down to its headers. One that is in the decoder's buffer as a whole is read there.
+    pub(super) fn inspect(&mut self) -> Result<Inspected, RecordError> {
+        let index = self.index;
+        if let Some((record, bytes)) = inspect::first_record(self.fill()?, index)? {
+            self.consume(bytes);
+            return Ok(record);
+        }
+        let length = self.varint()?;
+        let length = u64::try_from(length).map_err(|_| self.malformed("has a negative length"))?;
+        let end = self.taken + length;
+        self.skip(1)?;
+        let timestamp_delta = self.varlong()?;
+        let offset_delta = self.varint()?;
+        let has_key = self.skip_field(end, inspect::LONGER)? >= 0;
+        self.skip_field(end, inspect::LONGER)?;
+        let headers = self.varint()?;
+        if headers < 0 {
+            return Err(self.malformed(inspect::NEGATIVE_HEADERS));
+        }
+        for _ in 0..headers {
+            if self.skip_field(end, inspect::LONGER)? < 0 {
+                return Err(self.malformed(inspect::NULL_HEADER_KEY));
+            }
+            self.skip_field(end, inspect::LONGER)?;
+        }
+        match self.taken.cmp(&end) {
+            Ordering::Equal => Ok(Inspected { index, timestamp_delta, offset_delta, has_key }),
+            Ordering::Less => Err(self.malformed(inspect::SHORTER)),
+            Ordering::Greater => Err(self.malformed(inspect::LONGER)),
+        }
+    }
+
     /// Reads one record; its headers are stepped over unseen.
     fn next(&mut self, header: &BatchHeader) -> Result<Placed, RecordError> {
         let length = self.varint()?;
@@ -208,18 +247,15 @@ impl Records<'_> {
         let value_start = headers_start - u64::try_from(value_len).unwrap_or(0);
         // At least the header count is left.
         if self.taken >= end {
-            return Err(self.malformed("is longer than its length says"));
+            return Err(self.malformed(inspect::LONGER));
         }
         self.skip(end - self.taken)?;
 
         let timestamp_ms = if header.is_log_append_time() {
             header.max_timestamp.get()
         } else {
-            header
-                .base_timestamp
-                .get()
-                .checked_add(timestamp_delta)
-                .ok_or_else(|| self.malformed("has a timestamp beyond 64 bits"))?
+            // As every client reads it: a sum beyond 64 bits wraps.
+            header.base_timestamp.get().wrapping_add(timestamp_delta)
         };
         let offset = header
             .base()
@@ -238,7 +274,7 @@ impl Records<'_> {
     fn skip_field(&mut self, end: u64, too_long: &'static str) -> Result<i32, RecordError> {
         let length = self.varint()?;
         if length < -1 {
-            return Err(self.malformed("has a field of negative length"));
+            return Err(self.malformed(inspect::NEGATIVE_FIELD));
         }
         let bytes = u64::try_from(length).unwrap_or(0);
         if self.taken + bytes > end {
@@ -307,7 +343,7 @@ impl Records<'_> {
     }
 
     /// What is there to read next, within the limit; empty at the end.
-    fn fill(&mut self) -> Result<&[u8], RecordError> {
+    pub(super) fn fill(&mut self) -> Result<&[u8], RecordError> {
         let filled = self.input.fill_buf().map_err(|source| RecordError::Decompress { codec: self.codec, source })?;
         let room = usize::try_from(self.limit - self.taken).unwrap_or(usize::MAX);
         if room == 0 && !filled.is_empty() {

@@ -6,6 +6,7 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use super::Random;
 use crate::model::ErrorCode;
+use crate::model::records::BadRecord;
 use crate::protocol::produce::{self, ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceTopic};
 use crate::protocol::{TopicKey, respond};
 
@@ -126,6 +127,12 @@ fn other_versions_and_bad_names_are_refused() {
     assert!(error.starts_with("Produce v3 request") && error.contains("UTF-8"), "{error}");
 }
 
+fn record_error(bad: &BadRecord) -> produce_response::BatchIndexAndErrorMessage {
+    produce_response::BatchIndexAndErrorMessage::default()
+        .with_batch_index(bad.index)
+        .with_batch_index_error_message(Some(StrBytes::from_string(bad.message.clone())))
+}
+
 #[test]
 fn responses_are_written_as_the_crate_writes_them() {
     let mut random = Random(15);
@@ -145,6 +152,9 @@ fn responses_are_written_as_the_crate_writes_them() {
                         base_offset: random.next() as i64,
                         log_append_time_ms: random.next() as i64,
                         log_start_offset: random.next() as i64,
+                        record_errors: (0..random.below(3) as i32)
+                            .map(|n| BadRecord { index: n * 7, message: random.text() })
+                            .collect(),
                         error_message: random.chance(2).then(|| random.text()),
                     };
                     let mut expected = produce_response::PartitionProduceResponse::default()
@@ -157,6 +167,7 @@ fn responses_are_written_as_the_crate_writes_them() {
                     }
                     if version >= 8 {
                         expected.error_message = partition.error_message.clone().map(StrBytes::from_string);
+                        expected.record_errors = partition.record_errors.iter().map(record_error).collect();
                     }
                     topic.partition_responses.push(expected);
                     partitions.push(partition);
@@ -190,6 +201,7 @@ fn a_message_too_long_for_the_wire_is_cut() {
         base_offset: -1,
         log_append_time_ms: -1,
         log_start_offset: -1,
+        record_errors: Vec::new(),
         error_message: Some("é".repeat(20_000)),
     };
     for (version, key) in [(8, TopicKey::Name(Bytes::from_static(b"t"))), (13, TopicKey::Id(uuid::Uuid::nil()))] {

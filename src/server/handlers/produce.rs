@@ -88,6 +88,7 @@ fn timed_out(count: usize) -> Vec<ProduceOutcome> {
     let outcome = ProduceOutcome {
         error: ErrorCode::RequestTimedOut,
         message: Some("the batch was not acknowledged within the request's timeout".into()),
+        bad_records: Vec::new(),
         base_offset: -1,
         log_append_time_ms: -1,
         log_start_offset: -1,
@@ -164,6 +165,7 @@ fn place(index: i32, error: ErrorCode, message: Option<&str>) -> ProducePartitio
         base_offset: -1,
         log_append_time_ms: -1,
         log_start_offset: -1,
+        record_errors: Vec::new(),
         error_message: message.map(str::to_owned),
     }
 }
@@ -179,6 +181,7 @@ fn fill(topics: &mut Topics, outcomes: Vec<ProduceOutcome>) {
                 place.base_offset = outcome.base_offset;
                 place.log_append_time_ms = outcome.log_append_time_ms;
                 place.log_start_offset = outcome.log_start_offset;
+                place.record_errors = outcome.bad_records;
                 place.error_message = outcome.message;
             }
             // Never acknowledge what has no outcome.
@@ -244,6 +247,7 @@ mod tests {
         ProduceOutcome {
             error: ErrorCode::None,
             message: None,
+            bad_records: Vec::new(),
             base_offset,
             log_append_time_ms: -1,
             log_start_offset: 0,

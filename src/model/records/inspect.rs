@@ -1,0 +1,172 @@
+//! The walk over a produced batch: the structure of every record, down to its headers, and none of its contents. It does
+//! not allocate where the batch is not compressed.
+
+use super::decompress::{self, check_lz4_frame};
+use super::walk::{RecordError, Records};
+use crate::model::record_batch::{self, BatchError, Codec, HEADER_BYTES};
+
+/// The facts of a record that its acceptance depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// Its place in the batch, from 0.
+    pub index: i32,
+    /// Milliseconds after the batch's base timestamp.
+    pub timestamp_delta: i64,
+    pub offset_delta: i32,
+    pub has_key: bool,
+}
+
+/// A record of a batch that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRecord {
+    /// Its place in the batch, from 0.
+    pub index: i32,
+    /// A sentence for the client.
+    pub message: String,
+}
+
+/// Shows `visit` every record of one whole checked batch and checks what a consumer depends on: as many records as the
+/// header counts and nothing behind them, lengths that fit, headers with keys. It gives up past `limit` decompressed bytes.
+pub fn inspect(batch: &[u8], limit: u64, visit: &mut impl FnMut(&Inspected)) -> Result<(), RecordError> {
+    let (header, total) = record_batch::frame(batch)?;
+    let codec = header.codec().ok_or(BatchError::BadCodec(header.attributes.get()))?;
+    let count = header.record_count.get();
+    if count < 0 {
+        return Err(RecordError::NegativeCount(count));
+    }
+    let payload = &batch[HEADER_BYTES..total];
+    if codec == Codec::None {
+        return inspect_plain(payload, count, visit);
+    }
+    let failed = |source| RecordError::Decompress { codec, source };
+    if codec == Codec::Lz4 {
+        check_lz4_frame(payload).map_err(failed)?;
+    }
+    let mut records = Records::new(decompress::open(codec, payload).map_err(failed)?, codec, count, limit);
+    for index in 0..count {
+        records.index = index;
+        visit(&records.inspect()?);
+    }
+    if records.fill()?.is_empty() { Ok(()) } else { Err(RecordError::Trailing { count }) }
+}
+
+fn inspect_plain(mut payload: &[u8], count: i32, visit: &mut impl FnMut(&Inspected)) -> Result<(), RecordError> {
+    for index in 0..count {
+        let (record, bytes) = first_record(payload, index)?.ok_or(RecordError::Truncated { index, count })?;
+        visit(&record);
+        payload = &payload[bytes..];
+    }
+    if payload.is_empty() { Ok(()) } else { Err(RecordError::Trailing { count }) }
+}
+
+/// The record at the start of `bytes`, and the bytes it takes; `None` where `bytes` end before the record does.
+pub(super) fn first_record(bytes: &[u8], index: i32) -> Result<Option<(Inspected, usize)>, RecordError> {
+    let malformed = |what| RecordError::Malformed { index, what };
+    let mut cursor = Cursor { rest: bytes };
+    let length = match cursor.varint() {
+        Ok(length) => usize::try_from(length).map_err(|_| malformed("has a negative length"))?,
+        Err(Flaw::CutOff) => return Ok(None),
+        Err(Flaw::Is(what)) => return Err(malformed(what)),
+    };
+    let body_at = bytes.len() - cursor.rest.len();
+    let Some(body) = cursor.rest.get(..length) else { return Ok(None) };
+    match read_body(body, index) {
+        Ok(record) => Ok(Some((record, body_at + length))),
+        Err(Flaw::CutOff) => Err(malformed(LONGER)),
+        Err(Flaw::Is(what)) => Err(malformed(what)),
+    }
+}
+
+pub(super) const LONGER: &str = "is longer than its length says";
+pub(super) const SHORTER: &str = "is shorter than its length says";
+pub(super) const NEGATIVE_FIELD: &str = "has a field of negative length";
+pub(super) const NEGATIVE_HEADERS: &str = "has a negative number of headers";
+pub(super) const NULL_HEADER_KEY: &str = "has a header without a key";
+
+fn read_body(body: &[u8], index: i32) -> Result<Inspected, Flaw> {
+    let mut cursor = Cursor { rest: body };
+    cursor.skip(1)?; // The record's attributes, of which Kafka uses none.
+    let timestamp_delta = cursor.varlong()?;
+    let offset_delta = cursor.varint()?;
+    let has_key = cursor.field()? >= 0;
+    cursor.field()?;
+    let headers = cursor.varint()?;
+    if headers < 0 {
+        return Err(Flaw::Is(NEGATIVE_HEADERS));
+    }
+    for _ in 0..headers {
+        if cursor.field()? < 0 {
+            return Err(Flaw::Is(NULL_HEADER_KEY));
+        }
+        cursor.field()?;
+    }
+    if !cursor.rest.is_empty() {
+        return Err(Flaw::Is(SHORTER));
+    }
+    Ok(Inspected { index, timestamp_delta, offset_delta, has_key })
+}
+
+enum Flaw {
+    CutOff,
+    Is(&'static str),
+}
+
+/// Reads a record that lies in memory as a whole.
+struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl Cursor<'_> {
+    fn skip(&mut self, bytes: usize) -> Result<(), Flaw> {
+        self.rest = self.rest.get(bytes..).ok_or(Flaw::CutOff)?;
+        Ok(())
+    }
+
+    /// Steps over a length and as many bytes; -1 is null and has none.
+    fn field(&mut self) -> Result<i32, Flaw> {
+        let length = self.varint()?;
+        if length < -1 {
+            return Err(Flaw::Is(NEGATIVE_FIELD));
+        }
+        self.skip(usize::try_from(length).unwrap_or(0))?;
+        Ok(length)
+    }
+
+    fn varint(&mut self) -> Result<i32, Flaw> {
+        let Some((&first, rest)) = self.rest.split_first() else { return Err(Flaw::CutOff) };
+        if first < 0x80 {
+            self.rest = rest;
+            return Ok(i32::from(first >> 1) ^ -i32::from(first & 1));
+        }
+        let mut raw = 0u64;
+        for (n, &byte) in self.rest.iter().take(5).enumerate() {
+            raw |= u64::from(byte & 0x7f) << (7 * n);
+            if byte < 0x80 {
+                self.rest = &self.rest[n + 1..];
+                let raw = u32::try_from(raw).map_err(|_| Flaw::Is("has a varint beyond 32 bits"))?;
+                return Ok((raw >> 1) as i32 ^ -((raw & 1) as i32));
+            }
+        }
+        Err(self.endless(5))
+    }
+
+    fn varlong(&mut self) -> Result<i64, Flaw> {
+        let mut raw = 0u64;
+        for (n, &byte) in self.rest.iter().take(10).enumerate() {
+            let bits = u64::from(byte & 0x7f);
+            if n == 9 && bits > 1 {
+                return Err(Flaw::Is("has a varint beyond 64 bits"));
+            }
+            raw |= bits << (7 * n);
+            if byte < 0x80 {
+                self.rest = &self.rest[n + 1..];
+                return Ok((raw >> 1) as i64 ^ -((raw & 1) as i64));
+            }
+        }
+        Err(self.endless(10))
+    }
+
+    fn endless(&self, max_bytes: usize) -> Flaw {
+        if self.rest.len() < max_bytes { Flaw::CutOff } else { Flaw::Is("has a varint without end") }
+    }
+}

@@ -1,0 +1,326 @@
+//! The check of a produced batch, as Kafka 4.3's: framing and CRC, then every record. Pure.
+//!
+//! A header that does not say what the records say is put right where Kafka does so, so that everything that reads it later
+//! (retention, the time index, the cleaner, offsets) may rely on it.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use zerocopy::IntoBytes;
+
+use super::replica::Rejected;
+use crate::config::{ProduceValidation, TopicConfig};
+use crate::model::ErrorCode;
+use crate::model::record_batch::{self, BatchError, BatchHeader, CRC_START, HEADER_BYTES};
+use crate::model::records::{self, BadRecord, Inspected, RecordError};
+
+/// Bad records of a batch that are named one by one; the message counts them all.
+pub const MAX_BAD_RECORDS: usize = 1000;
+/// Bad records that the message itself repeats.
+const SHOWN_BAD_RECORDS: usize = 3;
+const NO_TIMESTAMP: i64 = -1;
+
+/// One produced batch that may be appended. Only [`validate`] makes it.
+#[derive(Clone, Debug)]
+pub struct CheckedBatch {
+    bytes: Bytes,
+    header: BatchHeader,
+    log_append_time_ms: i64,
+}
+
+impl CheckedBatch {
+    pub fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
+    /// -1 unless message.timestamp.type=LogAppendTime.
+    pub fn log_append_time_ms(&self) -> i64 {
+        self.log_append_time_ms
+    }
+
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+}
+
+/// The rules for batches of one partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    pub topic: &'a str,
+    pub partition: i32,
+    pub config: &'a TopicConfig,
+    pub validation: ProduceValidation,
+    pub now_ms: i64,
+    /// Decompressed bytes at which the walk gives up.
+    pub max_output_bytes: u64,
+}
+
+/// Why a batch was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Rejected(Rejected),
+    /// It decompresses to more than [`Rules::max_output_bytes`]; nothing else is known yet.
+    TooMuchOutput,
+}
+
+impl From<Rejected> for Refusal {
+    fn from(rejected: Rejected) -> Refusal {
+        Refusal::Rejected(rejected)
+    }
+}
+
+impl Refusal {
+    /// The answer to the client.
+    pub fn rejected(self, max_output_bytes: u64) -> Rejected {
+        match self {
+            Refusal::Rejected(rejected) => rejected,
+            Refusal::TooMuchOutput => {
+                let message = format!("the batch decompresses to more than {max_output_bytes} bytes");
+                Rejected::new(ErrorCode::MessageTooLarge, message)
+            }
+        }
+    }
+}
+
+/// Checks `records`, the bytes of one partition in a produce request.
+pub fn validate(records: &Bytes, rules: &Rules<'_>) -> Result<CheckedBatch, Refusal> {
+    let header = check_header(records, rules.config)?;
+    let records_count = match (rules.validation, rules.config.cleanup_compact) {
+        (ProduceValidation::Header, false) => None,
+        _ => Some(check_records(records, header, rules)?),
+    };
+    let max_timestamp = match (rules.validation, records_count) {
+        (ProduceValidation::Full, Some(max_timestamp)) => max_timestamp,
+        _ => {
+            check_header_times(header, rules)?;
+            header.max_timestamp.get()
+        }
+    };
+    Ok(settled(records, header, max_timestamp, rules))
+}
+
+/// Everything that needs no record.
+fn check_header<'a>(records: &'a Bytes, config: &TopicConfig) -> Result<&'a BatchHeader, Rejected> {
+    let (header, total) = record_batch::frame(records).map_err(refused_batch)?;
+    let invalid = |message: &str| Err(Rejected::new(ErrorCode::InvalidRecord, message));
+    if header.base() != 0 {
+        return Err(Rejected::new(
+            ErrorCode::InvalidRecord,
+            format!("the base offset of a produced batch must be 0, but it is {}", header.base()),
+        ));
+    }
+    if records.len() > config.max_message_bytes as usize {
+        let message = format!(
+            "the batch is {} bytes, larger than max.message.bytes = {}",
+            records.len(),
+            config.max_message_bytes
+        );
+        return Err(Rejected::new(ErrorCode::MessageTooLarge, message));
+    }
+    if total != records.len() {
+        return invalid("a produce request must hold exactly one batch a partition");
+    }
+    if total as u64 > config.segment_bytes {
+        let message = format!("the batch is {total} bytes, larger than segment.bytes = {}", config.segment_bytes);
+        return Err(Rejected::new(ErrorCode::RecordListTooLarge, message));
+    }
+    record_batch::check(records).map_err(refused_batch)?;
+    record_batch::check_produced(header).map_err(refused_batch)?;
+    if header.is_control() {
+        return invalid("clients may not write control batches");
+    }
+    if header.is_transactional() {
+        return Err(Rejected::new(ErrorCode::InvalidTxnState, "transactions are not supported yet"));
+    }
+    if header.is_idempotent() && (header.producer_epoch.get() < 0 || header.base_sequence.get() < 0) {
+        return invalid("a batch with a producer id needs a producer epoch and a base sequence of 0 or more");
+    }
+    Ok(header)
+}
+
+/// Walks the records; gives their largest timestamp, -1 where none has one.
+fn check_records(records: &Bytes, header: &BatchHeader, rules: &Rules<'_>) -> Result<i64, Refusal> {
+    let mut largest = NO_TIMESTAMP;
+    let mut misplaced = None;
+    let mut bad = BadRecords::default();
+    let walked = records::inspect(records, rules.max_output_bytes, &mut |record| {
+        let timestamp = header.base_timestamp.get().wrapping_add(record.timestamp_delta);
+        largest = largest.max(timestamp);
+        if record.offset_delta != record.index && misplaced.is_none() {
+            misplaced = Some(*record);
+        }
+        if let ControlFlow::Break(flaw) = check_record(record, timestamp, header, rules) {
+            bad.note(record, flaw, rules);
+        }
+    });
+    match walked {
+        Ok(()) => {}
+        Err(RecordError::TooLarge { .. }) => return Err(Refusal::TooMuchOutput),
+        Err(error) => return Err(refused_records(error).into()),
+    }
+    if let Some(rejected) = bad.rejected(header.record_count.get()) {
+        return Err(rejected.into());
+    }
+    if let Some(Inspected { index, offset_delta, .. }) = misplaced {
+        // Kafka gives up on such a batch where it is compressed; consumers of one that is not would lose their place.
+        let message = format!("record {index} of the batch has offset delta {offset_delta}; they must count from 0");
+        let code = match header.codec() {
+            Some(record_batch::Codec::None) => ErrorCode::InvalidRecord,
+            _ => ErrorCode::UnknownServerError,
+        };
+        return Err(Rejected::new(code, message).into());
+    }
+    Ok(largest)
+}
+
+/// What is wrong with a single record.
+#[derive(Clone, Copy)]
+enum Flaw {
+    NoKey,
+    OutOfRange(i64),
+    LogAppendTime,
+}
+
+fn check_record(record: &Inspected, timestamp: i64, header: &BatchHeader, rules: &Rules<'_>) -> ControlFlow<Flaw> {
+    let config = rules.config;
+    if config.cleanup_compact && !record.has_key {
+        return ControlFlow::Break(Flaw::NoKey);
+    }
+    if rules.validation == ProduceValidation::Header {
+        return ControlFlow::Continue(());
+    }
+    // A client that sets the bit of LogAppendTime says that all records have the batch's largest timestamp. Kafka takes it
+    // at its word and then drops the bit, so the records' own timestamps must be right as well.
+    let claimed = if header.is_log_append_time() { header.max_timestamp.get() } else { timestamp };
+    if config.log_append_time || claimed == NO_TIMESTAMP {
+        return match header.is_log_append_time() {
+            true => ControlFlow::Break(Flaw::LogAppendTime),
+            false => ControlFlow::Continue(()),
+        };
+    }
+    match [claimed, timestamp].into_iter().find(|time| *time != NO_TIMESTAMP && is_out_of_range(*time, rules)) {
+        Some(time) => ControlFlow::Break(Flaw::OutOfRange(time)),
+        None => ControlFlow::Continue(()),
+    }
+}
+
+fn is_out_of_range(timestamp: i64, rules: &Rules<'_>) -> bool {
+    let age = rules.now_ms.wrapping_sub(timestamp);
+    age > rules.config.timestamp_before_max_ms || age.wrapping_neg() > rules.config.timestamp_after_max_ms
+}
+
+/// The bad records of one batch.
+#[derive(Default)]
+struct BadRecords {
+    total: usize,
+    bad_times: usize,
+    named: Vec<BadRecord>,
+}
+
+impl BadRecords {
+    fn note(&mut self, record: &Inspected, flaw: Flaw, rules: &Rules<'_>) {
+        self.total += 1;
+        self.bad_times += usize::from(!matches!(flaw, Flaw::NoKey));
+        if self.named.len() == MAX_BAD_RECORDS {
+            return;
+        }
+        let (topic, partition) = (rules.topic, rules.partition);
+        let message = match flaw {
+            Flaw::NoKey => {
+                format!("Compacted topic cannot accept message without key in topic partition {topic}-{partition}")
+            }
+            Flaw::OutOfRange(timestamp) => format!(
+                "timestamp {timestamp} is out of range: it must lie within [{}, {}] (message.timestamp.before.max.ms, \
+                 message.timestamp.after.max.ms)",
+                rules.now_ms.saturating_sub(rules.config.timestamp_before_max_ms),
+                rules.now_ms.saturating_add(rules.config.timestamp_after_max_ms)
+            ),
+            Flaw::LogAppendTime => "a producer may not set the timestamp type to LogAppendTime".to_owned(),
+        };
+        self.named.push(BadRecord { index: record.index, message });
+    }
+
+    fn rejected(self, count: i32) -> Option<Rejected> {
+        let first = self.named.iter().take(SHOWN_BAD_RECORDS);
+        let shown: Vec<String> = first.map(|bad| format!("record {}: {}", bad.index, bad.message)).collect();
+        if shown.is_empty() {
+            return None;
+        }
+        let more = if self.total > shown.len() { "; ..." } else { "" };
+        let message =
+            format!("{} of the batch's {count} records are not accepted: {}{more}", self.total, shown.join("; "));
+        let code = if self.bad_times > 0 { ErrorCode::InvalidTimestamp } else { ErrorCode::InvalidRecord };
+        Some(Rejected { code, message, records: self.named })
+    }
+}
+
+/// The bounds by the header alone (`corelane.produce.validate=header`).
+fn check_header_times(header: &BatchHeader, rules: &Rules<'_>) -> Result<(), Rejected> {
+    if rules.config.log_append_time {
+        return Ok(());
+    }
+    let (first, last) = (header.base_timestamp.get(), header.max_timestamp.get());
+    let too_old = first >= 0 && rules.now_ms.saturating_sub(first) > rules.config.timestamp_before_max_ms;
+    let too_new = last.saturating_sub(rules.now_ms) > rules.config.timestamp_after_max_ms;
+    if too_old || too_new {
+        let message = format!(
+            "timestamps {first} to {last} are outside [{now} - {}, {now} + {}] (message.timestamp.before/after.max.ms)",
+            rules.config.timestamp_before_max_ms,
+            rules.config.timestamp_after_max_ms,
+            now = rules.now_ms,
+        );
+        return Err(Rejected::new(ErrorCode::InvalidTimestamp, message));
+    }
+    Ok(())
+}
+
+/// The batch with the header that its topic and its records call for; the bytes themselves where it has it already.
+fn settled(records: &Bytes, header: &BatchHeader, max_timestamp: i64, rules: &Rules<'_>) -> CheckedBatch {
+    let log_append_time = rules.config.log_append_time;
+    let mut right = *header;
+    right.set_timestamps(log_append_time, if log_append_time { rules.now_ms } else { max_timestamp });
+    // The broker's own mark (KIP-534), and no producer's: the cleaner would drop tombstones by it.
+    right.set_delete_horizon(None);
+    let unchanged = right.attributes == header.attributes && right.max_timestamp == header.max_timestamp;
+    let bytes = if unchanged { records.clone() } else { with_header(records, &mut right) };
+    let log_append_time_ms = if log_append_time { rules.now_ms } else { NO_TIMESTAMP };
+    CheckedBatch { bytes, header: right, log_append_time_ms }
+}
+
+/// A copy of the batch with another header, whose CRC is made anew.
+fn with_header(records: &[u8], header: &mut BatchHeader) -> Bytes {
+    let mut copy = records.to_vec();
+    let (place, body) = copy.split_at_mut(HEADER_BYTES);
+    header.crc.set(crc32c::crc32c_append(crc32c::crc32c(&header.as_bytes()[CRC_START..]), body));
+    place.copy_from_slice(header.as_bytes());
+    Bytes::from(copy)
+}
+
+/// The error code of each fault follows the answers of Kafka 4.3.
+fn refused_batch(error: BatchError) -> Rejected {
+    let code = match error {
+        BatchError::BadMagic(0 | 1) | BatchError::BadCount { .. } | BatchError::Truncated { .. } => {
+            ErrorCode::InvalidRecord
+        }
+        BatchError::BadCodec(_) => ErrorCode::UnknownServerError,
+        _ => ErrorCode::CorruptMessage,
+    };
+    Rejected::new(code, error.to_string())
+}
+
+fn refused_records(error: RecordError) -> Rejected {
+    let code = match &error {
+        // Not CORRUPT_MESSAGE: clients would send the same bytes again until their time is up.
+        RecordError::Decompress { .. } => ErrorCode::UnknownServerError,
+        RecordError::Batch(_)
+        | RecordError::NegativeCount(_)
+        | RecordError::TooLarge { .. }
+        | RecordError::Truncated { .. }
+        | RecordError::Trailing { .. }
+        | RecordError::Malformed { .. } => ErrorCode::InvalidRecord,
+    };
+    Rejected::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

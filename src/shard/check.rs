@@ -1,0 +1,93 @@
+//! The check of produced batches, on the shard of the connection that brought them: a batch reaches its owner checked.
+//!
+//! The connection reads its next request only after this, so batches keep their order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::api::ProducePart;
+use super::state::Shard;
+use crate::config::TopicConfig;
+use crate::model::records::MAX_OUTPUT_BYTES;
+use crate::model::{ErrorCode, PartitionId};
+use crate::partition::{CheckedBatch, Refusal, Rejected, Rules, validate};
+use crate::runtime::{Breather, clock, spawn_blocking};
+
+/// Decompressed bytes of one batch that are walked on the shard itself: about a millisecond. What decompresses to more
+/// goes to a helper thread.
+const INLINE_OUTPUT_BYTES: u64 = 1 << 20;
+/// Larger batches go to a helper thread as they are.
+const INLINE_BATCH_BYTES: usize = 4 << 20;
+/// Bad records that the answer to one request names, over all of its partitions.
+const MAX_NAMED_RECORDS: usize = 4096;
+
+/// One partition's share of a produce request after its check.
+pub(super) struct CheckedPart {
+    pub partition: PartitionId,
+    pub batch: Result<CheckedBatch, Rejected>,
+}
+
+/// The answer for a partition that takes no batch.
+pub(super) fn not_served(code: ErrorCode) -> Rejected {
+    let why = match code {
+        ErrorCode::KafkaStorageError => "the partition is offline; the broker's log says why",
+        _ => "the partition is not on this broker",
+    };
+    Rejected::new(code, why)
+}
+
+impl Shard {
+    /// Checks the batches in their order; others get their turn in between.
+    pub(super) async fn check_all(&self, parts: Vec<ProducePart>) -> Vec<CheckedPart> {
+        let now_ms = clock::wall_ms();
+        let mut named_left = MAX_NAMED_RECORDS;
+        let mut breather = Breather;
+        let mut checked = Vec::with_capacity(parts.len());
+        for ProducePart { partition, records } in parts {
+            if !checked.is_empty() {
+                breather.pass().await;
+            }
+            let mut batch = self.check(partition, records, now_ms).await;
+            if let Err(rejected) = &mut batch {
+                rejected.records.truncate(named_left);
+                named_left -= rejected.records.len();
+            }
+            checked.push(CheckedPart { partition, batch });
+        }
+        checked
+    }
+
+    async fn check(&self, partition: PartitionId, records: Bytes, now_ms: i64) -> Result<CheckedBatch, Rejected> {
+        let (topic, config) = self
+            .topic_of(partition)
+            .ok_or_else(|| not_served(self.online(partition).err().unwrap_or(ErrorCode::UnknownTopicOrPartition)))?;
+        let validation = self.config.produce_validation;
+        let check = move |records: &Bytes, max_output_bytes| {
+            let (topic, config) = (&topic, &config);
+            validate(
+                records,
+                &Rules { topic, partition: partition.index.0, config, validation, now_ms, max_output_bytes },
+            )
+        };
+        if records.len() <= INLINE_BATCH_BYTES {
+            match check(&records, INLINE_OUTPUT_BYTES) {
+                Ok(batch) => return Ok(batch),
+                Err(Refusal::Rejected(rejected)) => return Err(rejected),
+                Err(Refusal::TooMuchOutput) => {}
+            }
+        }
+        // One at a time: the helper threads also open files for everybody.
+        let _turn = self.heavy_checks.acquire(1).await;
+        let checked = spawn_blocking(move || check(&records, MAX_OUTPUT_BYTES)).await;
+        checked.map_err(|refusal| refusal.rejected(MAX_OUTPUT_BYTES))
+    }
+
+    /// The topic's name and settings, as far as metadata or the partition here tell.
+    fn topic_of(&self, partition: PartitionId) -> Option<(Arc<str>, Arc<TopicConfig>)> {
+        if let Some(topic) = self.image.borrow().topic_by_id(partition.topic) {
+            return Some((topic.name.clone(), topic.config.clone()));
+        }
+        self.replica(partition).map(|replica| (replica.topic.clone(), replica.log().config()))
+    }
+}
