@@ -3,18 +3,20 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::command::ServerArguments;
-use crate::cluster::MetadataImage;
-use crate::cluster::metadata_store::{LocalStore, check_meta_properties};
+use crate::cluster::data_dirs::{self, DataDirs, HeldDir};
+use crate::cluster::metadata_store::LocalStore;
+use crate::cluster::{CLEAN_MARK, MetadataImage, Placement};
 use crate::config::ServerConfig;
 use crate::observe;
 use crate::runtime::executor::{ShardSpec, ShardThreads, run_shards};
-use crate::runtime::probe::{self, DataDir};
+use crate::runtime::probe;
 use crate::runtime::process::{self, StopFlag};
 use crate::runtime::{clock, mailbox, net, watchdog};
 use crate::server;
@@ -41,14 +43,14 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     }
     let cpus = pick_cpus(config.shards, process::usable_cpus())?;
     config.shards = cpus.len() as u16;
-    // Held, and so locked, until the shards have ended.
-    let dirs = open_host(&mut config, cpus.len() as u16)?;
-    let (store, image) = open_metadata(&config)?;
-    report_last_stop(&config).map_err(|e| e.to_string())?;
+    open_host(&mut config, cpus.len() as u16)?;
+    // The directories are locked until `held` goes, after the shards.
+    let DataDirs { held, store, image, placement } = data_dirs::open(&config)?;
+    report_last_stop(&held).map_err(|e| e.to_string())?;
 
-    let (config, image) = (Arc::new(config), Arc::new(image));
+    let (config, image, placement) = (Arc::new(config), Arc::new(image), Arc::new(placement));
     let stop = StopFlag::default();
-    let (threads, reports, closings) = start_shards(&config, &cpus, &store, &image, &stop)?;
+    let (threads, reports, closings) = start_shards(&config, &cpus, &store, (&image, &placement), &stop)?;
     let ready = match await_ready(&reports, cpus.len()) {
         Ok(ready) => ready,
         Err(message) => {
@@ -57,13 +59,17 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
             return Err(message);
         }
     };
-    announce(&config, &cpus, &dirs, &image, &ready, begun);
+    announce(&config, &cpus, &held, &image, &ready, begun);
     let waited = process::wait_for_stop(&stop);
     stop.set();
     tracing::info!("stopping");
     threads.join();
-    if closings.iter().filter(|well| *well).count() == cpus.len() {
-        mark_clean(&config).map_err(|e| e.to_string())?;
+    let closed: Vec<Vec<PathBuf>> = closings.iter().collect();
+    let unwell = closed.concat();
+    if closed.len() == cpus.len() {
+        mark_clean(&held, &unwell);
+    }
+    if closed.len() == cpus.len() && unwell.is_empty() {
         tracing::info!("stopped in good order");
     } else {
         tracing::warn!("stopped; not every partition could be closed in good order");
@@ -87,8 +93,8 @@ fn pick_cpus(shards: u16, usable: Vec<usize>) -> Result<Vec<Option<usize>>, Stri
     Ok(usable.into_iter().take(wanted).map(Some).collect())
 }
 
-/// What the machine must allow, and the data directories.
-fn open_host(config: &mut ServerConfig, shards: u16) -> Result<Vec<DataDir>, String> {
+/// What the machine must allow. Nothing is written yet.
+fn open_host(config: &mut ServerConfig, shards: u16) -> Result<(), String> {
     match probe::raise_open_files() {
         Ok(limit) => leave_descriptors_for_files(config, limit),
         Err(e) => tracing::warn!("the limit of open files stays as it is: {e}"),
@@ -104,13 +110,11 @@ fn open_host(config: &mut ServerConfig, shards: u16) -> Result<Vec<DataDir>, Str
             config.io_memory_bytes = fitting;
         }
     }
-    let open = |path| probe::open_data_dir(path).map_err(|e| e.to_string());
-    let dirs = config.log_dirs.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
     probe::check_io_uring(shards, config.io_memory_bytes).map_err(|e| e.to_string())?;
     for listener in &config.listeners {
         net::check_address_free(listener.address).map_err(|e| format!("listeners: {}: {e}", listener.url()))?;
     }
-    Ok(dirs)
+    Ok(())
 }
 
 /// With fewer than this the bound on connections is worth a word.
@@ -137,29 +141,18 @@ fn leave_descriptors_for_files(config: &mut ServerConfig, limit: u64) {
     config.max_connections = half;
 }
 
-fn open_metadata(config: &ServerConfig) -> Result<(LocalStore, MetadataImage), String> {
-    let first = config.log_dirs.first().ok_or("log.dirs names no directory")?;
-    let store = LocalStore::open(first).map_err(|e| e.to_string())?;
-    let cluster_id = store.cluster_id().map_err(|e| e.to_string())?;
-    for dir in &config.log_dirs {
-        check_meta_properties(dir, config.broker_id, &cluster_id).map_err(|e| e.to_string())?;
-    }
-    let image = store.load(config).map_err(|e| e.to_string())?;
-    shard::tidy_data_dirs(config, &image).map_err(|e| format!("clearing leftovers in log.dirs: {e}"))?;
-    Ok((store, image))
-}
-
-/// Kafka's mark of an orderly stop, in every data directory.
-const CLEAN_MARK: &str = ".kafka_cleanshutdown";
-
-/// Says whether the last stop was orderly, and takes the mark away.
-fn report_last_stop(config: &ServerConfig) -> io::Result<()> {
-    for dir in &config.log_dirs {
-        let mark = dir.join(CLEAN_MARK);
+/// Says how the last stop was, and takes its mark away.
+fn report_last_stop(held: &[HeldDir]) -> io::Result<()> {
+    for dir in held {
+        let mark = dir.path.join(CLEAN_MARK);
+        let shown = dir.path.display();
         match fs::remove_file(&mark) {
-            Ok(()) => tracing::info!("{}: the last stop was clean", dir.display()),
+            Ok(()) => tracing::info!("{shown}: the last stop was clean"),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && dir.fresh => {
+                tracing::info!("{shown}: a new data directory")
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                tracing::info!("{}: new, or the last stop was not orderly; checking what was not synced", dir.display())
+                tracing::info!("{shown}: the last stop was not orderly; checking what was not synced")
             }
             Err(e) => return Err(io::Error::new(e.kind(), format!("{}: {e}", mark.display()))),
         }
@@ -167,8 +160,15 @@ fn report_last_stop(config: &ServerConfig) -> io::Result<()> {
     Ok(())
 }
 
-fn mark_clean(config: &ServerConfig) -> io::Result<()> {
-    config.log_dirs.iter().try_for_each(|dir| fs::write(dir.join(CLEAN_MARK), "{\"version\":0}\n"))
+/// Marks each directory all of whose partitions were closed in good order; `unwell` are the partitions that were not.
+fn mark_clean(held: &[HeldDir], unwell: &[PathBuf]) {
+    let clean = held.iter().filter(|dir| unwell.iter().all(|partition| partition.parent() != Some(&dir.path)));
+    for dir in clean {
+        let mark = dir.path.join(CLEAN_MARK);
+        if let Err(error) = fs::write(&mark, "{\"version\":0}\n") {
+            tracing::warn!("{}: {error}; the next start checks what it would have told to be clean", mark.display());
+        }
+    }
 }
 
 type Reports = Receiver<Result<ShardReady, String>>;
@@ -177,9 +177,9 @@ fn start_shards(
     config: &Arc<ServerConfig>,
     cpus: &[Option<usize>],
     store: &LocalStore,
-    image: &Arc<MetadataImage>,
+    (image, placement): (&Arc<MetadataImage>, &Arc<Placement>),
     stop: &StopFlag,
-) -> Result<(ShardThreads, Reports, Receiver<bool>), String> {
+) -> Result<(ShardThreads, Reports, Receiver<Vec<PathBuf>>), String> {
     let shards = cpus.len() as u16;
     let hearts = watchdog::start(shards).map_err(|e| format!("the watchdog cannot be started: {e}"))?;
     let seats = mailbox::mesh(shards, config.mailbox_capacity);
@@ -192,8 +192,8 @@ fn start_shards(
         .zip(seats.into_iter().zip(hearts))
         .map(|(index, (seat, heart))| {
             let (config, store, image, stop) = (config.clone(), store.clone(), image.clone(), stop.clone());
-            let (ready, closed) = (sender.clone(), closed.clone());
-            (index, ShardStart { index, shards, config, seat, heart, store, image, stop, ready, closed })
+            let (ready, closed, placement) = (sender.clone(), closed.clone(), placement.clone());
+            (index, ShardStart { index, shards, config, seat, heart, store, image, placement, stop, ready, closed })
         })
         .collect();
     // From here on only shards hold senders: when the last one is gone without a word, the wait for them ends.
@@ -229,7 +229,7 @@ fn await_ready(reports: &Reports, shards: usize) -> Result<Vec<ShardReady>, Stri
 fn announce(
     config: &ServerConfig,
     cpus: &[Option<usize>],
-    dirs: &[DataDir],
+    dirs: &[HeldDir],
     image: &MetadataImage,
     ready: &[ShardReady],
     begun: Instant,
@@ -243,7 +243,7 @@ fn announce(
     );
     tracing::info!("{} shard(s) on CPU(s) {}", cpus.len(), pinned.join(", "));
     for dir in dirs {
-        tracing::info!("data in {} on {}", dir.path.display(), dir.device);
+        tracing::info!("data in {} on {}", dir.held.path.display(), dir.held.device);
     }
     let partitions: usize = ready.iter().map(|shard| shard.partitions).sum();
     let scanned: u64 = ready.iter().map(|shard| shard.scanned_bytes).sum();

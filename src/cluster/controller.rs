@@ -87,6 +87,10 @@ pub fn create_topic(
         let message = format!("Topic '{}' already exists.", request.name);
         return Err(ControlError::new(ErrorCode::TopicAlreadyExists, message));
     }
+    if let Some(why) = image.withheld(&request.name) {
+        let message = format!("There are records under this name that cannot be served: {why}");
+        return Err(ControlError::new(ErrorCode::KafkaStorageError, message));
+    }
     check_collision(image, &request.name)?;
     let overrides = overrides_of(request)?;
     let topic_config = with_overrides(config, &overrides)?;
@@ -317,7 +321,13 @@ fn placed_partition(image: &MetadataImage, id: Uuid, index: i32, replication: us
 }
 
 fn new_partition(replicas: Vec<BrokerId>) -> PartitionImage {
-    PartitionImage { leader: replicas.first().copied(), leader_epoch: LeaderEpoch(0), isr: replicas.clone(), replicas }
+    PartitionImage {
+        leader: replicas.first().copied(),
+        leader_epoch: LeaderEpoch(0),
+        isr: replicas.clone(),
+        replicas,
+        home: None,
+    }
 }
 
 fn assigned_partitions(image: &MetadataImage, request: &CreateTopic) -> Result<Vec<PartitionImage>, ControlError> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::directory_id::DirectoryId;
 use crate::config::TopicConfig;
 use crate::model::{BrokerId, LeaderEpoch, PartitionId};
 
@@ -41,6 +42,16 @@ pub struct PartitionImage {
     pub leader_epoch: LeaderEpoch,
     pub replicas: Vec<BrokerId>,
     pub isr: Vec<BrokerId>,
+    /// Where its records are; `None`: not settled yet.
+    pub home: Option<PartitionHome>,
+}
+
+/// The data directory of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionHome {
+    pub directory: DirectoryId,
+    /// Number of the broker's run in which the partition was made. What a later run does not find there is lost.
+    pub since_run: u64,
 }
 
 /// Partitions that no broker serves at present, and why.
@@ -69,6 +80,8 @@ pub struct MetadataImage {
     by_id: HashMap<Uuid, Arc<TopicImage>>,
     /// Not stored: each start finds out anew.
     offline: Arc<OfflinePartitions>,
+    /// Names of topics whose metadata is lost or damaged, and why. Not stored either.
+    withheld: Arc<BTreeMap<String, String>>,
 }
 
 impl MetadataImage {
@@ -108,6 +121,20 @@ impl MetadataImage {
 
     pub fn set_offline(&mut self, offline: OfflinePartitions) {
         self.offline = Arc::new(offline);
+    }
+
+    /// Why no topic may take this name: there is one whose metadata is lost or damaged, and whose records a new topic would
+    /// hide.
+    pub fn withheld(&self, name: &str) -> Option<&str> {
+        self.withheld.get(name).map(String::as_str)
+    }
+
+    pub fn all_withheld(&self) -> &BTreeMap<String, String> {
+        &self.withheld
+    }
+
+    pub fn withhold(&mut self, name: &str, why: String) {
+        Arc::make_mut(&mut self.withheld).entry(name.to_owned()).or_insert(why);
     }
 
     pub fn remove_topic(&mut self, name: &str) -> Option<Arc<TopicImage>> {

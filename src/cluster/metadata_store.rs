@@ -3,6 +3,8 @@
 //! On disk, under `<first log dir>/corelane-metadata/`:
 //! - `cluster.json`: the cluster id
 //! - `topics/<name>.json`: one topic each
+//! - `topics/<topic id>.deleted`: a topic whose partitions' directories are still to be removed
+//! - `directories.json`: the data directories by id, where each was last, and the number of the broker's run
 //! - `producer-ids.json`: the first producer id not yet given away
 //! - `lock`: empty; held while producer ids are reserved
 //!
@@ -19,7 +21,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::image::{BrokerImage, EndpointImage, MetadataImage, PartitionImage, TopicImage};
+use super::directory_id::DirectoryId;
+use super::image::{BrokerImage, EndpointImage, MetadataImage, PartitionHome, PartitionImage, TopicImage};
 use crate::config::{Advertised, ListenerConfig, ServerConfig, TopicConfig};
 use crate::model::{BrokerId, LeaderEpoch};
 
@@ -37,6 +40,19 @@ const FORMAT: u32 = 1;
 struct ClusterRecord {
     format: u32,
     cluster_id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DirectoriesRecord {
+    format: u32,
+    run: u64,
+    directories: Vec<DirectoryRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DirectoryRecord {
+    id: String,
+    path: PathBuf,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,25 +76,76 @@ struct PartitionRecord {
     leader_epoch: i32,
     replicas: Vec<i32>,
     isr: Vec<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    directory: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since_run: Option<u64>,
+}
+
+/// A data directory that this broker has used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownDirectory {
+    pub id: DirectoryId,
+    /// Where it was last.
+    pub path: PathBuf,
+}
+
+/// Everything stored, as read at a start.
+#[derive(Clone, Debug, Default)]
+pub struct Stored {
+    pub image: MetadataImage,
+    /// Why the store does not know the cluster's id; `None`: it does, in the image.
+    pub cluster_lost: Option<String>,
+    pub directories: Vec<KnownDirectory>,
+    /// Number of the last run; 0: there was none.
+    pub run: u64,
+    /// Topics that are deleted, but whose partitions' directories may still be there.
+    pub deleted: Vec<TopicImage>,
+}
+
+impl Stored {
+    /// True while partitions of topics, or topics of which that is not known, are recorded in a directory.
+    pub fn holds(&self, id: DirectoryId) -> bool {
+        let homes = |topic: &TopicImage| topic.partitions.iter().any(|p| p.home.is_some_and(|h| h.directory == id));
+        self.image.topics().any(|topic| homes(topic)) || !self.image.all_withheld().is_empty()
+    }
+
+    pub fn knows_topic(&self, id: Uuid) -> bool {
+        self.image.topic_by_id(id).is_some() || self.deleted.iter().any(|topic| topic.id == id)
+    }
 }
 
 impl LocalStore {
+    /// The store in a data directory. Touches nothing.
+    pub fn at(log_dir: &Path) -> LocalStore {
+        LocalStore { directory: log_dir.join(super::look::METADATA_DIR) }
+    }
+
     /// Makes the directory on first use, with a cluster id.
+    #[cfg(test)]
     pub fn open(log_dir: &Path) -> io::Result<LocalStore> {
-        let store = LocalStore { directory: log_dir.join("corelane-metadata") };
-        let topics = store.topics();
+        let store = LocalStore::at(log_dir);
+        let cluster_id = store.cluster_id().unwrap_or_else(|_| new_cluster_id());
+        store.prepare(&cluster_id)?;
+        Ok(store)
+    }
+
+    /// Makes what is missing and clears what a cut-off write has left; changes no sound file.
+    pub fn prepare(&self, cluster_id: &str) -> io::Result<()> {
+        let topics = self.topics();
         fs::create_dir_all(&topics).map_err(|e| at(&topics, "cannot be made", e))?;
-        for directory in [&store.directory, &topics] {
+        for directory in [&self.directory, &topics] {
             remove_leftovers(directory)?;
             sync_directory(directory)?;
         }
-        sync_directory(log_dir)?;
-        if !store.cluster_file().try_exists()? {
-            store.refuse_topics_without_cluster()?;
-            let record = ClusterRecord { format: FORMAT, cluster_id: new_cluster_id() };
-            replace(&store.cluster_file(), "cluster", &record)?;
+        if let Some(log_dir) = self.directory.parent() {
+            sync_directory(log_dir)?;
         }
-        Ok(store)
+        if self.cluster_id().is_ok_and(|stored| stored == cluster_id) {
+            return Ok(());
+        }
+        let record = ClusterRecord { format: FORMAT, cluster_id: cluster_id.to_owned() };
+        replace(&self.cluster_file(), "cluster", &record)
     }
 
     /// 22 characters, as Kafka makes them.
@@ -89,8 +156,44 @@ impl LocalStore {
         Ok(record.cluster_id)
     }
 
-    /// Everything stored, as the image of a one-broker cluster. A damaged file is an error that names it.
-    pub fn load(&self, config: &ServerConfig) -> io::Result<MetadataImage> {
+    /// Everything stored, with the image of a one-broker cluster. Reads only. A damaged topic is withheld, and the others are
+    /// served; what else is damaged is said and made good by the start.
+    pub fn load(&self, config: &ServerConfig) -> io::Result<Stored> {
+        let this = BrokerId(config.broker_id);
+        let mut stored = self.nothing(config);
+        match self.cluster_id() {
+            Ok(id) => stored.image.cluster_id = id,
+            Err(e) if matches!(e.kind(), ErrorKind::InvalidData | ErrorKind::NotFound) => {
+                stored.cluster_lost = Some(e.to_string());
+            }
+            Err(e) => return Err(e),
+        }
+        self.load_directories(&mut stored);
+        let topics = self.topics();
+        let entries = match fs::read_dir(&topics) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(stored),
+            entries => entries.map_err(|e| at(&topics, "cannot be read", e))?,
+        };
+        let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+        paths.sort();
+        for path in paths {
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("json") => take_topic(&mut stored, &path, config, this)?,
+                Some("deleted") => match load_topic(&path, &config.topic_defaults) {
+                    Ok(topic) => stored.deleted.push(topic),
+                    Err(error) => tracing::warn!("directories of a deleted topic may stay: {error}"),
+                },
+                _ => {}
+            }
+        }
+        let newest =
+            stored.image.topics().flat_map(|t| &t.partitions).filter_map(|p| p.home).map(|h| h.since_run).max();
+        stored.run = stored.run.max(newest.unwrap_or(0));
+        Ok(stored)
+    }
+
+    /// What a first start goes on with.
+    pub fn nothing(&self, config: &ServerConfig) -> Stored {
         let this = BrokerId(config.broker_id);
         let endpoint = |listener: &ListenerConfig| {
             let Advertised { host, port } = listener.advertised.clone()?;
@@ -98,27 +201,32 @@ impl LocalStore {
         };
         let endpoints = config.listeners.iter().filter_map(endpoint).collect();
         let broker = BrokerImage { id: this, endpoints, rack: config.broker_rack.clone() };
-        let mut image = MetadataImage::default();
-        image.cluster_id = self.cluster_id()?;
-        image.controller = Some(this);
-        image.brokers = vec![broker];
-        for entry in fs::read_dir(self.topics()).map_err(|e| at(&self.topics(), "cannot be read", e))? {
-            let path = entry?.path();
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue;
+        let mut stored = Stored::default();
+        stored.image.controller = Some(this);
+        stored.image.brokers = vec![broker];
+        stored
+    }
+
+    /// Without the file, directories are known by their `meta.properties` alone.
+    fn load_directories(&self, stored: &mut Stored) {
+        let file = self.directories_file();
+        let record: io::Result<DirectoriesRecord> = read(&file);
+        match record.and_then(|record| check_format(&file, record.format).map(|()| record)) {
+            Ok(record) => {
+                stored.run = record.run;
+                let known = |d: DirectoryRecord| Some(KnownDirectory { id: DirectoryId::parse(&d.id)?, path: d.path });
+                stored.directories = record.directories.into_iter().filter_map(known).collect();
             }
-            let topic = load_topic(&path, &config.topic_defaults)?;
-            if let Some(other) = image.topic_by_id(topic.id) {
-                return Err(damaged(&path, &format!("its topic id is also that of topic {}", other.name)));
-            }
-            if topic.partitions.iter().any(|partition| !partition.replicas.contains(&this)) {
-                let what =
-                    format!("its partitions are not all on broker {this}; start with the node.id it was written under");
-                return Err(io::Error::new(ErrorKind::InvalidData, format!("{}: {what}", path.display())));
-            }
-            image.put_topic(topic);
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => tracing::warn!("written anew from the directories that are there: {e}"),
         }
-        Ok(image)
+    }
+
+    /// Durable when it returns.
+    pub fn put_directories(&self, run: u64, directories: &[KnownDirectory]) -> io::Result<()> {
+        let record = |known: &KnownDirectory| DirectoryRecord { id: known.id.to_string(), path: known.path.clone() };
+        let directories = directories.iter().map(record).collect();
+        replace(&self.directories_file(), "directories", &DirectoriesRecord { format: FORMAT, run, directories })
     }
 
     /// Durable when it returns.
@@ -129,6 +237,8 @@ impl LocalStore {
             leader_epoch: partition.leader_epoch.0,
             replicas: ids(&partition.replicas),
             isr: ids(&partition.isr),
+            directory: partition.home.map(|home| home.directory.to_string()),
+            since_run: partition.home.map(|home| home.since_run),
         };
         let record = TopicRecord {
             format: FORMAT,
@@ -141,13 +251,25 @@ impl LocalStore {
         replace(&self.topic_file(&topic.name)?, &topic.id.to_string(), &record)
     }
 
-    /// Durable when it returns; a topic that is not there is no error.
-    pub fn remove_topic(&self, name: &str) -> io::Result<()> {
+    /// Turns the topic into a deleted one, whose record stays until [`forget_deleted`](Self::forget_deleted): a start then
+    /// tells its directories from those of a topic whose file is lost. Durable when it returns; a topic that is not there is
+    /// no error.
+    pub fn remove_topic(&self, name: &str, id: Uuid) -> io::Result<()> {
         let file = self.topic_file(name)?;
-        match fs::remove_file(&file) {
+        match fs::rename(&file, self.deleted_file(id)) {
             Ok(()) => sync_directory(&self.topics()),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(at(&file, "cannot be removed", e)),
+            Err(e) => Err(at(&file, "cannot be marked as deleted", e)),
+        }
+    }
+
+    /// Every directory of the deleted topic is gone, or on its way out under a name that says so. Not synced: a record too
+    /// many is cleared at the next start.
+    pub fn forget_deleted(&self, id: Uuid) -> io::Result<()> {
+        let file = self.deleted_file(id);
+        match fs::remove_file(&file) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(at(&file, "cannot be removed", e)),
+            _ => Ok(()),
         }
     }
 
@@ -176,6 +298,14 @@ impl LocalStore {
         self.directory.join("topics")
     }
 
+    fn deleted_file(&self, id: Uuid) -> PathBuf {
+        self.topics().join(format!("{id}.deleted"))
+    }
+
+    fn directories_file(&self) -> PathBuf {
+        self.directory.join("directories.json")
+    }
+
     fn cluster_file(&self) -> PathBuf {
         self.directory.join("cluster.json")
     }
@@ -185,20 +315,38 @@ impl LocalStore {
         super::controller::check_topic_name(name).map_err(|e| io::Error::new(ErrorKind::InvalidInput, e.message))?;
         Ok(self.topics().join(format!("{name}.json")))
     }
+}
 
-    /// A lost cluster file must not turn the topics into those of another cluster.
-    fn refuse_topics_without_cluster(&self) -> io::Result<()> {
-        if fs::read_dir(self.topics())?.next().is_none() {
-            return Ok(());
+/// Adds the topic in `path` to the image, or its name to those withheld.
+fn take_topic(stored: &mut Stored, path: &Path, config: &ServerConfig, this: BrokerId) -> io::Result<()> {
+    let loaded = load_topic(path, &config.topic_defaults).and_then(|topic| match stored.image.topic_by_id(topic.id) {
+        Some(other) => Err(damaged(path, &format!("its topic id is also that of topic {}", other.name))),
+        None => Ok(topic),
+    });
+    match loaded {
+        Ok(topic) if topic.partitions.iter().any(|partition| !partition.replicas.contains(&this)) => {
+            let what = "its partitions are not all on broker";
+            let mend = "start with the node.id it was written under";
+            Err(io::Error::new(ErrorKind::InvalidData, format!("{}: {what} {this}; {mend}", path.display())))
         }
-        Err(damaged(&self.cluster_file(), "it is missing although there are topics"))
+        Ok(topic) => {
+            stored.image.put_topic(topic);
+            Ok(())
+        }
+        Err(error) => {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            stored.image.withhold(&name, error.to_string());
+            Ok(())
+        }
     }
 }
 
 fn load_topic(path: &Path, defaults: &TopicConfig) -> io::Result<TopicImage> {
     let record: TopicRecord = read(path)?;
     check_format(path, record.format)?;
-    if path.file_stem().is_none_or(|stem| *stem != *record.name) || record.partitions.is_empty() {
+    let stem = path.file_stem().unwrap_or_default();
+    // The file of a deleted topic goes by its id.
+    if (stem != record.name.as_str() && stem != record.id.as_str()) || record.partitions.is_empty() {
         return Err(damaged(
             path,
             &format!("it describes topic '{}' with {} partitions", record.name, record.partitions.len()),
@@ -213,6 +361,11 @@ fn load_topic(path: &Path, defaults: &TopicConfig) -> io::Result<TopicImage> {
         leader_epoch: LeaderEpoch(partition.leader_epoch),
         replicas: ids(partition.replicas),
         isr: ids(partition.isr),
+        home: partition
+            .directory
+            .as_deref()
+            .and_then(DirectoryId::parse)
+            .map(|directory| PartitionHome { directory, since_run: partition.since_run.unwrap_or(0) }),
     };
     Ok(TopicImage {
         name: record.name.into(),
@@ -234,7 +387,7 @@ fn replace(path: &Path, temporary: &str, record: &impl Serialize) -> io::Result<
     sync_directory(directory)
 }
 
-fn replace_bytes(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace_bytes(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
     let written = File::create(temporary).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
@@ -266,16 +419,15 @@ fn check_format(path: &Path, format: u32) -> io::Result<()> {
 }
 
 fn damaged(path: &Path, what: &str) -> io::Error {
-    let advice =
-        "restore it from a copy, or move it away to start without it (a topic's records stay in the data directory)";
+    let advice = "restore it from a copy; what it describes stays as it is meanwhile";
     io::Error::new(ErrorKind::InvalidData, format!("{}: damaged: {what}; {advice}", path.display()))
 }
 
-fn at(path: &Path, what: &str, error: io::Error) -> io::Error {
+pub(super) fn at(path: &Path, what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{} {what}: {error}", path.display()))
 }
 
-fn sync_directory(directory: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(|e| at(directory, "cannot be synced", e))
 }
 
@@ -291,7 +443,7 @@ fn remove_leftovers(directory: &Path) -> io::Result<()> {
 
 /// A random UUID in Kafka's spelling: URL-safe base64 without padding. A leading '-' would look like an option on a
 /// command line, so Kafka never makes one.
-fn new_cluster_id() -> String {
+pub(super) fn new_cluster_id() -> String {
     loop {
         let id = encode_id(Uuid::new_v4());
         if !id.starts_with('-') {
@@ -315,48 +467,6 @@ fn base64url(bytes: &[u8]) -> String {
         }
     }
     text
-}
-
-/// Ties a log directory to its broker and cluster by Kafka's `meta.properties`: written when absent; when it is there and
-/// names another broker or cluster, an error, because the directory's partitions belong to that one.
-pub fn check_meta_properties(directory: &Path, broker_id: i32, cluster_id: &str) -> io::Result<()> {
-    let path = directory.join("meta.properties");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            let text = format!("version=1\nbroker.id={broker_id}\ncluster.id={cluster_id}\n");
-            replace_bytes(&path, &directory.join("meta.properties.tmp"), text.as_bytes())?;
-            return sync_directory(directory);
-        }
-        Err(e) => return Err(at(&path, "cannot be read", e)),
-    };
-    let properties = crate::config::properties::parse(&text)
-        .map_err(|e| damaged(&path, &format!("line {}: {}", e.line, e.message)))?;
-    let find = |names: &[&str]| {
-        properties
-            .iter()
-            .rev()
-            .find(|property| names.contains(&property.key.as_str()))
-            .map(|property| property.value.trim())
-    };
-    let expected_id = broker_id.to_string();
-    let checks =
-        [(&["broker.id", "node.id"][..], expected_id.as_str(), "node.id"), (&["cluster.id"], cluster_id, "cluster")];
-    for (names, expected, what) in checks {
-        match find(names) {
-            Some(found) if found == expected => {}
-            Some(found) => {
-                let message = format!(
-                    "{}: the directory belongs to {what} {found}, this broker is of {what} {expected}; use the log.dirs \
-                     and node.id it was written with, or another directory",
-                    path.display()
-                );
-                return Err(io::Error::new(ErrorKind::InvalidData, message));
-            }
-            None => return Err(damaged(&path, &format!("it has no {}", names[0]))),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

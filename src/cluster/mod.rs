@@ -1,8 +1,19 @@
 //! What the cluster consists of: the metadata image every shard reads, the store that keeps it, the controller's rules.
 
 pub mod controller;
+pub mod data_dirs;
+mod directory_id;
 pub mod image;
+mod judge;
+mod look;
+mod meta_properties;
 pub mod metadata_store;
+mod placement;
 
-pub use image::{BrokerImage, EndpointImage, MetadataImage, OfflinePartitions, PartitionImage, TopicImage};
+pub use directory_id::{DirectoryId, decode_id};
+pub use image::{
+    BrokerImage, EndpointImage, MetadataImage, OfflinePartitions, PartitionHome, PartitionImage, TopicImage,
+};
+pub use look::{CLEAN_MARK, PARTITION_METADATA, parse_partition_metadata};
 pub use metadata_store::encode_id;
+pub use placement::Placement;

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use std::fs;
 use std::io;
 
-pub use data_dir::{DataDir, check_direct_io, free_bytes, open_data_dir, space};
+pub use data_dir::{DataDir, OpenError, check_direct_io, free_bytes, open_data_dir, space};
 
 /// The oldest kernel with everything used here: multishot polls.
 const OLDEST_KERNEL: (u32, u32) = (5, 13);

@@ -112,8 +112,8 @@ impl Shard {
         let topic = self.keep(topic).await?;
         if let Err(error) = self.host_everywhere(&topic).await {
             // A topic without its directories must not stay: it would be half there at the next start.
-            self.drop_everywhere(topic.id).await;
             self.forget(&topic).await?;
+            self.drop_everywhere(topic.id).await;
             return Err(error);
         }
         self.show(|image| image.put_topic((*topic).clone())).await;
@@ -191,7 +191,8 @@ impl Shard {
         Ok(next)
     }
 
-    async fn keep(&self, topic: TopicImage) -> Result<Arc<TopicImage>, ControlError> {
+    async fn keep(&self, mut topic: TopicImage) -> Result<Arc<TopicImage>, ControlError> {
+        self.placement().settle(&self.image(), &mut topic);
         let (topic, store) = (Arc::new(topic), self.store.clone());
         let kept = topic.clone();
         spawn_blocking(move || store.put_topic(&kept)).await.map_err(metadata_error)?;
@@ -200,7 +201,7 @@ impl Shard {
 
     async fn forget(&self, topic: &Arc<TopicImage>) -> Result<(), ControlError> {
         let (topic, store) = (topic.clone(), self.store.clone());
-        spawn_blocking(move || store.remove_topic(&topic.name)).await.map_err(metadata_error)
+        spawn_blocking(move || store.remove_topic(&topic.name, topic.id)).await.map_err(metadata_error)
     }
 
     fn all_shards(&self) -> impl Iterator<Item = ShardId> + use<> {
@@ -230,9 +231,14 @@ impl Shard {
     }
 
     async fn drop_everywhere(self: &Rc<Self>, topic: Uuid) {
+        let mut all_put_away = true;
         for shard in self.all_shards() {
-            // A shard that has stopped clears the directories at the next start.
-            let _ = self.on_shard(shard, move |shard| async move { shard.drop_topic(topic).await }).await;
+            // The next start clears the directories of a shard that has stopped.
+            let dropped = self.on_shard(shard, move |shard| async move { shard.drop_topic(topic).await }).await;
+            all_put_away &= dropped.unwrap_or(false);
+        }
+        if all_put_away {
+            self.forget_deleted_later(topic);
         }
     }
 

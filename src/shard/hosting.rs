@@ -1,28 +1,23 @@
 //! Which partitions this shard holds: opening, making and removing their directories.
 
-use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::state::Shard;
-use crate::cluster::TopicImage;
+use crate::cluster::{PARTITION_METADATA, TopicImage};
 use crate::model::PartitionId;
 use crate::partition::Replica;
 use crate::runtime::sync::Budget;
 use crate::runtime::{clock, spawn_blocking, spawn_local};
-use crate::storage::{
-    Checkpoint, STRAY_SUFFIX, aside_name, is_deleted_dir, parse_partition_dir, partition_dir, remove_dir,
-};
+use crate::storage::{Checkpoint, STRAY_SUFFIX, aside_name};
 
 /// Partitions opened at the same time.
 const OPENING: usize = 32;
-/// Kafka's file that ties a directory to a topic's id.
-const METADATA_FILE: &str = "partition.metadata";
 
 impl Shard {
     /// Opens every partition of `topics` that this shard owns and does not hold yet; returns the bytes that recovery read.
@@ -33,15 +28,21 @@ impl Shard {
         for topic in topics {
             for index in 0..topic.partitions.len() as i32 {
                 let id = PartitionId::new(topic.id, index);
-                if self.owner(id) == self.id && self.replica(id).is_none() {
-                    wanted.push((topic.clone(), id));
+                // New partitions must not bring back old ones that are offline.
+                let waits = claim == Claim::New && self.is_unopened(id);
+                if self.owner(id) != self.id || self.replica(id).is_some() || waits {
+                    continue;
+                }
+                match self.place(&topic, id) {
+                    Ok(dir) => wanted.push((topic.clone(), id, dir)),
+                    Err(why) if claim == Claim::Known => self.set_offline(id, why),
+                    Err(why) => return Err(io::Error::other(format!("{}-{index}: {why}", topic.name))),
                 }
             }
         }
-        let places = self.places(&wanted).await?;
         let slots = Budget::new(OPENING);
         let outcomes = Rc::new(std::cell::RefCell::new(Vec::new()));
-        for ((topic, id), dir) in wanted.into_iter().zip(places) {
+        for (topic, id, dir) in wanted {
             let slot = slots.acquire(1).await;
             let (shard, outcomes) = (self.clone(), outcomes.clone());
             spawn_local(async move {
@@ -51,6 +52,7 @@ impl Shard {
                         let (topic, partition) = (&topic.name, id.index);
                         tracing::error!(%topic, %partition, "the partition stays offline until the next start: {error}");
                         shard.set_offline(id, error.to_string());
+                        shard.note_unopened(id, &dir);
                         Ok(0)
                     }
                     outcome => outcome,
@@ -85,78 +87,30 @@ impl Shard {
         Ok(opened.scanned_bytes)
     }
 
-    /// Where each wanted partition lives: its existing directory, or the data directory with the fewest.
-    async fn places(&self, wanted: &[(Arc<TopicImage>, PartitionId)]) -> io::Result<Vec<PathBuf>> {
-        let roots = self.config.log_dirs.clone();
-        let mut held: HashMap<PathBuf, usize> = roots.iter().map(|r| (r.clone(), 0)).collect();
-        for replica in self.all_replicas() {
-            if let Some(root) = replica.log().dir().parent() {
-                *held.entry(root.to_path_buf()).or_default() += 1;
-            }
-        }
-        let wanted: Vec<(Arc<str>, i32)> = wanted.iter().map(|(t, id)| (t.name.clone(), id.index.0)).collect();
-        spawn_blocking(move || {
-            let place = |(name, index): (Arc<str>, i32)| {
-                let existing = roots.iter().find(|root| partition_dir(root, &name, index).is_dir());
-                let root = existing.or_else(|| roots.iter().min_by_key(|r| held.get(*r).copied().unwrap_or(0)));
-                let root = root.cloned().ok_or_else(|| io::Error::other("log.dirs is empty"))?;
-                *held.entry(root.clone()).or_default() += 1;
-                Ok(partition_dir(&root, &name, index))
-            };
-            wanted.into_iter().map(place).collect()
-        })
-        .await
-    }
-
-    /// Removes this shard's partitions of a deleted topic.
-    pub(super) async fn drop_topic(self: &Rc<Self>, topic: Uuid) {
+    /// Ends this shard's partitions of a deleted topic and puts their directories away, to be removed later. `false`: some
+    /// could not be put away; the next start does that, by the topic's record.
+    pub(super) async fn drop_topic(self: &Rc<Self>, topic: Uuid) -> bool {
         let _one = self.hosting.acquire(1).await;
         let gone: Vec<Rc<Replica>> = {
             let mut replicas = self.replicas.borrow_mut();
             replicas.extract_if(|id, _| id.topic == topic).map(|(_, replica)| replica).collect()
         };
-        for partition in self.unopened().into_keys().filter(|partition| partition.topic == topic) {
-            self.clear_offline(partition);
-        }
+        let mut all = self.put_away_unopened(topic).await;
         for replica in gone {
             self.end_coordinator(replica.id);
             match replica.retire().await {
-                Ok(dir) => spawn_local(async move {
-                    if let Err(error) = remove_dir(&dir).await {
-                        tracing::error!(dir = %dir.display(), %error, "removing a deleted partition's files failed; they go at the next start");
-                    }
-                }),
-                Err(error) => tracing::error!(
-                    dir = %replica.log().dir().display(), %error,
-                    "setting a deleted partition's directory aside failed; it goes at the next start"
-                ),
+                Ok(dir) => self.remove_later(dir),
+                Err(error) => {
+                    all = false;
+                    tracing::error!(
+                        dir = %replica.log().dir().display(), %error,
+                        "setting a deleted partition's directory aside failed; it goes at the next start"
+                    );
+                }
             }
         }
+        all
     }
-}
-
-/// Clears what the last run left behind in a data directory: directories on their way out go, those that no topic claims
-/// are set aside under a name that says so. One that cannot be cleared is named and stays; everything else goes on. Blocks;
-/// run once, before any shard opens a partition.
-pub(super) fn tidy_data_dir(root: &Path, claimed: &HashSet<String>) -> io::Result<()> {
-    for entry in fs::read_dir(root)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let deleted = is_deleted_dir(name);
-        let unclaimed = parse_partition_dir(name).is_some() && !claimed.contains(name);
-        if !(deleted || unclaimed) || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        let cleared = if deleted { fs::remove_dir_all(entry.path()) } else { set_aside(&entry.path()) };
-        if let Err(error) = cleared {
-            tracing::warn!(
-                dir = %entry.path().display(), %error,
-                "a leftover directory cannot be cleared and stays; the next start tries again"
-            );
-        }
-    }
-    Ok(())
 }
 
 /// Renames a directory that belongs to no topic to `<name>.<random>-stray`.
@@ -180,7 +134,7 @@ pub(super) enum Claim {
 /// Makes `dir` the directory of a partition of `topic`. Blocks.
 fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<()> {
     let wanted = format!("version: 0\ntopic_id: {}\n", crate::cluster::encode_id(topic));
-    let path = dir.join(METADATA_FILE);
+    let path = dir.join(PARTITION_METADATA);
     match fs::read(&path) {
         Ok(found) if found == wanted.as_bytes() => return Ok(()),
         // Cut short by a power cut right after it was made.
@@ -188,7 +142,7 @@ fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<()> {
         Ok(_) if claim == Claim::New => set_aside(dir)?,
         Ok(_) => {
             let message = format!(
-                "{METADATA_FILE} does not name this topic's id ({}): if the records are this topic's, remove that file; if \
+                "{PARTITION_METADATA} does not name this topic's id ({}): if the records are this topic's, remove that file; if \
                  not, move the directory away",
                 crate::cluster::encode_id(topic)
             );

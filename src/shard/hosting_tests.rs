@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::runtime::{disk, on_shard, scratch};
-use crate::storage::{Log, StorageContext, StorageLimits};
+use crate::storage::{Log, StorageContext, StorageLimits, is_deleted_dir, partition_dir, remove_dir};
 
 const TAG: &str = "0123456789abcdef0123456789abcdef";
 
@@ -38,19 +38,4 @@ fn a_partition_of_the_longest_name_is_put_aside_and_removed() {
             crate::runtime::clock::sleep(Duration::from_millis(1)).await;
         }
     });
-}
-
-#[test]
-fn tidying_takes_what_is_left_over_and_nothing_else() {
-    let root = scratch();
-    let long = "x".repeat(249);
-    let deleted = format!("gone-0.{TAG}-delete");
-    for name in [deleted.as_str(), "to-delete", "kept-0", &format!("{long}-0"), "not-a-partition"] {
-        fs::create_dir(root.path().join(name)).unwrap();
-        fs::write(root.path().join(name).join("file"), "x").unwrap();
-    }
-    tidy_data_dir(root.path(), &HashSet::from(["kept-0".to_owned()])).unwrap();
-    let left = names(root.path());
-    assert_eq!(left[..3], ["kept-0", "not-a-partition", "to-delete"]);
-    assert!(left.len() == 4 && left[3].starts_with("xxx") && left[3].ends_with("-stray"), "{left:?}");
 }

@@ -51,6 +51,10 @@ impl Shard {
         self.offline.unopened.borrow().clone()
     }
 
+    pub(super) fn is_unopened(&self, partition: PartitionId) -> bool {
+        self.offline.unopened.borrow().contains_key(&partition)
+    }
+
     /// This shard's replica of `partition`, or the error that its clients get.
     pub(super) fn online(&self, partition: PartitionId) -> Result<Rc<Replica>, ErrorCode> {
         self.replica(partition).ok_or_else(|| match self.offline.unopened.borrow().contains_key(&partition) {

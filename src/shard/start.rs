@@ -1,17 +1,17 @@
 //! A shard's life: what the start-up sequence hands to each thread, recovery, serving, the end.
 
-use std::cell::Cell;
-use std::collections::HashSet;
+use std::cell::RefCell;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use super::hosting::{Claim, tidy_data_dir};
+use super::hosting::Claim;
 use super::state::Shard;
-use crate::cluster::MetadataImage;
 use crate::cluster::metadata_store::LocalStore;
+use crate::cluster::{MetadataImage, Placement};
 use crate::config::ServerConfig;
 use crate::model::ShardId;
 use crate::runtime::mailbox::{Mesh, MeshSeat};
@@ -35,11 +35,12 @@ pub struct ShardStart {
     pub heart: Heart,
     pub store: LocalStore,
     pub image: Arc<MetadataImage>,
+    pub placement: Arc<Placement>,
     pub stop: StopFlag,
     /// Told exactly once: recovered and listening, or why not. Dropping it untold counts as failure.
     pub ready: Sender<Result<ShardReady, String>>,
-    /// Told once at the end: whether every log was closed in good order.
-    pub closed: Sender<bool>,
+    /// Told once at the end: the directories of the partitions that were not closed in good order.
+    pub closed: Sender<Vec<PathBuf>>,
 }
 
 /// What a shard recovered.
@@ -49,15 +50,6 @@ pub struct ShardReady {
     pub partitions: usize,
     /// Bytes scanned because they were not yet synced when the broker last stopped.
     pub scanned_bytes: u64,
-}
-
-/// Clears away what the last run left in the data directories. Blocks; once, before the shards start.
-pub fn tidy_data_dirs(config: &ServerConfig, image: &MetadataImage) -> io::Result<()> {
-    let mut claimed = HashSet::new();
-    for topic in image.topics() {
-        claimed.extend((0..topic.partitions.len()).map(|index| format!("{}-{index}", topic.name)));
-    }
-    config.log_dirs.iter().try_for_each(|root| tidy_data_dir(root, &claimed))
 }
 
 /// Runs one shard until the stop flag is set: recovers its partitions, reports, serves by `serve`, closes its logs.
@@ -78,6 +70,7 @@ where
     };
     let identity = (ShardId(start.index), start.shards);
     let shard = Shard::new(identity, start.config, start.stop, mesh.clone(), start.image, start.store);
+    shard.set_placement(start.placement);
     mesh.serve(shard.clone());
     match shard.recover().await {
         Ok((listeners, recovered)) => {
@@ -97,8 +90,11 @@ where
 
 impl Shard {
     async fn recover(self: &Rc<Self>) -> io::Result<(Listeners, ShardReady)> {
-        for directory in &self.config.log_dirs {
-            disk::prime_device(directory).await?;
+        for (id, directory) in &self.placement().directories {
+            if let Err(error) = disk::prime_device(directory).await {
+                tracing::error!(shard = %self.id, "partitions of this shard in {} are offline: {error}", directory.display());
+                self.directory_failed(*id, format!("{}: {error}", directory.display()));
+            }
         }
         let topics = self.image().topics().cloned().collect();
         let scanned_bytes = self.host(topics, Claim::Known).await?;
@@ -107,20 +103,21 @@ impl Shard {
         Ok((listeners, ShardReady { index: self.id.0, partitions, scanned_bytes }))
     }
 
-    async fn close_all(self: &Rc<Self>) -> bool {
+    /// Closes every log; returns the directories of those that were not closed in good order, or were never opened.
+    async fn close_all(self: &Rc<Self>) -> Vec<PathBuf> {
         let slots = Budget::new(CLOSING);
-        let all_well = Rc::new(Cell::new(true));
+        let unwell = Rc::new(RefCell::new(self.unopened_dirs()));
         for replica in self.all_replicas() {
-            let (slot, all_well) = (slots.acquire(1).await, all_well.clone());
+            let (slot, unwell) = (slots.acquire(1).await, unwell.clone());
             spawn_local(async move {
                 if let Err(error) = replica.close().await {
-                    all_well.set(false);
+                    unwell.borrow_mut().push(replica.log().dir());
                     tracing::warn!(topic = %replica.topic, partition = %replica.id.index, %error, "not closed in good order");
                 }
                 drop(slot);
             });
         }
         slots.acquire(CLOSING).await;
-        all_well.get()
+        unwell.take()
     }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::directories::Directories;
 use super::far_ends::FarEnd;
 use super::groups::Coordinators;
 use super::offline::Offline;
@@ -36,6 +37,7 @@ pub struct Shard {
     /// Idempotent producers of all partitions of this shard.
     pub(super) producers: Rc<ProducerPool>,
     pub(super) replicas: RefCell<HashMap<PartitionId, Rc<Replica>>>,
+    pub(super) directories: Directories,
     /// Held by whoever changes metadata; only the controller's shard uses it.
     pub(super) control: Rc<LocalMutex>,
     /// Held by whoever takes a producer id; apart from `control`, which a large deletion can hold for long.
@@ -111,6 +113,7 @@ impl Shard {
             opening: Budget::new(OPENING_BYTES),
             producers: ProducerPool::new(producer_share(&config)),
             replicas: RefCell::new(HashMap::new()),
+            directories: Directories::default(),
             control: LocalMutex::new(1),
             producer_id_turn: LocalMutex::new(1),
             heavy_checks: LocalMutex::new(1),

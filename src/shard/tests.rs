@@ -32,8 +32,13 @@ fn batch(payload: usize) -> Bytes {
 
 /// A one-partition topic and its partition.
 fn topic(number: u128) -> (Arc<TopicImage>, PartitionId) {
-    let partition =
-        PartitionImage { leader: Some(BrokerId(1)), leader_epoch: LeaderEpoch(0), replicas: vec![], isr: vec![] };
+    let partition = PartitionImage {
+        leader: Some(BrokerId(1)),
+        leader_epoch: LeaderEpoch(0),
+        replicas: vec![],
+        isr: vec![],
+        home: None,
+    };
     let topic = TopicImage {
         name: format!("t{number}").into(),
         id: Uuid::from_u128(number),
@@ -137,7 +142,10 @@ fn a_partition_that_fails_or_cannot_be_opened_is_offline_in_the_image() {
             assert_eq!(shard.fetch(plan(absent, 0, 1 << 20, 1, 1000)).await[0].error, ErrorCode::KafkaStorageError);
             let asked = shard.list_offsets(vec![(absent, OffsetQuery::Latest, None)]).await;
             assert_eq!(asked[0].error, ErrorCode::KafkaStorageError);
+            // Added partitions do not bring back one that is offline: it would begin anew.
             shard.host(vec![topic(9).0], Claim::New).await.unwrap();
+            assert!(shard.replica(absent).is_none());
+            shard.host(vec![topic(9).0], Claim::Known).await.unwrap();
             shard.publish_offline().await;
             assert!(!shard.image().is_offline(absent) && shard.image().is_offline(id));
         }

@@ -16,6 +16,7 @@ impl Shard {
         spawn_local(self.clone().keep_checkpoints());
         spawn_local(self.clone().keep_producers());
         spawn_local(self.clone().keep_clean());
+        spawn_local(self.clone().keep_removing());
         spawn_local(self.clone().keep_group_deadlines());
         spawn_local(self.clone().keep_offline_published());
         spawn_local(self.clone().keep_reopening());

@@ -36,6 +36,6 @@ pub use compaction::{CleanError, CleanStats, Cleaner, CleanerLimits, LastOffsets
 pub use context::{StorageContext, StorageLimits};
 pub use log::{Appended, Log, StorageError};
 pub use maintenance::remove_dir;
-pub use paths::{STRAY_SUFFIX, aside_name, is_deleted_dir, parse_partition_dir, partition_dir};
+pub use paths::{DELETED_SUFFIX, STRAY_SUFFIX, aside_name, is_deleted_dir, parse_partition_dir, partition_dir};
 pub use reader::{LogRead, ReadError};
 pub use recovery::{Recovered, RecoveredBatch};

@@ -19,7 +19,7 @@ fn topic(image: &MetadataImage, name: &str) -> TopicImage {
 fn opened() -> (tempfile::TempDir, LocalStore, MetadataImage) {
     let directory = tempfile::tempdir().unwrap();
     let store = LocalStore::open(directory.path()).unwrap();
-    let image = store.load(&config()).unwrap();
+    let image = store.load(&config()).unwrap().image;
     (directory, store, image)
 }
 
@@ -35,10 +35,16 @@ fn topics_come_back_as_they_were_put() {
     }
     let grown = grow_topic(&image, &GrowTopic { name: "orders".into(), count: 5, assignments: None }).unwrap();
     store.put_topic(&grown).unwrap();
-    store.remove_topic("a.json").unwrap();
-    store.remove_topic("a.json").unwrap();
+    let removed = image.topic("a.json").unwrap().id;
+    store.remove_topic("a.json", removed).unwrap();
+    store.remove_topic("a.json", removed).unwrap();
 
-    let again = LocalStore::open(directory.path()).unwrap().load(&config()).unwrap();
+    let stored = LocalStore::open(directory.path()).unwrap().load(&config()).unwrap();
+    assert_eq!(stored.deleted.iter().map(|topic| topic.id).collect::<Vec<_>>(), [removed]);
+    store.forget_deleted(removed).unwrap();
+    store.forget_deleted(removed).unwrap();
+    assert!(store.load(&config()).unwrap().deleted.is_empty());
+    let again = stored.image;
     assert_eq!(again.cluster_id, image.cluster_id);
     let names: Vec<_> = again.topics().map(|topic| topic.name.to_string()).collect();
     assert_eq!(names, [".hidden".to_owned(), "a.tmp".into(), "orders".into(), long]);
@@ -46,7 +52,7 @@ fn topics_come_back_as_they_were_put() {
     assert_eq!((orders.id, &orders.partitions, &orders.overrides), (grown.id, &grown.partitions, &grown.overrides));
     assert_eq!(orders.config.retention_ms, Some(77));
     assert!(store.put_topic(&TopicImage { name: "../evil".into(), ..grown }).is_err());
-    assert!(store.remove_topic("../cluster").is_err());
+    assert!(store.remove_topic("../cluster", removed).is_err());
 }
 
 #[test]
@@ -61,7 +67,7 @@ fn a_write_that_was_cut_off_leaves_the_old_topic() {
     }
     let again = LocalStore::open(directory.path()).unwrap();
     assert!(leftovers.iter().all(|leftover| !leftover.exists()));
-    assert_eq!(again.load(&config()).unwrap().topic("t").unwrap().id, topic.id);
+    assert_eq!(again.load(&config()).unwrap().image.topic("t").unwrap().id, topic.id);
 }
 
 #[test]
@@ -73,10 +79,12 @@ fn a_kill_before_the_cluster_file_was_there_is_a_first_start() {
     assert_eq!(LocalStore::open(directory.path()).unwrap().cluster_id().unwrap().len(), 22);
 }
 
+/// Neither is the start refused nor the topic forgotten: no new one may take its name.
 #[test]
-fn a_damaged_file_is_named_whatever_the_damage() {
-    let (directory, store, image) = opened();
+fn a_damaged_topic_is_withheld_whatever_the_damage() {
+    let (_directory, store, image) = opened();
     store.put_topic(&topic(&image, "t")).unwrap();
+    store.put_topic(&topic(&image, "sound")).unwrap();
     let path = store.topic_file("t").unwrap();
     let good = fs::read(&path).unwrap();
     for position in 0..good.len() {
@@ -86,17 +94,52 @@ fn a_damaged_file_is_named_whatever_the_damage() {
             flipped
         }] {
             fs::write(&path, &bad).unwrap();
-            let error = store.load(&config()).unwrap_err().to_string();
-            assert!(error.contains("topics/t.json") && error.contains("damaged"), "{error}");
+            let image = store.load(&config()).unwrap().image;
+            let why = image.withheld("t").unwrap();
+            assert!(why.contains("topics/t.json") && why.contains("damaged") && why.contains("restore"), "{why}");
+            assert!(image.topic("t").is_none() && image.topic("sound").is_some());
+            let request = CreateTopic { name: "t".into(), ..Default::default() };
+            let error = create_topic(&image, &config(), &request, Uuid::new_v4()).unwrap_err();
+            assert_eq!(error.code, crate::model::ErrorCode::KafkaStorageError);
         }
     }
     fs::write(&path, &good).unwrap();
-    assert!(store.load(&config()).is_ok());
+    assert!(store.load(&config()).unwrap().image.all_withheld().is_empty());
     fs::copy(&path, store.topics().join("u.json")).unwrap();
-    assert!(store.load(&config()).unwrap_err().to_string().contains("u.json"));
-    fs::remove_file(store.topics().join("u.json")).unwrap();
-    fs::remove_file(store.cluster_file()).unwrap();
-    assert!(LocalStore::open(directory.path()).unwrap_err().to_string().contains("cluster.json"));
+    assert!(store.load(&config()).unwrap().image.withheld("u").unwrap().contains("u.json"));
+}
+
+#[test]
+fn a_damaged_or_missing_cluster_file_is_told_apart_from_a_first_start() {
+    let (directory, store, _) = opened();
+    let (file, good) = (store.cluster_file(), fs::read(store.cluster_file()).unwrap());
+    for bad in [Some(&good[..10]), None] {
+        match bad {
+            Some(bytes) => fs::write(&file, bytes).unwrap(),
+            None => fs::remove_file(&file).unwrap(),
+        }
+        let stored = store.load(&config()).unwrap();
+        assert!(stored.cluster_lost.unwrap().contains("cluster.json"));
+        assert!(stored.image.cluster_id.is_empty());
+    }
+    store.prepare("abc").unwrap();
+    assert_eq!(LocalStore::at(directory.path()).cluster_id().unwrap(), "abc");
+}
+
+#[test]
+fn the_list_of_directories_comes_back_and_its_loss_costs_nothing() {
+    let (_directory, store, image) = opened();
+    let known = [KnownDirectory { id: DirectoryId::random(), path: "/data/a".into() }];
+    store.put_directories(7, &known).unwrap();
+    let stored = store.load(&config()).unwrap();
+    assert_eq!((stored.run, stored.directories.as_slice()), (7, &known[..]));
+    let mut made = topic(&image, "t");
+    made.partitions[1].home = Some(PartitionHome { directory: known[0].id, since_run: 6 });
+    store.put_topic(&made).unwrap();
+    fs::write(store.directories_file(), "{").unwrap();
+    let stored = store.load(&config()).unwrap();
+    assert_eq!((stored.run, stored.directories.len()), (6, 0));
+    assert_eq!(stored.image.topic("t").unwrap().partitions, made.partitions);
 }
 
 #[test]
@@ -133,19 +176,4 @@ fn cluster_ids_are_spelled_as_kafka_does() {
     assert_eq!(base64url(b"any carnal pleas"), "YW55IGNhcm5hbCBwbGVhcw");
     let id = new_cluster_id();
     assert!(id.len() == 22 && !id.starts_with('-'));
-}
-
-#[test]
-fn meta_properties_tie_a_directory_to_its_broker() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path();
-    check_meta_properties(path, 4, "abc").unwrap();
-    check_meta_properties(path, 4, "abc").unwrap();
-    let other_broker = check_meta_properties(path, 5, "abc").unwrap_err().to_string();
-    assert!(other_broker.contains("node.id 4") && other_broker.contains("meta.properties"), "{other_broker}");
-    assert!(check_meta_properties(path, 4, "abd").unwrap_err().to_string().contains("cluster abc"));
-    fs::write(path.join("meta.properties"), "#x\nversion=1\nnode.id=4\ncluster.id=abc\ndirectory.id=q\n").unwrap();
-    check_meta_properties(path, 4, "abc").unwrap();
-    fs::write(path.join("meta.properties"), "version=1\n").unwrap();
-    assert!(check_meta_properties(path, 4, "abc").unwrap_err().to_string().contains("damaged"));
 }

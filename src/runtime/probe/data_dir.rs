@@ -21,42 +21,71 @@ pub struct DataDir {
     pub(crate) _lock: fs::File,
 }
 
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A mistake of whoever set the broker up: another broker holds it, no direct I/O, memory instead of a disk.
+    #[error(transparent)]
+    Refused(ProbeError),
+    /// The disk or its permissions: other directories may be fine.
+    #[error(transparent)]
+    Failed(ProbeError),
+}
+
+impl From<ProbeError> for OpenError {
+    fn from(error: ProbeError) -> OpenError {
+        OpenError::Refused(error)
+    }
+}
+
 /// Makes, checks and locks a data directory.
-pub fn open_data_dir(path: &Path) -> Result<DataDir, ProbeError> {
+pub fn open_data_dir(path: &Path) -> Result<DataDir, OpenError> {
     let shown = path.display();
-    let wrong = |what: &str, error: io::Error, mend: &str| ProbeError(format!("{what} {shown}: {error}; {mend}"));
+    let failed = |what: &str, error: io::Error, mend: &str| {
+        OpenError::Failed(ProbeError(format!("{what} {shown}: {error}; {mend}")))
+    };
     fs::create_dir_all(path)
-        .map_err(|e| wrong("cannot make the data directory", e, "make it for this user, or change log.dirs"))?;
+        .map_err(|e| failed("cannot make the data directory", e, "make it for this user, or change log.dirs"))?;
     let absolute = fs::canonicalize(path)
-        .map_err(|e| wrong("cannot resolve the data directory", e, "check the path in log.dirs"))?;
+        .map_err(|e| failed("cannot resolve the data directory", e, "check the path in log.dirs"))?;
     let memory = is_memory(&absolute)
-        .map_err(|e| wrong("cannot look at the filesystem of the data directory", e, "check its mount"))?;
+        .map_err(|e| failed("cannot look at the filesystem of the data directory", e, "check its mount"))?;
     if memory {
-        return Err(ProbeError(format!(
+        return Err(OpenError::Refused(ProbeError(format!(
             "the data directory {shown} is on tmpfs, which is memory: it has no direct I/O and loses everything at a \
              restart; set log.dirs to a directory on a disk (ext4, XFS)"
-        )));
+        ))));
     }
     let lock = lock(&absolute)?;
-    check_direct_io(&absolute)?;
+    try_out(&absolute)?;
     let device = describe_device(&absolute);
     Ok(DataDir { path: absolute, device, _lock: lock })
 }
 
 /// Direct I/O works in an existing directory: one block is written, read and removed.
 pub fn check_direct_io(directory: &Path) -> Result<(), ProbeError> {
+    try_out(directory).map_err(|error| match error {
+        OpenError::Refused(error) | OpenError::Failed(error) => error,
+    })
+}
+
+fn try_out(directory: &Path) -> Result<(), OpenError> {
     let shown = directory.display();
     let wrong = |what: &str, error: io::Error, mend: &str| ProbeError(format!("{what} {shown}: {error}; {mend}"));
     try_direct(directory).map_err(|error| match error.raw_os_error() {
-        Some(libc::EINVAL | libc::EOPNOTSUPP) => wrong(
+        Some(libc::EINVAL | libc::EOPNOTSUPP) => OpenError::Refused(wrong(
             "direct I/O (O_DIRECT) does not work in the data directory",
             error,
             "put it on a filesystem that has it (ext4, XFS) and a device with blocks of at most 4096 bytes",
-        ),
+        )),
         Some(libc::ENOSPC | libc::EDQUOT) => {
-            wrong("no space left in the data directory", error, "free some, or change log.dirs")
+            OpenError::Refused(wrong("no space left in the data directory", error, "free some, or change log.dirs"))
         }
-        _ => wrong("cannot write to the data directory", error, "let this user write there, or change log.dirs"),
+        _ => OpenError::Failed(wrong(
+            "cannot write to the data directory",
+            error,
+            "mend the disk or let this user write there, or change log.dirs",
+        )),
     })
 }
 
@@ -96,10 +125,11 @@ fn is_memory(path: &Path) -> io::Result<bool> {
 }
 
 /// Locks `.lock`. A record lock on the open file, so that Kafka's brokers (Java's FileLock) and ours keep each other out.
-fn lock(directory: &Path) -> Result<fs::File, ProbeError> {
+fn lock(directory: &Path) -> Result<fs::File, OpenError> {
     let path = directory.join(".lock");
     let wrong = |what: &str, error: io::Error| {
-        ProbeError(format!("cannot {what} {}: {error}; let this user write there, or change log.dirs", path.display()))
+        let mend = "mend the disk or let this user write there, or change log.dirs";
+        OpenError::Failed(ProbeError(format!("cannot {what} {}: {error}; {mend}", path.display())))
     };
     let mut file = fs::OpenOptions::new()
         .read(true)
@@ -128,11 +158,11 @@ fn lock(directory: &Path) -> Result<fs::File, ProbeError> {
             Ok(pid) => format!("process {pid}"),
             Err(_) => "another process".to_owned(),
         };
-        return Err(ProbeError(format!(
+        return Err(OpenError::Refused(ProbeError(format!(
             "the data directory {} is in use by {holder} (it holds the lock on .lock); stop that broker first, or give \
              this one its own log.dirs",
             directory.display()
-        )));
+        ))));
     }
     let noted = file
         .set_len(0)

@@ -175,7 +175,10 @@ fn respond(
             .map(|name| match image.topic(&name.0) {
                 Some(topic) => view.describe(topic),
                 None => {
-                    let code = failures.get(&*name.0).copied().unwrap_or_else(|| unknown_name(&name.0));
+                    let code = match image.withheld(&name.0) {
+                        Some(_) => ErrorCode::KafkaStorageError,
+                        None => failures.get(&*name.0).copied().unwrap_or_else(|| unknown_name(&name.0)),
+                    };
                     MetadataResponseTopic::default()
                         .with_is_internal(is_internal(&name.0))
                         .with_name(Some(name))
@@ -325,6 +328,15 @@ mod tests {
             let id = if version >= 10 { 2 } else { 0 };
             assert_eq!(rows, [named(17, "a/b", 0, 0), named(0, "b", id, 3), named(3, "zz", 0, 0)], "v{version}");
         }
+    }
+
+    #[test]
+    fn a_topic_whose_metadata_is_damaged_is_not_an_unknown_one() {
+        let mut image = image(&[("a", 1, 1)]);
+        image.withhold("lost", "topics/lost.json: damaged".into());
+        let wanted = Wanted::Names(["a", "lost"].map(topic_name).to_vec());
+        let response = respond(&image, LISTENER, 12, wanted, &HashMap::new());
+        assert_eq!(response.topics.iter().map(|topic| topic.error_code).collect::<Vec<_>>(), [0, 56]);
     }
 
     #[test]

@@ -201,6 +201,7 @@ pub mod testing {
             leader_epoch: LeaderEpoch(4),
             replicas: vec![BrokerId(7)],
             isr: vec![BrokerId(7)],
+            home: None,
         };
         TopicImage {
             name: name.into(),

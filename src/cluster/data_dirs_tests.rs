@@ -1,0 +1,248 @@
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::*;
+use crate::cluster::controller::{CreateTopic, create_topic};
+use crate::cluster::encode_id;
+use crate::runtime::scratch;
+
+/// A broker over directories `a`, `b`, ... of one scratch folder.
+struct Host {
+    root: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Host {
+        Host { root: scratch() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn config(&self, names: &[&str]) -> ServerConfig {
+        let log_dirs = names.iter().map(|name| self.path(name)).collect();
+        ServerConfig { broker_id: 4, log_dirs, ..Default::default() }
+    }
+
+    fn open(&self, names: &[&str]) -> Result<DataDirs, String> {
+        open(&self.config(names))
+    }
+
+    /// Starts, creates a topic with two partitions and their directories, and stops.
+    fn with_topic(&self, names: &[&str]) -> (DirectoryId, DirectoryId) {
+        let dirs = self.open(names).unwrap();
+        let request =
+            CreateTopic { name: "t".into(), num_partitions: 2, replication_factor: -1, ..CreateTopic::default() };
+        let mut topic = create_topic(&dirs.image, &self.config(names), &request, uuid::Uuid::from_u128(77)).unwrap();
+        dirs.placement.settle(&dirs.image, &mut topic);
+        dirs.store.put_topic(&topic).unwrap();
+        for index in 0..2 {
+            let dir = dirs.placement.dir(&topic, index).unwrap();
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join("partition.metadata"), format!("version: 0\ntopic_id: {}\n", encode_id(topic.id)))
+                .unwrap();
+        }
+        let ids: Vec<_> = topic.partitions.iter().map(|partition| partition.home.unwrap().directory).collect();
+        (ids[0], ids[1])
+    }
+}
+
+/// Every file and folder with its bytes and the time of its last change.
+fn everything(root: &Path) -> BTreeMap<PathBuf, (SystemTime, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        found.insert(folder.clone(), (fs::metadata(&folder).unwrap().modified().unwrap(), Vec::new()));
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let modified = fs::metadata(&path).unwrap().modified().unwrap();
+                found.insert(path.clone(), (modified, fs::read(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+fn offline(dirs: &DataDirs) -> Vec<String> {
+    dirs.placement.offline.iter().map(|(id, why)| format!("{}: {why}", id.index)).collect()
+}
+
+#[test]
+fn directories_keep_their_identity_in_any_order() {
+    let host = Host::new();
+    let (first, second) = host.with_topic(&["a", "b"]);
+    assert_ne!(first, second);
+    for names in [["a", "b"], ["b", "a"]] {
+        let dirs = host.open(&names).unwrap();
+        assert_eq!(offline(&dirs), Vec::<String>::new());
+        let topic = dirs.image.topic("t").unwrap();
+        for index in 0..2 {
+            assert!(dirs.placement.dir(topic, index).unwrap().is_dir());
+        }
+        assert!(dirs.held.iter().all(|dir| !dir.fresh));
+    }
+    let dirs = host.open(&["new", "a", "b"]).unwrap();
+    assert_eq!(dirs.held.iter().map(|dir| dir.fresh).collect::<Vec<_>>(), [true, false, false]);
+    assert!(!host.path("new/corelane-metadata").exists());
+}
+
+/// One history stays, and nothing begins anew meanwhile.
+#[test]
+fn partitions_wait_for_a_directory_that_is_away() {
+    let host = Host::new();
+    host.with_topic(&["a", "b"]);
+    let before = everything(&host.path("b"));
+    let count = |names: &[&str]| host.open(names).unwrap().placement.offline.len();
+    assert_eq!(count(&["a"]), 1, "not named");
+    fs::rename(host.path("b"), host.path("away")).unwrap();
+    assert_eq!(count(&["a", "b"]), 1, "not there");
+    assert!(!host.path("b").exists());
+    fs::create_dir(host.path("b")).unwrap();
+    let dirs = host.open(&["a", "b"]).unwrap();
+    assert!(
+        offline(&dirs)[0].contains("is its disk mounted") || offline(&dirs)[0].contains("mount"),
+        "{:?}",
+        offline(&dirs)
+    );
+    assert_eq!(fs::read_dir(host.path("b")).unwrap().count(), 0, "nothing is written below a mount point");
+    drop(dirs);
+    fs::remove_dir(host.path("b")).unwrap();
+    fs::rename(host.path("away"), host.path("b")).unwrap();
+    assert_eq!(everything(&host.path("b")), before);
+    assert_eq!(count(&["a", "b"]), 0, "back again");
+}
+
+#[test]
+fn without_its_metadata_the_start_is_refused() {
+    let host = Host::new();
+    host.with_topic(&["a", "b"]);
+    let before = everything(&host.path("b"));
+    for names in [&["b"][..], &["c", "b"]] {
+        let error = host.open(names).unwrap_err();
+        assert!(error.contains("corelane-metadata") && error.contains("mount"), "{error}");
+    }
+    assert_eq!(everything(&host.path("b")), before);
+    assert!(!host.path("c").exists());
+}
+
+#[test]
+fn directories_of_others_are_left_exactly_as_they_are() {
+    let host = Host::new();
+    let kafka = |name: &str, meta: Option<&str>, inner: &[&str]| {
+        for folder in inner {
+            fs::create_dir_all(host.path(name).join(folder)).unwrap();
+            fs::write(host.path(name).join(folder).join("00000000000000000000.log"), "records").unwrap();
+        }
+        if let Some(text) = meta {
+            fs::write(host.path(name).join("meta.properties"), text).unwrap();
+        }
+    };
+    let kraft = "version=1\nnode.id=4\ncluster.id=MkU3OEVBNTcwNTJENDM2Qk\ndirectory.id=AAAAAAAAAAAAAAAAq83vAA\n";
+    kafka("kraft", Some(kraft), &["__cluster_metadata-0", "orders-0"]);
+    kafka("zookeeper", Some("version=0\nbroker.id=4\ncluster.id=MkU3OEVBNTcwNTJENDM2Qk\n"), &["orders-0"]);
+    kafka("bare", None, &["orders-0", "orders-1"]);
+    kafka("photos", None, &["2026"]);
+    host.with_topic(&["other"]);
+    let mut config = host.config(&["other"]);
+    config.broker_id = 5;
+    for name in ["kraft", "zookeeper", "bare", "photos"] {
+        let before = everything(&host.path(name));
+        for names in [&[name][..], &["fresh", name], &["own", name]] {
+            drop(host.open(&["own"]).unwrap());
+            let own = everything(&host.path("own"));
+            let error = host.open(names).unwrap_err();
+            assert!(error.contains(name) && error.contains("Nothing in it was changed"), "{error}");
+            assert_eq!(everything(&host.path("own")), own);
+        }
+        assert_eq!(everything(&host.path(name)), before);
+        assert!(!host.path("fresh").exists());
+    }
+    let before = everything(&host.path("other"));
+    let error = open(&config).unwrap_err();
+    assert!(error.contains("node.id 4") && error.contains("node.id 5"), "{error}");
+    assert_eq!(everything(&host.path("other")), before);
+}
+
+#[test]
+fn what_can_be_mended_is_mended() {
+    let host = Host::new();
+    let (first, second) = host.with_topic(&["a", "b"]);
+    let cluster = host.open(&["a", "b"]).unwrap().image.cluster_id;
+    let files = ["a/meta.properties", "b/meta.properties", "a/corelane-metadata/cluster.json"];
+    let lists = ["a/corelane-metadata/directories.json"];
+    for file in files.iter().chain(&lists) {
+        let good = fs::read(host.path(file)).unwrap();
+        let mut flipped = good.clone();
+        flipped[good.len() / 2] ^= 4;
+        for bad in [Some(&flipped[..]), Some(&good[..good.len() / 2]), Some(&[]), None] {
+            match bad {
+                Some(bytes) => fs::write(host.path(file), bytes).unwrap(),
+                None => fs::remove_file(host.path(file)).unwrap(),
+            }
+            let dirs = host.open(&["a", "b"]).unwrap();
+            assert_eq!(dirs.image.cluster_id, cluster, "{file}");
+            assert_eq!(dirs.held.iter().map(|dir| dir.id).collect::<Vec<_>>(), [first, second], "{file}");
+            assert_eq!(offline(&dirs), Vec::<String>::new(), "{file}");
+        }
+    }
+}
+
+#[test]
+fn a_topic_whose_file_is_lost_keeps_its_directories_and_its_name() {
+    let host = Host::new();
+    host.with_topic(&["a"]);
+    let file = host.path("a/corelane-metadata/topics/t.json");
+    let good = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    let before = everything(&host.path("a/t-0"));
+    let image = host.open(&["a"]).unwrap().image;
+    assert!(image.withheld("t").unwrap().contains("topics is lost"), "{:?}", image.withheld("t"));
+    assert_eq!(everything(&host.path("a/t-0")), before);
+    fs::write(&file, good).unwrap();
+    let dirs = host.open(&["a"]).unwrap();
+    assert!(dirs.image.all_withheld().is_empty() && dirs.image.topic("t").is_some());
+    // A topic that was deleted is not a lost one, whatever its directories say.
+    dirs.store.remove_topic("t", dirs.image.topic("t").unwrap().id).unwrap();
+    drop(dirs);
+    let dirs = host.open(&["a"]).unwrap();
+    assert!(dirs.image.all_withheld().is_empty() && dirs.image.topic("t").is_none());
+    assert!(!host.path("a/t-0").exists() && !host.path("a/t-1").exists());
+}
+
+/// As root, permissions hold nobody back; a file in the way fails for everybody.
+#[test]
+fn a_directory_that_fails_takes_only_its_partitions_with_it() {
+    let host = Host::new();
+    host.with_topic(&["a", "b"]);
+    fs::rename(host.path("b"), host.path("away")).unwrap();
+    fs::write(host.path("b"), "not a directory").unwrap();
+    let dirs = host.open(&["a", "b"]).unwrap();
+    assert_eq!(dirs.held.len(), 1);
+    let offline = offline(&dirs);
+    assert!(offline.len() == 1 && offline[0].contains("cannot be read"), "{offline:?}");
+    drop(dirs);
+    fs::rename(host.path("a"), host.path("a-away")).unwrap();
+    fs::write(host.path("a"), "not a directory").unwrap();
+    fs::remove_file(host.path("b")).unwrap();
+    fs::rename(host.path("away"), host.path("b")).unwrap();
+    let error = host.open(&["a", "b"]).unwrap_err();
+    assert!(error.contains("/a cannot be read"), "{error}");
+}
+
+#[test]
+fn a_directory_named_twice_is_refused_before_anything_is_made() {
+    let host = Host::new();
+    std::os::unix::fs::symlink(host.path("a"), host.path("link")).unwrap();
+    fs::create_dir(host.path("a")).unwrap();
+    for names in [["a", "a"], ["a", "link"]] {
+        assert!(host.open(&names).unwrap_err().contains("twice"));
+    }
+    assert_eq!(fs::read_dir(host.path("a")).unwrap().count(), 0);
+    // A link alone is a directory like any other.
+    host.with_topic(&["link"]);
+    assert_eq!(offline(&host.open(&["a"]).unwrap()), Vec::<String>::new());
+}
