@@ -11,6 +11,8 @@ mod support;
 
 #[path = "every_version/about.rs"]
 mod about;
+#[path = "every_version/absent.rs"]
+mod absent;
 #[path = "every_version/committed.rs"]
 mod committed;
 #[path = "every_version/data.rs"]
@@ -50,6 +52,13 @@ const CASES: &[(ApiKey, Case)] = &[
     (ApiKey::IncrementalAlterConfigs, topics::incremental_alter_configs),
     (ApiKey::CreatePartitions, topics::create_partitions),
     (ApiKey::DescribeCluster, about::describe_cluster),
+    (ApiKey::SaslHandshake, absent::sasl_handshake),
+    (ApiKey::DescribeAcls, absent::describe_acls),
+    (ApiKey::CreateAcls, absent::create_acls),
+    (ApiKey::DeleteAcls, absent::delete_acls),
+    (ApiKey::ListPartitionReassignments, absent::list_partition_reassignments),
+    (ApiKey::DescribeClientQuotas, absent::describe_client_quotas),
+    (ApiKey::DescribeUserScramCredentials, absent::describe_user_scram_credentials),
     (ApiKey::JoinGroup, groups::join_group),
     (ApiKey::SyncGroup, groups::sync_group),
     (ApiKey::Heartbeat, groups::heartbeat),

@@ -93,6 +93,7 @@ fn cluster_cases(cases: &mut Vec<Case>) {
         MetadataRequest::default().with_topics(Some(vec![one("a"), one("bb"), one("ccc")]))
     });
     guarded(cases, ApiKey::DescribeCluster, |_| DescribeClusterRequest::default());
+    absent_cases(cases);
     guarded(cases, ApiKey::DescribeTopicPartitions, |_| {
         let one = |name| describe_topic_partitions_request::TopicRequest::default().with_name(topic(name));
         let cursor = describe_topic_partitions_request::Cursor::default().with_topic_name(topic("a"));
@@ -116,6 +117,32 @@ fn cluster_cases(cases: &mut Vec<Case>) {
         let config = incremental_alter_configs_request::AlterableConfig::default().with_value(Some(text("1")));
         let one = incremental_alter_configs_request::AlterConfigsResource::default().with_configs(vec![config]);
         IncrementalAlterConfigsRequest::default().with_resources(vec![one.clone(), one])
+    });
+}
+
+fn absent_cases(cases: &mut Vec<Case>) {
+    guarded(cases, ApiKey::SaslHandshake, |_| SaslHandshakeRequest::default().with_mechanism(text("PLAIN")));
+    guarded(cases, ApiKey::DescribeAcls, |_| DescribeAclsRequest::default().with_host_filter(Some(text("h"))));
+    guarded(cases, ApiKey::CreateAcls, |_| {
+        let one = create_acls_request::AclCreation::default().with_host(text("*"));
+        CreateAclsRequest::default().with_creations(vec![one.clone(), one])
+    });
+    guarded(cases, ApiKey::DeleteAcls, |_| {
+        let one = delete_acls_request::DeleteAclsFilter::default().with_host_filter(Some(text("*")));
+        DeleteAclsRequest::default().with_filters(vec![one.clone(), one])
+    });
+    guarded(cases, ApiKey::ListPartitionReassignments, |_| {
+        let one = list_partition_reassignments_request::ListPartitionReassignmentsTopics::default();
+        let one = one.with_name(topic("a")).with_partition_indexes(vec![1, 2]);
+        ListPartitionReassignmentsRequest::default().with_topics(Some(vec![one.clone(), one]))
+    });
+    guarded(cases, ApiKey::DescribeClientQuotas, |_| {
+        let one = describe_client_quotas_request::ComponentData::default().with_entity_type(text("user"));
+        DescribeClientQuotasRequest::default().with_components(vec![one.clone(), one])
+    });
+    guarded(cases, ApiKey::DescribeUserScramCredentials, |_| {
+        let one = describe_user_scram_credentials_request::UserName::default().with_name(text("a"));
+        DescribeUserScramCredentialsRequest::default().with_users(Some(vec![one.clone(), one]))
     });
 }
 

@@ -82,6 +82,8 @@ pub enum ErrorCode {
     InvalidProducerEpoch = 47,
     #[error("the transactional id is not in the right state")]
     InvalidTxnState = 48,
+    #[error("there is no authorizer")]
+    SecurityDisabled = 54,
     #[error("the disk failed")]
     KafkaStorageError = 56,
     #[error("the log directory is not found")]
@@ -106,6 +108,8 @@ pub enum ErrorCode {
     UnknownLeaderEpoch = 75,
     #[error("the compression type is not supported in this version")]
     UnsupportedCompressionType = 76,
+    #[error("the listener does not authenticate")]
+    IllegalSaslState = 34,
     #[error("the API or its version is not supported")]
     UnsupportedVersion = 35,
     #[error("join again with the member id that the answer names")]
@@ -118,6 +122,10 @@ pub enum ErrorCode {
     GroupSubscribedToTopic = 86,
     #[error("the record is invalid")]
     InvalidRecord = 87,
+    #[error("there is no such resource")]
+    ResourceNotFound = 91,
+    #[error("a resource is named twice")]
+    DuplicateResource = 92,
     #[error("the topic id is unknown")]
     UnknownTopicId = 100,
     #[error("the topic id does not match the session's")]

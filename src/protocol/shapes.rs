@@ -192,6 +192,16 @@ static RESPONSES: &[Shape] = &[
     ),
 ];
 
+const ACL_FILTER: &[Field] = &[
+    int8("resource_type_filter"),
+    text("resource_name_filter").nullable(),
+    int8("pattern_type_filter"),
+    text("principal_filter").nullable(),
+    text("host_filter").nullable(),
+    int8("operation"),
+    int8("permission_type"),
+];
+
 pub(super) static SHAPES: &[Shape] = &[
     // Cluster and metadata.
     shape(
@@ -221,6 +231,40 @@ pub(super) static SHAPES: &[Shape] = &[
             boolean("include_fenced_brokers").since(2),
         ],
     ),
+    // About what is not there: who may do what, quotas, credentials, replicas that move.
+    shape(ApiKey::SaslHandshake, 0, 1, &[text("mechanism")]),
+    shape(ApiKey::DescribeAcls, 1, 3, ACL_FILTER),
+    shape(
+        ApiKey::CreateAcls,
+        1,
+        3,
+        &[array(
+            "creations",
+            &[
+                int8("resource_type"),
+                text("resource_name"),
+                int8("resource_pattern_type"),
+                text("principal"),
+                text("host"),
+                int8("operation"),
+                int8("permission_type"),
+            ],
+        )],
+    ),
+    shape(ApiKey::DeleteAcls, 1, 3, &[array("filters", ACL_FILTER)]),
+    shape(
+        ApiKey::ListPartitionReassignments,
+        0,
+        0,
+        &[int32("timeout_ms"), array("topics", &[text("name"), int32s("partition_indexes")]).nullable()],
+    ),
+    shape(
+        ApiKey::DescribeClientQuotas,
+        0,
+        1,
+        &[array("components", &[text("entity_type"), int8("match_type"), text("match").nullable()]), boolean("strict")],
+    ),
+    shape(ApiKey::DescribeUserScramCredentials, 0, 0, &[array("users", &[text("name")]).nullable()]),
     shape(
         ApiKey::DescribeTopicPartitions,
         0,

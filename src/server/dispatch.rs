@@ -133,7 +133,14 @@ apis!(
     create_partitions,
     offset_for_leader_epoch,
     describe_configs,
-    incremental_alter_configs;
+    incremental_alter_configs,
+    describe_acls,
+    create_acls,
+    delete_acls,
+    list_partition_reassignments,
+    describe_client_quotas,
+    describe_user_scram_credentials,
+    sasl_handshake;
     by_asker: metadata,
     find_coordinator,
     describe_cluster,
@@ -302,6 +309,13 @@ mod tests {
             (47, 0, 0, 0),
             (68, 0, 0, 1),
             (69, 0, 0, 1),
+            (17, 0, 0, 1),
+            (29, 1, 1, 3),
+            (30, 1, 1, 3),
+            (31, 1, 1, 3),
+            (46, 0, 0, 0),
+            (48, 0, 0, 1),
+            (50, 0, 0, 0),
         ];
         for (key, advertised, min, max) in promised {
             assert_eq!(served(key), Some((advertised, min, max)), "API {key}");

@@ -14,6 +14,9 @@ use crate::protocol::TopicKey;
 use crate::shard::OFFSETS_TOPIC;
 use crate::shard::groups::GroupId;
 
+/// What the requests about ACLs are answered with SECURITY_DISABLED for.
+pub const NO_AUTHORIZER: &str = "No Authorizer is configured.";
+
 pub fn text(value: &str) -> StrBytes {
     StrBytes::from_string(value.to_owned())
 }
