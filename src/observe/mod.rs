@@ -1,5 +1,8 @@
 //! What the broker says of itself: its log.
 
+mod client_lines;
 mod logging;
 
+pub(crate) use client_lines::client_line;
+pub use client_lines::{Place, note_second};
 pub use logging::init_logging;

@@ -17,6 +17,7 @@ use crate::config::TopicConfig;
 use crate::model::record_batch::BatchHeader;
 use crate::model::records::BadRecord;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
+use crate::observe::client_line;
 use crate::storage::{Log, LogRead, ReadError, StorageContext, StorageError, files};
 
 /// A batch that has its place in the log.
@@ -264,7 +265,7 @@ impl Replica {
         match error {
             ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
             ReadError::Io(_) | ReadError::Damaged { .. } => {
-                tracing::error!(topic = %self.topic, partition = %self.id.index, "{error}");
+                client_line!(error, topic = %self.topic, partition = %self.id.index, "{error}");
                 ErrorCode::KafkaStorageError
             }
         }

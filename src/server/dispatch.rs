@@ -1,5 +1,6 @@
 //! From a frame to its handler. One table of APIs feeds both this and the ApiVersions response.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -7,10 +8,10 @@ use bytes::Bytes;
 use futures_lite::future::or;
 use kafka_protocol::messages::ApiKey;
 
+use crate::observe::client_line;
 use crate::protocol::{ApiSpec, Malformed, Prefix, guard, parse_header, parse_prefix, respond};
 use crate::runtime::spawn_local;
 use crate::runtime::sync::{Permit, oneshot};
-use crate::shard::groups::Caller;
 
 use super::context::ServerContext;
 use super::group_call::{GroupCall, InLine, caller};
@@ -26,6 +27,22 @@ pub struct Asker {
     /// What the client calls itself.
     pub client_id: Option<String>,
 }
+
+/// For the log: the address, and the name that the client gives itself, cut and with what would not be a line's escaped.
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            Some(peer) => write!(f, "{peer}")?,
+            None => f.write_str("a client without an address")?,
+        }
+        match &self.client_id {
+            Some(id) => write!(f, " ({:?})", &id[..id.floor_char_boundary(MAX_LOGGED_CLIENT_ID_BYTES)]),
+            None => Ok(()),
+        }
+    }
+}
+
+const MAX_LOGGED_CLIENT_ID_BYTES: usize = 100;
 
 /// What a handler with a codec of its own is given.
 pub struct Call {
@@ -198,9 +215,7 @@ pub async fn dispatch(
             handlers::produce::handle(context, Call { version, correlation_id, asker, body, permit }).await
         }
         ApiKey::Fetch => handlers::fetch::handle(context, Call { version, correlation_id, asker, body, permit }),
-        key if waits_in_line(key) => {
-            later(context, spec, prefix, caller(asker.client_id, asker.peer), body, permit).await
-        }
+        key if waits_in_line(key) => later(context, spec, prefix, asker, body, permit).await,
         _ => {
             let response = Box::pin(answer(context, &asker, spec, prefix, body)).await?;
             drop((permit, working));
@@ -214,13 +229,14 @@ async fn later(
     context: &Rc<ServerContext>,
     spec: &'static ApiSpec,
     prefix: Prefix,
-    caller: Caller,
+    asker: Asker,
     body: Bytes,
     permit: Permit,
 ) -> Result<Answer, Malformed> {
     // Who breaks the protocol is to be told apart now, while the reader can end the connection for it.
     guard::check(spec.key, prefix.version, &body)?;
     let factor = memory_factor(spec.key);
+    let caller = caller(asker.client_id.clone(), asker.peer);
     let in_line = match InLine::new(context, caller, &body) {
         Ok(in_line) => in_line,
         Err(caller) => {
@@ -247,7 +263,7 @@ async fn later(
         match receiver.recv().await {
             Some(Ok(response)) => Reply::Frame(response),
             Some(Err(error)) => {
-                tracing::warn!("closing the connection: {error}");
+                client_line!(warn, %asker, "closing the connection: {error}");
                 Reply::Close
             }
             None => Reply::Close,
@@ -269,6 +285,19 @@ mod tests {
                 assert!(*known.start() <= spec.min && spec.max <= *known.end(), "{spec:?}, the guard knows {known:?}");
             }
         }
+    }
+
+    #[test]
+    fn who_asks_is_one_word_of_a_log_line() {
+        let asker = |peer: Option<&str>, id: Option<String>| Asker {
+            listener: "PLAINTEXT".into(),
+            peer: peer.map(|peer| peer.parse().unwrap()),
+            client_id: id,
+        };
+        assert_eq!(asker(Some("10.0.0.1:5"), Some("me".into())).to_string(), "10.0.0.1:5 (\"me\")");
+        assert_eq!(asker(Some("[::1]:5"), None).to_string(), "[::1]:5");
+        let long = asker(None, Some("x\n".repeat(1000))).to_string();
+        assert!(!long.contains('\n') && long.len() < 250, "{long}");
     }
 
     #[test]

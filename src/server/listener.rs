@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_lite::future::or;
 use tracing::{info, warn};
 
+use crate::observe::note_second;
 use crate::runtime::clock;
 use crate::runtime::executor::spawn_local;
 use crate::runtime::net::Listeners;
@@ -16,7 +17,7 @@ use crate::runtime::sync::{Budget, Notify};
 use crate::shard::Shard;
 
 use super::connection::{self, Connection, Dispatch};
-use super::context::{Link, ServerContext};
+use super::context::{Link, ServerContext, TICK_MS};
 use super::dispatch::dispatch;
 
 /// How long answers under way may take once the broker stops.
@@ -69,6 +70,7 @@ async fn run<D: Dispatch>(
         next_tick().await;
         let tick = link.tick.get() + 1;
         link.tick.set(tick);
+        note_second(tick * TICK_MS / 1000);
         if tick.is_multiple_of(SWEEP_TICKS) {
             sweep(&link, &connections);
         }

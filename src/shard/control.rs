@@ -13,6 +13,7 @@ use super::state::{CONTROLLER, Shard};
 use crate::cluster::controller::{self, AlterTopic, ControlError, CreateTopic, GrowTopic};
 use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::{ErrorCode, PartitionId, ShardId};
+use crate::observe::client_line;
 use crate::runtime::spawn_blocking;
 
 /// Producer ids reserved on disk at a time.
@@ -117,7 +118,7 @@ impl Shard {
             return Err(error);
         }
         self.show(|image| image.put_topic((*topic).clone())).await;
-        tracing::info!(topic = %topic.name, id = %topic.id, partitions = topic.partitions.len(), "created topic");
+        client_line!(info, topic = %topic.name, id = %topic.id, partitions = topic.partitions.len(), "created topic");
         Ok(topic)
     }
 
@@ -142,7 +143,7 @@ impl Shard {
             return Err(error);
         }
         self.show(|image| image.put_topic((*topic).clone())).await;
-        tracing::info!(topic = %topic.name, partitions = topic.partitions.len(), "added partitions");
+        client_line!(info, topic = %topic.name, partitions = topic.partitions.len(), "added partitions");
         Ok(())
     }
 
@@ -154,7 +155,7 @@ impl Shard {
         }
         let topic = self.keep(topic).await?;
         self.show(|image| image.put_topic((*topic).clone())).await;
-        tracing::info!(topic = %topic.name, options = ?topic.overrides, "altered options");
+        client_line!(info, topic = %topic.name, options = ?topic.overrides, "altered options");
         Ok(())
     }
 
@@ -172,7 +173,7 @@ impl Shard {
         })
         .await;
         self.drop_everywhere(topic.id).await;
-        tracing::info!(topic = %topic.name, id = %topic.id, "deleted topic");
+        client_line!(info, topic = %topic.name, id = %topic.id, "deleted topic");
         Ok(topic)
     }
 
@@ -182,7 +183,7 @@ impl Shard {
         if next >= end {
             let store = self.store.clone();
             next = spawn_blocking(move || store.reserve_producer_ids(PRODUCER_ID_BLOCK)).await.map_err(|error| {
-                tracing::error!(%error, "reserving producer ids failed");
+                client_line!(error, %error, "reserving producer ids failed");
                 control_error(ErrorCode::KafkaStorageError, format!("reserving producer ids: {error}"))
             })?;
             end = next + i64::from(PRODUCER_ID_BLOCK);
@@ -221,7 +222,7 @@ impl Shard {
             match hosted {
                 Ok(Ok(_)) => {}
                 Ok(Err(message)) => {
-                    tracing::error!(%message, "making a partition failed");
+                    client_line!(error, %message, "making a partition failed");
                     return Err(control_error(ErrorCode::KafkaStorageError, message));
                 }
                 Err(_) => return Err(stopping()),
@@ -272,7 +273,7 @@ fn control_error(code: ErrorCode, message: impl Into<String>) -> ControlError {
 }
 
 fn metadata_error(error: std::io::Error) -> ControlError {
-    tracing::error!(%error, "writing metadata failed");
+    client_line!(error, %error, "writing metadata failed");
     control_error(ErrorCode::KafkaStorageError, format!("writing metadata: {error}"))
 }
 

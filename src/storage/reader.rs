@@ -14,6 +14,7 @@ use super::log::Log;
 use super::segment::Segment;
 use super::slices::Slices;
 use crate::model::record_batch::{self, BatchHeader, HEADER_BYTES};
+use crate::observe::client_line;
 use crate::runtime::Breather;
 
 /// Batches without a record that go before others in one response, at the most; bytes.
@@ -339,7 +340,7 @@ impl Log {
     }
 
     async fn rebuild_index(self: &Rc<Self>, segment: &Rc<Segment>) -> Result<SegmentIndex, ReadError> {
-        tracing::warn!(segment = %segment.path("index").display(), "index files are missing or damaged: rebuilding them");
+        client_line!(warn, segment = %segment.path("index").display(), "index files are missing or damaged: rebuilding them");
         let interval = self.config.borrow().index_interval_bytes;
         let replica = Segment::new(self.dir.clone(), segment.base_offset);
         let (mut position, size) = (0, segment.size.get());
@@ -350,7 +351,7 @@ impl Log {
                 Ok(batch) => batch,
                 // Readers will find the damage where it is; what lies before it stays within reach.
                 Err(error @ ReadError::Damaged { .. }) => {
-                    tracing::error!("{error}");
+                    client_line!(error, "{error}");
                     break;
                 }
                 Err(error) => return Err(error),

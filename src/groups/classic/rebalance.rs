@@ -6,6 +6,7 @@ use super::turn::Turn;
 use crate::groups::api::SyncReply;
 use crate::groups::coordinator::Timer;
 use crate::model::ErrorCode;
+use crate::observe::client_line;
 
 /// Where none of the members joined again in time: when to look again at the earliest, whatever their timeout is.
 const LEAST_RETRY_MS: i64 = 1000;
@@ -31,7 +32,7 @@ impl ClassicGroup {
     /// Has the members join again. `why` may be what a client says; much of it is cut off.
     pub(in crate::groups) fn prepare_rebalance(&mut self, why: &str, turn: &mut Turn) {
         let (group, was, why) = (&*self.id, self.state.name(), &why[..why.floor_char_boundary(MAX_REASON_BYTES)]);
-        tracing::info!(group, was, generation = self.generation, why, "the group rebalances");
+        client_line!(info, group, was, generation = self.generation, why, "the group rebalances");
         if self.state == State::CompletingRebalance {
             self.interrupt_syncs(ErrorCode::RebalanceInProgress, turn);
         }
@@ -81,7 +82,8 @@ impl ClassicGroup {
         }
         self.generation = self.generation.checked_add(1).unwrap_or(1);
         let (group, generation, members) = (&*self.id, self.generation, self.members.len());
-        tracing::info!(
+        client_line!(
+            info,
             group,
             generation,
             members,
@@ -140,7 +142,7 @@ impl ClassicGroup {
         if self.pending_joins.contains(id) {
             self.remove_pending(id);
         } else if self.members.get(id).is_some_and(|member| !member.is_alive()) {
-            tracing::info!(group = &*self.id, member = id, "a member was not heard of in time");
+            client_line!(info, group = &*self.id, member = id, "a member was not heard of in time");
             self.drop_member(id, ErrorCode::UnknownMemberId, turn);
             if matches!(self.state, State::Stable | State::CompletingRebalance) {
                 return self.prepare_rebalance("a member's session ended", turn);

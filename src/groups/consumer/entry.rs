@@ -13,6 +13,7 @@ use crate::groups::coordinator::{Coordinator, Group};
 use crate::groups::env::{Env, Ticket};
 use crate::groups::record::{ConsumerRecord, MemberId};
 use crate::model::ErrorCode;
+use crate::observe::client_line;
 
 impl Coordinator {
     pub(in crate::groups) fn consumer_heartbeat(
@@ -156,7 +157,8 @@ impl Coordinator {
         if timer.what == What::Rebalance && member.state() != MemberState::UnrevokedPartitions {
             return;
         }
-        tracing::info!(
+        client_line!(
+            info,
             group = &*timer.group,
             member = &*timer.member,
             late = timer.what.name(),

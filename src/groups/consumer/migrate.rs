@@ -19,6 +19,7 @@ use crate::groups::record::{
     TargetMetadataValue,
 };
 use crate::model::ErrorCode;
+use crate::observe::client_line;
 
 /// By topic id; topics that are gone are left out.
 pub(super) fn by_id(named: &Named, topics: &dyn Topics) -> Vec<(Uuid, Vec<i32>)> {
@@ -36,7 +37,7 @@ impl ConsumerGroup {
     ) -> Result<(ConsumerGroup, Vec<ConsumerRecord>), Refusal> {
         let refused = |why: &str| {
             // Operators see it too: few clients show what comes with an error.
-            tracing::info!(group = &**classic.id(), why, "classic group cannot become a consumer group");
+            client_line!(info, group = &**classic.id(), why, "classic group cannot become a consumer group");
             let why = format!("The classic group {} cannot become a consumer group: {why}.", classic.id());
             Err(Refusal::new(ErrorCode::GroupIdNotFound, why))
         };
@@ -183,7 +184,7 @@ impl Coordinator {
         let tombstones = step.group.tombstones();
         env.out.records.extend(tombstones);
         self.groups.remove(id);
-        tracing::info!(group = &**id, "consumer group became a classic group");
+        client_line!(info, group = &**id, "consumer group became a classic group");
         self.put_classic(Box::new(classic), rebalance, env);
     }
 
@@ -215,7 +216,7 @@ impl Coordinator {
         let id = group.id.clone();
         let joined = env.out.records.split_off(mark.min(env.out.records.len()));
         if self.take_classic(&id, env).is_some() && !made_by.is_empty() {
-            tracing::info!(group = &*id, "classic group became a consumer group");
+            client_line!(info, group = &*id, "classic group became a consumer group");
         }
         let mut step = super::step::Step { group: &mut group, timers: &mut self.timers, env };
         step.set_classic_sessions();

@@ -13,6 +13,7 @@ use crate::groups::record::{
     ConsumerRecord, GroupValue, MemberId, MemberValue, Partitions, Record, TargetMetadataValue,
 };
 use crate::groups::timers::Timers;
+use crate::observe::client_line;
 
 /// While topics come and go, all regular expressions of a group are resolved at most this often (Kafka's interval).
 const REGEX_REFRESH_MS: u64 = 10_000;
@@ -104,7 +105,13 @@ impl Step<'_, '_> {
 
     fn bump_epoch(&mut self, metadata_hash: i64) {
         let epoch = self.group.epoch.saturating_add(1);
-        tracing::info!(group = &*self.group.id, epoch, members = self.group.members.len(), "the group has a new epoch");
+        client_line!(
+            info,
+            group = &*self.group.id,
+            epoch,
+            members = self.group.members.len(),
+            "the group has a new epoch"
+        );
         self.emit(ConsumerRecord::Group { group: self.group_id(), value: Some(GroupValue { epoch, metadata_hash }) });
     }
 

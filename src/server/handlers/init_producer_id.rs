@@ -6,6 +6,7 @@ use kafka_protocol::messages::{ApiKey, InitProducerIdRequest, InitProducerIdResp
 
 use crate::cluster::controller::ControlError;
 use crate::model::ErrorCode;
+use crate::observe::client_line;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 use crate::server::dispatch::Asker;
@@ -16,22 +17,20 @@ pub const API: ApiSpec = ApiSpec::new(ApiKey::InitProducerId, 0, 5);
 /// (v3 and later), as Kafka does: only a transactional id gives the broker a say in epochs.
 pub async fn handle(
     context: &Rc<ServerContext>,
-    _: &Asker,
+    asker: &Asker,
     _: i16,
     request: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
     if let Some(code) = refusal(&request) {
-        if code == ErrorCode::UnsupportedVersion
-            && let Some(held_back) = context.link.may_complain()
-        {
+        if code == ErrorCode::UnsupportedVersion {
             let id = request.transactional_id.as_ref().map(|id| &*id.0);
-            tracing::warn!(transactional_id = id, held_back, "refused a transactional producer: not supported yet");
+            client_line!(warn, %asker, transactional_id = id, "refused a transactional producer: not supported yet");
         }
         return respond(Err(code));
     }
     let id = context.shard.new_producer_id().await;
     respond(id.map_err(|error: ControlError| {
-        tracing::warn!("no producer id could be given: {error}");
+        client_line!(warn, %asker, "no producer id could be given: {error}");
         error.code
     }))
 }

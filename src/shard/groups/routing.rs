@@ -8,6 +8,7 @@ use super::{Call, ListedGroup, Reply, Request};
 use crate::cluster::TopicImage;
 use crate::cluster::controller::CreateTopic;
 use crate::model::{ErrorCode, PartitionId, ShardId};
+use crate::observe::client_line;
 use crate::shard::Shard;
 
 /// Where groups and committed offsets are kept.
@@ -66,7 +67,7 @@ impl Shard {
                 self.image().topic(OFFSETS_TOPIC).cloned().ok_or(ErrorCode::CoordinatorNotAvailable)
             }
             Some(Err(error)) => {
-                tracing::error!(code = %error.code, message = error.message, "making {OFFSETS_TOPIC} failed: groups cannot be served");
+                client_line!(error, code = %error.code, message = error.message, "making {OFFSETS_TOPIC} failed: groups cannot be served");
                 Err(ErrorCode::CoordinatorNotAvailable)
             }
             None => Err(ErrorCode::CoordinatorNotAvailable),
