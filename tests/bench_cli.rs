@@ -47,6 +47,12 @@ fn number(json: &Value, path: &str) -> f64 {
     json.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("no number {path} in {json}"))
 }
 
+/// The first second of the run is over.
+fn wait_for_a_line(run: &mut Child) {
+    let (said, mut byte) = (run.stderr.as_mut().unwrap(), [0]);
+    while said.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {}
+}
+
 fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
 }
@@ -205,12 +211,12 @@ fn idle_connections_are_held_and_lost_ones_are_counted() {
     let run = start(null.port, &["idle", "--connections", "100", "--duration", "60"]);
     sleep(Duration::from_millis(1500));
     null.child.kill().unwrap();
-    sleep(Duration::from_millis(500));
-    signal(run.id(), "INT");
+    // Nobody interrupts it: there is nothing left to hold.
     let (code, json, said) = result(run.wait_with_output().unwrap());
     assert!(code == 1 && said.contains("100 connections open"), "{code} {json}\n{said}");
     assert_eq!((number(&json, "/opened"), number(&json, "/open_at_end")), (100.0, 0.0), "{json}");
-    assert_eq!(json["interrupted"], true);
+    assert!(json["interrupted"] == true && number(&json, "/seconds") < 50.0, "{json}");
+    assert_eq!(json["errors"], serde_json::json!({ "connections that the broker has ended": 100 }));
     let (code, json, _) = bench(null.port, &["idle", "--connections", "2"]);
     assert!(code == 1 && json["errors"].to_string().contains("cannot connect"), "{code} {json}");
 }
@@ -317,12 +323,29 @@ fn what_cannot_be_or_was_not_done_has_its_exit_code() {
     assert!(code == 1 && json["errors"].to_string().contains("MessageTooLarge (10)"), "{code} {json}");
     let (code, json, _) = bench(port, &[&large[..], &["--rate", "10", "--tolerate"]].concat());
     assert!(code == 3 && number(&json, "/seconds") == 1.0, "{code} {json}");
-    // A broker that dies in mid-run.
-    let run = start(port, &["e2e", "--rate", "100", "--duration", "30", "--topic", "dies"]);
-    sleep(Duration::from_millis(2000));
+    // A broker that dies in mid-run: what is reported is the time until then, and the rate of that time.
+    let runs = [
+        &["e2e", "--rate", "100"][..],
+        &["produce", "--rate", "0.1", "--batch-bytes", "1000"],
+        &["produce", "--rate", "0.1", "--batch-bytes", "1000", "--tolerate"],
+        &["produce", "--batch-bytes", "1000", "--in-flight", "1"],
+        &["requests", "--in-flight", "1"],
+        &["consume", "--from", "end"],
+    ];
+    let topics: Vec<String> = (0..runs.len()).map(|number| format!("dies-{number}")).collect();
+    topics.iter().for_each(|topic| drop(good(port, &["requests", "--duration", "0.1", "--topic", topic])));
+    let end = ["--duration", "600", "--topic"];
+    let run = |(arguments, topic): (&&[&str], &String)| start(port, &[arguments, &end[..], &[topic.as_str()]].concat());
+    let mut started: Vec<Child> = runs.iter().zip(&topics).map(run).collect();
+    started.iter_mut().for_each(wait_for_a_line);
     drop(broker.take());
-    let (code, json, said) = result(run.wait_with_output().unwrap());
-    assert!(code == 1 && json["errors"].to_string().contains("connection"), "{code} {json}\n{said}");
+    for (arguments, run) in runs.iter().zip(started) {
+        let (code, json, said) = result(run.wait_with_output().unwrap());
+        let wanted = if arguments.contains(&"--tolerate") { [0, 3] } else { [1, 1] };
+        assert!(wanted.contains(&code), "{arguments:?}: {code} {json}\n{said}");
+        assert!(json["errors"].to_string().contains("connection"), "{arguments:?}: {json}\n{said}");
+        assert!(number(&json, "/seconds") < 500.0, "{arguments:?}: {json}");
+    }
     let (code, _, said) = bench(port, &["requests"]);
     assert!(code == 1 && said.contains("cannot connect"), "{code} {said}");
 }

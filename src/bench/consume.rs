@@ -148,7 +148,7 @@ pub async fn run<C: Consumer>(
     let partitions = partitions.into_iter().map(|partition| (partition.index, partition)).collect();
     let mut positions = Positions { partitions, order };
     if let Err(error) = fetch_all(connection, caller, &topic, &mut positions, &mut consumer, terms, &context).await {
-        context.error(format!("connection: {error}"), 1);
+        context.connection_lost(&error);
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::stats::Recorder;
+use crate::client::ClientError;
 use crate::runtime::clock;
 use crate::runtime::process::StopFlag;
 use crate::runtime::sync::Notify;
@@ -68,6 +69,8 @@ pub struct Context {
     pub tolerate: bool,
     /// An error has been given its place.
     placed: Cell<bool>,
+    /// A connection has failed: if there is no task left then, the run is over earlier than it was meant to be.
+    lost: Cell<bool>,
     /// Nothing new is sent any more.
     halted: Cell<bool>,
     pub halt: Notify,
@@ -86,6 +89,7 @@ impl Context {
             recorder,
             tolerate,
             placed: Cell::new(false),
+            lost: Cell::new(false),
             halted: Cell::new(false),
             halt: Notify::new(),
             finished: Cell::new(false),
@@ -113,6 +117,12 @@ impl Context {
         if !self.tolerate {
             self.shared.stop.set();
         }
+    }
+
+    /// A connection has failed, and with it its task.
+    pub fn connection_lost(&self, error: &ClientError) {
+        self.lost.set(true);
+        self.error(format!("connection: {error}"), 1);
     }
 
     /// [`error`](Self::error) with a place, which is told of the first such error only: all others add up.
@@ -161,12 +171,16 @@ impl Context {
             {
                 warm();
             }
-            if self.running.get() == 0 {
-                self.recorder.all_ended();
-                break;
-            }
+            // Before the tasks are looked at: the error that sets the flag ends its task as well.
             if self.shared.stop.is_set() {
                 self.recorder.cut_window(now);
+            }
+            if self.running.get() == 0 {
+                if self.lost.get() {
+                    self.recorder.cut_window(now);
+                }
+                self.recorder.all_ended();
+                break;
             }
             let until = self.recorder.until_ns();
             if now >= until {
@@ -196,5 +210,40 @@ impl Context {
         while self.running.get() > 0 {
             self.ended.notified().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::on_shard;
+
+    /// The window that is left of an hour when the only task has ended, for an error or in the normal way.
+    async fn window(by_intention: bool, tolerate: bool, lost: bool) -> Duration {
+        let shared = Arc::new(Shared::new(1, 1, 1, StopFlag::default()));
+        let context = Context::new(shared, Recorder::new(by_intention).unwrap(), tolerate, 1);
+        context.recorder.set_window(0, HOUR.as_nanos() as u64);
+        if lost {
+            context.connection_lost(&ClientError::Other("the broker is gone".into()));
+        }
+        context.task_ended();
+        context.halt_in_time(|| ()).await;
+        let totals = context.recorder.totals(0.0);
+        assert_eq!(totals.errors.len(), usize::from(lost));
+        Duration::from_nanos(totals.window_ns)
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_run_whose_connections_fail_ends_when_they_do() {
+        on_shard(|| async {
+            for (by_intention, tolerate) in [(true, true), (true, false), (false, true), (false, false)] {
+                let took = window(by_intention, tolerate, true).await;
+                assert!(took < HOUR / 2, "{by_intention} {tolerate}: {took:?}");
+            }
+            // A rate may leave nothing to do before the end: that is no failure, and all of the window counts.
+            assert_eq!(window(true, false, false).await, HOUR);
+        });
     }
 }

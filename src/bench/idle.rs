@@ -25,6 +25,7 @@ const IO_MEMORY_BYTES: usize = 1 << 20;
 const OPENERS: usize = 32;
 /// Descriptors beside the connections.
 const OTHER_FILES: u64 = 100;
+const ENDED: &str = "connections that the broker has ended";
 const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
@@ -174,9 +175,17 @@ async fn hold(options: &Idle, address: SocketAddr, stop: &StopFlag, mut each_sec
             next += SECOND;
             each_second(look(&opening.held));
         }
+        // One tells whether to look at all of them; a broker that has gone ends the run.
+        let first_is_open = opening.held.borrow_mut().first_mut().is_some_and(Held::is_open);
+        if !first_is_open && look(&opening.held) == 0 {
+            stop.set();
+        }
     }
     let client_cpu_seconds = process::cpu_seconds().zip(cpu_before).map_or(0.0, |(now, before)| now - before);
     let open = look(&opening.held);
+    if open < opened {
+        *opening.errors.borrow_mut().entry(ENDED.to_owned()).or_default() += (opened - open) as u64;
+    }
     IdleReport {
         asked: options.connections,
         opened,

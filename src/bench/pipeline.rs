@@ -89,7 +89,7 @@ pub async fn run<S: Source>(connection: Connection, version: i16, source: S, ter
     if let Err(error) = send(&mut sender, source, terms, &lane, &context).await
         && !lane.failed.replace(true)
     {
-        context.error(format!("connection: {error}"), 1);
+        context.connection_lost(&error);
     }
     context.shared.sending.fetch_sub(1, Ordering::AcqRel);
     let deadline = clock::now() + DRAIN;
@@ -198,7 +198,7 @@ async fn receive(mut receiver: Receiver, version: i16, terms: Terms, lane: Rc<La
             Ok((sent, now_ns, false)) => context.recorder.unanswered(sent.intended_ns, now_ns),
             Err(error) => {
                 if !lane.closing.get() && !lane.failed.replace(true) {
-                    context.error(format!("connection: {error}"), 1);
+                    context.connection_lost(&error);
                 }
                 break;
             }
