@@ -10,6 +10,7 @@ use futures_lite::future::or;
 use tracing::{debug, warn};
 
 use crate::protocol::Malformed;
+use crate::runtime::clock;
 use crate::runtime::executor::spawn_local;
 use crate::runtime::net::{Reader, Writer};
 use crate::runtime::sync::Permit;
@@ -173,7 +174,11 @@ pub fn start<D: Dispatch>(
     let (reading_link, reading) = (link.clone(), connection.clone());
     spawn_local(async move {
         let end = read_requests(&reading_link, &*dispatch, &reading, reader).await;
+        let half_closed = matches!(end, End::Peer);
         close_after(&reading_link, &reading, end);
+        if half_closed {
+            let_answers_out(&reading.pipeline).await;
+        }
     });
     spawn_local(async move {
         write_answers(&link, &connection, writer).await;
@@ -182,11 +187,31 @@ pub fn start<D: Dispatch>(
     });
 }
 
-/// A peer that has gone gets nothing more; one that broke the protocol still gets the answers to what it asked before.
+/// Answers under way to a peer that sends no more may take this long (5 s).
+const HALF_CLOSED_TICKS: u64 = if cfg!(test) { 1000 } else { 5000 } / TICK_MS;
+
+/// A peer that sends no more may still read (`shutdown(SHUT_WR)`); one that has gone altogether looks the same until
+/// something is sent to it. So the answers under way are sent, and what takes long, such as a waiting fetch, is given up.
+async fn let_answers_out(pipeline: &Pipeline) {
+    for _ in 0..HALF_CLOSED_TICKS {
+        if pipeline.is_aborted() {
+            return;
+        }
+        clock::next_tick().await;
+    }
+    pipeline.abort();
+}
+
+/// A peer whose connection failed gets nothing more; one that ended it or broke the protocol still gets the answers to what
+/// it asked before.
 fn close_after(link: &Link, connection: &Connection, end: End) {
     let peer = connection.peer;
     match end {
-        End::Peer | End::Broken(_) => {
+        End::Peer => {
+            debug!(?peer, "{end}");
+            connection.pipeline.finish();
+        }
+        End::Broken(_) => {
             debug!(?peer, "{end}");
             connection.pipeline.abort();
         }

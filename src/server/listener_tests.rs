@@ -237,6 +237,41 @@ fn a_waiting_answer_is_dropped_when_the_peer_goes() {
 }
 
 #[test]
+fn a_peer_that_half_closes_gets_the_answers_to_what_it_asked() {
+    with_server(small(), |address, _| {
+        let half_closed = |requests: &[u8]| {
+            let mut stream = connect(address);
+            stream.write_all(requests).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            stream
+        };
+        let asked = [framed(&[ECHO, 1]), framed(&[SLOW, 20]), framed(&[ECHO, 2])].concat();
+        let mut stream = half_closed(&asked);
+        for expected in [[ECHO, 1], [SLOW, 20], [ECHO, 2]] {
+            assert_eq!(read_frame(&mut stream), Some(expected.to_vec()));
+        }
+        assert_eq!(read_frame(&mut stream), None, "the connection ends behind them");
+        // Half a request behind a whole one, and nothing at all.
+        let mut stream = half_closed(&[&framed(&[SLOW, 5]), &framed(&[ECHO; 9])[..6]].concat());
+        assert_eq!(read_frame(&mut stream), Some(vec![SLOW, 5]));
+        assert_eq!(read_frame(&mut stream), None);
+        assert_eq!(read_frame(&mut half_closed(&[])), None);
+    });
+}
+
+#[test]
+fn an_answer_that_takes_long_is_given_up_when_the_peer_sends_no_more() {
+    with_server(small(), |address, hanging| {
+        let mut stream = connect(address);
+        stream.write_all(&[framed(&[ECHO]), framed(&[HANG])].concat()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(read_frame(&mut stream), Some(vec![ECHO]));
+        assert_eq!(read_frame(&mut stream), None);
+        wait_for("it is let go", || hanging.load(Ordering::SeqCst) == 0);
+    });
+}
+
+#[test]
 fn a_bad_frame_ends_its_own_connection_after_the_answers_before_it() {
     with_server(small(), |address, _| {
         let mut good = connect(address);

@@ -93,6 +93,11 @@ impl Pipeline {
         self.finishing.get() || self.aborted.get()
     }
 
+    /// Everything has been sent, or nothing will be any more.
+    pub fn is_aborted(&self) -> bool {
+        self.aborted.get()
+    }
+
     /// No further requests; the answers under way are still sent.
     pub fn finish(&self) {
         self.finishing.set(true);
