@@ -117,6 +117,7 @@ impl ServerConfig {
             idle_spin_us: 0,
             flush_delay_ms: 0,
             produce_validation: super::ProduceValidation::Full,
+            internal_topics_delete: false,
             log_level: String::new(),
             given: Default::default(),
         }

@@ -270,7 +270,7 @@ fn cross_check(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warni
         && i64::from(min_insync_replicas) > i64::from(config.default_replication_factor)
     {
         let message = format!(
-            "topics with the default replication factor ({}) will refuse every produce with acks=all",
+            "with the default replication factor ({0}) it counts as {0}: no partition needs more in-sync replicas than it has",
             config.default_replication_factor
         );
         warnings.push(Warning { origin: one.origin.clone(), option: "min.insync.replicas".into(), message });

@@ -473,7 +473,7 @@ const BROKER: &[OptionSpec] = &[
         kind: Int,
         default: "1",
         bounds: AtLeast(1),
-        doc: "In-sync replicas needed to accept a batch produced with acks=all.",
+        doc: "In-sync replicas needed to accept a batch produced with acks=all; more than the partition has replicas counts as all of them.",
         access: integer!(Topic min_insync_replicas),
     },
     OptionSpec {
@@ -708,6 +708,16 @@ const BROKER: &[OptionSpec] = &[
         bounds: Between(0, 1000),
         doc: "How long a sync that acknowledgements wait for (flush.messages, flush.ms=0) is put off, so that one covers more.",
         access: integer!(Server flush_delay_ms),
+    },
+    OptionSpec {
+        name: "corelane.internal.topics.delete",
+        aliases: &[],
+        topic: None,
+        kind: Boolean,
+        default: "false",
+        bounds: Any,
+        doc: "Whether clients may delete Kafka's own topics, such as __consumer_offsets with the offsets of every group. Kafka lets them.",
+        access: boolean!(Server internal_topics_delete),
     },
     OptionSpec {
         name: "corelane.log.level",

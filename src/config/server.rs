@@ -120,6 +120,8 @@ pub struct ServerConfig {
     pub flush_delay_ms: u64,
     /// `corelane.produce.validate`
     pub produce_validation: ProduceValidation,
+    /// `corelane.internal.topics.delete`
+    pub internal_topics_delete: bool,
     /// `corelane.log.level`: tracing filter
     pub log_level: String,
     /// Options given by the user, by name, as written (DescribeConfigs tells them from defaults).

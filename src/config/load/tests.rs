@@ -133,6 +133,14 @@ fn what_would_be_unsafe_to_ignore_stops_the_start() {
     }
 }
 
+/// As in Kafka the smaller of it and the number of replicas holds.
+#[test]
+fn more_in_sync_replicas_than_there_are_refuse_nothing() {
+    let said = warnings("min.insync.replicas=2");
+    assert!(said.len() == 1 && said[0].contains("counts as 1") && !said[0].contains("refuse"), "{said:?}");
+    assert_eq!(warnings("min.insync.replicas=1"), [""; 0]);
+}
+
 #[test]
 fn harmless_values_of_refused_options_pass_without_a_word() {
     let text = "compression.type=producer\nunclean.leader.election.enable=false\nauthorizer.class.name=\n\

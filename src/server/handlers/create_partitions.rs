@@ -13,13 +13,17 @@ use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
 use super::shared::{
-    MAX_PARTITIONS_PER_REQUEST, control_error, error_message, repeated, too_many_partitions, topic_name,
+    MAX_PARTITIONS_PER_REQUEST, control_error, error_message, no_time, repeated, too_many_partitions, topic_name,
 };
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::CreatePartitions, 0, 3);
 
-/// `timeout_ms` is not looked at: the partitions are there when the answer is.
+/// Apart from [`no_time`] `timeout_ms` is not looked at: the partitions are there when the answer is.
 pub async fn handle(context: &Rc<ServerContext>, _: i16, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+    if let Some(error) = no_time(request.timeout_ms) {
+        let refused = request.topics.into_iter().map(|topic| result(topic.name, Err(error.clone())));
+        return CreatePartitionsResponse::default().with_results(refused.collect());
+    }
     let (mut results, mut wanted) = sort_out(request.topics);
     if partitions(&context.shard.image(), &wanted) > i64::from(MAX_PARTITIONS_PER_REQUEST) {
         results.extend(wanted.drain(..).map(|topic| result(topic_name(&topic.name), Err(too_many_partitions()))));

@@ -16,7 +16,10 @@ use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
-use super::shared::{MAX_PARTITIONS_PER_REQUEST, control_error, error_message, repeated, text, too_many_partitions};
+use super::shared::{
+    CLUSTER_METADATA, MAX_PARTITIONS_PER_REQUEST, control_error, error_message, no_time, repeated, text,
+    too_many_partitions,
+};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::CreateTopics, 2, 7);
 
@@ -26,9 +29,13 @@ const CONFIGS_FROM: i16 = 5;
 /// broker says that it does not tell them.
 const CONFIGS_TOLD: usize = 5000;
 
-/// `timeout_ms` is not looked at: the topics are there when the answer is.
+/// Apart from [`no_time`] `timeout_ms` is not looked at: the topics are there when the answer is.
 pub async fn handle(context: &Rc<ServerContext>, version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let validate_only = request.validate_only;
+    if let Some(error) = no_time(request.timeout_ms) {
+        let refused = request.topics.into_iter().map(|topic| failed(topic.name, error.clone()));
+        return CreateTopicsResponse::default().with_topics(refused.collect());
+    }
     let (mut results, mut wanted) = sort_out(request.topics);
     if partitions(&context.shard.config, &wanted) > i64::from(MAX_PARTITIONS_PER_REQUEST) {
         let refuse = |topic: CreateTopic| failed(TopicName(StrBytes::from_string(topic.name)), too_many_partitions());
@@ -75,6 +82,11 @@ fn sort_out(topics: Vec<CreatableTopic>) -> (Vec<CreatableTopicResult>, Vec<Crea
     let mut wanted = Vec::new();
     for topic in topics {
         if twice.contains(&topic.name) {
+            continue;
+        }
+        if &*topic.name.0 == CLUSTER_METADATA {
+            let message = format!("Creation of internal topic {CLUSTER_METADATA} is prohibited.");
+            results.push(failed(topic.name, control_error(ErrorCode::InvalidRequest, message)));
             continue;
         }
         match assignments(&topic.assignments) {
@@ -175,6 +187,12 @@ mod tests {
         let assigned = CreateTopic { assignments: BTreeMap::from([(0, vec![7]), (1, vec![7])]), ..topic(-1) };
         assert_eq!(partitions(&config, &[topic(-1), topic(5), assigned]), 14);
         assert_eq!(partitions(&config, &[topic(i32::MAX), topic(i32::MAX)]), 2 * i64::from(i32::MAX));
+    }
+
+    #[test]
+    fn the_controllers_log_is_no_topic() {
+        let (results, wanted) = sort_out(vec![asked(CLUSTER_METADATA), asked("__cluster_metadat")]);
+        assert_eq!((results.len(), results[0].error_code, wanted.len()), (1, 42, 1));
     }
 
     #[test]

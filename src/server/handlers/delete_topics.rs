@@ -8,14 +8,14 @@ use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use uuid::Uuid;
 
-use crate::cluster::TopicImage;
 use crate::cluster::controller::ControlError;
+use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 use crate::shard::TopicRef;
 
-use super::shared::{control_error, error_message, repeated, topic_name};
+use super::shared::{control_error, error_message, is_internal, no_time, repeated, topic_name};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::DeleteTopics, 1, 6);
 
@@ -24,10 +24,20 @@ const BY_ID_FROM: i16 = 6;
 /// The error code of its own for a broker that deletes nothing came here.
 const DISABLED_FROM: i16 = 3;
 
-/// `timeout_ms` is not looked at: the topics are gone when the answer is there.
+/// Apart from [`no_time`] `timeout_ms` is not looked at: the topics are gone when the answer is there.
 pub async fn handle(context: &Rc<ServerContext>, version: i16, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+    let no_time = no_time(request.timeout_ms);
     let topics = named(version, request);
+    if let Some(error) = no_time {
+        let refused = topics.into_iter().map(|topic| failed(topic.name, topic.topic_id, error.clone()));
+        return DeleteTopicsResponse::default().with_responses(refused.collect());
+    }
     let (mut results, wanted) = sort_out(version, context.shard.config.delete_topic_enable, topics);
+    let wanted = if context.shard.config.internal_topics_delete {
+        wanted
+    } else {
+        without_internal(&context.shard.image(), wanted, &mut results)
+    };
     if !wanted.is_empty() {
         let outcomes = context.shard.delete_topics(wanted.clone()).await;
         let mut outcomes = outcomes.into_iter();
@@ -82,6 +92,25 @@ fn sort_out(version: i16, enabled: bool, topics: Vec<DeleteTopicState>) -> (Vec<
     (results, wanted)
 }
 
+/// Kafka's own topics hold what clients cannot write to; so they are not deleted by a slip either.
+fn without_internal(
+    image: &MetadataImage,
+    wanted: Vec<TopicRef>,
+    results: &mut Vec<DeletableTopicResult>,
+) -> Vec<TopicRef> {
+    let name_of = |topic: &TopicRef| match topic {
+        TopicRef::Name(name) => image.topic(name).map(|topic| topic.name.clone()),
+        TopicRef::Id(id) => image.topic_by_id(*id).map(|topic| topic.name.clone()),
+    };
+    let (internal, wanted): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|topic| name_of(topic).is_some_and(|name| is_internal(&name)));
+    results.extend(internal.into_iter().map(|topic| {
+        let message = "Kafka's own topics are not deleted; corelane.internal.topics.delete=true allows it.";
+        result(topic, Err(control_error(ErrorCode::InvalidTopicException, message)))
+    }));
+    wanted
+}
+
 fn failed(name: Option<TopicName>, id: Uuid, error: ControlError) -> DeletableTopicResult {
     DeletableTopicResult::default()
         .with_name(name)
@@ -102,9 +131,22 @@ fn result(topic: TopicRef, outcome: Result<Arc<TopicImage>, ControlError>) -> De
 
 #[cfg(test)]
 mod tests {
-    use super::super::shared::testing::{id_of, topic};
+    use super::super::shared::testing::{id_of, image, topic};
     use super::*;
     use crate::protocol::respond::encode;
+
+    #[test]
+    fn kafkas_own_topics_stay_however_they_are_named() {
+        let image = image(&[("a", 1, 1), ("__consumer_offsets", 2, 1), ("__transaction_state", 3, 1)]);
+        let name = |name: &str| TopicRef::Name(name.into());
+        let id = |id: u128| TopicRef::Id(id_of(id));
+        let asked = vec![name("__consumer_offsets"), name("a"), id(2), id(1), id(3), name("__nope"), id(9)];
+        let mut results = Vec::new();
+        let wanted = without_internal(&image, asked, &mut results);
+        assert_eq!(wanted, [name("a"), id(1), name("__nope"), id(9)]);
+        let refused: Vec<_> = results.iter().map(|r| (r.error_code, r.topic_id.as_u128())).collect();
+        assert_eq!(refused, [(17, 0), (17, 2), (17, 3)]);
+    }
 
     fn asked(name: Option<&str>, id: u128) -> DeleteTopicState {
         DeleteTopicState::default().with_name(name.map(topic_name)).with_topic_id(id_of(id))

@@ -19,7 +19,9 @@ use crate::server::context::ServerContext;
 use crate::server::dispatch::Asker;
 use crate::shard::OFFSETS_TOPIC;
 
-use super::shared::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS, broker_id, is_internal, text, topic_name, unknown_name};
+use super::shared::{
+    CLUSTER_METADATA, CLUSTER_OPERATIONS, TOPIC_OPERATIONS, broker_id, is_internal, text, topic_name, unknown_name,
+};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::Metadata, 0, 13);
 
@@ -141,7 +143,7 @@ fn sort_out(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Wanted {
 fn missing(image: &MetadataImage, names: &[TopicName], room: usize) -> Vec<CreateTopic> {
     let absent = names.iter().map(|name| &*name.0).filter(|name| image.topic(name).is_none());
     absent
-        .filter(|name| check_topic_name(name).is_ok() && !is_internal(name))
+        .filter(|name| check_topic_name(name).is_ok() && !is_internal(name) && *name != CLUSTER_METADATA)
         .take(room)
         .map(|name| CreateTopic {
             name: name.to_owned(),
@@ -406,7 +408,8 @@ mod tests {
 
     #[test]
     fn no_more_topics_are_created_than_there_is_room_for() {
-        let names = ["a", "__consumer_offsets", "b", "a/b", "__transaction_state", "c", "d"].map(topic_name);
+        let names = ["a", "__consumer_offsets", "__cluster_metadata", "b", "a/b", "__transaction_state", "c", "d"]
+            .map(topic_name);
         let created: Vec<_> = missing(&image(&[("a", 1, 1)]), &names, 2).into_iter().map(|topic| topic.name).collect();
         assert_eq!(created, ["b", "c"]);
     }

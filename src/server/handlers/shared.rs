@@ -34,6 +34,12 @@ pub fn error_message(mut message: String) -> Option<StrBytes> {
     Some(StrBytes::from_string(message))
 }
 
+/// The error of a change that has no time: a timeout of 0 or less has passed when the request comes, and nothing is done,
+/// as in Kafka.
+pub fn no_time(timeout_ms: i32) -> Option<ControlError> {
+    (timeout_ms <= 0).then(|| control_error(ErrorCode::RequestTimedOut, "timeout_ms is not above 0: nothing was done"))
+}
+
 pub fn topic_name(name: &str) -> TopicName {
     TopicName(text(name))
 }
@@ -84,6 +90,9 @@ pub const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 pub fn is_internal(topic: &str) -> bool {
     matches!(topic, OFFSETS_TOPIC | "__transaction_state" | "__share_group_state")
 }
+
+/// The log of Kafka's controllers; tools take a topic of that name for it, so there is none.
+pub const CLUSTER_METADATA: &str = "__cluster_metadata";
 
 /// A group's id, copied out of the request.
 pub fn group_id(id: &WireGroupId) -> GroupId {
