@@ -194,7 +194,7 @@ pub async fn dispatch(
     let spec = spec_of(api_key).ok_or_else(|| Malformed(format!("API key {api_key} is not served")))?;
     if !spec.supports(version) {
         if spec.key == ApiKey::ApiVersions {
-            return Ok(Answer::Now(Reply::Frame(api_versions::refuse_version(correlation_id)?)));
+            return Ok(Answer::Now(Reply::Frame(api_versions::refuse_version(version, correlation_id)?)));
         }
         let ApiSpec { key, min, max, .. } = spec;
         return Err(Malformed(format!("{key:?} v{version} is not served; versions {min} to {max} are")));

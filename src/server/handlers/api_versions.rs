@@ -26,10 +26,14 @@ fn respond(version: i16, request: &ApiVersionsRequest) -> ApiVersionsResponse {
 }
 
 /// The answer to a version that is not known here, in the one shape that every client can read: v0, with the ranges, so that
-/// the client can ask again (KIP-511).
-pub fn refuse_version(correlation_id: i32) -> Result<Bytes, Malformed> {
+/// the client can ask again (KIP-511). A version below 0 is no client's, and is told what Kafka tells of any: this API's range.
+pub fn refuse_version(version: i16, correlation_id: i32) -> Result<Bytes, Malformed> {
+    let mut ranges = ranges();
+    if version < 0 {
+        ranges.retain(|range| range.api_key == API.key as i16);
+    }
     let body =
-        ApiVersionsResponse::default().with_error_code(ErrorCode::UnsupportedVersion.code()).with_api_keys(ranges());
+        ApiVersionsResponse::default().with_error_code(ErrorCode::UnsupportedVersion.code()).with_api_keys(ranges);
     respond::encode(API.key, 0, correlation_id, &body)
 }
 
@@ -88,11 +92,13 @@ mod tests {
 
     #[test]
     fn a_version_too_new_is_answered_in_the_shape_of_v0() {
-        let mut frame = refuse_version(77).unwrap();
-        assert_eq!(frame.get_i32() as usize, frame.len());
-        assert_eq!(frame.get_i32(), 77);
-        let response = ApiVersionsResponse::decode(&mut frame, 0).unwrap();
-        assert_eq!((response.error_code, response.api_keys.len()), (35, APIS.len()));
-        assert!(frame.is_empty());
+        for (version, keys) in [(5, APIS.len()), (-1, 1)] {
+            let mut frame = refuse_version(version, 77).unwrap();
+            assert_eq!(frame.get_i32() as usize, frame.len());
+            assert_eq!(frame.get_i32(), 77);
+            let response = ApiVersionsResponse::decode(&mut frame, 0).unwrap();
+            assert_eq!((response.error_code, response.api_keys.len()), (35, keys));
+            assert!(frame.is_empty());
+        }
     }
 }
