@@ -119,6 +119,7 @@ impl ServerConfig {
             produce_validation: super::ProduceValidation::Full,
             internal_topics_delete: false,
             log_level: String::new(),
+            clean_dirs: Vec::new(),
             given: Default::default(),
         }
     }

@@ -124,6 +124,8 @@ pub struct ServerConfig {
     pub internal_topics_delete: bool,
     /// `corelane.log.level`: tracing filter
     pub log_level: String,
+    /// Data directories in which the last broker stopped cleanly; found at the start, not an option.
+    pub clean_dirs: Vec<PathBuf>,
     /// Options given by the user, by name, as written (DescribeConfigs tells them from defaults).
     pub given: std::collections::BTreeMap<String, String>,
 }

@@ -66,9 +66,9 @@ impl BatchHeader {
         self.base_offset.get()
     }
 
-    /// The offset after the batch's last record.
+    /// The offset after the batch's last record; nonsense when the header is.
     pub fn next_offset(&self) -> i64 {
-        self.base_offset.get() + i64::from(self.last_offset_delta.get()) + 1
+        self.base_offset.get().saturating_add(i64::from(self.last_offset_delta.get())).saturating_add(1)
     }
 
     /// `None`: bits that stand for no codec.

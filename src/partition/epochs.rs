@@ -1,4 +1,11 @@
 //! Which leader epoch began at which offset (KIP-101), kept in Kafka's `leader-epoch-checkpoint` file.
+//!
+//! A start that was not clean begins a new epoch at the end of the log as it was found: what was lost behind it ended with the
+//! old one, so that a consumer that has read it learns where the log was cut (KIP-320), although its offsets are used again. The
+//! file has no checksum, so the partition's checkpoint holds a copy of it, and every batch names its epoch.
+
+use crate::model::LeaderEpoch;
+use crate::storage::LastStop;
 
 /// Epochs in rising order with the offset each began at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +53,27 @@ impl EpochHistory {
         true
     }
 
+    /// The newest epoch.
+    pub fn latest(&self) -> Option<i32> {
+        self.entries.last().map(|last| last.0)
+    }
+
+    /// True if this is what `older` may have become: epochs that began later were added, and those that wrote nothing, or whose
+    /// records were cut off, are gone.
+    fn follows(&self, older: &EpochHistory) -> bool {
+        let same = self.entries.iter().zip(&older.entries).take_while(|(new, old)| new == old).count();
+        match (self.entries.get(same), older.entries.get(same)) {
+            (_, None) => true,
+            (Some(new), Some(old)) => new.0 > old.0 && new.1 <= old.1,
+            (None, Some(_)) => false,
+        }
+    }
+
+    /// True if every epoch that batches of the log name is in the history at their offsets.
+    fn agrees(&self, read: &EpochHistory) -> bool {
+        read.entries.iter().all(|(epoch, offset)| self.epoch_of(*offset) == Some(*epoch))
+    }
+
     /// Forgets epochs that began after `end`: the log no longer reaches them.
     pub fn truncate(&mut self, end: i64) {
         self.entries.retain(|e| e.1 <= end);
@@ -74,6 +102,73 @@ impl EpochHistory {
             Some(i) => Some((self.entries[i].0, next.1)),
             None => Some((asked, next.1)),
         }
+    }
+}
+
+/// What a start finds of a partition's epochs beside their file.
+#[derive(Debug, Default)]
+pub struct EpochEvidence {
+    /// The copy in the partition's checkpoint.
+    pub checkpointed: Option<EpochHistory>,
+    /// From the batches that were read: all behind the recovery point, or all of the log where there is no checkpoint.
+    read: EpochHistory,
+}
+
+/// How a partition's history goes on after a start.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Begun {
+    pub history: EpochHistory,
+    /// The partition's epoch from now on; above the image's when that lags behind.
+    pub epoch: LeaderEpoch,
+    /// The file says something else.
+    pub changed: bool,
+    /// What is wrong with the file.
+    pub damage: Option<&'static str>,
+}
+
+impl EpochEvidence {
+    /// Takes note of a batch's epoch. It lies outside the CRC; one beyond the `current` epoch is not believed.
+    pub fn saw(&mut self, epoch: i32, base_offset: i64, current: i32) {
+        if (0..=current).contains(&epoch) {
+            self.read.begin(epoch, base_offset);
+        }
+    }
+
+    /// Begins the image's epoch `current`, or a later one, at the end of the log. `file`: the text of the history's file.
+    pub fn begin(self, file: Option<&str>, current: LeaderEpoch, last_stop: LastStop, next_offset: i64) -> Begun {
+        let known = self.checkpointed.is_some() || self.read.latest().is_some();
+        let parsed = file.and_then(EpochHistory::parse);
+        let (sound, damage) = match (file, parsed, &self.checkpointed) {
+            (None, ..) if known => (None, Some("the file is missing")),
+            (None, ..) => (None, None),
+            (Some(_), None, _) => (None, Some("the file is damaged")),
+            (_, Some(parsed), Some(copy)) if !parsed.follows(copy) => {
+                (None, Some("the file is damaged: it is not what the checkpoint has a copy of"))
+            }
+            (_, Some(parsed), None) if !parsed.agrees(&self.read) => {
+                (None, Some("the file is damaged: batches of the log name other epochs"))
+            }
+            (_, parsed, _) => (parsed, None),
+        };
+        let mut history = sound.unwrap_or_else(|| {
+            let mut made = self.checkpointed.unwrap_or_default();
+            for (epoch, offset) in self.read.entries {
+                made.begin(epoch, offset);
+            }
+            made
+        });
+        // Of offsets that may be used again the epoch must be a new one. The image has been raised for that, unless it was
+        // restored from an old copy.
+        let least = match (history.latest(), last_stop) {
+            (Some(latest), LastStop::Unclean) => latest.saturating_add(1),
+            (Some(latest), _) => latest,
+            (None, _) => 0,
+        };
+        let epoch = LeaderEpoch(current.0.max(least));
+        history.truncate(next_offset);
+        history.begin(epoch.0, next_offset);
+        let changed = file != Some(history.format().as_str());
+        Begun { history, epoch, changed, damage }
     }
 }
 
@@ -109,5 +204,62 @@ mod tests {
         for bad in ["", "1\n0\n", "0\n2\n0 0\n", "0\n2\n3 0\n1 5\n", "0\nx\n"] {
             assert_eq!(EpochHistory::parse(bad), None, "{bad:?}");
         }
+    }
+
+    fn history(entries: &[(i32, i64)]) -> EpochHistory {
+        EpochHistory { entries: entries.to_vec() }
+    }
+
+    fn begun(evidence: EpochEvidence, file: Option<&str>, current: i32, last_stop: LastStop, end: i64) -> Begun {
+        evidence.begin(file, LeaderEpoch(current), last_stop, end)
+    }
+
+    /// Records up to 400 in epoch 0, of which a power cut left 219: the new epoch begins there.
+    #[test]
+    fn a_start_after_a_cut_ends_the_old_epoch_where_the_log_ends() {
+        let evidence = || EpochEvidence { checkpointed: Some(history(&[(0, 0)])), ..EpochEvidence::default() };
+        let after = begun(evidence(), Some("0\n1\n0 0\n"), 1, LastStop::Unclean, 219);
+        assert_eq!((after.epoch, after.changed, after.damage), (LeaderEpoch(1), true, None));
+        assert_eq!(after.history.end_of(0, 300), Some((0, 219)));
+        assert_eq!(after.history.end_of(1, 300), Some((1, 300)));
+        // Metadata from an old copy still says 0.
+        assert_eq!(begun(evidence(), Some("0\n1\n0 0\n"), 0, LastStop::Unclean, 219).epoch, LeaderEpoch(1));
+        assert_eq!(begun(evidence(), Some("0\n2\n0 0\n4 9\n"), 1, LastStop::Clean, 219).epoch, LeaderEpoch(4));
+        let clean = begun(evidence(), Some("0\n1\n0 0\n"), 0, LastStop::Clean, 400);
+        assert_eq!((clean.epoch, clean.changed), (LeaderEpoch(0), false));
+        // New, or opened again while the broker runs: nothing was cut that anybody has seen.
+        assert_eq!(begun(evidence(), Some("0\n1\n0 0\n"), 0, LastStop::Running, 400).epoch, LeaderEpoch(0));
+        assert_eq!(begun(EpochEvidence::default(), None, 0, LastStop::Unclean, 0).epoch, LeaderEpoch(0));
+    }
+
+    #[test]
+    fn a_damaged_file_is_made_anew_from_checkpoint_and_batches() {
+        let evidence =
+            || EpochEvidence { checkpointed: Some(history(&[(0, 0), (2, 100)])), read: history(&[(2, 250), (3, 300)]) };
+        let right = history(&[(0, 0), (2, 100), (3, 300)]);
+        for file in [None, Some(""), Some("0\n3\n0 0\n2 180\n3 300\n"), Some("0\n2\n0 0\n3 300\n"), Some("0\n1\n0 0\n")]
+        {
+            let made = begun(evidence(), file, 3, LastStop::Clean, 400);
+            assert_eq!((&made.history, made.damage.is_some(), made.changed), (&right, true, true), "{file:?}");
+        }
+        let sound = begun(evidence(), Some(&right.format()), 3, LastStop::Clean, 400);
+        assert_eq!((sound.history, sound.damage, sound.changed), (right.clone(), None, false));
+        // An epoch of the copy wrote nothing, or was cut off.
+        let later = history(&[(0, 0), (4, 90)]);
+        assert_eq!(begun(evidence(), Some(&later.format()), 4, LastStop::Clean, 400).damage, None);
+        // Without a checkpoint all batches were read.
+        let only_read = || EpochEvidence { checkpointed: None, read: history(&[(0, 0), (2, 100)]) };
+        assert_eq!(begun(only_read(), Some("0\n2\n0 0\n2 100\n"), 2, LastStop::Clean, 400).damage, None);
+        let flipped = begun(only_read(), Some("0\n2\n0 0\n2 140\n"), 2, LastStop::Clean, 400);
+        assert_eq!((flipped.history, flipped.damage.is_some()), (history(&[(0, 0), (2, 100)]), true));
+    }
+
+    #[test]
+    fn an_epoch_that_a_batch_cannot_have_is_not_believed() {
+        let mut evidence = EpochEvidence::default();
+        for (epoch, offset) in [(0, 0), (1 << 20, 5), (-1, 6), (1, 9)] {
+            evidence.saw(epoch, offset, 1);
+        }
+        assert_eq!(evidence.read, history(&[(0, 0), (1, 9)]));
     }
 }

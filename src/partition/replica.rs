@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::epochs::EpochHistory;
+use super::epochs::{EpochEvidence, EpochHistory};
 use super::producer_pool::ProducerPool;
 use super::producer_state::{ProducerStates, SequenceCheck};
 use super::validate::CheckedBatch;
@@ -85,16 +85,20 @@ impl Replica {
         now_ms: i64,
     ) -> io::Result<Opened> {
         let producers = RefCell::new(ProducerStates::new(&shared.producers));
+        let evidence = RefCell::new(EpochEvidence::default());
         let recovered = Log::open(
             shared.storage,
             dir,
             config,
             &mut |sidecar| {
-                if producers.borrow_mut().restore(sidecar).is_err() {
+                let (epochs, states) = split_sidecar(sidecar);
+                evidence.borrow_mut().checkpointed = epochs;
+                if producers.borrow_mut().restore(states).is_err() {
                     tracing::warn!(dir = %dir.display(), "the checkpoint's producer state is unreadable: going on with what could be read");
                 }
             },
             &mut |header| {
+                evidence.borrow_mut().saw(header.partition_leader_epoch.get(), header.base(), leader_epoch.0);
                 if header.is_idempotent() {
                     producers.borrow_mut().note(header, header.base(), now_ms);
                 }
@@ -102,13 +106,19 @@ impl Replica {
         )
         .await?;
         let log = recovered.log;
-        if recovered.checkpoint_ahead {
-            producers.borrow_mut().truncate(log.next_offset());
+        let text = files::read(dir, EpochHistory::FILE).await?;
+        let begun = evidence.take().begin(text.as_deref(), leader_epoch, recovered.last_stop, log.next_offset());
+        if let Some(why) = begun.damage {
+            tracing::error!(file = %dir.join(EpochHistory::FILE).display(), "{why}: made anew from the checkpoint and the log");
         }
-        if recovered.torn {
-            tracing::info!(dir = %dir.display(), end = log.next_offset(), "cut off a torn write after the last whole batch");
+        let mut unsaved = false;
+        if begun.changed {
+            match files::replace(dir, EpochHistory::FILE, begun.history.format()).await {
+                Err(error) if !files::is_full(&error) => return Err(error),
+                outcome => unsaved = outcome.is_err(),
+            }
         }
-        let (epochs, unsaved) = begin_epoch(dir, leader_epoch, log.next_offset()).await?;
+        let (epochs, leader_epoch) = (begun.history, begun.epoch);
         let waiters = Rc::new(Waiters::default());
         let (moved, watched) = (waiters.clone(), Rc::downgrade(&log));
         log.on_progress(Box::new(move || {
@@ -126,6 +136,11 @@ impl Replica {
             producers,
             waiters,
         };
+        if recovered.damaged {
+            // So that what was set aside, and the gap it leaves, is behind the next start.
+            // Where that fails it is told, and done later.
+            let _ = replica.checkpoint().await;
+        }
         Ok(Opened { replica: Rc::new(replica), scanned_bytes: recovered.scanned_bytes })
     }
 
@@ -271,6 +286,21 @@ impl Replica {
         }
     }
 
+    /// The epoch that the partition's records are written in.
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.leader_epoch.get()
+    }
+
+    /// State that the checkpoint keeps for the partition: a copy of the epochs' file, then the producers.
+    fn sidecar(&self) -> Vec<u8> {
+        let epochs = self.epochs.borrow().format();
+        let mut out = EPOCHS_MARK.to_vec();
+        out.extend_from_slice(&u32::try_from(epochs.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(epochs.as_bytes());
+        out.extend_from_slice(&self.producers.borrow().encode());
+        out
+    }
+
     /// Syncs, and remembers the place and the producers for the next start.
     pub async fn checkpoint(&self) -> Result<(), StorageError> {
         if self.epochs_unsaved.get() {
@@ -278,7 +308,7 @@ impl Replica {
             let saved = files::replace(&self.log.dir(), EpochHistory::FILE, text).await;
             self.epochs_unsaved.set(saved.is_err());
         }
-        self.log.checkpoint(|| self.producers.borrow().encode()).await
+        self.log.checkpoint(|| self.sidecar()).await
     }
 
     /// Forgets producers idle for `limit_ms`.
@@ -288,7 +318,7 @@ impl Replica {
 
     /// Applies the topic's retention.
     pub async fn enforce_retention(&self, now_ms: i64) -> Result<(), StorageError> {
-        if self.log.enforce_retention(now_ms, || self.producers.borrow().encode()).await? {
+        if self.log.enforce_retention(now_ms, || self.sidecar()).await? {
             self.waiters.moved(self.high_watermark(), false);
         }
         Ok(())
@@ -296,7 +326,7 @@ impl Replica {
 
     /// Ends the replica in good order.
     pub async fn close(&self) -> Result<(), StorageError> {
-        self.log.close(|| self.producers.borrow().encode()).await
+        self.log.close(|| self.sidecar()).await
     }
 
     /// Takes the partition out of service and sets its directory aside for removal; returns where.
@@ -313,16 +343,17 @@ fn storage_error(error: StorageError) -> Rejected {
     Rejected::new(code, error.to_string())
 }
 
-/// The epochs of the log, `epoch` among them; and whether there was no room to note it in the file.
-async fn begin_epoch(dir: &Path, epoch: LeaderEpoch, next_offset: i64) -> io::Result<(EpochHistory, bool)> {
-    let text = files::read(dir, EpochHistory::FILE).await?;
-    let mut history = text.and_then(|text| EpochHistory::parse(&text)).unwrap_or_default();
-    history.truncate(next_offset);
-    if !history.begin(epoch.0, next_offset) {
-        return Ok((history, false));
-    }
-    match files::replace(dir, EpochHistory::FILE, history.format()).await {
-        Err(error) if !files::is_full(&error) => Err(error),
-        outcome => Ok((history, outcome.is_err())),
+/// Begins a sidecar with epochs; older ones begin with the number of producers.
+const EPOCHS_MARK: &[u8; 4] = b"EPOC";
+
+/// The epochs and the producers' part of a sidecar.
+fn split_sidecar(sidecar: &[u8]) -> (Option<EpochHistory>, &[u8]) {
+    let parts = || {
+        let (length, rest) = sidecar.strip_prefix(EPOCHS_MARK)?.split_first_chunk::<4>()?;
+        rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+    };
+    match parts() {
+        Some((text, rest)) => (std::str::from_utf8(text).ok().and_then(EpochHistory::parse), rest),
+        None => (None, sidecar),
     }
 }

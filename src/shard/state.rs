@@ -83,6 +83,7 @@ fn limits(config: &ServerConfig) -> StorageLimits {
         // A stored producer takes less than one in memory.
         sidecar_max_bytes: producer_share(config),
         // An eighth of the descriptors for all shards together; connections have half, open partitions the rest.
+        clean_dirs: config.clean_dirs.clone(),
         open_sealed_files: (open_files / 8 / u64::from(config.shards.max(1))).clamp(8, 1024) as usize,
     }
 }

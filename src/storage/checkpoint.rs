@@ -1,7 +1,13 @@
 //! A partition's `checkpoint` file: up to where the log is synced and what need not be read again after a crash.
 //!
-//! Layout, little-endian: magic `CLCP`, version u32 = 1, CRC-32C u32 of the rest, recovery point i64, log start offset i64,
-//! then the sidecar (opaque here; the partition layer keeps its producer state in it). Replaced atomically.
+//! Layout, little-endian: magic `CLCP`, version u32 = 2, CRC-32C u32 of the rest, recovery point i64, log start offset i64,
+//! number of segments u32, then each segment in order, and the sidecar (opaque here; the partition layer keeps its producer
+//! state in it). A segment is base offset i64, bytes before the recovery point u64, largest timestamp i64 and the last offset of
+//! its batch i64 (both -1: unknown), and length and CRC-32C of its index files, u32 each (all ones: unknown). Version 1 had no
+//! segments. Replaced atomically.
+//!
+//! The segments are what a start holds the directory against: one that is missing, or longer or shorter than it was, is read
+//! and checked whole; index files that are not what they were are made anew.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -9,13 +15,32 @@ use std::path::{Path, PathBuf};
 
 use super::files::drop_leftover;
 
+use super::index::IndexSums;
+
 const FILE: &str = "checkpoint";
 const MAGIC: &[u8; 4] = b"CLCP";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Without segments.
+const FIRST_VERSION: u32 = 1;
 const PREFIX_BYTES: usize = 12;
 const FIXED_BYTES: usize = PREFIX_BYTES + 16;
 /// Bytes read at a time.
 const READ_BYTES: usize = 256 << 10;
+const SEGMENT_BYTES: usize = 48;
+
+const UNKNOWN_INDEX: IndexSums =
+    IndexSums { offset_bytes: u32::MAX, offset_crc: u32::MAX, time_bytes: u32::MAX, time_crc: u32::MAX };
+
+/// A segment as of the recovery point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentEntry {
+    pub base: i64,
+    /// Where the recovery point lies in it, or its end.
+    pub bytes: u64,
+    /// Largest timestamp of a record and the last offset of its batch; `None`: unknown.
+    pub newest: Option<(i64, i64)>,
+    pub index: Option<IndexSums>,
+}
 
 /// What a [`Log`](super::Log) remembers across restarts beside the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +49,8 @@ pub struct Checkpoint {
     pub recovery_point: i64,
     /// The first offset that readers may ask for.
     pub log_start: i64,
+    /// By base offset; `None`: not known.
+    pub segments: Option<Vec<SegmentEntry>>,
     /// State of the layer above as of `recovery_point`.
     pub sidecar: Vec<u8>,
 }
@@ -38,7 +65,17 @@ impl Checkpoint {
     /// sidecar no more than `sidecar_limit` bytes come back, however large it was when it was stored.
     pub fn load(dir: &Path, sidecar_limit: usize) -> io::Result<Option<Checkpoint>> {
         match fs::File::open(dir.join(FILE)) {
-            Ok(file) => read_bounded(file, FIXED_BYTES.saturating_add(sidecar_limit)),
+            Ok(file) => {
+                let checkpoint = read_bounded(file, sidecar_limit)?;
+                if checkpoint.is_none() {
+                    tracing::error!(
+                        file = %dir.join(FILE).display(),
+                        "the checkpoint is damaged: the whole log is read and checked, and the state of its producers made anew \
+                         from it"
+                    );
+                }
+                Ok(checkpoint)
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -59,55 +96,112 @@ impl Checkpoint {
         replace_file(dir, FILE, &self.encode())
     }
 
-    /// Blocks; synced when it returns.
-    pub fn remove(dir: &Path) -> io::Result<()> {
-        fs::remove_file(dir.join(FILE))?;
-        fs::File::open(dir)?.sync_all()
-    }
-
     fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(FIXED_BYTES + self.sidecar.len());
+        let segments = self.segments.as_deref().unwrap_or_default();
+        let version = if self.segments.is_some() { VERSION } else { FIRST_VERSION };
+        let mut out = Vec::with_capacity(FIXED_BYTES + 4 + segments.len() * SEGMENT_BYTES + self.sidecar.len());
         out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&version.to_le_bytes());
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&self.recovery_point.to_le_bytes());
         out.extend_from_slice(&self.log_start.to_le_bytes());
+        if self.segments.is_some() {
+            out.extend_from_slice(&u32::try_from(segments.len()).unwrap_or(u32::MAX).to_le_bytes());
+        }
+        for segment in segments {
+            let (timestamp, offset) = segment.newest.unwrap_or((-1, -1));
+            let sums = segment.index.unwrap_or(UNKNOWN_INDEX);
+            out.extend_from_slice(&segment.base.to_le_bytes());
+            out.extend_from_slice(&segment.bytes.to_le_bytes());
+            out.extend_from_slice(&timestamp.to_le_bytes());
+            out.extend_from_slice(&offset.to_le_bytes());
+            for number in [sums.offset_bytes, sums.offset_crc, sums.time_bytes, sums.time_crc] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+        }
         out.extend_from_slice(&self.sidecar);
         let crc = crc32c::crc32c(&out[PREFIX_BYTES..]);
         out[8..PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
         out
     }
 
-    /// `crc`: that of the whole file behind the prefix, of which `bytes` may be only the beginning.
-    fn decode(mut bytes: Vec<u8>, crc: u32) -> Option<Checkpoint> {
-        if bytes.len() < FIXED_BYTES || &bytes[..4] != MAGIC || bytes[4..8] != VERSION.to_le_bytes() {
+    /// `crc`: that of the whole file behind the prefix, of which `bytes` may lack the end.
+    fn decode(bytes: &[u8], crc: u32) -> Option<Checkpoint> {
+        let mut input = Input(bytes);
+        if &input.take::<4>()? != MAGIC {
             return None;
         }
-        if bytes[8..PREFIX_BYTES] != crc.to_le_bytes() {
+        let version = u32::from_le_bytes(input.take()?);
+        if u32::from_le_bytes(input.take()?) != crc {
             return None;
         }
-        let number = |at: usize| Some(i64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        let (recovery_point, log_start) = (number(PREFIX_BYTES)?, number(PREFIX_BYTES + 8)?);
-        bytes.drain(..FIXED_BYTES);
-        Some(Checkpoint { recovery_point, log_start, sidecar: bytes })
+        let recovery_point = i64::from_le_bytes(input.take()?);
+        let log_start = i64::from_le_bytes(input.take()?);
+        let segments = match version {
+            FIRST_VERSION => None,
+            VERSION => {
+                let count = u32::from_le_bytes(input.take()?);
+                Some((0..count).map(|_| input.segment()).collect::<Option<Vec<_>>>()?)
+            }
+            _ => return None,
+        };
+        Some(Checkpoint { recovery_point, log_start, segments, sidecar: input.0.to_vec() })
     }
 }
 
-/// Reads and checks a whole checkpoint, and keeps the first `limit` bytes. Blocks.
-fn read_bounded(mut file: impl Read, limit: usize) -> io::Result<Option<Checkpoint>> {
+/// Reads and checks a whole checkpoint, and keeps the first `sidecar_limit` bytes of its sidecar. Blocks.
+fn read_bounded(mut file: impl Read, sidecar_limit: usize) -> io::Result<Option<Checkpoint>> {
     let (mut kept, mut crc, mut chunk) = (Vec::new(), 0, vec![0; READ_BYTES]);
     (&mut file).take(PREFIX_BYTES as u64).read_to_end(&mut kept)?;
     loop {
         match file.read(&mut chunk) {
-            Ok(0) => return Ok(Checkpoint::decode(kept, crc)),
+            Ok(0) => return Ok(Checkpoint::decode(&kept, crc)),
             Ok(count) => {
                 crc = crc32c::crc32c_append(crc, &chunk[..count]);
-                let room = limit.saturating_sub(kept.len());
+                // Until the number of segments is there, everything is kept.
+                let room = before_sidecar(&kept).unwrap_or(usize::MAX).saturating_add(sidecar_limit);
+                let room = room.saturating_sub(kept.len());
                 kept.extend_from_slice(&chunk[..count.min(room)]);
+                let limit = before_sidecar(&kept).unwrap_or(usize::MAX).saturating_add(sidecar_limit);
+                kept.truncate(limit);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Bytes before the sidecar; `None` while too little has been read to tell.
+fn before_sidecar(bytes: &[u8]) -> Option<usize> {
+    let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    if number(4)? == FIRST_VERSION {
+        return Some(FIXED_BYTES);
+    }
+    let segments = usize::try_from(number(FIXED_BYTES)?).ok()?;
+    Some(segments.saturating_mul(SEGMENT_BYTES).saturating_add(FIXED_BYTES + 4))
+}
+
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn segment(&mut self) -> Option<SegmentEntry> {
+        let base = i64::from_le_bytes(self.take()?);
+        let bytes = u64::from_le_bytes(self.take()?);
+        let (timestamp, offset) = (i64::from_le_bytes(self.take()?), i64::from_le_bytes(self.take()?));
+        let sums = IndexSums {
+            offset_bytes: u32::from_le_bytes(self.take()?),
+            offset_crc: u32::from_le_bytes(self.take()?),
+            time_bytes: u32::from_le_bytes(self.take()?),
+            time_crc: u32::from_le_bytes(self.take()?),
+        };
+        let newest = (offset != -1).then_some((timestamp, offset));
+        Some(SegmentEntry { base, bytes, newest, index: (sums != UNKNOWN_INDEX).then_some(sums) })
     }
 }
 
@@ -130,7 +224,10 @@ mod tests {
     fn round_trip_and_damage() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Checkpoint::load(dir.path(), 100).unwrap(), None);
-        let checkpoint = Checkpoint { recovery_point: 1234, log_start: 7, sidecar: b"state".to_vec() };
+        let sums = IndexSums::of(b"offsets", b"times");
+        let entry = |base, index| SegmentEntry { base, bytes: 300, newest: Some((5, base + 1)), index };
+        let segments = Some(vec![entry(7, Some(sums)), SegmentEntry { newest: None, ..entry(9, None) }]);
+        let checkpoint = Checkpoint { recovery_point: 1234, log_start: 7, segments, sidecar: b"state".to_vec() };
         checkpoint.store(dir.path()).unwrap();
         assert_eq!(Checkpoint::load(dir.path(), 100).unwrap(), Some(checkpoint.clone()));
         let good = checkpoint.encode();
@@ -141,20 +238,24 @@ mod tests {
         }
         assert_eq!(read_bounded(&good[..20], 100).unwrap(), None);
         assert_eq!(read_bounded(&good[..0], 100).unwrap(), None);
+        let first = Checkpoint { segments: None, ..checkpoint };
+        assert_eq!(read_bounded(&first.encode()[..], 100).unwrap(), Some(first), "the first version has no segments");
     }
 
     #[test]
     fn a_large_sidecar_is_checked_whole_and_kept_in_part() {
         let sidecar: Vec<u8> = (0..READ_BYTES * 3).map(|i| (i % 251) as u8).collect();
-        let checkpoint = Checkpoint { recovery_point: 5, log_start: 1, sidecar: sidecar.clone() };
+        let entry = SegmentEntry { base: 1, bytes: 9, newest: None, index: None };
+        let segments = Some(vec![entry; 10_000]);
+        let checkpoint = Checkpoint { recovery_point: 5, log_start: 1, segments, sidecar: sidecar.clone() };
         let mut bytes = checkpoint.encode();
-        let read = read_bounded(&bytes[..], FIXED_BYTES + 1000).unwrap().unwrap();
-        assert_eq!((read.recovery_point, read.log_start), (5, 1));
+        let read = read_bounded(&bytes[..], 1000).unwrap().unwrap();
+        assert_eq!((read.recovery_point, read.log_start, read.segments.unwrap().len()), (5, 1, 10_000));
         assert_eq!(read.sidecar, sidecar[..1000]);
         assert!(read.sidecar.capacity() < READ_BYTES);
         if let Some(last) = bytes.last_mut() {
             *last ^= 1;
         }
-        assert_eq!(read_bounded(&bytes[..], FIXED_BYTES + 1000).unwrap(), None, "damage beyond what is kept");
+        assert_eq!(read_bounded(&bytes[..], 1000).unwrap(), None, "damage beyond what is kept");
     }
 }

@@ -1,6 +1,7 @@
 //! What the logs of one shard share: caches, budgets, and the count of unsynced bytes.
 
 use std::cell::Cell;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,6 +44,8 @@ pub struct StorageLimits {
     pub sidecar_max_bytes: usize,
     /// Files of older segments that stay open; a share of the descriptors the process may have.
     pub open_sealed_files: usize,
+    /// Data directories in which the last broker stopped cleanly.
+    pub clean_dirs: Vec<PathBuf>,
 }
 
 impl Default for StorageLimits {
@@ -61,6 +64,7 @@ impl Default for StorageLimits {
             flush_delay: Duration::ZERO,
             sidecar_max_bytes: 16 << 20,
             open_sealed_files: 1024,
+            clean_dirs: Vec::new(),
         }
     }
 }
@@ -78,6 +82,8 @@ pub struct StorageContext {
     failures: Cell<u64>,
     pub(super) put_off_lines: LineLimit,
     pub(super) full_lines: LineLimit,
+    /// Logs are opened for the first time since the broker started.
+    starting: Cell<bool>,
 }
 
 impl StorageContext {
@@ -93,6 +99,7 @@ impl StorageContext {
             failures: Cell::new(0),
             put_off_lines: LineLimit::default(),
             full_lines: LineLimit::default(),
+            starting: Cell::new(true),
             limits,
         })
     }
@@ -109,6 +116,20 @@ impl StorageContext {
 
     pub(super) fn count_failure(&self) {
         self.failures.set(self.failures.get() + 1);
+    }
+
+    /// Logs opened from now on were in use before, or are new.
+    pub fn end_start(&self) {
+        self.starting.set(false);
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        self.starting.get()
+    }
+
+    /// True if the log in `dir` was closed cleanly by the last broker and has not been opened since.
+    pub(super) fn stopped_clean(&self, dir: &Path) -> bool {
+        self.starting.get() && dir.parent().is_some_and(|root| self.limits.clean_dirs.iter().any(|clean| clean == root))
     }
 
     pub(super) fn take_log_number(&self) -> u64 {

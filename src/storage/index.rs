@@ -58,12 +58,6 @@ impl SegmentIndex {
         }
     }
 
-    /// The last offset of the batch noted at `position`.
-    pub fn last_offset_at(&self, position: u32) -> Option<u32> {
-        let at = self.offsets.binary_search_by_key(&position, |e| e.position).ok()?;
-        Some(self.offsets[at].last_offset)
-    }
-
     /// The last noted batch start at or before `position`; 0: the segment's start.
     pub fn position_at_or_before(&self, position: u32) -> u32 {
         match self.offsets.partition_point(|e| e.position <= position) {
@@ -80,6 +74,7 @@ impl SegmentIndex {
         }
     }
 
+    #[cfg(test)]
     pub fn last_time(&self) -> Option<TimeEntry> {
         self.times.last().copied()
     }
@@ -110,6 +105,11 @@ impl SegmentIndex {
         out
     }
 
+    /// Checksums of both files as they would be written now.
+    pub fn sums(&self) -> IndexSums {
+        IndexSums::of(&self.encode_offsets(), &self.encode_times())
+    }
+
     /// Both files; `None` when they cannot be right for a log file of `log_bytes` (odd length, entries out of order or
     /// beyond the file): the index is rebuilt from the log then.
     pub fn decode(offsets: &[u8], times: &[u8], log_bytes: u64) -> Option<SegmentIndex> {
@@ -137,6 +137,35 @@ impl SegmentIndex {
             index.times.push(TimeEntry { timestamp_ms, offset });
         }
         Some(index)
+    }
+}
+
+/// Lengths and CRC-32C of a segment's index files. Kafka's formats have no room for them; the checkpoint keeps them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IndexSums {
+    pub offset_bytes: u32,
+    pub offset_crc: u32,
+    pub time_bytes: u32,
+    pub time_crc: u32,
+}
+
+impl IndexSums {
+    pub fn of(offsets: &[u8], times: &[u8]) -> IndexSums {
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        IndexSums {
+            offset_bytes: length(offsets),
+            offset_crc: crc32c::crc32c(offsets),
+            time_bytes: length(times),
+            time_crc: crc32c::crc32c(times),
+        }
+    }
+
+    /// The files' beginnings that were there when the sums were made; `None` if they are no longer what they were. Files of
+    /// a segment that still grows may have got longer since.
+    pub fn check<'a>(&self, offsets: &'a [u8], times: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        let offsets = offsets.get(..self.offset_bytes as usize)?;
+        let times = times.get(..self.time_bytes as usize)?;
+        (IndexSums::of(offsets, times) == *self).then_some((offsets, times))
     }
 }
 

@@ -90,9 +90,13 @@ pub struct Log {
     /// One checkpoint, retention pass or close at a time.
     pub(super) maintenance: Rc<crate::runtime::sync::LocalMutex>,
     pub(super) checkpointed: Cell<(i64, i64)>,
+    /// Segments are others than the last checkpoint knows.
+    pub(super) checkpoint_stale: Cell<bool>,
     pub(super) clean: CleanState,
     /// Segments being sealed.
     pub(super) sealing: Cell<usize>,
+    /// One segment is mended at a time.
+    pub(super) mending: Rc<crate::runtime::sync::LocalMutex>,
 }
 
 impl Log {
@@ -133,8 +137,10 @@ impl Log {
             closing: Cell::new(false),
             maintenance: crate::runtime::sync::LocalMutex::new(1),
             checkpointed: Cell::new((-1, -1)),
+            checkpoint_stale: Cell::new(false),
             clean: CleanState::default(),
             sealing: Cell::new(0),
+            mending: crate::runtime::sync::LocalMutex::new(1),
         };
         log.segments.borrow_mut().entry(active.base_offset).or_insert(active);
         Rc::new(log)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, SegmentEntry};
 use super::files::{patiently, sync_dir};
 use super::log::{Log, StorageError};
 use super::paths::{DELETED_SUFFIX, aside_name};
@@ -25,10 +25,14 @@ impl Log {
 
     async fn checkpoint_held(self: &Rc<Self>, sidecar: impl FnOnce() -> Vec<u8>) -> Result<(), StorageError> {
         let (offset, start) = (self.next_offset(), self.start_offset());
-        if self.checkpointed.get() == (offset, start) {
+        if self.checkpointed.get() == (offset, start) && !self.checkpoint_stale.get() {
             return Ok(());
         }
-        let checkpoint = Checkpoint { recovery_point: offset, log_start: start, sidecar: sidecar() };
+        let mut checkpoint =
+            Checkpoint { recovery_point: offset, log_start: start, segments: None, sidecar: sidecar() };
+        // Appends go on meanwhile, and may roll the segment.
+        let active = self.active();
+        let entry = active.entry();
         self.wait_written(offset).await?;
         let sealed = self.seal_waiting().await;
         self.wait_sealed().await?;
@@ -37,17 +41,26 @@ impl Log {
         if let Some(waiting) = self.segments.borrow().values().find(|s| s.seal_waits.get()) {
             return Err(StorageError::Full(format!("{} is not sealed", waiting.path("log").display()).into()));
         }
-        self.store(checkpoint).await.map_err(|error| self.put_off("a checkpoint", &error))?;
+        self.checkpoint_stale.set(false);
+        let stored = async {
+            if active.is_on_disk() && !active.sealed.get() && Rc::ptr_eq(&active, &self.active()) {
+                active.write_index_files(false).await?;
+            }
+            let mut segments: Vec<_> = self.segments.borrow().range(..entry.base).map(|(_, s)| s.entry()).collect();
+            segments.push(SegmentEntry { index: active.index_sums(), ..entry });
+            checkpoint.segments = Some(segments);
+            self.store(checkpoint).await
+        };
+        if let Err(error) = stored.await {
+            self.checkpoint_stale.set(true);
+            return Err(self.put_off("a checkpoint", &error));
+        }
         self.failure().map_or(Ok(()), Err)?;
         self.checkpointed.set((offset, start));
         Ok(())
     }
 
     async fn store(&self, checkpoint: Checkpoint) -> io::Result<()> {
-        let active = self.active();
-        if active.is_on_disk() {
-            active.write_index_files(false).await?;
-        }
         let checkpoint = Arc::new(checkpoint);
         patiently(async || {
             let (checkpoint, dir) = (checkpoint.clone(), self.dir.to_path_buf());

@@ -11,6 +11,7 @@ use zerocopy::FromBytes;
 use super::cold_cache::Visible;
 use super::index::SegmentIndex;
 use super::log::Log;
+use super::rot;
 use super::segment::Segment;
 use super::slices::Slices;
 use crate::model::record_batch::{self, BatchHeader, HEADER_BYTES};
@@ -42,7 +43,7 @@ pub enum ReadError {
     Io(#[from] io::Error),
     /// Bytes that were checked when they were written no longer are what they were.
     #[error("{path}: no batch at position {position}: the file is damaged")]
-    Damaged { path: String, position: u64 },
+    Damaged { path: String, position: u64, base: i64 },
 }
 
 /// Where recent reads ended (offset, segment number, position): a consumer comes back for the next offset, and finds its
@@ -88,6 +89,10 @@ fn end_of_empty(slices: &[Bytes]) -> Option<i64> {
         rest = &rest[total..];
     }
     end
+}
+
+fn damaged(segment: &Segment, position: u64) -> ReadError {
+    ReadError::Damaged { path: segment.path("log").display().to_string(), position, base: segment.base_offset }
 }
 
 /// A batch found by a scan: its header and where it lies.
@@ -162,10 +167,16 @@ impl Log {
                         self.until_exchanged(&segment).await;
                         break;
                     }
+                    Err(error) if self.mend(&error).await => break,
                     Err(error) => return Err(error),
                 }
             }
         }
+    }
+
+    /// The offset that no record of `segment` reaches.
+    fn end_of_segment(&self, segment: &Segment) -> i64 {
+        self.segment_begin_after(segment.base_offset).unwrap_or_else(|| self.next_offset())
     }
 
     async fn read_segment(
@@ -190,7 +201,10 @@ impl Log {
         };
         let mut lease = self.context.lease_out((end - start) as usize);
         let mut slices = Slices::default();
-        self.slices(segment, start, end, &mut slices).await?;
+        let from_disk = self.slices(segment, start, end, &mut slices).await?;
+        if from_disk {
+            self.check_read(segment, start, &slices.list)?;
+        }
         lease.set(slices.held_bytes);
         let mut records = slices.list;
         lease.attach(&mut records);
@@ -284,23 +298,34 @@ impl Log {
             bytes[filled..filled + slice.len()].copy_from_slice(slice);
             filled += slice.len();
         }
-        let damaged = || ReadError::Damaged { path: segment.path("log").display().to_string(), position };
-        let header = BatchHeader::read_from_bytes(&bytes).map_err(|_| damaged())?;
+        let header = BatchHeader::read_from_bytes(&bytes).map_err(|_| damaged(segment, position))?;
         let end = position as i64 + header.total_bytes();
-        if filled < HEADER_BYTES || header.magic != 2 || header.batch_length.get() < 0 || end > visible as i64 {
-            return Err(damaged());
+        let framed = header.magic == 2 && header.total_bytes() >= HEADER_BYTES as i64 && end <= visible as i64;
+        // The base offset lies outside the CRC: a wrong one would hide records, also from readers that check.
+        let within = header.base() >= segment.base_offset
+            && header.last_offset_delta.get() >= 0
+            && header.next_offset() <= self.end_of_segment(segment);
+        if filled < HEADER_BYTES || !framed || !within {
+            return Err(damaged(segment, position));
         }
         Ok(Found { header, position })
     }
 
-    /// Appends the slices of `[start, end)`: what the tail holds from there, the rest from disk.
+    /// Holds batches that were read from disk to their CRCs, and their offsets to each other: the base offset lies outside
+    /// the CRC, and clients need not check that either. Damage is taken out before anybody gets it.
+    fn check_read(&self, segment: &Segment, start: u64, slices: &[Bytes]) -> Result<(), ReadError> {
+        let (begin, end) = (segment.base_offset, self.end_of_segment(segment));
+        rot::check_batches(slices, begin, end).map_err(|place| damaged(segment, start + place))
+    }
+
+    /// Appends the slices of `[start, end)`: what the tail holds from there, the rest from disk. True if some are from disk.
     pub(super) async fn slices(
         self: &Rc<Self>,
         segment: &Rc<Segment>,
         start: u64,
         end: u64,
         out: &mut Slices,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let mut newest = Slices::default();
         // What the tail holds was appended; a cleaned segment of the same base offset has other bytes.
         let from = match segment.is_cleaned() {
@@ -309,7 +334,7 @@ impl Log {
         };
         if from == start {
             out.extend(newest);
-            return Ok(());
+            return Ok(false);
         }
         let was_open = segment.has_open_file();
         let file = segment.file().await?;
@@ -319,7 +344,7 @@ impl Log {
         let source = Visible { log: self.number, segment: segment.number, file: &file, written: segment.written.get() };
         self.context.cold.collect(source, start, from, out).await?;
         out.extend(newest);
-        Ok(())
+        Ok(true)
     }
 
     /// The segment's index, read from its files (or rebuilt from the log) when it is not in memory.
@@ -330,32 +355,31 @@ impl Log {
         if let Some(index) = segment.loaded_index() {
             return Ok(index);
         }
-        let index = match segment.read_index_files(segment.size.get()).await? {
-            Some(index) => index,
-            None => self.rebuild_index(segment).await?,
+        let (index, rebuilt) = match segment.read_index_files(segment.size.get()).await? {
+            Some(index) => (index, false),
+            None => (self.rebuild_index(segment).await?, true),
         };
         let index = segment.loaded_index().unwrap_or_else(|| segment.set_index(index));
         self.context.indexes.admit(segment);
+        if rebuilt && segment.sealed.get() && !segment.is_replaced() {
+            segment.write_index_files(true).await?;
+        }
         Ok(index)
     }
 
     async fn rebuild_index(self: &Rc<Self>, segment: &Rc<Segment>) -> Result<SegmentIndex, ReadError> {
-        client_line!(warn, segment = %segment.path("index").display(), "index files are missing or damaged: rebuilding them");
+        client_line!(
+            warn,
+            segment = %segment.path("index").display(),
+            "index files are missing or damaged: making them anew from the segment"
+        );
         let interval = self.config.borrow().index_interval_bytes;
         let replica = Segment::new(self.dir.clone(), segment.base_offset);
         let (mut position, size) = (0, segment.size.get());
         let mut breather = Breather;
         while position < size {
             breather.pass().await;
-            let batch = match self.batch_at(segment, position, size).await {
-                Ok(batch) => batch,
-                // Readers will find the damage where it is; what lies before it stays within reach.
-                Err(error @ ReadError::Damaged { .. }) => {
-                    client_line!(error, "{error}");
-                    break;
-                }
-                Err(error) => return Err(error),
-            };
+            let batch = self.batch_at(segment, position, size).await?;
             replica.note_batch(&batch.header, batch.header.next_offset() - 1, position, interval);
             position = batch.end();
         }

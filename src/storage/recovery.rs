@@ -1,30 +1,34 @@
-//! Opening a log: sealed segments are taken as they are, only what follows the recovery point is read and checked.
+//! Opening a log: sealed segments that are as the checkpoint knows them are taken as they are, what follows the recovery point
+//! is read and checked, and so is every segment that is not what it was. Indexes of what was read are rebuilt.
 //!
-//! Everything from the first byte that is not a whole, sound batch on is cut off: acknowledged records lie before it, since
-//! a group is acknowledged only after every group before it has landed. Indexes of what was read are rebuilt.
+//! Bytes that are not a whole, sound batch are a torn tail or rot ([`rot`](super::rot) tells them apart). A torn tail is cut
+//! off: acknowledged records lie before it, since a group is acknowledged only after every group before it has landed. Rot is
+//! set aside and named, and what is sound behind it stays. Offsets below the recovery point were given away and are not given
+//! again, also where their records are gone.
+
+mod look;
+mod mend;
+mod scan;
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
-use super::checkpoint::Checkpoint;
+use look::{last_time_entry, look};
+use scan::Scan;
+
+use super::checkpoint::SegmentEntry;
 use super::context::StorageContext;
 use super::dir::LogDir;
 use super::index::SegmentIndex;
 use super::log::Log;
-use super::paths::parse_segment_file;
 use super::segment::Segment;
 use crate::config::TopicConfig;
-use crate::model::record_batch::{self, BatchHeader};
-use crate::runtime::disk::{MAX_IO_BYTES, align_down, is_full};
+use crate::model::record_batch::BatchHeader;
+use crate::runtime::disk::{ALIGNMENT, MAX_IO_BYTES, align_down, is_full};
 use crate::runtime::spawn_blocking;
-
-/// No batch is larger: a longer length field is not a batch's.
-const MAX_BATCH_BYTES: u64 = 256 << 20;
 
 /// A batch read during recovery, at or after the recovery point.
 pub type RecoveredBatch = BatchHeader;
@@ -34,17 +38,21 @@ pub struct Recovered {
     pub log: Rc<Log>,
     /// Bytes read and checked.
     pub scanned_bytes: u64,
-    /// Bytes after the last sound batch that were not zeros ahead of the tail: a torn write.
-    pub torn: bool,
-    /// The log ends before its checkpoint; the sidecar knows of records that are no longer there.
-    pub checkpoint_ahead: bool,
+    /// Damaged bytes were set aside, or records are missing: the next start must not look for them again, so a checkpoint is
+    /// due at once.
+    pub damaged: bool,
+    pub last_stop: LastStop,
 }
 
-/// What a directory holds.
-struct Found {
-    /// By base offset.
-    segments: Vec<FoundSegment>,
-    checkpoint: Option<Checkpoint>,
+/// How the log was left when it was last in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastStop {
+    /// By a broker that closed it.
+    Clean,
+    /// By a broker that ended on the way, or its checkpoint is gone: what was at the log's end may be gone too.
+    Unclean,
+    /// This broker has had it in use before, or makes it.
+    Running,
 }
 
 impl Log {
@@ -60,42 +68,52 @@ impl Log {
         let owned = dir.to_path_buf();
         let sidecar_limit = context.limits.sidecar_max_bytes;
         let found = spawn_blocking(move || look(&owned, sidecar_limit)).await?;
+        // An empty log may have been closed without one.
+        let checkpointed = found.checkpoint.is_some() || found.segments.is_empty();
         let checkpoint = found.checkpoint.unwrap_or_default();
         if !checkpoint.sidecar.is_empty() {
             sidecar(&checkpoint.sidecar);
         }
+        let clean_stop = context.stopped_clean(dir);
+        let last_stop = match (context.is_starting(), clean_stop && checkpointed) {
+            (false, _) => LastStop::Running,
+            (true, true) => LastStop::Clean,
+            (true, false) => LastStop::Unclean,
+        };
+        let limits = &context.limits;
         let mut recovery = Recovery {
             dir: LogDir::new(dir),
             config: config.clone(),
+            clean_stop,
+            in_flight: limits.write_max_bytes as u64 * limits.write_queue_depth.max(1) as u64,
             recovery_point: checkpoint.recovery_point,
+            log_start: checkpoint.log_start,
+            known: checkpoint.segments,
+            set_aside_before: found.has_rot,
             segments: VecDeque::new(),
             next_offset: checkpoint.log_start.max(0),
+            delivered: checkpoint.recovery_point,
+            reserved: checkpoint.recovery_point,
             scanned_bytes: 0,
-            torn: false,
+            damaged: false,
             last_block: Vec::new(),
         };
-        recovery.run(&found.segments, checkpoint.log_start, batch).await?;
-        let checkpoint_ahead = recovery.next_offset < checkpoint.recovery_point;
-        if checkpoint_ahead {
-            tracing::warn!(
-                dir = %dir.display(), end = recovery.next_offset, recovery_point = checkpoint.recovery_point,
-                "the log ends before its checkpoint: synced records are missing or damaged"
-            );
-            let owned = dir.to_path_buf();
-            spawn_blocking(move || Checkpoint::remove(&owned)).await?;
-        }
-        let recovered = recovery.finish(context, config, checkpoint.log_start, checkpoint_ahead)?;
-        if !checkpoint_ahead {
-            recovered.log.checkpointed.set((checkpoint.recovery_point, checkpoint.log_start));
-        }
+        recovery.run(&found.segments, batch).await?;
+        recovery.keep_given_offsets();
+        let damaged = recovery.damaged;
+        let recovered = recovery.finish(context, config, checkpoint.log_start, last_stop)?;
+        recovered.log.checkpointed.set((checkpoint.recovery_point, checkpoint.log_start));
+        recovered.log.checkpoint_stale.set(damaged);
         Ok(recovered)
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct FoundSegment {
+pub struct FoundSegment {
     base: i64,
     bytes: u64,
+    /// Written when it was sealed, or by a checkpoint: either way everything in the segments before it had landed.
+    has_index: bool,
     /// Wall time of the last write, ms: stands in where no record has a timestamp.
     modified_ms: i64,
 }
@@ -103,97 +121,163 @@ struct FoundSegment {
 struct Recovery {
     dir: Rc<LogDir>,
     config: Arc<TopicConfig>,
+    clean_stop: bool,
+    /// All writes of a log in flight together, bytes.
+    in_flight: u64,
     recovery_point: i64,
+    log_start: i64,
+    /// The segments as of the checkpoint; `None`: not known.
+    known: Option<Vec<SegmentEntry>>,
+    /// Damage was set aside at an earlier start: gaps in the offsets are nothing new.
+    set_aside_before: bool,
     segments: VecDeque<Rc<Segment>>,
     next_offset: i64,
+    /// Batches before this were handed on, or need not be.
+    delivered: i64,
+    /// Offsets before this were given away.
+    reserved: i64,
     scanned_bytes: u64,
-    torn: bool,
+    damaged: bool,
     last_block: Vec<u8>,
 }
 
 impl Recovery {
-    async fn run(
-        &mut self,
-        found: &[FoundSegment],
-        log_start: i64,
-        batch: &mut dyn FnMut(&RecoveredBatch),
-    ) -> io::Result<()> {
-        for (i, &FoundSegment { base, bytes, modified_ms }) in found.iter().enumerate() {
-            let next = found.get(i + 1).map(|n| n.base);
-            if next.is_some_and(|next| next <= log_start) {
-                self.remove(base).await?;
+    async fn run(&mut self, found: &[FoundSegment], batch: &mut dyn FnMut(&RecoveredBatch)) -> io::Result<()> {
+        for (i, segment) in found.iter().enumerate() {
+            let rest = &found[i + 1..];
+            let next = rest.first().map(|next| next.base);
+            if next.is_some_and(|next| next <= self.log_start) {
+                self.remove(segment.base).await?;
                 continue;
             }
-            let segment = Segment::found(self.dir.clone(), base, bytes);
-            segment.last_append_ms.set(modified_ms);
-            if next.is_some_and(|next| next <= self.recovery_point) {
-                self.trust(segment, next.unwrap_or(base)).await?;
+            if segment.base < self.next_offset && !self.segments.is_empty() {
+                self.set_aside_overlap(segment).await?;
                 continue;
             }
-            self.scan(Rc::new(segment), bytes, batch).await?;
-            // A segment that was rolled but not yet cut ends in reserved zeros: only a gap before the next one counts.
-            if next.is_some_and(|next| next != self.next_offset) {
-                return self.drop_rest(&found[i + 1..]).await;
-            }
-            if let (Some(_), Some(segment)) = (next, self.segments.back()) {
-                match segment.write_index_files(true).await {
-                    Ok(()) => {
-                        segment.sealed.set(true);
-                        segment.forget_file();
-                    }
-                    Err(error) if is_full(&error) => segment.seal_waits.set(true),
-                    Err(error) => return Err(error),
-                }
+            self.note_gap(segment.base);
+            if let Some(next) = next
+                && let Some(entry) = self.trusted(segment, next)
+            {
+                self.trust(segment, entry, next).await?;
+            } else if !self.read_segment(segment, rest, batch).await? {
+                return Ok(());
             }
         }
         Ok(())
     }
 
-    /// Takes a sealed segment as it is; only its largest timestamp is read, from the end of its time index.
-    async fn trust(&mut self, segment: Segment, next: i64) -> io::Result<()> {
-        let path = segment.path("timeindex");
-        let last = spawn_blocking(move || last_time_entry(&path)).await?;
-        match last {
-            Some((timestamp, relative)) => {
+    /// The checkpoint's entry of a segment that is what it was; the inner `None`: the checkpoint is of a version without them.
+    fn trusted(&self, segment: &FoundSegment, next: i64) -> Option<Option<SegmentEntry>> {
+        if next > self.recovery_point || segment.base < self.next_offset {
+            return None;
+        }
+        let Some(known) = &self.known else { return Some(None) };
+        let at = known.binary_search_by_key(&segment.base, |entry| entry.base).ok()?;
+        let ends = known.get(at + 1).map_or(self.recovery_point, |after| after.base);
+        let entry = known[at];
+        (entry.bytes == segment.bytes && ends == next).then_some(Some(entry))
+    }
+
+    /// Takes a sealed segment as it is. Its largest timestamp is in the checkpoint, or else at the end of its time index.
+    async fn trust(&mut self, found: &FoundSegment, entry: Option<SegmentEntry>, next: i64) -> io::Result<()> {
+        let segment = Segment::found(self.dir.clone(), found.base, found.bytes);
+        segment.last_append_ms.set(found.modified_ms);
+        let newest = match entry {
+            Some(entry) => entry.newest,
+            None => {
+                let path = segment.path("timeindex");
+                let last = spawn_blocking(move || last_time_entry(&path)).await?;
+                last.map(|(timestamp, relative)| (timestamp, segment.base_offset + i64::from(relative)))
+            }
+        };
+        match newest {
+            Some((timestamp, offset)) => {
                 segment.max_timestamp.set(timestamp);
-                segment.offset_of_max_timestamp.set(segment.base_offset + i64::from(relative));
+                segment.offset_of_max_timestamp.set(offset);
             }
             None => segment.times_known.set(false),
         }
+        segment.set_index_sums(entry.and_then(|entry| entry.index));
         segment.sealed.set(true);
         self.next_offset = next;
         self.segments.push_back(Rc::new(segment));
         Ok(())
     }
 
-    /// Reads a segment from the recovery point's place on, checks every batch, and cuts the file after the last sound one.
+    /// Reads and checks what the start cannot take on trust, mending what is damaged. `false`: the log ends in this segment,
+    /// those behind it are gone.
+    async fn read_segment(
+        &mut self,
+        found: &FoundSegment,
+        rest: &[FoundSegment],
+        batch: &mut dyn FnMut(&RecoveredBatch),
+    ) -> io::Result<bool> {
+        let next_sound = self.next_sound_segment(rest).await?;
+        let before = self.next_offset.max(found.base);
+        let mut bytes = found.bytes;
+        // Once as it is, and once more when damage was taken out of it.
+        for mended in [false, true] {
+            self.next_offset = before;
+            let segment = Rc::new(Segment::found(self.dir.clone(), found.base, bytes));
+            segment.last_append_ms.set(found.modified_ms);
+            let bounds = self.bounds(&segment, bytes, next_sound);
+            let scan = self.scan(&segment, bounds, mended, batch).await?;
+            match self.examine(&segment, &scan, bounds, rest, next_sound).await? {
+                mend::Outcome::Rewritten(smaller) if !mended => bytes = smaller,
+                mend::Outcome::Rewritten(_) => break,
+                mend::Outcome::Sound => {
+                    self.settle(segment.clone(), scan, bytes).await?;
+                    if !rest.is_empty() {
+                        match segment.write_index_files(true).await {
+                            Ok(()) => {
+                                segment.sealed.set(true);
+                                segment.forget_file();
+                            }
+                            Err(error) if is_full(&error) => segment.seal_waits.set(true),
+                            Err(error) => return Err(error),
+                        }
+                    }
+                    return Ok(true);
+                }
+                mend::Outcome::Ends => {
+                    self.settle(segment, scan, bytes).await?;
+                    self.drop_rest(rest).await?;
+                    return Ok(false);
+                }
+            }
+        }
+        let path = Segment::found(self.dir.clone(), found.base, bytes).path("log");
+        let text = format!("{}: still damaged after its damage was set aside: check the disk", path.display());
+        Err(io::Error::new(io::ErrorKind::InvalidData, text))
+    }
+
+    /// Reads a segment from the recovery point's place on and checks every batch, up to the first that is not sound.
     async fn scan(
         &mut self,
-        segment: Rc<Segment>,
-        bytes: u64,
+        segment: &Rc<Segment>,
+        bounds: super::rot::Bounds,
+        whole: bool,
         batch: &mut dyn FnMut(&RecoveredBatch),
-    ) -> io::Result<()> {
-        let start = self.scan_start(&segment, bytes).await?;
-        let mut scan = self.scan_from(&segment, start, bytes, batch).await?;
-        if start > 0 && scan.position == start {
-            tracing::warn!(path = %segment.path("index").display(), "the index names a place without a batch: reading the whole segment");
+    ) -> io::Result<Scan> {
+        let start = if whole { None } else { self.scan_start(segment, bounds.size).await? };
+        let (position, next_offset) = start.unwrap_or_else(|| {
             segment.set_index(SegmentIndex::default());
-            scan = self.scan_from(&segment, 0, bytes, batch).await?;
-        }
-        self.settle(segment, scan, bytes).await
+            (0, bounds.from_offset)
+        });
+        self.scan_from(segment, Scan::new(position, next_offset, bounds), batch).await
     }
 
     async fn scan_from(
         &mut self,
         segment: &Rc<Segment>,
-        start: u64,
-        bytes: u64,
+        mut scan: Scan,
         batch: &mut dyn FnMut(&RecoveredBatch),
     ) -> io::Result<Scan> {
         let file = segment.file().await?;
-        let mut scan = Scan { position: start, next_offset: segment.base_offset, window: Vec::new(), stopped: false };
-        let mut read_at = align_down(start);
-        let mut skip = (start - read_at) as usize;
+        let bytes = scan.bounds.size;
+        let mut read_at = align_down(scan.position);
+        let mut skip = (scan.position - read_at) as usize;
+        segment.size.set(scan.position);
         while read_at < bytes && !scan.stopped {
             let part = file.read_at(read_at, MAX_IO_BYTES).await?;
             if part.is_empty() {
@@ -203,9 +287,10 @@ impl Recovery {
             self.scanned_bytes += part.len() as u64;
             scan.window.extend_from_slice(&part[skip.min(part.len())..]);
             skip = 0;
-            scan.take(bytes, &mut |header, position| {
+            scan.take(read_at >= bytes, &mut |header, position| {
                 segment.note_batch(header, header.next_offset() - 1, position, self.config.index_interval_bytes);
-                if header.base() >= self.recovery_point {
+                if header.base() >= self.delivered {
+                    self.delivered = header.next_offset();
                     batch(header);
                 }
             });
@@ -217,10 +302,8 @@ impl Recovery {
     async fn settle(&mut self, segment: Rc<Segment>, scan: Scan, bytes: u64) -> io::Result<()> {
         let file = segment.file().await?;
         let end = scan.position;
-        let whole = end == bytes;
-        self.torn |= !whole && scan.window.iter().any(|b| *b != 0);
         segment.size.set(end);
-        if !whole {
+        if end != bytes {
             file.truncate(end).await?;
         }
         file.fdatasync().await?;
@@ -231,7 +314,7 @@ impl Recovery {
         self.last_block = match end - align_down(end) {
             0 => Vec::new(),
             rest => {
-                let block = file.read_at(align_down(end), crate::runtime::disk::ALIGNMENT as usize).await?;
+                let block = file.read_at(align_down(end), ALIGNMENT as usize).await?;
                 block[..(rest as usize).min(block.len())].to_vec()
             }
         };
@@ -239,41 +322,35 @@ impl Recovery {
         Ok(())
     }
 
-    /// Where reading must begin: the index entry before the recovery point. Leaves the segment's index with the entries
-    /// before that place.
-    async fn scan_start(&self, segment: &Segment, bytes: u64) -> io::Result<u64> {
-        let mut start = 0;
-        if self.recovery_point > segment.base_offset
-            && let Some(mut index) = segment.read_index_files(bytes).await?
-        {
-            let relative = segment.relative(self.recovery_point - 1);
-            start = index.position_before_offset(relative);
-            let floor = index.last_offset_at(start).unwrap_or(0);
-            index.truncate(start, floor);
-            if start > 0 {
-                let file = segment.file().await?;
-                let head = file.read_at(0, crate::runtime::disk::ALIGNMENT as usize).await?;
-                segment.first_timestamp.set(BatchHeader::peek(&head).map(|h| h.max_timestamp.get()));
-                segment.expect_index_entry();
-            }
-            if let Some(last) = index.last_time() {
-                segment.max_timestamp.set(last.timestamp_ms);
-                segment.offset_of_max_timestamp.set(segment.base_offset + i64::from(last.offset));
-            }
-            segment.set_index(index);
-        } else {
-            segment.set_index(SegmentIndex::default());
+    /// Where reading begins: at the recovery point, whose place is in the checkpoint. Leaves the segment with the index of what
+    /// lies before it. `None`: from the start, because the place or the index is not known.
+    async fn scan_start(&self, segment: &Segment, bytes: u64) -> io::Result<Option<(u64, i64)>> {
+        let Some(entry) = self.known.as_ref().and_then(|known| known.last()) else { return Ok(None) };
+        if entry.base != segment.base_offset || entry.bytes > bytes || self.recovery_point < entry.base {
+            return Ok(None);
         }
-        Ok(u64::from(start))
-    }
-
-    /// Segments after a cut cannot be reached by acknowledged records; they go.
-    async fn drop_rest(&mut self, rest: &[FoundSegment]) -> io::Result<()> {
-        for &FoundSegment { base, bytes, .. } in rest {
-            tracing::warn!(dir = %self.dir.display(), base, bytes, "removing a segment that lies after a torn one");
-            self.remove(base).await?;
+        segment.set_index_sums(entry.index);
+        let (Some(mut index), Some((timestamp, offset))) = (segment.read_index_files(bytes).await?, entry.newest)
+        else {
+            tracing::warn!(
+                path = %segment.path("index").display(),
+                "index files are missing or damaged: reading the whole segment to make them anew"
+            );
+            segment.set_index_sums(None);
+            return Ok(None);
+        };
+        let position = u32::try_from(entry.bytes).unwrap_or(u32::MAX);
+        index.truncate(position, segment.relative(self.recovery_point));
+        segment.set_since_index_entry(entry.bytes - u64::from(index.position_at_or_before(u32::MAX)));
+        segment.max_timestamp.set(timestamp);
+        segment.offset_of_max_timestamp.set(offset);
+        if entry.bytes > 0 {
+            let file = segment.file().await?;
+            let head = file.read_at(0, ALIGNMENT as usize).await?;
+            segment.first_timestamp.set(BatchHeader::peek(&head).map(|h| h.max_timestamp.get()));
         }
-        Ok(())
+        segment.set_index(index);
+        Ok(Some((entry.bytes, self.recovery_point)))
     }
 
     async fn remove(&self, base: i64) -> io::Result<()> {
@@ -286,7 +363,7 @@ impl Recovery {
         context: Rc<StorageContext>,
         config: Arc<TopicConfig>,
         log_start: i64,
-        checkpoint_ahead: bool,
+        last_stop: LastStop,
     ) -> io::Result<Recovered> {
         let first = self.segments.front().map_or(self.next_offset, |s| s.base_offset);
         let start = log_start.max(first).min(self.next_offset);
@@ -295,104 +372,6 @@ impl Recovery {
         if let Some((base, end, false)) = active {
             log.appender.resume(base, end, &self.last_block);
         }
-        Ok(Recovered { log, scanned_bytes: self.scanned_bytes, torn: self.torn, checkpoint_ahead })
+        Ok(Recovered { log, scanned_bytes: self.scanned_bytes, damaged: self.damaged, last_stop })
     }
-}
-
-/// The state of one segment's scan: `window` holds the bytes from `position` on.
-struct Scan {
-    position: u64,
-    next_offset: i64,
-    window: Vec<u8>,
-    stopped: bool,
-}
-
-impl Scan {
-    /// Takes whole sound batches off the window's front; stops at what is not one.
-    fn take(&mut self, file_bytes: u64, sound: &mut dyn FnMut(&BatchHeader, u64)) {
-        let mut used = 0;
-        loop {
-            let rest = &self.window[used..];
-            let Some(header) = BatchHeader::peek(rest) else { break };
-            let total = header.total_bytes();
-            let fits =
-                header.magic == 2 && total >= record_batch::HEADER_BYTES as i64 && total as u64 <= MAX_BATCH_BYTES;
-            let position = self.position + used as u64;
-            if !fits || position + total as u64 > file_bytes {
-                self.stopped = true;
-                break;
-            }
-            if rest.len() < total as usize {
-                break;
-            }
-            let batch = &rest[..total as usize];
-            match record_batch::check(batch) {
-                Ok(header) if header.base() >= self.next_offset => {
-                    sound(header, position);
-                    self.next_offset = header.next_offset();
-                }
-                _ => {
-                    self.stopped = true;
-                    break;
-                }
-            }
-            used += total as usize;
-        }
-        self.position += used as u64;
-        self.window.drain(..used);
-    }
-}
-
-/// Lists a partition directory, clearing leftovers of torn replacements. Blocks.
-fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
-    fs::create_dir_all(dir)?;
-    super::compaction::recover(dir)?;
-    let (mut segments, mut indexes) = (Vec::new(), Vec::new());
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let index = ["index", "timeindex"].iter().find_map(|extension| parse_segment_file(name, extension));
-        if let Some(base) = index {
-            indexes.push((base, entry.path()));
-        } else if name.ends_with(".tmp") || name.ends_with(".deleted") {
-            fs::remove_file(entry.path())?;
-        } else if let Some(base) = parse_segment_file(name, "log") {
-            let metadata = entry.metadata()?;
-            let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let modified_ms = i64::try_from(modified.as_millis()).unwrap_or(i64::MAX);
-            segments.push(FoundSegment { base, bytes: metadata.len(), modified_ms });
-        }
-    }
-    segments.sort_unstable();
-    for (base, path) in indexes {
-        // What a removal was cut short at. Without its log it says nothing.
-        if segments.binary_search_by_key(&base, |segment| segment.base).is_err() {
-            fs::remove_file(path)?;
-        }
-    }
-    Ok(Found { segments, checkpoint: Checkpoint::load(dir, sidecar_limit)? })
-}
-
-/// The last entry of a `.timeindex` file. Blocks.
-fn last_time_entry(path: &Path) -> io::Result<Option<(i64, u32)>> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let len = file.metadata()?.len();
-    if len < 12 || len % 12 != 0 {
-        return Ok(None);
-    }
-    let mut entry = [0; 12];
-    file.seek(SeekFrom::End(-12))?;
-    file.read_exact(&mut entry)?;
-    let (timestamp, offset) = entry.split_at(8);
-    Ok(timestamp
-        .try_into()
-        .ok()
-        .zip(offset.try_into().ok())
-        .map(|(t, o)| (i64::from_be_bytes(t), u32::from_be_bytes(o))))
 }

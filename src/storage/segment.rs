@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ahead::Ahead;
+use super::checkpoint::SegmentEntry;
 use super::dir::LogDir;
 use super::files::patiently;
-use super::index::SegmentIndex;
+use super::index::{IndexSums, SegmentIndex};
 use super::paths::segment_file;
 use crate::model::record_batch::BatchHeader;
 use crate::runtime::disk::{File, OpenMode, write_small};
@@ -55,6 +56,8 @@ pub struct Segment {
     pub entry_synced: Cell<bool>,
     since_index_entry: Cell<u64>,
     index: RefCell<Option<Rc<RefCell<SegmentIndex>>>>,
+    /// Of the index files as they were last written; `None`: unknown, they are then taken as they are.
+    index_sums: Cell<Option<IndexSums>>,
     file: RefCell<Option<Rc<File>>>,
     /// Whether the `.log` file exists already.
     on_disk: Cell<bool>,
@@ -114,6 +117,7 @@ impl Segment {
             entry_synced: Cell::new(on_disk),
             since_index_entry: Cell::new(0),
             index: RefCell::new((!on_disk).then(Rc::default)),
+            index_sums: Cell::new(None),
             file: RefCell::new(None),
             on_disk: Cell::new(on_disk),
             cleaned,
@@ -222,9 +226,28 @@ impl Segment {
         self.size.set(position + bytes);
     }
 
-    /// The next batch noted gets an index entry, as the one at the same place had before (recovery begins at an entry).
-    pub fn expect_index_entry(&self) {
-        self.since_index_entry.set(u64::MAX / 2);
+    /// The next batch noted lies `bytes` behind the last index entry.
+    pub fn set_since_index_entry(&self, bytes: u64) {
+        self.since_index_entry.set(bytes);
+    }
+
+    /// The segment as a checkpoint keeps it.
+    pub fn entry(&self) -> SegmentEntry {
+        let newest = (self.max_timestamp.get(), self.offset_of_max_timestamp.get());
+        SegmentEntry {
+            base: self.base_offset,
+            bytes: self.size.get(),
+            newest: self.times_known.get().then_some(newest),
+            index: self.index_sums.get(),
+        }
+    }
+
+    pub fn index_sums(&self) -> Option<IndexSums> {
+        self.index_sums.get()
+    }
+
+    pub fn set_index_sums(&self, sums: Option<IndexSums>) {
+        self.index_sums.set(sums);
     }
 
     /// `offset` as the index files count it.
@@ -243,10 +266,11 @@ impl Segment {
         index
     }
 
-    /// Reads the index files, off the event loop. `None`: absent or not right for this segment.
+    /// Reads the index files, off the event loop. `None`: absent, not what was written, or not right for this segment.
     pub async fn read_index_files(&self, log_bytes: u64) -> io::Result<Option<SegmentIndex>> {
         let (index, times) = (self.path("index"), self.path("timeindex"));
         let _held = (self.dir.visit()?, self.open_by_name()?);
+        let sums = self.index_sums.get();
         spawn_blocking(move || {
             let read = |path: PathBuf| match fs::read(path) {
                 Ok(bytes) => Ok(Some(bytes)),
@@ -254,7 +278,11 @@ impl Segment {
                 Err(e) => Err(e),
             };
             let (Some(offsets), Some(times)) = (read(index)?, read(times)?) else { return Ok(None) };
-            Ok(SegmentIndex::decode(&offsets, &times, log_bytes))
+            let checked = match sums {
+                Some(sums) => sums.check(&offsets, &times),
+                None => Some((&offsets[..], &times[..])),
+            };
+            Ok(checked.and_then(|(offsets, times)| SegmentIndex::decode(offsets, times, log_bytes)))
         })
         .await
     }
@@ -267,17 +295,18 @@ impl Segment {
             let relative = self.relative(self.offset_of_max_timestamp.get());
             index.borrow_mut().push_time(self.max_timestamp.get(), relative);
         }
-        let files = {
-            let index = index.borrow();
-            Arc::new([(self.path("index"), index.encode_offsets()), (self.path("timeindex"), index.encode_times())])
-        };
+        let (offsets, times) = (index.borrow().encode_offsets(), index.borrow().encode_times());
+        let sums = IndexSums::of(&offsets, &times);
+        let files = Arc::new([(self.path("index"), offsets), (self.path("timeindex"), times)]);
         let _visit = self.dir.visit()?;
         patiently(async || {
             let work = files.clone();
             write_small(&files[0].0, move || work.iter().try_for_each(|(path, bytes)| write_file(path, bytes, seal)))
                 .await
         })
-        .await
+        .await?;
+        self.index_sums.set(Some(sums));
+        Ok(())
     }
 
     /// Whether rolling is due before a batch of `bytes` ending `next_offset` is appended (Kafka's conditions).

@@ -29,6 +29,7 @@ impl Log {
             let found = search(&segments).await;
             match (&found, segments.iter().find(|segment| segment.is_replaced())) {
                 (Err(_), Some(replaced)) if self.failure().is_none() => self.until_exchanged(replaced).await,
+                (Err(error), _) if self.mend(error).await => {}
                 _ => return found,
             }
         }

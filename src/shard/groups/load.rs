@@ -62,7 +62,7 @@ impl Shard {
         while offset < end && hosted.stage() == Stage::Loading && !self.stop.is_set() {
             let bytes = match log.read(offset, self.config.offsets_load_buffer_size, true).await {
                 Ok(read) => read.records.concat(),
-                Err(ReadError::Damaged { path, position }) => {
+                Err(ReadError::Damaged { path, position, .. }) => {
                     offset = pass_over(hosted, offset, end, &format!("{path} is damaged at position {position}"));
                     continue;
                 }

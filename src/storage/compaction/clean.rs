@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::files::{Cleaned, MAX_SEGMENT_BYTES, Output, first_timestamp};
+use super::files::{Cleaned, MAX_SEGMENT_BYTES, Output, damaged_segment, first_timestamp};
 use super::filter::LastOffsets;
 use super::map::OffsetMap;
 use super::pace::Pace;
@@ -58,7 +58,8 @@ impl Cleaner {
 pub struct CleanState {
     /// From the checkpoint; `None`: not read yet.
     first_dirty: Cell<Option<i64>>,
-    running: Cell<bool>,
+    /// Segments are being written anew: by a cleaning, or to take damage out of one.
+    pub(in crate::storage) running: Cell<bool>,
     failures: Cell<u32>,
     retry_at_ms: Cell<i64>,
 }
@@ -142,6 +143,11 @@ impl Log {
         let start = self.start_offset();
         let outcome = self.clean_all(found, producers, cleaner, now_ms, &ended).await;
         self.clean.running.set(false);
+        if let Err(CleanError::Io(error)) = &outcome
+            && let Some(base) = damaged_segment(error)
+        {
+            self.mend_after_cleaning(base).await;
+        }
         let outcome = match outcome {
             Err(CleanError::Ended) if !ended() && self.start_offset() == start => {
                 Err(io::Error::new(io::ErrorKind::NotFound, "a segment's file is gone").into())
@@ -301,7 +307,12 @@ impl Log {
     }
 
     /// Puts the cleaned segment into the place of `group`, on disk and here.
-    async fn exchange(self: &Rc<Self>, group: &[Rc<Segment>], cleaned: Cleaned, swap: Swap) -> Result<(), CleanError> {
+    pub(in crate::storage) async fn exchange(
+        self: &Rc<Self>,
+        group: &[Rc<Segment>],
+        cleaned: Cleaned,
+        swap: Swap,
+    ) -> Result<(), CleanError> {
         let _one = self.maintenance.acquire(1).await;
         let held = |old: &Rc<Segment>| self.segments.borrow().get(&old.base_offset).is_some_and(|s| Rc::ptr_eq(s, old));
         if self.has_ended() || !group.iter().all(held) {
@@ -340,7 +351,9 @@ impl Log {
         segment.offset_of_max_timestamp.set(cleaned.offset_of_max_timestamp);
         segment.first_timestamp.set(cleaned.first_timestamp);
         segment.last_append_ms.set(group.iter().map(|s| s.last_append_ms.get()).max().unwrap_or(-1));
+        segment.set_index_sums(Some(cleaned.index.sums()));
         segment.set_index(cleaned.index);
+        self.checkpoint_stale.set(true);
         {
             let mut segments = self.segments.borrow_mut();
             for old in group {
@@ -426,7 +439,7 @@ impl Log {
         }
     }
 
-    fn has_ended(&self) -> bool {
+    pub(in crate::storage) fn has_ended(&self) -> bool {
         self.closing.get() || self.failure.borrow().is_some()
     }
 

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::plan::Gathered;
 use crate::model::record_batch::{self, BatchHeader};
 use crate::storage::index::{IndexNotes, SegmentIndex};
-use crate::storage::paths::segment_file;
+use crate::storage::paths::{parse_segment_file, segment_file};
 
 /// Positions in an index have 32 bits, of which Kafka uses 31.
 pub const MAX_SEGMENT_BYTES: u64 = i32::MAX as u64;
@@ -100,10 +100,24 @@ impl Source {
     }
 
     fn damaged(&self, what: &str) -> io::Error {
-        let message =
-            format!("{}: what stands at position {} {what}: the file is damaged", self.path.display(), self.position);
-        io::Error::new(io::ErrorKind::InvalidData, message)
+        let damage = Damage { path: self.path.clone(), position: self.position, what: what.to_owned() };
+        io::Error::new(io::ErrorKind::InvalidData, damage)
     }
+}
+
+/// Bytes of a segment that are not a sound batch.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: what stands at position {position} {what}: the file is damaged", path.display())]
+struct Damage {
+    path: PathBuf,
+    position: u64,
+    what: String,
+}
+
+/// The base offset of the segment that an error of [`Source`] calls damaged.
+pub fn damaged_segment(error: &io::Error) -> Option<i64> {
+    let damage = error.get_ref()?.downcast_ref::<Damage>()?;
+    parse_segment_file(damage.path.file_name()?.to_str()?, "log")
 }
 
 /// A segment being made beside the log.

@@ -6,7 +6,7 @@
 //! helper threads in small steps ([`work`]); the shard drives them and exchanges the segments in memory ([`clean`]).
 //!
 //! A cleaned segment ends with the batch that the last old one ended with, without records if need be: so every segment ends
-//! where the next begins, which recovery holds a log to. Control batches and those of transactions stay whole.
+//! where the next begins, and recovery can tell a missing segment. Control batches and those of transactions stay whole.
 
 mod clean;
 mod files;
@@ -21,6 +21,8 @@ mod work;
 mod tests;
 
 pub use clean::{CleanError, CleanState, CleanStats, Cleaner, CleanerLimits};
+pub(in crate::storage) use files::{Cleaned, Output, named};
 pub use filter::LastOffsets;
 pub use plan::Survey;
 pub use swap::recover;
+pub(in crate::storage) use swap::{Swap, run as run_steps};

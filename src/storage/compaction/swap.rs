@@ -6,17 +6,16 @@
 //! last, over the old one. *Remove*: what is left of the old ones goes. A start finds one of these states and
 //! - without `<base>.log.swap`, clears away `.cleaned`, `.swap` and `.deleted`: either nothing or everything was replaced;
 //! - with it, goes on from the commit: which segments it stands for is told by the offsets in it, because a cleaned segment
-//!   keeps the end of its last batch.
+//!   keeps the end of its last batch;
+//! - with a damaged one, goes back to before it, as long as the old segments are there.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::files::named;
-use crate::model::record_batch::{BatchHeader, HEADER_BYTES};
-use crate::storage::index::SegmentIndex;
 use crate::storage::paths::{parse_segment_file, segment_file};
+use crate::storage::rot::{self, Bounds};
 
 const CLEANED: [&str; 3] = ["index.cleaned", "timeindex.cleaned", "log.cleaned"];
 const SWAP: [&str; 3] = ["index.swap", "timeindex.swap", "log.swap"];
@@ -113,7 +112,16 @@ pub fn recover(dir: &Path) -> io::Result<()> {
         fs::remove_file(dir.join(name))?;
     }
     for base in &committed {
-        let end = end_of(dir, *base)?;
+        let end = match end_of(dir, *base)? {
+            // It ends where the next segment begins. A base offset lies outside the CRC; a wrong one must not take away more.
+            Some(end) if logs.contains(&end) || !logs.contains(base) => end,
+            _ if logs.contains(base) => {
+                undo(dir, *base, &names, &logs)?;
+                continue;
+            }
+            // There is nothing else: what is sound of it is found when its segment is read.
+            _ => *base,
+        };
         let old = logs.iter().copied().filter(|log| *log == *base || (*base..end).contains(log)).collect();
         let swap = Swap { dir: dir.to_path_buf(), base: *base, old };
         tracing::info!(dir = %dir.display(), base, end, "finishing the exchange of cleaned segments");
@@ -143,44 +151,37 @@ fn names_a_log(step: &Step) -> bool {
     matches!(step, Step::Rename(from, _) if is_log(from))
 }
 
-/// The offset after the last batch of `<base>.log.swap`.
-fn end_of(dir: &Path, base: i64) -> io::Result<i64> {
+/// The offset after the last batch of `<base>.log.swap`; `None`: it is damaged.
+fn end_of(dir: &Path, base: i64) -> io::Result<Option<i64>> {
     let path = segment_file(dir, base, "log.swap");
     let file = fs::File::open(&path).map_err(|e| named("open", &path, e))?;
     let size = file.metadata()?.len();
-    // Its index has come to its own place already, or not.
-    let read = |extension: &str| {
-        let either = [format!("{extension}.swap"), extension.to_owned()];
-        either.iter().find_map(|extension| fs::read(segment_file(dir, base, extension)).ok()).unwrap_or_default()
-    };
-    let index = SegmentIndex::decode(&read("index"), &read("timeindex"), size);
-    let near_the_end = index.map_or(0, |index| index.position_at_or_before(u32::MAX));
-    for start in [u64::from(near_the_end), 0] {
-        if let Some(end) = walk(&file, start, size, base) {
-            return Ok(end);
-        }
-    }
-    let message = format!(
-        "{}: a cleaned segment is damaged, and the segments it was made of may be gone: restore the file, or remove it if \
-         {base:020}.log is there",
-        path.display()
-    );
-    Err(io::Error::new(io::ErrorKind::InvalidData, message))
+    let bounds =
+        Bounds { size, from_offset: base, end_offset: i64::MAX, end_known: false, gap_at_end: true, reserved: false };
+    let stretches = rot::survey(&file, 0, bounds).map_err(|e| named("read", &path, e))?;
+    let read = stretches.last().map_or(0, |stretch| stretch.bytes.end);
+    let sound = read == size && stretches.iter().all(|stretch| stretch.sound);
+    Ok(sound.then(|| stretches.last().map_or(base, |stretch| stretch.offsets.end)))
 }
 
-/// Steps from batch to batch; `None` when they do not end with the file.
-fn walk(file: &fs::File, mut position: u64, size: u64, base: i64) -> Option<i64> {
-    let mut end = base;
-    while position < size {
-        let mut bytes = [0; HEADER_BYTES];
-        file.read_exact_at(&mut bytes, position).ok()?;
-        let header = BatchHeader::peek(&bytes)?;
-        let total = u64::try_from(header.total_bytes()).ok().filter(|total| *total >= HEADER_BYTES as u64)?;
-        if header.magic != 2 || header.base() < end {
-            return None;
+/// Takes back the exchange of a cleaned segment that is damaged: the segments it was made of are still there, those but the
+/// first perhaps under another name.
+fn undo(dir: &Path, base: i64, names: &[String], logs: &[i64]) -> io::Result<()> {
+    tracing::error!(
+        dir = %dir.display(), segment = %segment_file(dir, base, "log.swap").display(),
+        "a cleaned segment that was about to take its place is damaged: the segments it was made of stay, and are cleaned again"
+    );
+    // The cleaned segments before and behind this one were not made of the same.
+    let next = logs.iter().copied().filter(|log| *log > base).min().unwrap_or(i64::MAX);
+    let put_away = names.iter().filter_map(|name| parse_segment_file(name, "log.deleted"));
+    for old in put_away.filter(|old| *old > base) {
+        if old < next || !logs.contains(&old) {
+            fs::rename(segment_file(dir, old, "log.deleted"), segment_file(dir, old, "log"))?;
         }
-        end = header.next_offset();
-        position += total;
     }
-    (position == size).then_some(end)
+    // The index may be the cleaned segment's already; it is made anew from the log.
+    for extension in SWAP.iter().rev().chain(&["index", "timeindex"]) {
+        Step::Remove(segment_file(dir, base, extension)).run(dir)?;
+    }
+    Step::Sync.run(dir)
 }

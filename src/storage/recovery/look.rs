@@ -1,0 +1,76 @@
+//! A partition's directory as a start finds it. Blocking.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use super::FoundSegment;
+use crate::storage::checkpoint::Checkpoint;
+use crate::storage::paths::parse_segment_file;
+
+/// What a directory holds.
+pub struct Found {
+    /// By base offset.
+    pub segments: Vec<FoundSegment>,
+    pub checkpoint: Option<Checkpoint>,
+    /// Damaged bytes lie beside the log.
+    pub has_rot: bool,
+}
+
+/// Lists a partition directory, clearing leftovers of torn replacements. Blocks.
+pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
+    fs::create_dir_all(dir)?;
+    crate::storage::compaction::recover(dir)?;
+    let (mut segments, mut indexes, mut has_rot) = (Vec::new(), Vec::new(), false);
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let index = ["index", "timeindex"].iter().find_map(|extension| parse_segment_file(name, extension));
+        if let Some(base) = index {
+            indexes.push((base, entry.path()));
+        } else if name.ends_with(".tmp") || name.ends_with(".deleted") {
+            fs::remove_file(entry.path())?;
+        } else if name.ends_with(".rot") {
+            has_rot = true;
+        } else if let Some(base) = parse_segment_file(name, "log") {
+            let metadata = entry.metadata()?;
+            let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let modified_ms = i64::try_from(modified.as_millis()).unwrap_or(i64::MAX);
+            segments.push(FoundSegment { base, bytes: metadata.len(), has_index: false, modified_ms });
+        }
+    }
+    segments.sort_unstable();
+    for (base, path) in indexes {
+        match segments.binary_search_by_key(&base, |segment| segment.base) {
+            Ok(at) => segments[at].has_index = true,
+            // What a removal was cut short at. Without its log it says nothing.
+            Err(_) => fs::remove_file(path)?,
+        }
+    }
+    Ok(Found { segments, checkpoint: Checkpoint::load(dir, sidecar_limit)?, has_rot })
+}
+
+/// The last entry of a `.timeindex` file. Blocks.
+pub fn last_time_entry(path: &Path) -> io::Result<Option<(i64, u32)>> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let len = file.metadata()?.len();
+    if len < 12 || len % 12 != 0 {
+        return Ok(None);
+    }
+    let mut entry = [0; 12];
+    file.seek(SeekFrom::End(-12))?;
+    file.read_exact(&mut entry)?;
+    let (timestamp, offset) = entry.split_at(8);
+    Ok(timestamp
+        .try_into()
+        .ok()
+        .zip(offset.try_into().ok())
+        .map(|(t, o)| (i64::from_be_bytes(t), u32::from_be_bytes(o))))
+}
