@@ -45,8 +45,10 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     config.shards = cpus.len() as u16;
     open_host(&mut config, cpus.len() as u16)?;
     // The directories are locked until `held` goes, after the shards.
-    let DataDirs { held, store, image, placement } = data_dirs::open(&config)?;
-    report_last_stop(&held).map_err(|e| e.to_string())?;
+    let DataDirs { held, mut store, mut image, placement } = data_dirs::open(&config)?;
+    if report_last_stop(&mut config, &held).map_err(|e| e.to_string())? {
+        store.raise_leader_epochs(&mut image).map_err(|e| e.to_string())?;
+    }
 
     let (config, image, placement) = (Arc::new(config), Arc::new(image), Arc::new(placement));
     let stop = StopFlag::default();
@@ -141,23 +143,32 @@ fn leave_descriptors_for_files(config: &mut ServerConfig, limit: u64) {
     config.max_connections = half;
 }
 
-/// Says how the last stop was, and takes its mark away.
-fn report_last_stop(held: &[HeldDir]) -> io::Result<()> {
+/// Says how the last stop was, and takes its mark away; notes the directories that had it. True if one had none and is not
+/// new. A mark that came back after a power cut would hide that records are lost, so it is gone from the device when this
+/// returns.
+fn report_last_stop(config: &mut ServerConfig, held: &[HeldDir]) -> io::Result<bool> {
+    let mut unclean = false;
     for dir in held {
         let mark = dir.path.join(CLEAN_MARK);
         let shown = dir.path.display();
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", mark.display()));
         match fs::remove_file(&mark) {
-            Ok(()) => tracing::info!("{shown}: the last stop was clean"),
+            Ok(()) => {
+                fs::File::open(&dir.path).and_then(|dir| dir.sync_all()).map_err(named)?;
+                tracing::info!("{shown}: the last stop was clean");
+                config.clean_dirs.extend([dir.path.clone(), dir.held.path.clone()]);
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound && dir.fresh => {
                 tracing::info!("{shown}: a new data directory")
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                tracing::info!("{shown}: the last stop was not orderly; checking what was not synced")
+                tracing::info!("{shown}: the last stop was not orderly; checking what was not synced");
+                unclean = true;
             }
-            Err(e) => return Err(io::Error::new(e.kind(), format!("{}: {e}", mark.display()))),
+            Err(e) => return Err(named(e)),
         }
     }
-    Ok(())
+    Ok(unclean)
 }
 
 /// Marks each directory all of whose partitions were closed in good order; `unwell` are the partitions that were not.

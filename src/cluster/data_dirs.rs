@@ -47,7 +47,8 @@ pub fn open(config: &ServerConfig) -> Result<DataDirs, String> {
     let home_dir = seen.get(at).ok_or("log.dirs names no directory")?;
     check_home(home_dir, config.broker_id)?;
     let home_path = home_dir.path.clone();
-    let store = LocalStore::at(&home_path);
+    let mut store = LocalStore::at(&home_path);
+    store.read_epochs_raised().map_err(|e| e.to_string())?;
     let mut stored = match home {
         Home::Held(_) => store.load(config).map_err(|e| e.to_string())?,
         Home::First => store.nothing(config),

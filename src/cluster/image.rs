@@ -137,6 +137,17 @@ impl MetadataImage {
         Arc::make_mut(&mut self.withheld).entry(name.to_owned()).or_insert(why);
     }
 
+    /// Raises the leader epoch of every partition by one.
+    pub fn raise_leader_epochs(&mut self) {
+        let topics: Vec<TopicImage> = self.topics().map(|topic| (**topic).clone()).collect();
+        for mut topic in topics {
+            for partition in &mut topic.partitions {
+                partition.leader_epoch.0 = partition.leader_epoch.0.saturating_add(1);
+            }
+            self.put_topic(topic);
+        }
+    }
+
     pub fn remove_topic(&mut self, name: &str) -> Option<Arc<TopicImage>> {
         let topic = self.by_name.remove(name)?;
         self.by_id.remove(&topic.id);

@@ -5,6 +5,7 @@
 //! - `topics/<name>.json`: one topic each
 //! - `topics/<topic id>.deleted`: a topic whose partitions' directories are still to be removed
 //! - `directories.json`: the data directories by id, where each was last, and the number of the broker's run
+//! - `leader-epochs.json`: starts that raised the leader epochs (`epoch_store`)
 //! - `producer-ids.json`: the first producer id not yet given away
 //! - `lock`: empty; held while producer ids are reserved
 //!
@@ -31,10 +32,12 @@ use crate::model::{BrokerId, LeaderEpoch};
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     pub(crate) directory: PathBuf,
+    /// Starts that raised the leader epochs; see `epoch_store`.
+    pub(super) epochs_raised: i32,
 }
 
 /// Raised when the files change in a way an older broker would misread.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
 struct ClusterRecord {
@@ -68,6 +71,9 @@ struct TopicRecord {
     id: String,
     overrides: BTreeMap<String, String>,
     partitions: Vec<PartitionRecord>,
+    /// As of when the leader epochs hold; see `epoch_store`.
+    #[serde(default)]
+    epochs_raised: i32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -118,15 +124,16 @@ impl Stored {
 impl LocalStore {
     /// The store in a data directory. Touches nothing.
     pub fn at(log_dir: &Path) -> LocalStore {
-        LocalStore { directory: log_dir.join(super::look::METADATA_DIR) }
+        LocalStore { directory: log_dir.join(super::look::METADATA_DIR), epochs_raised: 0 }
     }
 
     /// Makes the directory on first use, with a cluster id.
     #[cfg(test)]
     pub fn open(log_dir: &Path) -> io::Result<LocalStore> {
-        let store = LocalStore::at(log_dir);
+        let mut store = LocalStore::at(log_dir);
         let cluster_id = store.cluster_id().unwrap_or_else(|_| new_cluster_id());
         store.prepare(&cluster_id)?;
+        store.read_epochs_raised()?;
         Ok(store)
     }
 
@@ -178,8 +185,8 @@ impl LocalStore {
         paths.sort();
         for path in paths {
             match path.extension().and_then(|extension| extension.to_str()) {
-                Some("json") => take_topic(&mut stored, &path, config, this)?,
-                Some("deleted") => match load_topic(&path, &config.topic_defaults) {
+                Some("json") => take_topic(self, &mut stored, &path, config, this)?,
+                Some("deleted") => match load_topic(self, &path, &config.topic_defaults) {
                     Ok(topic) => stored.deleted.push(topic),
                     Err(error) => tracing::warn!("directories of a deleted topic may stay: {error}"),
                 },
@@ -246,6 +253,7 @@ impl LocalStore {
             id: topic.id.to_string(),
             overrides: topic.overrides.clone(),
             partitions: topic.partitions.iter().map(partition).collect(),
+            epochs_raised: self.epochs_raised,
         };
         // Topic names can fill a file name up to the suffix, so the temporary one goes by id.
         replace(&self.topic_file(&topic.name)?, &topic.id.to_string(), &record)
@@ -318,11 +326,18 @@ impl LocalStore {
 }
 
 /// Adds the topic in `path` to the image, or its name to those withheld.
-fn take_topic(stored: &mut Stored, path: &Path, config: &ServerConfig, this: BrokerId) -> io::Result<()> {
-    let loaded = load_topic(path, &config.topic_defaults).and_then(|topic| match stored.image.topic_by_id(topic.id) {
-        Some(other) => Err(damaged(path, &format!("its topic id is also that of topic {}", other.name))),
-        None => Ok(topic),
-    });
+fn take_topic(
+    store: &LocalStore,
+    stored: &mut Stored,
+    path: &Path,
+    config: &ServerConfig,
+    this: BrokerId,
+) -> io::Result<()> {
+    let loaded =
+        load_topic(store, path, &config.topic_defaults).and_then(|topic| match stored.image.topic_by_id(topic.id) {
+            Some(other) => Err(damaged(path, &format!("its topic id is also that of topic {}", other.name))),
+            None => Ok(topic),
+        });
     match loaded {
         Ok(topic) if topic.partitions.iter().any(|partition| !partition.replicas.contains(&this)) => {
             let what = "its partitions are not all on broker";
@@ -341,7 +356,7 @@ fn take_topic(stored: &mut Stored, path: &Path, config: &ServerConfig, this: Bro
     }
 }
 
-fn load_topic(path: &Path, defaults: &TopicConfig) -> io::Result<TopicImage> {
+fn load_topic(store: &LocalStore, path: &Path, defaults: &TopicConfig) -> io::Result<TopicImage> {
     let record: TopicRecord = read(path)?;
     check_format(path, record.format)?;
     let stem = path.file_stem().unwrap_or_default();
@@ -358,7 +373,7 @@ fn load_topic(path: &Path, defaults: &TopicConfig) -> io::Result<TopicImage> {
     let ids = |ids: Vec<i32>| ids.into_iter().map(BrokerId).collect();
     let partition = |partition: PartitionRecord| PartitionImage {
         leader: partition.leader.map(BrokerId),
-        leader_epoch: LeaderEpoch(partition.leader_epoch),
+        leader_epoch: LeaderEpoch(store.current_epoch(partition.leader_epoch, record.epochs_raised)),
         replicas: ids(partition.replicas),
         isr: ids(partition.isr),
         home: partition
@@ -377,7 +392,7 @@ fn load_topic(path: &Path, defaults: &TopicConfig) -> io::Result<TopicImage> {
 }
 
 /// Writes `record` to `path` so that a crash leaves either the old file or the new one.
-fn replace(path: &Path, temporary: &str, record: &impl Serialize) -> io::Result<()> {
+pub(super) fn replace(path: &Path, temporary: &str, record: &impl Serialize) -> io::Result<()> {
     let Some(directory) = path.parent() else {
         return Err(io::Error::new(ErrorKind::InvalidInput, format!("{}: has no directory", path.display())));
     };
@@ -396,7 +411,7 @@ pub(super) fn replace_bytes(path: &Path, temporary: &Path, bytes: &[u8]) -> io::
     fs::rename(temporary, path).map_err(|e| at(path, "cannot be replaced", e))
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == ErrorKind::InvalidData => return Err(damaged(path, "it is not text")),
@@ -410,7 +425,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     serde_json::from_str(json).map_err(|e| damaged(path, &e.to_string()))
 }
 
-fn check_format(path: &Path, format: u32) -> io::Result<()> {
+pub(super) fn check_format(path: &Path, format: u32) -> io::Result<()> {
     if format == FORMAT {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 pub mod controller;
 pub mod data_dirs;
 mod directory_id;
+mod epoch_store;
 pub mod image;
 mod judge;
 mod look;

@@ -1,6 +1,7 @@
 //! Changes of metadata. They run on the controller's shard, one after the other: checked against the image, made durable,
 //! carried out by the owners, then shown to every shard.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::hosting::Claim;
 use super::state::{CONTROLLER, Shard};
 use crate::cluster::controller::{self, AlterTopic, ControlError, CreateTopic, GrowTopic};
 use crate::cluster::{MetadataImage, TopicImage};
-use crate::model::{ErrorCode, PartitionId, ShardId};
+use crate::model::{ErrorCode, LeaderEpoch, PartitionId, ShardId};
 use crate::observe::client_line;
 use crate::runtime::spawn_blocking;
 
@@ -203,6 +204,50 @@ impl Shard {
     async fn forget(&self, topic: &Arc<TopicImage>) -> Result<(), ControlError> {
         let (topic, store) = (topic.clone(), self.store.clone());
         spawn_blocking(move || store.remove_topic(&topic.name, topic.id)).await.map_err(metadata_error)
+    }
+
+    /// Shows everybody the epochs of partitions whose own files know later ones than the image, as after metadata was restored
+    /// from an old copy. Before this shard serves.
+    pub(super) async fn show_later_epochs(self: &Rc<Self>) {
+        let image = self.image();
+        let shown = |id: PartitionId| {
+            let topic = image.topic_by_id(id.topic)?;
+            topic.partitions.get(usize::try_from(id.index.0).ok()?).map(|partition| partition.leader_epoch)
+        };
+        let later: Vec<(PartitionId, LeaderEpoch)> =
+            self.all_replicas().iter().map(|r| (r.id, r.leader_epoch())).collect();
+        let later: Vec<_> =
+            later.into_iter().filter(|(id, epoch)| shown(*id).is_some_and(|shown| shown < *epoch)).collect();
+        if later.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            partitions = later.len(),
+            "the metadata is behind the leader epochs that partitions' own files know (an old copy?): going on from those"
+        );
+        let told = self.on_shard(CONTROLLER, |shard| async move { shard.take_later_epochs(later).await }).await;
+        if let Ok(Err(error)) = told {
+            tracing::error!(message = %error.message, "storing leader epochs failed; the next start finds them again");
+        }
+    }
+
+    async fn take_later_epochs(self: Rc<Self>, later: Vec<(PartitionId, LeaderEpoch)>) -> Result<(), ControlError> {
+        let _one = self.control.acquire(1).await;
+        let mut changed: BTreeMap<Uuid, TopicImage> = BTreeMap::new();
+        for (id, epoch) in later {
+            let Some(topic) = self.image().topic_by_id(id.topic).cloned() else { continue };
+            let topic = changed.entry(id.topic).or_insert_with(|| (*topic).clone());
+            if let Some(partition) = usize::try_from(id.index.0).ok().and_then(|index| topic.partitions.get_mut(index))
+            {
+                partition.leader_epoch = partition.leader_epoch.max(epoch);
+            }
+        }
+        let topics = changed.clone();
+        self.show(move |image| topics.into_values().for_each(|topic| image.put_topic(topic))).await;
+        for topic in changed.into_values() {
+            self.keep(topic).await?;
+        }
+        Ok(())
     }
 
     fn all_shards(&self) -> impl Iterator<Item = ShardId> + use<> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::partition_file::{self, Owner};
 use super::state::Shard;
 use crate::cluster::{PARTITION_METADATA, TopicImage};
 use crate::model::PartitionId;
@@ -133,30 +134,37 @@ pub(super) enum Claim {
 
 /// Makes `dir` the directory of a partition of `topic`. Blocks.
 fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<()> {
-    let wanted = format!("version: 0\ntopic_id: {}\n", crate::cluster::encode_id(topic));
     let path = dir.join(PARTITION_METADATA);
     match fs::read(&path) {
-        Ok(found) if found == wanted.as_bytes() => return Ok(()),
-        // Cut short by a power cut right after it was made.
-        Ok(found) if found.is_empty() => {}
-        Ok(_) if claim == Claim::New => set_aside(dir)?,
-        Ok(_) => {
-            let message = format!(
-                "{PARTITION_METADATA} does not name this topic's id ({}): if the records are this topic's, remove that file; if \
-                 not, move the directory away",
-                crate::cluster::encode_id(topic)
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
+        Ok(found) => match (partition_file::owner(&found, topic), claim) {
+            (Owner::This, _) => return Ok(()),
+            // Cut short by a power cut right after it was made.
+            (Owner::Damaged, _) if found.is_empty() => {}
+            (_, Claim::New) => set_aside(dir)?,
+            // Name and records are the topic's, and no other topic is named.
+            (Owner::Damaged, Claim::Known) => tracing::error!(
+                file = %path.display(), bytes = found.len(), "the file is damaged: it is made anew with the topic's id"
+            ),
+            (Owner::Other, Claim::Known) => return Err(names_another(topic)),
+        },
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
     fs::create_dir_all(dir)?;
-    fs::write(path, wanted)?;
+    fs::write(path, partition_file::text(topic))?;
     match dir.parent() {
         Some(root) => fs::File::open(root)?.sync_all(),
         None => Ok(()),
     }
+}
+
+fn names_another(topic: Uuid) -> io::Error {
+    let message = format!(
+        "{PARTITION_METADATA} does not name this topic's id ({}): if the records are this topic's, remove that file; if not, move \
+         the directory away",
+        crate::cluster::encode_id(topic)
+    );
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 fn name_error(dir: &Path, error: io::Error) -> io::Error {

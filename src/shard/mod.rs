@@ -10,6 +10,7 @@ mod fetch;
 pub mod groups;
 mod hosting;
 mod offline;
+mod partition_file;
 mod produce;
 mod queries;
 mod reopen;

@@ -98,6 +98,8 @@ impl Shard {
         }
         let topics = self.image().topics().cloned().collect();
         let scanned_bytes = self.host(topics, Claim::Known).await?;
+        self.storage.end_start();
+        self.show_later_epochs().await;
         let listeners = Listeners::bind(self.config.listeners.iter().map(|listener| listener.address))?;
         let partitions = self.replicas.borrow().len();
         Ok((listeners, ShardReady { index: self.id.0, partitions, scanned_bytes }))
