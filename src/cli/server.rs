@@ -44,6 +44,9 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     let cpus = pick_cpus(config.shards, process::usable_cpus())?;
     config.shards = cpus.len() as u16;
     open_host(&mut config, cpus.len() as u16)?;
+    if config.max_partitions == 0 {
+        config.max_partitions = most_partitions(probe::open_files().unwrap_or(1024));
+    }
     // The directories are locked until `held` goes, after the shards.
     let DataDirs { held, mut store, mut image, placement } = data_dirs::open(&config)?;
     if report_last_stop(&mut config, &held).map_err(|e| e.to_string())? {
@@ -77,6 +80,15 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
         tracing::warn!("stopped; not every partition could be closed in good order");
     }
     waited.map_err(|e| format!("signals cannot be waited for: {e}"))
+}
+
+/// Memory for more must be asked for.
+const MOST_PARTITIONS: u32 = 100_000;
+
+/// `corelane.max.partitions` where it is not given: connections may have half of the descriptors, and older segments an
+/// eighth.
+fn most_partitions(open_files: u64) -> u32 {
+    u32::try_from(open_files / 8 * 3).unwrap_or(u32::MAX).clamp(1, MOST_PARTITIONS)
 }
 
 /// The CPU of each shard; `None` leaves it to the kernel. `shards` 0: one for every CPU.

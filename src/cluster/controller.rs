@@ -12,11 +12,17 @@ use crate::model::{BrokerId, ErrorCode, LeaderEpoch};
 /// the bound is on the topic: it keeps a mistyped count from filling memory and the data directory.
 pub const MAX_PARTITIONS_PER_TOPIC: i32 = 100_000;
 
+/// Where groups and committed offsets are kept.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
 /// Longest topic name: with `-<partition>` after it, it must fit into a file name (Kafka's `Topic.MAX_NAME_LENGTH`).
 pub const MAX_TOPIC_NAME: usize = 249;
 
 /// Longest value of an option: what a string of the protocol holds.
 const MAX_CONFIG_VALUE: usize = i16::MAX as usize;
+
+/// Most bytes of all options that a topic has for itself: each given once takes less than half of it. Kafka has no such bound.
+const MAX_OVERRIDES: usize = 4096;
 
 /// Kafka's error and the sentence that goes with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,11 +105,18 @@ pub fn create_topic(
     } else {
         assigned_partitions(image, request)?
     };
+    if !is_offsets_topic(config, request) {
+        check_total(image, config, partitions.len())?;
+    }
     Ok(TopicImage { name: request.name.as_str().into(), id, partitions, overrides, config: topic_config.into() })
 }
 
 /// The topic with its new partitions.
-pub fn grow_topic(image: &MetadataImage, request: &GrowTopic) -> Result<TopicImage, ControlError> {
+pub fn grow_topic(
+    image: &MetadataImage,
+    config: &ServerConfig,
+    request: &GrowTopic,
+) -> Result<TopicImage, ControlError> {
     let Some(topic) = image.topic(&request.name) else {
         let message = format!("The topic '{}' does not exist.", request.name);
         return Err(ControlError::new(ErrorCode::UnknownTopicOrPartition, message));
@@ -122,6 +135,7 @@ pub fn grow_topic(image: &MetadataImage, request: &GrowTopic) -> Result<TopicIma
     }
     check_partition_count(request.count)?;
     let additional = (request.count - existing) as usize;
+    check_total(image, config, additional)?;
     let replication = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
     let mut grown = TopicImage::clone(topic);
     match &request.assignments {
@@ -206,6 +220,11 @@ fn changed_list(
 }
 
 fn with_overrides(config: &ServerConfig, overrides: &BTreeMap<String, String>) -> Result<TopicConfig, ControlError> {
+    let bytes = overrides.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    if bytes > MAX_OVERRIDES {
+        let message = format!("The topic's own options would take {bytes} bytes; they may take {MAX_OVERRIDES}.");
+        return Err(ControlError::new(ErrorCode::InvalidConfig, message));
+    }
     let pairs = overrides.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let merged = config.topic_defaults.with_overrides(pairs);
     merged.map_err(|message| ControlError::new(ErrorCode::InvalidConfig, message))
@@ -273,6 +292,26 @@ fn check_partition_count(count: i32) -> Result<(), ControlError> {
     }
     let message =
         format!("Excessively large number of partitions: {count}; a topic has at most {MAX_PARTITIONS_PER_TOPIC}.");
+    Err(ControlError::new(ErrorCode::PolicyViolation, message))
+}
+
+/// The topic of committed offsets as the broker makes it: groups must be served also where clients have created all the
+/// topics there may be.
+fn is_offsets_topic(config: &ServerConfig, request: &CreateTopic) -> bool {
+    request.name == OFFSETS_TOPIC && request.num_partitions == config.offsets_topic_num_partitions
+}
+
+/// `corelane.max.partitions`, over all topics. More than that may exist already: they stay.
+fn check_total(image: &MetadataImage, config: &ServerConfig, added: usize) -> Result<(), ControlError> {
+    let limit = config.max_partitions as usize;
+    let existing = image.topics().map(|topic| topic.partitions.len()).sum::<usize>();
+    if limit == 0 || existing.saturating_add(added) <= limit {
+        return Ok(());
+    }
+    let message = format!(
+        "The broker has {existing} partition(s) and would have {} with {added} more; corelane.max.partitions allows {limit}.",
+        existing.saturating_add(added)
+    );
     Err(ControlError::new(ErrorCode::PolicyViolation, message))
 }
 

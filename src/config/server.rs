@@ -52,6 +52,8 @@ pub struct ServerConfig {
     pub fetch_max_bytes: u32,
     /// `max.incremental.fetch.session.cache.slots`
     pub max_incremental_fetch_session_cache_slots: u32,
+    /// `corelane.fetch.session.memory.bytes`, over all shards
+    pub fetch_session_memory_bytes: usize,
     /// `producer.id.expiration.ms`
     pub producer_id_expiration_ms: i64,
     /// `producer.id.expiration.check.interval.ms`
@@ -80,6 +82,12 @@ pub struct ServerConfig {
     pub offsets_topic_replication_factor: i16,
     /// `offsets.load.buffer.size`: bytes read at a time while groups are loaded
     pub offsets_load_buffer_size: usize,
+    /// `corelane.max.partitions`: of all topics; 0: no limit
+    pub max_partitions: u32,
+    /// `corelane.max.segments`, over all shards
+    pub max_segments: usize,
+    /// `corelane.group.memory.bytes`: groups and committed offsets, over all shards
+    pub group_memory_bytes: usize,
     /// What group coordinators go by (`group.*`, `offsets.retention.*`, ...).
     pub group: GroupConfig,
     /// `corelane.shards`; 0: one per usable CPU.

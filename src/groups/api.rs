@@ -33,6 +33,13 @@ macro_rules! calls {
         #[derive(Clone, Debug)]
         pub enum Request { $($kind($request)),* }
 
+        impl Request {
+            /// The group that the request is for.
+            pub fn group(&self) -> &GroupId {
+                match self { $(Request::$kind(request) => &request.group),* }
+            }
+        }
+
         /// Any reply.
         #[derive(Clone, Debug, PartialEq)]
         pub enum Reply { $($kind($reply)),* }

@@ -30,6 +30,29 @@ pub trait Topics {
     fn version(&self) -> u64;
 }
 
+/// Memory that a shard has left for its groups (`corelane.group.memory.bytes`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes left.
+    pub left: usize,
+    /// Bytes of them that only groups may use that exist already.
+    pub reserve: usize,
+}
+
+impl Room {
+    pub const UNLIMITED: Room = Room { left: usize::MAX, reserve: 0 };
+
+    /// `used` bytes of `limit` are taken. A quarter is the reserve.
+    pub fn of(limit: usize, used: usize) -> Room {
+        Room { left: limit.saturating_sub(used), reserve: limit / 4 }
+    }
+
+    /// Little more than the reserve is left.
+    pub fn is_tight(&self) -> bool {
+        self.left <= self.reserve.saturating_add(self.reserve / 4)
+    }
+}
+
 /// The world at one moment, and what the coordinator wants done to it.
 pub struct Env<'a> {
     /// Milliseconds since the epoch: what goes into records.
@@ -38,6 +61,8 @@ pub struct Env<'a> {
     pub mono_ms: u64,
     pub config: &'a GroupConfig,
     pub topics: &'a dyn Topics,
+    /// What the groups of the call may grow by.
+    pub room: Room,
     /// A random id.
     pub new_id: &'a mut dyn FnMut() -> Uuid,
     pub out: Effects,
@@ -53,6 +78,11 @@ pub struct Effects {
 }
 
 impl Env<'_> {
+    /// Most bytes for the members of a group that take `now` bytes at present.
+    pub fn most_group_bytes(&self, now: usize) -> usize {
+        self.config.max_group_bytes.min(now.saturating_add(self.room.left))
+    }
+
     pub fn append(&mut self, record: Record) {
         self.out.records.push(record);
     }

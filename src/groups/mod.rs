@@ -18,4 +18,5 @@ mod timers;
 
 pub use api::{Call, Reply, Request};
 pub use coordinator::Coordinator;
-pub use env::{Effects, Env, Ticket, TopicFacts, Topics};
+pub use env::{Effects, Env, Room, Ticket, TopicFacts, Topics};
+pub use timers::Timers;

@@ -31,6 +31,11 @@ impl<K: Clone + Eq + Hash + Ord> Timers<K> {
         }
     }
 
+    /// The deadline of `key`.
+    pub fn get(&self, key: &K) -> Option<u64> {
+        self.by_key.get(key).copied()
+    }
+
     pub fn is_set(&self, key: &K) -> bool {
         self.by_key.contains_key(key)
     }

@@ -31,6 +31,14 @@ pub async fn sleep(duration: Duration) {
     Sleep::until(now() + duration.min(LONGEST)).await;
 }
 
+/// Waits until [`mono_ms`] is `at_ms`, at once if it is that already.
+pub async fn sleep_until_mono(at_ms: u64) {
+    let at = first().checked_add(Duration::from_millis(at_ms)).unwrap_or(now() + LONGEST);
+    if at > now() {
+        Sleep::until(at.min(now() + LONGEST)).await;
+    }
+}
+
 /// Longer sleeps would be beyond what the clock can count.
 const LONGEST: Duration = Duration::from_secs(1 << 32);
 

@@ -40,7 +40,8 @@ impl ServerContext {
     pub fn new(shard: Rc<Shard>) -> Rc<ServerContext> {
         let config = &shard.config;
         let slots = share(config.max_incremental_fetch_session_cache_slots, config.shards) as usize;
-        let sessions = RefCell::new(SessionCache::new(slots, shard.id));
+        let session_bytes = config.fetch_session_memory_bytes / usize::from(config.shards.max(1));
+        let sessions = RefCell::new(SessionCache::new(slots, session_bytes, shard.id));
         Rc::new(ServerContext {
             link: Link::new(config),
             sessions,

@@ -21,8 +21,10 @@ pub const NO_SESSION: i32 = 0;
 /// A session unused for so long gives way to any new one; one that is older than this, to a larger one (Kafka's
 /// `min.incremental.fetch.session.eviction.ms`).
 const EVICTION_MS: i64 = 120_000;
-/// Partitions remembered by all sessions of a shard; past it new clients fetch without a session.
-const MAX_PARTITIONS: usize = 1_000_000;
+/// Memory charged per session, per partition of it, and per topic besides the name.
+const SESSION_BYTES: usize = 512;
+const PARTITION_BYTES: usize = 160;
+const TOPIC_BYTES: usize = 128;
 /// A session's topics are not forgotten one by one: it ends once it has seen so many, and four times its partitions.
 const KEPT_TOPICS: usize = 1024;
 /// The low bits of a session id name its shard.
@@ -59,6 +61,8 @@ pub struct Session {
     used_ms: i64,
     topics: Vec<TopicKey>,
     topic_numbers: HashMap<TopicKey, u32>,
+    /// Memory charged for `topics`.
+    topic_bytes: usize,
     /// `None`: free, listed in `free`.
     slots: Vec<Option<Remembered>>,
     free: Vec<u32>,
@@ -84,6 +88,11 @@ impl Session {
 
     pub fn len(&self) -> usize {
         self.order.len()
+    }
+
+    /// Memory charged. Slots that are free were taken once.
+    fn bytes(&self) -> usize {
+        SESSION_BYTES + self.slots.len() * PARTITION_BYTES + self.topic_bytes
     }
 
     fn update(&mut self, request: &FetchRequest) {
@@ -123,6 +132,11 @@ impl Session {
             TopicKey::Name(name) => TopicKey::Name(Bytes::copy_from_slice(name)),
             TopicKey::Id(id) => TopicKey::Id(*id),
         };
+        self.topic_bytes += TOPIC_BYTES
+            + match &key {
+                TopicKey::Name(name) => name.len(),
+                TopicKey::Id(_) => 0,
+            };
         let number = self.topics.len() as u32;
         self.topics.push(key.clone());
         self.topic_numbers.insert(key, number);
@@ -178,15 +192,18 @@ impl Session {
 #[derive(Debug)]
 pub struct SessionCache {
     capacity: usize,
+    /// Memory for all sessions; past it new clients fetch without one.
+    limit_bytes: usize,
     shard: ShardId,
     sessions: HashMap<i32, Session>,
-    partitions: usize,
+    bytes: usize,
 }
 
 impl SessionCache {
-    /// `capacity`: this shard's share of `max.incremental.fetch.session.cache.slots`.
-    pub fn new(capacity: usize, shard: ShardId) -> SessionCache {
-        SessionCache { capacity, shard, sessions: HashMap::new(), partitions: 0 }
+    /// `capacity`, `limit_bytes`: this shard's shares of `max.incremental.fetch.session.cache.slots` and
+    /// `corelane.fetch.session.memory.bytes`.
+    pub fn new(capacity: usize, limit_bytes: usize, shard: ShardId) -> SessionCache {
+        SessionCache { capacity, limit_bytes, shard, sessions: HashMap::new(), bytes: 0 }
     }
 
     pub fn session(&self, id: i32) -> Option<&Session> {
@@ -213,14 +230,14 @@ impl SessionCache {
         if session.by_id != by_id {
             return Opened::Refused(ErrorCode::FetchSessionTopicIdError);
         }
-        let before = session.len();
+        let before = session.bytes();
         session.update(request);
-        let after = session.len();
+        let (after, bytes) = (session.len(), session.bytes());
         session.used_ms = now_ms;
         session.epoch = next_epoch(session.epoch);
         let epoch = session.epoch;
-        self.partitions = self.partitions + after - before;
-        let too_much = self.partitions > MAX_PARTITIONS || session.topics.len() > KEPT_TOPICS.max(4 * after);
+        self.bytes = self.bytes + bytes - before;
+        let too_much = self.bytes > self.limit_bytes || session.topics.len() > KEPT_TOPICS.max(4 * after);
         if after == 0 || too_much {
             self.remove(request.session_id);
             // Nothing left to remember; or too much: the client is to start anew.
@@ -231,16 +248,16 @@ impl SessionCache {
 
     fn start(&mut self, request: &FetchRequest, by_id: bool, now_ms: i64, random: impl FnOnce() -> u32) -> Opened {
         let size = request.topics.iter().map(|topic| topic.partitions.len()).sum::<usize>();
-        if size == 0 || self.partitions + size > MAX_PARTITIONS || !self.make_room(size, now_ms) {
+        if size == 0 || self.capacity == 0 {
             return Opened::Sessionless;
         }
         let mut session = Session::new(by_id, now_ms);
         session.update(request);
-        if session.len() == 0 {
+        if session.len() == 0 || !self.make_room(size, session.bytes(), now_ms) {
             return Opened::Sessionless;
         }
         let id = self.fresh_id(random());
-        self.partitions += session.len();
+        self.bytes += session.bytes();
         self.sessions.insert(id, session);
         Opened::Session { id, epoch: 1, full: true }
     }
@@ -281,15 +298,25 @@ impl SessionCache {
 
     fn remove(&mut self, id: i32) {
         if let Some(session) = self.sessions.remove(&id) {
-            self.partitions -= session.len();
+            self.bytes -= session.bytes();
         }
     }
 
-    /// Whether a session of `size` partitions may be added; ends another one for it if need be.
-    fn make_room(&mut self, size: usize, now_ms: i64) -> bool {
-        if self.sessions.len() < self.capacity {
-            return true;
+    /// Whether a session of `size` partitions may be added, which takes `bytes`; ends others for it if need be.
+    fn make_room(&mut self, size: usize, bytes: usize, now_ms: i64) -> bool {
+        if bytes > self.limit_bytes {
+            return false;
         }
+        while self.sessions.len() >= self.capacity || self.bytes + bytes > self.limit_bytes {
+            if !self.end_another(size, now_ms) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Ends a session for one of `size` partitions, if there is one that must give way.
+    fn end_another(&mut self, size: usize, now_ms: i64) -> bool {
         // Looked for by going through all: this happens when a client connects, and the cache is small.
         let Some((stalest, used_ms)) = self.sessions.iter().map(|(id, s)| (*id, s.used_ms)).min_by_key(|s| s.1) else {
             return false;

@@ -66,7 +66,7 @@ impl Ids {
 }
 
 fn cache(capacity: usize) -> (SessionCache, Ids) {
-    (SessionCache::new(capacity, ShardId(3)), Ids(0))
+    (SessionCache::new(capacity, 1 << 20, ShardId(3)), Ids(0))
 }
 
 fn start(cache: &mut SessionCache, ids: &mut Ids, partitions: i32, now_ms: i64) -> i32 {
@@ -109,7 +109,7 @@ fn incremental_requests_add_change_and_forget_and_step_the_epoch() {
     let opened = cache.open(&next, false, 1, || ids.next());
     assert_eq!(opened, Opened::Session { id, epoch: 2, full: false });
     assert_eq!(offsets(&cache, id), [(1, 50), (2, 0), (7, 70), (0, 9)]);
-    assert_eq!(cache.partitions, 4);
+    assert_eq!(cache.bytes, cache.sessions.values().map(Session::bytes).sum::<usize>());
     // The freed slot is used again, at the end of the order.
     let opened = cache.open(&request((id, 2), &[(name("u"), &[(5, 5)])], &[]), false, 1, || ids.next());
     assert_eq!(opened, Opened::Session { id, epoch: 3, full: false });
@@ -152,7 +152,7 @@ fn wrong_ids_epochs_and_kinds_are_refused_with_kafkas_codes() {
     assert_eq!(open((id, 1), false), Opened::Refused(ErrorCode::InvalidFetchSessionEpoch), "each epoch once");
     assert_eq!(open((id, -1), false), Opened::Sessionless, "the final epoch ends it");
     assert_eq!(open((id, 2), false), Opened::Refused(ErrorCode::FetchSessionIdNotFound));
-    assert_eq!(cache.partitions, 0);
+    assert_eq!(cache.bytes, 0);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn a_full_cache_gives_way_to_the_stale_first_and_then_to_the_larger() {
     // `large` was last used at 100 s.
     let fourth = start(&mut cache, &mut ids, 1, 100_000 + EVICTION_MS + 1);
     assert!(fourth != 0 && cache.session(large).is_none() && cache.session(third).is_some());
-    assert_eq!(cache.partitions, 4);
+    assert_eq!(cache.bytes, cache.sessions.values().map(Session::bytes).sum::<usize>());
 }
 
 #[test]
@@ -238,5 +238,38 @@ fn a_session_that_saw_too_many_topics_come_and_go_ends() {
             }
         }
     }
-    assert_eq!(cache.partitions, 0);
+    assert_eq!(cache.bytes, 0);
+}
+
+fn named(text: String) -> TopicKey {
+    TopicKey::Name(Bytes::from(text))
+}
+
+#[test]
+fn sessions_take_no_more_memory_than_they_may() {
+    let (mut cache, mut ids) = cache(1000);
+    let list: Vec<_> = (0..100).map(|i| (i, 0)).collect();
+    let mut wanted = |cache: &mut SessionCache, now_ms| {
+        cache.open(&request((0, 0), &[(name("t"), &list)], &[]), false, now_ms, || ids.next())
+    };
+    let opened = (0..1000).take_while(|_| wanted(&mut cache, 0) != Opened::Sessionless).count();
+    assert!((10..100).contains(&opened), "{opened}");
+    assert!(cache.bytes <= cache.limit_bytes);
+    assert_eq!(wanted(&mut cache, EVICTION_MS), Opened::Sessionless, "who is there stays for a while");
+    assert!(matches!(wanted(&mut cache, EVICTION_MS + 1), Opened::Session { .. }));
+    assert!(cache.bytes <= cache.limit_bytes);
+}
+
+#[test]
+fn long_topic_names_count() {
+    let (mut cache, mut ids) = cache(1000);
+    let topics: Vec<_> = (0..40).map(|n| (named(format!("{n}{}", "x".repeat(30_000))), &[(0, 0)][..])).collect();
+    assert_eq!(cache.open(&request((0, 0), &topics, &[]), false, 0, || ids.next()), Opened::Sessionless);
+    assert_eq!(cache.bytes, 0);
+    // A session that grows beyond is ended, and its client starts anew without one.
+    let Opened::Session { id, .. } = cache.open(&request((0, 0), &topics[..20], &[]), false, 0, || ids.next()) else {
+        panic!("there is room for it");
+    };
+    let grown = cache.open(&request((id, 1), &topics[20..], &[]), false, 0, || ids.next());
+    assert_eq!((grown, cache.bytes), (Opened::Refused(ErrorCode::FetchSessionIdNotFound), 0));
 }

@@ -130,7 +130,7 @@ impl Shard {
                            lose what they have committed. It is fixed when the topic is made (offsets.topic.num.partitions).";
             return Err(control_error(ErrorCode::InvalidPartitions, message));
         }
-        let topic = controller::grow_topic(&self.image(), &request)?;
+        let topic = controller::grow_topic(&self.image(), &self.config, &request)?;
         if validate_only {
             return Ok(());
         }

@@ -10,9 +10,10 @@ use crate::model::ErrorCode;
 use crate::partition::DataWaiter;
 use crate::runtime::{Breather, clock};
 
-/// A wait that finds nothing ends up to this part of its length later, so that many of them end together.
-const WAIT_GRID: u32 = 5;
-const MAX_WAIT_GRID_MS: u32 = 100;
+/// A wait that finds nothing ends up to this part of its length later, so that many of them end together. Kafka's own
+/// waits end some milliseconds late.
+const WAIT_GRID: u32 = 50;
+const MAX_WAIT_GRID_MS: u32 = 10;
 
 impl Shard {
     /// Reads, waiting up to `max_wait_ms` for `min_bytes`; outcomes in the order of `parts`. An error in any part, or a

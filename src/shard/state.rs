@@ -80,6 +80,7 @@ fn limits(config: &ServerConfig) -> StorageLimits {
         write_queue_depth: config.write_queue_depth,
         append_linger: Duration::from_micros(config.append_linger_us),
         flush_delay: Duration::from_millis(config.flush_delay_ms),
+        max_segments: config.max_segments / usize::from(config.shards.max(1)),
         // A stored producer takes less than one in memory.
         sidecar_max_bytes: producer_share(config),
         // An eighth of the descriptors for all shards together; connections have half, open partitions the rest.
@@ -121,7 +122,7 @@ impl Shard {
             producer_ids: Cell::new((0, 0)),
             far_ends: RefCell::new(HashMap::new()),
             promises: RefCell::new(HashMap::new()),
-            coordinators: Coordinators::default(),
+            coordinators: Coordinators::new(config.group_memory_bytes / usize::from(shards.max(1))),
             offline: Offline::default(),
             hosting: LocalMutex::new(1),
             recovered: Cell::new(false),

@@ -40,6 +40,8 @@ pub struct StorageLimits {
     pub append_linger: Duration,
     /// `corelane.flush.delay.ms`
     pub flush_delay: Duration,
+    /// Segments of all logs past which segments roll by size only: this shard's share of `corelane.max.segments`
+    pub max_segments: usize,
     /// What is read of a checkpoint's sidecar.
     pub sidecar_max_bytes: usize,
     /// Files of older segments that stay open; a share of the descriptors the process may have.
@@ -62,6 +64,7 @@ impl Default for StorageLimits {
             write_queue_depth: 4,
             append_linger: Duration::ZERO,
             flush_delay: Duration::ZERO,
+            max_segments: 100_000,
             sidecar_max_bytes: 16 << 20,
             open_sealed_files: 1024,
             clean_dirs: Vec::new(),
@@ -77,6 +80,8 @@ pub struct StorageContext {
     pub(super) indexes: IndexBudget,
     pub(super) unsynced_bytes: Cell<u64>,
     pub(super) zeros: Zeros,
+    /// Segments of all logs.
+    pub(super) segments: Rc<Cell<usize>>,
     fetch_bytes_out: Arc<AtomicUsize>,
     next_log: Cell<u64>,
     failures: Cell<u64>,
@@ -94,6 +99,7 @@ impl StorageContext {
             indexes: IndexBudget::new(limits.index_cache_bytes, limits.open_sealed_files),
             unsynced_bytes: Cell::new(0),
             zeros: Zeros::default(),
+            segments: Rc::default(),
             fetch_bytes_out: Arc::default(),
             next_log: Cell::new(0),
             failures: Cell::new(0),

@@ -16,17 +16,35 @@ pub struct LogDir {
     next_segment: Cell<u64>,
     visits: Cell<usize>,
     left: Notify,
+    /// Segments of all logs of the shard.
+    segments: Rc<Cell<usize>>,
+}
+
+/// One segment in the count of the shard's.
+pub struct CountedSegment(Rc<Cell<usize>>);
+
+impl Drop for CountedSegment {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl LogDir {
-    pub fn new(path: &Path) -> Rc<LogDir> {
+    /// `segments`: where the shard counts its segments.
+    pub fn new(path: &Path, segments: Rc<Cell<usize>>) -> Rc<LogDir> {
         Rc::new(LogDir {
             path: path.to_path_buf(),
             retired: Cell::new(false),
             next_segment: Cell::new(0),
             visits: Cell::new(0),
             left: Notify::new(),
+            segments,
         })
+    }
+
+    pub fn count_segment(&self) -> CountedSegment {
+        self.segments.set(self.segments.get() + 1);
+        CountedSegment(self.segments.clone())
     }
 
     /// A number that no other segment of the log has had since it was opened.
@@ -78,7 +96,7 @@ mod tests {
 
     #[test]
     fn retiring_waits_for_visits_and_admits_no_more() {
-        let dir = LogDir::new(Path::new("t-0"));
+        let dir = LogDir::new(Path::new("t-0"), Rc::default());
         let visit = dir.visit().unwrap();
         assert!(block_on(poll_once(dir.retire())).is_none());
         assert!(dir.visit().is_err());

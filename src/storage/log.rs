@@ -245,6 +245,7 @@ impl Log {
             segment_bytes: config.segment_bytes,
             segment_ms: config.segment_ms.min(latest),
             segment_index_bytes: config.segment_index_bytes,
+            by_age_and_index: self.context.segments.get() < self.context.limits.max_segments,
         }
     }
 

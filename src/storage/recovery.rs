@@ -82,7 +82,7 @@ impl Log {
         };
         let limits = &context.limits;
         let mut recovery = Recovery {
-            dir: LogDir::new(dir),
+            dir: LogDir::new(dir, context.segments.clone()),
             config: config.clone(),
             clean_stop,
             in_flight: limits.write_max_bytes as u64 * limits.write_queue_depth.max(1) as u64,

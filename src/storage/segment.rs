@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::ahead::Ahead;
 use super::checkpoint::SegmentEntry;
-use super::dir::LogDir;
+use super::dir::{CountedSegment, LogDir};
 use super::files::patiently;
 use super::index::{IndexSums, SegmentIndex};
 use super::paths::segment_file;
@@ -67,6 +67,7 @@ pub struct Segment {
     replaced: Cell<bool>,
     /// Files of it being opened by name.
     opening: Cell<usize>,
+    _counted: CountedSegment,
 }
 
 /// A segment's file being opened by name.
@@ -100,6 +101,7 @@ impl Segment {
         Segment {
             base_offset,
             number: dir.take_segment_number(),
+            _counted: dir.count_segment(),
             dir,
             size: Cell::new(size),
             written: Cell::new(size),
@@ -322,7 +324,7 @@ impl Segment {
             .borrow()
             .as_ref()
             .is_some_and(|i| i.borrow().offset_entries() as u64 >= u64::from(rules.segment_index_bytes) / 8);
-        full || far || old || index_full
+        full || far || (rules.by_age_and_index && (old || index_full))
     }
 }
 
@@ -332,6 +334,9 @@ pub struct RollRules {
     pub segment_bytes: u64,
     pub segment_ms: i64,
     pub segment_index_bytes: u32,
+    /// Not where there are too many segments already: clients choose timestamps, and topics the other two limits, so that
+    /// each batch might begin a segment.
+    pub by_age_and_index: bool,
 }
 
 fn write_file(path: &Path, contents: &[u8], synced: bool) -> io::Result<()> {

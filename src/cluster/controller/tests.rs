@@ -140,7 +140,7 @@ fn growing_keeps_what_is_there() {
     let before = image.topic("t").unwrap().clone();
     let grow = |count, assignments: Option<&[&[i32]]>| {
         let assignments = assignments.map(|all| all.iter().map(|one| one.to_vec()).collect());
-        grow_topic(&image, &GrowTopic { name: "t".into(), count, assignments })
+        grow_topic(&image, &ServerConfig::default(), &GrowTopic { name: "t".into(), count, assignments })
     };
     let grown = grow(4, None).unwrap();
     assert_eq!((grown.partitions.len(), grown.id, &grown.partitions[..2]), (4, before.id, &before.partitions[..]));
@@ -154,7 +154,8 @@ fn growing_keeps_what_is_there() {
     assert_eq!(code(grow(3, Some(&[&[0], &[1]]))), ErrorCode::InvalidReplicaAssignment);
     assert_eq!(code(grow(3, Some(&[&[0, 1]]))), ErrorCode::InvalidReplicaAssignment);
     assert_eq!(code(grow(3, Some(&[&[9]]))), ErrorCode::InvalidReplicaAssignment);
-    let unknown = grow_topic(&image, &GrowTopic { name: "u".into(), count: 1, assignments: None });
+    let unknown =
+        grow_topic(&image, &ServerConfig::default(), &GrowTopic { name: "u".into(), count: 1, assignments: None });
     assert_eq!(code(unknown), ErrorCode::UnknownTopicOrPartition);
 }
 
@@ -218,4 +219,33 @@ fn wrong_changes_leave_a_topic_as_it_is() {
     ] {
         assert_eq!(alter("t", option, op.clone()), ErrorCode::InvalidConfig, "{option} {op:.30?}");
     }
+}
+
+#[test]
+fn the_options_of_a_topic_are_bounded() {
+    let policy = |times: usize| CreateTopic {
+        configs: vec![("cleanup.policy".into(), Some(vec!["compact"; times].join(",")))],
+        ..request("t")
+    };
+    assert_eq!(code(create(&image(1), &policy(1000))), ErrorCode::InvalidConfig);
+    assert!(create(&image(1), &policy(1)).is_ok());
+}
+
+#[test]
+fn partitions_of_all_topics_are_bounded() {
+    let config = ServerConfig { max_partitions: 10, offsets_topic_num_partitions: 50, ..Default::default() };
+    let mut image = image(1);
+    let create = |image: &MetadataImage, name: &str, num_partitions| {
+        create_topic(image, &config, &CreateTopic { num_partitions, ..request(name) }, Uuid::from_u128(5))
+    };
+    image.put_topic(create(&image, "t", 8).unwrap());
+    let refused = create(&image, "u", 3).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::PolicyViolation);
+    assert!(refused.message.contains("corelane.max.partitions allows 10"), "{refused}");
+    assert_eq!(code(create(&image, "__consumer_offsets", 49)), ErrorCode::PolicyViolation, "not the broker's own");
+    image.put_topic(create(&image, "__consumer_offsets", 50).unwrap());
+    assert_eq!(code(create(&image, "u", 1)), ErrorCode::PolicyViolation);
+    let grow = |count| grow_topic(&image, &config, &GrowTopic { name: "t".into(), count, assignments: None });
+    assert_eq!(code(grow(9)), ErrorCode::PolicyViolation);
+    assert_eq!(code(grow(8)), ErrorCode::InvalidPartitions, "as Kafka says it");
 }

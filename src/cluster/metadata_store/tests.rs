@@ -1,5 +1,6 @@
 use super::*;
 use crate::cluster::controller::{CreateTopic, GrowTopic, create_topic, grow_topic};
+use crate::config::ServerConfig;
 
 fn config() -> ServerConfig {
     ServerConfig { broker_id: 4, ..Default::default() }
@@ -33,7 +34,9 @@ fn topics_come_back_as_they_were_put() {
         store.put_topic(&topic).unwrap();
         image.put_topic(topic);
     }
-    let grown = grow_topic(&image, &GrowTopic { name: "orders".into(), count: 5, assignments: None }).unwrap();
+    let grown =
+        grow_topic(&image, &ServerConfig::default(), &GrowTopic { name: "orders".into(), count: 5, assignments: None })
+            .unwrap();
     store.put_topic(&grown).unwrap();
     let removed = image.topic("a.json").unwrap().id;
     store.remove_topic("a.json", removed).unwrap();

@@ -1,6 +1,6 @@
 //! Bounds of what clients have the broker remember, over all clients.
 
-use super::{Access, MIB, OptionSpec, broker};
+use super::{Access, MIB, OptionSpec, TIB, broker};
 use crate::config::value::{Bounds, Kind};
 use Bounds::{AtLeast, Between};
 use Kind::{Int, Long};
@@ -13,6 +13,15 @@ pub(super) const STORES: &[OptionSpec] = &[
         AtLeast(0),
         integer!(Server max_incremental_fetch_session_cache_slots),
         "Fetch sessions kept at a time (KIP-227).",
+    ),
+    broker(
+        "corelane.fetch.session.memory.bytes",
+        Long,
+        "33554432",
+        Between(65_536, TIB),
+        integer!(Server fetch_session_memory_bytes),
+        "Memory for fetch sessions, of all clients together; each shard has its share. Past it further clients fetch without a session, which costs them \
+         longer requests and answers. Kafka bounds only the number of sessions.",
     ),
     broker(
         "producer.id.expiration.ms",
@@ -38,5 +47,32 @@ pub(super) const STORES: &[OptionSpec] = &[
         integer!(Server producer_state_max_bytes),
         "Memory for the sequence numbers of idempotent producers, of all partitions together; each shard has its share. 104 bytes for each producer \
          of a partition, 184 once it has sent two batches. Past it the longest idle ones are forgotten, as after producer.id.expiration.ms. Kafka has no such bound.",
+    ),
+    broker(
+        "corelane.max.partitions",
+        Int,
+        "0",
+        Between(0, 10_000_000),
+        integer!(Server max_partitions),
+        "Most partitions of all topics together; whoever asks for more is told POLICY_VIOLATION. Those that exist are served in any case, and __consumer_offsets is \
+         made in any case. 0: three eighths of the file descriptors that the process may have, at most 100000. Kafka has no such bound.",
+    ),
+    broker(
+        "corelane.max.segments",
+        Int,
+        "100000",
+        Between(100, 10_000_000),
+        integer!(Server max_segments),
+        "Segments of all partitions together past which a segment ends only when segment.bytes are reached, not by age or by the size of its index; each \
+         shard has its share. Without it, clients that choose their timestamps could begin a segment with each batch. Kafka has no such bound.",
+    ),
+    broker(
+        "corelane.group.memory.bytes",
+        Long,
+        "134217728",
+        Between(MIB, TIB),
+        integer!(Server group_memory_bytes),
+        "Memory for groups of all kinds and their committed offsets, of all groups together; each shard has its share. When three quarters are used, no \
+         further group is taken; when all is, no further member, larger subscription or offset of another partition: GROUP_MAX_SIZE_REACHED. What is there is served on. Kafka has no such bound.",
     ),
 ];

@@ -6,7 +6,7 @@ use super::turn::Turn;
 use crate::config::GroupConfig;
 use crate::groups::api::{JoinReply, JoinRequest, JoinedMember};
 use crate::groups::coordinator::Timer;
-use crate::groups::env::Ticket;
+use crate::groups::env::{Env, Ticket};
 use crate::model::ErrorCode;
 
 /// How long a new member's join may wait. Such a member cannot send heartbeats yet; if its client is gone, it goes too.
@@ -17,12 +17,8 @@ const UUID_BYTES: usize = 36;
 
 impl ClassicGroup {
     /// Why a join must be turned away before anything else is looked at.
-    pub(in crate::groups) fn refusal(
-        &self,
-        request: &JoinRequest,
-        config: &GroupConfig,
-    ) -> Option<(ErrorCode, String)> {
-        if !self.has_room_for(self.former_self(request), config) || !self.can_afford(request, config) {
+    pub(in crate::groups) fn refusal(&self, request: &JoinRequest, env: &Env) -> Option<(ErrorCode, String)> {
+        if !self.has_room_for(self.former_self(request), env.config) || !self.can_afford(request, env) {
             return Some((ErrorCode::GroupMaxSizeReached, String::new()));
         }
         if !self.supports(&request.protocol_type, &request.protocols) {
@@ -51,9 +47,9 @@ impl ClassicGroup {
         }
     }
 
-    /// `corelane.group.max.bytes`. Members that were given an id to join with count too: this is what bounds their number.
+    /// `corelane.group.max.bytes`, and what all groups leave of `corelane.group.memory.bytes`. Members that were given an id to join with count too: this is what bounds their number.
     /// Who does not grow stays, also where the limit was lowered meanwhile.
-    fn can_afford(&self, request: &JoinRequest, config: &GroupConfig) -> bool {
+    fn can_afford(&self, request: &JoinRequest, env: &Env) -> bool {
         let (freed, names) = match self.members.get(self.former_self(request)) {
             Some(member) => (cost_of(&member.protocols), 0),
             None => {
@@ -63,11 +59,11 @@ impl ClassicGroup {
             }
         };
         let added = cost_of(&request.protocols) + names;
-        added <= freed || self.bytes() + added <= config.max_group_bytes + freed
+        added <= freed || self.bytes() + added <= env.most_group_bytes(self.bytes()) + freed
     }
 
     pub(in crate::groups) fn join(&mut self, ticket: Ticket, request: JoinRequest, turn: &mut Turn) {
-        if let Some((error, member_id)) = self.refusal(&request, turn.env.config) {
+        if let Some((error, member_id)) = self.refusal(&request, turn.env) {
             if error == ErrorCode::GroupMaxSizeReached {
                 self.turn_away(&request.member_id, turn);
             }

@@ -60,9 +60,12 @@ impl ClassicGroup {
         let mut assignments: HashMap<String, Bytes> = assignments.into_iter().collect();
         let before = self.members.values().map(|member| member.assignment.len()).sum::<usize>();
         let after = self.members.keys().filter_map(|id| assignments.get(&**id)).map(Bytes::len).sum::<usize>();
-        if self.bytes() - before + after > turn.env.config.max_group_bytes {
+        if self.bytes() - before + after > turn.env.most_group_bytes(self.bytes()) {
             self.interrupt_syncs(ErrorCode::UnknownServerError, turn);
-            return self.prepare_rebalance("the assignments are larger than corelane.group.max.bytes", turn);
+            return self.prepare_rebalance(
+                "the assignments are larger than corelane.group.max.bytes or corelane.group.memory.bytes allow",
+                turn,
+            );
         }
         self.enter(State::Stable, turn);
         let ids: Vec<MemberId> = self.members.keys().cloned().collect();

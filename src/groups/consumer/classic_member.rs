@@ -189,7 +189,8 @@ impl Step<'_, '_> {
         let before = self.group.members.get(&former);
         let known = before.map(|member| member.said.clone()).unwrap_or_default();
         let said = said_classic(&known, request, &subscription);
-        let room = self.group.check_bytes(config.max_group_bytes, before, &id, &said);
+        let most = self.env.most_group_bytes(self.group.bytes());
+        let room = self.group.check_bytes(most, before, &id, &said);
         room.map_err(|refusal| refused(refusal.error))?;
 
         let replaces_other = before.is_some_and(|member| member.said.instance_id.is_some() && !member.is_classic());

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::config::GroupConfig;
 use crate::groups::api::{Call, Caller, ConsumerHeartbeatReply, ConsumerHeartbeatRequest, Reply, Request};
 use crate::groups::coordinator::Coordinator;
-use crate::groups::env::{Effects, Env, Ticket, TopicFacts, Topics};
+use crate::groups::env::{Effects, Env, Room, Ticket, TopicFacts, Topics};
 use crate::groups::record::Record;
 
 #[derive(Clone, Debug, Default)]
@@ -97,10 +97,12 @@ impl World {
             mono_ms: self.now_ms,
             config: &self.config,
             topics: &self.topics,
+            room: Room::UNLIMITED,
             new_id: &mut new_id,
             out: Effects::default(),
         };
         let result = call(&mut self.coordinator, &mut env);
+        self.coordinator.assert_counted();
         let out = env.out;
         for record in out.records {
             let (key, value) = record.encode();

@@ -9,6 +9,11 @@ use crate::groups::api::GroupId;
 use crate::groups::env::{TopicFacts, Topics};
 use crate::groups::record::{ConsumerRecord, CurrentValue, GroupValue, MemberId, MemberValue, Partitions, RegexValue};
 
+/// Memory charged per partition that a member has: in the target, with the member, and who holds it.
+const HELD_PARTITION_BYTES: usize = 96;
+/// Memory charged per topic that the group subscribes to.
+const SUBSCRIBED_TOPIC_BYTES: usize = 128;
+
 /// One consumer group. Everything but what this process last saw of the topics comes from its records alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConsumerGroup {
@@ -173,6 +178,13 @@ impl ConsumerGroup {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Memory charged for the group: its members, and what was derived for them.
+    pub(in crate::groups) fn memory_bytes(&self) -> usize {
+        let matched = self.regexes.values().map(|value| value.topics.len()).sum::<usize>();
+        let topics = self.subscribed.len() + matched;
+        self.bytes + self.holders.len() * HELD_PARTITION_BYTES + topics * SUBSCRIBED_TOPIC_BYTES
     }
 
     /// Whether somebody subscribes to the topic, by its name or by a regular expression.

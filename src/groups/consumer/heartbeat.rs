@@ -156,8 +156,10 @@ impl ConsumerGroup {
         if bytes <= max || before.is_some_and(|before| before.bytes() >= said_bytes(id, said)) {
             return Ok(());
         }
-        let why =
-            format!("The subscriptions of group {} would take more than corelane.group.max.bytes ({max}).", self.id);
+        let why = format!(
+            "The subscriptions of group {} would take more than {max} bytes, which corelane.group.max.bytes and corelane.group.memory.bytes allow.",
+            self.id
+        );
         Err(Refusal::new(ErrorCode::GroupMaxSizeReached, why))
     }
 }
@@ -233,7 +235,7 @@ impl Step<'_, '_> {
             self.group.check_regexes(regex, known.said.regex())?;
             Pattern::compile(regex)?;
         }
-        self.group.check_bytes(config.max_group_bytes, before, &id, &said)?;
+        self.group.check_bytes(self.env.most_group_bytes(self.group.bytes()), before, &id, &said)?;
 
         let names_changed = said.topics != known.said.topics;
         let regex_changed = said.regex() != known.said.regex();

@@ -10,6 +10,12 @@ pub struct ConsumerTimer {
     pub(super) what: What,
 }
 
+impl ConsumerTimer {
+    pub fn group(&self) -> &GroupId {
+        &self.group
+    }
+}
+
 /// What the member is put out for not having done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum What {

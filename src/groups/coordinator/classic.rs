@@ -35,7 +35,7 @@ impl Coordinator {
             return env.reply(ticket, JoinReply::refused(ErrorCode::UnknownMemberId, &request.member_id));
         }
         let mut group = Box::new(ClassicGroup::new(request.group.clone(), env.wall_ms));
-        if let Some((error, member_id)) = group.refusal(&request, env.config) {
+        if let Some((error, member_id)) = group.refusal(&request, env) {
             return env.reply(ticket, JoinReply::refused(error, &member_id));
         }
         env.out.records.extend(before);

@@ -19,8 +19,17 @@ pub struct Coordinator {
     pub(in crate::groups) timers: Timers<Timer>,
     /// Groups whose offsets are still to be looked at in the present round of expiry.
     pub(in crate::groups) to_expire: Vec<GroupId>,
+    /// Memory charged for `groups`.
+    pub(in crate::groups) group_bytes: usize,
     /// Topics whose offsets are still to go, the next one last.
     pub(in crate::groups) removed_topics: Vec<Arc<str>>,
+}
+
+/// Memory charged per group, besides its members and offsets.
+const GROUP_BYTES: usize = 768;
+
+fn bytes_of_id(id: &GroupId) -> usize {
+    GROUP_BYTES + id.len()
 }
 
 /// One group, by the protocol it uses now.
@@ -50,6 +59,17 @@ pub enum Timer {
 impl Coordinator {
     /// Takes a request. Its reply comes out of this call or of a later one, exactly once.
     pub fn handle(&mut self, ticket: Ticket, request: Request, env: &mut Env) {
+        let group = request.group().clone();
+        if env.room.is_tight() {
+            self.hurry_expiry(env);
+        }
+        if !self.groups.contains_key(&group) {
+            env.room.left = env.room.left.saturating_sub(env.room.reserve.saturating_add(bytes_of_id(&group)));
+        }
+        self.counted(&group, |coordinator| coordinator.dispatch(ticket, request, env));
+    }
+
+    fn dispatch(&mut self, ticket: Ticket, request: Request, env: &mut Env) {
         match request {
             Request::Join(request) => self.join(ticket, request, env),
             Request::Sync(request) => self.sync(ticket, request, env),
@@ -90,17 +110,66 @@ impl Coordinator {
     /// Does what is due.
     pub fn tick(&mut self, env: &mut Env) {
         while let Some(timer) = self.timers.pop_due(env.mono_ms) {
-            match timer {
-                Timer::Expiry => self.expire(env),
-                Timer::RemovedTopics => self.drop_offsets_of_removed(env),
-                Timer::ClassicJoin(group) => self.with_classic(&group, env, ClassicGroup::join_timed_out),
-                Timer::ClassicSync(group) => self.with_classic(&group, env, ClassicGroup::sync_timed_out),
-                Timer::ClassicSession(group, member) => {
-                    self.with_classic(&group, env, |group, turn| group.session_timed_out(&member, turn));
+            let group = match &timer {
+                Timer::Expiry => {
+                    self.expire(env);
+                    continue;
                 }
-                Timer::Consumer(timer) => self.consumer_timer(timer, env),
-            }
+                Timer::RemovedTopics => {
+                    self.drop_offsets_of_removed(env);
+                    continue;
+                }
+                Timer::ClassicJoin(group) | Timer::ClassicSync(group) | Timer::ClassicSession(group, _) => {
+                    group.clone()
+                }
+                Timer::Consumer(timer) => timer.group().clone(),
+            };
+            self.counted(&group, |coordinator| coordinator.group_timer(timer, env));
         }
+    }
+
+    fn group_timer(&mut self, timer: Timer, env: &mut Env) {
+        match timer {
+            Timer::ClassicJoin(group) => self.with_classic(&group, env, ClassicGroup::join_timed_out),
+            Timer::ClassicSync(group) => self.with_classic(&group, env, ClassicGroup::sync_timed_out),
+            Timer::ClassicSession(group, member) => {
+                self.with_classic(&group, env, |group, turn| group.session_timed_out(&member, turn));
+            }
+            Timer::Consumer(timer) => self.consumer_timer(timer, env),
+            Timer::Expiry | Timer::RemovedTopics => {}
+        }
+    }
+
+    /// Memory charged for all groups and their offsets.
+    pub fn bytes(&self) -> usize {
+        self.group_bytes + self.offsets.bytes()
+    }
+
+    /// Does something to one group, and charges for what it is then.
+    pub(in crate::groups) fn counted<R>(&mut self, id: &GroupId, act: impl FnOnce(&mut Coordinator) -> R) -> R {
+        let before = self.bytes_of(id);
+        let done = act(self);
+        self.group_bytes = self.group_bytes + self.bytes_of(id) - before;
+        done
+    }
+
+    fn bytes_of(&self, id: &GroupId) -> usize {
+        match self.groups.get(id) {
+            Some(Group::Classic(group)) => bytes_of_id(id) + group.bytes(),
+            Some(Group::Consumer(group)) => bytes_of_id(id) + group.memory_bytes(),
+            None => 0,
+        }
+    }
+
+    #[cfg(test)]
+    pub(in crate::groups) fn assert_counted(&self) {
+        let groups: usize = self.groups.keys().map(|id| self.bytes_of(id)).sum();
+        assert_eq!(self.group_bytes, groups, "what groups take is charged");
+    }
+
+    /// Charges for all groups anew.
+    pub(super) fn count_groups(&mut self) {
+        self.group_bytes = self.groups.keys().map(|id| self.bytes_of(id)).sum();
     }
 
     /// Topics were made, removed or grown. Offsets of those in `removed` go, many of them in later ticks; consumer groups see

@@ -8,20 +8,27 @@ use crate::groups::record::{BadRecord, Record};
 impl Coordinator {
     /// One record of the log, in order, while the coordinator is being loaded. An error leaves the state as it was.
     pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), BadRecord> {
-        match Record::decode(key, value)? {
-            None => {}
-            Some(Record::Consumer(record)) => self.consumer_replay(record),
-            Some(Record::Classic { group, value: Some(value) }) => {
+        if let Some(record) = Record::decode(key, value)? {
+            let group = record.group().clone();
+            self.counted(&group, |coordinator| coordinator.take_in(record));
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, record: Record) {
+        match record {
+            Record::Consumer(record) => self.consumer_replay(record),
+            Record::Classic { group, value: Some(value) } => {
                 let restored = ClassicGroup::restore(group.clone(), value);
                 self.groups.insert(group, Group::Classic(Box::new(restored)));
             }
-            Some(Record::Classic { group, value: None }) => {
+            Record::Classic { group, value: None } => {
                 // A consumer group of that name came later; the tombstone is of what it was before.
                 if let Some(Group::Classic(_)) = self.groups.get(&group) {
                     self.groups.remove(&group);
                 }
             }
-            Some(Record::Offset { group, topic, partition, value: Some(value) }) => {
+            Record::Offset { group, topic, partition, value: Some(value) } => {
                 if !self.groups.contains_key(&group) {
                     // Without any member: there is no record of the group itself.
                     let simple = ClassicGroup::new(group.clone(), -1);
@@ -29,11 +36,10 @@ impl Coordinator {
                 }
                 self.offsets.put(&group, &topic, partition, value);
             }
-            Some(Record::Offset { group, topic, partition, value: None }) => {
+            Record::Offset { group, topic, partition, value: None } => {
                 self.offsets.remove(&group, &topic, partition);
             }
         }
-        Ok(())
     }
 
     /// All of the log has been replayed, also if there was nothing in it: members' sessions begin now.
@@ -54,6 +60,7 @@ impl Coordinator {
             }
         }
         self.consumer_loaded(env);
+        self.count_groups();
         let first_look_ms = env.config.offsets_retention_check_interval_ms;
         self.timers.set(Timer::Expiry, env.mono_ms.saturating_add(first_look_ms));
     }

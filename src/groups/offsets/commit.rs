@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::Committed;
-use crate::groups::api::{CommitPartition, CommitReply, CommitRequest, TopicErrors};
+use crate::groups::api::{CommitPartition, CommitReply, CommitRequest, GroupId, TopicErrors};
 use crate::groups::classic::{ClassicGroup, Turn};
 use crate::groups::coordinator::{Coordinator, Group};
 use crate::groups::env::{Env, Ticket};
@@ -14,12 +14,14 @@ use crate::model::ErrorCode;
 
 impl Coordinator {
     pub(in crate::groups) fn commit_offsets(&mut self, ticket: Ticket, request: CommitRequest, env: &mut Env) {
+        let is_new = !self.groups.contains_key(&request.group);
         if let Err(error) = self.check_commit(&request, env) {
             return env.reply(ticket, refused(&request, error));
         }
         let expire_ms = request.retention_ms.filter(|retention_ms| *retention_ms >= 0);
         let expire_ms = expire_ms.map(|retention_ms| env.wall_ms.saturating_add(retention_ms));
         let mut topics = Vec::with_capacity(request.topics.len());
+        let mut left = env.room.left;
         for topic in request.topics {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for partition in topic.partitions {
@@ -28,6 +30,12 @@ impl Coordinator {
                     partitions.push((index, ErrorCode::OffsetMetadataTooLarge));
                     continue;
                 }
+                let growth = self.offsets.growth(&request.group, &topic.name, index, &partition.metadata);
+                let Some(rest) = left.checked_sub(growth) else {
+                    partitions.push((index, ErrorCode::GroupMaxSizeReached));
+                    continue;
+                };
+                left = rest;
                 let metadata = self.offsets.metadata(&partition.metadata);
                 let committed = committed(&partition, metadata, topic.id, env.wall_ms, expire_ms);
                 let group = request.group.clone();
@@ -42,7 +50,15 @@ impl Coordinator {
             }
             topics.push(TopicErrors { name: topic.name, partitions });
         }
+        self.forget_unused(&request.group, is_new);
         env.reply(ticket, CommitReply { topics });
+    }
+
+    /// A simple group made for a commit of which nothing was taken was never written.
+    fn forget_unused(&mut self, group: &GroupId, is_new: bool) {
+        if is_new && !self.offsets.has_any(group) {
+            self.groups.remove(group);
+        }
     }
 
     /// Makes a simple group where there is none and no member commits.

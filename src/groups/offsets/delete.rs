@@ -11,6 +11,9 @@ use crate::model::ErrorCode;
 /// How many records one look at offsets that must go may write before others have their turn.
 pub(super) const MOST_RECORDS_AT_ONCE: usize = 1000;
 
+/// Pause between two such looks.
+pub(super) const STEP_PAUSE_MS: u64 = 100;
+
 impl Coordinator {
     pub(in crate::groups) fn delete_offsets(
         &mut self,
@@ -63,7 +66,7 @@ impl Coordinator {
         let mut room = MOST_RECORDS_AT_ONCE;
         while let Some(topic) = self.removed_topics.last().cloned() {
             if room == 0 {
-                return self.timers.set(Timer::RemovedTopics, env.mono_ms.saturating_add(1));
+                return self.timers.set(Timer::RemovedTopics, env.mono_ms.saturating_add(STEP_PAUSE_MS));
             }
             if !self.offsets.knows(&topic) {
                 self.removed_topics.pop();

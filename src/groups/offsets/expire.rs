@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Committed;
-use super::delete::MOST_RECORDS_AT_ONCE;
+use super::delete::{MOST_RECORDS_AT_ONCE, STEP_PAUSE_MS};
 use crate::groups::api::GroupId;
 use crate::groups::classic::{ClassicGroup, State};
 use crate::groups::coordinator::{Coordinator, Group, Timer};
@@ -12,6 +12,9 @@ use crate::groups::env::Env;
 
 /// How many groups it may look at.
 const MOST_GROUPS_AT_ONCE: usize = 1000;
+
+/// Time between two rounds of expiry while room is short.
+const HURRY_MS: u64 = 1000;
 
 /// From when on an offset's age counts.
 enum Age {
@@ -31,19 +34,27 @@ impl Coordinator {
         let enough = env.out.records.len() + MOST_RECORDS_AT_ONCE;
         for _ in 0..MOST_GROUPS_AT_ONCE {
             let Some(group) = self.to_expire.pop() else { break };
-            if !self.expire_group(&group, enough, env) {
+            if !self.counted(&group, |coordinator| coordinator.expire_group(&group, enough, env)) {
                 self.to_expire.push(group);
                 break;
             }
         }
         let pause_ms = match self.to_expire.is_empty() {
             true => env.config.offsets_retention_check_interval_ms.max(1),
-            false => 1,
+            false => STEP_PAUSE_MS,
         };
         if self.to_expire.is_empty() {
             self.offsets.forget_names();
         }
         self.timers.set(Timer::Expiry, env.mono_ms.saturating_add(pause_ms));
+    }
+
+    /// Groups have little room left: those that nothing is left of go soon.
+    pub(in crate::groups) fn hurry_expiry(&mut self, env: &mut Env) {
+        let soon_ms = env.mono_ms.saturating_add(HURRY_MS);
+        if self.timers.get(&Timer::Expiry).is_some_and(|at_ms| at_ms > soon_ms) {
+            self.timers.set(Timer::Expiry, soon_ms);
+        }
     }
 
     /// `false`: there is more to do than fits.

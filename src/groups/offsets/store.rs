@@ -22,11 +22,22 @@ pub struct Offsets {
     names: HashSet<Arc<str>>,
     no_metadata: Arc<str>,
     count: usize,
+    /// Memory charged.
+    bytes: usize,
+}
+
+/// Memory charged per offset, besides its metadata.
+const OFFSET_BYTES: usize = 112;
+/// Memory charged per topic of a group that has offsets of it.
+const TOPIC_BYTES: usize = 320;
+
+fn bytes_of(committed: &Committed) -> usize {
+    OFFSET_BYTES + committed.metadata.len()
 }
 
 impl Default for Offsets {
     fn default() -> Offsets {
-        Offsets { groups: HashMap::new(), names: HashSet::new(), no_metadata: Arc::from(""), count: 0 }
+        Offsets { groups: HashMap::new(), names: HashSet::new(), no_metadata: Arc::from(""), count: 0, bytes: 0 }
     }
 }
 
@@ -50,6 +61,21 @@ impl Offsets {
 
     pub fn has_any(&self, group: &str) -> bool {
         self.groups.contains_key(group)
+    }
+
+    /// Memory charged for all of them.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Memory that putting an offset would take beyond what is taken now.
+    pub fn growth(&self, group: &str, topic: &str, partition: i32, metadata: &str) -> usize {
+        let after = OFFSET_BYTES + metadata.len();
+        match (self.get(group, topic, partition), self.groups.get(group).is_some_and(|of| of.contains_key(topic))) {
+            (Some(before), _) => after.saturating_sub(bytes_of(before)),
+            (None, true) => after,
+            (None, false) => after + TOPIC_BYTES,
+        }
     }
 
     /// How many there are.
@@ -84,11 +110,16 @@ impl Offsets {
                         topic.clone()
                     }
                 };
+                self.bytes += TOPIC_BYTES;
                 topics.entry(name).or_default()
             }
         };
+        self.bytes += bytes_of(&committed);
         match partitions.binary_search_by_key(&partition, |(index, _)| *index) {
-            Ok(at) => partitions[at].1 = committed,
+            Ok(at) => {
+                let before = std::mem::replace(&mut partitions[at].1, committed);
+                self.bytes -= bytes_of(&before);
+            }
             Err(at) => {
                 partitions.insert(at, (partition, committed));
                 self.count += 1;
@@ -100,10 +131,12 @@ impl Offsets {
         let Some(topics) = self.groups.get_mut(group) else { return false };
         let Some(partitions) = topics.get_mut(topic) else { return false };
         let Ok(at) = partitions.binary_search_by_key(&partition, |(index, _)| *index) else { return false };
-        partitions.remove(at);
+        let (_, gone) = partitions.remove(at);
         self.count -= 1;
+        self.bytes -= bytes_of(&gone);
         if partitions.is_empty() {
             topics.remove(topic);
+            self.bytes -= TOPIC_BYTES;
         }
         if topics.is_empty() {
             self.groups.remove(group);
@@ -158,6 +191,19 @@ mod tests {
         assert_eq!(offsets.names.len(), 1);
         assert!(offsets.remove("g", "t", 1) && offsets.remove("g", "t", 3));
         offsets.forget_names();
-        assert_eq!((offsets.names.len(), offsets.is_empty()), (0, true));
+        assert_eq!((offsets.names.len(), offsets.is_empty(), offsets.bytes()), (0, true, 0));
+    }
+
+    #[test]
+    fn growth_is_what_putting_takes() {
+        let mut offsets = Offsets::default();
+        let group: GroupId = Arc::from("g");
+        for (topic, partition, metadata) in
+            [("t", 0, "abc"), ("t", 1, ""), ("t", 0, "abcdef"), ("t", 0, ""), ("u", 0, "x")]
+        {
+            let (before, growth) = (offsets.bytes(), offsets.growth("g", topic, partition, metadata));
+            offsets.put(&group, &Arc::from(topic), partition, Committed { metadata: metadata.into(), ..committed(1) });
+            assert_eq!(offsets.bytes().saturating_sub(before), growth, "{topic} {partition} {metadata}");
+        }
     }
 }

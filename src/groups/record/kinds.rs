@@ -22,6 +22,14 @@ pub enum Record {
 pub struct BadRecord(pub String);
 
 impl Record {
+    /// The group that it is about.
+    pub fn group(&self) -> &GroupId {
+        match self {
+            Record::Offset { group, .. } | Record::Classic { group, .. } => group,
+            Record::Consumer(record) => record.group(),
+        }
+    }
+
     /// Key and value as they are written.
     pub fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
         match self {

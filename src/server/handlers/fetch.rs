@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn without_a_session_everything_is_answered_in_order() {
         let image = image(&[("a", 1, 2), ("b", 2, 1)]);
-        let mut sessions = SessionCache::new(10, ShardId(0));
+        let mut sessions = SessionCache::new(10, 1 << 20, ShardId(0));
         let asked = request((0, -1), &[(1, &[0, 5, 1]), (9, &[0]), (2, &[0])]);
         let job = sort_out(&image, &mut sessions, 5000, 17, asked, 0).unwrap();
         let plan: Vec<_> =
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn a_session_answers_news_only_and_what_had_data_comes_last() {
         let image = image(&[("a", 1, 3)]);
-        let mut sessions = SessionCache::new(10, ShardId(0));
+        let mut sessions = SessionCache::new(10, 1 << 20, ShardId(0));
         let job = sort_out(&image, &mut sessions, 5000, 17, request((0, 0), &[(1, &[0, 1, 2]), (9, &[0])]), 0).unwrap();
         let (id, rows) = seen(&mut sessions, job, vec![outcome(5, b"data"), outcome(5, b""), outcome(5, b"")]);
         assert!(id > 0);
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn negative_limits_count_as_zero_and_missing_outcomes_as_errors() {
         let image = image(&[("a", 1, 1)]);
-        let mut sessions = SessionCache::new(10, ShardId(0));
+        let mut sessions = SessionCache::new(10, 1 << 20, ShardId(0));
         let mut asked = request((0, -1), &[(1, &[0])]);
         (asked.max_bytes, asked.min_bytes, asked.max_wait_ms) = (-1, -1, -1);
         asked.topics[0].partitions[0].max_bytes = -1;

@@ -157,7 +157,10 @@ fn missing(image: &MetadataImage, names: &[TopicName], room: usize) -> Vec<Creat
 /// What a client makes sense of where it asked for metadata rather than for a topic to be created.
 fn creation_error(code: ErrorCode) -> ErrorCode {
     match code {
-        ErrorCode::InvalidTopicException | ErrorCode::InvalidReplicationFactor | ErrorCode::KafkaStorageError => code,
+        ErrorCode::InvalidTopicException
+        | ErrorCode::InvalidReplicationFactor
+        | ErrorCode::KafkaStorageError
+        | ErrorCode::PolicyViolation => code,
         _ => ErrorCode::UnknownTopicOrPartition,
     }
 }

@@ -10,12 +10,13 @@ use uuid::Uuid;
 
 use crate::cluster::{MetadataImage, TopicImage};
 use crate::config::GroupConfig;
-use crate::groups::{Coordinator, Effects, Env, Reply, Request, Ticket, TopicFacts, Topics};
+use crate::groups::{Coordinator, Effects, Env, Reply, Request, Room, Ticket, TopicFacts, Topics};
 use crate::model::{ErrorCode, PartitionId, records};
 use crate::partition::{AckWait, Replica};
 use crate::runtime::sync::{OneshotSender, oneshot};
 use crate::runtime::{clock, spawn_local};
 use crate::shard::groups::ListedGroup;
+use crate::shard::groups::deadlines::Deadlines;
 
 /// Records of one call go into batches of about so many bytes: most calls into one.
 const BATCH_BYTES: usize = 256 << 10;
@@ -26,9 +27,40 @@ pub struct Coordinators {
     by_partition: RefCell<HashMap<PartitionId, Rc<Hosted>>>,
     /// Counts the images this shard has had.
     pub topics_version: Cell<u64>,
+    pub deadlines: Rc<Deadlines>,
+    pub memory: Rc<GroupMemory>,
+}
+
+/// What the groups of a shard may take, and take.
+#[derive(Debug, Default)]
+pub struct GroupMemory {
+    limit: usize,
+    used: Cell<usize>,
+}
+
+impl GroupMemory {
+    fn room(&self) -> Room {
+        Room::of(self.limit, self.used.get())
+    }
+
+    /// One coordinator's use changes.
+    fn replace(&self, before: usize, after: usize) {
+        self.used.set(self.used.get() + after - before);
+    }
 }
 
 impl Coordinators {
+    /// `memory_bytes`: this shard's share of `corelane.group.memory.bytes`.
+    pub fn new(memory_bytes: usize) -> Coordinators {
+        let memory = Rc::new(GroupMemory { limit: memory_bytes, ..GroupMemory::default() });
+        Coordinators { memory, ..Coordinators::default() }
+    }
+
+    /// A coordinator over a partition of this shard; it is not served until it is inserted.
+    pub fn host(&self, replica: Rc<Replica>) -> Rc<Hosted> {
+        Hosted::new(replica, self.deadlines.clone(), self.memory.clone())
+    }
+
     pub fn get(&self, partition: PartitionId) -> Option<Rc<Hosted>> {
         self.by_partition.borrow().get(&partition).cloned()
     }
@@ -67,6 +99,11 @@ pub struct World<'a> {
 pub struct Hosted {
     pub replica: Rc<Replica>,
     core: RefCell<Coordinator>,
+    /// Those of all coordinators of the shard.
+    deadlines: Rc<Deadlines>,
+    memory: Rc<GroupMemory>,
+    /// What `core` is charged with in `memory`.
+    charged: Cell<usize>,
     stage: Cell<Stage>,
     next_ticket: Cell<u64>,
     /// Topics that were removed while it was loading.
@@ -81,11 +118,14 @@ pub struct Hosted {
 }
 
 impl Hosted {
-    pub fn new(replica: Rc<Replica>) -> Rc<Hosted> {
+    fn new(replica: Rc<Replica>, deadlines: Rc<Deadlines>, memory: Rc<GroupMemory>) -> Rc<Hosted> {
         Rc::new(Hosted {
             appended: Cell::new(replica.high_watermark()),
             replica,
             core: RefCell::default(),
+            deadlines,
+            memory,
+            charged: Cell::new(0),
             stage: Cell::new(Stage::Loading),
             next_ticket: Cell::new(0),
             removed: RefCell::default(),
@@ -150,6 +190,8 @@ impl Hosted {
         let due = self.core.borrow().next_deadline().is_some_and(|at| at <= clock::mono_ms());
         if due && self.stage.get() == Stage::Serving {
             self.run(world, |core, env| core.tick(env));
+        } else {
+            self.note_deadline();
         }
     }
 
@@ -168,6 +210,21 @@ impl Hosted {
         self.owed.take();
         self.held.take();
         self.core.take();
+        self.note_deadline();
+        self.charge();
+    }
+
+    fn charge(&self) {
+        let bytes = self.core.borrow().bytes();
+        self.memory.replace(self.charged.replace(bytes), bytes);
+    }
+
+    fn note_deadline(&self) {
+        let next = match self.stage.get() {
+            Stage::Serving => self.core.borrow().next_deadline(),
+            Stage::Loading | Stage::Ended => None,
+        };
+        self.deadlines.set(self.replica.id, next);
     }
 
     fn run(self: &Rc<Self>, world: &World<'_>, call: impl FnOnce(&mut Coordinator, &mut Env)) {
@@ -175,12 +232,15 @@ impl Hosted {
             wall_ms: clock::wall_ms(),
             mono_ms: clock::mono_ms(),
             config: world.config,
+            room: self.memory.room(),
             topics: &ImageTopics { image: world.image, version: world.topics_version },
             new_id: &mut Uuid::new_v4,
             out: Effects::default(),
         };
         call(&mut self.core.borrow_mut(), &mut env);
         let (now_ms, effects) = (env.wall_ms, env.out);
+        self.note_deadline();
+        self.charge();
         self.carry_out(effects, now_ms);
     }
 

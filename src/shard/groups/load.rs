@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_lite::future::or;
+
 use super::hosted::{Hosted, Stage};
 use super::routing::OFFSETS_TOPIC;
 use crate::cluster::MetadataImage;
@@ -19,7 +21,7 @@ impl Shard {
         if &*replica.topic != OFFSETS_TOPIC {
             return;
         }
-        let hosted = Hosted::new(replica.clone());
+        let hosted = self.coordinators.host(replica.clone());
         self.coordinators.insert(replica.id, hosted.clone());
         let shard = self.clone();
         spawn_local(async move { shard.load(&hosted).await });
@@ -101,12 +103,22 @@ impl Shard {
         Ok(count)
     }
 
-    /// Starts the loop that keeps the coordinators' deadlines. They are seconds, so the common tick is near enough.
+    /// Runs the coordinators when they are due, to the millisecond: clients rely on these deadlines. The tick is for the stop.
     pub(in crate::shard) async fn keep_group_deadlines(self: Rc<Self>) {
+        let deadlines = self.coordinators.deadlines.clone();
         while !self.stop.is_set() {
-            clock::next_tick().await;
-            for hosted in self.coordinators.all() {
-                self.with_world(|world| hosted.tick(world));
+            let (sooner, next) = (deadlines.sooner(), deadlines.next());
+            let due = async {
+                match next {
+                    Some(at_ms) => clock::sleep_until_mono(at_ms).await,
+                    None => std::future::pending().await,
+                }
+            };
+            or(or(sooner, due), clock::next_tick()).await;
+            for partition in deadlines.take_due(clock::mono_ms()) {
+                if let Some(hosted) = self.coordinators.get(partition) {
+                    self.with_world(|world| hosted.tick(world));
+                }
             }
         }
     }

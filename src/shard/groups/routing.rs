@@ -11,8 +11,7 @@ use crate::model::{ErrorCode, PartitionId, ShardId};
 use crate::observe::client_line;
 use crate::shard::Shard;
 
-/// Where groups and committed offsets are kept.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+pub use crate::cluster::controller::OFFSETS_TOPIC;
 
 impl Shard {
     /// Asks the coordinator of the request's group, whichever shard it lives on. The error: COORDINATOR_LOAD_IN_PROGRESS or

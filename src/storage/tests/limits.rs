@@ -126,3 +126,34 @@ fn a_put_off_sync_covers_more() {
         }
     });
 }
+
+/// A topic with the smallest index, or a client that chooses its timestamps, has each batch begin a segment.
+#[test]
+fn segments_roll_by_size_only_once_there_are_too_many() {
+    let root = scratch();
+    let base = root.path().to_path_buf();
+    on_shard(move || {
+        let base = base.clone();
+        async move {
+            let context = StorageContext::new(StorageLimits { max_segments: 10, ..Default::default() });
+            let config = TopicConfig { segment_index_bytes: 4, segment_bytes: 1 << 20, ..TopicConfig::default() };
+            let mut logs = Vec::new();
+            for n in 0..3 {
+                let log = open_in(context.clone(), &base.join(format!("t-{n}")), Arc::new(config.clone())).await.log;
+                for _ in 0..20 {
+                    append(&log, 10);
+                }
+                acknowledged(&log, log.next_offset()).await;
+                logs.push(log);
+            }
+            let count = |log: &Rc<Log>| log.segments.borrow().len();
+            assert_eq!(logs.iter().map(count).collect::<Vec<_>>(), [10, 1, 1]);
+            append(&logs[1], 1 << 20);
+            assert_eq!(count(&logs[1]), 2, "a full segment still ends");
+            acknowledged(&logs[1], logs[1].next_offset()).await;
+            for log in logs {
+                log.close(Vec::new).await.unwrap();
+            }
+        }
+    });
+}

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::config::GroupConfig;
 use crate::groups::api::*;
 use crate::groups::coordinator::{Coordinator, Group};
-use crate::groups::env::{Effects, Env, Ticket, TopicFacts, Topics};
+use crate::groups::env::{Effects, Env, Room, Ticket, TopicFacts, Topics};
 use crate::groups::record::Record;
 use crate::model::ErrorCode;
 
@@ -46,6 +46,8 @@ pub struct World {
     pub coordinator: Coordinator,
     pub config: GroupConfig,
     pub topics: FakeTopics,
+    /// Memory for all groups.
+    pub limit_bytes: usize,
     pub mono_ms: u64,
     /// All that was appended, as it was written.
     pub log: Log,
@@ -68,11 +70,17 @@ impl Default for World {
 }
 
 impl World {
+    /// With so much memory for all groups.
+    pub fn limited(limit_bytes: usize) -> World {
+        World { limit_bytes, ..World::default() }
+    }
+
     pub fn with(config: GroupConfig) -> World {
         let mut world = World {
             coordinator: Coordinator::default(),
             config,
             topics: FakeTopics::default(),
+            limit_bytes: usize::MAX,
             mono_ms: 0,
             log: Vec::new(),
             records: Vec::new(),
@@ -98,10 +106,12 @@ impl World {
             mono_ms: self.mono_ms,
             config: &self.config,
             topics: &self.topics,
+            room: Room::of(self.limit_bytes, self.coordinator.bytes()),
             new_id: &mut new_id,
             out: Effects::default(),
         };
         act(&mut self.coordinator, &mut env);
+        self.coordinator.assert_counted();
         let out = env.out;
         if std::mem::take(&mut self.next_append_fails) && !out.records.is_empty() {
             self.records.clear();

@@ -128,3 +128,77 @@ fn ids_that_nobody_comes_back_with_are_bounded_and_their_room_is_given_back() {
     world.pass(SESSION_MS as u64);
     assert_eq!(world.call(ask()).error, ErrorCode::MemberIdRequired);
 }
+
+/// Commits of groups that clients make up, each with a name of its own.
+fn flood(world: &mut World, from: usize) -> usize {
+    (from..)
+        .take_while(|n| {
+            error_of(&world.call(commit(&format!("made-up-{n}"), -1, "", &[("t", 0, 1)]))) == ErrorCode::None
+        })
+        .count()
+}
+
+#[test]
+fn made_up_groups_take_no_more_than_all_groups_may() {
+    let mut world = World::limited(1 << 20);
+    world.call(commit("well-behaved", -1, "", &[("t", 0, 1)]));
+    let made = flood(&mut world, 0);
+    assert!((100..1500).contains(&made), "{made}");
+    assert!(world.coordinator.bytes() <= 1 << 20);
+    assert_eq!(world.state(&format!("made-up-{made}")), "none", "nothing is left of a group that was refused");
+    // Who was there before is served on, also with more offsets: there is a reserve.
+    let more: Vec<(&str, i32, i64)> = (0..50).map(|index| ("t", index, 7)).collect();
+    assert_eq!(error_of(&world.call(commit("well-behaved", -1, "", &more))), ErrorCode::None);
+    assert_eq!(world.call(join("fresh", "")).error, ErrorCode::GroupMaxSizeReached);
+    let member = world.ask(join("well-behaved", ""));
+    assert_eq!(world.all_joined(&[member])[0].error, ErrorCode::None);
+    assert_eq!((world.offset("well-behaved", "t", 49), world.offset("made-up-0", "t", 0)), (7, 1));
+}
+
+#[test]
+fn offsets_are_refused_one_by_one_where_none_fits_and_moved_where_they_are() {
+    let mut world = World::limited(100_000);
+    let all: Vec<(&str, i32, i64)> = (0..1000).map(|index| ("t", index, 1)).collect();
+    let reply = world.call(commit("g", -1, "", &all));
+    let taken = reply.topics.iter().flat_map(|topic| &topic.partitions).filter(|(_, error)| *error == ErrorCode::None);
+    let taken = taken.count() as i32;
+    assert!((100..1000).contains(&taken), "{taken}");
+    assert_eq!(reply.topics[taken as usize].partitions[0].1, ErrorCode::GroupMaxSizeReached);
+    assert_eq!((world.offset("g", "t", taken - 1), world.offset("g", "t", taken)), (1, -1));
+    assert!(world.coordinator.bytes() <= 100_000);
+    let again: Vec<(&str, i32, i64)> = (0..taken).map(|index| ("t", index, 2)).collect();
+    assert_eq!(error_of(&world.call(commit("g", -1, "", &again))), ErrorCode::None);
+}
+
+#[test]
+fn what_a_larger_bound_let_in_is_loaded_and_served() {
+    let mut world = World::default();
+    for n in 0..1000 {
+        world.call(commit(&format!("g{n}"), -1, "", &[("t", 0, 5)]));
+    }
+    let (_, ids) = world.stable("members", vec![join("members", ""), join("members", "")]);
+    world.limit_bytes = 100_000;
+    world.reload();
+    assert!(world.coordinator.bytes() > world.limit_bytes);
+    assert_eq!(world.offset("g999", "t", 0), 5);
+    assert_eq!(error_of(&world.call(commit("g999", -1, "", &[("t", 0, 6)]))), ErrorCode::None);
+    assert_eq!(error_of(&world.call(commit("g999", -1, "", &[("t", 1, 6)]))), ErrorCode::GroupMaxSizeReached);
+    assert_eq!(world.heartbeat("members", 1, &ids[1]), ErrorCode::None);
+    let again: Vec<_> = ids.iter().map(|id| world.ask(join("members", id))).collect();
+    assert!(world.all_joined(&again).iter().all(|reply| reply.error == ErrorCode::None));
+}
+
+/// Joins that nobody comes back for leave groups without anything in them.
+#[test]
+fn groups_that_nothing_is_left_of_make_room_soon() {
+    let mut world = World::limited(1 << 20);
+    let ask = |n: usize| JoinRequest { requires_known_member: true, ..join(&format!("g{n}"), "") };
+    let made = (0..).take_while(|n| world.call(ask(*n)).error == ErrorCode::MemberIdRequired).count();
+    assert!(made > 100, "{made}");
+    // Their members-to-be go, and others take the room.
+    world.pass(SESSION_MS as u64);
+    let more = (made..).take_while(|n| world.call(ask(*n)).error == ErrorCode::MemberIdRequired).count();
+    world.pass(2000);
+    assert!(world.coordinator.groups.len() <= more, "the first {made} are still there");
+    assert_eq!(world.call(ask(0)).error, ErrorCode::MemberIdRequired);
+}

@@ -1,6 +1,7 @@
 //! SyncGroup, Heartbeat, LeaveGroup and sessions.
 
 use super::fixture::*;
+use crate::config::GroupConfig;
 use crate::groups::api::*;
 use crate::groups::record::Record;
 use crate::model::ErrorCode;
@@ -194,4 +195,34 @@ fn a_session_that_ended_while_the_sync_waited_begins_anew_with_its_answer() {
         world.pass(1);
         assert!(!world.has_member("g", &ids[1]), "{leader_assigns}");
     }
+}
+
+/// Not a grid of some hundred milliseconds: what the shard sleeps until is exactly the deadline.
+#[test]
+fn a_session_ends_at_its_millisecond() {
+    let mut world = World::default();
+    let (generation, ids) = world.stable("g", vec![join("g", ""), join("g", "")]);
+    world.pass(1_234);
+    world.heartbeat("g", generation, &ids[0]);
+    world.pass(17);
+    world.heartbeat("g", generation, &ids[1]);
+    let first = world.mono_ms - 17 + SESSION_MS as u64;
+    assert_eq!(world.coordinator.next_deadline(), Some(first));
+    world.pass(first - 1 - world.mono_ms);
+    assert!(world.has_member("g", &ids[0]));
+    world.pass(1);
+    assert!(!world.has_member("g", &ids[0]) && world.has_member("g", &ids[1]));
+    assert_eq!((world.mono_ms, world.state("g")), (first, "PreparingRebalance"));
+}
+
+#[test]
+fn without_an_initial_delay_the_first_join_is_due_at_once() {
+    let mut world = World::with(GroupConfig { initial_rebalance_delay_ms: 0, ..GroupConfig::default() });
+    world.pass(77);
+    let ticket = world.ask(join("g", ""));
+    if world.owed.contains(&ticket) {
+        assert_eq!(world.coordinator.next_deadline(), Some(77));
+        world.pass(0);
+    }
+    assert_eq!(world.joined(ticket).map(|reply| reply.generation), Some(1));
 }
