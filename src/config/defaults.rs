@@ -57,6 +57,10 @@ impl TopicConfig {
             min_cleanable_dirty_ratio: 0.0,
             min_compaction_lag_ms: 0,
             max_compaction_lag_ms: 0,
+            compression: super::CompressionType::Producer,
+            compression_gzip_level: 0,
+            compression_lz4_level: 0,
+            compression_zstd_level: 0,
             delete_retention_ms: 0,
         }
     }

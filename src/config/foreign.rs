@@ -3,7 +3,7 @@
 
 use super::value;
 use super::{Bounds, Kind};
-use Bounds::{Any, AtLeast, Between, OneOf};
+use Bounds::{Any, AtLeast};
 use Verdict::{Ignored, Only, Refused};
 
 /// What happens to an option that is not honoured. The text says why, and what to use instead.
@@ -80,8 +80,6 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("queued.max.request.bytes", Ignored("corelane.receive.memory.bytes bounds the bytes held")),
     ("queued.max.requests", Ignored("corelane.connection.pipeline bounds the requests of each connection")),
     ("max.request.partition.size.limit", Ignored("DescribeTopicPartitions is not served")),
-    ("compression.type", Only("producer", "batches are kept as the producer compressed them")),
-    ("compression.*", Ignored("batches are kept as the producer compressed them")),
     ("unclean.leader.election.enable", Only("false", "no out-of-sync replica ever becomes leader")),
     ("unclean.leader.election.interval.ms", Ignored("no out-of-sync replica ever becomes leader")),
     (
@@ -220,15 +218,10 @@ const fn removed(name: &'static str, default: &'static str) -> TopicOption {
     }
 }
 
-const CODECS: Bounds = OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]);
 const NO_THROTTLE: &str = "replication is not throttled in this version of Corelane";
 
 /// Defaults and bounds are Kafka's (`LogConfig`).
 pub(super) static TOPIC: &[TopicOption] = &[
-    fixed("compression.type", Kind::String, "producer", CODECS, "batches are kept as the producer compressed them"),
-    harmless("compression.gzip.level", Kind::Int, "-1", Between(-1, 9)),
-    harmless("compression.lz4.level", Kind::Int, "9", Between(1, 17)),
-    harmless("compression.zstd.level", Kind::Int, "3", Between(-131_072, 22)),
     fixed("segment.jitter.ms", Kind::Long, "0", AtLeast(0), NO_JITTER),
     fixed("preallocate", Kind::Boolean, "false", Any, "segments are always extended ahead of their writes, in steps"),
     fixed("unclean.leader.election.enable", Kind::Boolean, "false", Any, "no out-of-sync replica ever becomes leader"),
@@ -275,8 +268,7 @@ mod tests {
     fn verdicts_are_found_by_name_and_by_pattern() {
         assert!(matches!(broker("num.io.threads"), Some(Ignored(_))));
         assert!(matches!(broker("ssl.keystore.location"), Some(Refused(_))));
-        assert!(matches!(broker("compression.type"), Some(Only("producer", _))));
-        assert!(matches!(broker("compression.gzip.level"), Some(Ignored(_))));
+        assert!(broker("compression.type").is_none());
         assert!(matches!(broker("leader.replication.quota.window.num"), Some(Ignored(_)) | None));
         assert!(matches!(broker("zookeeper.connect"), Some(Refused(_))));
         assert!(matches!(broker("zookeeper.connection.timeout.ms"), Some(Ignored(_))));

@@ -20,5 +20,5 @@ pub use load::{ConfigError, Origin, Warning};
 pub use markdown::{markdown, plain};
 pub use options::{Alias, OPTIONS, OptionSpec};
 pub use server::{ProduceValidation, ServerConfig};
-pub use topic::TopicConfig;
+pub use topic::{CompressionType, TopicConfig};
 pub use value::{Bounds, Kind};

@@ -3,6 +3,18 @@
 use super::options::{Access, OPTIONS};
 use super::{foreign, value};
 
+/// How a topic's batches are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompressionType {
+    /// As the producer did it.
+    Producer,
+    Uncompressed,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
 /// The settings in force for one topic. Kafka's names with `.` as `_`, units where Kafka's name has them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicConfig {
@@ -44,6 +56,14 @@ pub struct TopicConfig {
     pub min_compaction_lag_ms: i64,
     /// `max.compaction.lag.ms`; `i64::MAX`: none.
     pub max_compaction_lag_ms: i64,
+    /// `compression.type`
+    pub compression: CompressionType,
+    /// `compression.gzip.level`; -1: the default.
+    pub compression_gzip_level: i32,
+    /// `compression.lz4.level`
+    pub compression_lz4_level: i32,
+    /// `compression.zstd.level`
+    pub compression_zstd_level: i32,
     /// `delete.retention.ms`: how long tombstones outlast what they delete.
     pub delete_retention_ms: i64,
 }
@@ -114,6 +134,22 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_has_a_codec_and_levels() {
+        let default = TopicConfig::default();
+        assert_eq!(default.compression, CompressionType::Producer);
+        let levels = |c: &TopicConfig| (c.compression_gzip_level, c.compression_lz4_level, c.compression_zstd_level);
+        assert_eq!(levels(&default), (-1, 9, 3));
+        let config = with(&[
+            ("compression.type", "lz4"),
+            ("compression.gzip.level", "9"),
+            ("compression.lz4.level", "17"),
+            ("compression.zstd.level", "-131072"),
+        ])
+        .unwrap();
+        assert_eq!((config.compression, levels(&config)), (CompressionType::Lz4, (9, 17, -131_072)));
+    }
+
+    #[test]
     fn wrong_values_are_refused_with_name_value_and_bounds() {
         let error = with(&[("segment.bytes", "1000")]).unwrap_err();
         assert!(error.contains("segment.bytes") && error.contains("1000") && error.contains("1048576"), "{error}");
@@ -130,7 +166,6 @@ mod tests {
     fn what_is_not_honoured_is_accepted_only_where_it_changes_nothing() {
         let default = TopicConfig::default();
         for harmless in [
-            ("compression.type", "producer"),
             ("unclean.leader.election.enable", "false"),
             ("preallocate", "false"),
             ("remote.storage.enable", "false"),
@@ -140,8 +175,14 @@ mod tests {
             assert_eq!(with(&[harmless]), Ok(default.clone()), "{harmless:?}");
         }
         for (name, value) in [
-            ("compression.type", "zstd"),
             ("compression.type", "nonsense"),
+            ("compression.type", "none"),
+            ("compression.gzip.level", "0"),
+            ("compression.gzip.level", "10"),
+            ("compression.lz4.level", "0"),
+            ("compression.lz4.level", "18"),
+            ("compression.zstd.level", "23"),
+            ("compression.zstd.level", "-131073"),
             ("delete.retention.ms", "-5"),
             ("unclean.leader.election.enable", "true"),
             ("preallocate", "true"),

@@ -112,6 +112,11 @@ impl BatchHeader {
         }
     }
 
+    /// Says how the records are compressed. The CRC must be recomputed.
+    pub fn set_codec(&mut self, codec: Codec) {
+        self.attributes.set((self.attributes.get() & !COMPRESSION_MASK) | codec as i16);
+    }
+
     /// Says that the records are not compressed. The CRC must be recomputed.
     pub fn clear_codec(&mut self) {
         self.attributes.set(self.attributes.get() & !COMPRESSION_MASK);

@@ -14,5 +14,5 @@ pub use offsets::TimedOffset;
 pub use producer_pool::ProducerPool;
 pub use producer_state::{Damaged, ProducerStates, SequenceCheck};
 pub use replica::{Accepted, Opened, Rejected, Replica, Shared};
-pub use validate::{CheckedBatch, Refusal, Rules, validate};
+pub use validate::{CheckedBatch, Limits, Refusal, Rules, validate};
 pub use waiters::{AckWait, DataWaiter, DataWaiters};

@@ -9,16 +9,18 @@ use bytes::Bytes;
 use zerocopy::IntoBytes;
 
 use super::replica::Rejected;
-use crate::config::{ProduceValidation, TopicConfig};
+use crate::config::{CompressionType, ProduceValidation, TopicConfig};
 use crate::model::ErrorCode;
-use crate::model::record_batch::{self, BatchError, BatchHeader, CRC_START, HEADER_BYTES};
-use crate::model::records::{self, BadRecord, Inspected, RecordError};
+use crate::model::record_batch::{self, BatchError, BatchHeader, CRC_START, Codec, HEADER_BYTES, LENGTH_PREFIX_BYTES};
+use crate::model::records::{self, BadRecord, Inspected, MAX_OUTPUT_BYTES, RecompressError, RecordError, Target};
 
 /// Bad records of a batch that are named one by one; the message counts them all.
 pub const MAX_BAD_RECORDS: usize = 1000;
 /// Bad records that the message itself repeats.
 const SHOWN_BAD_RECORDS: usize = 3;
 const NO_TIMESTAMP: i64 = -1;
+/// The value of compression.lz4.level that stands for the fast compressor.
+const LZ4_FAST: i32 = 9;
 
 /// One produced batch that may be appended. Only [`validate`] makes it.
 #[derive(Clone, Debug)]
@@ -51,16 +53,31 @@ pub struct Rules<'a> {
     pub config: &'a TopicConfig,
     pub validation: ProduceValidation,
     pub now_ms: i64,
+    pub limits: Limits,
+}
+
+/// The work that one check may make.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
     /// Decompressed bytes at which the walk gives up.
-    pub max_output_bytes: u64,
+    pub output_bytes: u64,
+    /// Decompressed bytes beyond which the batch is not compressed anew.
+    pub recompressed_bytes: u64,
+}
+
+impl Limits {
+    /// For a shard's own thread: about a millisecond.
+    pub const INLINE: Limits = Limits { output_bytes: 1 << 20, recompressed_bytes: 8 << 10 };
+    /// For a helper thread.
+    pub const FULL: Limits = Limits { output_bytes: MAX_OUTPUT_BYTES, recompressed_bytes: MAX_OUTPUT_BYTES };
 }
 
 /// Why a batch was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     Rejected(Rejected),
-    /// It decompresses to more than [`Rules::max_output_bytes`]; nothing else is known yet.
-    TooMuchOutput,
+    /// It needs more work than [`Rules::limits`] allow; whether it is sound is not known yet.
+    TooMuchWork,
 }
 
 impl From<Rejected> for Refusal {
@@ -71,11 +88,11 @@ impl From<Rejected> for Refusal {
 
 impl Refusal {
     /// The answer to the client.
-    pub fn rejected(self, max_output_bytes: u64) -> Rejected {
+    pub fn rejected(self) -> Rejected {
         match self {
             Refusal::Rejected(rejected) => rejected,
-            Refusal::TooMuchOutput => {
-                let message = format!("the batch decompresses to more than {max_output_bytes} bytes");
+            Refusal::TooMuchWork => {
+                let message = format!("the batch decompresses to more than {MAX_OUTPUT_BYTES} bytes");
                 Rejected::new(ErrorCode::MessageTooLarge, message)
             }
         }
@@ -85,18 +102,62 @@ impl Refusal {
 /// Checks `records`, the bytes of one partition in a produce request.
 pub fn validate(records: &Bytes, rules: &Rules<'_>) -> Result<CheckedBatch, Refusal> {
     let header = check_header(records, rules.config)?;
-    let records_count = match (rules.validation, rules.config.cleanup_compact) {
-        (ProduceValidation::Header, false) => None,
-        _ => Some(check_records(records, header, rules)?),
-    };
-    let max_timestamp = match (rules.validation, records_count) {
-        (ProduceValidation::Full, Some(max_timestamp)) => max_timestamp,
-        _ => {
-            check_header_times(header, rules)?;
-            header.max_timestamp.get()
+    let target = target(header, rules.config);
+    let by_header = rules.validation == ProduceValidation::Header;
+    if by_header {
+        check_header_times(header, rules)?;
+    }
+    if by_header && !rules.config.cleanup_compact && target.is_none() {
+        return Ok(settled(records, header, header.max_timestamp.get(), rules));
+    }
+    let walked = check_records(records, header, rules)?;
+    let max_timestamp = if by_header { header.max_timestamp.get() } else { walked.max_timestamp };
+    match target {
+        Some(_) if walked.plain_bytes > rules.limits.recompressed_bytes => Err(Refusal::TooMuchWork),
+        Some(target) => {
+            let anew = compressed_anew(records, header, target, walked.plain_bytes, rules.config)?;
+            let header = *BatchHeader::peek(&anew).unwrap_or(header);
+            Ok(settled(&anew, &header, max_timestamp, rules))
         }
+        None => Ok(settled(records, header, max_timestamp, rules)),
+    }
+}
+
+/// The codec that the topic wants the batch in; `None`: it is in it.
+fn target(header: &BatchHeader, config: &TopicConfig) -> Option<Target> {
+    let (codec, level) = match config.compression {
+        CompressionType::Producer => return None,
+        CompressionType::Uncompressed => (Codec::None, None),
+        CompressionType::Gzip => (Codec::Gzip, Some(config.compression_gzip_level)),
+        CompressionType::Snappy => (Codec::Snappy, None),
+        CompressionType::Lz4 => (Codec::Lz4, Some(config.compression_lz4_level).filter(|level| *level != LZ4_FAST)),
+        CompressionType::Zstd => (Codec::Zstd, Some(config.compression_zstd_level)),
     };
-    Ok(settled(records, header, max_timestamp, rules))
+    (header.codec() != Some(codec)).then_some(Target { codec, level })
+}
+
+/// The batch in the topic's codec.
+fn compressed_anew(
+    records: &Bytes,
+    header: &BatchHeader,
+    target: Target,
+    plain_bytes: u64,
+    config: &TopicConfig,
+) -> Result<Bytes, Rejected> {
+    let limit = usize::try_from(config.segment_bytes).unwrap_or(usize::MAX).min(config.max_message_bytes as usize);
+    let mut anew = records::recompress(records, target, plain_bytes, limit).map_err(|error| {
+        let code = match &error {
+            RecompressError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+            RecompressError::Records(_) | RecompressError::Compress { .. } => ErrorCode::UnknownServerError,
+        };
+        Rejected::new(code, error.to_string())
+    })?;
+    let mut header = *header;
+    header.set_codec(target.codec);
+    // Within `limit`.
+    header.batch_length.set((anew.len() - LENGTH_PREFIX_BYTES) as i32);
+    seal(&mut anew, &mut header);
+    Ok(anew.into())
 }
 
 /// Everything that needs no record.
@@ -138,12 +199,19 @@ fn check_header<'a>(records: &'a Bytes, config: &TopicConfig) -> Result<&'a Batc
     Ok(header)
 }
 
-/// Walks the records; gives their largest timestamp, -1 where none has one.
-fn check_records(records: &Bytes, header: &BatchHeader, rules: &Rules<'_>) -> Result<i64, Refusal> {
+/// The outcome of the walk over a batch's records.
+struct Walked {
+    /// -1: no record has a timestamp.
+    max_timestamp: i64,
+    /// Bytes of the records, decompressed.
+    plain_bytes: u64,
+}
+
+fn check_records(records: &Bytes, header: &BatchHeader, rules: &Rules<'_>) -> Result<Walked, Refusal> {
     let mut largest = NO_TIMESTAMP;
     let mut misplaced = None;
     let mut bad = BadRecords::default();
-    let walked = records::inspect(records, rules.max_output_bytes, &mut |record| {
+    let walked = records::inspect(records, rules.limits.output_bytes, &mut |record| {
         let timestamp = header.base_timestamp.get().wrapping_add(record.timestamp_delta);
         largest = largest.max(timestamp);
         if record.offset_delta != record.index && misplaced.is_none() {
@@ -153,11 +221,11 @@ fn check_records(records: &Bytes, header: &BatchHeader, rules: &Rules<'_>) -> Re
             bad.note(record, flaw, rules);
         }
     });
-    match walked {
-        Ok(()) => {}
-        Err(RecordError::TooLarge { .. }) => return Err(Refusal::TooMuchOutput),
+    let plain_bytes = match walked {
+        Ok(plain_bytes) => plain_bytes,
+        Err(RecordError::TooLarge { .. }) => return Err(Refusal::TooMuchWork),
         Err(error) => return Err(refused_records(error).into()),
-    }
+    };
     if let Some(rejected) = bad.rejected(header.record_count.get()) {
         return Err(rejected.into());
     }
@@ -165,12 +233,12 @@ fn check_records(records: &Bytes, header: &BatchHeader, rules: &Rules<'_>) -> Re
         // Kafka gives up on such a batch where it is compressed; consumers of one that is not would lose their place.
         let message = format!("record {index} of the batch has offset delta {offset_delta}; they must count from 0");
         let code = match header.codec() {
-            Some(record_batch::Codec::None) => ErrorCode::InvalidRecord,
+            Some(Codec::None) => ErrorCode::InvalidRecord,
             _ => ErrorCode::UnknownServerError,
         };
         return Err(Rejected::new(code, message).into());
     }
-    Ok(largest)
+    Ok(Walked { max_timestamp: largest, plain_bytes })
 }
 
 /// What is wrong with a single record.
@@ -290,10 +358,15 @@ fn settled(records: &Bytes, header: &BatchHeader, max_timestamp: i64, rules: &Ru
 /// A copy of the batch with another header, whose CRC is made anew.
 fn with_header(records: &[u8], header: &mut BatchHeader) -> Bytes {
     let mut copy = records.to_vec();
-    let (place, body) = copy.split_at_mut(HEADER_BYTES);
+    seal(&mut copy, header);
+    Bytes::from(copy)
+}
+
+/// Puts `header` at the start of the batch, with the CRC of both.
+fn seal(batch: &mut [u8], header: &mut BatchHeader) {
+    let (place, body) = batch.split_at_mut(HEADER_BYTES);
     header.crc.set(crc32c::crc32c_append(crc32c::crc32c(&header.as_bytes()[CRC_START..]), body));
     place.copy_from_slice(header.as_bytes());
-    Bytes::from(copy)
 }
 
 /// The error code of each fault follows the answers of Kafka 4.3.

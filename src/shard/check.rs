@@ -9,15 +9,11 @@ use bytes::Bytes;
 use super::api::ProducePart;
 use super::state::Shard;
 use crate::config::TopicConfig;
-use crate::model::records::MAX_OUTPUT_BYTES;
 use crate::model::{ErrorCode, PartitionId};
-use crate::partition::{CheckedBatch, Refusal, Rejected, Rules, validate};
+use crate::partition::{CheckedBatch, Limits, Refusal, Rejected, Rules, validate};
 use crate::runtime::{Breather, clock, spawn_blocking};
 
-/// Decompressed bytes of one batch that are walked on the shard itself: about a millisecond. What decompresses to more
-/// goes to a helper thread.
-const INLINE_OUTPUT_BYTES: u64 = 1 << 20;
-/// Larger batches go to a helper thread as they are.
+/// Larger batches go to a helper thread as they are, smaller ones when they need more work than [`Limits::INLINE`].
 const INLINE_BATCH_BYTES: usize = 4 << 20;
 /// Bad records that the answer to one request names, over all of its partitions.
 const MAX_NAMED_RECORDS: usize = 4096;
@@ -63,24 +59,21 @@ impl Shard {
             .topic_of(partition)
             .ok_or_else(|| not_served(self.online(partition).err().unwrap_or(ErrorCode::UnknownTopicOrPartition)))?;
         let validation = self.config.produce_validation;
-        let check = move |records: &Bytes, max_output_bytes| {
+        let check = move |records: &Bytes, limits| {
             let (topic, config) = (&topic, &config);
-            validate(
-                records,
-                &Rules { topic, partition: partition.index.0, config, validation, now_ms, max_output_bytes },
-            )
+            validate(records, &Rules { topic, partition: partition.index.0, config, validation, now_ms, limits })
         };
         if records.len() <= INLINE_BATCH_BYTES {
-            match check(&records, INLINE_OUTPUT_BYTES) {
+            match check(&records, Limits::INLINE) {
                 Ok(batch) => return Ok(batch),
                 Err(Refusal::Rejected(rejected)) => return Err(rejected),
-                Err(Refusal::TooMuchOutput) => {}
+                Err(Refusal::TooMuchWork) => {}
             }
         }
-        // One at a time: the helper threads also open files for everybody.
+        // Two at a time: the helper threads also open files for everybody.
         let _turn = self.heavy_checks.acquire(1).await;
-        let checked = spawn_blocking(move || check(&records, MAX_OUTPUT_BYTES)).await;
-        checked.map_err(|refusal| refusal.rejected(MAX_OUTPUT_BYTES))
+        let checked = spawn_blocking(move || check(&records, Limits::FULL)).await;
+        checked.map_err(Refusal::rejected)
     }
 
     /// The topic's name and settings, as far as metadata or the partition here tell.

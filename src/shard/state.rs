@@ -42,7 +42,7 @@ pub struct Shard {
     pub(super) control: Rc<LocalMutex>,
     /// Held by whoever takes a producer id; apart from `control`, which a large deletion can hold for long.
     pub(super) producer_id_turn: Rc<LocalMutex>,
-    /// Held by whoever checks a batch on a helper thread.
+    /// Shares of two, one for each batch that is checked on a helper thread.
     pub(super) heavy_checks: Rc<LocalMutex>,
     /// Producer ids reserved but not given out yet: next and end. Only the controller's shard uses it.
     pub(super) producer_ids: Cell<(i64, i64)>,
@@ -118,7 +118,7 @@ impl Shard {
             directories: Directories::default(),
             control: LocalMutex::new(1),
             producer_id_turn: LocalMutex::new(1),
-            heavy_checks: LocalMutex::new(1),
+            heavy_checks: LocalMutex::new(2),
             producer_ids: Cell::new((0, 0)),
             far_ends: RefCell::new(HashMap::new()),
             promises: RefCell::new(HashMap::new()),

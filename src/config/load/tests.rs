@@ -114,7 +114,6 @@ fn what_would_be_unsafe_to_ignore_stops_the_start() {
         "zookeeper.connect=localhost:2181",
         "process.roles=controller",
         "controller.quorum.voters=1@a:1,2@b:1",
-        "compression.type=zstd",
         "unclean.leader.election.enable=true",
         "max.connections.per.ip=10",
         "create.topic.policy.class.name=x",
@@ -143,7 +142,7 @@ fn more_in_sync_replicas_than_there_are_refuse_nothing() {
 
 #[test]
 fn harmless_values_of_refused_options_pass_without_a_word() {
-    let text = "compression.type=producer\nunclean.leader.election.enable=false\nauthorizer.class.name=\n\
+    let text = "unclean.leader.election.enable=false\nauthorizer.class.name=\n\
                 security.inter.broker.protocol=PLAINTEXT\nmax.connections.per.ip=2147483647";
     assert_eq!(warnings(text), [""; 0]);
 }

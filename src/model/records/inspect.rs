@@ -26,8 +26,9 @@ pub struct BadRecord {
 }
 
 /// Shows `visit` every record of one whole checked batch and checks what a consumer depends on: as many records as the
-/// header counts and nothing behind them, lengths that fit, headers with keys. It gives up past `limit` decompressed bytes.
-pub fn inspect(batch: &[u8], limit: u64, visit: &mut impl FnMut(&Inspected)) -> Result<(), RecordError> {
+/// header counts and nothing behind them, lengths that fit, headers with keys. Gives the bytes that the records take
+/// uncompressed; gives up past `limit` decompressed ones.
+pub fn inspect(batch: &[u8], limit: u64, visit: &mut impl FnMut(&Inspected)) -> Result<u64, RecordError> {
     let (header, total) = record_batch::frame(batch)?;
     let codec = header.codec().ok_or(BatchError::BadCodec(header.attributes.get()))?;
     let count = header.record_count.get();
@@ -36,7 +37,8 @@ pub fn inspect(batch: &[u8], limit: u64, visit: &mut impl FnMut(&Inspected)) -> 
     }
     let payload = &batch[HEADER_BYTES..total];
     if codec == Codec::None {
-        return inspect_plain(payload, count, visit);
+        inspect_plain(payload, count, visit)?;
+        return Ok(payload.len() as u64);
     }
     let failed = |source| RecordError::Decompress { codec, source };
     if codec == Codec::Lz4 {
@@ -47,7 +49,7 @@ pub fn inspect(batch: &[u8], limit: u64, visit: &mut impl FnMut(&Inspected)) -> 
         records.index = index;
         visit(&records.inspect()?);
     }
-    if records.fill()?.is_empty() { Ok(()) } else { Err(RecordError::Trailing { count }) }
+    if records.fill()?.is_empty() { Ok(records.taken) } else { Err(RecordError::Trailing { count }) }
 }
 
 fn inspect_plain(mut payload: &[u8], count: i32, visit: &mut impl FnMut(&Inspected)) -> Result<(), RecordError> {

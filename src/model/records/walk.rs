@@ -175,7 +175,7 @@ pub(super) struct Records<'a> {
     input: Box<dyn BufRead + 'a>,
     codec: Codec,
     /// Bytes of output read so far, and the most there may be; `taken` never passes `limit`.
-    taken: u64,
+    pub(super) taken: u64,
     limit: u64,
     /// The record being read, for the errors.
     pub(super) index: i32,

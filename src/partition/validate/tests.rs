@@ -1,8 +1,7 @@
 use zerocopy::FromBytes;
 
 use super::*;
-use crate::model::record_batch::{Codec, LENGTH_PREFIX_BYTES};
-use crate::model::records::{MAX_OUTPUT_BYTES, compress};
+use crate::model::records::{compress, read};
 
 const NOW: i64 = 1_800_000_000_000;
 const DAY: i64 = 86_400_000;
@@ -74,8 +73,8 @@ fn batch(codec: Codec, records: &[u8], count: i32) -> Bytes {
 }
 
 fn check_by(records: &Bytes, config: &TopicConfig, validation: ProduceValidation) -> Result<CheckedBatch, Rejected> {
-    let rules = Rules { topic: "t", partition: 3, config, validation, now_ms: NOW, max_output_bytes: MAX_OUTPUT_BYTES };
-    validate(records, &rules).map_err(|refusal| refusal.rejected(MAX_OUTPUT_BYTES))
+    let rules = Rules { topic: "t", partition: 3, config, validation, now_ms: NOW, limits: Limits::FULL };
+    validate(records, &rules).map_err(Refusal::rejected)
 }
 
 fn check(records: &Bytes, config: &TopicConfig) -> Result<CheckedBatch, Rejected> {
@@ -310,7 +309,7 @@ fn what_decompresses_to_more_than_the_walk_takes_is_told_apart() {
         config: &config,
         validation: ProduceValidation::Full,
         now_ms: NOW,
-        max_output_bytes: 1000,
+        limits: Limits { output_bytes: 1000, recompressed_bytes: 1000 },
     };
     // The first bytes are no record, which is found out before the limit.
     assert!(matches!(validate(&sent, &rules), Err(Refusal::Rejected(_))));
@@ -319,6 +318,103 @@ fn what_decompresses_to_more_than_the_walk_takes_is_told_apart() {
     body.resize(body.len() + (1 << 20), b'v');
     body.push(0);
     let large = batch(Codec::Zstd, &with_length(&body), 1);
-    assert_eq!(validate(&large, &rules).unwrap_err(), Refusal::TooMuchOutput);
+    assert_eq!(validate(&large, &rules).unwrap_err(), Refusal::TooMuchWork);
     assert!(check(&large, &config).is_ok());
+}
+
+/// Values of the records, whatever the codec.
+fn values(batch: &[u8]) -> Vec<(i64, Vec<u8>, Vec<u8>)> {
+    let mut seen = Vec::new();
+    read(batch, &mut |record| {
+        seen.push((record.meta.timestamp_ms, record.key.unwrap_or_default().to_vec(), record.headers.to_vec()));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    seen
+}
+
+#[test]
+fn a_batch_is_stored_in_its_topics_codec() {
+    let types = [
+        (CompressionType::Uncompressed, Codec::None),
+        (CompressionType::Gzip, Codec::Gzip),
+        (CompressionType::Snappy, Codec::Snappy),
+        (CompressionType::Lz4, Codec::Lz4),
+        (CompressionType::Zstd, Codec::Zstd),
+    ];
+    for (compression, target) in types {
+        for log_append_time in [false, true] {
+            let config = TopicConfig { compression, log_append_time, ..TopicConfig::default() };
+            for from in CODECS {
+                for validation in [ProduceValidation::Full, ProduceValidation::Header] {
+                    let sent = batch(from, &keyed(&[0, 7, -3]), 3);
+                    let sent = edit(&sent, |header| {
+                        header.max_timestamp.set(NOW + 7);
+                        header.producer_id.set(77);
+                        header.producer_epoch.set(1);
+                        header.base_sequence.set(5);
+                    });
+                    let checked = check_by(&sent, &config, validation).unwrap();
+                    let (told, kept) = (*checked.header(), checked.into_bytes());
+                    let header = record_batch::check(&kept).unwrap();
+                    assert_eq!(header.as_bytes(), told.as_bytes());
+                    assert_eq!((header.codec(), header.record_count.get()), (Some(target), 3), "{from:?}");
+                    assert_eq!((header.producer_id.get(), header.base_sequence.get()), (77, 5));
+                    assert_eq!(header.is_log_append_time(), log_append_time);
+                    assert_eq!(header.max_timestamp.get(), if log_append_time { NOW } else { NOW + 7 });
+                    if !log_append_time {
+                        assert_eq!(values(&kept), values(&sent), "{from:?} to {target:?}");
+                        assert_eq!(kept.as_ptr() == sent.as_ptr(), from == target, "one in that codec stays");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_gets_too_large_in_its_topics_codec_is_refused() {
+    let records: Vec<u8> = (0..1000).flat_map(|n| record(n, 0, Some(&[b'k'; 100]))).collect();
+    let sent = batch(Codec::Zstd, &records, 1000);
+    let config = TopicConfig {
+        compression: CompressionType::Uncompressed,
+        max_message_bytes: (HEADER_BYTES + records.len()) as u32,
+        ..TopicConfig::default()
+    };
+    assert!(check(&sent, &config).is_ok());
+    let short = TopicConfig { max_message_bytes: config.max_message_bytes - 1, ..config.clone() };
+    assert_eq!(check(&sent, &short).unwrap_err().code, ErrorCode::MessageTooLarge);
+    // A shard's own thread does not compress as much.
+    let rules = Rules {
+        topic: "t",
+        partition: 0,
+        config: &config,
+        validation: ProduceValidation::Full,
+        now_ms: NOW,
+        limits: Limits::INLINE,
+    };
+    assert_eq!(validate(&sent, &rules).unwrap_err(), Refusal::TooMuchWork);
+    // What is not sound is found out first.
+    let noise = sealed(Codec::Gzip, &noise(100), 3);
+    for validation in [ProduceValidation::Full, ProduceValidation::Header] {
+        assert_eq!(check_by(&noise, &config, validation).unwrap_err().code, ErrorCode::UnknownServerError);
+    }
+}
+
+#[test]
+fn levels_reach_the_codec() {
+    let records: Vec<u8> =
+        (0..3000).flat_map(|n| record(n, 0, Some(format!("key {} of {}", n % 97, n * n % 89).as_bytes()))).collect();
+    let sent = batch(Codec::None, &records, 3000);
+    let bytes = |config: TopicConfig| check(&sent, &config).unwrap().into_bytes().len();
+    let default = TopicConfig::default;
+    let gzip =
+        |level| bytes(TopicConfig { compression: CompressionType::Gzip, compression_gzip_level: level, ..default() });
+    let lz4 =
+        |level| bytes(TopicConfig { compression: CompressionType::Lz4, compression_lz4_level: level, ..default() });
+    let zstd =
+        |level| bytes(TopicConfig { compression: CompressionType::Zstd, compression_zstd_level: level, ..default() });
+    assert!(gzip(9) < gzip(1) && gzip(-1) == gzip(6), "{} {} {}", gzip(9), gzip(1), gzip(-1));
+    assert!(lz4(17) < lz4(9) && lz4(17) == lz4(12), "{} {}", lz4(17), lz4(9));
+    assert!(zstd(19) < zstd(-100), "{} {}", zstd(19), zstd(-100));
 }
