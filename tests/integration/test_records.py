@@ -241,3 +241,95 @@ def test_a_batch_of_one_codec_is_sound_to_clients_of_all(broker, topic):
         seen += [m.value() for m in found if m.error() is None]
     consumer.close()
     assert seen == [codec.encode() * 20 for codec in raw.CODECS for _ in range(50)]
+
+
+def configs(broker, topic):
+    """The topic's settings as DescribeConfigs tells them."""
+    from confluent_kafka.admin import AdminClient, ConfigResource
+
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    return {name: entry.value for name, entry in admin.describe_configs([resource])[resource].result(30).items()}
+
+
+TARGETS = {"uncompressed": "none", "gzip": "gzip", "snappy": "snappy", "lz4": "lz4", "zstd": "zstd"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_compression_type_of_a_topic(broker, topic, target):
+    """A batch in another codec is compressed anew, one in the topic's own stays byte for byte."""
+    name = topic(1, compression_type=target)
+    assert configs(broker, name)["compression.type"] == target
+    now, sent = raw.now_ms(), []
+    with Conn(broker) as conn:
+        pid, epoch = wire.init_producer_id(conn)
+        for seq, codec in enumerate(raw.CODECS):
+            plain = b"".join(record(n, b"%d" % seq * 50, headers=[(b"h", b"v")], time_delta=n) for n in range(100))
+            data = batch(compress(codec, plain), 100, codec, base_time=now, max_time=now + 99, pid=pid, epoch=epoch, seq=seq * 100)
+            for _ in range(2):
+                assert raw.produce(conn, name, data) == (0, None, []), "the second is a repetition"
+            sent.append(data)
+        found = [b for at in range(0, 500, 100) for b in raw.stored(conn, name, at)[:1]]
+        assert wire.offset(conn, name, 0, -1) == 500
+        assert [b.codec for b in found] == [TARGETS[target]] * 5
+        for seq, b in enumerate(found):
+            due = [(seq * 100 + n, now + n, b"key", b"%d" % seq * 50) for n in range(100)]
+            assert (b.records, b.max_time) == (due, now + 99)
+        [same] = [data for data, codec in zip(sent, raw.CODECS) if codec == TARGETS[target]]
+        at = raw.CODECS.index(TARGETS[target]) * 100
+        assert bytes(wire.batches(wire.fetch(conn, name, 0, at, max_wait=0)["data"])[0].data[61:]) == same[61:]
+        # Kafka gives up on the stream in both cases.
+        assert raw.produce(conn, name, batch(raw.noise(100), 3, "gzip"))[0] == UNKNOWN
+        assert raw.produce(conn, name, batch(compress("gzip", records(3)), 4, "gzip"))[0] == INVALID
+
+
+def test_compression_levels(broker, topic):
+    """They reach the codec, and DescribeConfigs tells them."""
+    # What repeats lies far apart and is short, so that it takes a search to find it.
+    plain = b"".join(record(n, b"user-%d did %d to %d;" % (n * 7919 % 997, n % 89, n * n % 1013)) for n in range(8000))
+    sizes = {}
+    for kind, levels in {"gzip": (1, 9), "lz4": (9, 12), "zstd": (-50, 19)}.items():
+        for level in levels:
+            name = topic(1, **{"compression_type": kind, f"compression_{kind}_level": level})
+            told = configs(broker, name)
+            assert (told["compression.type"], told[f"compression.{kind}.level"]) == (kind, str(level))
+            with Conn(broker) as conn:
+                assert raw.produce(conn, name, batch(plain, 8000))[0] == 0
+                sizes[kind, level] = len(wire.fetch(conn, name, 0, 0, max_wait=0)["data"])
+                [found] = raw.stored(conn, name)
+                assert found.codec == kind and len(found.records) == 8000
+        low, high = (sizes[kind, level] for level in levels)
+        assert high < low, sizes
+
+
+@pytest.mark.parametrize(
+    "option,value",
+    [("compression.type", "none"), ("compression.gzip.level", 0), ("compression.gzip.level", 10), ("compression.lz4.level", 18),
+     ("compression.zstd.level", 23)],
+)  # fmt: skip
+def test_compression_settings_that_are_none(broker, option, value):
+    with Conn(broker) as conn:
+        assert wire.create_topics(conn, {"none": (1, {option: value})})["none"] == wire.ERR["INVALID_CONFIG"]
+
+
+def test_too_large_once_it_is_stored_as_the_topic_wants(broker, topic):
+    name = topic(1, compression_type="uncompressed", max_message_bytes=100_000)
+    data = batch(compress("zstd", records(2000, value=b"v" * 60)), 2000, "zstd")
+    assert len(data) < 50_000
+    with Conn(broker) as conn:
+        assert raw.produce(conn, name, data)[0] == wire.ERR["MESSAGE_TOO_LARGE"]
+    keeps_serving(broker, name)
+
+
+def test_compression_type_of_the_broker(make_broker):
+    """The default of all topics, changed for one."""
+    from support import load
+
+    b = make_broker({"compression.type": "zstd", "compression.zstd.level": 10})
+    b.start()
+    plain, own = load.create_topic(b, "plain", 1), load.create_topic(b, "own", 1, compression_type="producer")
+    assert configs(b, plain)["compression.type"] == "zstd"
+    with Conn(b) as conn:
+        for name, codec in ((plain, "zstd"), (own, "none")):
+            assert raw.produce(conn, name, batch(records(100), 100))[0] == 0
+            assert [found.codec for found in raw.stored(conn, name)] == [codec]
