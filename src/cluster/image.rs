@@ -104,8 +104,8 @@ impl MetadataImage {
     }
 
     /// Adds or replaces.
-    pub fn put_topic(&mut self, topic: TopicImage) {
-        let topic = Arc::new(topic);
+    pub fn put_topic(&mut self, topic: impl Into<Arc<TopicImage>>) {
+        let topic = topic.into();
         self.by_id.insert(topic.id, topic.clone());
         self.by_name.insert(topic.name.clone(), topic);
     }

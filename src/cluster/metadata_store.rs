@@ -238,6 +238,11 @@ impl LocalStore {
 
     /// Durable when it returns.
     pub fn put_topic(&self, topic: &TopicImage) -> io::Result<()> {
+        self.put_topics(&[topic]).into_iter().collect()
+    }
+
+    /// Writes the topic's file, synced, but not in its place yet.
+    pub(super) fn stage_topic(&self, topic: &TopicImage) -> io::Result<Staged> {
         let ids = |brokers: &[BrokerId]| brokers.iter().map(|broker| broker.0).collect();
         let partition = |partition: &PartitionImage| PartitionRecord {
             leader: partition.leader.map(|leader| leader.0),
@@ -256,16 +261,21 @@ impl LocalStore {
             epochs_raised: self.epochs_raised,
         };
         // Topic names can fill a file name up to the suffix, so the temporary one goes by id.
-        replace(&self.topic_file(&topic.name)?, &topic.id.to_string(), &record)
+        stage(&self.topic_file(&topic.name)?, &topic.id.to_string(), &record)
     }
 
     /// Turns the topic into a deleted one, whose record stays until [`forget_deleted`](Self::forget_deleted): a start then
     /// tells its directories from those of a topic whose file is lost. Durable when it returns; a topic that is not there is
     /// no error.
     pub fn remove_topic(&self, name: &str, id: Uuid) -> io::Result<()> {
+        self.remove_topics(&[(name, id)]).into_iter().collect()
+    }
+
+    /// Marks the topic as deleted. Not durable before the directory is synced.
+    pub(super) fn mark_deleted(&self, name: &str, id: Uuid) -> io::Result<()> {
         let file = self.topic_file(name)?;
         match fs::rename(&file, self.deleted_file(id)) {
-            Ok(()) => sync_directory(&self.topics()),
+            Ok(()) => Ok(()),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(at(&file, "cannot be marked as deleted", e)),
         }
@@ -302,7 +312,7 @@ impl LocalStore {
         Ok(first)
     }
 
-    fn topics(&self) -> PathBuf {
+    pub(super) fn topics(&self) -> PathBuf {
         self.directory.join("topics")
     }
 
@@ -391,24 +401,45 @@ fn load_topic(store: &LocalStore, path: &Path, defaults: &TopicConfig) -> io::Re
     })
 }
 
+/// A file that is written and synced under its temporary name.
+pub(super) struct Staged {
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// Puts it into its place, in one step; durable once the directory is synced.
+    pub(super) fn place(&self) -> io::Result<()> {
+        fs::rename(&self.temporary, &self.path).map_err(|e| at(&self.path, "cannot be replaced", e))
+    }
+}
+
 /// Writes `record` to `path` so that a crash leaves either the old file or the new one.
 pub(super) fn replace(path: &Path, temporary: &str, record: &impl Serialize) -> io::Result<()> {
+    stage(path, temporary, record)?.place()?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+fn stage(path: &Path, temporary: &str, record: &impl Serialize) -> io::Result<Staged> {
     let Some(directory) = path.parent() else {
         return Err(io::Error::new(ErrorKind::InvalidInput, format!("{}: has no directory", path.display())));
     };
     let mut text = serde_json::to_string(record).map_err(io::Error::other)?;
     text.push_str(&format!("\n{:08x}\n", crc32c::crc32c(text.as_bytes())));
-    replace_bytes(path, &directory.join(format!("{temporary}.tmp")), text.as_bytes())?;
-    sync_directory(directory)
+    stage_bytes(path, &directory.join(format!("{temporary}.tmp")), text.as_bytes())
 }
 
-pub(super) fn replace_bytes(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
+fn stage_bytes(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<Staged> {
     let written = File::create(temporary).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
     });
     written.map_err(|e| at(temporary, "cannot be written", e))?;
-    fs::rename(temporary, path).map_err(|e| at(path, "cannot be replaced", e))
+    Ok(Staged { temporary: temporary.to_path_buf(), path: path.to_path_buf() })
+}
+
+pub(super) fn replace_bytes(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<()> {
+    stage_bytes(path, temporary, bytes)?.place()
 }
 
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {

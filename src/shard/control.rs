@@ -1,5 +1,5 @@
-//! Changes of metadata. They run on the controller's shard, one after the other: checked against the image, made durable,
-//! carried out by the owners, then shown to every shard.
+//! Changes of metadata. They run on the controller's shard, one batch after the other ([`changes`](super::changes)): checked
+//! against the image, made durable, carried out by the owners, then shown to every shard.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -8,47 +8,33 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::api::TopicRef;
-use super::groups::OFFSETS_TOPIC;
-use super::hosting::Claim;
 use super::state::{CONTROLLER, Shard};
-use crate::cluster::controller::{self, AlterTopic, ControlError, CreateTopic, GrowTopic};
+use crate::cluster::controller::{AlterTopic, ControlError, CreateTopic, GrowTopic};
 use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId, ShardId};
 use crate::observe::client_line;
 use crate::runtime::spawn_blocking;
 
+/// Topics changed together: enough to share the syncs of the device, and few enough that other changes come in between.
+const BATCH: usize = 1000;
+
 /// Producer ids reserved on disk at a time.
 const PRODUCER_ID_BLOCK: u32 = 1000;
 
 impl Shard {
-    /// Creates topics one by one; each is on disk and visible on every shard when its result is there.
+    /// Creates topics; each is on disk and visible on every shard when its result is there.
     pub async fn create_topics(
         self: &Rc<Self>,
         topics: Vec<CreateTopic>,
         validate_only: bool,
     ) -> Vec<Result<Arc<TopicImage>, ControlError>> {
-        let count = topics.len();
-        self.each_on_controller(count, move |shard| async move {
-            let mut results = Vec::with_capacity(topics.len());
-            for topic in topics {
-                results.push(shard.create_topic(topic, validate_only).await);
-            }
-            results
-        })
-        .await
+        self.on_controller(topics, async move |shard: &Rc<Shard>, batch| shard.create_batch(batch, validate_only).await)
+            .await
     }
 
     /// Returns the deleted topics.
     pub async fn delete_topics(self: &Rc<Self>, topics: Vec<TopicRef>) -> Vec<Result<Arc<TopicImage>, ControlError>> {
-        let count = topics.len();
-        self.each_on_controller(count, move |shard| async move {
-            let mut results = Vec::with_capacity(topics.len());
-            for topic in topics {
-                results.push(shard.delete_topic(topic).await);
-            }
-            results
-        })
-        .await
+        self.on_controller(topics, async |shard: &Rc<Shard>, batch| shard.delete_batch(batch).await).await
     }
 
     pub async fn create_partitions(
@@ -56,15 +42,8 @@ impl Shard {
         topics: Vec<GrowTopic>,
         validate_only: bool,
     ) -> Vec<Result<(), ControlError>> {
-        let count = topics.len();
-        self.each_on_controller(count, move |shard| async move {
-            let mut results = Vec::with_capacity(topics.len());
-            for topic in topics {
-                results.push(shard.grow_topic(topic, validate_only).await);
-            }
-            results
-        })
-        .await
+        self.on_controller(topics, async move |shard: &Rc<Shard>, batch| shard.grow_batch(batch, validate_only).await)
+            .await
     }
 
     pub async fn alter_topics(
@@ -72,15 +51,8 @@ impl Shard {
         changes: Vec<AlterTopic>,
         validate_only: bool,
     ) -> Vec<Result<(), ControlError>> {
-        let count = changes.len();
-        self.each_on_controller(count, move |shard| async move {
-            let mut results = Vec::with_capacity(changes.len());
-            for change in changes {
-                results.push(shard.alter_topic(change, validate_only).await);
-            }
-            results
-        })
-        .await
+        self.on_controller(changes, async move |shard: &Rc<Shard>, batch| shard.alter_batch(batch, validate_only).await)
+            .await
     }
 
     /// A producer id no one ever got before.
@@ -89,93 +61,31 @@ impl Shard {
         given.unwrap_or_else(|_| Err(stopping()))
     }
 
-    async fn each_on_controller<R, W, F>(self: &Rc<Self>, count: usize, work: W) -> Vec<Result<R, ControlError>>
+    /// Runs `change` on the controller's shard with batches of `requests`, one after the other and with no other change in
+    /// between; the results in the order of the requests.
+    async fn on_controller<P, R>(
+        self: &Rc<Self>,
+        requests: Vec<P>,
+        change: impl AsyncFn(&Rc<Shard>, Vec<P>) -> Vec<Result<R, ControlError>> + Send + 'static,
+    ) -> Vec<Result<R, ControlError>>
     where
-        W: FnOnce(Rc<Shard>) -> F + Send + 'static,
-        F: Future<Output = Vec<Result<R, ControlError>>> + 'static,
+        P: Send + 'static,
         R: Send + 'static,
     {
-        match self.on_shard(CONTROLLER, work).await {
+        let count = requests.len();
+        let changed = self.on_shard(CONTROLLER, move |shard| async move {
+            let (mut requests, mut results) = (requests.into_iter(), Vec::with_capacity(count));
+            while results.len() < count {
+                let batch = requests.by_ref().take(BATCH).collect();
+                let _one = shard.control.acquire(1).await;
+                results.extend(change(&shard, batch).await);
+            }
+            results
+        });
+        match changed.await {
             Ok(results) => results,
             Err(_) => std::iter::repeat_with(|| Err(stopping())).take(count).collect(),
         }
-    }
-
-    async fn create_topic(
-        self: &Rc<Self>,
-        request: CreateTopic,
-        validate_only: bool,
-    ) -> Result<Arc<TopicImage>, ControlError> {
-        let _one = self.control.acquire(1).await;
-        let topic = controller::create_topic(&self.image(), &self.config, &request, Uuid::new_v4())?;
-        if validate_only {
-            return Ok(Arc::new(topic));
-        }
-        let topic = self.keep(topic).await?;
-        if let Err(error) = self.host_everywhere(&topic).await {
-            // A topic without its directories must not stay: it would be half there at the next start.
-            self.forget(&topic).await?;
-            self.drop_everywhere(topic.id).await;
-            return Err(error);
-        }
-        self.show(|image| image.put_topic((*topic).clone())).await;
-        client_line!(info, topic = %topic.name, id = %topic.id, partitions = topic.partitions.len(), "created topic");
-        Ok(topic)
-    }
-
-    async fn grow_topic(self: &Rc<Self>, request: GrowTopic, validate_only: bool) -> Result<(), ControlError> {
-        let _one = self.control.acquire(1).await;
-        if request.name == OFFSETS_TOPIC {
-            let message = "Groups find their partition of this topic by the number of partitions: with another number they would \
-                           lose what they have committed. It is fixed when the topic is made (offsets.topic.num.partitions).";
-            return Err(control_error(ErrorCode::InvalidPartitions, message));
-        }
-        let topic = controller::grow_topic(&self.image(), &self.config, &request)?;
-        if validate_only {
-            return Ok(());
-        }
-        let before = self.image().topic(&request.name).cloned();
-        let topic = self.keep(topic).await?;
-        if let Err(error) = self.host_everywhere(&topic).await {
-            // Partitions that were made already are not in the image; the next start sets their directories aside.
-            if let Some(before) = before {
-                self.keep((*before).clone()).await?;
-            }
-            return Err(error);
-        }
-        self.show(|image| image.put_topic((*topic).clone())).await;
-        client_line!(info, topic = %topic.name, partitions = topic.partitions.len(), "added partitions");
-        Ok(())
-    }
-
-    async fn alter_topic(self: &Rc<Self>, request: AlterTopic, validate_only: bool) -> Result<(), ControlError> {
-        let _one = self.control.acquire(1).await;
-        let topic = controller::alter_topic(&self.image(), &self.config, &request)?;
-        if validate_only {
-            return Ok(());
-        }
-        let topic = self.keep(topic).await?;
-        self.show(|image| image.put_topic((*topic).clone())).await;
-        client_line!(info, topic = %topic.name, options = ?topic.overrides, "altered options");
-        Ok(())
-    }
-
-    async fn delete_topic(self: &Rc<Self>, wanted: TopicRef) -> Result<Arc<TopicImage>, ControlError> {
-        let _one = self.control.acquire(1).await;
-        let image = self.image();
-        let (found, code) = match &wanted {
-            TopicRef::Name(name) => (image.topic(name), ErrorCode::UnknownTopicOrPartition),
-            TopicRef::Id(id) => (image.topic_by_id(*id), ErrorCode::UnknownTopicId),
-        };
-        let topic = found.cloned().ok_or_else(|| control_error(code, "there is no such topic"))?;
-        self.forget(&topic).await?;
-        self.show(|image| {
-            image.remove_topic(&topic.name);
-        })
-        .await;
-        self.drop_everywhere(topic.id).await;
-        client_line!(info, topic = %topic.name, id = %topic.id, "deleted topic");
-        Ok(topic)
     }
 
     async fn take_producer_id(self: Rc<Self>) -> Result<i64, ControlError> {
@@ -191,19 +101,6 @@ impl Shard {
         }
         self.producer_ids.set((next + 1, end));
         Ok(next)
-    }
-
-    async fn keep(&self, mut topic: TopicImage) -> Result<Arc<TopicImage>, ControlError> {
-        self.placement().settle(&self.image(), &mut topic);
-        let (topic, store) = (Arc::new(topic), self.store.clone());
-        let kept = topic.clone();
-        spawn_blocking(move || store.put_topic(&kept)).await.map_err(metadata_error)?;
-        Ok(topic)
-    }
-
-    async fn forget(&self, topic: &Arc<TopicImage>) -> Result<(), ControlError> {
-        let (topic, store) = (topic.clone(), self.store.clone());
-        spawn_blocking(move || store.remove_topic(&topic.name, topic.id)).await.map_err(metadata_error)
     }
 
     /// Shows everybody the epochs of partitions whose own files know later ones than the image, as after metadata was restored
@@ -242,50 +139,14 @@ impl Shard {
                 partition.leader_epoch = partition.leader_epoch.max(epoch);
             }
         }
-        let topics = changed.clone();
-        self.show(move |image| topics.into_values().for_each(|topic| image.put_topic(topic))).await;
-        for topic in changed.into_values() {
-            self.keep(topic).await?;
-        }
-        Ok(())
+        let changed: Vec<Arc<TopicImage>> = changed.into_values().map(Arc::new).collect();
+        let shown = changed.clone();
+        self.show(move |image| shown.into_iter().for_each(|topic| image.put_topic(topic))).await;
+        self.keep(changed).await.into_values().next().map_or(Ok(()), Err)
     }
 
-    fn all_shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+    pub(super) fn all_shards(&self) -> impl Iterator<Item = ShardId> + use<> {
         (0..self.shards).map(ShardId)
-    }
-
-    async fn host_everywhere(self: &Rc<Self>, topic: &Arc<TopicImage>) -> Result<(), ControlError> {
-        let owners = (0..topic.partitions.len() as i32).map(|i| self.owner(PartitionId::new(topic.id, i)));
-        let owners: std::collections::BTreeSet<ShardId> = owners.collect();
-        for owner in owners {
-            let topic = topic.clone();
-            let hosted = self
-                .on_shard(owner, move |shard| async move {
-                    shard.host(vec![topic], Claim::New).await.map_err(|e| e.to_string())
-                })
-                .await;
-            match hosted {
-                Ok(Ok(_)) => {}
-                Ok(Err(message)) => {
-                    client_line!(error, %message, "making a partition failed");
-                    return Err(control_error(ErrorCode::KafkaStorageError, message));
-                }
-                Err(_) => return Err(stopping()),
-            }
-        }
-        Ok(())
-    }
-
-    async fn drop_everywhere(self: &Rc<Self>, topic: Uuid) {
-        let mut all_put_away = true;
-        for shard in self.all_shards() {
-            // The next start clears the directories of a shard that has stopped.
-            let dropped = self.on_shard(shard, move |shard| async move { shard.drop_topic(topic).await }).await;
-            all_put_away &= dropped.unwrap_or(false);
-        }
-        if all_put_away {
-            self.forget_deleted_later(topic);
-        }
     }
 
     /// Makes the next image and shows it to every shard before it returns.
@@ -313,15 +174,10 @@ impl Shard {
     }
 }
 
-fn control_error(code: ErrorCode, message: impl Into<String>) -> ControlError {
+pub(super) fn control_error(code: ErrorCode, message: impl Into<String>) -> ControlError {
     ControlError { code, message: message.into() }
 }
 
-fn metadata_error(error: std::io::Error) -> ControlError {
-    client_line!(error, %error, "writing metadata failed");
-    control_error(ErrorCode::KafkaStorageError, format!("writing metadata: {error}"))
-}
-
-fn stopping() -> ControlError {
+pub(super) fn stopping() -> ControlError {
     control_error(ErrorCode::NotController, "the broker is shutting down")
 }

@@ -1,5 +1,7 @@
 //! Which partitions this shard holds: opening, making and removing their directories.
 
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -20,11 +22,20 @@ use crate::storage::{Checkpoint, STRAY_SUFFIX, aside_name};
 /// Partitions opened at the same time.
 const OPENING: usize = 32;
 
+/// What a shard has taken on.
+#[derive(Debug, Default)]
+pub(super) struct Hosted {
+    /// Bytes that recovery read.
+    pub scanned_bytes: u64,
+    /// New topics of which a partition could not be made, and why.
+    pub failed: HashMap<Uuid, String>,
+}
+
 impl Shard {
-    /// Opens every partition of `topics` that this shard owns and does not hold yet; returns the bytes that recovery read.
-    /// `claim`: what a directory that names another topic means. Of known topics, a partition that cannot be opened is taken
-    /// offline and the others are served; of new ones it is an error.
-    pub(super) async fn host(self: &Rc<Self>, topics: Vec<Arc<TopicImage>>, claim: Claim) -> io::Result<u64> {
+    /// Opens every partition of `topics` that this shard owns and does not hold yet. `claim`: what a directory that names
+    /// another topic means. Of known topics, a partition that cannot be opened is taken offline and the others are served; of
+    /// new ones it is a failure of its topic.
+    pub(super) async fn host(self: &Rc<Self>, topics: Vec<Arc<TopicImage>>, claim: Claim) -> io::Result<Hosted> {
         let mut wanted = Vec::new();
         for topic in topics {
             for index in 0..topic.partitions.len() as i32 {
@@ -42,27 +53,27 @@ impl Shard {
             }
         }
         let slots = Budget::new(OPENING);
-        let outcomes = Rc::new(std::cell::RefCell::new(Vec::new()));
+        let hosted = Rc::new(RefCell::new(Hosted::default()));
         for (topic, id, dir) in wanted {
             let slot = slots.acquire(1).await;
-            let (shard, outcomes) = (self.clone(), outcomes.clone());
+            let (shard, hosted) = (self.clone(), hosted.clone());
             spawn_local(async move {
                 let outcome = shard.open(&topic, id, &dir, claim).await;
-                outcomes.borrow_mut().push(match outcome.map_err(|e| name_error(&dir, e)) {
+                match outcome.map_err(|e| name_error(&dir, e)) {
+                    Ok(scanned) => hosted.borrow_mut().scanned_bytes += scanned,
                     Err(error) if claim == Claim::Known => {
                         let (topic, partition) = (&topic.name, id.index);
                         tracing::error!(%topic, %partition, "the partition stays offline until the next start: {error}");
                         shard.set_offline(id, error.to_string());
                         shard.note_unopened(id, &dir);
-                        Ok(0)
                     }
-                    outcome => outcome,
-                });
+                    Err(error) => drop(hosted.borrow_mut().failed.insert(topic.id, error.to_string())),
+                }
                 drop(slot);
             });
         }
         slots.acquire(OPENING).await;
-        outcomes.take().into_iter().sum()
+        Ok(hosted.take())
     }
 
     pub(super) async fn open(
@@ -73,12 +84,16 @@ impl Shard {
         claim: Claim,
     ) -> io::Result<u64> {
         let (path, topic_id) = (dir.to_path_buf(), topic.id);
-        let stored = spawn_blocking(move || {
-            take_directory(&path, topic_id, claim)?;
-            Checkpoint::size(&path)
+        let taken = spawn_blocking(move || {
+            let made = take_directory(&path, topic_id, claim)?;
+            Ok::<_, io::Error>((made, Checkpoint::size(&path)?))
         });
+        let (made, stored) = taken.await?;
+        if let (true, Some(root)) = (made, dir.parent()) {
+            self.dir_syncs.sync(root).await?;
+        }
         // Held while the stored producers are read and taken over.
-        let _stored = self.opening.acquire(usize::try_from(stored.await?).unwrap_or(usize::MAX)).await;
+        let _stored = self.opening.acquire(usize::try_from(stored).unwrap_or(usize::MAX)).await;
         let epoch = topic.partitions.get(id.index.0 as usize).map(|p| p.leader_epoch).unwrap_or_default();
         let (shared, name, config) = (self.shared(), topic.name.clone(), topic.config.clone());
         let opened = Replica::open(shared, dir, id, name, epoch, config, clock::wall_ms()).await?;
@@ -88,21 +103,26 @@ impl Shard {
         Ok(opened.scanned_bytes)
     }
 
-    /// Ends this shard's partitions of a deleted topic and puts their directories away, to be removed later. `false`: some
-    /// could not be put away; the next start does that, by the topic's record.
-    pub(super) async fn drop_topic(self: &Rc<Self>, topic: Uuid) -> bool {
+    /// Ends this shard's partitions of deleted topics and puts their directories away, to be removed later. Returns the topics
+    /// of which some could not be put away; the next start does that, by the topic's record.
+    pub(super) async fn drop_topics(self: &Rc<Self>, topics: &HashSet<Uuid>) -> HashSet<Uuid> {
         let _one = self.hosting.acquire(1).await;
         let gone: Vec<Rc<Replica>> = {
             let mut replicas = self.replicas.borrow_mut();
-            replicas.extract_if(|id, _| id.topic == topic).map(|(_, replica)| replica).collect()
+            replicas.extract_if(|id, _| topics.contains(&id.topic)).map(|(_, replica)| replica).collect()
         };
-        let mut all = self.put_away_unopened(topic).await;
+        let mut left = HashSet::new();
+        for topic in topics {
+            if !self.put_away_unopened(*topic).await {
+                left.insert(*topic);
+            }
+        }
         for replica in gone {
             self.end_coordinator(replica.id);
             match replica.retire().await {
                 Ok(dir) => self.remove_later(dir),
                 Err(error) => {
-                    all = false;
+                    left.insert(replica.id.topic);
                     tracing::error!(
                         dir = %replica.log().dir().display(), %error,
                         "setting a deleted partition's directory aside failed; it goes at the next start"
@@ -110,7 +130,7 @@ impl Shard {
                 }
             }
         }
-        all
+        left
     }
 }
 
@@ -132,12 +152,13 @@ pub(super) enum Claim {
     Known,
 }
 
-/// Makes `dir` the directory of a partition of `topic`. Blocks.
-fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<()> {
+/// Makes `dir` the directory of a partition of `topic`. `true`: it was made, or the file that names the topic was, and is
+/// there after a crash once the directory that holds it is synced. Blocks.
+fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<bool> {
     let path = dir.join(PARTITION_METADATA);
     match fs::read(&path) {
         Ok(found) => match (partition_file::owner(&found, topic), claim) {
-            (Owner::This, _) => return Ok(()),
+            (Owner::This, _) => return Ok(false),
             // Cut short by a power cut right after it was made.
             (Owner::Damaged, _) if found.is_empty() => {}
             (_, Claim::New) => set_aside(dir)?,
@@ -152,10 +173,7 @@ fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<()> {
     }
     fs::create_dir_all(dir)?;
     fs::write(path, partition_file::text(topic))?;
-    match dir.parent() {
-        Some(root) => fs::File::open(root)?.sync_all(),
-        None => Ok(()),
-    }
+    Ok(true)
 }
 
 fn names_another(topic: Uuid) -> io::Error {

@@ -1,9 +1,11 @@
 //! One core: its replicas, its mailbox, and the routing of work to the shard that owns a partition.
 
 mod api;
+mod changes;
 mod check;
 mod cleaning;
 mod control;
+mod dir_sync;
 mod directories;
 mod far_ends;
 mod fetch;

@@ -97,7 +97,7 @@ impl Shard {
             }
         }
         let topics = self.image().topics().cloned().collect();
-        let scanned_bytes = self.host(topics, Claim::Known).await?;
+        let scanned_bytes = self.host(topics, Claim::Known).await?.scanned_bytes;
         self.storage.end_start();
         self.show_later_epochs().await;
         let listeners = Listeners::bind(self.config.listeners.iter().map(|listener| listener.address))?;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::dir_sync::DirSyncs;
 use super::directories::Directories;
 use super::far_ends::FarEnd;
 use super::groups::Coordinators;
@@ -55,6 +56,7 @@ pub struct Shard {
     pub(super) offline: Offline,
     /// Held by whoever opens a partition anew or removes one.
     pub(super) hosting: Rc<LocalMutex>,
+    pub(super) dir_syncs: DirSyncs,
     /// Whether this shard holds its partitions.
     pub(super) recovered: Cell<bool>,
     pub(super) on_recovered: Notify,
@@ -125,6 +127,7 @@ impl Shard {
             coordinators: Coordinators::new(config.group_memory_bytes / usize::from(shards.max(1))),
             offline: Offline::default(),
             hosting: LocalMutex::new(1),
+            dir_syncs: DirSyncs::default(),
             recovered: Cell::new(false),
             on_recovered: Notify::new(),
             config,

@@ -230,7 +230,7 @@ fn a_deleted_partition_is_not_opened_anew() {
             let (dropping, dropped) = (shard.clone(), Rc::new(Cell::new(false)));
             let told = dropped.clone();
             spawn_local(async move {
-                dropping.drop_topic(id.topic).await;
+                dropping.drop_topics(&[id.topic].into()).await;
                 told.set(true);
             });
             let _ = shard.reopen(&full).await;
