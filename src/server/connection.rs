@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_lite::future::or;
 use tracing::{debug, warn};
 
+use crate::observe::client_line;
 use crate::protocol::Malformed;
 use crate::runtime::clock;
 use crate::runtime::executor::spawn_local;
@@ -86,7 +87,7 @@ impl Connection {
         }
         let slow = self.frame.get().is_some_and(|frame| frame.is_too_slow(now));
         if starved && slow {
-            warn!(peer = ?self.peer, "closing a connection whose request arrives too slowly while others wait for memory");
+            client_line!(warn, peer = ?self.peer, "closing a connection whose request arrives too slowly while others wait for memory");
         }
         starved && slow
     }
