@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::config::ServerConfig;
 use crate::observe;
 use crate::runtime::executor::{ShardSpec, ShardThreads, run_shards};
 use crate::runtime::probe;
-use crate::runtime::process::{self, StopFlag};
+use crate::runtime::process::{self, SignalWatch, StopFlag};
 use crate::runtime::{clock, mailbox, net, watchdog};
 use crate::server;
 use crate::shard::{self, ShardReady, ShardStart};
@@ -47,6 +47,8 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     if config.max_partitions == 0 {
         config.max_partitions = most_partitions(probe::open_files().unwrap_or(1024));
     }
+    // Before anything is served: a stop is orderly from the first answer on.
+    let mut signals = SignalWatch::install().map_err(|e| format!("signals cannot be watched: {e}"))?;
     // The directories are locked until `held` goes, after the shards.
     let DataDirs { held, mut store, mut image, placement } = data_dirs::open(&config)?;
     if report_last_stop(&mut config, &held).map_err(|e| e.to_string())? {
@@ -56,7 +58,7 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     let (config, image, placement) = (Arc::new(config), Arc::new(image), Arc::new(placement));
     let stop = StopFlag::default();
     let (threads, reports, closings) = start_shards(&config, &cpus, &store, (&image, &placement), &stop)?;
-    let ready = match await_ready(&reports, cpus.len()) {
+    let ready = match await_ready(&reports, cpus.len(), || signals.obey_pending(&stop)) {
         Ok(ready) => ready,
         Err(message) => {
             stop.set();
@@ -65,7 +67,7 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
         }
     };
     announce(&config, &cpus, &held, &image, &ready, begun);
-    let waited = process::wait_for_stop(&stop);
+    let waited = signals.wait_for_stop(&stop);
     stop.set();
     tracing::info!("stopping");
     threads.join();
@@ -238,12 +240,15 @@ fn start_shards(
 }
 
 /// What every shard recovered, or the first failure.
-fn await_ready(reports: &Reports, shards: usize) -> Result<Vec<ShardReady>, String> {
+fn await_ready(reports: &Reports, shards: usize, mut meanwhile: impl FnMut()) -> Result<Vec<ShardReady>, String> {
     let mut ready = Vec::with_capacity(shards);
     while ready.len() < shards {
-        match reports.recv() {
+        match reports.recv_timeout(StopFlag::POLL) {
             Ok(report) => ready.push(report?),
-            Err(_) => return Err("a shard ended before it was ready; its last words are above".into()),
+            Err(RecvTimeoutError::Timeout) => meanwhile(),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err("a shard ended before it was ready; its last words are above".into());
+            }
         }
     }
     Ok(ready)
@@ -301,10 +306,10 @@ mod tests {
         for index in 0..2 {
             sender.send(Ok(ShardReady { index, partitions: 3, scanned_bytes: 0 })).unwrap();
         }
-        assert_eq!(await_ready(&reports, 2).unwrap().len(), 2);
+        assert_eq!(await_ready(&reports, 2, || {}).unwrap().len(), 2);
         sender.send(Err("shard 1: no disk".into())).unwrap();
-        assert_eq!(await_ready(&reports, 2).unwrap_err(), "shard 1: no disk");
+        assert_eq!(await_ready(&reports, 2, || {}).unwrap_err(), "shard 1: no disk");
         drop(sender);
-        assert!(await_ready(&reports, 2).unwrap_err().contains("ended before"));
+        assert!(await_ready(&reports, 2, || {}).unwrap_err().contains("ended before"));
     }
 }

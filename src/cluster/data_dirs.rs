@@ -1,5 +1,6 @@
 //! The data directories at a start: looked at, judged, opened and locked, and only then written to.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -53,12 +54,16 @@ pub fn open(config: &ServerConfig) -> Result<DataDirs, String> {
         Home::Held(_) => store.load(config).map_err(|e| e.to_string())?,
         Home::First => store.nothing(config),
     };
+    let first_start = home == Home::First;
     let verdict = judge(&seen, home, &stored, config.broker_id, &mut DirectoryId::random)?;
-    if let Some(why) = stored.cluster_lost.as_ref().filter(|_| home != Home::First) {
+    if let Some(why) = stored.cluster_lost.as_ref().filter(|_| !first_start) {
         tracing::warn!("the cluster's id is taken from meta.properties: {why}");
     }
     stored.image.cluster_id = verdict.cluster_id.clone().unwrap_or_else(new_cluster_id);
     let (held, offline) = take(&verdict, &home_path, &store, &stored.image.cluster_id, config.broker_id)?;
+    if first_start {
+        store.begin_producer_ids().map_err(|e| e.to_string())?;
+    }
     for dir in &offline {
         tracing::error!("a data directory is offline, and its partitions with it: {}", dir.reason);
     }
@@ -162,6 +167,7 @@ fn settle(
         }
         stored.image.put_topic(topic);
     }
+    say_offline(&stored.image, &assignment.placement);
     for remark in &assignment.remarks {
         tracing::warn!("{remark}");
     }
@@ -183,6 +189,23 @@ fn settle(
         }
     }
     assignment
+}
+
+/// Partitions named in a line about those that are offline.
+const NAMED: usize = 8;
+
+/// One line for each reason why partitions are offline.
+fn say_offline(image: &MetadataImage, placement: &Placement) {
+    let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (partition, why) in &placement.offline {
+        let topic = image.topic_by_id(partition.topic).map_or("?", |topic| &topic.name);
+        by_reason.entry(why).or_default().push(format!("{topic}-{}", partition.index));
+    }
+    for (why, names) in by_reason {
+        let more = if names.len() > NAMED { ", ..." } else { "" };
+        let named = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+        tracing::error!("{} partition(s) stay offline ({named}{more}): {why}", names.len());
+    }
 }
 
 fn partitions<'a>(seen: &'a [Seen], path: &Path) -> &'a [SeenPartition] {

@@ -6,7 +6,7 @@
 //! - `topics/<topic id>.deleted`: a topic whose partitions' directories are still to be removed
 //! - `directories.json`: the data directories by id, where each was last, and the number of the broker's run
 //! - `leader-epochs.json`: starts that raised the leader epochs (`epoch_store`)
-//! - `producer-ids.json`: the first producer id not yet given away
+//! - `producer-ids.json` and `producer-ids.copy.json`: the first producer id not yet given away
 //! - `lock`: empty; held while producer ids are reserved
 //!
 //! Each `.json` file is one line of JSON and one line with its CRC32C, and is replaced as a whole: written beside under a
@@ -35,6 +35,12 @@ pub struct LocalStore {
     /// Starts that raised the leader epochs; see `epoch_store`.
     pub(super) epochs_raised: i32,
 }
+
+/// Both copies of the counter of producer ids, in the order in which they are written.
+const PRODUCER_ID_FILES: [&str; 2] = ["producer-ids.json", "producer-ids.copy.json"];
+
+/// Ids left out where it is not known how many were given away: more than a broker gives away in its life.
+const LOST_IDS: i64 = 1 << 32;
 
 /// Raised when the files change in a way an older broker would misread.
 pub(super) const FORMAT: u32 = 1;
@@ -291,25 +297,32 @@ impl LocalStore {
         }
     }
 
-    /// Reserves `count` producer ids that no one ever got before, also across restarts; returns the first.
-    /// Shards may call this at the same time.
-    pub fn reserve_producer_ids(&self, count: u32) -> io::Result<i64> {
+    /// Reserves `count` producer ids that no one ever got before, also across restarts; returns the first. `seen` is the
+    /// largest id known from the logs, -1 for none: where both copies of the counter are lost, or older than that, ids go on
+    /// far behind it. Shards may call this at the same time.
+    pub fn reserve_producer_ids(&self, count: u32, seen: i64) -> io::Result<i64> {
         let lock_file = self.directory.join("lock");
         let lock = File::create(&lock_file).map_err(|e| at(&lock_file, "cannot be opened", e))?;
         // Two openings of the file exclude each other, also within a process; closing it lets go.
         lock.lock().map_err(|e| at(&lock_file, "cannot be locked", e))?;
-        let file = self.directory.join("producer-ids.json");
-        let first = if file.try_exists()? {
-            let record: ProducerIdRecord = read(&file)?;
-            check_format(&file, record.format)?;
-            record.next
-        } else {
-            0
-        };
-        let next = first.checked_add(i64::from(count)).filter(|_| first >= 0);
-        let next = next.ok_or_else(|| damaged(&file, &format!("it says that {first} is the next producer id")))?;
-        replace(&file, "producer-ids", &ProducerIdRecord { format: FORMAT, next })?;
+        let copies = PRODUCER_ID_FILES.map(|name| read_producer_ids(&self.directory.join(name)));
+        let first = next_producer_id(copies, seen);
+        let next =
+            first.checked_add(i64::from(count)).ok_or_else(|| io::Error::other("there are no producer ids left"))?;
+        self.put_producer_ids(next)?;
         Ok(first)
+    }
+
+    /// Nothing is given away before both copies are written.
+    fn put_producer_ids(&self, next: i64) -> io::Result<()> {
+        PRODUCER_ID_FILES.iter().try_for_each(|name| {
+            replace(&self.directory.join(name), "producer-ids", &ProducerIdRecord { format: FORMAT, next })
+        })
+    }
+
+    /// Begins the count on a first start, so that a missing file is known to be lost.
+    pub fn begin_producer_ids(&self) -> io::Result<()> {
+        self.put_producer_ids(0)
     }
 
     pub(super) fn topics(&self) -> PathBuf {
@@ -332,6 +345,36 @@ impl LocalStore {
     fn topic_file(&self, name: &str) -> io::Result<PathBuf> {
         super::controller::check_topic_name(name).map_err(|e| io::Error::new(ErrorKind::InvalidInput, e.message))?;
         Ok(self.topics().join(format!("{name}.json")))
+    }
+}
+
+fn read_producer_ids(path: &Path) -> Result<i64, String> {
+    let record: ProducerIdRecord = read(path).map_err(|e| e.to_string())?;
+    check_format(path, record.format).map_err(|e| e.to_string())?;
+    if record.next < 0 {
+        return Err(damaged(path, &format!("it says that {} is the next producer id", record.next)).to_string());
+    }
+    Ok(record.next)
+}
+
+/// The first id to give away next, from both copies of the counter and the largest id in the logs.
+fn next_producer_id(copies: [Result<i64, String>; 2], seen: i64) -> i64 {
+    let stored = copies.iter().flatten().copied().max();
+    match stored {
+        Some(next) if next > seen => {
+            // Older releases kept one copy.
+            if let [Err(why), Ok(_)] = &copies {
+                tracing::warn!("producer ids go on at {next}, by the copy of their count: {why}");
+            }
+            next
+        }
+        _ => {
+            let next = seen.max(stored.unwrap_or(0)).max(0) + LOST_IDS;
+            let why: Vec<_> = copies.iter().filter_map(|copy| copy.as_ref().err().map(String::as_str)).collect();
+            let why = if why.is_empty() { "the count is older than the logs".to_owned() } else { why.join("; ") };
+            tracing::error!("producer ids go on at {next}, beyond any that can have been given away: {why}");
+            next
+        }
     }
 }
 

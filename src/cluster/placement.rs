@@ -57,7 +57,12 @@ impl Held {
     }
 
     fn settle(&mut self, placement: &Placement, topic: &mut TopicImage) {
-        for partition in topic.partitions.iter_mut().filter(|partition| partition.home.is_none()) {
+        let id = topic.id;
+        let new = topic.partitions.iter_mut().zip(0..).filter(|(partition, index)| {
+            // One that is offline may have a directory that is not there.
+            partition.home.is_none() && !placement.offline.contains_key(&PartitionId::new(id, *index))
+        });
+        for (partition, _) in new {
             let ids = placement.directories.iter().map(|(id, _)| *id);
             let Some(directory) = ids.min_by_key(|id| self.0.get(id).copied().unwrap_or(0)) else { return };
             *self.0.entry(directory).or_default() += 1;
@@ -146,12 +151,7 @@ impl<'a> Assigning<'a> {
                 }
             }
         }
-        if changed.partitions.iter().zip(0..).any(|(partition, index)| {
-            partition.home.is_none() && !self.out.placement.offline.contains_key(&PartitionId::new(topic.id, index))
-        }) {
-            let placement = Placement { offline: OfflinePartitions::default(), ..self.out.placement.clone() };
-            self.held.settle(&placement, &mut changed);
-        }
+        self.held.settle(&self.out.placement, &mut changed);
         if changed.partitions != topic.partitions {
             self.out.changed.push(changed);
         }

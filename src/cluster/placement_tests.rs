@@ -127,6 +127,10 @@ fn partitions_without_a_record_are_spread_only_when_nothing_is_missing() {
     let assignment = assign(&none, &dirs, &[failed]);
     assert_eq!(assignment.placement.offline.len(), 3);
     assert_eq!(assignment.changed[0].partitions[0].home, None);
+    // Nor later, when the topic is written for another reason.
+    let mut altered = assignment.changed[0].clone();
+    assignment.placement.settle(&none.image, &mut altered);
+    assert_eq!(altered.partitions[0].home, None);
 }
 
 #[test]

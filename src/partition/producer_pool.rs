@@ -113,6 +113,9 @@ struct Entry {
     next: u32,
 }
 
+/// Producer ids from here on are taken for made up by clients: no broker gets so far.
+const FIRST_INVENTED_ID: i64 = 1 << 62;
+
 /// A share of one shard's producer memory, by partition.
 #[derive(Debug)]
 pub struct ProducerPool(RefCell<Pool>);
@@ -136,6 +139,7 @@ impl ProducerPool {
             newest: NONE,
             unsorted: false,
             forgotten: 0,
+            largest_id: -1,
             partitions: Slab::new(),
         })))
     }
@@ -148,6 +152,11 @@ impl ProducerPool {
     /// Memory in use, as charged.
     pub fn bytes(&self) -> usize {
         self.0.borrow().bytes
+    }
+
+    /// The largest producer id seen so far, also of producers forgotten since; -1: none.
+    pub fn largest_id(&self) -> i64 {
+        self.0.borrow().largest_id
     }
 
     /// Producers forgotten for want of room since the last call.
@@ -242,6 +251,7 @@ struct Pool {
     /// Restored producers stand anywhere in the list.
     unsorted: bool,
     forgotten: u64,
+    largest_id: i64,
     /// Per partition: producer id to number of entry.
     partitions: Slab<HashMap<i64, u32>>,
 }
@@ -283,6 +293,9 @@ impl Pool {
 
     fn insert(&mut self, partition: u32, producer: Producer) {
         let (id, charge) = (producer.id, producer.batches.charge());
+        if id < FIRST_INVENTED_ID {
+            self.largest_id = self.largest_id.max(id);
+        }
         let entry = Entry { producer, partition, previous: NONE, next: NONE };
         let number = match self.entry(self.free).map(|entry| entry.next) {
             Some(next) => {

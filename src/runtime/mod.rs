@@ -15,6 +15,7 @@ pub mod executor;
 pub mod faults;
 pub mod mailbox;
 pub mod net;
+mod port_holder;
 pub mod probe;
 pub mod process;
 mod ring;

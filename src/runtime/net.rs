@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::clock;
 use super::executor::Breather;
+use super::port_holder::{self, Holder};
 use super::ring::{Interest, Watch};
 
 /// Connections the kernel holds for a shard until it accepts them.
@@ -45,21 +46,41 @@ fn listening_socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
 /// How long a killed broker's sockets may outlive it: the kernel takes its rings apart in the background, and they hold on.
 const LINGERING: Duration = Duration::from_secs(3);
 
-/// Fails when anybody, also with SO_REUSEPORT, listens on `address` (a second broker would silently share it). Blocks for up
-/// to three seconds before it says so; not for shards.
+/// A process that holds the address for so long is not on its way out.
+const HELD: Duration = Duration::from_millis(300);
+
+/// Fails when anybody, also with SO_REUSEPORT, listens on `address` (a second broker would silently share it), and names the
+/// process. Where none is found, it says so and blocks for up to three seconds; not for shards.
 pub fn check_address_free(address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());
     }
     let begun = Instant::now();
+    let mut said = false;
     loop {
-        match listening_socket(address, false) {
+        let error = match listening_socket(address, false) {
             Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < LINGERING => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
             Err(error) => return Err(error),
+        };
+        let holder = port_holder::holder(address);
+        if let Some(Holder { pid, name }) = &holder
+            && begun.elapsed() > HELD
+        {
+            let text = format!("{error}: process {pid} ({name}) listens there; stop it, or change the port");
+            return Err(io::Error::new(error.kind(), text));
         }
+        if begun.elapsed() > LINGERING {
+            return Err(error);
+        }
+        if holder.is_none() && !said {
+            said = true;
+            tracing::info!(
+                "{address} is taken, but by no process that can be seen: waiting up to {} s for the kernel to free it",
+                LINGERING.as_secs()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -92,8 +92,11 @@ impl Shard {
         let _one = self.producer_id_turn.acquire(1).await;
         let (mut next, mut end) = self.producer_ids.get();
         if next >= end {
+            // Later on the counter is known to be ahead of the logs.
+            let seen = if end == 0 { self.largest_producer_id().await? } else { -1 };
             let store = self.store.clone();
-            next = spawn_blocking(move || store.reserve_producer_ids(PRODUCER_ID_BLOCK)).await.map_err(|error| {
+            let reserve = move || store.reserve_producer_ids(PRODUCER_ID_BLOCK, seen);
+            next = spawn_blocking(reserve).await.map_err(|error| {
                 client_line!(error, %error, "reserving producer ids failed");
                 control_error(ErrorCode::KafkaStorageError, format!("reserving producer ids: {error}"))
             })?;
@@ -101,6 +104,16 @@ impl Shard {
         }
         self.producer_ids.set((next + 1, end));
         Ok(next)
+    }
+
+    /// The largest producer id in the logs and checkpoints of all shards.
+    async fn largest_producer_id(self: &Rc<Self>) -> Result<i64, ControlError> {
+        let mut largest = -1;
+        for shard in self.all_shards() {
+            let seen = self.on_shard(shard, |shard| async move { shard.shared().producers.largest_id() }).await;
+            largest = largest.max(seen.map_err(|_| stopping())?);
+        }
+        Ok(largest)
     }
 
     /// Shows everybody the epochs of partitions whose own files know later ones than the image, as after metadata was restored

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::state::{CONTROLLER, Shard};
 use crate::cluster::{DirectoryId, Placement, TopicImage};
 use crate::model::PartitionId;
+use crate::runtime::sync::LocalMutex;
 use crate::runtime::{clock, spawn_blocking};
 use crate::storage::{DELETED_SUFFIX, aside_name, is_deleted_dir, partition_dir, remove_dir};
 
@@ -21,7 +22,6 @@ use crate::storage::{DELETED_SUFFIX, aside_name, is_deleted_dir, partition_dir, 
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// Directories as one shard knows them.
-#[derive(Default)]
 pub(super) struct Directories {
     placement: RefCell<Arc<Placement>>,
     /// Data directories that failed this shard at its start, and why.
@@ -30,8 +30,23 @@ pub(super) struct Directories {
     unopened: RefCell<HashMap<PartitionId, PathBuf>>,
     /// Put away, by the time they are to be removed.
     doomed: RefCell<VecDeque<(Instant, PathBuf)>>,
+    /// Held while something is removed: a helper thread must not outlive the shard.
+    removing: Rc<LocalMutex>,
     /// Records of deleted topics, by the time they are to be removed.
     deleted: RefCell<VecDeque<(Instant, Uuid)>>,
+}
+
+impl Default for Directories {
+    fn default() -> Directories {
+        Directories {
+            placement: RefCell::default(),
+            failed: RefCell::default(),
+            unopened: RefCell::default(),
+            doomed: RefCell::default(),
+            removing: LocalMutex::new(1),
+            deleted: RefCell::default(),
+        }
+    }
 }
 
 impl Shard {
@@ -118,23 +133,37 @@ impl Shard {
     /// Removes what is due, one after the other.
     pub(super) async fn keep_removing(self: Rc<Self>) {
         if self.id == CONTROLLER {
+            let _one = self.directories.removing.acquire(1).await;
             self.find_doomed().await;
         }
         while !self.stop.is_set() {
             clock::next_tick().await;
-            while let Some(dir) = take_due(&self.directories.doomed) {
-                if let Err(error) = remove_dir(&dir).await {
-                    tracing::error!(dir = %dir.display(), %error, "removing a deleted partition's files failed; they go at the next start");
-                }
-                if self.stop.is_set() {
-                    return;
-                }
+            let _one = self.directories.removing.acquire(1).await;
+            if !self.stop.is_set() {
+                self.remove_due().await;
             }
-            while let Some(topic) = take_due(&self.directories.deleted) {
-                let store = self.store.clone();
-                if let Err(error) = spawn_blocking(move || store.forget_deleted(topic)).await {
-                    tracing::warn!("{error}");
-                }
+        }
+    }
+
+    /// Waits for the removal under way; none begins once the stop flag is set.
+    pub(super) async fn end_removing(&self) {
+        let _one = self.directories.removing.acquire(1).await;
+    }
+
+    async fn remove_due(&self) {
+        self.storage.remove_discarded().await;
+        while let Some(dir) = take_due(&self.directories.doomed) {
+            if let Err(error) = remove_dir(&dir).await {
+                tracing::error!(dir = %dir.display(), %error, "removing a deleted partition's files failed; they go at the next start");
+            }
+            if self.stop.is_set() {
+                return;
+            }
+        }
+        while let Some(topic) = take_due(&self.directories.deleted) {
+            let store = self.store.clone();
+            if let Err(error) = spawn_blocking(move || store.forget_deleted(topic)).await {
+                tracing::warn!("{error}");
             }
         }
     }

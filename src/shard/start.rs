@@ -107,6 +107,7 @@ impl Shard {
 
     /// Closes every log; returns the directories of those that were not closed in good order, or were never opened.
     async fn close_all(self: &Rc<Self>) -> Vec<PathBuf> {
+        self.end_removing().await;
         let slots = Budget::new(CLOSING);
         let unwell = Rc::new(RefCell::new(self.unopened_dirs()));
         for replica in self.all_replicas() {

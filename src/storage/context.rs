@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::ahead::Zeros;
 use super::cold_cache::ColdCache;
+use super::discard::Discarded;
 use super::room::LineLimit;
 use super::segment::IndexBudget;
 use super::tail_cache::TailBudget;
@@ -82,6 +83,7 @@ pub struct StorageContext {
     pub(super) zeros: Zeros,
     /// Segments of all logs.
     pub(super) segments: Rc<Cell<usize>>,
+    pub(super) discarded: Discarded,
     fetch_bytes_out: Arc<AtomicUsize>,
     next_log: Cell<u64>,
     failures: Cell<u64>,
@@ -100,6 +102,7 @@ impl StorageContext {
             unsynced_bytes: Cell::new(0),
             zeros: Zeros::default(),
             segments: Rc::default(),
+            discarded: Discarded::default(),
             fetch_bytes_out: Arc::default(),
             next_log: Cell::new(0),
             failures: Cell::new(0),

@@ -98,7 +98,7 @@ impl Log {
         for segment in doomed {
             self.segments.borrow_mut().remove(&segment.base_offset);
             segment.forget_file();
-            if let Err(error) = remove_files(&segment).await {
+            if let Err(error) = self.discard(&segment).await {
                 tracing::error!(path = %segment.path("log").display(), %error, "removing a segment failed; it goes at the next start");
             }
         }

@@ -13,6 +13,7 @@ mod cold_cache;
 mod compaction;
 mod context;
 mod dir;
+mod discard;
 pub mod files;
 mod index;
 mod log;

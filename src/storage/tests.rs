@@ -161,6 +161,7 @@ fn copy_dir(from: &Path, to: &Path) {
 }
 
 mod ahead;
+mod discard;
 mod limits;
 mod room;
 mod rot;

@@ -117,6 +117,8 @@ def test_unclean_lock_is_no_obstacle(make_broker):
 def test_banner(make_broker):
     b = make_broker({"corelane.shards": 2})
     b.start()
+    # It serves a moment before it says so.
+    b.stop()
     said = b.log_text()
     version = subprocess.run([str(brokers.binary()), "--version"], capture_output=True, text=True).stdout.split()[-1]
     for fact in (version, b.bootstrap, str(b.data_dir)):

@@ -156,20 +156,55 @@ fn another_brokers_topics_are_refused() {
 #[test]
 fn producer_ids_are_given_once() {
     let (directory, store, _) = opened();
-    assert_eq!(store.reserve_producer_ids(1000).unwrap(), 0);
-    assert_eq!(store.reserve_producer_ids(10).unwrap(), 1000);
+    store.begin_producer_ids().unwrap();
+    assert_eq!(store.reserve_producer_ids(1000, -1).unwrap(), 0);
+    assert_eq!(store.reserve_producer_ids(10, 999).unwrap(), 1000);
     let again = LocalStore::open(directory.path()).unwrap();
-    assert_eq!(again.reserve_producer_ids(1).unwrap(), 1010);
+    assert_eq!(again.reserve_producer_ids(1, -1).unwrap(), 1010);
     let mut all: Vec<i64> = std::thread::scope(|scope| {
         let takers: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| (0..10).map(|_| again.reserve_producer_ids(2).unwrap()).collect::<Vec<_>>()))
+            .map(|_| scope.spawn(|| (0..10).map(|_| again.reserve_producer_ids(2, -1).unwrap()).collect::<Vec<_>>()))
             .collect();
         takers.into_iter().flat_map(|taker| taker.join().unwrap()).collect()
     });
     all.sort_unstable();
     assert_eq!(all, (0..40).map(|n| 1011 + 2 * n).collect::<Vec<_>>());
-    fs::write(store.directory.join("producer-ids.json"), "").unwrap();
-    assert!(store.reserve_producer_ids(1).unwrap_err().to_string().contains("producer-ids.json"));
+}
+
+/// Each file damaged in every way, missing, or older; the other one, or the logs, tell where to go on.
+#[test]
+fn producer_ids_go_on_beyond_every_one_given_whatever_is_lost() {
+    let (_directory, store, _) = opened();
+    store.begin_producer_ids().unwrap();
+    let files = PRODUCER_ID_FILES.map(|name| store.directory.join(name));
+    let older = fs::read(&files[0]).unwrap();
+    let mut given = store.reserve_producer_ids(1000, -1).unwrap() + 1000;
+    let good = fs::read(&files[0]).unwrap();
+    let mut bad: Vec<Option<Vec<u8>>> = vec![None, Some(Vec::new()), Some(older)];
+    for position in 0..good.len() {
+        let mut flipped = good.clone();
+        flipped[position] ^= 4;
+        bad.push(Some(flipped));
+    }
+    let put = |file: &Path, bytes: &Option<Vec<u8>>| match bytes {
+        Some(bytes) => fs::write(file, bytes).unwrap(),
+        None => fs::remove_file(file).unwrap(),
+    };
+    for bytes in &bad {
+        for file in &files {
+            put(file, bytes);
+            let next = store.reserve_producer_ids(10, -1).unwrap();
+            assert_eq!(next, given, "{file:?} {bytes:?}");
+            given = next + 10;
+        }
+    }
+    for bytes in &bad {
+        files.iter().for_each(|file| put(file, bytes));
+        // Of the ids given, the logs have seen the last but a few.
+        let next = store.reserve_producer_ids(10, given - 5).unwrap();
+        assert!(next >= given, "{bytes:?}: {next} after {given}");
+        given = next + 10;
+    }
 }
 
 #[test]

@@ -338,7 +338,8 @@ impl Log {
             return Err(self.failure().unwrap_or(StorageError::Closed).into());
         }
         self.take_over(group, cleaned, swap.base);
-        let removed = spawn_blocking(move || swap::run(&swap.dir, &swap.remove())).await;
+        let steps = self.remove_later(swap.remove());
+        let removed = spawn_blocking(move || swap::run(&swap.dir, &steps)).await;
         if let Err(error) = removed {
             tracing::error!(dir = %self.dir.display(), %error, "removing files of cleaned segments failed; they go at the next start");
         }

@@ -24,5 +24,5 @@ pub use clean::{CleanError, CleanState, CleanStats, Cleaner, CleanerLimits};
 pub(in crate::storage) use files::{Cleaned, Output, named};
 pub use filter::LastOffsets;
 pub use plan::Survey;
-pub use swap::recover;
+pub use swap::{Step, recover};
 pub(in crate::storage) use swap::{Swap, run as run_steps};

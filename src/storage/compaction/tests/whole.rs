@@ -129,7 +129,7 @@ fn small_segments_become_one_and_files_of_the_old_ones_go() {
         let dir = dir.clone();
         async move {
             let mut writer = Writer::new(2, 10);
-            let log = open(&dir, compacted()).await;
+            let log = open(&dir, TopicConfig { file_delete_delay_ms: 0, ..compacted() }).await;
             writer.write(&log, 200).await;
             clean_all(&log, 1_000, &LIMITS).await;
             writer.write(&log, 60).await;
