@@ -228,11 +228,13 @@ fn start_shards(
     let specs = (0..).zip(cpus).map(spec).collect();
     // Each thread takes what belongs to it, once, before it serves anything.
     let starts = Arc::new(Mutex::new(starts));
+    let admission = server::admission(config);
     let threads = run_shards(specs, move |spec: ShardSpec| {
         let start = starts.lock().ok().and_then(|mut starts| starts.remove(&spec.index));
+        let admission = admission.clone();
         async move {
             if let Some(start) = start {
-                shard::run(start, server::serve).await;
+                shard::run(start, |shard, listener| server::serve(shard, listener, admission)).await;
             }
         }
     });

@@ -29,7 +29,6 @@ const NO_OTHERS: &str = "Corelane keeps its metadata itself (refused when severa
 const NO_TIERS: &str = "this version of Corelane has no tiered storage";
 const NO_POLICY: &str = "this version of Corelane does not run policies; starting would let through what they forbid";
 const NO_JITTER: &str = "segments roll without jitter";
-const KERNEL: &str = "not needed: the kernel sizes socket buffers";
 const NO_METRICS: &str = "Corelane has no JMX metrics and no reporters";
 const NO_LIMIT: &str =
     "this version of Corelane has no such limit; starting would leave the broker less protected than asked";
@@ -74,9 +73,6 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("quota.consumer.default", Refused(NO_LIMIT)),
     ("quota.*", Ignored("there are no quotas")),
     ("*.quota.*", Ignored("there are no quotas")),
-    ("max.connections.per.ip", Only("2147483647", NO_LIMIT)),
-    ("max.connections.per.ip.overrides", Only("", NO_LIMIT)),
-    ("max.connection.creation.rate", Only("2147483647", NO_LIMIT)),
     ("queued.max.request.bytes", Ignored("corelane.receive.memory.bytes bounds the bytes held")),
     ("queued.max.requests", Ignored("corelane.connection.pipeline bounds the requests of each connection")),
     ("max.request.partition.size.limit", Ignored("DescribeTopicPartitions is not served")),
@@ -152,8 +148,6 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("num.recovery.threads.per.data.dir", Ignored(LOOPS)),
     ("num.replica.alter.log.dirs.threads", Ignored(LOOPS)),
     ("background.threads", Ignored(LOOPS)),
-    ("socket.send.buffer.bytes", Ignored(KERNEL)),
-    ("socket.receive.buffer.bytes", Ignored(KERNEL)),
     ("socket.listen.backlog.size", Ignored("the kernel's net.core.somaxconn bounds it")),
     ("socket.connection.setup.*", Ignored(NO_CLUSTER)),
     ("request.timeout.ms", Ignored(NO_CLUSTER)),

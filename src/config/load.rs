@@ -281,6 +281,15 @@ fn cross_check(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warni
         let reason = "contradicts security.inter.broker.protocol; only one of the two may be given";
         return Err(one.invalid("inter.broker.listener.name", reason.into()));
     }
+    if let Some(one) = given.get("max.connections.per.ip")
+        && config.max_connections_per_ip == 0
+        && config.max_connections_per_ip_overrides.1.is_empty()
+    {
+        return Err(one.invalid(
+            "max.connections.per.ip",
+            "lets nobody connect; it can be 0 only beside max.connections.per.ip.overrides".into(),
+        ));
+    }
     cross_check_groups(config, given, warnings)
 }
 

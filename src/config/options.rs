@@ -117,6 +117,7 @@ macro_rules! optional {
 
 // Behind the macros, which they use.
 mod cleaner;
+mod connections;
 mod groups;
 mod records;
 mod stores;
@@ -141,11 +142,19 @@ const MAX_BATCH_BYTES: i64 = 256 * MIB;
 const NO_LIMIT: i64 = -1;
 
 /// All of them, in the order of the documentation.
-pub static OPTIONS: &[OptionSpec] = &joined::<
-    { BROKER.len() + cleaner::CLEANER.len() + groups::GROUPS.len() + stores::STORES.len() + records::RECORDS.len() },
->([BROKER, cleaner::CLEANER, groups::GROUPS, stores::STORES, records::RECORDS]);
+pub static OPTIONS: &[OptionSpec] =
+    &joined::<
+        {
+            BROKER.len()
+                + connections::CONNECTIONS.len()
+                + cleaner::CLEANER.len()
+                + groups::GROUPS.len()
+                + stores::STORES.len()
+                + records::RECORDS.len()
+        },
+    >([BROKER, connections::CONNECTIONS, cleaner::CLEANER, groups::GROUPS, stores::STORES, records::RECORDS]);
 
-const fn joined<const N: usize>(tables: [&[OptionSpec]; 5]) -> [OptionSpec; N] {
+const fn joined<const N: usize>(tables: [&[OptionSpec]; 6]) -> [OptionSpec; N] {
     let mut all = [tables[0][0]; N];
     let (mut table, mut at) = (0, 0);
     while table < tables.len() {
@@ -488,26 +497,6 @@ const BROKER: &[OptionSpec] = &[
         access: integer!(Server socket_request_max_bytes),
     },
     OptionSpec {
-        name: "max.connections",
-        aliases: &[],
-        topic: None,
-        kind: Int,
-        default: "2147483647",
-        bounds: AtLeast(0),
-        doc: "Most connections open at a time.",
-        access: integer!(Server max_connections),
-    },
-    OptionSpec {
-        name: "connections.max.idle.ms",
-        aliases: &[],
-        topic: None,
-        kind: Long,
-        default: "600000",
-        bounds: AtLeastOr { min: 1, or: -1 },
-        doc: "Connections idle for longer are closed; -1: never.",
-        access: unlimited!(Server connections_max_idle_ms, NO_LIMIT),
-    },
-    OptionSpec {
         name: "fetch.max.bytes",
         aliases: &[],
         topic: None,
@@ -545,7 +534,7 @@ const BROKER: &[OptionSpec] = &[
         default: "67108864",
         bounds: Between(MIB, TIB),
         doc: "Request bytes held per shard, charged as they arrive; connections are not read from while it is used up. A quarter of it is kept for requests of \
-              up to 64 KiB. Frames that cannot all arrive within it, for half a second or for their size, finish in socket.request.max.bytes on top. As much again is for what requests other than Produce are made into \
+              up to 64 KiB. Frames that cannot all arrive within it, for half a second or for their size, finish in socket.request.max.bytes on top. As much again, and a quarter of it for small ones, is for what requests other than Produce are made into \
               while they are answered, counted as 64 times their size (512 times for DescribeConfigs and CreateTopics), for large fetches that wait, and for large requests to groups that wait behind others of their connection.",
         access: integer!(Server receive_memory_bytes),
     },
@@ -590,14 +579,25 @@ const BROKER: &[OptionSpec] = &[
         access: integer!(Server index_cache_bytes),
     },
     OptionSpec {
-        name: "corelane.fetch.memory.bytes",
-        aliases: &[],
+        name: "corelane.response.memory.bytes",
+        aliases: &[same("corelane.fetch.memory.bytes")],
         topic: None,
         kind: Long,
-        default: "67108864",
+        default: "134217728",
         bounds: Between(MIB, TIB),
-        doc: "Bytes in fetch responses not yet sent, per shard; beyond that, a response holds one batch or 64 KiB of one partition.",
-        access: integer!(Server fetch_memory_bytes),
+        doc: "Answers that clients have not taken yet, per shard, by the size of the buffers they keep alive; half of it for Fetch, a quarter for other answers of up to 64 KiB. \
+              An answer is charged before it is made. Where nothing is left, fetches read less, requests wait, and connections whose clients take nothing are closed.",
+        access: integer!(Server response_memory_bytes),
+    },
+    OptionSpec {
+        name: "corelane.connection.response.bytes",
+        aliases: &[],
+        topic: None,
+        kind: Int,
+        default: "1048576",
+        bounds: Between(4096, 1 << 30),
+        doc: "Answers gathered for one connection; once its client has not taken so much, or one larger answer, none of its requests is answered until it has.",
+        access: integer!(Server connection_response_bytes),
     },
     OptionSpec {
         name: "corelane.mailbox.capacity",

@@ -1,5 +1,7 @@
 //! The broker's options, as parsed from `server.properties` and overrides.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::{GroupConfig, ListenerConfig, TopicConfig};
@@ -46,6 +48,18 @@ pub struct ServerConfig {
     pub socket_request_max_bytes: u32,
     /// `max.connections`
     pub max_connections: u32,
+    /// `corelane.local.connections`: of `max.connections`, for clients on this machine
+    pub local_connections: u32,
+    /// `max.connections.per.ip`
+    pub max_connections_per_ip: u32,
+    /// `max.connections.per.ip.overrides`: as written, and resolved
+    pub max_connections_per_ip_overrides: (String, HashMap<IpAddr, u32>),
+    /// `max.connection.creation.rate`: per second
+    pub max_connection_creation_rate: u32,
+    /// `socket.send.buffer.bytes`; negative: the kernel's choice
+    pub socket_send_buffer_bytes: i32,
+    /// `socket.receive.buffer.bytes`; negative: the kernel's choice
+    pub socket_receive_buffer_bytes: i32,
     /// `connections.max.idle.ms`
     pub connections_max_idle_ms: u64,
     /// `fetch.max.bytes`: largest fetch response
@@ -104,8 +118,10 @@ pub struct ServerConfig {
     pub connection_pipeline: usize,
     /// `corelane.index.cache.bytes`: indexes of older segments, per shard
     pub index_cache_bytes: usize,
-    /// `corelane.fetch.memory.bytes`: in fetch responses not yet sent, per shard
-    pub fetch_memory_bytes: usize,
+    /// `corelane.response.memory.bytes`: in answers not yet sent, per shard
+    pub response_memory_bytes: usize,
+    /// `corelane.connection.response.bytes`: answers gathered for one connection before they are sent
+    pub connection_response_bytes: usize,
     /// `corelane.mailbox.capacity`: calls under way from one shard to another
     pub mailbox_capacity: usize,
     /// `corelane.checkpoint.bytes`: unsynced bytes per shard that start a checkpoint, so recovery after a crash scans no more

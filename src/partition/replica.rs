@@ -273,7 +273,7 @@ impl Replica {
         if offset < self.start_offset() || offset > self.log.next_offset() {
             return Err(ErrorCode::OffsetOutOfRange);
         }
-        Ok(LogRead { records: Vec::new(), more: offset < self.high_watermark() })
+        Ok(LogRead { more: offset < self.high_watermark(), ..LogRead::default() })
     }
 
     pub(super) fn read_error(&self, error: ReadError) -> ErrorCode {

@@ -6,6 +6,14 @@ use kafka_protocol::protocol::Encodable;
 
 use super::frame::Malformed;
 
+/// Size of `body` as a frame, in bytes.
+pub fn size<T: Encodable>(api: ApiKey, version: i16, body: &T) -> Result<usize, Malformed> {
+    let header = 4 + 4 + usize::from(api.response_header_version(version) >= 1);
+    let body = body.compute_size(version);
+    let failed = |problem| Malformed(format!("the {api:?} v{version} response cannot be encoded: {problem}"));
+    body.map(|body| header + body).map_err(failed)
+}
+
 /// Encodes `body` as a frame: length, response header of the version's kind, body. ApiVersions keeps header v0, so that a
 /// client that knows no version yet can read it.
 ///
@@ -15,8 +23,7 @@ pub fn encode<T: Encodable>(api: ApiKey, version: i16, correlation_id: i32, body
     let failed = |problem: &dyn std::fmt::Display| {
         Malformed(format!("the {api:?} v{version} response cannot be encoded: {problem}"))
     };
-    let body_bytes = body.compute_size(version).map_err(|e| failed(&e))?;
-    let mut out = BytesMut::with_capacity(4 + 4 + usize::from(flexible_header) + body_bytes);
+    let mut out = BytesMut::with_capacity(size(api, version, body)?);
     out.put_i32(0);
     out.put_i32(correlation_id);
     if flexible_header {

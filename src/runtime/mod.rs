@@ -5,6 +5,7 @@
 //! The discipline that glommio 0.9 needs (see `docs/ARCHITECTURE.md`, "Runtime") is kept here: no preemption timer, no
 //! latency queues, and [`Breather`] in every loop that can stay runnable.
 
+pub mod admission;
 pub mod buffers;
 pub mod clock;
 pub mod disk;

@@ -283,6 +283,11 @@ impl Reader {
         }
     }
 
+    /// Resolves once the peer sends no more, also while bytes that it sent before are still to be read.
+    pub async fn ended(&self) {
+        self.watch.ended().await;
+    }
+
     /// Throws away up to `limit` bytes of what has arrived, without copying them; returns how many. `None`: nothing is there;
     /// 0: the peer has ended, or `limit` is 0.
     pub fn skip(&mut self, limit: usize) -> io::Result<Option<usize>> {
@@ -299,6 +304,13 @@ impl Reader {
             error if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
             error => Err(error),
         })
+    }
+
+    /// Sets how much the kernel keeps of what is sent and of what arrives; `None`: its own choice.
+    pub fn set_buffers(&self, send: Option<usize>, receive: Option<usize>) -> io::Result<()> {
+        let socket = SockRef::from(&*self.socket);
+        send.map_or(Ok(()), |bytes| socket.set_send_buffer_size(bytes))?;
+        receive.map_or(Ok(()), |bytes| socket.set_recv_buffer_size(bytes))
     }
 
     pub fn peer_addr(&self) -> Option<SocketAddr> {
@@ -352,16 +364,25 @@ impl Writer {
     /// Sends every slice, in order, leaving `queue` empty. One `sendmsg` takes as many slices as the kernel allows.
     /// After an error, or when dropped before its end, `queue` holds what was not sent.
     pub async fn send_all(&mut self, queue: &mut VecDeque<Bytes>) -> io::Result<()> {
+        while self.send_some(queue).await? {}
+        Ok(())
+    }
+
+    /// Sends as much of `queue` as one call takes, once there is room for anything; false: `queue` is empty.
+    pub async fn send_some(&mut self, queue: &mut VecDeque<Bytes>) -> io::Result<bool> {
         loop {
             while queue.front().is_some_and(Bytes::is_empty) {
                 queue.pop_front();
             }
             if queue.is_empty() {
-                return Ok(());
+                return Ok(false);
             }
             self.breather.pass().await;
             match self.slices.send(self.socket.as_raw_fd(), queue) {
-                Ok(sent) => advance(queue, sent),
+                Ok(sent) => {
+                    advance(queue, sent);
+                    return Ok(true);
+                }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
                     // Watched only now: most sockets never fill up.

@@ -391,6 +391,18 @@ impl Watch {
     pub(super) async fn ready(&self) {
         poll_fn(|cx| self.poll_ready(cx)).await;
     }
+
+    /// Resolves once the peer has ended, or the socket has failed; what arrives before is left to the next attempt.
+    pub(super) async fn ended(&self) {
+        poll_fn(|cx| {
+            if self.state.ended.get() || self.state.failed.get().is_some() {
+                return Poll::Ready(());
+            }
+            *self.state.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
 }
 
 impl Drop for Watch {

@@ -197,6 +197,13 @@ impl Permit {
         self.amount
     }
 
+    /// Gives back all but `amount`.
+    pub fn shrink(&mut self, amount: usize) {
+        let excess = self.amount.saturating_sub(amount);
+        self.amount -= excess;
+        self.budget.give_back(excess);
+    }
+
     /// Adds another share of the same budget to this one.
     pub fn absorb(&mut self, mut other: Permit) {
         assert!(Rc::ptr_eq(&self.budget, &other.budget), "shares of different budgets");

@@ -1,9 +1,8 @@
 //! One connection: a task that reads and dispatches requests in order, and one that sends their answers in that order.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_lite::future::or;
@@ -11,14 +10,17 @@ use tracing::{debug, warn};
 
 use crate::observe::client_line;
 use crate::protocol::Malformed;
+use crate::runtime::admission::Place;
 use crate::runtime::clock;
 use crate::runtime::executor::spawn_local;
 use crate::runtime::net::{Reader, Writer};
 use crate::runtime::sync::Permit;
+use crate::shard::{Share, Shortage};
 
 use super::context::{Charge, Link, TICK_MS};
 use super::listener::Connections;
-use super::pipeline::{Answer, Collected, Pipeline, Reply};
+use super::peer::Peer;
+use super::pipeline::{Answer, Collected, Outgoing, Pipeline, Reply};
 use super::receive::{BadLength, FrameReceiver};
 
 /// While others wait for receive memory, a frame may take so long (10 s) before its speed is looked at,
@@ -29,6 +31,27 @@ const SLOW_FRAME_BYTES_PER_TICK: u64 = 16 * 1024 * TICK_MS / 1000;
 const SLOW_FINISH_TICKS: u64 = if cfg!(test) { 1000 } else { 2000 } / TICK_MS;
 /// and this rate: the room is the last there is, and what the client had to hold back meanwhile comes at once.
 const SLOW_FINISH_BYTES_PER_TICK: u64 = 1024 * 1024 * TICK_MS / 1000;
+
+/// While others wait for the memory of answers, a client may take nothing for so long: consumers pause now and then,
+const STALLED: Duration = Duration::from_millis(1000);
+/// or, while many wait for answers other than records, for so long.
+const STALLED_IN_A_FLOOD: Duration = Duration::from_millis(100);
+const MANY: usize = 8;
+/// How long requests of a client that has gone may wait for the answers before them.
+const GONE_GRACE: Duration = Duration::from_millis(HALF_CLOSED_TICKS * TICK_MS);
+/// Answers up to this size are sent without a share of memory.
+const FREE_ANSWER_BYTES: usize = 4096;
+
+/// Answers that hold memory until the client takes them.
+#[derive(Clone, Copy)]
+struct Unsent {
+    /// When the client last took something.
+    since: Instant,
+    /// Memory of fetches is among what is held.
+    fetches: bool,
+    /// Memory of other answers may be.
+    others: bool,
+}
 
 /// How the frame that is arriving gets on.
 #[derive(Clone, Copy)]
@@ -68,26 +91,66 @@ impl FrameClock {
 /// What the listener sees of a connection.
 pub struct Connection {
     pub pipeline: Pipeline,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     /// When bytes last moved, in the context's ticks.
     active: Cell<u64>,
     /// Of the frame that is arriving; stopped (`None`) while the frame waits for the broker.
     frame: Cell<Option<FrameClock>>,
     /// Whether it waits for request bytes: nobody is idle by that.
     waiting: Cell<bool>,
-    _place: Permit,
+    unsent: Cell<Option<Unsent>>,
+    _place: Place,
 }
 
 impl Connection {
+    /// Since when it holds memory of answers that its client does not take, if that is too long while others wait for it.
+    pub fn stalled_since(&self, now: Instant, short: Shortage) -> Option<Instant> {
+        let Unsent { since, fetches, others } = self.unsent.get()?;
+        let stalled = now.saturating_duration_since(since);
+        let grace = if short.others >= MANY { STALLED_IN_A_FLOOD } else { STALLED };
+        let gives_way = (short.fetches > 0 && fetches && stalled > STALLED)
+            || (short.others > 0 && (others || self.pipeline.has_more()) && stalled > grace);
+        gives_way.then_some(since)
+    }
+
+    /// Ends the connection for [`stalled_since`](Self::stalled_since).
+    pub fn close_stalled(&self, link: &Link) {
+        if let Some(held_back) = link.may_complain() {
+            warn!(
+                peer = %self.peer,
+                held_back,
+                "closing a connection that does not take its answers while others wait for memory \
+                 (corelane.response.memory.bytes)"
+            );
+        }
+        self.pipeline.abort();
+    }
+
+    /// Waits until the request that begins with `head` may be answered.
+    async fn may_begin(&self, link: &Link, head: &[u8], reader: &Reader) -> Result<(), End> {
+        let ending = |begins: bool| if begins { Ok(()) } else { Err(End::Ending) };
+        if !(link.waits_for_answers)(head) {
+            return ending(self.pipeline.has_room().await);
+        }
+        // Nothing is read meanwhile, so that a client that has gone shows only so. What it sent before it went is still taken,
+        // unless an answer is waited for that may take minutes.
+        let gone = async {
+            reader.ended().await;
+            clock::sleep(GONE_GRACE).await;
+            Err(End::Peer)
+        };
+        or(async { ending(self.pipeline.is_idle().await) }, gone).await
+    }
+
     /// Whether the connection has to go: idle, or, while others starve, stalled inside a large frame.
     pub fn is_overdue(&self, now: u64, idle_ticks: u64, starved: bool) -> bool {
         if !self.waiting.get() && now.saturating_sub(self.active.get()) > idle_ticks {
-            debug!(peer = ?self.peer, "closing an idle connection (connections.max.idle.ms)");
+            debug!(peer = %self.peer, "closing an idle connection (connections.max.idle.ms)");
             return true;
         }
         let slow = self.frame.get().is_some_and(|frame| frame.is_too_slow(now));
         if starved && slow {
-            client_line!(warn, peer = ?self.peer, "closing a connection whose request arrives too slowly while others wait for memory");
+            client_line!(warn, peer = %self.peer, "closing a connection whose request arrives too slowly while others wait for memory");
         }
         starved && slow
     }
@@ -101,16 +164,21 @@ impl Connection {
         charge
     }
 
-    /// Gets room for the frame to grow; `None`: the connection is ending.
+    /// Gets room for the frame to grow.
     ///
     /// Room in the pipeline comes first, and stays, as only the reader uses it up: so a whole frame never holds request
     /// bytes until its client reads answers.
-    async fn grow(&self, link: &Link, size: usize, bytes: usize, held: Option<Charge>) -> Option<Charge> {
+    async fn grow(
+        &self,
+        link: &Link,
+        reader: &Reader,
+        head: &[u8],
+        (size, bytes): (usize, usize),
+        held: Option<Charge>,
+    ) -> Result<Charge, End> {
         let frame = self.frame.take();
         let stopped = link.tick.get();
-        if !self.pipeline.has_room().await {
-            return None;
-        }
+        self.may_begin(link, head, reader).await?;
         let charge = self.charged(link, link.charge_arriving(size, bytes, held)).await;
         let now = link.tick.get();
         let fresh = FrameClock { since: now, arrived: 0, holds: true, finishing: charge.finishing };
@@ -120,7 +188,7 @@ impl Connection {
             }
             _ => fresh,
         }));
-        Some(charge)
+        Ok(charge)
     }
 
     /// Notes that bytes came, of a frame that may have begun with them.
@@ -149,9 +217,9 @@ enum End {
 }
 
 /// What a request's bytes are handed to, with their share of receive memory and the address that they came from.
-pub trait Dispatch: AsyncFn(Bytes, Permit, Option<SocketAddr>) -> Result<Answer, Malformed> + 'static {}
+pub trait Dispatch: AsyncFn(Bytes, Permit, Peer) -> Result<Answer, Malformed> + 'static {}
 
-impl<D: AsyncFn(Bytes, Permit, Option<SocketAddr>) -> Result<Answer, Malformed> + 'static> Dispatch for D {}
+impl<D: AsyncFn(Bytes, Permit, Peer) -> Result<Answer, Malformed> + 'static> Dispatch for D {}
 
 /// Starts both tasks. The connection is in `connections` until its writer has ended, which ends the reader.
 pub fn start<D: Dispatch>(
@@ -159,16 +227,17 @@ pub fn start<D: Dispatch>(
     dispatch: Rc<D>,
     connections: Rc<Connections>,
     number: u64,
-    place: Permit,
+    place: Place,
     reader: Reader,
     writer: Writer,
 ) {
     let connection = Rc::new(Connection {
-        pipeline: Pipeline::new(link.pipeline),
-        peer: reader.peer_addr(),
+        pipeline: Pipeline::new(link.pipeline, link.gather_bytes),
+        peer: Peer(reader.peer_addr()),
         active: Cell::new(link.tick.get()),
         frame: Cell::new(None),
         waiting: Cell::new(false),
+        unsent: Cell::new(None),
         _place: place,
     });
     connections.borrow_mut().insert(number, connection.clone());
@@ -209,16 +278,16 @@ fn close_after(link: &Link, connection: &Connection, end: End) {
     let peer = connection.peer;
     match end {
         End::Peer => {
-            debug!(?peer, "{end}");
+            debug!(%peer, "{end}");
             connection.pipeline.finish();
         }
         End::Broken(_) => {
-            debug!(?peer, "{end}");
+            debug!(%peer, "{end}");
             connection.pipeline.abort();
         }
         End::Length(_) | End::Malformed(_) => {
             if let Some(held_back) = link.may_complain() {
-                warn!(?peer, held_back, "closing the connection: {end}");
+                warn!(%peer, held_back, "closing the connection: {end}");
             }
             connection.pipeline.push(Answer::Now(Reply::Close));
         }
@@ -232,12 +301,16 @@ async fn read_requests<D: Dispatch>(link: &Link, dispatch: &D, connection: &Conn
     let mut held: Option<Charge> = None;
     let mut lookahead: Option<Permit> = None;
     loop {
-        if let Err(end) = take_frames(link, dispatch, connection, &mut frames, &mut held).await {
+        if let Err(end) = take_frames(link, dispatch, connection, &reader, &mut frames, &mut held).await {
             return end;
         }
         let mut growing = None;
         if let Some((size, bytes)) = frames.growth() {
-            let Some(charge) = connection.grow(link, size, bytes, held.take()).await else { return End::Ending };
+            let growth = (size, bytes);
+            let charge = match connection.grow(link, &reader, frames.body_head(), growth, held.take()).await {
+                Ok(charge) => charge,
+                Err(end) => return end,
+            };
             growing = Some(if charge.finishing { size } else { bytes });
             held = Some(charge);
         } else if frames.arrived_bytes() == 0 {
@@ -268,14 +341,13 @@ async fn take_frames<D: Dispatch>(
     link: &Link,
     dispatch: &D,
     connection: &Connection,
+    reader: &Reader,
     frames: &mut FrameReceiver,
     held: &mut Option<Charge>,
 ) -> Result<(), End> {
     while let Some(frame) = frames.next_frame()? {
         connection.frame.set(None);
-        if !connection.pipeline.has_room().await {
-            return Err(End::Ending);
-        }
+        connection.may_begin(link, &frame, reader).await?;
         let charge = match held.take() {
             Some(charge) => charge,
             None => connection.charged(link, link.charge_whole(frame.len())).await,
@@ -288,22 +360,24 @@ async fn take_frames<D: Dispatch>(
 
 async fn write_answers(link: &Link, connection: &Connection, mut writer: Writer) {
     let pipeline = &connection.pipeline;
-    let mut queue = VecDeque::new();
+    let mut out = Outgoing::default();
     loop {
-        let collected = pipeline.collect(&mut queue).await;
+        let collected = pipeline.collect(&mut out).await;
         if collected == Collected::Aborted {
             break;
         }
-        if !queue.is_empty() {
+        if !out.queue.is_empty() {
             let aborted = async {
                 pipeline.aborted().await;
                 Err(std::io::ErrorKind::ConnectionAborted.into())
             };
-            if let Err(error) = or(writer.send_all(&mut queue), aborted).await {
-                debug!(peer = ?connection.peer, "answers could not be sent: {error}");
+            if let Err(error) = or(send(link, connection, &mut writer, &mut out), aborted).await {
+                debug!(peer = %connection.peer, "answers could not be sent: {error}");
                 break;
             }
-            connection.active.set(link.tick.get());
+            connection.unsent.set(None);
+            out.shares.clear();
+            pipeline.note_sent();
         }
         if collected == Collected::Last {
             break;
@@ -311,6 +385,23 @@ async fn write_answers(link: &Link, connection: &Connection, mut writer: Writer)
     }
     // Also ends the reader's pending read.
     writer.shutdown();
+}
+
+/// Sends all of `out`, and charges what of it is not charged yet.
+async fn send(link: &Link, connection: &Connection, writer: &mut Writer, out: &mut Outgoing) -> std::io::Result<()> {
+    if out.uncharged > FREE_ANSWER_BYTES {
+        out.shares.push(link.answers.share(out.uncharged).await);
+    }
+    out.uncharged = 0;
+    let fetches = out.shares.iter().any(Share::is_fetch);
+    let others = out.shares.is_empty() || !out.shares.iter().all(Share::is_fetch);
+    let mut more = true;
+    while more {
+        connection.unsent.set(Some(Unsent { since: clock::now(), fetches, others }));
+        more = writer.send_some(&mut out.queue).await?;
+        connection.active.set(link.tick.get());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What one shard's connections share. Everything here lives on the shard's own thread.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use futures_lite::future::or;
 use crate::config::ServerConfig;
 use crate::runtime::clock;
 use crate::runtime::sync::{Budget, Permit};
-use crate::shard::Shard;
+use crate::shard::{AnswerMemory, Shard};
 
+use super::dispatch::waits_for_answers;
 use super::fetch_session::SessionCache;
 use super::receive::LENGTH_BYTES;
 
@@ -24,7 +26,11 @@ pub struct ServerContext {
     pub sessions: RefCell<SessionCache>,
     /// What requests other than Produce are made into while they are answered: as much as the request bytes themselves
     /// (`corelane.receive.memory.bytes`). Whoever waits for it holds request bytes, never the reverse.
-    pub working: Rc<Budget>,
+    working: Rc<Budget>,
+    /// For requests that take little, on top: they do not wait behind large ones.
+    small_working: Rc<Budget>,
+    /// Sizes of answers, by which those to come are estimated.
+    pub answer_sizes: AnswerSizes,
     /// What large fetches keep while they wait for data; as much again. Only ever taken without waiting.
     pub waiting_fetches: Rc<Budget>,
     /// Large requests to groups that wait behind others of their connection; as much again. Only ever taken without waiting.
@@ -32,6 +38,9 @@ pub struct ServerContext {
     /// Topics being created for Metadata requests. Only ever taken without waiting.
     pub auto_creations: Rc<Budget>,
 }
+
+/// The most that requests take which have memory of their own.
+const SMALL_WORK_BYTES: usize = 256 << 10;
 
 /// Topics that this shard's clients have created by asking for their metadata, at a time.
 const AUTO_CREATIONS: usize = 1000;
@@ -43,14 +52,43 @@ impl ServerContext {
         let session_bytes = config.fetch_session_memory_bytes / usize::from(config.shards.max(1));
         let sessions = RefCell::new(SessionCache::new(slots, session_bytes, shard.id));
         Rc::new(ServerContext {
-            link: Link::new(config),
+            link: Link::new(config, shard.answers.clone(), waits_for_answers),
+            answer_sizes: AnswerSizes::default(),
             sessions,
             working: Budget::new(config.receive_memory_bytes),
+            small_working: Budget::new(config.receive_memory_bytes / 4),
             waiting_fetches: Budget::new(config.receive_memory_bytes),
             waiting_groups: Budget::new(config.receive_memory_bytes),
             auto_creations: Budget::new(AUTO_CREATIONS),
             shard,
         })
+    }
+
+    /// Memory to answer a request in; waits for it.
+    pub async fn work(&self, bytes: usize) -> Permit {
+        match self.working.try_acquire(bytes) {
+            Some(permit) => permit,
+            None if bytes <= SMALL_WORK_BYTES => self.small_working.acquire(bytes).await,
+            None => self.working.acquire(bytes).await,
+        }
+    }
+}
+
+/// Size of recent answers by API key: the largest, slowly forgotten.
+#[derive(Default)]
+pub struct AnswerSizes(RefCell<HashMap<i16, usize>>);
+
+impl AnswerSizes {
+    /// Before the first answer.
+    const UNKNOWN: usize = 16 << 10;
+
+    pub fn expected(&self, api_key: i16) -> usize {
+        self.0.borrow().get(&api_key).copied().unwrap_or(Self::UNKNOWN)
+    }
+
+    pub fn note(&self, api_key: i16, bytes: usize) {
+        let expected = self.expected(api_key);
+        self.0.borrow_mut().insert(api_key, bytes.max(expected - expected / 16));
     }
 }
 
@@ -60,8 +98,14 @@ pub struct Link {
     pub max_frame_bytes: usize,
     /// Requests of one connection worked on at the same time (`corelane.connection.pipeline`).
     pub pipeline: usize,
-    /// This shard's part of `max.connections`.
-    pub max_connections: usize,
+    /// Bytes of answers gathered for a connection (`corelane.connection.response.bytes`).
+    pub gather_bytes: usize,
+    /// `socket.send.buffer.bytes` and `socket.receive.buffer.bytes`.
+    pub buffers: (Option<usize>, Option<usize>),
+    /// Memory of answers, this shard's.
+    pub answers: Rc<AnswerMemory>,
+    /// True of requests, by their first bytes, that are answered when all answers before have been sent.
+    pub waits_for_answers: fn(&[u8]) -> bool,
     /// `connections.max.idle.ms`, in ticks.
     pub idle_ticks: u64,
     /// Request bytes held (`corelane.receive.memory.bytes`), without the two reserves, which are cut from them.
@@ -100,11 +144,17 @@ pub struct Charge {
 }
 
 impl Link {
-    pub fn new(config: &ServerConfig) -> Rc<Link> {
+    pub fn new(config: &ServerConfig, answers: Rc<AnswerMemory>, waits_for_answers: fn(&[u8]) -> bool) -> Rc<Link> {
         Rc::new(Link {
+            gather_bytes: config.connection_response_bytes,
+            buffers: (
+                usize::try_from(config.socket_send_buffer_bytes).ok(),
+                usize::try_from(config.socket_receive_buffer_bytes).ok(),
+            ),
+            answers,
+            waits_for_answers,
             max_frame_bytes: config.socket_request_max_bytes as usize,
             pipeline: config.connection_pipeline,
-            max_connections: share(config.max_connections, config.shards).max(1) as usize,
             idle_ticks: config.connections_max_idle_ms.div_ceil(TICK_MS).max(1),
             requests: Budget::new(config.receive_memory_bytes - 2 * (config.receive_memory_bytes / RESERVE_PART)),
             whole_reserve: Budget::new(config.receive_memory_bytes / RESERVE_PART),
@@ -234,6 +284,17 @@ mod tests {
         assert_eq!(said, [0; 5]);
         assert_eq!(complaints.may_log(second), Some(95));
         assert_eq!(complaints.may_log(second + 1), Some(0));
+    }
+
+    #[test]
+    fn a_large_answer_is_expected_again_for_a_while() {
+        let sizes = AnswerSizes::default();
+        sizes.note(3, 1 << 20);
+        (0..5).for_each(|_| sizes.note(3, 10));
+        assert!(sizes.expected(3) > 1 << 19);
+        (0..200).for_each(|_| sizes.note(3, 10));
+        assert!(sizes.expected(3) < 100);
+        assert_eq!(sizes.expected(4), AnswerSizes::UNKNOWN);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! From a frame to its handler. One table of APIs feeds both this and the ApiVersions response.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_lite::future::or;
 use kafka_protocol::messages::ApiKey;
+use kafka_protocol::protocol::Encodable;
 
 use crate::observe::client_line;
 use crate::protocol::{ApiSpec, Malformed, Prefix, guard, parse_header, parse_prefix, respond};
@@ -16,6 +16,7 @@ use crate::runtime::sync::{Permit, oneshot};
 use super::context::ServerContext;
 use super::group_call::{GroupCall, InLine, caller};
 use super::handlers::{self, api_versions};
+use super::peer::Peer;
 use super::pipeline::{Answer, Reply};
 
 /// Who asks.
@@ -23,7 +24,7 @@ use super::pipeline::{Answer, Reply};
 pub struct Asker {
     /// The name of the listener that the client came by.
     pub listener: Rc<str>,
-    pub peer: Option<SocketAddr>,
+    pub peer: Peer,
     /// What the client calls itself.
     pub client_id: Option<String>,
 }
@@ -31,8 +32,8 @@ pub struct Asker {
 /// For the log: the address, and the name that the client gives itself, cut and with what would not be a line's escaped.
 impl fmt::Display for Asker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.peer {
-            Some(peer) => write!(f, "{peer}")?,
+        match self.peer.0 {
+            Some(_) => self.peer.fmt(f)?,
             None => f.write_str("a client without an address")?,
         }
         match &self.client_id {
@@ -52,6 +53,8 @@ pub struct Call {
     pub body: Bytes,
     /// The request's share of receive memory; to be dropped with the last of its bytes.
     pub permit: Permit,
+    /// Memory in which the request is answered; none for Produce.
+    pub working: Option<Permit>,
 }
 
 /// The largest request other than Produce. Of their elements, some as small as two bytes, structures and answers of some
@@ -69,12 +72,19 @@ fn memory_factor(key: ApiKey) -> usize {
     }
 }
 
+/// An encoded answer takes so many times its size while it is made.
+const MADE_OF: usize = 4;
+
+/// The largest request other than Produce where `receive_memory` is less than usual: about what it is made into has to fit.
+fn max_other_request(receive_memory: usize) -> usize {
+    (receive_memory / 16).clamp(64 << 10, MAX_OTHER_REQUEST_BYTES)
+}
+
 /// Refuses a frame that is too large for what it asks.
-fn check_size(key: ApiKey, bytes: usize) -> Result<(), Malformed> {
-    if key == ApiKey::Produce || bytes <= MAX_OTHER_REQUEST_BYTES {
+fn check_size(key: ApiKey, bytes: usize, allowed: usize) -> Result<(), Malformed> {
+    if key == ApiKey::Produce || bytes <= allowed {
         return Ok(());
     }
-    let allowed = MAX_OTHER_REQUEST_BYTES;
     Err(Malformed(format!("{key:?} request of {bytes} bytes; those other than Produce have at most {allowed}")))
 }
 
@@ -102,15 +112,15 @@ macro_rules! apis {
             spec: &ApiSpec,
             prefix: Prefix,
             mut body: Bytes,
-        ) -> Result<Bytes, Malformed> {
-            let Prefix { version, correlation_id, .. } = prefix;
+        ) -> Result<Reply, Malformed> {
+            let Prefix { version, .. } = prefix;
             match spec.key {
                 $(key if key == handlers::$group_module::API.key => {
                     let request = guard::decode(key, version, &mut body)?;
                     // What the handler makes of the request is a copy: nothing of the body is kept while it waits.
                     drop(body);
                     let response = Box::pin(handlers::$group_module::handle(&call, version, request)).await;
-                    respond::encode(key, version, correlation_id, &response)
+                    encode(&call.context, key, prefix, &response).await
                 })*
                 key => Err(Malformed(format!("{key:?} has no handler"))),
             }
@@ -123,18 +133,18 @@ macro_rules! apis {
             spec: &ApiSpec,
             prefix: Prefix,
             mut body: Bytes,
-        ) -> Result<Bytes, Malformed> {
-            let Prefix { version, correlation_id, .. } = prefix;
+        ) -> Result<Reply, Malformed> {
+            let Prefix { version, .. } = prefix;
             match spec.key {
                 $(key if key == handlers::$module::API.key => {
                     let request = guard::decode(key, version, &mut body)?;
                     let response = handlers::$module::handle(context, version, request).await;
-                    respond::encode(key, version, correlation_id, &response)
+                    encode(context, key, prefix, &response).await
                 })*
                 $(key if key == handlers::$asked_module::API.key => {
                     let request = guard::decode(key, version, &mut body)?;
                     let response = handlers::$asked_module::handle(context, asker, version, request).await;
-                    respond::encode(key, version, correlation_id, &response)
+                    encode(context, key, prefix, &response).await
                 })*
                 key => Err(Malformed(format!("{key:?} has no handler"))),
             }
@@ -176,6 +186,34 @@ apis!(
     consumer_group_describe,
 );
 
+/// True of requests, by their first bytes, that are begun when all answers before have been sent: all but Produce, which clients
+/// pipeline. Kafka does so with every request. A connection then has one such request, and one such answer, at a time.
+pub fn waits_for_answers(head: &[u8]) -> bool {
+    head.first_chunk().map(|bytes| i16::from_be_bytes(*bytes)) != Some(ApiKey::Produce as i16)
+}
+
+/// Memory in which a request is answered: what it is made into, or what the answer is, as far as others tell.
+fn working_bytes(context: &ServerContext, key: ApiKey, request: usize) -> usize {
+    match key {
+        // Records are not made.
+        ApiKey::Fetch => request,
+        _ => request.max(MADE_OF * context.answer_sizes.expected(key as i16)),
+    }
+}
+
+/// Encodes an answer once there is memory for it.
+async fn encode<T: Encodable>(
+    context: &ServerContext,
+    key: ApiKey,
+    Prefix { version, correlation_id, .. }: Prefix,
+    response: &T,
+) -> Result<Reply, Malformed> {
+    let bytes = respond::size(key, version, response)?;
+    context.answer_sizes.note(key as i16, bytes);
+    let share = context.shard.answers.share(bytes).await;
+    Ok(Reply::Held(vec![respond::encode(key, version, correlation_id, response)?], vec![share]))
+}
+
 fn spec_of(api_key: i16) -> Option<&'static ApiSpec> {
     APIS.iter().find(|spec| spec.key as i16 == api_key)
 }
@@ -187,7 +225,7 @@ pub async fn dispatch(
     context: &Rc<ServerContext>,
     frame: Bytes,
     permit: Permit,
-    origin: (Rc<str>, Option<SocketAddr>),
+    origin: (Rc<str>, Peer),
 ) -> Result<Answer, Malformed> {
     let prefix = parse_prefix(&frame)?;
     let Prefix { api_key, version, correlation_id } = prefix;
@@ -199,11 +237,11 @@ pub async fn dispatch(
         let ApiSpec { key, min, max, .. } = spec;
         return Err(Malformed(format!("{key:?} v{version} is not served; versions {min} to {max} are")));
     }
-    check_size(spec.key, frame.len())?;
+    check_size(spec.key, frame.len(), max_other_request(context.shard.config.receive_memory_bytes))?;
     let working = match memory_factor(spec.key) {
         0 => None,
         _ if waits_in_line(spec.key) => None,
-        factor => Some(context.working.acquire(frame.len() * factor).await),
+        factor => Some(context.work(working_bytes(context, spec.key, frame.len() * factor)).await),
     };
     let (header, body_start) = parse_header(&frame, spec.is_flexible(version))?;
     let (listener, peer) = origin;
@@ -212,14 +250,17 @@ pub async fn dispatch(
     drop(frame);
     match spec.key {
         ApiKey::Produce => {
-            handlers::produce::handle(context, Call { version, correlation_id, asker, body, permit }).await
+            let call = Call { version, correlation_id, asker, body, permit, working: None };
+            handlers::produce::handle(context, call).await
         }
-        ApiKey::Fetch => handlers::fetch::handle(context, Call { version, correlation_id, asker, body, permit }),
-        key if waits_in_line(key) => later(context, spec, prefix, asker, body, permit).await,
+        ApiKey::Fetch => {
+            handlers::fetch::handle(context, Call { version, correlation_id, asker, body, permit, working })
+        }
+        key if waits_in_line(key) => later(context, (spec, prefix), asker, body, permit).await,
         _ => {
-            let response = Box::pin(answer(context, &asker, spec, prefix, body)).await?;
+            let reply = Box::pin(answer(context, &asker, spec, prefix, body)).await?;
             drop((permit, working));
-            Ok(Answer::Now(Reply::Frame(response)))
+            Ok(Answer::Now(reply))
         }
     }
 }
@@ -227,8 +268,7 @@ pub async fn dispatch(
 /// Takes a request for a group's coordinator as far as its place in line; without room to wait it is refused at once.
 async fn later(
     context: &Rc<ServerContext>,
-    spec: &'static ApiSpec,
-    prefix: Prefix,
+    (spec, prefix): (&'static ApiSpec, Prefix),
     asker: Asker,
     body: Bytes,
     permit: Permit,
@@ -240,14 +280,15 @@ async fn later(
     let in_line = match InLine::new(context, caller, &body) {
         Ok(in_line) => in_line,
         Err(caller) => {
-            let _working = context.working.acquire(body.len() * factor).await;
+            let _working = context.work(body.len() * factor).await;
             let refused = GroupCall::refused(context, caller);
-            let response = Box::pin(answer_group(refused, spec, prefix, body)).await?;
+            let reply = Box::pin(answer_group(refused, spec, prefix, body)).await?;
             drop(permit);
-            return Ok(Answer::Now(Reply::Frame(response)));
+            return Ok(Answer::Now(reply));
         }
     };
     drop((body, permit));
+    let context = context.clone();
     Ok(Answer::Later(Box::pin(async move {
         let (sender, receiver) = oneshot();
         let (_wanted, unwanted) = oneshot::<()>();
@@ -255,13 +296,13 @@ async fn later(
         // what this takes to be worked on must not be held up with it. It ends with this future, so with the connection.
         spawn_local(async move {
             let work = async {
-                let (call, body) = in_line.begin(factor).await;
+                let (call, body) = in_line.begin(|bytes| working_bytes(&context, spec.key, bytes * factor)).await;
                 sender.send(answer_group(call, spec, prefix, body).await);
             };
             or(work, async { unwanted.recv().await.unwrap_or_default() }).await;
         });
         match receiver.recv().await {
-            Some(Ok(response)) => Reply::Frame(response),
+            Some(Ok(reply)) => reply,
             Some(Err(error)) => {
                 client_line!(warn, %asker, "closing the connection: {error}");
                 Reply::Close
@@ -291,7 +332,7 @@ mod tests {
     fn who_asks_is_one_word_of_a_log_line() {
         let asker = |peer: Option<&str>, id: Option<String>| Asker {
             listener: "PLAINTEXT".into(),
-            peer: peer.map(|peer| peer.parse().unwrap()),
+            peer: Peer(peer.map(|peer| peer.parse().unwrap())),
             client_id: id,
         };
         assert_eq!(asker(Some("10.0.0.1:5"), Some("me".into())).to_string(), "10.0.0.1:5 (\"me\")");
@@ -302,10 +343,24 @@ mod tests {
 
     #[test]
     fn only_produce_requests_may_be_large() {
-        assert_eq!(check_size(ApiKey::Produce, 100 << 20), Ok(()));
-        assert_eq!(check_size(ApiKey::Metadata, MAX_OTHER_REQUEST_BYTES), Ok(()));
-        let error = check_size(ApiKey::Metadata, MAX_OTHER_REQUEST_BYTES + 1).unwrap_err();
+        let allowed = max_other_request(64 << 20);
+        assert_eq!(allowed, MAX_OTHER_REQUEST_BYTES);
+        assert_eq!(check_size(ApiKey::Produce, 100 << 20, allowed), Ok(()));
+        assert_eq!(check_size(ApiKey::Metadata, allowed, allowed), Ok(()));
+        let error = check_size(ApiKey::Metadata, allowed + 1, allowed).unwrap_err();
         assert!(error.0.contains("4194305") && error.0.contains("4194304"), "{error}");
+        assert_eq!(max_other_request(4 << 20), 256 << 10, "little memory, small requests");
+        assert_eq!(max_other_request(1 << 20), 64 << 10);
+    }
+
+    #[test]
+    fn only_produce_is_begun_before_the_answers_before_were_sent() {
+        let waits = |key: ApiKey| waits_for_answers(&(key as i16).to_be_bytes());
+        assert!(!waits(ApiKey::Produce));
+        assert!(
+            waits(ApiKey::Fetch) && waits(ApiKey::JoinGroup) && waits(ApiKey::Metadata) && waits(ApiKey::ApiVersions)
+        );
+        assert!(waits_for_answers(&[]) && waits_for_answers(&[0x7f, 0xff, 0]), "nothing known of it");
     }
 
     #[test]

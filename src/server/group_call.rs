@@ -5,7 +5,7 @@
 //! others need to be read or answered.
 
 use std::cell::Cell;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -17,6 +17,7 @@ use crate::runtime::sync::Permit;
 use crate::shard::groups::{Call, Caller};
 
 use super::context::ServerContext;
+use super::peer::Peer;
 
 /// Requests up to this size wait in line for nothing; a connection has `corelane.connection.pipeline` of them at most.
 const SMALL_BYTES: usize = 4 << 10;
@@ -50,9 +51,9 @@ impl InLine {
         Ok(InLine { context: context.clone(), caller, body: Bytes::copy_from_slice(body), _share: share })
     }
 
-    /// The request's turn has come: its body, and the call to ask with. `factor`: how much memory a byte of it stands for.
-    pub async fn begin(self, factor: usize) -> (GroupCall, Bytes) {
-        let working = self.context.working.acquire(self.body.len() * factor).await;
+    /// The request's turn has come: its body, and the call to ask with. `memory`: how much a request of so many bytes needs.
+    pub async fn begin(self, memory: impl FnOnce(usize) -> usize) -> (GroupCall, Bytes) {
+        let working = self.context.work(memory(self.body.len())).await;
         let call =
             GroupCall { context: self.context, caller: self.caller, working: Cell::new(Some(working)), refused: false };
         (call, self.body)
@@ -163,15 +164,15 @@ async fn all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
 }
 
 /// Who asks, as Kafka shows it.
-pub fn caller(client_id: Option<String>, peer: Option<SocketAddr>) -> Caller {
+pub fn caller(client_id: Option<String>, peer: Peer) -> Caller {
     let mut client_id = client_id.unwrap_or_default();
     client_id.truncate(client_id.floor_char_boundary(MAX_CLIENT_ID_BYTES));
-    Caller { client_id, client_host: peer.map(|peer| host(peer.ip())).unwrap_or_default() }
+    Caller { client_id, client_host: peer.ip().map(host).unwrap_or_default() }
 }
 
 /// Java's `InetAddress.toString()` of an address without a name: IPv6 in full, without zeros left out.
 fn host(address: IpAddr) -> String {
-    match address.to_canonical() {
+    match address {
         IpAddr::V4(address) => format!("/{address}"),
         IpAddr::V6(address) => {
             let segments = address.segments().map(|segment| format!("{segment:x}"));
@@ -189,18 +190,21 @@ mod tests {
 
     #[test]
     fn hosts_are_shown_as_kafka_does() {
-        let of = |address: &str| caller(None, Some(address.parse().unwrap())).client_host;
+        let of = |address: &str| caller(None, Peer(address.parse().ok())).client_host;
         assert_eq!(of("127.0.0.1:9092"), "/127.0.0.1");
         assert_eq!(of("[::ffff:10.1.2.3]:9092"), "/10.1.2.3");
         assert_eq!(of("[::1]:9092"), "/0:0:0:0:0:0:0:1");
         assert_eq!(of("[fe80::ABCD:0:12]:1"), "/fe80:0:0:0:0:abcd:0:12");
-        assert_eq!(caller(None, None), Caller::default());
+        assert_eq!(caller(None, Peer(None)), Caller::default());
     }
 
     #[test]
     fn client_ids_are_cut_between_characters() {
-        assert_eq!(caller(Some("me".into()), None).client_id, "me");
-        assert_eq!(caller(Some(format!("x{}", "ä".repeat(600))), None).client_id, format!("x{}", "ä".repeat(511)));
+        assert_eq!(caller(Some("me".into()), Peer(None)).client_id, "me");
+        assert_eq!(
+            caller(Some(format!("x{}", "ä".repeat(600))), Peer(None)).client_id,
+            format!("x{}", "ä".repeat(511))
+        );
     }
 
     #[test]

@@ -2,23 +2,28 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_lite::future::or;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use crate::config::ServerConfig;
 use crate::observe::note_second;
+use crate::runtime::admission::{Admission, AdmissionLimits, Place, Refused};
 use crate::runtime::clock;
 use crate::runtime::executor::spawn_local;
 use crate::runtime::net::Listeners;
 use crate::runtime::process::StopFlag;
-use crate::runtime::sync::{Budget, Notify};
+use crate::runtime::sync::Notify;
 use crate::shard::Shard;
 
 use super::connection::{self, Connection, Dispatch};
 use super::context::{Link, ServerContext, TICK_MS};
 use super::dispatch::dispatch;
+use super::peer::Peer;
 
 /// How long answers under way may take once the broker stops.
 const STOP_GRACE: Duration = Duration::from_millis(if cfg!(test) { 4000 } else { 1000 });
@@ -26,16 +31,34 @@ const STOP_GRACE: Duration = Duration::from_millis(if cfg!(test) { 4000 } else {
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// The list of connections is looked through so often, in ticks.
 const SWEEP_TICKS: u64 = 4;
+/// Between two looks for a place while there is none.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
 /// A pause after a failed accept (out of descriptors, mostly), which would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two looks for connections that hold the memory of answers which others wait for.
+const STALLED_PAUSE: Duration = Duration::from_millis(20);
 
 /// A shard's open connections, by number.
 pub type Connections = RefCell<HashMap<u64, Rc<Connection>>>;
 
+/// What all shards' listeners share, by the options of connections.
+pub fn admission(config: &ServerConfig) -> Arc<Admission> {
+    Admission::new(AdmissionLimits {
+        total: config.max_connections.max(1),
+        local_reserve: config.local_connections,
+        per_ip: config.max_connections_per_ip,
+        per_ip_overrides: config.max_connections_per_ip_overrides.1.clone(),
+        per_second: match config.max_connection_creation_rate {
+            rate if rate >= i32::MAX as u32 => u32::MAX,
+            rate => rate,
+        },
+    })
+}
+
 /// Accepts and serves connections on this shard until `shard.stop` is set, then ends the connections: answers under way get
-/// [`STOP_GRACE`]. `max.connections` is shared out evenly among the shards; past its share a shard stops accepting until a
-/// connection ends, as Kafka does.
-pub async fn serve(shard: Rc<Shard>, listeners: Listeners) {
+/// [`STOP_GRACE`].
+pub async fn serve(shard: Rc<Shard>, listeners: Listeners, admission: Arc<Admission>) {
     let context = ServerContext::new(shard.clone());
     let link = context.link.clone();
     let handle = |name: &str| {
@@ -43,15 +66,18 @@ pub async fn serve(shard: Rc<Shard>, listeners: Listeners) {
         Rc::new(async move |frame, permit, peer| dispatch(&context, frame, permit, (name.clone(), peer)).await)
     };
     let handles = shard.config.listeners.iter().map(|listener| handle(&listener.name)).collect();
-    run(link, &shard.stop, listeners, handles, clock::next_tick).await;
+    run(link, &shard.stop, (listeners, admission), handles, clock::next_tick).await;
 }
 
-/// `dispatch`: for the connections of each of `listeners`, in their order. `next_tick` waits for the next tick of
+/// Where connections come from, and which are let in.
+type Door = (Listeners, Arc<Admission>);
+
+/// `dispatch`: for the connections of each listener of `door`, in their order. `next_tick` waits for the next tick of
 /// [`Link::tick`].
 async fn run<D: Dispatch>(
     link: Rc<Link>,
     stop: &StopFlag,
-    listeners: Listeners,
+    door: Door,
     dispatch: Vec<Rc<D>>,
     next_tick: impl AsyncFn(),
 ) {
@@ -62,7 +88,8 @@ async fn run<D: Dispatch>(
     spawn_local(async move {
         let until = until.notified();
         if !stop_now.is_set() {
-            or(accept_all(&accepting, &accepted, &listeners, &dispatch), until).await;
+            let accept = accept_all(&accepting, &accepted, &door, &dispatch);
+            or(or(accept, close_stalled(&accepting, &accepted)), until).await;
         }
     });
 
@@ -83,26 +110,12 @@ async fn run<D: Dispatch>(
 async fn accept_all<D: Dispatch>(
     link: &Rc<Link>,
     connections: &Rc<Connections>,
-    listeners: &Listeners,
+    (listeners, admission): &Door,
     dispatch: &[Rc<D>],
 ) {
-    let places = Budget::new(link.max_connections);
     let mut next_number = 0;
     loop {
-        let place = match places.try_acquire(1) {
-            Some(place) => place,
-            None => {
-                if let Some(held_back) = link.may_complain() {
-                    warn!(
-                        limit = places.total(),
-                        held_back,
-                        "this shard has as many connections as it may (its share of max.connections and of half of the \
-                         descriptors, `ulimit -Hn`); not accepting until one ends"
-                    );
-                }
-                places.acquire(1).await
-            }
-        };
+        until_admissible(link, admission).await;
         let (listener, reader, writer) = match listeners.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -114,8 +127,90 @@ async fn accept_all<D: Dispatch>(
             }
         };
         let Some(dispatch) = dispatch.get(listener).cloned() else { continue };
+        let Some(place) = place_for(link, admission, Peer(reader.peer_addr())).await else { continue };
+        if let Err(error) = reader.set_buffers(link.buffers.0, link.buffers.1) {
+            debug!(peer = %Peer(reader.peer_addr()), %error, "the socket's buffers keep the kernel's sizes");
+        }
         next_number += 1;
         connection::start(link.clone(), dispatch, connections.clone(), next_number, place, reader, writer);
+    }
+}
+
+/// Waits while there are as many connections as there may be, and for the rate at which they may come. Both are looked at now
+/// and then: other shards' connections end without a word to this one.
+async fn until_admissible(link: &Link, admission: &Admission) {
+    loop {
+        let pause = match admission.is_full() {
+            false => admission.pause(clock::now()),
+            true => {
+                if let Some(held_back) = link.may_complain() {
+                    warn!(
+                        limit = admission.limits().total,
+                        held_back,
+                        "there are as many connections as there may be (max.connections, or half of the open files that the \
+                         process may have, `ulimit -Hn`); not accepting until one ends"
+                    );
+                }
+                FULL_PAUSE
+            }
+        };
+        if pause.is_zero() {
+            return;
+        }
+        clock::sleep(pause).await;
+    }
+}
+
+/// A place for a connection that was accepted; `None`: it is to be closed. Where no places are kept for this machine it waits for
+/// one: other shards may have taken the last.
+async fn place_for(link: &Link, admission: &Arc<Admission>, peer: Peer) -> Option<Place> {
+    let ip = peer.ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    loop {
+        match admission.admit(ip, clock::now()) {
+            Ok(place) => return Some(place),
+            Err(Refused::Full) if admission.limits().local_reserve == 0 => clock::sleep(FULL_PAUSE).await,
+            Err(refused) => {
+                report_refused(link, peer, refused);
+                return None;
+            }
+        }
+    }
+}
+
+fn report_refused(link: &Link, peer: Peer, refused: Refused) {
+    let Some(held_back) = link.may_complain() else { return };
+    match refused {
+        Refused::Address(limit) => warn!(
+            %peer,
+            limit,
+            held_back,
+            "closing a new connection: its address has as many as it may (max.connections.per.ip and its overrides)"
+        ),
+        Refused::Full => warn!(
+            %peer,
+            held_back,
+            "closing a new connection: what is left of max.connections is for clients on this machine \
+             (corelane.local.connections)"
+        ),
+    }
+}
+
+/// While requests wait for the memory of answers, ends connections whose clients take nothing, those first that have not for
+/// longest, and looks again.
+async fn close_stalled(link: &Link, connections: &Connections) {
+    loop {
+        let short = link.answers.shortage().await;
+        let now = clock::now();
+        let mut stalled: Vec<(Instant, Rc<Connection>)> = connections
+            .borrow()
+            .values()
+            .filter_map(|connection| Some((connection.stalled_since(now, short)?, connection.clone())))
+            .collect();
+        stalled.sort_by_key(|(since, _)| *since);
+        stalled.truncate(stalled.len().div_ceil(2));
+        stalled.iter().for_each(|(_, connection)| connection.close_stalled(link));
+        drop(stalled);
+        clock::sleep(STALLED_PAUSE).await;
     }
 }
 

@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use bytes::Bytes;
+use socket2::{Domain, Socket, Type};
 
 use super::*;
-use crate::config::ServerConfig;
 use crate::protocol::Malformed;
 use crate::runtime::PATIENCE;
 use crate::runtime::executor::{ShardSpec, run_shards};
 use crate::runtime::sync::Permit;
 use crate::server::context::TICK_MS;
 use crate::server::pipeline::{Answer, Reply};
+use crate::shard::AnswerMemory;
 
 /// Answered with itself, at once.
 const ECHO: u8 = b'e';
@@ -27,6 +28,8 @@ const SLOW: u8 = b's';
 const HANG: u8 = b'h';
 /// Closes the connection with the answers before it.
 const BAD: u8 = b'b';
+/// Answered with as many MiB as the second byte says, charged, when all answers before have been sent.
+const LARGE: u8 = b'l';
 /// Needs no answer.
 const SILENT: u8 = b'n';
 
@@ -50,6 +53,14 @@ impl Drop for Hang {
 
 fn framed(body: &[u8]) -> Vec<u8> {
     [&(body.len() as u32).to_be_bytes()[..], body].concat()
+}
+
+/// What the LARGE requests come to.
+async fn large_answer(frame: &Bytes, answers: &AnswerMemory, begun: &Hanging) -> Answer {
+    begun.fetch_add(1, Ordering::SeqCst);
+    let body = vec![frame[0]; usize::from(frame[1]) << 20];
+    let share = answers.share(body.len()).await;
+    Answer::Now(Reply::Held(vec![framed(&body).into()], vec![share]))
 }
 
 fn answer(frame: Bytes, permit: Permit, hanging: &Hanging) -> Result<Answer, Malformed> {
@@ -141,8 +152,12 @@ fn with_server_in(time: Time, config: ServerConfig, test: impl FnOnce(Server)) {
         async move {
             let listeners = Listeners::bind([SocketAddr::from(([127, 0, 0, 1], 0))]).unwrap();
             tell.send(listeners.local_addrs().unwrap()[0]).unwrap();
-            let handle = async move |frame, permit, _| answer(frame, permit, &hanging);
-            let link = Link::new(&config);
+            let answers = AnswerMemory::new(config.response_memory_bytes);
+            let link = Link::new(&config, answers.clone(), |head| head.first() == Some(&LARGE));
+            let handle = async move |frame: Bytes, permit, _| match frame.first() {
+                Some(&LARGE) => Ok(large_answer(&frame, &answers, &hanging).await),
+                _ => answer(frame, permit, &hanging),
+            };
             let watched = link.clone();
             spawn_local(async move {
                 loop {
@@ -152,7 +167,8 @@ fn with_server_in(time: Time, config: ServerConfig, test: impl FnOnce(Server)) {
                 }
             });
             let seen = Cell::new(0);
-            run(link, &stop, listeners, vec![Rc::new(handle)], async || time.next_tick(&seen, &stop).await).await;
+            let door = (listeners, admission(&config));
+            run(link, &stop, door, vec![Rc::new(handle)], async || time.next_tick(&seen, &stop).await).await;
         }
     })
     .unwrap();
@@ -166,6 +182,8 @@ fn small() -> ServerConfig {
         shards: 1,
         socket_request_max_bytes: 1 << 20,
         receive_memory_bytes: 256 << 10,
+        // Enough for all tests but those that set it: a client that this machine keeps from reading is not stalled.
+        response_memory_bytes: 1 << 30,
         connection_pipeline: 8,
         ..ServerConfig::default()
     }
@@ -450,6 +468,37 @@ fn past_max_connections_the_next_waits_for_one_to_end() {
     });
 }
 
+/// True if the broker answers on this connection, false if it closed it.
+fn is_served(mut stream: &TcpStream) -> bool {
+    let sent = stream.write_all(&framed(&[ECHO]));
+    let mut answer = [0; 5];
+    sent.is_ok() && stream.read_exact(&mut answer).is_ok()
+}
+
+#[test]
+fn connections_beyond_the_limit_of_their_address_are_closed() {
+    let limits = HashMap::from([(IpAddr::from([127, 0, 0, 2]), 1)]);
+    let config = ServerConfig {
+        max_connections_per_ip: 2,
+        max_connections_per_ip_overrides: (String::new(), limits),
+        ..small()
+    };
+    with_server(config, |address, _| {
+        let from = |last: u8| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from(([127, 0, 0, last], 0)).into()).unwrap();
+            socket.connect(&address.into()).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            TcpStream::from(socket)
+        };
+        let open = [from(1), from(1), from(2), from(3)];
+        assert!(open.iter().all(is_served));
+        assert!(!is_served(&from(1)) && !is_served(&from(2)));
+        drop(open);
+        wait_for("the places are given back", || is_served(&from(2)));
+    });
+}
+
 #[test]
 fn a_stop_lets_answers_under_way_out_and_ends_the_rest() {
     let mut streams = Vec::new();
@@ -481,5 +530,59 @@ fn a_peer_that_does_not_read_harms_nobody() {
             other.write_all(&framed(&body)).unwrap();
             assert!(read_frame(&mut other) == Some(body));
         }
+    });
+}
+
+/// A client that sends requests for answers of 16 MiB, more than the kernel takes, and reads none.
+fn deaf(address: SocketAddr, requests: usize) -> TcpStream {
+    let mut stream = connect(address);
+    stream.write_all(&framed(&[LARGE, 16]).repeat(requests)).unwrap();
+    stream
+}
+
+#[test]
+fn a_request_is_not_begun_while_answers_before_it_are_not_taken() {
+    with_server(small(), |address, begun| {
+        let mut stream = deaf(address, 8);
+        wait_for("the first is begun", || begun.load(Ordering::SeqCst) == 1);
+        let mut other = connect(address);
+        for _ in 0..100 {
+            other.write_all(&framed(&[ECHO])).unwrap();
+            assert_eq!(read_frame(&mut other), Some(vec![ECHO]));
+        }
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
+        for _ in 0..8 {
+            assert_eq!(read_frame(&mut stream).map(|body| body.len()), Some(16 << 20));
+        }
+        assert_eq!(begun.load(Ordering::SeqCst), 8);
+    });
+}
+
+#[test]
+fn clients_that_take_nothing_give_way_to_those_that_wait_for_memory() {
+    let config = ServerConfig { response_memory_bytes: 4 << 20, ..small() };
+    with_server(config, |address, begun| {
+        let mut held = deaf(address, 1);
+        wait_for("it holds all the memory", || begun.load(Ordering::SeqCst) == 1);
+        let mut small_one = connect(address);
+        small_one.write_all(&framed(&[LARGE, 0])).unwrap();
+        assert_eq!(read_frame(&mut small_one), Some(vec![]), "small answers have memory of their own");
+        let mut other = connect(address);
+        other.write_all(&framed(&[LARGE, 1])).unwrap();
+        assert_eq!(read_frame(&mut other).map(|body| body.len()), Some(1 << 20));
+        let mut rest = Vec::new();
+        let ended = held.read_to_end(&mut rest);
+        assert!(ended.is_err() || rest.len() < 16 << 20, "the deaf one was closed");
+    });
+}
+
+#[test]
+fn a_client_that_goes_while_its_next_request_waits_is_let_go() {
+    with_server(small(), |address, hanging| {
+        let mut stream = connect(address);
+        stream.write_all(&[framed(&[HANG]), framed(&[LARGE, 0])].concat()).unwrap();
+        wait_for("it hangs", || hanging.load(Ordering::SeqCst) == 1);
+        drop(stream);
+        wait_for("it is let go", || hanging.load(Ordering::SeqCst) == 0);
     });
 }

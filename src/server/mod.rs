@@ -13,7 +13,8 @@ mod fetch_session;
 mod group_call;
 mod handlers;
 mod listener;
+mod peer;
 mod pipeline;
 mod receive;
 
-pub use listener::serve;
+pub use listener::{admission, serve};

@@ -8,16 +8,32 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use crate::shard::Share;
+
 /// What one request comes to.
 pub enum Reply {
     /// A whole response in one piece.
     Frame(Bytes),
-    /// A whole response in slices, sent in this order.
-    Slices(Vec<Bytes>),
+    /// A whole response in slices, sent in this order, with the memory that it is charged.
+    Held(Vec<Bytes>, Vec<Share>),
     /// The request asks for no response (Produce with acks=0).
     Nothing,
     /// End the connection once everything before has been sent.
     Close,
+}
+
+impl Reply {
+    /// The reply with the memory that was charged for it before it was made.
+    pub fn held(self, share: Option<Share>) -> Reply {
+        match (self, share) {
+            (Reply::Frame(frame), Some(mut share)) => {
+                // What is left then was the estimate's mistake, and stays charged.
+                share.resize(frame.len());
+                Reply::Held(vec![frame], vec![share])
+            }
+            (reply, _) => reply,
+        }
+    }
 }
 
 /// A request's answer: at hand, or still being worked on.
@@ -37,13 +53,32 @@ pub enum Collected {
     Aborted,
 }
 
-/// Once so many bytes are gathered they are sent before further answers are looked at.
-const GATHER_BYTES: usize = 1 << 20;
+/// Answers on their way to the client: what is left to send, and its memory.
+#[derive(Default)]
+pub struct Outgoing {
+    pub queue: VecDeque<Bytes>,
+    pub shares: Vec<Share>,
+    /// Bytes without a share.
+    pub uncharged: usize,
+}
+
+impl Outgoing {
+    /// Takes a response; answers its size.
+    fn add(&mut self, slices: impl IntoIterator<Item = Bytes>) -> usize {
+        let before = self.queue.len();
+        self.queue.extend(slices.into_iter().filter(|slice| !slice.is_empty()));
+        self.queue.range(before..).map(Bytes::len).sum()
+    }
+}
 
 /// The bounded queue between a connection's reader and its writer. An answer is polled only when all before it are done.
 pub struct Pipeline {
     slots: RefCell<VecDeque<Answer>>,
     capacity: usize,
+    /// Once so many bytes are gathered they are sent before further answers are looked at.
+    gather_bytes: usize,
+    /// Answers that were collected are being sent.
+    sending: Cell<bool>,
     finishing: Cell<bool>,
     aborted: Cell<bool>,
     writer: RefCell<Option<Waker>>,
@@ -52,11 +87,13 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// `capacity`: requests worked on at the same time, at least 1.
-    pub fn new(capacity: usize) -> Pipeline {
+    /// `capacity`: requests worked on at the same time, at least 1. `gather_bytes`: of answers sent together, about.
+    pub fn new(capacity: usize, gather_bytes: usize) -> Pipeline {
         Pipeline {
             slots: RefCell::new(VecDeque::new()),
             capacity: capacity.max(1),
+            gather_bytes,
+            sending: Cell::new(false),
             finishing: Cell::new(false),
             aborted: Cell::new(false),
             writer: RefCell::new(None),
@@ -80,6 +117,27 @@ impl Pipeline {
         .await
     }
 
+    /// Waits until every answer so far has been sent, or handed to the kernel at least; `false`: the connection is ending.
+    pub async fn is_idle(&self) -> bool {
+        poll_fn(|cx| {
+            if self.is_ending() {
+                return Poll::Ready(false);
+            }
+            if self.slots.borrow().is_empty() && !self.sending.get() {
+                return Poll::Ready(true);
+            }
+            keep(&self.reader, cx);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// What was collected last has been sent.
+    pub fn note_sent(&self) {
+        self.sending.set(false);
+        wake(&self.reader);
+    }
+
     /// Adds the answer of the newest request. The caller has seen [`has_room`](Self::has_room) say yes.
     pub fn push(&self, answer: Answer) {
         if self.aborted.get() {
@@ -87,6 +145,11 @@ impl Pipeline {
         }
         self.slots.borrow_mut().push_back(answer);
         wake(&self.writer);
+    }
+
+    /// Answers are waiting behind what is being sent.
+    pub fn has_more(&self) -> bool {
+        !self.slots.borrow().is_empty()
     }
 
     pub fn is_ending(&self) -> bool {
@@ -130,18 +193,18 @@ impl Pipeline {
     }
 
     /// Waits for the oldest answer and moves it to `out`, with those behind it that are ready too.
-    pub async fn collect(&self, out: &mut VecDeque<Bytes>) -> Collected {
+    pub async fn collect(&self, out: &mut Outgoing) -> Collected {
         poll_fn(|cx| self.poll_collect(cx, out)).await
     }
 
-    fn poll_collect(&self, cx: &mut Context<'_>, out: &mut VecDeque<Bytes>) -> Poll<Collected> {
+    fn poll_collect(&self, cx: &mut Context<'_>, out: &mut Outgoing) -> Poll<Collected> {
         let mut gathered = 0;
         let mut freed = false;
         let verdict = loop {
             if self.aborted.get() {
                 break Poll::Ready(Collected::Aborted);
             }
-            if gathered >= GATHER_BYTES {
+            if gathered >= self.gather_bytes {
                 break Poll::Ready(Collected::More);
             }
             // Out of the queue while it is polled: an answer may come to nothing but the queue's end.
@@ -164,12 +227,13 @@ impl Pipeline {
             freed = true;
             match reply {
                 Reply::Frame(frame) => {
-                    gathered += frame.len();
-                    out.push_back(frame);
+                    let bytes = out.add([frame]);
+                    gathered += bytes;
+                    out.uncharged += bytes;
                 }
-                Reply::Slices(slices) => {
-                    gathered += slices.iter().map(Bytes::len).sum::<usize>();
-                    out.extend(slices.into_iter().filter(|slice| !slice.is_empty()));
+                Reply::Held(slices, shares) => {
+                    gathered += out.add(slices);
+                    out.shares.extend(shares);
                 }
                 Reply::Nothing => {}
                 Reply::Close => {
@@ -178,14 +242,15 @@ impl Pipeline {
                 }
             }
         };
+        self.sending.set(!out.queue.is_empty());
         if freed {
             wake(&self.reader);
         }
         verdict
     }
 
-    fn pause(&self, cx: &mut Context<'_>, out: &VecDeque<Bytes>) -> Poll<Collected> {
-        if out.is_empty() {
+    fn pause(&self, cx: &mut Context<'_>, out: &Outgoing) -> Poll<Collected> {
+        if out.queue.is_empty() {
             keep(&self.writer, cx);
             Poll::Pending
         } else {
@@ -219,20 +284,22 @@ mod tests {
         Answer::Now(Reply::Frame(Bytes::copy_from_slice(&[byte])))
     }
 
-    fn sent(out: &mut VecDeque<Bytes>) -> Vec<u8> {
-        out.drain(..).flatten().collect()
+    const GATHER_BYTES: usize = 1 << 20;
+
+    fn sent(out: &mut Outgoing) -> Vec<u8> {
+        out.queue.drain(..).flatten().collect()
     }
 
     #[test]
     fn answers_keep_request_order_and_ready_ones_leave_together() {
-        let pipeline = Pipeline::new(8);
+        let pipeline = Pipeline::new(8, GATHER_BYTES);
         let (sender, receiver) = oneshot::<u8>();
         pipeline.push(frame(1));
         pipeline.push(Answer::Later(Box::pin(async move {
             Reply::Frame(Bytes::copy_from_slice(&[receiver.recv().await.unwrap_or(0)]))
         })));
         pipeline.push(frame(3));
-        let mut out = VecDeque::new();
+        let mut out = Outgoing::default();
         assert_eq!(block_on(pipeline.collect(&mut out)), Collected::More);
         assert_eq!(sent(&mut out), [1], "3 is ready, but 2 is not");
         let (collected, ()) = block_on(zip(pipeline.collect(&mut out), async { sender.send(2) }));
@@ -242,18 +309,18 @@ mod tests {
 
     #[test]
     fn the_reader_waits_while_every_slot_is_taken() {
-        let pipeline = Pipeline::new(1);
+        let pipeline = Pipeline::new(1, GATHER_BYTES);
         assert!(block_on(pipeline.has_room()));
         pipeline.push(frame(1));
         assert_eq!(block_on(poll_once(pipeline.has_room())), None);
-        let mut out = VecDeque::new();
+        let mut out = Outgoing::default();
         let (room, _) = block_on(zip(pipeline.has_room(), pipeline.collect(&mut out)));
         assert!(room);
     }
 
     #[test]
     fn abort_drops_a_waiting_answer_and_wakes_everybody() {
-        let pipeline = Pipeline::new(4);
+        let pipeline = Pipeline::new(4, GATHER_BYTES);
         let held = Rc::new(());
         let inner = held.clone();
         pipeline.push(Answer::Later(Box::pin(async move {
@@ -261,7 +328,7 @@ mod tests {
             drop(inner);
             Reply::Nothing
         })));
-        let mut out = VecDeque::new();
+        let mut out = Outgoing::default();
         let (collected, ()) = block_on(zip(pipeline.collect(&mut out), async { pipeline.abort() }));
         assert_eq!(collected, Collected::Aborted);
         assert_eq!(Rc::strong_count(&held), 1, "the answer under way is gone");
@@ -271,12 +338,12 @@ mod tests {
 
     #[test]
     fn close_comes_after_what_was_asked_before_and_ends_the_queue() {
-        let pipeline = Pipeline::new(4);
+        let pipeline = Pipeline::new(4, GATHER_BYTES);
         pipeline.push(frame(1));
         pipeline.push(Answer::Now(Reply::Nothing));
         pipeline.push(Answer::Now(Reply::Close));
         pipeline.push(frame(9));
-        let mut out = VecDeque::new();
+        let mut out = Outgoing::default();
         assert_eq!(block_on(pipeline.collect(&mut out)), Collected::Last);
         assert_eq!(sent(&mut out), [1]);
         assert!(pipeline.is_ending());
@@ -284,21 +351,36 @@ mod tests {
 
     #[test]
     fn finish_lets_answers_under_way_out() {
-        let pipeline = Pipeline::new(4);
+        let pipeline = Pipeline::new(4, GATHER_BYTES);
         pipeline.push(frame(1));
         pipeline.finish();
-        let mut out = VecDeque::new();
+        let mut out = Outgoing::default();
         assert_eq!(block_on(pipeline.collect(&mut out)), Collected::Last);
         assert_eq!(sent(&mut out), [1]);
     }
 
     #[test]
     fn a_large_answer_is_sent_before_the_next_is_looked_at() {
-        let pipeline = Pipeline::new(4);
-        pipeline.push(Answer::Now(Reply::Slices(vec![Bytes::from(vec![0; GATHER_BYTES]), Bytes::new()])));
+        let pipeline = Pipeline::new(4, GATHER_BYTES);
+        pipeline.push(Answer::Now(Reply::Held(vec![Bytes::from(vec![0; GATHER_BYTES]), Bytes::new()], Vec::new())));
         pipeline.push(frame(2));
-        let mut out = VecDeque::new();
+        let mut out = Outgoing::default();
         assert_eq!(block_on(pipeline.collect(&mut out)), Collected::More);
-        assert_eq!(out.len(), 1);
+        assert_eq!(out.queue.len(), 1);
+    }
+
+    #[test]
+    fn a_pipeline_is_idle_once_all_that_was_collected_has_been_sent() {
+        let pipeline = Pipeline::new(4, GATHER_BYTES);
+        assert_eq!(block_on(poll_once(pipeline.is_idle())), Some(true));
+        pipeline.push(frame(1));
+        assert_eq!(block_on(poll_once(pipeline.is_idle())), None, "not collected");
+        let mut out = Outgoing::default();
+        block_on(pipeline.collect(&mut out));
+        assert_eq!(block_on(poll_once(pipeline.is_idle())), None, "not sent");
+        let (idle, ()) = block_on(zip(pipeline.is_idle(), async { pipeline.note_sent() }));
+        assert!(idle);
+        pipeline.finish();
+        assert_eq!(block_on(poll_once(pipeline.is_idle())), Some(false));
     }
 }

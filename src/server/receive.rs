@@ -4,6 +4,8 @@
 //! connection has already delivered in one frame is taken at once (so that steady traffic is received into place, without a
 //! second copy).
 
+use std::fmt;
+
 use bytes::{Buf, Bytes};
 
 use crate::runtime::buffers::RecvBuf;
@@ -25,10 +27,42 @@ pub const LOOKAHEAD_BYTES: usize = 256 << 10;
 
 /// A length field that no frame can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the frame declares {declared} bytes; allowed are 0 to {max} (socket.request.max.bytes)")]
 pub struct BadLength {
     pub declared: i32,
     pub max: usize,
+}
+
+impl fmt::Display for BadLength {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BadLength { declared, max } = self;
+        match foreign_protocol(declared.to_be_bytes()) {
+            Some(found) => write!(f, "{found}; this listener speaks Kafka's protocol in plain text (PLAINTEXT)"),
+            None => {
+                write!(f, "the frame declares {declared} bytes; allowed are 0 to {max} (socket.request.max.bytes)")
+            }
+        }
+    }
+}
+
+/// Methods of HTTP, as requests begin with them, and the preface of HTTP/2.
+const HTTP: &[&[u8; 4]] =
+    &[b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC", b"PRI ", b"HTTP"];
+
+/// The protocol of a client that begins with these bytes where a frame's length is due. None of these is a length that a
+/// frame can have: TLS and text declare more than 256 MiB.
+fn foreign_protocol(bytes: [u8; 4]) -> Option<String> {
+    Some(match bytes {
+        [0x14..=0x17, 3, ..] => "the client speaks TLS (security.protocol=SSL or SASL_SSL)".into(),
+        [0x80..=0xff, _, 1, 0 | 2 | 3] => "the client speaks SSL 2".into(),
+        [b'\r', b'\n', b'\r', b'\n'] => "a proxy sends the PROXY protocol's header (version 2)".into(),
+        _ if &bytes == b"PROX" => "a proxy sends the PROXY protocol's header (version 1)".into(),
+        _ if HTTP.contains(&&bytes) => "the client speaks HTTP".into(),
+        _ if &bytes == b"SSH-" => "the client speaks SSH".into(),
+        _ if bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\n' | b'\t')) => {
+            format!("the client sends text (\"{}\")", bytes.escape_ascii())
+        }
+        _ => return None,
+    })
 }
 
 /// Frames out of a stream. Use: [`next_frame`](Self::next_frame) until it has none, then [`space`](Self::space), read
@@ -149,6 +183,11 @@ impl FrameReceiver {
         }
     }
 
+    /// What has arrived of the next frame, behind its length field.
+    pub fn body_head(&self) -> &[u8] {
+        self.head().get(LENGTH_BYTES..).unwrap_or_default()
+    }
+
     fn head(&self) -> &[u8] {
         self.filling.as_ref().map_or(&self.arrived[..], |buf| buf.filled())
     }
@@ -230,6 +269,25 @@ mod tests {
             let error = feed(&mut receiver, &declared.to_be_bytes(), 2).unwrap_err();
             assert_eq!(error, BadLength { declared, max: 1000 });
         }
+    }
+
+    #[test]
+    fn clients_of_other_protocols_are_named() {
+        let said = |bytes: &[u8; 4]| {
+            let error = feed(&mut FrameReceiver::new(100 << 20), bytes, 4).unwrap_err();
+            error.to_string()
+        };
+        assert!(said(&[0x16, 3, 1, 1]).contains("TLS"), "369295617 bytes");
+        assert!(said(&[0x15, 3, 3, 0]).contains("TLS"), "an alert");
+        assert!(said(&[0x80, 0x2e, 1, 3]).contains("SSL 2"));
+        for request in [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"CONN", b"PRI "] {
+            assert!(said(request).contains("HTTP"));
+        }
+        assert!(said(b"SSH-").contains("SSH"));
+        assert!(said(b"PROX").contains("PROXY") && said(b"\r\n\r\n").contains("PROXY"));
+        assert!(said(b"*1\r\n").contains(r#""*1\r\n""#), "{}", said(b"*1\r\n"));
+        assert!(said(&[0xff, 0xff, 0xff, 0xff]).contains("declares -1 bytes"));
+        assert!(said(&[0x7f, 0, 0, 1]).contains("socket.request.max.bytes"));
     }
 
     #[test]

@@ -63,9 +63,46 @@ pub struct FetchOutcome {
     pub records: Vec<Bytes>,
     /// There is more to read right now, beyond what fitted.
     pub more: bool,
+    /// Bytes of the buffers that `records` keep alive.
+    pub held_bytes: usize,
+    /// Size of the first batch to read, where that alone was beyond the limit; otherwise 0.
+    pub needed_bytes: usize,
 }
 
 impl FetchOutcome {
+    /// Without records.
+    pub fn quiet(high_watermark: i64, log_start_offset: i64) -> FetchOutcome {
+        FetchOutcome {
+            error: ErrorCode::None,
+            high_watermark,
+            last_stable_offset: high_watermark,
+            log_start_offset,
+            records: Vec::new(),
+            more: false,
+            held_bytes: 0,
+            needed_bytes: 0,
+        }
+    }
+
+    pub fn failed(error: ErrorCode) -> FetchOutcome {
+        FetchOutcome { error, last_stable_offset: -1, ..FetchOutcome::quiet(-1, -1) }
+    }
+
+    /// Takes the records out: they are to be read another time.
+    pub fn put_off(&mut self) {
+        self.more |= !self.records.is_empty();
+        self.records = Vec::new();
+        self.held_bytes = 0;
+    }
+
+    /// Copies the records, so that they keep nothing else alive.
+    pub fn detach(&mut self) {
+        if self.held_bytes > self.bytes() {
+            self.records = vec![Bytes::from(self.records.concat())];
+            self.held_bytes = self.bytes();
+        }
+    }
+
     pub fn bytes(&self) -> usize {
         self.records.iter().map(Bytes::len).sum()
     }

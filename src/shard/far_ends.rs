@@ -34,14 +34,8 @@ impl FarEnd {
     pub fn answer(&self, part: &FetchPart) -> Option<FetchOutcome> {
         let known = self.known.get()?;
         let same_epoch = part.current_leader_epoch.map(|e| e.0) == known.leader_epoch;
-        (part.offset == known.high_watermark && same_epoch).then(|| FetchOutcome {
-            error: ErrorCode::None,
-            high_watermark: known.high_watermark,
-            last_stable_offset: known.high_watermark,
-            log_start_offset: known.log_start_offset,
-            records: Vec::new(),
-            more: false,
-        })
+        (part.offset == known.high_watermark && same_epoch)
+            .then(|| FetchOutcome::quiet(known.high_watermark, known.log_start_offset))
     }
 
     /// Takes note of the owner's answer to a question that was asked after this end was taken.

@@ -1,5 +1,6 @@
 //! One core: its replicas, its mailbox, and the routing of work to the shard that owns a partition.
 
+mod answer_memory;
 mod api;
 mod changes;
 mod check;
@@ -23,6 +24,7 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
+pub use answer_memory::{AnswerMemory, Share, Shortage};
 pub use api::*;
 pub use groups::OFFSETS_TOPIC;
 pub use produce::ProduceOutcomes;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::answer_memory::AnswerMemory;
 use super::dir_sync::DirSyncs;
 use super::directories::Directories;
 use super::far_ends::FarEnd;
@@ -37,6 +38,8 @@ pub struct Shard {
     pub(super) opening: Rc<Budget>,
     /// Idempotent producers of all partitions of this shard.
     pub(super) producers: Rc<ProducerPool>,
+    /// Memory of answers to this shard's connections.
+    pub answers: Rc<AnswerMemory>,
     pub(super) replicas: RefCell<HashMap<PartitionId, Rc<Replica>>>,
     pub(super) directories: Directories,
     /// Held by whoever changes metadata; only the controller's shard uses it.
@@ -74,7 +77,6 @@ fn limits(config: &ServerConfig) -> StorageLimits {
         tail_cache_bytes: config.tail_cache_bytes,
         cold_cache_bytes: config.cold_cache_bytes,
         index_cache_bytes: config.index_cache_bytes,
-        fetch_memory_bytes: config.fetch_memory_bytes,
         preallocate_max_bytes: config.preallocate_max_bytes,
         write_ahead_bytes: config.write_ahead_bytes,
         write_ahead_group_bytes: config.write_ahead_group_bytes,
@@ -116,6 +118,7 @@ impl Shard {
             storage: StorageContext::new(limits(&config)),
             opening: Budget::new(OPENING_BYTES),
             producers: ProducerPool::new(producer_share(&config)),
+            answers: AnswerMemory::new(config.response_memory_bytes),
             replicas: RefCell::new(HashMap::new()),
             directories: Directories::default(),
             control: LocalMutex::new(1),

@@ -107,7 +107,7 @@ fn a_fetch_from_a_failed_partition_lets_the_shard_go_on() {
             clock::sleep(Duration::from_millis(20)).await;
             let before = ticks.get();
             let began = clock::now();
-            let outcomes = shard.fetch(plan(id, 0, 1 << 20, 1, WAIT_MS)).await;
+            let (outcomes, _) = shard.fetch(plan(id, 0, 1 << 20, 1, WAIT_MS)).await;
             let took = began.elapsed().as_millis();
             let ran = ticks.get() - before;
             let at_once = took < u128::from(WAIT_MS / 2);
@@ -139,7 +139,7 @@ fn a_partition_that_fails_or_cannot_be_opened_is_offline_in_the_image() {
             assert!(image.offline()[&id].contains("t0-0"), "{:?}", image.offline());
             let part = ProducePart { partition: absent, records: batch(100) };
             assert_eq!(shard.produce(vec![part]).await.await[0].error, ErrorCode::KafkaStorageError);
-            assert_eq!(shard.fetch(plan(absent, 0, 1 << 20, 1, 1000)).await[0].error, ErrorCode::KafkaStorageError);
+            assert_eq!(shard.fetch(plan(absent, 0, 1 << 20, 1, 1000)).await.0[0].error, ErrorCode::KafkaStorageError);
             let asked = shard.list_offsets(vec![(absent, OffsetQuery::Latest, None)]).await;
             assert_eq!(asked[0].error, ErrorCode::KafkaStorageError);
             // Added partitions do not bring back one that is offline: it would begin anew.
@@ -189,13 +189,13 @@ fn a_partition_that_found_no_room_comes_back_by_itself() {
             shard.publish_offline().await;
             assert!(!shard.image().is_offline(id), "it still has its leader");
             // Its records are there, and a consumer at its end waits.
-            assert_eq!(shard.fetch(plan(id, 0, 1 << 20, 1, 0)).await[0].error, ErrorCode::None);
-            let outcomes = shard.fetch(plan(id, 3, 1 << 20, 1, 300)).await;
+            assert_eq!(shard.fetch(plan(id, 0, 1 << 20, 1, 0)).await.0[0].error, ErrorCode::None);
+            let (outcomes, _) = shard.fetch(plan(id, 3, 1 << 20, 1, 300)).await;
             assert_eq!((outcomes[0].error, outcomes[0].high_watermark, outcomes[0].bytes()), (ErrorCode::None, 3, 0));
             let (waiting, woken) = (shard.clone(), Rc::new(Cell::new(0)));
             let told = woken.clone();
             spawn_local(async move {
-                let outcomes = waiting.fetch(plan(id, 3, 1 << 20, 1, 60_000)).await;
+                let (outcomes, _) = waiting.fetch(plan(id, 3, 1 << 20, 1, 60_000)).await;
                 assert_eq!(outcomes[0].error, ErrorCode::None);
                 told.set(outcomes[0].bytes());
             });
@@ -256,13 +256,59 @@ fn a_fetch_that_is_full_does_not_wait_for_min_bytes() {
                 assert_eq!(outcomes[0].error, ErrorCode::None);
             }
             let began = clock::now();
-            let outcomes = shard.fetch(plan(id, 0, 1 << 20, 1 << 20, WAIT_MS)).await;
+            let (outcomes, _) = shard.fetch(plan(id, 0, 1 << 20, 1 << 20, WAIT_MS)).await;
             assert_eq!(outcomes[0].bytes(), 3 * 300_061);
             let took = began.elapsed().as_millis();
             assert!(
                 took < u128::from(WAIT_MS / 2),
                 "3 MB lie there, the response holds all it can, and it took {took} ms"
             );
+        }
+    });
+}
+
+/// Batches on two shards that do not fit into one response together: it holds the first, whole.
+#[test]
+fn one_batch_at_most_exceeds_the_limit_of_a_fetch_over_shards() {
+    let root = scratch();
+    let path = root.path().to_path_buf();
+    LocalStore::open(&path).unwrap();
+    let seats: Vec<_> = mesh::<Shard>(2, 64).unwrap().into_iter().map(Some).collect();
+    let seats = Arc::new(Mutex::new(seats));
+    on_shards(2, move |spec| {
+        let (path, seats) = (path.clone(), seats.clone());
+        async move {
+            let seat = seats.lock().unwrap()[usize::from(spec.index)].take().unwrap();
+            let shard = shard_of(&path, seat, (ShardId(spec.index), 2), 4).await;
+            if shard.id == ShardId(0) {
+                let ids: Vec<PartitionId> = (0..4).map(|n| topic(n).1).collect();
+                for id in &ids {
+                    for size in [921_611, 100] {
+                        let part = ProducePart { partition: *id, records: batch(size) };
+                        assert_eq!(shard.produce(vec![part]).await.await[0].error, ErrorCode::None);
+                    }
+                }
+                let fetch = async |max_bytes: u32, part_max: u32| {
+                    let part = |id: &PartitionId| FetchPart {
+                        partition: *id,
+                        offset: 0,
+                        max_bytes: part_max,
+                        current_leader_epoch: None,
+                    };
+                    let parts = ids.iter().map(part).collect();
+                    let (outcomes, _) = shard.fetch(FetchPlan { parts, max_bytes, min_bytes: 1, max_wait_ms: 0 }).await;
+                    assert!(outcomes.iter().all(|o| o.error == ErrorCode::None && o.high_watermark == 2));
+                    outcomes.iter().map(FetchOutcome::bytes).collect::<Vec<_>>()
+                };
+                assert_eq!(fetch(1_000_000, 1 << 20).await, [921_672, 0, 0, 0]);
+                assert_eq!(fetch(900_000, 1 << 20).await, [921_672, 0, 0, 0], "larger than all of the limit");
+                assert_eq!(fetch(2_000_000, 1 << 20).await.iter().sum::<usize>(), 2 * 921_833);
+                assert_eq!(fetch(8 << 20, 900_000).await, [921_672, 0, 0, 0], "larger than a partition's limit");
+                assert_eq!(fetch(8 << 20, 1 << 20).await, [921_833; 4]);
+                assert_eq!(fetch(0, 0).await, [921_672, 0, 0, 0]);
+            }
+            shard.on_shard(ShardId(1 - shard.id.0), |_| async {}).await.unwrap();
+            clock::sleep(Duration::from_millis(1500)).await;
         }
     });
 }
@@ -309,7 +355,7 @@ fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
                 let parts = offsets.iter().enumerate().map(part).collect();
                 let plan = FetchPlan { parts, max_bytes: 50 << 20, min_bytes: 1, max_wait_ms: WAIT_MS };
                 let asked = clock::now();
-                let outcomes = shard.fetch(plan).await;
+                let (outcomes, _) = shard.fetch(plan).await;
                 let waited = asked.elapsed().as_millis();
                 assert!(waited < u128::from(WAIT_MS / 2), "woken only by the end of the wait, at {offsets:?}");
                 for (offset, outcome) in offsets.iter_mut().zip(outcomes) {

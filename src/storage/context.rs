@@ -3,11 +3,7 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-
-use bytes::Bytes;
 
 use super::ahead::Zeros;
 use super::cold_cache::ColdCache;
@@ -25,8 +21,6 @@ pub struct StorageLimits {
     pub cold_cache_bytes: usize,
     /// `corelane.index.cache.bytes`
     pub index_cache_bytes: usize,
-    /// `corelane.fetch.memory.bytes`: bytes in fetch responses not yet sent
-    pub fetch_memory_bytes: usize,
     /// `corelane.preallocate.max.bytes`
     pub preallocate_max_bytes: u64,
     /// `corelane.write.ahead.bytes`: largest step of zeros ahead of small groups; 0: none
@@ -57,7 +51,6 @@ impl Default for StorageLimits {
             tail_cache_bytes: 32 << 20,
             cold_cache_bytes: 32 << 20,
             index_cache_bytes: 16 << 20,
-            fetch_memory_bytes: 64 << 20,
             preallocate_max_bytes: 64 << 20,
             write_ahead_bytes: 4 << 20,
             write_ahead_group_bytes: 32 << 10,
@@ -84,7 +77,6 @@ pub struct StorageContext {
     /// Segments of all logs.
     pub(super) segments: Rc<Cell<usize>>,
     pub(super) discarded: Discarded,
-    fetch_bytes_out: Arc<AtomicUsize>,
     next_log: Cell<u64>,
     failures: Cell<u64>,
     pub(super) put_off_lines: LineLimit,
@@ -103,7 +95,6 @@ impl StorageContext {
             zeros: Zeros::default(),
             segments: Rc::default(),
             discarded: Discarded::default(),
-            fetch_bytes_out: Arc::default(),
             next_log: Cell::new(0),
             failures: Cell::new(0),
             put_off_lines: LineLimit::default(),
@@ -143,75 +134,5 @@ impl StorageContext {
 
     pub(super) fn take_log_number(&self) -> u64 {
         self.next_log.replace(self.next_log.get() + 1)
-    }
-
-    /// Whether responses that wait for slow readers hold their whole share of memory already.
-    pub fn fetch_memory_full(&self) -> bool {
-        self.fetch_bytes_out.load(Ordering::Relaxed) >= self.limits.fetch_memory_bytes
-    }
-
-    /// Counts `bytes` as handed out (or about to be) until the lease ends.
-    pub(super) fn lease_out(&self, bytes: usize) -> Lease {
-        let mut lease = Lease { bytes: 0, out: self.fetch_bytes_out.clone() };
-        lease.set(bytes);
-        lease
-    }
-}
-
-/// A share of the fetch memory.
-pub struct Lease {
-    bytes: usize,
-    out: Arc<AtomicUsize>,
-}
-
-impl Lease {
-    /// Counts `bytes` from now on.
-    pub fn set(&mut self, bytes: usize) {
-        self.out.fetch_add(bytes, Ordering::Relaxed);
-        self.out.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.bytes = bytes;
-    }
-
-    /// Lets the lease last until the last of `slices` is dropped; they are sent and dropped in order.
-    pub fn attach(self, slices: &mut [Bytes]) {
-        if let Some(last) = slices.last_mut() {
-            *last = Bytes::from_owner(Counted { bytes: std::mem::take(last), _lease: self });
-        }
-    }
-}
-
-struct Counted {
-    bytes: Bytes,
-    _lease: Lease,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.out.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_count_as_out_until_the_last_slice_goes() {
-        let limits = StorageLimits { fetch_memory_bytes: 10, ..StorageLimits::default() };
-        let context = StorageContext::new(limits);
-        let mut slices = vec![Bytes::from_static(b"12345"), Bytes::from_static(b"67890")];
-        context.lease_out(10).attach(&mut slices);
-        assert_eq!(slices.concat(), b"1234567890");
-        assert!(context.fetch_memory_full());
-        slices.remove(0);
-        assert!(context.fetch_memory_full());
-        drop(slices);
-        assert!(!context.fetch_memory_full());
     }
 }

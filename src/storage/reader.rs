@@ -21,9 +21,6 @@ use crate::runtime::Breather;
 /// Batches without a record that go before others in one response, at the most; bytes.
 const EMPTY_BYTES: usize = 64 * 1024;
 
-/// What one read gives at the most while slow readers hold all the memory there is for responses.
-const SCARCE_BYTES: usize = 64 * 1024;
-
 /// What a read found.
 #[derive(Clone, Debug, Default)]
 pub struct LogRead {
@@ -31,6 +28,18 @@ pub struct LogRead {
     pub records: Vec<Bytes>,
     /// There is more to read right now: this read ended at its limit or at a segment's end.
     pub more: bool,
+    /// Bytes of the buffers that `records` keep alive.
+    pub held_bytes: usize,
+    /// Smallest `max_bytes` that would give records, where the limit gave none; otherwise 0.
+    pub needed_bytes: usize,
+}
+
+/// End of a read of one segment.
+enum ReadEnd {
+    /// Position after the last whole batch within the limit.
+    At(u64),
+    /// The first batch alone exceeds the limit; its size in bytes.
+    TooLarge(u64),
 }
 
 /// Why a read gave nothing.
@@ -124,13 +133,20 @@ impl Log {
         let mut breather = Breather;
         while let (Some(next), true) = (empty, read.more) {
             breather.pass().await;
-            let Ok(more) = self.read_once(next, max_bytes, true).await else { break };
+            let taken: usize = read.records.iter().map(Bytes::len).sum();
+            let left = max_bytes.saturating_sub(taken);
+            let Ok(more) = self.read_once(next, left, at_least_one).await else { break };
+            if more.needed_bytes > 0 {
+                let needed_bytes = taken + more.needed_bytes;
+                return Ok(LogRead { more: true, needed_bytes, ..LogRead::default() });
+            }
             if more.records.is_empty() {
                 break;
             }
             empty = end_of_empty(&more.records);
             read.records.extend(more.records);
             read.more = more.more;
+            read.held_bytes += more.held_bytes;
         }
         Ok(read)
     }
@@ -195,19 +211,18 @@ impl Log {
                 None => return Ok(None),
             },
         };
-        let max_bytes = if self.context.fetch_memory_full() { max_bytes.min(SCARCE_BYTES) } else { max_bytes };
-        let Some(end) = self.end_of_read(segment, start, visible, max_bytes as u64, at_least_one).await? else {
-            return Ok(Some(LogRead { records: Vec::new(), more: true }));
+        let end = match self.end_of_read(segment, start, visible, max_bytes as u64, at_least_one).await? {
+            ReadEnd::At(end) => end,
+            ReadEnd::TooLarge(bytes) => {
+                let needed_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+                return Ok(Some(LogRead { more: true, needed_bytes, ..LogRead::default() }));
+            }
         };
-        let mut lease = self.context.lease_out((end - start) as usize);
         let mut slices = Slices::default();
         let from_disk = self.slices(segment, start, end, &mut slices).await?;
         if from_disk {
             self.check_read(segment, start, &slices.list)?;
         }
-        lease.set(slices.held_bytes);
-        let mut records = slices.list;
-        lease.attach(&mut records);
         let at_the_end = {
             let newest = self.visible.borrow();
             newest.segment.base_offset == segment.base_offset && newest.position == end
@@ -215,7 +230,8 @@ impl Log {
         if at_the_end {
             self.hints.note(self.acknowledged(), segment.number, end);
         }
-        Ok(Some(LogRead { records, more: !at_the_end }))
+        let Slices { list: records, held_bytes } = slices;
+        Ok(Some(LogRead { records, more: !at_the_end, held_bytes, needed_bytes: 0 }))
     }
 
     /// Where a read that begins with the batch at `start` ends: after the last whole batch within `max_bytes`.
@@ -226,34 +242,34 @@ impl Log {
         visible: u64,
         max_bytes: u64,
         at_least_one: bool,
-    ) -> Result<Option<u64>, ReadError> {
+    ) -> Result<ReadEnd, ReadError> {
         if visible - start <= max_bytes {
-            return Ok(Some(visible));
+            return Ok(ReadEnd::At(visible));
         }
         let limit = start + max_bytes;
         let index = self.index_of(segment).await?;
         let mut position =
             u64::from(index.borrow().position_at_or_before(u32::try_from(limit).unwrap_or(u32::MAX))).max(start);
-        let mut first = true;
-        let mut end = start.max(position);
+        let mut end = position;
         let mut breather = Breather;
         while position < visible {
             breather.pass().await;
             let batch = self.batch_at(segment, position, visible).await?;
             if batch.end() > limit {
-                // Only the very first batch may be larger than asked for.
-                let alone = first && position == start && at_least_one;
-                if alone {
-                    return Ok(Some(batch.end()));
+                if position > start {
+                    self.hints.note(batch.header.base(), segment.number, position);
+                    break;
                 }
-                self.hints.note(batch.header.base(), segment.number, position);
-                break;
+                // Only the very first batch may be larger than asked for.
+                return Ok(match at_least_one {
+                    true => ReadEnd::At(batch.end()),
+                    false => ReadEnd::TooLarge(batch.end() - start),
+                });
             }
-            first = false;
             position = batch.end();
             end = position;
         }
-        Ok((end > start).then_some(end))
+        Ok(ReadEnd::At(end))
     }
 
     /// The first batch of `segment` whose records reach `offset`; `None`: all of them lie before it.

@@ -115,12 +115,16 @@ fn what_would_be_unsafe_to_ignore_stops_the_start() {
         "process.roles=controller",
         "controller.quorum.voters=1@a:1,2@b:1",
         "unclean.leader.election.enable=true",
-        "max.connections.per.ip=10",
         "create.topic.policy.class.name=x",
     ] {
         let error = error(text);
         assert!(error.contains("is refused: "), "{error}");
     }
+    assert!(error("max.connections.per.ip=0").contains("max.connections.per.ip.overrides"));
+    assert_eq!(
+        warnings("max.connections.per.ip=0\nmax.connections.per.ip.overrides=127.0.0.1:5"),
+        Vec::<String>::new()
+    );
     let hidden = error("ssl.keystore.password=hunter2");
     assert!(hidden.contains("ssl.keystore.password") && !hidden.contains("hunter2"), "{hidden}");
     assert!(error("log.cleanup.policy=").contains("compact or both"));
@@ -143,7 +147,7 @@ fn more_in_sync_replicas_than_there_are_refuse_nothing() {
 #[test]
 fn harmless_values_of_refused_options_pass_without_a_word() {
     let text = "unclean.leader.election.enable=false\nauthorizer.class.name=\n\
-                security.inter.broker.protocol=PLAINTEXT\nmax.connections.per.ip=2147483647";
+                security.inter.broker.protocol=PLAINTEXT";
     assert_eq!(warnings(text), [""; 0]);
 }
 

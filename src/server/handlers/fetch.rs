@@ -24,8 +24,13 @@ const TOPIC_IDS_FROM: i16 = 13;
 /// What a partition takes here and below while its fetch waits, about.
 const ASKED_BYTES: usize = 256;
 /// A fetch that takes more waits for data only within [`ServerContext::waiting_fetches`]; beyond that it is answered at
-/// once, with what is there.
-const SMALL_FETCH_BYTES: usize = 64 << 10;
+/// once, with what is there, and keeps what it has of [`ServerContext::work`] until then.
+const SMALL_FETCH_BYTES: usize = 16 << 10;
+
+/// What a partition takes in the response beside its records, at most.
+const ANSWERED_BYTES: usize = 64;
+/// Responses with more partitions are charged for those, too.
+const FEW_PARTITIONS: usize = 64;
 
 /// One partition to answer.
 #[derive(Debug)]
@@ -50,7 +55,7 @@ struct Job {
 
 /// Stage one settles the session; the reading is the answer.
 pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
-    let Call { version, correlation_id, body, permit, .. } = call;
+    let Call { version, correlation_id, body, permit, working, .. } = call;
     let frame_bytes = body.len();
     let request = decode(version, body)?;
     let image = context.shard.image();
@@ -64,23 +69,33 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
         Ok(job) => job,
         Err(code) => {
             let slices = encode_response(version, correlation_id, code, NO_SESSION, Vec::new());
-            return Ok(Answer::Now(Reply::Slices(slices)));
+            return Ok(Answer::Now(Reply::Held(slices, Vec::new())));
         }
     };
     let held = frame_bytes + job.asked.len() * ASKED_BYTES;
-    let waiting = if held > SMALL_FETCH_BYTES { context.waiting_fetches.try_acquire(held) } else { None };
-    if held > SMALL_FETCH_BYTES && waiting.is_none() {
-        job.plan.max_wait_ms = 0;
-    }
+    let waiting = match held {
+        ..=SMALL_FETCH_BYTES => None,
+        _ => context.waiting_fetches.try_acquire(held).or_else(|| {
+            job.plan.max_wait_ms = 0;
+            working
+        }),
+    };
     let context = context.clone();
     Ok(Answer::Later(Box::pin(async move {
         let _waiting = waiting;
         let parts = std::mem::take(&mut job.plan.parts);
         let plan = FetchPlan { parts, ..job.plan };
         // Nothing to read: nothing to wait for either, as in Kafka.
-        let outcomes = if plan.parts.is_empty() { Vec::new() } else { context.shard.fetch(plan).await };
+        let (outcomes, records_share) = match plan.parts.is_empty() {
+            true => (Vec::new(), None),
+            false => context.shard.fetch(plan).await,
+        };
+        let mut shares = Vec::from_iter(records_share);
+        if job.asked.len() > FEW_PARTITIONS {
+            shares.push(context.shard.answers.share(job.asked.len() * ANSWERED_BYTES).await);
+        }
         let (error, session_id, topics) = finish(&mut context.sessions.borrow_mut(), job, outcomes);
-        Reply::Slices(encode_response(version, correlation_id, error, session_id, topics))
+        Reply::Held(encode_response(version, correlation_id, error, session_id, topics), shares)
     })))
 }
 
@@ -281,6 +296,8 @@ mod tests {
             log_start_offset: 0,
             records: if records.is_empty() { Vec::new() } else { vec![Bytes::from_static(records)] },
             more: false,
+            held_bytes: records.len(),
+            needed_bytes: 0,
         }
     }
 

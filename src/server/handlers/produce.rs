@@ -25,6 +25,12 @@ use super::shared::{find_partition, find_topic, is_internal};
 /// Names v0 to v2 in ApiVersions and refuses them, see [`ApiSpec::advertised_min`].
 pub const API: ApiSpec = ApiSpec::new(ApiKey::Produce, 3, 13);
 
+/// The most partitions of one request. Clients send to some thousands; a request of empty ones costs many times its size.
+const MAX_PLACES: usize = 100_000;
+/// Memory of a partition's place in the answer, and up to how many of them are not charged.
+const PLACE_BYTES: usize = 256;
+const FEW_PLACES: usize = 64;
+
 /// zstd came with this version; older clients could not read it back.
 const ZSTD_FROM: i16 = 7;
 /// The client id by which Kafka lets its own tools write to its own topics.
@@ -36,8 +42,18 @@ const TRANSACTIONS: &str = "transactions are not supported by this broker yet";
 type Topics = Vec<(TopicKey, Vec<ProducePartitionResponse>)>;
 
 pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
-    let Call { version, correlation_id, asker, body, permit } = call;
+    let Call { version, correlation_id, asker, body, permit, .. } = call;
     let request = decode(version, body)?;
+    let places: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    if places > MAX_PLACES {
+        let problem = format!("a Produce request for {places} partitions; at most {MAX_PLACES} are taken in one");
+        return Err(Malformed(problem));
+    }
+    // Requests for many partitions are answered in memory of their own, however the answer waits.
+    let share = match places {
+        ..=FEW_PLACES => None,
+        _ => Some(context.shard.answers.share(places * PLACE_BYTES).await),
+    };
     let acks = match request.acks {
         0 => Some(Acks::None),
         1 => Some(Acks::Leader),
@@ -50,7 +66,7 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
     let (Some(acks), false) = (acks, parts.is_empty()) else {
         // Nothing to write: the permit goes with this call.
         let acks = acks.unwrap_or(Acks::All);
-        return Ok(Answer::Now(reply(acks, version, correlation_id, &topics)));
+        return Ok(Answer::Now(reply(acks, version, correlation_id, &topics).held(share)));
     };
     let count = parts.len();
     let outcomes = context.shard.produce(parts).await;
@@ -69,7 +85,7 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
             Acks::None | Acks::Leader => settled.await,
         };
         fill(&mut topics, outcomes);
-        reply(acks, version, correlation_id, &topics)
+        reply(acks, version, correlation_id, &topics).held(share)
     })))
 }
 

@@ -1,0 +1,37 @@
+//! A client's address, as log lines show it.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// The address of a connection's other end; `None`: the system did not tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub Option<SocketAddr>);
+
+impl Peer {
+    pub fn ip(self) -> Option<IpAddr> {
+        self.0.map(|address| address.ip().to_canonical())
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => SocketAddr::new(address.ip().to_canonical(), address.port()).fmt(f),
+            None => f.write_str("unknown"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_shown_as_addresses() {
+        let shown = |address: &str| Peer(address.parse().ok()).to_string();
+        assert_eq!(shown("127.0.0.1:9092"), "127.0.0.1:9092");
+        assert_eq!(shown("[::1]:9092"), "[::1]:9092");
+        assert_eq!(shown("[::ffff:10.0.0.1]:9092"), "10.0.0.1:9092");
+        assert_eq!(shown(""), "unknown");
+    }
+}
