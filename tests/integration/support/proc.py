@@ -119,6 +119,10 @@ class MemoryCap:
                 path.mkdir()
             except OSError:
                 continue
+            if not (path / limit_file).exists():
+                # No control group: the directory that holds those of version 1.
+                path.rmdir()
+                continue
             cap = MemoryCap(path, limit_file)
             try:
                 (path / limit_file).write_text(str(limit))
