@@ -175,7 +175,12 @@ PARTITION_DAMAGE = [
 
 # --- damage to the data directory: name -> function -------------------------------------------------------------------------
 
-DATA_DIR_DAMAGE = {}
+METADATA = ("cluster", "directories", "producer-ids", "producer-ids.copy")
+DATA_DIR_DAMAGE = {
+    f"{file.rpartition('/')[2]}-{kind}": op(file)
+    for file in ("meta.properties", *(f"corelane-metadata/{name}.json" for name in METADATA))
+    for kind, op in (("flipped", flip_one), ("missing", remove))
+}
 
 
 # --- the oracle -------------------------------------------------------------------------------------------------------------
@@ -302,13 +307,16 @@ def test_partition_files(make_broker, corelane_only, length, clean):
         one_round(make_broker, clean, seed, PARTITIONS)
 
 
-@pytest.mark.parametrize("what", sorted(DATA_DIR_DAMAGE) or [pytest.param("none", marks=pytest.mark.skip("no cases yet"))])
+@pytest.mark.parametrize("what", sorted(DATA_DIR_DAMAGE))
 @pytest.mark.parametrize("clean", [True, False], ids=["clean", "killed"])
 def test_data_dir_files(make_broker, corelane_only, clean, what):
     b = make_broker({"log.roll.ms": 2000})
     b.start()
     load.create_topic(b, TOPIC, 2)
     write(b, range(2), 0, RECORDS)
+    with wire.Conn(b) as conn:
+        given = wire.init_producer_id(conn)[0]
+        cluster = wire.metadata(conn)["cluster"]
     b.stop() if clean else b.kill()
     done = DATA_DIR_DAMAGE[what](b.data_dir, random.Random(1))
     before = len(b.log_text())
@@ -316,4 +324,6 @@ def test_data_dir_files(make_broker, corelane_only, clean, what):
     with wire.Conn(b, timeout=60) as conn:
         for p in range(2):
             check(conn, p, lambda: b.log_text()[before:], clean, 0 if clean else 1)
+        assert wire.init_producer_id(conn)[0] > given, "a producer id was given twice"
+        assert wire.metadata(conn)["cluster"] == cluster
     assert done and b.alive()
