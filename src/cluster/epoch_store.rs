@@ -1,9 +1,10 @@
-//! The number of starts that raised the leader epochs: one small file for all partitions, so that a start after a crash writes
-//! once and not once per topic.
+//! The number of starts that raised the leader epochs: one small file for all partitions, so that a
+//! start after a crash writes once and not once per topic.
 //!
-//! `leader-epochs.json` holds the number. A topic's file holds the epochs of its partitions and the number as of when it was
-//! written: every start that was not clean since then has raised them by one more. The number is on the device before anything
-//! is written in the epochs it stands for, so no epoch ever has two histories, whatever a power cut takes of the rest.
+//! `leader-epochs.json` holds the number. A topic's file holds the epochs of its partitions and the
+//! number as of when it was written: every start that was not clean since then has raised them by
+//! one more. The number is on the device before anything is written in the epochs it stands for, so
+//! no epoch ever has two histories, whatever a power cut takes of the rest.
 
 use std::fs;
 use std::io;
@@ -22,7 +23,7 @@ struct EpochsRecord {
     raised: i32,
 }
 
-/// What this module needs of a topic's file.
+/// The part of a topic's file that this module needs.
 #[derive(Deserialize)]
 struct TopicEpochs {
     #[serde(default)]
@@ -30,7 +31,8 @@ struct TopicEpochs {
 }
 
 impl LocalStore {
-    /// Reads the number. A damaged file is told; where there is none, the topics' files tell how far it had come.
+    /// Reads the number. A damaged file is told; where there is none, the topics' files tell how
+    /// far it had come.
     pub(super) fn read_epochs_raised(&mut self) -> io::Result<()> {
         let path = self.directory.join(FILE);
         let stored = match path.try_exists()? {
@@ -71,7 +73,8 @@ impl LocalStore {
         Ok(newest)
     }
 
-    /// Raises the leader epoch of every partition of `image`, for a start that was not clean. Durable when it returns.
+    /// Raises the leader epoch of every partition of `image`, for a start that was not clean.
+    /// Durable when it returns.
     pub fn raise_leader_epochs(&mut self, image: &mut MetadataImage) -> io::Result<()> {
         let raised = self.epochs_raised.saturating_add(1);
         replace(&self.directory.join(FILE), "leader-epochs", &EpochsRecord { format: FORMAT, raised })?;

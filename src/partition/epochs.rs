@@ -1,8 +1,10 @@
-//! Which leader epoch began at which offset (KIP-101), kept in Kafka's `leader-epoch-checkpoint` file.
+//! Which leader epoch began at which offset (KIP-101), kept in Kafka's `leader-epoch-checkpoint`
+//! file.
 //!
-//! A start that was not clean begins a new epoch at the end of the log as it was found: what was lost behind it ended with the
-//! old one, so that a consumer that has read it learns where the log was cut (KIP-320), although its offsets are used again. The
-//! file has no checksum, so the partition's checkpoint holds a copy of it, and every batch names its epoch.
+//! A start that was not clean begins a new epoch at the end of the log as it was found: what was
+//! lost behind it ended with the old one, so that a consumer that has read it learns where the log
+//! was cut (KIP-320), although its offsets are used again. The file has no checksum, so the
+//! partition's checkpoint holds a copy of it, and every batch names its epoch.
 
 use crate::model::LeaderEpoch;
 use crate::storage::LastStop;
@@ -58,8 +60,8 @@ impl EpochHistory {
         self.entries.last().map(|last| last.0)
     }
 
-    /// True if this is what `older` may have become: epochs that began later were added, and those that wrote nothing, or whose
-    /// records were cut off, are gone.
+    /// True if this is what `older` may have become: epochs that began later were added, and those
+    /// that wrote nothing, or whose records were cut off, are gone.
     fn follows(&self, older: &EpochHistory) -> bool {
         let same = self.entries.iter().zip(&older.entries).take_while(|(new, old)| new == old).count();
         match (self.entries.get(same), older.entries.get(same)) {
@@ -85,8 +87,8 @@ impl EpochHistory {
         after.checked_sub(1).map(|i| self.entries[i].0)
     }
 
-    /// For OffsetForLeaderEpoch: the largest epoch not above `asked` and the offset after its last record, as Kafka
-    /// answers; `None`: nothing is known of such an epoch.
+    /// For OffsetForLeaderEpoch: the largest epoch not above `asked` and the offset after its last
+    /// record, as Kafka answers; `None`: nothing is known of such an epoch.
     pub fn end_of(&self, asked: i32, log_end: i64) -> Option<(i32, i64)> {
         let (latest, _) = *self.entries.last()?;
         // Kafka's "no epoch".
@@ -105,16 +107,17 @@ impl EpochHistory {
     }
 }
 
-/// What a start finds of a partition's epochs beside their file.
+/// A partition's epochs as a start finds them beside their file.
 #[derive(Debug, Default)]
 pub struct EpochEvidence {
     /// The copy in the partition's checkpoint.
     pub checkpointed: Option<EpochHistory>,
-    /// From the batches that were read: all behind the recovery point, or all of the log where there is no checkpoint.
+    /// From the batches that were read: all behind the recovery point, or all of the log where
+    /// there is no checkpoint.
     read: EpochHistory,
 }
 
-/// How a partition's history goes on after a start.
+/// A partition's history after a start.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Begun {
     pub history: EpochHistory,
@@ -122,19 +125,21 @@ pub struct Begun {
     pub epoch: LeaderEpoch,
     /// The file says something else.
     pub changed: bool,
-    /// What is wrong with the file.
+    /// The fault of the file; `None`: it is sound.
     pub damage: Option<&'static str>,
 }
 
 impl EpochEvidence {
-    /// Takes note of a batch's epoch. It lies outside the CRC; one beyond the `current` epoch is not believed.
+    /// Takes note of a batch's epoch. It lies outside the CRC; one beyond the `current` epoch is
+    /// not believed.
     pub fn saw(&mut self, epoch: i32, base_offset: i64, current: i32) {
         if (0..=current).contains(&epoch) {
             self.read.begin(epoch, base_offset);
         }
     }
 
-    /// Begins the image's epoch `current`, or a later one, at the end of the log. `file`: the text of the history's file.
+    /// Begins the image's epoch `current`, or a later one, at the end of the log. `file`: the text
+    /// of the history's file.
     pub fn begin(self, file: Option<&str>, current: LeaderEpoch, last_stop: LastStop, next_offset: i64) -> Begun {
         let known = self.checkpointed.is_some() || self.read.latest().is_some();
         let parsed = file.and_then(EpochHistory::parse);
@@ -157,8 +162,8 @@ impl EpochEvidence {
             }
             made
         });
-        // Of offsets that may be used again the epoch must be a new one. The image has been raised for that, unless it was
-        // restored from an old copy.
+        // Of offsets that may be used again the epoch must be a new one. The image has been raised
+        // for that, unless it was restored from an old copy.
         let least = match (history.latest(), last_stop) {
             (Some(latest), LastStop::Unclean) => latest.saturating_add(1),
             (Some(latest), _) => latest,

@@ -4,10 +4,11 @@ use uuid::Uuid;
 
 use crate::cluster::encode_id;
 
-/// Characters in which a damaged id may differ from the topic's: ids are random, so two never come this close.
+/// Characters in which a damaged id may differ from the topic's: ids are random, so two never come
+/// this close.
 const DAMAGED_CHARACTERS: usize = 2;
 
-/// What a `partition.metadata` says of its directory.
+/// The owner of a directory by its `partition.metadata`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// The topic it is held against.

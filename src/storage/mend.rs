@@ -1,4 +1,5 @@
-//! Damage met while the log is in use: the segment is written anew without it, and readers pass over the gap.
+//! Damage met while the log is in use: the segment is written anew without it, and readers pass
+//! over the gap.
 
 use std::fs;
 use std::io;
@@ -16,7 +17,8 @@ use crate::runtime::{clock, spawn_blocking};
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Log {
-    /// Takes the damage out of the segment that `error` names. `true`: the segment is another one now, look again.
+    /// Takes the damage out of the segment that `error` names. `true`: the segment is another one
+    /// now, look again.
     pub(super) async fn mend(self: &Rc<Self>, error: &ReadError) -> bool {
         match error {
             ReadError::Damaged { base, .. } => self.mend_segment(*base).await,

@@ -1,9 +1,11 @@
-//! Opening a log: sealed segments that are as the checkpoint knows them are taken as they are, what follows the recovery point
-//! is read and checked, and so is every segment that is not what it was. Indexes of what was read are rebuilt.
+//! Opening a log: sealed segments that are as the checkpoint knows them are taken as they are, what
+//! follows the recovery point is read and checked, and so is every segment that is not what it was.
+//! Indexes of what was read are rebuilt.
 //!
-//! Bytes that are not a whole, sound batch are a torn tail or rot ([`rot`](super::rot) tells them apart). A torn tail is cut
-//! off: acknowledged records lie before it, since a group is acknowledged only after every group before it has landed. Rot is
-//! set aside and named, and what is sound behind it stays. Offsets below the recovery point were given away and are not given
+//! Bytes that are not a whole, sound batch are a torn tail or rot ([`rot`](super::rot) tells them
+//! apart). A torn tail is cut off: acknowledged records lie before it, since a group is
+//! acknowledged only after every group before it has landed. Rot is set aside and named, and what
+//! is sound behind it stays. Offsets below the recovery point were given away and are not given
 //! again, also where their records are gone.
 
 mod look;
@@ -38,26 +40,28 @@ pub struct Recovered {
     pub log: Rc<Log>,
     /// Bytes read and checked.
     pub scanned_bytes: u64,
-    /// Damaged bytes were set aside, or records are missing: the next start must not look for them again, so a checkpoint is
-    /// due at once.
+    /// Damaged bytes were set aside, or records are missing: the next start must not look for them
+    /// again, so a checkpoint is due at once.
     pub damaged: bool,
     pub last_stop: LastStop,
 }
 
-/// How the log was left when it was last in use.
+/// The end of a log's last use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastStop {
     /// By a broker that closed it.
     Clean,
-    /// By a broker that ended on the way, or its checkpoint is gone: what was at the log's end may be gone too.
+    /// By a broker that ended on the way, or its checkpoint is gone: what was at the log's end may
+    /// be gone too.
     Unclean,
     /// This broker has had it in use before, or makes it.
     Running,
 }
 
 impl Log {
-    /// Opens (or makes) the log in `dir`. `sidecar` gets the checkpoint's opaque part, if there is one; then `batch` gets
-    /// the header of every batch at or after the checkpoint's recovery point, in order.
+    /// Opens (or makes) the log in `dir`. `sidecar` gets the checkpoint's opaque part, if there is
+    /// one; then `batch` gets the header of every batch at or after the checkpoint's recovery
+    /// point, in order.
     pub async fn open(
         context: Rc<StorageContext>,
         dir: &Path,
@@ -112,7 +116,8 @@ impl Log {
 pub struct FoundSegment {
     base: i64,
     bytes: u64,
-    /// Written when it was sealed, or by a checkpoint: either way everything in the segments before it had landed.
+    /// Written when it was sealed, or by a checkpoint: either way everything in the segments before
+    /// it had landed.
     has_index: bool,
     /// Wall time of the last write, ms: stands in where no record has a timestamp.
     modified_ms: i64,
@@ -166,7 +171,8 @@ impl Recovery {
         Ok(())
     }
 
-    /// The checkpoint's entry of a segment that is what it was; the inner `None`: the checkpoint is of a version without them.
+    /// The checkpoint's entry of a segment that is what it was; the inner `None`: the checkpoint is
+    /// of a version without them.
     fn trusted(&self, segment: &FoundSegment, next: i64) -> Option<Option<SegmentEntry>> {
         if next > self.recovery_point || segment.base < self.next_offset {
             return None;
@@ -178,7 +184,8 @@ impl Recovery {
         (entry.bytes == segment.bytes && ends == next).then_some(Some(entry))
     }
 
-    /// Takes a sealed segment as it is. Its largest timestamp is in the checkpoint, or else at the end of its time index.
+    /// Takes a sealed segment as it is. Its largest timestamp is in the checkpoint, or else at the
+    /// end of its time index.
     async fn trust(&mut self, found: &FoundSegment, entry: Option<SegmentEntry>, next: i64) -> io::Result<()> {
         let segment = Segment::found(self.dir.clone(), found.base, found.bytes);
         segment.last_append_ms.set(found.modified_ms);
@@ -204,8 +211,8 @@ impl Recovery {
         Ok(())
     }
 
-    /// Reads and checks what the start cannot take on trust, mending what is damaged. `false`: the log ends in this segment,
-    /// those behind it are gone.
+    /// Reads and checks what the start cannot take on trust, mending what is damaged. `false`: the
+    /// log ends in this segment, those behind it are gone.
     async fn read_segment(
         &mut self,
         found: &FoundSegment,
@@ -220,7 +227,9 @@ impl Recovery {
             self.next_offset = before;
             let segment = Rc::new(Segment::found(self.dir.clone(), found.base, bytes));
             segment.last_append_ms.set(found.modified_ms);
-            let bounds = self.bounds(&segment, bytes, next_sound);
+            let mut bounds = self.bounds(&segment, bytes, next_sound);
+            // What is left was looked at as a whole, gaps and all.
+            bounds.gap_at_end |= mended;
             let scan = self.scan(&segment, bounds, mended, batch).await?;
             match self.examine(&segment, &scan, bounds, rest, next_sound).await? {
                 mend::Outcome::Rewritten(smaller) if !mended => bytes = smaller,
@@ -251,7 +260,8 @@ impl Recovery {
         Err(io::Error::new(io::ErrorKind::InvalidData, text))
     }
 
-    /// Reads a segment from the recovery point's place on and checks every batch, up to the first that is not sound.
+    /// Reads a segment from the recovery point's place on and checks every batch, up to the first
+    /// that is not sound.
     async fn scan(
         &mut self,
         segment: &Rc<Segment>,
@@ -322,8 +332,9 @@ impl Recovery {
         Ok(())
     }
 
-    /// Where reading begins: at the recovery point, whose place is in the checkpoint. Leaves the segment with the index of what
-    /// lies before it. `None`: from the start, because the place or the index is not known.
+    /// Where reading begins: at the recovery point, whose place is in the checkpoint. Leaves the
+    /// segment with the index of what lies before it. `None`: from the start, because the place or
+    /// the index is not known.
     async fn scan_start(&self, segment: &Segment, bytes: u64) -> io::Result<Option<(u64, i64)>> {
         let Some(entry) = self.known.as_ref().and_then(|known| known.last()) else { return Ok(None) };
         if entry.base != segment.base_offset || entry.bytes > bytes || self.recovery_point < entry.base {

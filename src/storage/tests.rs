@@ -651,13 +651,13 @@ fn offsets_of_synced_records_that_are_missing_are_not_given_again() {
                 log.append(batch(1, 180_000, 1, 50 + i), 3, 0).unwrap();
             }
             acknowledged(&log, 12).await;
-            assert_eq!(read_gaps(&log, 0, 1 << 20).await.1, [4..10]);
+            assert_eq!(read_gaps(&log, 0, 1 << 20).await.1, std::slice::from_ref(&(4..10)));
             let copy = dir.with_file_name("copy-0");
             log.wait_sealed().await.unwrap();
             copy_dir(&dir, &copy);
             let again = open(&copy, config).await;
             assert!(again.scanned >= 360_000, "only {} bytes checked of what was never in a checkpoint", again.scanned);
-            assert_eq!(read_gaps(&again.log, 0, 1 << 20).await.1, [4..10]);
+            assert_eq!(read_gaps(&again.log, 0, 1 << 20).await.1, std::slice::from_ref(&(4..10)));
         }
     });
 }

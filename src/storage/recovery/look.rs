@@ -9,7 +9,7 @@ use super::FoundSegment;
 use crate::storage::checkpoint::Checkpoint;
 use crate::storage::paths::parse_segment_file;
 
-/// What a directory holds.
+/// The contents of a partition's directory.
 pub struct Found {
     /// By base offset.
     pub segments: Vec<FoundSegment>,

@@ -12,12 +12,13 @@ use crate::runtime::spawn_blocking;
 use crate::storage::rot::{self, Bounds, Evidence, Stretch, Verdict};
 use crate::storage::segment::Segment;
 
-/// A log that was not closed ends in zeros that were reserved ahead. Further than this nothing is looked for behind zeros.
+/// A log that was not closed ends in zeros that were reserved ahead. Further than this nothing is
+/// looked for behind zeros.
 const ZEROS_SEARCHED: u64 = 4 << 20;
 /// Damaged bytes that are looked through for sectors that were never written.
 const DAMAGE_SEARCHED: u64 = 8 << 20;
 
-/// What has become of a segment.
+/// The outcome of a segment's scan.
 pub enum Outcome {
     /// Everything before the scan's end is sound; what follows goes.
     Sound,
@@ -27,7 +28,7 @@ pub enum Outcome {
     Rewritten(u64),
 }
 
-/// What lies behind the end of a scan.
+/// The bytes behind the end of a scan.
 struct Behind {
     /// From the scan's end on; empty when only zeros follow.
     stretches: Vec<Stretch>,
@@ -35,7 +36,7 @@ struct Behind {
 }
 
 impl Recovery {
-    /// What the segment's batches are held to.
+    /// Bounds that the segment's batches are held to.
     pub(super) fn bounds(&self, segment: &Segment, bytes: u64, next_sound: Option<i64>) -> Bounds {
         let farthest = segment.base_offset.saturating_add(i64::from(i32::MAX)).saturating_add(1);
         let end_offset = match next_sound {
@@ -55,7 +56,8 @@ impl Recovery {
         }
     }
 
-    /// The first offset of the next segment that has a sound batch at its start. A file's name proves nothing.
+    /// The first offset of the next segment that has a sound batch at its start. A file's name
+    /// proves nothing.
     pub(super) async fn next_sound_segment(&self, rest: &[FoundSegment]) -> io::Result<Option<i64>> {
         for found in rest {
             let segment = Segment::found(self.dir.clone(), found.base, found.bytes);
@@ -85,7 +87,7 @@ impl Recovery {
         );
         let (dir, base, bytes) = (self.dir.to_path_buf(), found.base, found.bytes);
         let whole = Stretch { sound: false, bytes: 0..bytes, offsets: self.next_offset..self.next_offset };
-        spawn_blocking(move || rot::set_aside(&dir, base, &[whole], 1)).await?;
+        spawn_blocking(move || rot::set_aside(&dir, base, &[whole], 0, 1)).await?;
         self.remove(base).await
     }
 
@@ -152,11 +154,11 @@ impl Recovery {
                 Ok(Outcome::Ends)
             }
             Verdict::Rot if behind.stretches.is_empty() => Ok(Outcome::Sound),
-            Verdict::Rot => self.set_aside(segment, bounds).await,
+            Verdict::Rot => self.set_aside(segment, bounds, scan.position).await,
         }
     }
 
-    /// What lies between the end of the scan and the end of the file.
+    /// Looks at the bytes between the end of the scan and the end of the file.
     async fn behind(&self, segment: &Rc<Segment>, scan: &Scan, bounds: Bounds, to_the_end: bool) -> io::Result<Behind> {
         if scan.position >= bounds.size {
             return Ok(Behind { stretches: Vec::new(), never_written: true });
@@ -187,7 +189,7 @@ impl Recovery {
     }
 
     /// Takes all damage out of the segment.
-    async fn set_aside(&mut self, segment: &Rc<Segment>, bounds: Bounds) -> io::Result<Outcome> {
+    async fn set_aside(&mut self, segment: &Rc<Segment>, bounds: Bounds, sound_end: u64) -> io::Result<Outcome> {
         self.damaged = true;
         segment.forget_file();
         let (path, dir, base) = (segment.path("log"), self.dir.to_path_buf(), segment.base_offset);
@@ -195,7 +197,7 @@ impl Recovery {
         let (rewritten, missing) = spawn_blocking(move || {
             let stretches = rot::survey(&fs::File::open(&path)?, 0, bounds)?;
             let missing = stretches.iter().filter(|s| !s.sound).map(|s| s.offsets.end).max();
-            let rewritten = rot::set_aside(&dir, base, &stretches, interval)?;
+            let rewritten = rot::set_aside(&dir, base, &stretches, sound_end, interval)?;
             let bytes = if rewritten { Some(fs::metadata(&path)?.len()) } else { None };
             io::Result::Ok((bytes, missing))
         })

@@ -17,7 +17,8 @@ impl Scan {
         Scan { position, next_offset, bounds, window: Vec::new(), stopped: false }
     }
 
-    /// Takes whole sound batches off the window's front; stops at what is not one. `ended`: nothing follows the window.
+    /// Takes whole sound batches off the window's front; stops at what is not one. `ended`: nothing
+    /// follows the window.
     pub fn take(&mut self, ended: bool, sound: &mut dyn FnMut(&BatchHeader, u64)) {
         let mut used = 0;
         loop {
@@ -35,7 +36,8 @@ impl Scan {
             if rest.len() < total {
                 break;
             }
-            // The base offset lies outside the CRC: where it leaves a gap, the next batch has to agree.
+            // The base offset lies outside the CRC: where it leaves a gap, the next batch has to
+            // agree.
             let gap = header.base() > self.next_offset && !self.bounds.gap_at_end;
             let after = BatchHeader::peek(&rest[total..]);
             if gap && after.is_none() && !ended {

@@ -1,5 +1,6 @@
-//! Damaged bytes leave a segment: copied beside it first, then the segment is written anew without them and takes its own
-//! place, by the same renames as a cleaned one. A crash leaves the damaged segment or the mended one.
+//! Damaged bytes leave a segment: copied beside it first, then the segment is written anew without
+//! them and takes its own place, by the same renames as a cleaned one. A crash leaves the damaged
+//! segment or the mended one.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,17 +14,27 @@ use crate::storage::compaction::{Cleaned, Output, Swap, named, run_steps};
 use crate::storage::paths::segment_file;
 
 const CHUNK: usize = 1 << 20;
-/// What a crash left behind the end of the log, in Corelane's own words; replaced by the next.
+/// Bytes that a crash left behind the end of the log; replaced by the next crash's.
 const TORN_FILE: &str = "torn-tail";
 /// Copies of one place; more of them are not kept apart.
 const MAX_COPIES: u32 = 100;
 
-/// Copies the damaged stretches of segment `base` aside and takes them out of the segment. Returns true if the segment was
-/// written anew; otherwise it is left as it is, and ends with the damage.
-pub fn set_aside(dir: &Path, base: i64, stretches: &[Stretch], index_interval_bytes: u32) -> io::Result<bool> {
-    let last_sound = stretches.iter().rposition(|stretch| stretch.sound);
-    let first_damaged = stretches.iter().position(|stretch| !stretch.sound);
-    if last_sound.zip(first_damaged).is_none_or(|(sound, damaged)| sound < damaged) {
+/// Copies the damaged stretches of segment `base` aside and takes them out of the segment. Returns
+/// true if the segment was written anew. Otherwise it is left as it is, because all that is damaged
+/// of it is what follows `sound_end`.
+pub fn set_aside(
+    dir: &Path,
+    base: i64,
+    stretches: &[Stretch],
+    sound_end: u64,
+    index_interval_bytes: u32,
+) -> io::Result<bool> {
+    let sound_before = |stretch: &Stretch| stretch.sound && stretch.bytes.end <= sound_end;
+    if let Some((last, before)) = stretches.split_last()
+        && !last.sound
+        && last.bytes.start == sound_end
+        && before.iter().all(sound_before)
+    {
         copy_aside(dir, base, stretches)?;
         return Ok(false);
     }
@@ -36,8 +47,8 @@ pub fn set_aside(dir: &Path, base: i64, stretches: &[Stretch], index_interval_by
     Ok(true)
 }
 
-/// Copies the damaged stretches of segment `base` aside, and writes the sound ones as a cleaned segment, under its `.cleaned`
-/// names.
+/// Copies the damaged stretches of segment `base` aside, and writes the sound ones as a cleaned
+/// segment, under its `.cleaned` names.
 pub fn write_mended(dir: &Path, base: i64, stretches: &[Stretch], index_interval_bytes: u32) -> io::Result<Cleaned> {
     copy_aside(dir, base, stretches)?;
     let written = write_cleaned(dir, base, stretches, index_interval_bytes);
@@ -75,7 +86,8 @@ fn write_cleaned(dir: &Path, base: i64, stretches: &[Stretch], index_interval_by
     output.finish(file.metadata()?.modified().ok())
 }
 
-/// Copies the damaged stretches of segment `base` to files of their own, and says so. Synced when it returns.
+/// Copies the damaged stretches of segment `base` to files of their own, and says so. Synced when
+/// it returns.
 fn copy_aside(dir: &Path, base: i64, stretches: &[Stretch]) -> io::Result<()> {
     let path = segment_file(dir, base, "log");
     let file = fs::File::open(&path).map_err(|e| named("open", &path, e))?;
@@ -130,7 +142,8 @@ fn copy_range(from: &fs::File, bytes: &Range<u64>, to: &mut fs::File) -> io::Res
     Ok(())
 }
 
-/// Keeps what lies behind the end of the log in one file, for who wants to look: `bytes` of each segment, one after the other.
+/// Keeps what lies behind the end of the log in one file, for who wants to look: `bytes` of each
+/// segment, one after the other.
 pub fn copy_tail(dir: &Path, parts: &[(i64, Range<u64>)]) -> io::Result<PathBuf> {
     let to = dir.join(TORN_FILE);
     let mut copy = fs::File::create(&to).map_err(|e| named("create", &to, e))?;

@@ -6,8 +6,8 @@ use zerocopy::IntoBytes;
 
 use crate::model::record_batch::{BatchHeader, CRC_START, HEADER_BYTES};
 
-/// Checks batches that lie back to back in `slices` and whose offsets are in `[begin, end)`: framing, order, CRC. The error is
-/// where the first damaged one begins.
+/// Checks batches that lie back to back in `slices` and whose offsets are in `[begin, end)`:
+/// framing, order, CRC. The error is where the first damaged one begins.
 pub fn check_batches(slices: &[Bytes], begin: i64, end: i64) -> Result<(), u64> {
     let mut rest = Rest { slices, taken: 0 };
     let (mut position, mut expected) = (0, begin);

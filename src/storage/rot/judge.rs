@@ -1,16 +1,20 @@
 //! Rot or a torn tail: two causes of bytes that are no batch, with opposite cures. Pure.
 //!
-//! Writes of one log are in flight side by side, so a crash may leave a later group on the device without an earlier one. None
-//! of them was acknowledged: a group is acknowledged only after every group before it has landed. So batches behind a group
-//! that never landed go with it, or a producer that sends its batches again would find its later ones there before its earlier
-//! ones. Rot, on the other hand, may strike between acknowledged batches; those behind it stay.
+//! Writes of one log are in flight side by side, so a crash may leave a later group on the device
+//! without an earlier one. None of them was acknowledged: a group is acknowledged only after every
+//! group before it has landed. So batches behind a group that never landed go with it, or a
+//! producer that sends its batches again would find its later ones there before its earlier ones.
+//! Rot, on the other hand, may strike between acknowledged batches; those behind it stay.
 //!
 //! They differ so:
-//! - Before the recovery point everything was synced once: damage there is rot. So is all damage after a clean stop.
-//! - Batches that are further behind the damage than all writes in flight together can reach were acknowledged: rot. (After
-//!   a power cut, when the device reordered its writes, they are kept for the same reason: they were acknowledged.)
-//! - A write that did not land leaves blocks as they were: zeros, which the file is extended with. Damage without a sector of
-//!   zeros was written: rot.
+//! - Before the recovery point everything was synced once: damage there is rot. So is all damage
+//!   after a clean stop, and damage in front of a segment that has index files: they are written
+//!   when everything before has landed.
+//! - Batches that are further behind the damage than all writes in flight together can reach were
+//!   acknowledged: rot. (After a power cut, when the device reordered its writes, they are kept for
+//!   the same reason: they were acknowledged.)
+//! - A write that did not land leaves blocks as they were: zeros, which the file is extended with.
+//!   Damage without a sector of zeros was written: rot.
 //! - With nothing sound behind the damage there is nothing to keep: a torn tail.
 
 /// The unit in which a device may tear a write, bytes.
@@ -18,7 +22,7 @@ const SECTOR: u64 = 512;
 /// Zeros that a batch may well hold are no sign of a write that is missing.
 const FEW_ZEROS: u64 = 64;
 
-/// What is known of the first damaged bytes of a log.
+/// Evidence about the first damaged bytes of a log.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence {
     /// The last stop was clean.
@@ -51,7 +55,8 @@ pub fn judge(evidence: Evidence) -> Verdict {
     Verdict::TornTail
 }
 
-/// True if `damage`, which begins at `position` of its file, has a sector that reads as if nothing was ever written to it.
+/// True if `damage`, which begins at `position` of its file, has a sector that reads as if nothing
+/// was ever written to it.
 pub fn never_written(damage: &[u8], position: u64) -> bool {
     if damage.iter().all(|byte| *byte == 0) {
         return true;

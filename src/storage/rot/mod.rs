@@ -1,8 +1,9 @@
-//! Rot: bytes of a segment that were sound once and no longer are. They are copied aside into `<segment>.log.<position>.rot`,
-//! named in the log, and taken out of the segment; what is sound behind them stays and is served.
+//! Rot: bytes of a segment that were sound once and no longer are. They are copied aside into
+//! `<segment>.log.<position>.rot`, named in the log, and taken out of the segment; what is sound
+//! behind them stays and is served.
 //!
-//! [`survey`] tells sound stretches from damaged ones, [`judge`] tells rot from a torn tail, [`aside`] moves the damaged bytes
-//! out of the segment. Blocking; runs on helper threads.
+//! [`survey`] tells sound stretches from damaged ones, [`judge`] tells rot from a torn tail,
+//! [`aside`] moves the damaged bytes out of the segment. Blocking; runs on helper threads.
 
 mod aside;
 mod check;

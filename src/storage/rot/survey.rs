@@ -1,24 +1,25 @@
 //! Sound and damaged stretches of a segment's file.
 //!
-//! A batch is sound when its framing, its CRC and its place among the offsets are right. The base offset lies outside the CRC,
-//! so it is held against the batches around it. Behind damage the next sound batch is searched for: first where the damaged
-//! batch's own length says that it ends, then byte by byte.
+//! A batch is sound when its framing, its CRC and its place among the offsets are right. The base
+//! offset lies outside the CRC, so it is held against the batches around it. Behind damage the next
+//! sound batch is searched for: first where the damaged batch's own length says that it ends, then
+//! byte by byte.
 
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use crate::model::record_batch::{self, BatchHeader, HEADER_BYTES};
+use crate::model::record_batch::{BatchHeader, CRC_START, HEADER_BYTES};
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
 /// No batch is larger: a longer length field is not a batch's.
 pub const MAX_BATCH_BYTES: u64 = 256 << 20;
-/// Bytes of candidates whose CRC may turn out wrong while one segment is searched: records may hold bytes made to look like
-/// headers.
+/// Bytes of candidates whose CRC may turn out wrong while one segment is searched: records may hold
+/// bytes made to look like headers.
 const MAX_WASTED_BYTES: u64 = 4 << 30;
 
-/// What a survey is held to.
+/// Bounds of a survey.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Bytes of the file that count.
@@ -76,18 +77,31 @@ impl Window<'_> {
     fn whole(&mut self, position: u64) -> io::Result<Option<Sound>> {
         let left = self.size.saturating_sub(position);
         let head = self.at(position, HEADER_BYTES)?;
-        let Some(total) = BatchHeader::peek(head).and_then(|header| plausible(header, left)) else { return Ok(None) };
+        let Some(header) = BatchHeader::peek(head).copied() else { return Ok(None) };
+        let Some(total) = plausible(&header, left) else { return Ok(None) };
         if self.wasted > MAX_WASTED_BYTES {
             return Ok(None);
         }
-        let batch = self.at(position, total as usize)?;
-        match record_batch::check(batch).ok().copied() {
-            Some(header) => Ok(Some((header, total))),
-            None => {
-                self.wasted += total;
-                Ok(None)
-            }
+        if header.codec().is_some() && self.crc(position + CRC_START as u64..position + total)? == header.crc.get() {
+            return Ok(Some((header, total)));
         }
+        self.wasted += total;
+        Ok(None)
+    }
+
+    /// CRC-32C of these bytes, of which no more than a chunk is held at a time: a length field may
+    /// be wrong.
+    fn crc(&mut self, bytes: Range<u64>) -> io::Result<u32> {
+        let (mut position, mut crc) = (bytes.start, 0);
+        while position < bytes.end {
+            let part = self.at(position, (bytes.end - position).min(CHUNK as u64) as usize)?;
+            if part.is_empty() {
+                break;
+            }
+            crc = crc32c::crc32c_append(crc, part);
+            position += part.len() as u64;
+        }
+        Ok(crc)
     }
 
     /// True if only zeros follow.
@@ -138,7 +152,8 @@ fn fits(header: &BatchHeader, expected: i64, bounds: Bounds) -> bool {
     header.base() >= expected && header.next_offset() <= bounds.end_offset && header.base() < bounds.end_offset
 }
 
-/// Tells the sound stretches from the damaged ones, from `position` to the end. Reserved zeros at the end are neither.
+/// Tells the sound stretches from the damaged ones, from `position` to the end. Reserved zeros at
+/// the end are neither.
 pub fn survey(file: &dyn FileExt, mut position: u64, bounds: Bounds) -> io::Result<Vec<Stretch>> {
     let mut window = Window { file, size: bounds.size, start: 0, bytes: Vec::new(), wasted: 0 };
     let mut stretches: Vec<Stretch> = Vec::new();
@@ -179,7 +194,8 @@ fn add_sound(stretches: &mut Vec<Stretch>, position: u64, header: &BatchHeader, 
     }
 }
 
-/// The batch at `position`, if it is sound and its base offset agrees with what comes before and behind.
+/// The batch at `position`, if it is sound and its base offset agrees with what comes before and
+/// behind.
 fn sound_at(window: &mut Window, position: u64, expected: i64, bounds: Bounds) -> io::Result<Option<Sound>> {
     let Some((header, total)) = window.whole(position)?.filter(|(header, _)| fits(header, expected, bounds)) else {
         return Ok(None);
@@ -187,10 +203,16 @@ fn sound_at(window: &mut Window, position: u64, expected: i64, bounds: Bounds) -
     if header.base() == expected {
         return Ok(Some((header, total)));
     }
-    // Offsets are missing before it: cleaning or damage has taken them, or its base offset is wrong.
-    let agrees = match window.whole(position + total)? {
-        Some((after, _)) => after.base() >= header.next_offset() && after.next_offset() <= bounds.end_offset,
-        None => bounds.gap_at_end || !window.ends_at(position + total)?,
+    // Offsets are missing before it: cleaning or damage has taken them, or its base offset is
+    // wrong.
+    let after = match window.whole(position + total)? {
+        Some((after, _)) => Some(after),
+        // Damaged as well: the next one behind it tells.
+        None => next_sound(window, position + total, expected, bounds)?.map(|(_, after)| after),
+    };
+    let agrees = match after {
+        Some(after) => after.base() >= header.next_offset() && after.next_offset() <= bounds.end_offset,
+        None => bounds.gap_at_end,
     };
     Ok(agrees.then_some((header, total)))
 }
@@ -236,20 +258,21 @@ fn next_sound(
     Ok(None)
 }
 
-/// The batch at `next`, if it goes on with the log behind damage that began at `position`. Records may hold whole batches, of
-/// other logs for example: one that neither the next batch nor the number of missing bytes speaks for is not the log's.
+/// The batch at `next`, if it goes on with the log behind damage that began at `position`. Records
+/// may hold whole batches, of other logs for example: one that neither the next batch nor the
+/// number of missing bytes speaks for is not the log's.
 fn behind(window: &mut Window, position: u64, next: u64, expected: i64, bounds: Bounds) -> io::Result<Option<Sound>> {
     let Some((header, total)) = window.whole(next)?.filter(|(header, _)| fits(header, expected, bounds)) else {
         return Ok(None);
     };
     let after = next + total;
-    let confirmed = match window.whole(after)? {
-        Some((later, _)) => later.base() >= header.next_offset() && later.next_offset() <= bounds.end_offset,
-        None => window.ends_at(after)?,
-    };
     let missing = header.base().saturating_sub(expected);
     let near = u64::try_from(missing).is_ok_and(|missing| missing <= next - position);
-    Ok((confirmed || near).then_some((header, total)))
+    let agrees = match window.whole(after)? {
+        Some((later, _)) => later.base() >= header.next_offset() && later.next_offset() <= bounds.end_offset,
+        None => near || window.ends_at(after)?,
+    };
+    Ok(agrees.then_some((header, total)))
 }
 
 /// Where the zeros at the end begin, but not before `position`.
@@ -268,7 +291,8 @@ fn end_of_data(window: &mut Window, position: u64) -> io::Result<u64> {
     Ok(end)
 }
 
-/// The offset after the records that damage at the end has taken, as far as that is known, or its header tells.
+/// The offset after the records that damage at the end has taken, as far as that is known, or its
+/// header tells.
 fn missing_at_end(window: &mut Window, position: u64, expected: i64, bounds: Bounds) -> io::Result<i64> {
     if bounds.end_known {
         return Ok(bounds.end_offset.max(expected));

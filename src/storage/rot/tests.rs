@@ -1,5 +1,8 @@
 //! Damaged bytes in a segment, without a log around it.
 
+use std::io;
+use std::os::unix::fs::FileExt;
+
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::*;
@@ -30,10 +33,24 @@ fn segment() -> (Vec<u8>, Vec<u64>) {
     (bytes, starts)
 }
 
+/// A file of these bytes.
+struct Memory<'a>(&'a [u8]);
+
+impl FileExt for Memory<'_> {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let rest = self.0.get(position as usize..).unwrap_or_default();
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+}
+
 fn surveyed(bytes: &[u8], bounds: Bounds) -> Vec<Stretch> {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), bytes).unwrap();
-    survey(file.as_file(), 0, Bounds { size: bytes.len() as u64, ..bounds }).unwrap()
+    survey(&Memory(bytes), 0, Bounds { size: bytes.len() as u64, ..bounds }).unwrap()
 }
 
 const WIDE: Bounds =
@@ -188,11 +205,29 @@ fn batches_in_slices_are_checked_wherever_the_slices_end() {
             let mut bytes = whole.clone();
             bytes[starts[2] as usize + place] ^= 1;
             let found = check_batches(&slices(&bytes), 100, 110);
-            // A base offset that is too low is told where it is, one that is too high at the next batch, or by the end.
+            // A base offset that is too low is told where it is, one that is too high at the next
+            // batch, or by the end.
             assert!(found == Err(starts[2]), "byte {place}, slices of {size}: {found:?}");
         }
         assert_eq!(check_batches(&slices(&whole[..whole.len() - 1]), 100, 110), Err(starts[4]));
         assert_eq!(check_batches(&slices(&whole), 100, 109), Err(starts[4]));
     }
     assert_eq!(check_batches(&[], 0, 0), Ok(()));
+}
+
+/// Where two neighbours are damaged, neither speaks for the other: the batch behind both tells.
+#[test]
+fn two_neighbours_that_are_damaged_cost_those_two() {
+    let (whole, starts) = segment();
+    for (first, second) in [(7usize, 18usize), (6, 80), (18, 7), (7, 24), (9, 7), (7, 9)] {
+        let mut bytes = whole.clone();
+        bytes[starts[1] as usize + first] ^= 4;
+        bytes[starts[2] as usize + second] ^= 4;
+        for gap_at_end in [false, true] {
+            let found = surveyed(&bytes, Bounds { gap_at_end, ..WIDE });
+            let kept: u64 = found.iter().filter(|s| s.sound).map(|s| s.bytes.end - s.bytes.start).sum();
+            let lost = starts[3] - starts[1];
+            assert_eq!(kept, starts[5] - lost, "{first} {second} {gap_at_end}: {found:?}");
+        }
+    }
 }
