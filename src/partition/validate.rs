@@ -112,15 +112,22 @@ pub fn validate(records: &Bytes, rules: &Rules<'_>) -> Result<CheckedBatch, Refu
     }
     let walked = check_records(records, header, rules)?;
     let max_timestamp = if by_header { header.max_timestamp.get() } else { walked.max_timestamp };
-    match target {
-        Some(_) if walked.plain_bytes > rules.limits.recompressed_bytes => Err(Refusal::TooMuchWork),
-        Some(target) => {
-            let anew = compressed_anew(records, header, target, walked.plain_bytes, rules.config)?;
-            let header = *BatchHeader::peek(&anew).unwrap_or(header);
-            Ok(settled(&anew, &header, max_timestamp, rules))
-        }
-        None => Ok(settled(records, header, max_timestamp, rules)),
+    let (mut batch, mut header, mut plain_bytes) = (records.clone(), *header, walked.plain_bytes);
+    if walked.misplaced {
+        let anew = records::renumbered(&batch).map_err(refused_records)?;
+        plain_bytes = (anew.len() - HEADER_BYTES) as u64;
+        batch = written_anew(anew, &mut header, rules.config)?;
     }
+    match target {
+        Some(_) if plain_bytes > rules.limits.recompressed_bytes => return Err(Refusal::TooMuchWork),
+        Some(target) => {
+            let anew = compressed_anew(&batch, target, plain_bytes, rules.config)?;
+            header.set_codec(target.codec);
+            batch = written_anew(anew, &mut header, rules.config)?;
+        }
+        None => {}
+    }
+    Ok(settled(&batch, &header, max_timestamp, rules))
 }
 
 /// The codec that the topic wants the batch in; `None`: it is in it.
@@ -136,28 +143,30 @@ fn target(header: &BatchHeader, config: &TopicConfig) -> Option<Target> {
     (header.codec() != Some(codec)).then_some(Target { codec, level })
 }
 
-/// The batch in the topic's codec.
+/// The batch in the topic's codec, with room for the header.
 fn compressed_anew(
     records: &Bytes,
-    header: &BatchHeader,
     target: Target,
     plain_bytes: u64,
     config: &TopicConfig,
-) -> Result<Bytes, Rejected> {
+) -> Result<Vec<u8>, Rejected> {
     let limit = usize::try_from(config.segment_bytes).unwrap_or(usize::MAX).min(config.max_message_bytes as usize);
-    let mut anew = records::recompress(records, target, plain_bytes, limit).map_err(|error| {
+    records::recompress(records, target, plain_bytes, limit).map_err(|error| {
         let code = match &error {
             RecompressError::TooLarge { .. } => ErrorCode::MessageTooLarge,
             RecompressError::Records(_) | RecompressError::Compress { .. } => ErrorCode::UnknownServerError,
         };
         Rejected::new(code, error.to_string())
-    })?;
-    let mut header = *header;
-    header.set_codec(target.codec);
-    // Within `limit`.
-    header.batch_length.set((anew.len() - LENGTH_PREFIX_BYTES) as i32);
-    seal(&mut anew, &mut header);
-    Ok(anew.into())
+    })
+}
+
+/// Completes a batch whose records were written anew: its length may have changed.
+fn written_anew(mut batch: Vec<u8>, header: &mut BatchHeader, config: &TopicConfig) -> Result<Bytes, Rejected> {
+    check_size(batch.len(), config)?;
+    // Within max.message.bytes, so within 31 bits.
+    header.batch_length.set((batch.len() - LENGTH_PREFIX_BYTES) as i32);
+    seal(&mut batch, header);
+    Ok(batch.into())
 }
 
 /// Everything that needs no record.
@@ -170,20 +179,9 @@ fn check_header<'a>(records: &'a Bytes, config: &TopicConfig) -> Result<&'a Batc
             format!("the base offset of a produced batch must be 0, but it is {}", header.base()),
         ));
     }
-    if records.len() > config.max_message_bytes as usize {
-        let message = format!(
-            "the batch is {} bytes, larger than max.message.bytes = {}",
-            records.len(),
-            config.max_message_bytes
-        );
-        return Err(Rejected::new(ErrorCode::MessageTooLarge, message));
-    }
+    check_size(records.len(), config)?;
     if total != records.len() {
         return invalid("a produce request must hold exactly one batch a partition");
-    }
-    if total as u64 > config.segment_bytes {
-        let message = format!("the batch is {total} bytes, larger than segment.bytes = {}", config.segment_bytes);
-        return Err(Rejected::new(ErrorCode::RecordListTooLarge, message));
     }
     record_batch::check(records).map_err(refused_batch)?;
     record_batch::check_produced(header).map_err(refused_batch)?;
@@ -199,12 +197,27 @@ fn check_header<'a>(records: &'a Bytes, config: &TopicConfig) -> Result<&'a Batc
     Ok(header)
 }
 
+fn check_size(bytes: usize, config: &TopicConfig) -> Result<(), Rejected> {
+    if bytes > config.max_message_bytes as usize {
+        let message =
+            format!("the batch is {bytes} bytes, larger than max.message.bytes = {}", config.max_message_bytes);
+        return Err(Rejected::new(ErrorCode::MessageTooLarge, message));
+    }
+    if bytes as u64 > config.segment_bytes {
+        let message = format!("the batch is {bytes} bytes, larger than segment.bytes = {}", config.segment_bytes);
+        return Err(Rejected::new(ErrorCode::RecordListTooLarge, message));
+    }
+    Ok(())
+}
+
 /// The outcome of the walk over a batch's records.
 struct Walked {
     /// -1: no record has a timestamp.
     max_timestamp: i64,
     /// Bytes of the records, decompressed.
     plain_bytes: u64,
+    /// The offset deltas of an uncompressed batch do not count from 0.
+    misplaced: bool,
 }
 
 fn check_records(records: &Bytes, header: &BatchHeader, rules: &Rules<'_>) -> Result<Walked, Refusal> {
@@ -229,16 +242,12 @@ fn check_records(records: &Bytes, header: &BatchHeader, rules: &Rules<'_>) -> Re
     if let Some(rejected) = bad.rejected(header.record_count.get()) {
         return Err(rejected.into());
     }
-    if let Some(Inspected { index, offset_delta, .. }) = misplaced {
-        // Kafka gives up on such a batch where it is compressed; consumers of one that is not would lose their place.
+    if let (Some(Inspected { index, offset_delta, .. }), false) = (misplaced, header.codec() == Some(Codec::None)) {
+        // Kafka gives up on such a batch (it keeps one that is not compressed, whose consumers then lose their place).
         let message = format!("record {index} of the batch has offset delta {offset_delta}; they must count from 0");
-        let code = match header.codec() {
-            Some(Codec::None) => ErrorCode::InvalidRecord,
-            _ => ErrorCode::UnknownServerError,
-        };
-        return Err(Rejected::new(code, message).into());
+        return Err(Rejected::new(ErrorCode::UnknownServerError, message).into());
     }
-    Ok(Walked { max_timestamp: largest, plain_bytes })
+    Ok(Walked { max_timestamp: largest, plain_bytes, misplaced: misplaced.is_some() })
 }
 
 /// What is wrong with a single record.

@@ -1,6 +1,7 @@
 //! The walk over a produced batch: the structure of every record, down to its headers, and none of its contents. It does
 //! not allocate where the batch is not compressed.
 
+use super::build::put_varint;
 use super::decompress::{self, check_lz4_frame};
 use super::walk::{RecordError, Records};
 use crate::model::record_batch::{self, BatchError, Codec, HEADER_BYTES};
@@ -59,6 +60,33 @@ fn inspect_plain(mut payload: &[u8], count: i32, visit: &mut impl FnMut(&Inspect
         payload = &payload[bytes..];
     }
     if payload.is_empty() { Ok(()) } else { Err(RecordError::Trailing { count }) }
+}
+
+/// A copy of an uncompressed batch that was inspected, with offset deltas that count from 0. Its header is as before.
+pub fn renumbered(batch: &[u8]) -> Result<Vec<u8>, RecordError> {
+    let (header, total) = record_batch::frame(batch)?;
+    let count = header.record_count.get();
+    let mut out = batch[..HEADER_BYTES].to_vec();
+    out.reserve(total);
+    let mut cursor = Cursor { rest: &batch[HEADER_BYTES..total] };
+    let mut body = Vec::new();
+    for index in 0..count {
+        let cut_off = |_| RecordError::Truncated { index, count };
+        let length = usize::try_from(cursor.varint().map_err(cut_off)?).unwrap_or(usize::MAX);
+        let record = cursor.rest.get(..length).ok_or(RecordError::Truncated { index, count })?;
+        let mut parts = Cursor { rest: record };
+        parts.skip(1).and_then(|()| parts.varlong()).map_err(cut_off)?;
+        let offset_at = length - parts.rest.len();
+        parts.varint().map_err(cut_off)?;
+        body.clear();
+        body.extend_from_slice(&record[..offset_at]);
+        put_varint(&mut body, i64::from(index));
+        body.extend_from_slice(parts.rest);
+        put_varint(&mut out, body.len() as i64);
+        out.extend_from_slice(&body);
+        cursor.rest = &cursor.rest[length..];
+    }
+    Ok(out)
 }
 
 /// The record at the start of `bytes`, and the bytes it takes; `None` where `bytes` end before the record does.

@@ -18,5 +18,5 @@ mod tests;
 pub use build::{BatchWriter, build};
 pub use compress::{RecompressError, Target, append as compress, recompress};
 pub use decompress::MAX_BLOCK_BYTES;
-pub use inspect::{BadRecord, Inspected, inspect};
+pub use inspect::{BadRecord, Inspected, inspect, renumbered};
 pub use walk::{MAX_OUTPUT_BYTES, RecordError, RecordMeta, RecordView, first_at_or_after, latest, read, walk};

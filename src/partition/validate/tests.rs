@@ -278,7 +278,25 @@ fn offsets_count_from_0_in_header_and_records() {
         assert_eq!(code(&based), ErrorCode::InvalidRecord, "a base offset");
         for deltas in [[1, 2, 3], [0, 0, 0], [0, 2, 1], [0, -1, -2]] {
             let records: Vec<u8> = deltas.iter().flat_map(|delta| record(*delta, 0, Some(b"k"))).collect();
-            assert_ne!(code(&batch(codec, &records, 3)), ErrorCode::None, "{codec:?} {deltas:?}");
+            let sent = batch(codec, &records, 3);
+            if codec != Codec::None {
+                assert_eq!(code(&sent), ErrorCode::UnknownServerError, "{codec:?} {deltas:?}");
+                continue;
+            }
+            // Kafka takes them; here they are put right, also on the way into another codec.
+            for compression in [CompressionType::Producer, CompressionType::Lz4] {
+                let config = TopicConfig { compression, ..TopicConfig::default() };
+                let kept = check(&sent, &config).unwrap().into_bytes();
+                record_batch::check(&kept).unwrap();
+                let mut offsets = Vec::new();
+                read(&kept, &mut |record| {
+                    offsets.push(record.meta.offset);
+                    assert_eq!((record.key, record.value), (Some(&b"k"[..]), Some(&b"v"[..])));
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+                assert_eq!(offsets, [0, 1, 2], "{deltas:?}");
+            }
         }
         let counts = edit(&good, |header| header.last_offset_delta.set(7));
         assert_eq!(code(&counts), ErrorCode::InvalidRecord);
@@ -417,4 +435,31 @@ fn levels_reach_the_codec() {
     assert!(gzip(9) < gzip(1) && gzip(-1) == gzip(6), "{} {} {}", gzip(9), gzip(1), gzip(-1));
     assert!(lz4(17) < lz4(9) && lz4(17) == lz4(12), "{} {}", lz4(17), lz4(9));
     assert!(zstd(19) < zstd(-100), "{} {}", zstd(19), zstd(-100));
+}
+
+/// `cargo test --release --lib cost_of_the_check -- --ignored --nocapture`
+#[test]
+#[ignore = "prints figures, which only an optimised build makes worth reading"]
+fn cost_of_the_check() {
+    let config = TopicConfig { max_message_bytes: 16 << 20, ..TopicConfig::default() };
+    // Half of each record is noise.
+    let key = [noise(50), vec![b'x'; 50]].concat();
+    for count in [160i64, 10_000] {
+        let records: Vec<u8> = (0..count).flat_map(|n| record(n, n, Some(&key))).collect();
+        for codec in CODECS {
+            let sent = batch(codec, &records, count as i32);
+            let cost = |validation| {
+                let rounds = 100_000 / count;
+                let began = std::time::Instant::now();
+                (0..rounds).for_each(|_| drop(std::hint::black_box(check_by(&sent, &config, validation))));
+                began.elapsed().as_secs_f64() * 1e6 / rounds as f64
+            };
+            let (header, full) = (cost(ProduceValidation::Header), cost(ProduceValidation::Full));
+            println!(
+                "{codec:?}, {count} records of {} bytes: header {header:.1} us, full {full:.1} us, ratio {:.1}",
+                records.len() as i64 / count,
+                full / header
+            );
+        }
+    }
 }
