@@ -227,6 +227,7 @@ fn with_overrides(config: &ServerConfig, overrides: &BTreeMap<String, String>) -
     }
     let pairs = overrides.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let merged = config.topic_defaults.with_overrides(pairs);
+    let merged = merged.and_then(|config| config.check_together().map(|()| config));
     merged.map_err(|message| ControlError::new(ErrorCode::InvalidConfig, message))
 }
 

@@ -290,6 +290,12 @@ fn cross_check(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warni
             "lets nobody connect; it can be 0 only beside max.connections.per.ip.overrides".into(),
         ));
     }
+    let lags = ["log.cleaner.min.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms"];
+    if let (Err(reason), Some((name, one))) =
+        (config.topic_defaults.check_together(), lags.into_iter().find_map(|name| Some((name, given.get(name)?))))
+    {
+        return Err(one.invalid(name, format!("contradicts another option: {reason}")));
+    }
     cross_check_groups(config, given, warnings)
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::value::Value;
 use super::{Bounds, Kind, ServerConfig, TopicConfig, listener};
-use Bounds::{Any, AtLeast, AtLeastOr, Between, NotEmpty, OneOf};
+use Bounds::{Any, AtLeast, AtLeastOr, AtLeastOrNegative, Between, NotEmpty, OneOf};
 use Kind::{Boolean, Int, List, Long, String as Text};
 
 /// One option.
@@ -325,7 +325,7 @@ const BROKER: &[OptionSpec] = &[
         topic: Some(("retention.ms", AtLeast(-1))),
         kind: Long,
         default: "604800000",
-        bounds: AtLeastOr { min: 1, or: -1 },
+        bounds: AtLeastOrNegative(1),
         doc: "Age after which segments are deleted; -1: never.",
         access: optional!(Topic retention_ms, NO_LIMIT),
     },
@@ -366,7 +366,7 @@ const BROKER: &[OptionSpec] = &[
         kind: List,
         default: "delete",
         bounds: OneOf(&["compact", "delete"]),
-        doc: "What happens to old segments: delete (retention.ms, retention.bytes), compact (only the newest record of each key stays), or both.",
+        doc: "What happens to old segments: delete (retention.ms, retention.bytes), compact (only the newest record of each key stays), both, or, left empty, nothing.",
         access: Access::Topic { set: set_cleanup_policy, get: get_cleanup_policy },
     },
     OptionSpec {
@@ -753,9 +753,6 @@ fn get_log_dirs(config: &ServerConfig) -> String {
 
 fn set_cleanup_policy(config: &mut TopicConfig, value: &Value) -> Result<(), String> {
     let has = |policy: &str| value.list().iter().any(|item| item == policy);
-    if !has("delete") && !has("compact") {
-        return Err("is empty; it must be delete, compact or both (to keep everything, set the retention to -1)".into());
-    }
     config.cleanup_delete = has("delete");
     config.cleanup_compact = has("compact");
     Ok(())
@@ -765,7 +762,8 @@ fn get_cleanup_policy(config: &TopicConfig) -> String {
     match (config.cleanup_delete, config.cleanup_compact) {
         (true, true) => "delete,compact",
         (false, true) => "compact",
-        _ => "delete",
+        (true, false) => "delete",
+        (false, false) => "",
     }
     .to_owned()
 }

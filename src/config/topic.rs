@@ -91,6 +91,16 @@ impl TopicConfig {
         }
         Ok(config)
     }
+
+    /// The error: two settings that contradict each other. Apart from [`with_overrides`](Self::with_overrides), because a
+    /// stored topic must stay readable when the broker's defaults change under it.
+    pub fn check_together(&self) -> Result<(), String> {
+        let (min, max) = (self.min_compaction_lag_ms, self.max_compaction_lag_ms);
+        if min > max {
+            return Err(format!("min.compaction.lag.ms ({min}) is above max.compaction.lag.ms ({max})"));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +129,8 @@ mod tests {
         assert_eq!(policy("delete"), Ok((true, false)));
         assert_eq!(policy("compact"), Ok((false, true)));
         assert_eq!(policy("compact, delete"), Ok((true, true)));
+        assert_eq!(policy(""), Ok((false, false)), "everything is kept, as in Kafka");
+        assert!(policy("delete,").is_err() && policy(",").is_err());
         let config = with(&[
             ("min.cleanable.dirty.ratio", "0.01"),
             ("min.compaction.lag.ms", "7"),
@@ -147,6 +159,18 @@ mod tests {
         ])
         .unwrap();
         assert_eq!((config.compression, levels(&config)), (CompressionType::Lz4, (9, 17, -131_072)));
+    }
+
+    #[test]
+    fn lags_that_contradict_each_other_are_told() {
+        let lags = |min, max| {
+            let pairs = [("min.compaction.lag.ms", min), ("max.compaction.lag.ms", max)];
+            with(&pairs).unwrap().check_together()
+        };
+        assert_eq!(lags("5", "5"), Ok(()));
+        let error = lags("6", "5").unwrap_err();
+        assert!(error.contains("min.compaction.lag.ms (6)") && error.contains("max.compaction.lag.ms (5)"), "{error}");
+        assert_eq!(TopicConfig::default().check_together(), Ok(()));
     }
 
     #[test]
@@ -189,7 +213,6 @@ mod tests {
             ("remote.storage.enable", "true"),
             ("min.cleanable.dirty.ratio", "1.5"),
             ("max.compaction.lag.ms", "0"),
-            ("cleanup.policy", ""),
             ("segment.jitter.ms", "1"),
             ("message.format.version", "0.10.0"),
             ("leader.replication.throttled.replicas", "*"),

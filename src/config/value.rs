@@ -40,6 +40,8 @@ pub enum Bounds {
         min: i64,
         or: i64,
     },
+    /// At least this, or negative: no limit.
+    AtLeastOrNegative(i64),
     /// One of these (a list: each of its elements), in this spelling.
     OneOf(&'static [&'static str]),
     NotEmpty,
@@ -54,6 +56,7 @@ impl fmt::Display for Bounds {
             Bounds::AtLeast(min) => write!(f, "at least {min}"),
             Bounds::Between(min, max) => write!(f, "{min} to {max}"),
             Bounds::AtLeastOr { min, or } => write!(f, "{or}, or at least {min}"),
+            Bounds::AtLeastOrNegative(min) => write!(f, "negative, or at least {min}"),
             Bounds::OneOf(words) => write!(f, "one of {}", words.join(", ")),
             Bounds::NotEmpty => f.write_str("not empty"),
             Bounds::Fraction(min, max) => write!(f, "{min} to {max}"),
@@ -140,6 +143,7 @@ fn check(value: &Value, bounds: Bounds) -> Result<(), String> {
         (Bounds::AtLeast(min), Value::Integer(n)) => *n >= min,
         (Bounds::Between(min, max), Value::Integer(n)) => (min..=max).contains(n),
         (Bounds::AtLeastOr { min, or }, Value::Integer(n)) => *n >= min || *n == or,
+        (Bounds::AtLeastOrNegative(min), Value::Integer(n)) => *n >= min || *n < 0,
         (Bounds::Fraction(min, max), Value::Double(n)) => (min..=max).contains(n),
         (Bounds::OneOf(words), Value::Text(text)) => words.contains(&text.as_str()),
         (Bounds::OneOf(words), Value::List(list)) => list.iter().all(|item| words.contains(&item.as_str())),
@@ -167,6 +171,9 @@ mod tests {
         let or = Bounds::AtLeastOr { min: 1, or: -1 };
         assert!(parse(Kind::Long, or, "-1").is_ok() && parse(Kind::Long, or, "1").is_ok());
         assert!(parse(Kind::Long, or, "0").is_err() && parse(Kind::Long, or, "-2").is_err());
+        let negative = Bounds::AtLeastOrNegative(1);
+        assert!(parse(Kind::Long, negative, "-2").is_ok() && parse(Kind::Long, negative, "1").is_ok());
+        assert!(parse(Kind::Long, negative, "0").is_err());
     }
 
     #[test]

@@ -187,7 +187,8 @@ fn options_are_set_deleted_and_lists_changed() {
         (ConfigOp::Append("delete".into()), Ok("delete")),
         (ConfigOp::Append("compact".into()), Ok("delete,compact")),
         (ConfigOp::Subtract("compact".into()), Ok("delete")),
-        (ConfigOp::Subtract("delete".into()), Err("cleanup.policy")),
+        (ConfigOp::Subtract("delete".into()), Ok("")),
+        (ConfigOp::Append("shred".into()), Err("cleanup.policy")),
     ];
     for (op, expected) in lists {
         let result = alter(&[("cleanup.policy", op.clone())]);
@@ -219,6 +220,28 @@ fn wrong_changes_leave_a_topic_as_it_is() {
     ] {
         assert_eq!(alter("t", option, op.clone()), ErrorCode::InvalidConfig, "{option} {op:.30?}");
     }
+}
+
+#[test]
+fn lags_that_contradict_each_other_are_refused_when_made_and_when_changed() {
+    let mut image = image(1);
+    let lag = |name: &str, value: &str| (format!("{name}.compaction.lag.ms"), Some(value.to_owned()));
+    let wanted = CreateTopic { configs: vec![lag("min", "6"), lag("max", "5")], ..request("t") };
+    assert_eq!(code(create(&image, &wanted)), ErrorCode::InvalidConfig);
+    let wanted = CreateTopic { configs: vec![lag("min", "5"), lag("max", "5")], ..request("t") };
+    image.put_topic(create(&image, &wanted).unwrap());
+    let alter = |config: &ServerConfig, name: &str, op| {
+        let set = vec![(format!("{name}.compaction.lag.ms"), op)];
+        alter_topic(&image, config, &AlterTopic { name: "t".into(), set })
+    };
+    let config = ServerConfig::default();
+    assert_eq!(code(alter(&config, "min", ConfigOp::Set("6".into()))), ErrorCode::InvalidConfig);
+    assert_eq!(code(alter(&config, "max", ConfigOp::Set("4".into()))), ErrorCode::InvalidConfig);
+    assert!(alter(&config, "max", ConfigOp::Delete).is_ok());
+    // What the topic does not set itself is the broker's.
+    let mut config = ServerConfig::default();
+    config.topic_defaults.max_compaction_lag_ms = 4;
+    assert_eq!(code(alter(&config, "max", ConfigOp::Delete)), ErrorCode::InvalidConfig);
 }
 
 #[test]

@@ -127,7 +127,6 @@ fn what_would_be_unsafe_to_ignore_stops_the_start() {
     );
     let hidden = error("ssl.keystore.password=hunter2");
     assert!(hidden.contains("ssl.keystore.password") && !hidden.contains("hunter2"), "{hidden}");
-    assert!(error("log.cleanup.policy=").contains("compact or both"));
     assert!(error("listeners=CLIENT://:9093").contains("no security protocol"));
     assert!(error("message.max.bytes=200000000").contains("socket.request.max.bytes"));
     // No batch may be accepted that recovery would not find again.
@@ -170,6 +169,22 @@ fn kafkas_own_server_properties_start_with_warnings_only() {
     assert_eq!(config.listeners[0].advertised_url().as_deref(), Some("PLAINTEXT://localhost:9092"));
     assert!(warnings.iter().all(|warning| !warning.message.contains("unknown")), "{warnings:?}");
     assert!(warnings.iter().any(|warning| warning.option == "num.io.threads" && warning.message.contains("per core")));
+}
+
+#[test]
+fn lags_of_cleaning_that_contradict_each_other_stop_the_start() {
+    let error = load("log.cleaner.min.compaction.lag.ms=6\nlog.cleaner.max.compaction.lag.ms=5\n").unwrap_err();
+    assert!(error.to_string().contains("max.compaction.lag.ms (5)"), "{error}");
+    assert!(load("log.cleaner.min.compaction.lag.ms=5\nlog.cleaner.max.compaction.lag.ms=5\n").is_ok());
+}
+
+#[test]
+fn any_negative_limit_is_none() {
+    for text in ["log.retention.ms=-2\n", "log.retention.ms=-1\n", "log.retention.hours=-3\n"] {
+        assert_eq!(load(text).unwrap().0.topic_defaults.retention_ms, None, "{text}");
+    }
+    assert_eq!(load("connections.max.idle.ms=-5\n").unwrap().0.connections_max_idle_ms, u64::MAX);
+    assert!(load("connections.max.idle.ms=0\n").is_err() && load("log.retention.ms=0\n").is_err());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 
 use super::super::ServerConfig;
 use super::super::value::Value;
-use super::{Access, Any, AtLeast, AtLeastOr, Int, Long, NO_LIMIT, OptionSpec, Text, broker};
+use super::{Access, Any, AtLeast, AtLeastOrNegative, Int, Long, NO_LIMIT, OptionSpec, Text, broker};
 
 pub(super) const CONNECTIONS: &[OptionSpec] = &[
     broker(
@@ -72,7 +72,7 @@ pub(super) const CONNECTIONS: &[OptionSpec] = &[
         "connections.max.idle.ms",
         Long,
         "600000",
-        AtLeastOr { min: 1, or: -1 },
+        AtLeastOrNegative(1),
         unlimited!(Server connections_max_idle_ms, NO_LIMIT),
         "Connections idle for longer are closed; -1: never.",
     ),
