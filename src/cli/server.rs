@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::command::ServerArguments;
 use crate::cluster::data_dirs::{self, DataDirs, HeldDir};
@@ -15,6 +15,7 @@ use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{CLEAN_MARK, MetadataImage, Placement};
 use crate::config::ServerConfig;
 use crate::observe;
+use crate::runtime::disk::is_full;
 use crate::runtime::executor::{ShardSpec, ShardThreads, run_shards};
 use crate::runtime::probe;
 use crate::runtime::process::{self, SignalWatch, StopFlag};
@@ -52,7 +53,13 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     // The directories are locked until `held` goes, after the shards.
     let DataDirs { held, mut store, mut image, placement } = data_dirs::open(&config)?;
     if report_last_stop(&mut config, &held).map_err(|e| e.to_string())? {
-        store.raise_leader_epochs(&mut image).map_err(|e| e.to_string())?;
+        match store.raise_leader_epochs(&mut image) {
+            Err(error) if is_full(&error) => {
+                tracing::warn!("leader epochs are raised for this run only, as there is no room to note it: {error}");
+                image.raise_leader_epochs();
+            }
+            raised => raised.map_err(|e| e.to_string())?,
+        }
     }
 
     let (config, image, placement) = (Arc::new(config), Arc::new(image), Arc::new(placement));
@@ -70,16 +77,21 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     let waited = signals.wait_for_stop(&stop);
     stop.set();
     tracing::info!("stopping");
-    threads.join();
-    let closed: Vec<Vec<PathBuf>> = closings.iter().collect();
+    let limit = Duration::from_millis(config.shutdown_timeout_ms).saturating_add(ENDING_GRACE);
+    let closed = await_closed(&closings, cpus.len(), clock::now() + limit);
     let unwell = closed.concat();
-    if closed.len() == cpus.len() {
+    let told = closed.len() == cpus.len();
+    // Where everything is closed the threads end by themselves; behind a disk that hangs they do not.
+    let ended = threads.join_within(if told && unwell.is_empty() { limit } else { ENDING_GRACE });
+    if told {
         mark_clean(&held, &unwell);
     }
-    if closed.len() == cpus.len() && unwell.is_empty() {
+    if told && ended && unwell.is_empty() {
         tracing::info!("stopped in good order");
-    } else {
+    } else if told {
         tracing::warn!("stopped; not every partition could be closed in good order");
+    } else {
+        tracing::warn!("stopped; a shard did not end in time: its disk does not answer");
     }
     waited.map_err(|e| format!("signals cannot be waited for: {e}"))
 }
@@ -91,6 +103,22 @@ const MOST_PARTITIONS: u32 = 100_000;
 /// eighth.
 fn most_partitions(open_files: u64) -> u32 {
     u32::try_from(open_files / 8 * 3).unwrap_or(u32::MAX).clamp(1, MOST_PARTITIONS)
+}
+
+/// Besides `corelane.shutdown.timeout.ms`, the time for connections to end and for threads to be left.
+const ENDING_GRACE: Duration = Duration::from_secs(3);
+
+/// What each shard could not close, of those that have ended by `deadline`.
+fn await_closed(closings: &Receiver<Vec<PathBuf>>, shards: usize, deadline: Instant) -> Vec<Vec<PathBuf>> {
+    let mut closed = Vec::with_capacity(shards);
+    while closed.len() < shards {
+        match closings.recv_timeout(deadline.saturating_duration_since(clock::now())) {
+            Ok(unwell) => closed.push(unwell),
+            // Not in time, or a shard has ended without a word.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    closed
 }
 
 /// The CPU of each shard; `None` leaves it to the kernel. `shards` 0: one for every CPU.
@@ -313,5 +341,17 @@ mod tests {
         assert_eq!(await_ready(&reports, 2, || {}).unwrap_err(), "shard 1: no disk");
         drop(sender);
         assert!(await_ready(&reports, 2, || {}).unwrap_err().contains("ended before"));
+    }
+
+    #[test]
+    fn the_wait_for_the_end_has_a_limit() {
+        let (sender, closings) = channel();
+        sender.send(Vec::new()).unwrap();
+        assert_eq!(await_closed(&closings, 2, clock::now()).len(), 1, "the other one says nothing");
+        sender.send(Vec::new()).unwrap();
+        sender.send(vec![PathBuf::from("t-0")]).unwrap();
+        assert_eq!(await_closed(&closings, 2, clock::now()).concat(), [PathBuf::from("t-0")]);
+        drop(sender);
+        assert!(await_closed(&closings, 1, clock::now() + Duration::from_secs(3600)).is_empty());
     }
 }

@@ -477,6 +477,10 @@ fn stage_bytes(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<Staged
         file.write_all(bytes)?;
         file.sync_all()
     });
+    if written.is_err() {
+        // On a full disk it holds the room that the next try needs.
+        let _ = fs::remove_file(temporary);
+    }
     written.map_err(|e| at(temporary, "cannot be written", e))?;
     Ok(Staged { temporary: temporary.to_path_buf(), path: path.to_path_buf() })
 }

@@ -133,6 +133,8 @@ impl ServerConfig {
             flush_delay_ms: 0,
             produce_validation: super::ProduceValidation::Full,
             internal_topics_delete: false,
+            disk_reserve_bytes: 0,
+            shutdown_timeout_ms: 0,
             log_level: String::new(),
             clean_dirs: Vec::new(),
             given: Default::default(),

@@ -118,6 +118,7 @@ macro_rules! optional {
 // Behind the macros, which they use.
 mod cleaner;
 mod connections;
+mod disk;
 mod groups;
 mod records;
 mod stores;
@@ -142,19 +143,27 @@ const MAX_BATCH_BYTES: i64 = 256 * MIB;
 const NO_LIMIT: i64 = -1;
 
 /// All of them, in the order of the documentation.
-pub static OPTIONS: &[OptionSpec] =
-    &joined::<
-        {
-            BROKER.len()
-                + connections::CONNECTIONS.len()
-                + cleaner::CLEANER.len()
-                + groups::GROUPS.len()
-                + stores::STORES.len()
-                + records::RECORDS.len()
-        },
-    >([BROKER, connections::CONNECTIONS, cleaner::CLEANER, groups::GROUPS, stores::STORES, records::RECORDS]);
+pub static OPTIONS: &[OptionSpec] = &joined::<
+    {
+        BROKER.len()
+            + connections::CONNECTIONS.len()
+            + cleaner::CLEANER.len()
+            + groups::GROUPS.len()
+            + stores::STORES.len()
+            + records::RECORDS.len()
+            + disk::DISK.len()
+    },
+>([
+    BROKER,
+    connections::CONNECTIONS,
+    cleaner::CLEANER,
+    groups::GROUPS,
+    stores::STORES,
+    records::RECORDS,
+    disk::DISK,
+]);
 
-const fn joined<const N: usize>(tables: [&[OptionSpec]; 6]) -> [OptionSpec; N] {
+const fn joined<const N: usize>(tables: [&[OptionSpec]; 7]) -> [OptionSpec; N] {
     let mut all = [tables[0][0]; N];
     let (mut table, mut at) = (0, 0);
     while table < tables.len() {

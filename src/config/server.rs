@@ -146,6 +146,10 @@ pub struct ServerConfig {
     pub produce_validation: ProduceValidation,
     /// `corelane.internal.topics.delete`
     pub internal_topics_delete: bool,
+    /// `corelane.disk.reserve.bytes`: free space that records of ordinary topics leave alone
+    pub disk_reserve_bytes: u64,
+    /// `corelane.shutdown.timeout.ms`: how long the logs may take to be closed on SIGTERM
+    pub shutdown_timeout_ms: u64,
     /// `corelane.log.level`: tracing filter
     pub log_level: String,
     /// Data directories in which the last broker stopped cleanly; found at the start, not an option.

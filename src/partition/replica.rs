@@ -329,6 +329,11 @@ impl Replica {
         self.log.close(|| self.sidecar()).await
     }
 
+    /// Ends the replica at once, as a crash would, but for the writes under way.
+    pub fn abandon(&self) {
+        self.log.abandon();
+    }
+
     /// Takes the partition out of service and sets its directory aside for removal; returns where.
     pub async fn retire(&self) -> io::Result<PathBuf> {
         self.log.retire(&self.id.topic.simple().to_string()).await

@@ -373,7 +373,8 @@ impl File {
 }
 
 /// Once per shard and device before the first [`File::open`]: glommio decides from the first file opened on a device
-/// whether it can be polled, and decides wrongly on an empty one. Writes, syncs and opens a 4 KiB file in `directory`.
+/// whether it can be polled, and decides wrongly on an empty one. Writes, syncs and opens a 4 KiB file in `directory`; on a full
+/// disk, the first file found there does instead.
 pub async fn prime_device(directory: &Path) -> io::Result<()> {
     let thread = format!("{:?}", std::thread::current().id());
     let number: String = thread.chars().filter(char::is_ascii_digit).collect();
@@ -381,11 +382,21 @@ pub async fn prime_device(directory: &Path) -> io::Result<()> {
     let written = path.clone();
     let made = spawn_blocking(move || {
         use std::io::Write;
-        let mut file = std::fs::File::create(&written)?;
-        file.write_all(&[0; ALIGNMENT as usize])?;
-        file.sync_all()
+        let made = std::fs::File::create(&written).and_then(|mut file| {
+            file.write_all(&[0; ALIGNMENT as usize])?;
+            file.sync_all()
+        });
+        made.inspect_err(|_| drop(std::fs::remove_file(&written)))
     });
-    made.await.map_err(|cause| file_error("write", &path, cause))?;
+    faults::load();
+    let made = match faults::check(Op::Small, &path) {
+        Some(fault @ Fault::Os(_)) => Err(fault.error()),
+        _ => made.await,
+    };
+    match made {
+        Err(cause) if is_full(&cause) => return prime_by_any_file(directory, cause).await,
+        made => made.map_err(|cause| file_error("write", &path, cause))?,
+    }
     let outcome = async {
         let file = File::open(&path, OpenMode::ReadWrite).await?;
         let read = file.read_at(0, ALIGNMENT as usize).await?.len();
@@ -401,6 +412,34 @@ pub async fn prime_device(directory: &Path) -> io::Result<()> {
     let removed = spawn_blocking(move || std::fs::remove_file(removed)).await;
     outcome?;
     removed.map_err(|cause| file_error("remove", &path, cause))
+}
+
+/// Opens a file that is there already, the largest of those found first: nothing of it changes.
+async fn prime_by_any_file(directory: &Path, full: io::Error) -> io::Result<()> {
+    let root = directory.to_path_buf();
+    let found = spawn_blocking(move || {
+        let files = |dir: &Path| -> io::Result<Vec<(u64, PathBuf)>> {
+            let entries = std::fs::read_dir(dir)?.filter_map(Result::ok);
+            let sized = entries.filter_map(|e| Some((e.metadata().ok().filter(|m| m.is_file())?.len(), e.path())));
+            Ok(sized.filter(|(bytes, _)| *bytes > 0).collect())
+        };
+        let mut largest = files(&root)?.into_iter().max();
+        for entry in std::fs::read_dir(&root)?.filter_map(Result::ok) {
+            if largest.as_ref().is_some_and(|(bytes, _)| *bytes >= ALIGNMENT) {
+                break;
+            }
+            largest = largest.into_iter().chain(files(&entry.path()).unwrap_or_default()).max();
+        }
+        Ok::<_, io::Error>(largest)
+    });
+    let Some((_, path)) = found.await? else { return Err(file_error("write a file to", directory, full)) };
+    let file = File::open(&path, OpenMode::ReadWrite).await?;
+    let read = file.read_at(0, ALIGNMENT as usize).await?.len();
+    file.close().await?;
+    if read > 0 {
+        return Ok(());
+    }
+    Err(file_error("read", &path, io::Error::new(io::ErrorKind::UnexpectedEof, "direct I/O returned nothing")))
 }
 
 #[cfg(test)]
@@ -456,6 +495,25 @@ pub(crate) mod tests {
             // Reads do not end with the file.
             assert!(read[4096..12288].iter().all(|&b| b == 2));
             assert_eq!(std::fs::metadata(&path).unwrap().len(), 4196);
+        });
+    }
+
+    #[test]
+    fn a_full_disk_is_primed_by_a_file_that_is_there() {
+        on_shard(|| async {
+            let dir = scratch();
+            faults::inject(Op::Small, ".prime", 0, Fault::Os(libc::ENOSPC));
+            assert!(is_full(&prime_device(dir.path()).await.unwrap_err()), "there is no file yet");
+            std::fs::create_dir(dir.path().join("t-0")).unwrap();
+            let log = dir.path().join("t-0/0.log");
+            std::fs::write(&log, [7; 5000]).unwrap();
+            std::fs::File::open(&log).unwrap().sync_all().unwrap();
+            std::fs::write(dir.path().join("meta.properties"), "version=1\n").unwrap();
+            prime_device(dir.path()).await.unwrap();
+            faults::clear();
+            let file = File::open(&log, OpenMode::Read).await.unwrap();
+            assert_eq!(file.read_at(0, 8192).await.unwrap(), vec![7; 5000]);
+            file.close().await.unwrap();
         });
     }
 

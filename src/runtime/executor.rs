@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 
+use super::clock;
 use super::ring;
 use super::turn::{self, Bridge, Counted, Foreign};
 
@@ -19,6 +20,9 @@ const PREEMPT_NEVER: Duration = Duration::from_secs(3600);
 
 /// Helper threads of a shard for blocking steps: one slow step (a large file's removal) must not hold up the next.
 const BLOCKING_THREADS: usize = 4;
+
+/// Time between two looks whether the shards have ended.
+const JOIN_PAUSE: Duration = Duration::from_millis(5);
 
 /// A task on the current shard. Dropping the handle lets it run on.
 pub fn spawn_local<F>(future: F)
@@ -168,6 +172,19 @@ pub struct ShardThreads {
 }
 
 impl ShardThreads {
+    /// [`join`](Self::join) for at most `limit`; `false`: some threads run on, and end with the process.
+    pub fn join_within(self, limit: Duration) -> bool {
+        let deadline = clock::now() + limit;
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            if clock::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(JOIN_PAUSE);
+        }
+        self.join();
+        true
+    }
+
     /// Waits until every shard's body has ended.
     pub fn join(self) {
         for thread in self.threads {

@@ -130,6 +130,16 @@ impl Shard {
         self.directories.deleted.borrow_mut().push_back((clock::now() + FORGET_AFTER, topic));
     }
 
+    /// A directory that is due; where the disk is short of room, also one that is not.
+    fn take_doomed(&self) -> Option<PathBuf> {
+        take_due(&self.directories.doomed).or_else(|| {
+            let mut doomed = self.directories.doomed.borrow_mut();
+            let is_short = |dir: &PathBuf| dir.parent().is_some_and(|root| self.storage.disk(root).is_short());
+            let at = doomed.iter().position(|(_, dir)| is_short(dir))?;
+            doomed.remove(at).map(|(_, dir)| dir)
+        })
+    }
+
     /// Removes what is due, one after the other.
     pub(super) async fn keep_removing(self: Rc<Self>) {
         if self.id == CONTROLLER {
@@ -152,7 +162,7 @@ impl Shard {
 
     async fn remove_due(&self) {
         self.storage.remove_discarded().await;
-        while let Some(dir) = take_due(&self.directories.doomed) {
+        while let Some(dir) = self.take_doomed() {
             if let Err(error) = remove_dir(&dir).await {
                 tracing::error!(dir = %dir.display(), %error, "removing a deleted partition's files failed; they go at the next start");
             }

@@ -15,6 +15,7 @@ use super::state::Shard;
 use crate::cluster::{PARTITION_METADATA, TopicImage};
 use crate::model::PartitionId;
 use crate::partition::Replica;
+use crate::runtime::disk::is_full;
 use crate::runtime::sync::Budget;
 use crate::runtime::{clock, spawn_blocking, spawn_local};
 use crate::storage::{Checkpoint, STRAY_SUFFIX, aside_name};
@@ -63,7 +64,10 @@ impl Shard {
                     Ok(scanned) => hosted.borrow_mut().scanned_bytes += scanned,
                     Err(error) if claim == Claim::Known => {
                         let (topic, partition) = (&topic.name, id.index);
-                        tracing::error!(%topic, %partition, "the partition stays offline until the next start: {error}");
+                        tracing::error!(%topic, %partition, "the partition is offline: {error}");
+                        if is_full(&error) {
+                            shard.open_later(id);
+                        }
                         shard.set_offline(id, error.to_string());
                         shard.note_unopened(id, &dir);
                     }

@@ -5,6 +5,7 @@ mod api;
 mod changes;
 mod check;
 mod cleaning;
+mod closing;
 mod control;
 mod dir_sync;
 mod directories;

@@ -3,7 +3,7 @@
 //! minute. Kafka does the same for a failed log directory.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,8 @@ const NAMED: usize = 8;
 pub(super) struct Offline {
     /// Partitions without a replica, and why.
     unopened: RefCell<OfflinePartitions>,
+    /// Those of them whose opening found no room on the disk: it is tried again.
+    no_room: RefCell<BTreeSet<PartitionId>>,
     /// Set when `unopened` changes.
     changed: Cell<bool>,
     /// Last value of `StorageContext::failures` looked at.
@@ -39,8 +41,19 @@ impl Shard {
         self.offline.changed.set(true);
     }
 
+    /// A partition that is offline for want of room is opened once there is some.
+    pub(super) fn open_later(&self, partition: PartitionId) {
+        self.offline.no_room.borrow_mut().insert(partition);
+    }
+
+    /// The partitions to open once there is room; they are forgotten here.
+    pub(super) fn take_no_room(&self) -> BTreeSet<PartitionId> {
+        self.offline.no_room.take()
+    }
+
     /// A partition was opened, or its topic deleted.
     pub(super) fn clear_offline(&self, partition: PartitionId) {
+        self.offline.no_room.borrow_mut().remove(&partition);
         if self.offline.unopened.borrow_mut().remove(&partition).is_some() {
             self.offline.changed.set(true);
         }

@@ -11,8 +11,6 @@ use crate::model::PartitionId;
 use crate::partition::Replica;
 use crate::runtime::{clock, disk};
 
-/// Least free space of the file system, bytes, before partitions on it are opened anew.
-const LEAST_ROOM: u64 = 1 << 20;
 /// Longest wait before the next try of a partition that soon finds no room again: a quota, which free space knows nothing of.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Partitions that take records for so long have found room.
@@ -55,6 +53,11 @@ impl Shard {
         let (mut failures_seen, mut remind_at) = (0, clock::now() + REMINDER);
         while !self.stop.is_set() {
             clock::next_tick().await;
+            for disk in self.storage.low_disks() {
+                // A disk that does not answer stays as it was.
+                let _ = disk.look().await;
+            }
+            self.open_what_found_no_room().await;
             let failures = self.storage.failures();
             if failures == std::mem::replace(&mut failures_seen, failures) && tries.values().all(|t| t.opened) {
                 continue;
@@ -88,12 +91,13 @@ impl Shard {
             due.iter().filter_map(|r| r.log().dir().parent().map(Path::to_path_buf)).collect();
         let mut opened = 0;
         for root in roots {
-            match disk::space(&root).await {
-                Ok((free, _)) if free >= LEAST_ROOM => {}
-                _ => continue,
+            let disk = self.storage.disk(&root);
+            if disk.look().await.is_err() {
+                continue;
             }
             let mut back = Vec::new();
-            for replica in due.iter().filter(|r| r.log().dir().parent() == Some(&*root)) {
+            let here = due.iter().filter(|r| r.log().dir().parent() == Some(&*root));
+            for replica in here.filter(|r| disk.has_room(r.log().uses_reserve())) {
                 if self.stop.is_set() {
                     return opened;
                 }
@@ -113,6 +117,30 @@ impl Shard {
             }
         }
         opened
+    }
+
+    /// Opens the partitions whose opening itself found no room.
+    async fn open_what_found_no_room(self: &Rc<Self>) {
+        let waiting = self.take_no_room();
+        if waiting.is_empty() {
+            return;
+        }
+        let mut any_room = false;
+        for root in &self.config.log_dirs {
+            let disk = self.storage.disk(root);
+            any_room |= disk.look().await.is_ok() && disk.has_room(true);
+        }
+        if !any_room {
+            waiting.into_iter().for_each(|partition| self.open_later(partition));
+            return;
+        }
+        let _one = self.hosting.acquire(1).await;
+        let image = self.image();
+        let topics: BTreeSet<_> = waiting.iter().map(|partition| partition.topic).collect();
+        let topics = topics.into_iter().filter_map(|topic| image.topic_by_id(topic).cloned()).collect();
+        if let Err(error) = self.host(topics, Claim::Known).await {
+            tracing::error!(%error, "opening partitions that found no room failed");
+        }
     }
 
     /// Closes a replica that found no room and opens its directory anew; `false`: it is full as before, or offline now.
@@ -148,6 +176,7 @@ impl Shard {
         self.end_coordinator(full.id);
         self.replicas.borrow_mut().remove(&full.id);
         self.set_offline(full.id, why);
+        self.note_unopened(full.id, &dir);
         full.replaced();
         false
     }

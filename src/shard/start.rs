@@ -1,6 +1,5 @@
 //! A shard's life: what the start-up sequence hands to each thread, recovery, serving, the end.
 
-use std::cell::RefCell;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -17,12 +16,8 @@ use crate::model::ShardId;
 use crate::runtime::mailbox::{Mesh, MeshSeat};
 use crate::runtime::net::Listeners;
 use crate::runtime::process::StopFlag;
-use crate::runtime::sync::Budget;
 use crate::runtime::watchdog::Heart;
 use crate::runtime::{disk, spawn_local, spin_before_sleep};
-
-/// Replicas closed at the same time.
-const CLOSING: usize = 64;
 
 /// What one shard starts with. Made on the main thread, used up on the shard's.
 pub struct ShardStart {
@@ -103,24 +98,5 @@ impl Shard {
         let listeners = Listeners::bind(self.config.listeners.iter().map(|listener| listener.address))?;
         let partitions = self.replicas.borrow().len();
         Ok((listeners, ShardReady { index: self.id.0, partitions, scanned_bytes }))
-    }
-
-    /// Closes every log; returns the directories of those that were not closed in good order, or were never opened.
-    async fn close_all(self: &Rc<Self>) -> Vec<PathBuf> {
-        self.end_removing().await;
-        let slots = Budget::new(CLOSING);
-        let unwell = Rc::new(RefCell::new(self.unopened_dirs()));
-        for replica in self.all_replicas() {
-            let (slot, unwell) = (slots.acquire(1).await, unwell.clone());
-            spawn_local(async move {
-                if let Err(error) = replica.close().await {
-                    unwell.borrow_mut().push(replica.log().dir());
-                    tracing::warn!(topic = %replica.topic, partition = %replica.id.index, %error, "not closed in good order");
-                }
-                drop(slot);
-            });
-        }
-        slots.acquire(CLOSING).await;
-        unwell.take()
     }
 }

@@ -85,6 +85,7 @@ fn limits(config: &ServerConfig) -> StorageLimits {
         append_linger: Duration::from_micros(config.append_linger_us),
         flush_delay: Duration::from_millis(config.flush_delay_ms),
         max_segments: config.max_segments / usize::from(config.shards.max(1)),
+        disk_reserve_bytes: config.disk_reserve_bytes,
         // A stored producer takes less than one in memory.
         sidecar_max_bytes: producer_share(config),
         // An eighth of the descriptors for all shards together; connections have half, open partitions the rest.

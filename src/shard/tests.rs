@@ -20,6 +20,7 @@ use crate::config::{ServerConfig, TopicConfig};
 use crate::model::record_batch::{CRC_START, HEADER_BYTES};
 use crate::model::records;
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, ShardId};
+use crate::partition::Replica;
 use crate::runtime::mailbox::{Mesh, MeshSeat, mesh};
 use crate::runtime::{clock, disk, eventually, faults, on_shard, on_shards, scratch, spawn_local};
 
@@ -52,8 +53,18 @@ fn topic(number: u128) -> (Arc<TopicImage>, PartitionId) {
 
 /// A shard that holds its share of `topics` topics.
 async fn shard_of(root: &Path, seat: MeshSeat<Shard>, identity: (ShardId, u16), topics: u128) -> Rc<Shard> {
+    shard_of_config(root, seat, identity, topics, ServerConfig::default()).await
+}
+
+async fn shard_of_config(
+    root: &Path,
+    seat: MeshSeat<Shard>,
+    identity: (ShardId, u16),
+    topics: u128,
+    config: ServerConfig,
+) -> Rc<Shard> {
     disk::prime_device(root).await.unwrap();
-    let config = ServerConfig { log_dirs: vec![root.to_path_buf()], ..ServerConfig::default() };
+    let config = ServerConfig { log_dirs: vec![root.to_path_buf()], ..config };
     let mesh = Mesh::connect(seat).unwrap();
     let store = LocalStore::open(root).unwrap();
     let mut image = MetadataImage::default();
@@ -72,6 +83,11 @@ async fn shard_of(root: &Path, seat: MeshSeat<Shard>, identity: (ShardId, u16), 
 async fn shard(root: &Path) -> (Rc<Shard>, PartitionId) {
     let seat = mesh::<Shard>(1, 16).unwrap().pop().unwrap();
     (shard_of(root, seat, (ShardId(0), 1), 1).await, topic(0).1)
+}
+
+async fn shard_with(root: &Path, config: ServerConfig) -> (Rc<Shard>, PartitionId) {
+    let seat = mesh::<Shard>(1, 16).unwrap().pop().unwrap();
+    (shard_of_config(root, seat, (ShardId(0), 1), 1, config).await, topic(0).1)
 }
 
 fn plan(partition: PartitionId, offset: i64, max_bytes: u32, min_bytes: u32, max_wait_ms: u32) -> FetchPlan {
@@ -237,6 +253,74 @@ fn a_deleted_partition_is_not_opened_anew() {
             eventually("the topic is gone", || dropped.get()).await;
             assert!(!shard.reopen(&full).await);
             assert!(shard.replica(id).is_none() && !dir.exists());
+        }
+    });
+}
+
+/// A disk that takes its time must not hold up the end for longer than the limit.
+#[test]
+fn closing_has_a_limit_and_loses_nothing_acknowledged() {
+    let root = scratch();
+    let path = root.path().to_path_buf();
+    on_shard(move || {
+        let path = path.clone();
+        async move {
+            let (shard, id) = shard_with(&path, ServerConfig { shutdown_timeout_ms: 100, ..Default::default() }).await;
+            assert_eq!(produce(&shard, id, batch(100)).await, (ErrorCode::None, 0));
+            faults::inject(faults::Op::Fdatasync, "t0-0", 0, faults::Fault::Slow(3_600_000));
+            assert_eq!(shard.close_all().await, [path.join("t0-0")], "it cannot have been closed cleanly");
+            assert_eq!(produce(&shard, id, batch(100)).await.0, ErrorCode::NotLeaderOrFollower);
+            faults::clear();
+            let copy = path.join("copy-0");
+            std::fs::create_dir(&copy).unwrap();
+            for entry in std::fs::read_dir(path.join("t0-0")).unwrap() {
+                let entry = entry.unwrap();
+                std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+            }
+            let topic = topic(0).0;
+            let opened =
+                Replica::open(shard.shared(), &copy, id, topic.name.clone(), LeaderEpoch(0), topic.config.clone(), 0);
+            let opened = opened.await.unwrap();
+            assert_eq!(opened.replica.high_watermark(), 1);
+        }
+    });
+}
+
+#[test]
+fn closing_without_trouble_is_clean() {
+    let root = scratch();
+    let path = root.path().to_path_buf();
+    on_shard(move || {
+        let path = path.clone();
+        async move {
+            let (shard, id) = shard(&path).await;
+            assert_eq!(produce(&shard, id, batch(100)).await, (ErrorCode::None, 0));
+            assert!(shard.close_all().await.is_empty());
+        }
+    });
+}
+
+/// As at a start on a full disk.
+#[test]
+fn a_partition_whose_opening_found_no_room_is_opened_later() {
+    let root = scratch();
+    let path = root.path().to_path_buf();
+    on_shard(move || {
+        let path = path.clone();
+        async move {
+            let (shard, _) = shard(&path).await;
+            let (other, id) = topic(5);
+            shard.show(|image| image.put_topic(TopicImage::clone(&other))).await;
+            // A new segment's file cannot be made, nor read.
+            std::fs::create_dir(path.join("t5-0")).unwrap();
+            std::fs::write(path.join("t5-0/00000000000000000000.log"), [0; 100]).unwrap();
+            faults::inject(faults::Op::Open, "t5-0", 0, faults::Fault::Os(28));
+            shard.host(vec![other], Claim::Known).await.unwrap();
+            assert_eq!(produce(&shard, id, batch(100)).await.0, ErrorCode::KafkaStorageError);
+            faults::clear();
+            spawn_local(shard.clone().keep_reopening());
+            eventually("it is opened", || shard.replica(id).is_some()).await;
+            assert_eq!(produce(&shard, id, batch(100)).await, (ErrorCode::None, 0));
         }
     });
 }

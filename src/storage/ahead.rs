@@ -191,28 +191,44 @@ impl Log {
         let allocated = segment.allocated.get();
         let target = (align_up(end) + step).min(limit).max(align_up(end));
         if end > allocated {
-            self.reserve(segment, file, target).await;
+            self.reserve(segment, file, align_up(end), target).await?;
         } else if end + step / 2 > allocated && target > allocated && !segment.allocating.get() {
             // Marked before the task starts: sealing waits for it.
             segment.allocating.set(true);
             let (log, segment, file) = (self.clone(), segment.clone(), file.clone());
-            spawn_local(async move { log.reserve(&segment, &file, target).await });
+            // Nothing is needed yet, so there is nothing to fail.
+            spawn_local(async move { drop(log.reserve(&segment, &file, allocated, target).await) });
         }
         Ok(())
     }
 
-    /// Extends the file to `target`. Failing is no harm: the write that needs the space then fails and says why.
-    async fn reserve(&self, segment: &Segment, file: &File, target: u64) {
-        let allocated = segment.allocated.get();
+    /// Extends the file to `end`, and towards `target` as far as the room on the disk allows. The error: there is no room for
+    /// `end`. Failing to reserve is no harm: the write that needs the space then fails and says why.
+    async fn reserve(&self, segment: &Segment, file: &File, end: u64, target: u64) -> io::Result<()> {
         segment.allocating.set(true);
-        if target > allocated {
-            match file.preallocate(allocated, target - allocated).await {
-                Ok(()) => segment.allocated.set(target.max(segment.allocated.get())),
-                Err(error) => tracing::debug!(dir = %self.dir.display(), %error, "no blocks reserved ahead"),
-            }
-        }
+        let reserved = self.reserve_blocks(segment, file, end, target).await;
         segment.allocating.set(false);
         self.progress.notify_all();
+        reserved
+    }
+
+    async fn reserve_blocks(&self, segment: &Segment, file: &File, end: u64, target: u64) -> io::Result<()> {
+        let allocated = segment.allocated.get();
+        let target = self.within_room(allocated, end, target).await?;
+        if target <= allocated {
+            return Ok(());
+        }
+        match file.preallocate(allocated, target - allocated).await {
+            Ok(()) => segment.allocated.set(target.max(segment.allocated.get())),
+            Err(error) => {
+                tracing::debug!(dir = %self.dir.display(), %error, "no blocks reserved ahead");
+                // A file system that fills up meanwhile keeps what it gave: sealing must cut that off.
+                if let Ok(size) = file.size().await {
+                    segment.allocated.set(size.max(segment.allocated.get()));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the logs of one shard share: caches, budgets, and the count of unsynced bytes.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use super::ahead::Zeros;
 use super::cold_cache::ColdCache;
 use super::discard::Discarded;
-use super::room::LineLimit;
+use super::room::{Disk, LineLimit};
 use super::segment::IndexBudget;
 use super::tail_cache::TailBudget;
 
@@ -37,6 +38,8 @@ pub struct StorageLimits {
     pub flush_delay: Duration,
     /// Segments of all logs past which segments roll by size only: this shard's share of `corelane.max.segments`
     pub max_segments: usize,
+    /// `corelane.disk.reserve.bytes`
+    pub disk_reserve_bytes: u64,
     /// What is read of a checkpoint's sidecar.
     pub sidecar_max_bytes: usize,
     /// Files of older segments that stay open; a share of the descriptors the process may have.
@@ -59,6 +62,7 @@ impl Default for StorageLimits {
             append_linger: Duration::ZERO,
             flush_delay: Duration::ZERO,
             max_segments: 100_000,
+            disk_reserve_bytes: 0,
             sidecar_max_bytes: 16 << 20,
             open_sealed_files: 1024,
             clean_dirs: Vec::new(),
@@ -79,6 +83,7 @@ pub struct StorageContext {
     pub(super) discarded: Discarded,
     next_log: Cell<u64>,
     failures: Cell<u64>,
+    disks: RefCell<HashMap<PathBuf, Rc<Disk>>>,
     pub(super) put_off_lines: LineLimit,
     pub(super) full_lines: LineLimit,
     /// Logs are opened for the first time since the broker started.
@@ -97,6 +102,7 @@ impl StorageContext {
             discarded: Discarded::default(),
             next_log: Cell::new(0),
             failures: Cell::new(0),
+            disks: RefCell::default(),
             put_off_lines: LineLimit::default(),
             full_lines: LineLimit::default(),
             starting: Cell::new(true),
@@ -112,6 +118,18 @@ impl StorageContext {
     /// Counts how often logs of this shard failed or found no room, so that whoever watches for it need not look at each.
     pub fn failures(&self) -> u64 {
         self.failures.get()
+    }
+
+    /// What is known of the file system under a data directory.
+    pub fn disk(&self, root: &Path) -> Rc<Disk> {
+        let wanted = self.limits.disk_reserve_bytes;
+        let made = || Rc::new(Disk::new(root.to_path_buf(), wanted));
+        self.disks.borrow_mut().entry(root.to_path_buf()).or_insert_with(made).clone()
+    }
+
+    /// Data directories in which records are refused for want of room.
+    pub fn low_disks(&self) -> Vec<Rc<Disk>> {
+        self.disks.borrow().values().filter(|disk| disk.is_low()).cloned().collect()
     }
 
     pub(super) fn count_failure(&self) {

@@ -57,6 +57,9 @@ impl StorageContext {
 
 impl Log {
     fn delete_delay(&self) -> Duration {
+        if self.disk.is_short() {
+            return Duration::ZERO;
+        }
         Duration::from_millis(self.config().file_delete_delay_ms)
     }
 

@@ -14,6 +14,7 @@ use super::compaction::CleanState;
 use super::context::StorageContext;
 use super::dir::LogDir;
 use super::reader::Hints;
+use super::room::Disk;
 use super::segment::{RollRules, Segment};
 use super::sync::SyncState;
 use super::tail_cache::Tail;
@@ -22,6 +23,9 @@ use crate::model::record_batch::{BatchHeader, HEADER_BYTES};
 use crate::runtime::clock;
 use crate::runtime::disk::is_full;
 use crate::runtime::sync::Notify;
+
+/// The names of the broker's own topics begin so.
+const OWN_TOPICS: &str = "__";
 
 /// Why a log no longer takes appends.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -97,6 +101,10 @@ pub struct Log {
     pub(super) sealing: Cell<usize>,
     /// One segment is mended at a time.
     pub(super) mending: Rc<crate::runtime::sync::LocalMutex>,
+    /// The file system that it is on.
+    pub(super) disk: Rc<Disk>,
+    /// One of the broker's own topics, whose records may use `corelane.disk.reserve.bytes`.
+    pub(super) uses_reserve: bool,
 }
 
 impl Log {
@@ -116,7 +124,11 @@ impl Log {
         };
         let end = Mark { offset: next_offset, position: active.size.get(), segment: active.clone() };
         let appender = Appender::new(&context.limits);
+        let uses_reserve = dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with(OWN_TOPICS));
+        let disk = context.disk(dir.parent().unwrap_or(&dir));
         let log = Log {
+            disk,
+            uses_reserve,
             number: context.take_log_number(),
             tail: Tail::new(context.tail.clone()),
             context,
@@ -188,6 +200,11 @@ impl Log {
         self.segments.borrow().values().map(|s| s.size.get()).sum()
     }
 
+    /// Bytes that are not yet both written and synced.
+    pub fn unsettled_bytes(&self) -> u64 {
+        self.segments.borrow().values().map(|s| s.size.get().saturating_sub(s.synced.get())).sum()
+    }
+
     /// Fixes the place of one checked batch and queues it for the device; `leader_epoch` and the offset are patched in,
     /// outside the CRC. Returns at once; [`acknowledged`](Self::acknowledged) tells when it is safe. What waits here is bounded by
     /// the memory that connections may receive into.
@@ -197,6 +214,9 @@ impl Log {
         }
         if self.closing.get() {
             return Err(StorageError::Closed);
+        }
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
         }
         let Some(header) = BatchHeader::peek(&batch).copied() else {
             return Err(StorageError::Failed(

@@ -70,18 +70,21 @@ impl Log {
     }
 
     /// Removes sealed segments that the topic's limits no longer keep, and rolls an active one whose every record is too
-    /// old. Returns whether the start offset moved.
+    /// old. Returns true if the start offset moved. Works on a full disk too, whose room it makes.
     pub async fn enforce_retention(
         self: &Rc<Self>,
         now_ms: i64,
-        sidecar: impl FnOnce() -> Vec<u8>,
+        sidecar: impl Fn() -> Vec<u8>,
     ) -> Result<bool, StorageError> {
         let _one = self.maintenance.acquire(1).await;
-        if self.failure().is_some() || !self.config.borrow().cleanup_delete {
+        let full = self.failure().is_some_and(|failure| failure.is_full());
+        if (self.failure().is_some() && !full) || !self.config.borrow().cleanup_delete {
             return Ok(false);
         }
-        self.roll_if_expired(now_ms);
-        let doomed = self.beyond_retention(now_ms);
+        if !full {
+            self.roll_if_expired(now_ms);
+        }
+        let mut doomed = self.beyond_retention(now_ms);
         let Some(last) = doomed.last() else { return Ok(false) };
         let start = self.segment_after(last.base_offset).map_or(self.next_offset(), |s| s.base_offset);
         tracing::info!(
@@ -89,20 +92,56 @@ impl Log {
             "retention removes segments"
         );
         self.start_offset.set(start.max(self.start_offset()));
-        self.checkpoint_held(sidecar).await?;
         // The checkpoint must outlast the files: with no segment left it alone knows the next offset.
-        if let Err(error) = sync_dir(self.dir.to_path_buf()).await {
-            self.fail("syncing the directory", &error);
-            return self.failure().map_or(Ok(true), Err);
+        let mut noted = self.note_start(&sidecar).await?;
+        if !noted && let Err(error) = self.keep_place(start).await {
+            if !error.is_full() || doomed.len() < 2 {
+                return Err(error);
+            }
+            // The newest of them keeps the place, and goes the next time.
+            doomed.pop();
         }
         for segment in doomed {
             self.segments.borrow_mut().remove(&segment.base_offset);
             segment.forget_file();
-            if let Err(error) = self.discard(&segment).await {
+            // Without room for the checkpoint the files go at once.
+            let removed = if noted { self.discard(&segment).await } else { remove_files(&segment).await };
+            if let Err(error) = removed {
                 tracing::error!(path = %segment.path("log").display(), %error, "removing a segment failed; it goes at the next start");
             }
+            // Each file that goes makes room.
+            noted = noted || self.note_start(&sidecar).await?;
         }
         Ok(true)
+    }
+
+    /// Stores a checkpoint with the new start, so that the files before it may go; `false`: there is no room for it.
+    async fn note_start(self: &Rc<Self>, sidecar: &impl Fn() -> Vec<u8>) -> Result<bool, StorageError> {
+        match self.checkpoint_held(sidecar).await {
+            Err(error) if error.is_full() => return Ok(false),
+            outcome => outcome?,
+        }
+        match sync_dir(self.dir.to_path_buf()).await {
+            Ok(()) => Ok(true),
+            Err(error) => match self.put_off("syncing the directory", &error) {
+                error if error.is_full() => Ok(false),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Sees to it that a segment at or behind `start` has a file: where the checkpoint is older, its name tells a start where
+    /// the log goes on. An empty file takes no block.
+    async fn keep_place(self: &Rc<Self>, start: i64) -> Result<(), StorageError> {
+        let kept: Vec<Rc<Segment>> =
+            self.segments.borrow().range(start..).map(|(_, segment)| segment.clone()).collect();
+        if kept.iter().any(|segment| segment.is_on_disk()) {
+            return Ok(());
+        }
+        let Some(active) = kept.last() else {
+            return Err(StorageError::Full("no segment is left to keep the log's place".into()));
+        };
+        active.file().await.map(drop).map_err(|error| self.put_off("the file of a new segment", &error))
     }
 
     fn roll_if_expired(self: &Rc<Self>, now_ms: i64) {
@@ -149,6 +188,12 @@ impl Log {
         self.checkpoint_held(sidecar).await?;
         self.end(StorageError::Closed);
         Ok(())
+    }
+
+    /// Ends the log as it is: begins no more writes and acknowledges nothing more.
+    pub fn abandon(&self) {
+        self.closing.set(true);
+        self.end(StorageError::Closed);
     }
 
     /// Takes the log out of service and moves its directory to `<dir>.<tag>-delete` ([`aside_name`]), whose path it returns: whoever called

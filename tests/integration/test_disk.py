@@ -4,6 +4,9 @@ import errno
 import os
 import time
 
+import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+
 from support import groups, java, load, wire
 from support.wire import ERR
 
@@ -11,7 +14,7 @@ FIRST = "00000000000000000000.log"
 LEADER_NOT_AVAILABLE = 5
 
 
-def until(what, check, broker, timeout=30):
+def until(what, check, broker, timeout=120):
     """Waits for something that the broker does by itself."""
     end = time.monotonic() + timeout
     while True:
@@ -69,6 +72,19 @@ def test_a_partition_that_cannot_be_opened_is_offline(make_broker, corelane_only
     b.stop()
     named.write_text(right)
     b.start(topics=["spoilt"])
+
+
+def delete_topic(broker, name):
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    admin.delete_topics([name])[name].result(60)
+
+
+def alter_topic(broker, name, option, value):
+    entry = ConfigEntry(option, str(value), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    for done in admin.incremental_alter_configs([resource]).values():
+        done.result(60)
 
 
 def numbers(broker, topic, partition):
@@ -161,3 +177,118 @@ def test_a_full_disk_passes_without_a_restart(make_broker, corelane_only, small_
             assert wire.offset(conn, "full", p, -1) == acked[p] + 1
             assert numbers(b, "full", p) == list(range(acked[p] + 1))
     b.kill()
+
+
+@pytest.fixture
+def full_broker(make_broker, small_disk, request):
+    """A broker with two topics of several segments on a disk that is full to the last block; -> (broker, the file in the way)"""
+    props = {
+        "log.segment.bytes": 1 << 20,
+        "log.flush.offset.checkpoint.interval.ms": 300,
+        "log.retention.check.interval.ms": 300,
+        "offsets.topic.num.partitions": 1,
+        "corelane.disk.reserve.bytes": 0,
+    }
+    b = make_broker(props, data_dir=small_disk / "data")
+    request.addfinalizer(b.kill)
+    b.start()
+    load.create_topic(b, "kept", 1)
+    load.create_topic(b, "going", 1)
+    with wire.Conn(b, timeout=30) as conn:
+        for n in range(60):
+            for topic in ("kept", "going"):
+                assert wire.produce(conn, topic, 0, wire.batch([b"%06d" % n + bytes(60_000)])) == (0, n)
+        filler = take_room(small_disk)
+        for _ in range(200):
+            if wire.produce(conn, "kept", 0, wire.batch([b"%06d" % 60 + bytes(60_000)]))[0]:
+                break
+        else:
+            raise AssertionError("two hundred appends, none refused")
+    return b, filler
+
+
+def test_deleting_a_topic_makes_room(full_broker, corelane_only):
+    b, _ = full_broker
+    with wire.Conn(b, timeout=30) as conn:
+        end = wire.offset(conn, "kept", 0, -1)
+        delete_topic(b, "going")
+        until("records are taken", lambda: wire.produce(conn, "kept", 0, wire.batch([b"%06d" % end])) == (0, end), b)
+
+
+def test_retention_makes_room(full_broker, corelane_only):
+    b, filler = full_broker
+    # Room for the new setting, but not for a partition to come back.
+    os.truncate(filler, filler.stat().st_size - (128 << 10))
+    with wire.Conn(b, timeout=30) as conn:
+        end = wire.offset(conn, "kept", 0, -1)
+        alter_topic(b, "going", "retention.bytes", 1 << 20)
+        until("records are taken", lambda: wire.produce(conn, "kept", 0, wire.batch([b"%06d" % end])) == (0, end), b)
+        assert wire.offset(conn, "going", 0, -2) > 0
+
+
+@pytest.mark.parametrize("ending", ["kill", "stop"])
+def test_a_start_on_a_full_disk_serves_reads(full_broker, corelane_only, small_disk, ending):
+    """And takes records by itself once there is room."""
+    b, filler = full_broker
+    with wire.Conn(b) as conn:
+        end = wire.offset(conn, "kept", 0, -1)
+    getattr(b, ending)()
+    # What closing has given back.
+    more = small_disk / "more"
+    take_room(small_disk).rename(more)
+    b.start(topics=["kept", "going"])
+    assert numbers(b, "going", 0) == list(range(60))
+    assert numbers(b, "kept", 0)[:60] == list(range(60))
+    with wire.Conn(b, timeout=30) as conn:
+        assert wire.offset(conn, "kept", 0, -1) >= end
+        more.unlink()
+        filler.unlink(missing_ok=True)
+        taken = lambda: wire.produce(conn, "kept", 0, wire.batch([b"%06d" % 99]))[0] == 0  # noqa: E731
+        until("records are taken", taken, b)
+    b.stop()
+
+
+def test_ordinary_topics_leave_the_reserve(make_broker, corelane_only, small_disk, request):
+    """Below it, produce is refused, and groups commit on."""
+    props = {"corelane.disk.reserve.bytes": 64 << 20, "offsets.topic.num.partitions": 1, "log.segment.bytes": 1 << 20}
+    b = make_broker(props, data_dir=small_disk / "data")
+    request.addfinalizer(b.kill)
+    b.start()
+    load.create_topic(b, "full", 1)
+    with wire.Conn(b, timeout=30) as conn:
+        groups.wait_ready(b, "g")
+        for n in range(4000):
+            error, _ = wire.produce(conn, "full", 0, wire.batch([bytes(60_000)]))
+            if error:
+                break
+        assert error == ERR["KAFKA_STORAGE_ERROR"]
+        stat = os.statvfs(small_disk)
+        free, total = stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
+        assert total / 50 < free < total / 15, f"{free} of {total} bytes free: a twentieth is the reserve"
+        for n in range(200):
+            assert commits(conn, "g", n), "a commit is refused beside a reserve"
+        load.create_topic(b, "another", 1)
+        assert "corelane.disk.reserve.bytes" in b.log_text()
+        delete_topic(b, "full")
+        until("records are taken", lambda: wire.produce(conn, "another", 0, wire.batch([b"x"]))[0] == 0, b)
+
+
+def test_sigterm_behind_a_slow_disk_has_a_limit(make_broker, corelane_only, figure):
+    """Lines say what is left; the next start has everything that was acknowledged."""
+    b = make_broker(
+        {"corelane.shutdown.timeout.ms": 7000, "log.flush.offset.checkpoint.interval.ms": 3_600_000},
+        env={"CORELANE_FAULTS": f"fdatasync:SLOW600000:slow-0/{FIRST}:0"},
+    )
+    b.start()
+    load.create_topic(b, "slow", 2)
+    with wire.Conn(b, timeout=30) as conn:
+        for n in range(20):
+            assert wire.produce(conn, "slow", n % 2, wire.batch([b"%06d" % (n // 2)])) == (0, n // 2)
+    mark = len(b.log_text())
+    figure("SIGTERM to exit, limit 7 s", f"{b.stop(timeout=120):.1f} s")
+    said = b.log_text()[mark:]
+    assert "partitions=1" in said and "left to write and sync" in said and "corelane.shutdown.timeout.ms" in said, said
+    assert not (b.data_dir / ".kafka_cleanshutdown").exists()
+    b.env.clear()
+    b.start(topics=["slow"])
+    assert [numbers(b, "slow", p) for p in range(2)] == [list(range(10))] * 2

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::ProbeError;
-use crate::runtime::disk::ALIGNMENT;
+use crate::runtime::disk::{ALIGNMENT, is_full};
 
 /// A data directory held by this process: made if absent, writable, with O_DIRECT, and locked against a second broker.
 #[derive(Debug)]
@@ -57,22 +57,35 @@ pub fn open_data_dir(path: &Path) -> Result<DataDir, OpenError> {
         ))));
     }
     let lock = lock(&absolute)?;
-    try_out(&absolute)?;
+    match try_direct(&absolute) {
+        // What is there can be read all the same, and topics deleted.
+        Err(error) if is_full(&error) => {
+            check_direct_open(&absolute.join(".lock"))?;
+            tracing::warn!("no space left in {shown}: records are read, and taken once there is room");
+        }
+        outcome => outcome.map_err(|error| direct_complaint(&absolute, error))?,
+    }
     let device = describe_device(&absolute);
     Ok(DataDir { path: absolute, device, _lock: lock })
 }
 
 /// Direct I/O works in an existing directory: one block is written, read and removed.
 pub fn check_direct_io(directory: &Path) -> Result<(), ProbeError> {
-    try_out(directory).map_err(|error| match error {
+    try_direct(directory).map_err(|error| match direct_complaint(directory, error) {
         OpenError::Refused(error) | OpenError::Failed(error) => error,
     })
 }
 
-fn try_out(directory: &Path) -> Result<(), OpenError> {
+/// Direct I/O is known to the file system of an existing file; nothing is written.
+fn check_direct_open(path: &Path) -> Result<(), OpenError> {
+    let opened = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path);
+    opened.map(drop).map_err(|error| direct_complaint(path, error))
+}
+
+fn direct_complaint(directory: &Path, error: io::Error) -> OpenError {
     let shown = directory.display();
     let wrong = |what: &str, error: io::Error, mend: &str| ProbeError(format!("{what} {shown}: {error}; {mend}"));
-    try_direct(directory).map_err(|error| match error.raw_os_error() {
+    match error.raw_os_error() {
         Some(libc::EINVAL | libc::EOPNOTSUPP) => OpenError::Refused(wrong(
             "direct I/O (O_DIRECT) does not work in the data directory",
             error,
@@ -86,7 +99,7 @@ fn try_out(directory: &Path) -> Result<(), OpenError> {
             error,
             "mend the disk or let this user write there, or change log.dirs",
         )),
-    })
+    }
 }
 
 /// What this user may still write on the file system of a directory, bytes.
@@ -168,8 +181,11 @@ fn lock(directory: &Path) -> Result<fs::File, OpenError> {
         .set_len(0)
         .and_then(|()| file.rewind())
         .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
-    noted.map_err(|e| wrong("write to", e))?;
-    Ok(file)
+    match noted {
+        // The number is for people only; the lock holds without.
+        Err(error) if !is_full(&error) => Err(wrong("write to", error)),
+        _ => Ok(file),
+    }
 }
 
 /// Writes and reads one block as the log will.

@@ -172,3 +172,110 @@ fn an_empty_log_that_found_no_room_keeps_its_place() {
         assert_eq!(open(&dir, small_segments()).await.log.next_offset(), end);
     });
 }
+
+/// A log of several small sealed segments.
+async fn several_segments(dir: &Path, retention_bytes: u64) -> (Rc<Log>, Vec<(i64, Vec<u8>)>) {
+    let config = TopicConfig { segment_bytes: 100_000, retention_bytes: Some(retention_bytes), ..Default::default() };
+    let log = open(dir, Arc::new(config)).await.log;
+    let mut written = Vec::new();
+    for seed in 0..10 {
+        let batch = batch(2, 60_000, 1_000_000, seed);
+        let appended = log.append(batch.clone(), 3, 0).unwrap();
+        written.push((appended.base_offset, stored(&batch, appended.base_offset)));
+    }
+    acknowledged(&log, 20).await;
+    log.wait_sealed().await.unwrap();
+    (log, written)
+}
+
+#[test]
+fn retention_makes_room_where_there_is_none_for_a_checkpoint() {
+    // With the checkpoint refused for ever, once, and on a log that itself found no room.
+    for (times, full) in [(u64::MAX, false), (1, false), (u64::MAX, true)] {
+        let root = scratch();
+        let dir = root.path().join("t-0");
+        on_shard(move || {
+            let dir = dir.clone();
+            async move {
+                let (log, written) = several_segments(&dir, 200_000).await;
+                faults::inject_times(Op::Small, "/checkpoint", 0, times, FULL);
+                if full {
+                    inject(Op::Write, ".log", 0, FULL);
+                    let _ = log.append(batch(1, 100, 1, 1), 3, 0);
+                    eventually("the log is full", || log.failure().is_some()).await;
+                }
+                assert!(log.enforce_retention(0, Vec::new).await.unwrap());
+                let start = log.start_offset();
+                let is_live = |name: &str| name.ends_with(".log");
+                let names = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name());
+                let live = names.filter(|name| name.to_str().is_some_and(is_live)).count();
+                assert!(start > 0 && live < 10, "{start}, {live} segments");
+                assert_eq!(recovery_point(&dir), (times == 1).then_some(20), "the room of the first segment is enough");
+                faults::clear();
+                // A crash now: the start and the end are those of the files.
+                let copy = dir.with_file_name("copy-0");
+                copy_dir(&dir, &copy);
+                let again = open(&copy, small_segments()).await.log;
+                assert_eq!(again.start_offset(), start);
+                let left: Vec<_> = written.into_iter().filter(|(offset, _)| *offset >= start).collect();
+                let read = read_all(&again, start, 1 << 20).await;
+                assert!(read.starts_with(&joined(&left)), "{} bytes, not {}", read.len(), joined(&left).len());
+            }
+        });
+    }
+}
+
+#[test]
+fn retention_of_everything_keeps_the_place_without_a_checkpoint() {
+    with_log(|dir, log| async move {
+        fill(&log, 10, 9).await;
+        let end = log.next_offset();
+        log.set_config(Arc::new(TopicConfig { retention_ms: Some(1), segment_bytes: 1 << 20, ..Default::default() }));
+        inject(Op::Small, "", 0, FULL);
+        assert!(log.enforce_retention(i64::MAX / 2, Vec::new).await.unwrap());
+        assert_eq!(log.start_offset(), end);
+        faults::clear();
+        let copy = dir.with_file_name("copy-0");
+        copy_dir(&dir, &copy);
+        assert_eq!(open(&copy, small_segments()).await.log.next_offset(), end);
+    });
+}
+
+#[test]
+fn below_the_reserve_only_the_brokers_own_topics_go_on() {
+    let root = scratch();
+    let base = root.path().to_path_buf();
+    on_shard(move || {
+        let base = base.clone();
+        async move {
+            let limits = StorageLimits { disk_reserve_bytes: 1 << 20, ..Default::default() };
+            let context = StorageContext::new(limits);
+            let config = Arc::new(TopicConfig::default());
+            let log = open_in(context.clone(), &base.join("t-0"), config.clone()).await.log;
+            let own = open_in(context.clone(), &base.join("__consumer_offsets-0"), config).await.log;
+            fill(&log, 3, 1).await;
+            inject(Op::Space, "", 0, FULL);
+            log.disk().look().await.unwrap();
+            let refused = log.append(batch(1, 100, 1, 1), 3, 0).unwrap_err();
+            assert!(refused.is_full() && refused.to_string().contains("corelane.disk.reserve.bytes"), "{refused}");
+            assert!(log.failure().is_none(), "nothing has failed");
+            fill(&own, 30, 2).await;
+            assert_eq!(context.low_disks().len(), 1);
+            faults::clear();
+            for disk in context.low_disks() {
+                disk.look().await.unwrap();
+            }
+            fill(&log, 3, 3).await;
+        }
+    });
+}
+
+#[test]
+fn a_write_goes_without_reserved_blocks() {
+    with_log(|_, log| async move {
+        inject(Op::Preallocate, ".log", 0, FULL);
+        let written = fill(&log, 100, 4).await;
+        log.checkpoint(Vec::new).await.unwrap();
+        assert_eq!(read_all(&log, 0, 1 << 20).await, joined(&written));
+    });
+}
