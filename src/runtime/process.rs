@@ -59,11 +59,12 @@ fn asked(signal: i32, phase: Phase) -> Asked {
     }
 }
 
-/// Signals to watch: those that were ignored when the process started stay so (`nohup`, jobs in the background of a shell).
+/// Signals to watch. SIGHUP stays ignored if it was at the start (`nohup`). The others are obeyed whatever the parent
+/// ignored: a shell without job control ignores SIGINT for its background jobs, and `kill -INT` still means it.
 fn watched() -> Vec<i32> {
     let ignored = std::fs::read_to_string("/proc/self/status").map_or(0, |status| ignored_signals(&status));
     let all = [SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2];
-    all.into_iter().filter(|signal| *signal == SIGTERM || ignored >> (signal - 1) & 1 == 0).collect()
+    all.into_iter().filter(|signal| *signal != SIGHUP || ignored >> (signal - 1) & 1 == 0).collect()
 }
 
 /// The mask of `SigIgn` in `/proc/self/status`.
