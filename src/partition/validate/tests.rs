@@ -436,30 +436,3 @@ fn levels_reach_the_codec() {
     assert!(lz4(17) < lz4(9) && lz4(17) == lz4(12), "{} {}", lz4(17), lz4(9));
     assert!(zstd(19) < zstd(-100), "{} {}", zstd(19), zstd(-100));
 }
-
-/// `cargo test --release --lib cost_of_the_check -- --ignored --nocapture`
-#[test]
-#[ignore = "prints figures, which only an optimised build makes worth reading"]
-fn cost_of_the_check() {
-    let config = TopicConfig { max_message_bytes: 16 << 20, ..TopicConfig::default() };
-    // Half of each record is noise.
-    let key = [noise(50), vec![b'x'; 50]].concat();
-    for count in [160i64, 10_000] {
-        let records: Vec<u8> = (0..count).flat_map(|n| record(n, n, Some(&key))).collect();
-        for codec in CODECS {
-            let sent = batch(codec, &records, count as i32);
-            let cost = |validation| {
-                let rounds = 100_000 / count;
-                let began = std::time::Instant::now();
-                (0..rounds).for_each(|_| drop(std::hint::black_box(check_by(&sent, &config, validation))));
-                began.elapsed().as_secs_f64() * 1e6 / rounds as f64
-            };
-            let (header, full) = (cost(ProduceValidation::Header), cost(ProduceValidation::Full));
-            println!(
-                "{codec:?}, {count} records of {} bytes: header {header:.1} us, full {full:.1} us, ratio {:.1}",
-                records.len() as i64 / count,
-                full / header
-            );
-        }
-    }
-}
