@@ -36,6 +36,60 @@ fn seeds_and_corpus_are_taken_without_a_panic() {
     }
 }
 
+/// A fuzzer without coverage, of a fixed length: seeds with a few bytes flipped, cut, doubled or exchanged for telling ones.
+/// `CORELANE_FUZZ_ROUNDS` makes it longer, `CORELANE_FUZZ_SEED` different.
+#[test]
+fn mutated_seeds_are_taken_without_a_panic() {
+    let number = |name, default| std::env::var(name).ok().map_or(default, |text| text.parse::<u64>().unwrap());
+    let mut dice = Dice(number("CORELANE_FUZZ_SEED", 1));
+    for target in TARGETS {
+        let seeds = (target.seeds)();
+        for round in 0..number("CORELANE_FUZZ_ROUNDS", 2000) {
+            let mut bytes = seeds[dice.below(seeds.len())].clone();
+            (0..=dice.below(4)).for_each(|_| dice.mutate(&mut bytes));
+            // A panic's message does not have the input.
+            let outcome = std::panic::catch_unwind(|| (target.body)(&bytes));
+            assert!(outcome.is_ok(), "{} round {round}: {bytes:?}", target.name);
+        }
+    }
+}
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        let at = self.below(bytes.len());
+        match self.below(6) {
+            0 => bytes.truncate(at),
+            1 => {
+                let piece = bytes[at..(at + self.below(64)).min(bytes.len())].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            2 => bytes.splice(at..at, [0; 4]).for_each(drop),
+            3 | 4 if !bytes.is_empty() => bytes[at] ^= 1 << self.below(8),
+            _ => {
+                let telling: [&[u8]; 7] =
+                    [&[0xFF; 4], &[0x7F, 0xFF, 0xFF, 0xFF], &[0x80, 0, 0, 0], &[0x7F], &[0xFF; 8], &[0; 8], &[0x80; 9]];
+                let piece = telling[self.below(telling.len())];
+                let end = (at + piece.len()).min(bytes.len());
+                bytes.splice(at..end, piece.iter().copied());
+            }
+        }
+    }
+}
+
 #[test]
 fn a_corpus_is_small() {
     for target in TARGETS {

@@ -34,6 +34,13 @@ mod timestamps;
 #[cfg(test)]
 mod tests;
 
+/// Readers of untrusted bytes, for the fuzz targets.
+#[doc(hidden)]
+pub use {
+    index::SegmentIndex,
+    rot::{Bounds, Stretch, survey},
+};
+
 pub use checkpoint::Checkpoint;
 pub use compaction::{CleanError, CleanStats, Cleaner, CleanerLimits, LastOffsets, Survey};
 pub use context::{StorageContext, StorageLimits};

@@ -9,12 +9,15 @@
 use std::ops::ControlFlow;
 
 use bytes::{Bytes, BytesMut};
-use corelane::config::ServerConfig;
+use corelane::cluster::parse_partition_metadata;
+use corelane::config::{ProduceValidation, ServerConfig, TopicConfig};
 use corelane::groups::record::Record;
 use corelane::model::record_batch::{self, BatchHeader, CRC_START, Codec, HEADER_BYTES};
 use corelane::model::records;
+use corelane::partition::{EpochHistory, Limits, ProducerPool, ProducerStates, Rules, validate};
 use corelane::protocol::api_table::flexible_from;
 use corelane::protocol::{asking, fetch, guard, parse_header, parse_prefix, produce};
+use corelane::storage::{Bounds, Checkpoint, SegmentIndex, survey};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, Message};
 
@@ -31,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "batches", body: batches, seeds: batch_seeds },
     Target { name: "group_records", body: group_records, seeds: group_record_seeds },
     Target { name: "properties", body: properties, seeds: property_seeds },
+    Target { name: "partition_files", body: partition_files, seeds: partition_file_seeds },
 ];
 
 // ---- frames: a request after its length field
@@ -223,6 +227,28 @@ pub fn batches(data: &[u8]) {
         ControlFlow::Continue(())
     });
     assert_eq!((outcome.is_ok(), walked), (second.is_ok(), read));
+    let config = TopicConfig { max_message_bytes: 16 << 20, cleanup_compact: count % 2 == 0, ..TopicConfig::default() };
+    let rules = Rules {
+        topic: "t",
+        partition: 0,
+        config: &config,
+        validation: ProduceValidation::Full,
+        now_ms: 1_700_000_000_000,
+        limits: Limits::FULL,
+    };
+    if let Ok(checked) = validate(&Bytes::from(batch.clone()), &rules) {
+        let kept = checked.into_bytes();
+        let header = record_batch::check(&kept).unwrap_or_else(|e| panic!("what was taken is stored damaged: {e}"));
+        let (mut count, mut newest) = (0, i64::MIN);
+        let outcome = records::walk(&kept, &mut |record| {
+            assert_eq!(record.offset, header.base() + i64::from(count));
+            (count, newest) = (count + 1, newest.max(record.timestamp_ms));
+            ControlFlow::Continue(())
+        });
+        assert!(outcome.is_ok() && count > 0, "what was taken can be read: {outcome:?}");
+        let last = (header.record_count.get(), header.last_offset_delta.get(), header.max_timestamp.get());
+        assert_eq!(last, (count, count - 1, newest), "the header says what the records are");
+    }
     let _ = records::latest(&batch);
     let _ = records::first_at_or_after(&batch, header.base_timestamp.get());
 }
@@ -312,4 +338,118 @@ fn property_seeds() -> Vec<Vec<u8>> {
     let options = corelane::config::OPTIONS.iter().map(|option| format!("{} = {}\n", option.name, option.default));
     let whole: String = options.clone().collect();
     options.map(String::into_bytes).chain([whole.into_bytes()]).collect()
+}
+
+// ---- partition files: what a start reads in a partition's directory. One byte picks the file.
+
+pub fn partition_files(data: &[u8]) {
+    let [which, rest @ ..] = data else { return };
+    let text = std::str::from_utf8(rest);
+    match which % 6 {
+        0 => checkpoint(rest),
+        1 => producer_states(rest),
+        2 => index(rest),
+        3 => segment(rest),
+        4 => drop(text.map(parse_partition_metadata)),
+        _ => {
+            let Some(history) = text.ok().and_then(EpochHistory::parse) else { return };
+            assert_eq!(EpochHistory::parse(&history.format()).map(|again| again.format()), Some(history.format()));
+        }
+    }
+}
+
+/// The file with its checksum put right, then as it is.
+fn checkpoint(bytes: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut right = bytes.to_vec();
+    if right.len() > 12 {
+        right[..4].copy_from_slice(b"CLCP");
+        let crc = crc32c(&right[12..]);
+        right[8..12].copy_from_slice(&crc.to_le_bytes());
+    }
+    for contents in [&right[..], bytes] {
+        std::fs::write(Checkpoint::path(dir.path()), contents).unwrap();
+        let Ok(Some(found)) = Checkpoint::load(dir.path(), 1 << 20) else { continue };
+        found.store(dir.path()).unwrap();
+        assert_eq!(Checkpoint::load(dir.path(), 1 << 20).unwrap(), Some(found));
+    }
+}
+
+fn producer_states(bytes: &[u8]) {
+    let mut states = ProducerStates::new(&ProducerPool::new(1 << 20));
+    if states.restore(bytes).is_err() {
+        return;
+    }
+    let stored = states.encode();
+    let mut again = ProducerStates::new(&ProducerPool::new(1 << 20));
+    assert!(again.restore(&stored).is_ok());
+    assert_eq!(again.len(), states.len());
+}
+
+/// Two bytes say how much of the rest is the `.index`; the others are the `.timeindex`.
+fn index(bytes: &[u8]) {
+    let [length, rest @ ..] = bytes else { return };
+    let (offsets, times) = rest.split_at((usize::from(*length) * 8).min(rest.len()));
+    let Some(index) = SegmentIndex::decode(offsets, times, 1 << 30) else { return };
+    assert_eq!((index.encode_offsets(), index.encode_times()), (offsets.to_vec(), times.to_vec()));
+    for number in [0, 1, 1 << 20, u32::MAX] {
+        let at = index.position_before_offset(number);
+        assert!(at <= 1 << 30);
+        let _ = (index.position_at_or_before(number), index.offset_before_time(number.into()));
+    }
+}
+
+/// A survey of a damaged segment: stretches in order that leave out no byte.
+fn segment(bytes: &[u8]) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    let bounds = Bounds {
+        size: bytes.len() as u64,
+        from_offset: 0,
+        end_offset: i64::MAX,
+        end_known: bytes.len().is_multiple_of(2),
+        gap_at_end: bytes.len().is_multiple_of(3),
+        reserved: bytes.len().is_multiple_of(5),
+    };
+    let stretches = survey(file.as_file(), 0, bounds).unwrap();
+    let (mut position, mut offset) = (0, 0);
+    for stretch in &stretches {
+        assert_eq!(stretch.bytes.start, position, "{stretches:?}");
+        assert!(stretch.bytes.end > position || !stretch.sound, "{stretches:?}");
+        assert!(stretch.offsets.start >= offset || !stretch.sound, "{stretches:?}");
+        (position, offset) = (stretch.bytes.end, offset.max(stretch.offsets.end));
+    }
+    assert!(position <= bounds.size);
+}
+
+fn partition_file_seeds() -> Vec<Vec<u8>> {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint { recovery_point: 7, log_start: 1, segments: Some(Vec::new()), sidecar: vec![0; 4] };
+    checkpoint.store(dir.path()).unwrap();
+    let checkpoint = std::fs::read(Checkpoint::path(dir.path())).unwrap();
+    let mut states = ProducerStates::new(&ProducerPool::new(1 << 20));
+    let mut batches = Vec::new();
+    for n in 0..3i64 {
+        let mut batch = sound_batch(Codec::None).to_vec();
+        batch[..8].copy_from_slice(&(n * 3).to_be_bytes());
+        batch[43..51].copy_from_slice(&(n / 2).to_be_bytes());
+        batch[51..57].copy_from_slice(&[0; 6]);
+        let batch = put_right(&batch);
+        if let Some(header) = BatchHeader::peek(&batch) {
+            states.note(header, n * 3, 1);
+        }
+        batches.extend_from_slice(&batch);
+    }
+    let mut index = SegmentIndex::default();
+    index.push(9, 4096);
+    index.push(19, 9000);
+    index.push_time(1_700_000_000_000, 9);
+    let index = [&[2][..], &index.encode_offsets(), &index.encode_times()].concat();
+    let mut damaged = batches.clone();
+    damaged[200] ^= 4;
+    let metadata = b"version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ\n".to_vec();
+    let epochs = b"0\n2\n0 0\n3 17\n".to_vec();
+    let files =
+        [(0, checkpoint), (1, states.encode()), (2, index), (3, batches), (3, damaged), (4, metadata), (5, epochs)];
+    files.into_iter().map(|(which, bytes)| [&[which], &bytes[..]].concat()).collect()
 }
