@@ -15,6 +15,9 @@ pub fn init_logging(filter: &str) -> Result<(), String> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // A line that cannot be written (a full disk, a pipe without a reader) would be reported to stderr too, and that
+        // panics.
+        .log_internal_errors(false)
         .try_init()
         .map_err(|e| format!("logging cannot be started: {e}"))
 }

@@ -152,3 +152,13 @@ def test_restart_keeps_identity(make_broker):
     with wire.Conn(b) as conn:
         assert wire.metadata(conn) == before
     assert before["controller"] == 3 and before["cluster"]
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(make_broker, corelane_only):
+    b = make_broker()
+    command = b.command
+    b.command = lambda config: ["sh", "-c", 'exec "$@" 2>/dev/full', "sh", *command(config)]
+    b.start()
+    load.create_topic(b, "unsaid", 1)
+    load.produce_lines(b, "unsaid", 10, 1)
+    b.stop()
