@@ -70,7 +70,7 @@ impl Shard {
                 Err(Refusal::TooMuchWork) => {}
             }
         }
-        // Two at a time: the helper threads also open files for everybody.
+        // One or two at a time: each decoder may take a window of 64 MiB, and the helper threads also open files for everybody.
         let _turn = self.heavy_checks.acquire(1).await;
         let checked = spawn_blocking(move || check(&records, Limits::FULL)).await;
         checked.map_err(Refusal::rejected)

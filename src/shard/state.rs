@@ -46,7 +46,7 @@ pub struct Shard {
     pub(super) control: Rc<LocalMutex>,
     /// Held by whoever takes a producer id; apart from `control`, which a large deletion can hold for long.
     pub(super) producer_id_turn: Rc<LocalMutex>,
-    /// Shares of two, one for each batch that is checked on a helper thread.
+    /// A share for each batch that is checked on a helper thread, whose decoder may take 64 MiB.
     pub(super) heavy_checks: Rc<LocalMutex>,
     /// Producer ids reserved but not given out yet: next and end. Only the controller's shard uses it.
     pub(super) producer_ids: Cell<(i64, i64)>,
@@ -99,6 +99,9 @@ fn producer_share(config: &ServerConfig) -> usize {
     config.producer_state_max_bytes / usize::from(config.shards.max(1))
 }
 
+/// Receive memory below which large batches are checked one at a time: each decoder may take 64 MiB.
+const LITTLE_MEMORY: usize = 64 << 20;
+
 impl Shard {
     /// A shard without partitions yet. `identity`: its id, and how many shards there are.
     pub(super) fn new(
@@ -124,7 +127,7 @@ impl Shard {
             directories: Directories::default(),
             control: LocalMutex::new(1),
             producer_id_turn: LocalMutex::new(1),
-            heavy_checks: LocalMutex::new(2),
+            heavy_checks: LocalMutex::new(if config.receive_memory_bytes < LITTLE_MEMORY { 1 } else { 2 }),
             producer_ids: Cell::new((0, 0)),
             far_ends: RefCell::new(HashMap::new()),
             promises: RefCell::new(HashMap::new()),
