@@ -239,7 +239,8 @@ pub fn batches(data: &[u8]) {
     if let Ok(checked) = validate(&Bytes::from(batch.clone()), &rules) {
         let kept = checked.into_bytes();
         let header = record_batch::check(&kept).unwrap_or_else(|e| panic!("what was taken is stored damaged: {e}"));
-        let (mut count, mut newest) = (0, i64::MIN);
+        // -1 stands for none, in a header as in a record.
+        let (mut count, mut newest) = (0, -1);
         let outcome = records::walk(&kept, &mut |record| {
             assert_eq!(record.offset, header.base() + i64::from(count));
             (count, newest) = (count + 1, newest.max(record.timestamp_ms));
