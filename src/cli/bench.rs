@@ -20,13 +20,13 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
 #[derive(Subcommand)]
 pub(super) enum BenchCommand {
-    /// Send ready-made batches, as many as go or at a rate
+    /// Send ready-made batches, as fast as possible or at a rate
     Produce(ProduceArguments),
     /// Read a topic, by default from its beginning to the end it has at the start
     Consume(ConsumeArguments),
     /// Records at a fixed rate, each timed from when it was due until a consumer has it
     E2e(E2eArguments),
-    /// Requests of one record each, as many as go
+    /// Requests of one record each, as fast as possible
     Requests(RequestsArguments),
     /// Hold connections that say nothing
     Idle(IdleArguments),
@@ -225,7 +225,7 @@ pub(super) struct ProduceArguments {
     /// How much of each value compresses well; the rest does not at all [default: 50 with a codec, else 0]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(..=100))]
     compressible: Option<u8>,
-    /// Megabytes (10^6) of batches as they are on the wire a second, timed from when each was due; 0: as many as go
+    /// Megabytes (10^6) of batches as they are on the wire a second, timed from when each was due; 0: as fast as possible
     #[arg(long, value_name = "MB/S", default_value_t = 0.0, value_parser = rate)]
     rate: f64,
 }

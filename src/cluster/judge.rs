@@ -86,7 +86,7 @@ pub fn find_home(seen: &[Seen]) -> Result<Home, String> {
     let vacant = seen.iter().find(|dir| matches!(dir.contents, Contents::Vacant { .. }));
     if let Some((_, dir, used)) = used().next() {
         let mut message = format!("log.dirs: {} {}", dir.path.display(), used.describe());
-        message.push_str(&format!(", and no directory of log.dirs holds the {METADATA_DIR} that goes with it"));
+        message.push_str(&format!(", and no directory of log.dirs holds a broker's {METADATA_DIR}"));
         if let Some(why) = unreadable {
             message.push_str(&format!(" ({why})"));
         } else if let Some(empty) = vacant {

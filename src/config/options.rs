@@ -265,7 +265,7 @@ const BROKER: &[OptionSpec] = &[
         kind: List,
         default: "./data",
         bounds: NotEmpty,
-        doc: "Data directories, on file systems with direct I/O; the first also holds the metadata. Kafka's default is /tmp/kafka-logs.",
+        doc: "Data directories, on file systems with direct I/O. One of them, the first of a new broker, also holds the metadata (corelane-metadata), without which the broker does not start; another one that is missing leaves its partitions offline. New partitions go where there are fewest. Kafka's default is /tmp/kafka-logs.",
         access: Access::Server { set: set_log_dirs, get: get_log_dirs },
     },
     OptionSpec {
