@@ -185,7 +185,8 @@ impl Input<'_> {
         let _last_sequence: [u8; 4] = self.take()?;
         let base_offset = i64::from_le_bytes(self.take()?);
         let next_offset = i64::from_le_bytes(self.take()?);
-        let delta = next_offset.checked_sub(base_offset).and_then(|span| i32::try_from(span - 1).ok());
+        let last_offset = next_offset.checked_sub(1);
+        let delta = last_offset.and_then(|last| i32::try_from(last.checked_sub(base_offset)?).ok());
         let batch = delta.filter(|delta| *delta >= 0).map(|delta| Batch { base_offset, first_sequence, delta });
         Some(batch.ok_or(Damaged))
     }
