@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::directory_id::DirectoryId;
 use crate::config::TopicConfig;
-use crate::model::{BrokerId, LeaderEpoch, PartitionId};
+use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 
 /// One broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +131,15 @@ impl MetadataImage {
 
     pub fn all_withheld(&self) -> &BTreeMap<String, String> {
         &self.withheld
+    }
+
+    /// The topic, or the error that clients get: KAFKA_STORAGE_ERROR for one that is withheld, which
+    /// UNKNOWN_TOPIC_OR_PARTITION would tell them does not exist.
+    pub fn find_topic(&self, name: &str) -> Result<&Arc<TopicImage>, ErrorCode> {
+        self.topic(name).ok_or(match self.withheld(name) {
+            Some(_) => ErrorCode::KafkaStorageError,
+            None => ErrorCode::UnknownTopicOrPartition,
+        })
     }
 
     pub fn withhold(&mut self, name: &str, why: String) {

@@ -403,6 +403,7 @@ fn take_topic(
         }
         Err(error) => {
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            tracing::error!("topic {name} is withheld and its records stay where they are: {error}");
             stored.image.withhold(&name, error.to_string());
             Ok(())
         }

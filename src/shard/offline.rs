@@ -116,11 +116,19 @@ impl Shard {
             clock::next_tick().await;
             self.publish_offline().await;
             let image = self.image();
-            if self.id != CONTROLLER || clock::now() < remind_at || image.offline().is_empty() {
+            if self.id != CONTROLLER
+                || clock::now() < remind_at
+                || (image.offline().is_empty() && image.all_withheld().is_empty())
+            {
                 continue;
             }
             remind_at = clock::now() + REMINDER;
-            tracing::warn!("{}", summary(&image));
+            if !image.offline().is_empty() {
+                tracing::warn!("{}", summary(&image));
+            }
+            for (name, why) in image.all_withheld().iter().take(NAMED) {
+                tracing::warn!("topic {name} is withheld: {why}");
+            }
         }
     }
 }

@@ -44,13 +44,13 @@ fn sort_out(
         repeated(asked).into_iter().map(|(name, index)| (name.clone(), index)).collect();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let found = image.topic(&topic.name.0);
+        let found = image.find_topic(&topic.name.0);
         let mut places = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             let index = partition.partition_index;
             let is_repeated = !twice.is_empty() && twice.contains(&(topic.name.clone(), index));
             let checked = if is_repeated { Err(ErrorCode::InvalidRequest) } else { Ok(()) }
-                .and(found.ok_or(ErrorCode::UnknownTopicOrPartition))
+                .and(found)
                 .and_then(|topic| find_partition(topic, index))
                 .and_then(|id| Ok((id, query(version, partition.timestamp)?)));
             let error = match checked {

@@ -42,10 +42,9 @@ fn sort_out(
     let mut commits = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let found = image.topic(&topic.name.0);
+        let found = image.find_topic(&topic.name.0);
         let mut partitions = Vec::new();
         let places = topic.partitions.into_iter().map(|partition| {
-            let found = found.ok_or(ErrorCode::UnknownTopicOrPartition);
             let checked = found.and_then(|found| find_partition(found, partition.partition_index));
             let place = OffsetCommitResponsePartition::default()
                 .with_partition_index(partition.partition_index)
@@ -57,7 +56,7 @@ fn sort_out(
         });
         let places = places.collect();
         topics.push(OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(places));
-        if let (Some(found), false) = (found, partitions.is_empty()) {
+        if let (Ok(found), false) = (found, partitions.is_empty()) {
             commits.push(CommitTopic { name: Arc::clone(&found.name), id: found.id, partitions });
         }
     }

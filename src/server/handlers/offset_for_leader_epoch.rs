@@ -37,7 +37,7 @@ fn sort_out(
     let mut parts = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let found = image.topic(&topic.topic.0).ok_or(ErrorCode::UnknownTopicOrPartition);
+        let found = image.find_topic(&topic.topic.0);
         let places = topic.partitions.into_iter().map(|partition| {
             let error = match found.and_then(|topic| find_partition(topic, partition.partition)) {
                 Ok(id) => {

@@ -60,7 +60,7 @@ pub fn unknown_name(name: &str) -> ErrorCode {
 pub fn find_topic<'a>(image: &'a MetadataImage, key: &TopicKey) -> Result<&'a Arc<TopicImage>, ErrorCode> {
     match key {
         TopicKey::Id(id) => image.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId),
-        TopicKey::Name(_) => image.topic(key.as_str().unwrap_or_default()).ok_or(ErrorCode::UnknownTopicOrPartition),
+        TopicKey::Name(_) => image.find_topic(key.as_str().unwrap_or_default()),
     }
 }
 
