@@ -256,7 +256,7 @@ fn idle_connections_are_held_and_lost_ones_are_counted() {
     let mut run = Watched::start(null.port, &["idle", "--connections", "100", "--duration", "600"]);
     run.hear(|line| line.contains("100 connections open"));
     null.child.kill().unwrap();
-    // Nobody interrupts it: there is nothing left to hold.
+    // Nothing interrupts it: there is nothing left to hold.
     let (code, json, said) = run.end();
     assert!(code == 1 && said.contains("100 connections open"), "{code} {json}\n{said}");
     assert_eq!((number(&json, "/opened"), number(&json, "/open_at_end")), (100.0, 0.0), "{json}");

@@ -12,7 +12,7 @@ fn scripts() -> &'static [&'static str] {
     if python { &["test", "compare-kafka", "count-instructions"] } else { &["test"] }
 }
 
-/// What a script may run to look at its arguments; whatever else it starts is not found, so nothing is installed or built.
+/// Programs a script may run to look at its arguments; it finds no others, so nothing is installed or built.
 const PROGRAMS: [&str; 5] = ["bash", "dirname", "env", "python3", "sed"];
 
 fn run(script: &str, arguments: &[&str]) -> (i32, String, String) {

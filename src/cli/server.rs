@@ -108,7 +108,7 @@ fn most_partitions(open_files: u64) -> u32 {
 /// Besides `corelane.shutdown.timeout.ms`, the time for connections to end and for threads to be left.
 const ENDING_GRACE: Duration = Duration::from_secs(3);
 
-/// What each shard could not close, of those that have ended by `deadline`.
+/// Partitions that each shard could not close, of the shards that have ended by `deadline`.
 fn await_closed(closings: &Receiver<Vec<PathBuf>>, shards: usize, deadline: Instant) -> Vec<Vec<PathBuf>> {
     let mut closed = Vec::with_capacity(shards);
     while closed.len() < shards {
@@ -137,7 +137,7 @@ fn pick_cpus(shards: u16, usable: Vec<usize>) -> Result<Vec<Option<usize>>, Stri
     Ok(usable.into_iter().take(wanted).map(Some).collect())
 }
 
-/// What the machine must allow. Nothing is written yet.
+/// Checks the machine's limits. Nothing is written yet.
 fn open_host(config: &mut ServerConfig, shards: u16) -> Result<(), String> {
     match probe::raise_open_files() {
         Ok(limit) => leave_descriptors_for_files(config, limit),

@@ -27,7 +27,7 @@ pub struct HeldDir {
     pub held: DataDir,
 }
 
-/// What a start goes on with.
+/// Findings that a start goes on with.
 #[derive(Debug)]
 pub struct DataDirs {
     pub held: Vec<HeldDir>,
@@ -157,7 +157,7 @@ fn settle(
             .collect();
         assign(stored, &opened, offline)
     };
-    // What cannot be written now is found out in the same way at the next start.
+    // A file that cannot be written now is made again at the next start.
     if let Err(error) = store.put_directories(assignment.placement.run, &stored.directories) {
         tracing::warn!("the list of data directories stays as it was: {error}");
     }

@@ -142,7 +142,7 @@ mod tests {
             store.raise_leader_epochs(&mut image).unwrap();
             assert_eq!((epoch(&image, "a"), epoch(&image, "b")), (raised, 7 + raised));
         }
-        // What is written later holds as of then.
+        // Topics written later hold the number as of then.
         let (store, image) = load(dir.path());
         store.put_topic(image.topic("b").unwrap()).unwrap();
         store.put_topic(&topic("c", 0)).unwrap();

@@ -228,7 +228,7 @@ fn present_ids(seen: &[Seen]) -> Result<HashMap<DirectoryId, &Path>, String> {
     Ok(present)
 }
 
-/// What the store knows of directories.
+/// Directories that the store knows.
 struct Known<'a> {
     stored: &'a Stored,
     present: &'a HashMap<DirectoryId, &'a Path>,

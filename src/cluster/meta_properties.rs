@@ -13,7 +13,7 @@ use super::metadata_store::{at, replace_bytes, sync_directory};
 pub const FILE: &str = "meta.properties";
 const SUM: &str = "#corelane-crc32c=";
 
-/// What the file says.
+/// Contents of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaProperties {
     pub node_id: i32,

@@ -205,7 +205,7 @@ impl LocalStore {
         Ok(stored)
     }
 
-    /// What a first start goes on with.
+    /// State that a first start goes on with.
     pub fn nothing(&self, config: &ServerConfig) -> Stored {
         let this = BrokerId(config.broker_id);
         let endpoint = |listener: &ListenerConfig| {

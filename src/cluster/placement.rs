@@ -71,7 +71,7 @@ impl Held {
     }
 }
 
-/// What was found in one data directory that could be opened.
+/// Contents of one data directory that could be opened.
 pub struct Opened<'a> {
     pub id: DirectoryId,
     pub path: PathBuf,
@@ -80,7 +80,7 @@ pub struct Opened<'a> {
     pub clean: bool,
 }
 
-/// What a start makes of the partitions' directories.
+/// Assignment of the partitions' directories by a start.
 #[derive(Debug, Default)]
 pub struct Assignment {
     pub placement: Placement,
@@ -92,7 +92,7 @@ pub struct Assignment {
     pub forgotten: Vec<Uuid>,
     /// Directories that no topic claims: by topic name, with one of them each.
     pub unclaimed: Vec<(String, PathBuf)>,
-    /// What to say about partitions that were moved or are made anew.
+    /// Log lines about partitions that were moved or are made anew.
     pub remarks: Vec<String>,
 }
 

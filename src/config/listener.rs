@@ -110,7 +110,7 @@ pub(super) enum Unfit {
     Refused(String),
 }
 
-/// What other options say about listeners.
+/// Other options that bear on listeners.
 pub(super) struct Roles {
     /// `listener.security.protocol.map`; `None`: not given.
     protocols: Option<BTreeMap<String, String>>,

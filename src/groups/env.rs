@@ -61,7 +61,7 @@ pub struct Env<'a> {
     pub mono_ms: u64,
     pub config: &'a GroupConfig,
     pub topics: &'a dyn Topics,
-    /// What the groups of the call may grow by.
+    /// Bytes by which the groups of the call may grow.
     pub room: Room,
     /// A random id.
     pub new_id: &'a mut dyn FnMut() -> Uuid,

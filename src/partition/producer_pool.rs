@@ -224,7 +224,7 @@ impl PoolShare {
     }
 }
 
-/// What remains of a producer.
+/// The part of a producer that is kept.
 pub(super) enum Keep {
     Whole,
     /// The batches that end at or before this offset.

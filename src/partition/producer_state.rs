@@ -389,7 +389,7 @@ mod tests {
         assert!(known as i64 <= ROOM && known as i64 >= ROOM / 2, "{known}");
         assert!(knows(&partitions[0], ROOM - 1), "the least idle of all is kept");
         assert!(partitions[9].len() < partitions[0].len());
-        // What is produced now goes before all that was restored.
+        // A batch produced now is newer than all that was restored.
         partitions[9].note(&of(1 << 40, 0), 0, 2_000_000);
         assert!(knows(&partitions[9], 1 << 40));
     }

@@ -59,7 +59,7 @@ pub struct Replica {
     waiters: Rc<Waiters>,
 }
 
-/// What the replicas of one shard share.
+/// State shared by the replicas of one shard.
 #[derive(Clone)]
 pub struct Shared {
     pub storage: Rc<StorageContext>,

@@ -250,7 +250,7 @@ fn check_records(records: &Bytes, header: &BatchHeader, rules: &Rules<'_>) -> Re
     Ok(Walked { max_timestamp: largest, plain_bytes, misplaced: misplaced.is_some() })
 }
 
-/// What is wrong with a single record.
+/// The fault of a single record.
 #[derive(Clone, Copy)]
 enum Flaw {
     NoKey,

@@ -25,7 +25,7 @@ pub struct AdmissionLimits {
 /// Why a connection is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// What is left is for clients on this machine.
+    /// The rest is for clients on this machine.
     Full,
     /// Its address has as many connections as it may, which is this number.
     Address(u32),
@@ -129,7 +129,7 @@ impl Pace {
 
     fn pause(&self, now: Instant) -> Duration {
         let ahead = self.paid.map_or(Duration::ZERO, |paid| paid.saturating_duration_since(now));
-        // What was taken last counts only once the next would exceed a second's worth.
+        // The last connection counts only once the next would exceed a second's worth.
         (ahead + Duration::from_nanos(1)).saturating_sub(BURST)
     }
 }

@@ -28,7 +28,7 @@ impl StopFlag {
 /// The status of a process that ended at once, by a second signal.
 const ENDED_BY_SIGNAL: i32 = 130;
 
-/// What a signal asks for.
+/// Effect of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     /// An orderly stop, as in Kafka.

@@ -257,7 +257,7 @@ struct Complaints {
 impl Complaints {
     const PER_SECOND: u32 = 5;
 
-    /// Whether to log now, and then how many lines were held back since the last one. `tick`: the time now.
+    /// `Some` if a line may be logged now, with the number held back since the last one. `tick`: the time now.
     fn may_log(&self, tick: u64) -> Option<u64> {
         let second = tick * TICK_MS / 1000;
         if self.second.replace(second) != second {

@@ -19,13 +19,13 @@ use super::handlers::{self, api_versions};
 use super::peer::Peer;
 use super::pipeline::{Answer, Reply};
 
-/// Who asks.
+/// The sender of a request.
 #[derive(Clone, Debug)]
 pub struct Asker {
     /// The name of the listener that the client came by.
     pub listener: Rc<str>,
     pub peer: Peer,
-    /// What the client calls itself.
+    /// The client id.
     pub client_id: Option<String>,
 }
 

@@ -302,7 +302,7 @@ impl SessionCache {
         }
     }
 
-    /// Whether a session of `size` partitions may be added, which takes `bytes`; ends others for it if need be.
+    /// True if a session of `size` partitions and `bytes` may be added; ends others for it if need be.
     fn make_room(&mut self, size: usize, bytes: usize, now_ms: i64) -> bool {
         if bytes > self.limit_bytes {
             return false;

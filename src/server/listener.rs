@@ -42,7 +42,7 @@ const STALLED_PAUSE: Duration = Duration::from_millis(20);
 /// A shard's open connections, by number.
 pub type Connections = RefCell<HashMap<u64, Rc<Connection>>>;
 
-/// What all shards' listeners share, by the options of connections.
+/// Connection limits shared by all shards' listeners.
 pub fn admission(config: &ServerConfig) -> Arc<Admission> {
     Admission::new(AdmissionLimits {
         total: config.max_connections.max(1),

@@ -55,7 +55,7 @@ fn framed(body: &[u8]) -> Vec<u8> {
     [&(body.len() as u32).to_be_bytes()[..], body].concat()
 }
 
-/// What the LARGE requests come to.
+/// Bytes of all LARGE requests.
 async fn large_answer(frame: &Bytes, answers: &AnswerMemory, begun: &Hanging) -> Answer {
     begun.fetch_add(1, Ordering::SeqCst);
     let body = vec![frame[0]; usize::from(frame[1]) << 20];
@@ -122,7 +122,7 @@ fn while_time_passes<T>(ticks: &Arc<AtomicU64>, run: impl FnOnce() -> T) -> T {
     outcome
 }
 
-/// What a test sees of the server.
+/// The server as a test sees it.
 struct Server {
     address: SocketAddr,
     /// Requests that hang now.

@@ -27,7 +27,7 @@ impl Reply {
     pub fn held(self, share: Option<Share>) -> Reply {
         match (self, share) {
             (Reply::Frame(frame), Some(mut share)) => {
-                // What is left then was the estimate's mistake, and stays charged.
+                // The rest was underestimated, and stays charged.
                 share.resize(frame.len());
                 Reply::Held(vec![frame], vec![share])
             }
@@ -132,7 +132,7 @@ impl Pipeline {
         .await
     }
 
-    /// What was collected last has been sent.
+    /// The answers collected last have been sent.
     pub fn note_sent(&self) {
         self.sending.set(false);
         wake(&self.reader);

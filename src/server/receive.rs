@@ -183,7 +183,7 @@ impl FrameReceiver {
         }
     }
 
-    /// What has arrived of the next frame, behind its length field.
+    /// The part of the next frame that has arrived, behind its length field.
     pub fn body_head(&self) -> &[u8] {
         self.head().get(LENGTH_BYTES..).unwrap_or_default()
     }

@@ -26,7 +26,7 @@ struct Turns {
 }
 
 impl DirSyncs {
-    /// What was made in `dir` before the call is on the device when it returns.
+    /// Entries made in `dir` before the call are on the device when it returns.
     pub async fn sync(&self, dir: &Path) -> io::Result<()> {
         self.share(dir, async || sync_dir(dir.to_path_buf()).await).await
     }

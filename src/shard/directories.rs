@@ -178,7 +178,7 @@ impl Shard {
         }
     }
 
-    /// What earlier runs have put away and not removed.
+    /// Directories that earlier runs put away and did not remove.
     async fn find_doomed(&self) {
         for (_, root) in &self.placement().directories {
             let owned = root.clone();

@@ -23,7 +23,7 @@ const MAX_WAIT_GRID_MS: u32 = 10;
 /// A fetch waits so long for memory at least, whatever its client would wait for data.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What one reading of a plan came to.
+/// Result of one reading of a plan.
 enum Reading {
     Done(Vec<FetchOutcome>, Option<Share>),
     /// The first batch needs so much memory.

@@ -23,7 +23,7 @@ use crate::storage::{Checkpoint, STRAY_SUFFIX, aside_name};
 /// Partitions opened at the same time.
 const OPENING: usize = 32;
 
-/// What a shard has taken on.
+/// The partitions a shard has taken on.
 #[derive(Debug, Default)]
 pub(super) struct Hosted {
     /// Bytes that recovery read.

@@ -30,7 +30,7 @@ pub(super) struct Offline {
     changed: Cell<bool>,
     /// Last value of `StorageContext::failures` looked at.
     failures_seen: Cell<u64>,
-    /// What the controller knows.
+    /// Partitions published to the controller.
     published: RefCell<OfflinePartitions>,
 }
 

@@ -151,7 +151,7 @@ impl Shard {
         partition.owner(self.shards)
     }
 
-    /// What this shard's replicas share.
+    /// State shared by this shard's replicas.
     pub(super) fn shared(&self) -> Shared {
         Shared { storage: self.storage.clone(), producers: self.producers.clone() }
     }

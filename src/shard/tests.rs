@@ -219,7 +219,7 @@ fn a_partition_that_found_no_room_comes_back_by_itself() {
             assert!(shard.replica(id).unwrap().is_full(), "there is no room yet");
             faults::clear();
             eventually("records are taken again", || !shard.replica(id).unwrap().is_full()).await;
-            // What was refused is no repetition, what was acknowledged is one.
+            // A refused batch sent again is no repetition, an acknowledged one is.
             assert_eq!(produce(&shard, id, idempotent(3)).await, (ErrorCode::None, 3));
             assert_eq!(produce(&shard, id, idempotent(2)).await, (ErrorCode::None, 2));
             assert_eq!(produce(&shard, id, idempotent(4)).await, (ErrorCode::None, 4));

@@ -1,4 +1,4 @@
-//! What a shard does now and then beside its requests: retention, checkpoints, word of offline partitions.
+//! Periodic work of a shard beside its requests: retention, checkpoints, word of offline partitions.
 
 use std::rc::Rc;
 use std::time::Duration;

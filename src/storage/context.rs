@@ -40,7 +40,7 @@ pub struct StorageLimits {
     pub max_segments: usize,
     /// `corelane.disk.reserve.bytes`
     pub disk_reserve_bytes: u64,
-    /// What is read of a checkpoint's sidecar.
+    /// Largest part of a checkpoint's sidecar that is read.
     pub sidecar_max_bytes: usize,
     /// Files of older segments that stay open; a share of the descriptors the process may have.
     pub open_sealed_files: usize,
@@ -120,7 +120,7 @@ impl StorageContext {
         self.failures.get()
     }
 
-    /// What is known of the file system under a data directory.
+    /// State of the file system under a data directory.
     pub fn disk(&self, root: &Path) -> Rc<Disk> {
         let wanted = self.limits.disk_reserve_bytes;
         let made = || Rc::new(Disk::new(root.to_path_buf(), wanted));

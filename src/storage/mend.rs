@@ -34,7 +34,7 @@ impl Log {
     async fn mend_segment(self: &Rc<Self>, base: i64) -> bool {
         let Some(met) = self.segments.borrow().get(&base).cloned() else { return true };
         let _one = self.mending.acquire(1).await;
-        // Somebody else has met it too, and was first.
+        // Another task has met it too, and was first.
         if !self.holds(&met) {
             return true;
         }

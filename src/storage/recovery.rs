@@ -228,7 +228,7 @@ impl Recovery {
             let segment = Rc::new(Segment::found(self.dir.clone(), found.base, bytes));
             segment.last_append_ms.set(found.modified_ms);
             let mut bounds = self.bounds(&segment, bytes, next_sound);
-            // What is left was looked at as a whole, gaps and all.
+            // The remaining segments were looked at as a whole, gaps and all.
             bounds.gap_at_end |= mended;
             let scan = self.scan(&segment, bounds, mended, batch).await?;
             match self.examine(&segment, &scan, bounds, rest, next_sound).await? {

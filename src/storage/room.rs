@@ -111,7 +111,7 @@ impl Disk {
     fn step(&self, allocated: u64, end: u64, target: u64, uses_reserve: bool) -> io::Result<u64> {
         let (free, reserve) = (self.free.get(), if uses_reserve { 0 } else { self.reserve.get() });
         let needed = end.saturating_sub(allocated);
-        // What was queued when the reserve was reached may take half of it.
+        // Batches queued when the reserve was reached may take half of it.
         if reserve > 0 && needed > 0 && needed > free.saturating_sub(reserve / 2) {
             let message =
                 format!("{}: only {free} bytes are free, which corelane.disk.reserve.bytes keeps", self.root.display());

@@ -273,7 +273,7 @@ fn a_torn_tail_is_cut_off_wherever_it_begins_and_a_flip_is_set_aside() {
                     sound = 5;
                 }
                 let whole_before = sound;
-                // What is sound behind a flip shows that it was no write cut short.
+                // Sound batches behind a flip show that it was no write cut short.
                 let flipped = round % 3 == 2 && sound < 4;
                 if flipped {
                     sound = 5;

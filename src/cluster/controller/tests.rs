@@ -238,7 +238,7 @@ fn lags_that_contradict_each_other_are_refused_when_made_and_when_changed() {
     assert_eq!(code(alter(&config, "min", ConfigOp::Set("6".into()))), ErrorCode::InvalidConfig);
     assert_eq!(code(alter(&config, "max", ConfigOp::Set("4".into()))), ErrorCode::InvalidConfig);
     assert!(alter(&config, "max", ConfigOp::Delete).is_ok());
-    // What the topic does not set itself is the broker's.
+    // Options that the topic does not set are the broker's.
     let mut config = ServerConfig::default();
     config.topic_defaults.max_compaction_lag_ms = 4;
     assert_eq!(code(alter(&config, "max", ConfigOp::Delete)), ErrorCode::InvalidConfig);

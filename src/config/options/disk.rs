@@ -1,4 +1,4 @@
-//! What a full or slow disk may cost.
+//! Options for full and slow disks.
 
 use super::{Access, OptionSpec, TIB, broker};
 use crate::config::value::{Bounds, Kind};

@@ -106,7 +106,7 @@ fn a_sound_batch_passes_as_it_is() {
     }
 }
 
-/// What Apache Kafka 4.3.1 answers.
+/// The answers of Apache Kafka 4.3.1.
 #[test]
 fn a_body_that_is_not_what_the_header_says_is_refused() {
     use ErrorCode::{InvalidRecord, UnknownServerError};
@@ -412,7 +412,7 @@ fn a_batch_that_gets_too_large_in_its_topics_codec_is_refused() {
         limits: Limits::INLINE,
     };
     assert_eq!(validate(&sent, &rules).unwrap_err(), Refusal::TooMuchWork);
-    // What is not sound is found out first.
+    // Unsound records are refused first.
     let noise = sealed(Codec::Gzip, &noise(100), 3);
     for validation in [ProduceValidation::Full, ProduceValidation::Header] {
         assert_eq!(check_by(&noise, &config, validation).unwrap_err().code, ErrorCode::UnknownServerError);

@@ -58,7 +58,7 @@ pub fn open_data_dir(path: &Path) -> Result<DataDir, OpenError> {
     }
     let lock = lock(&absolute)?;
     match try_direct(&absolute) {
-        // What is there can be read all the same, and topics deleted.
+        // Records can be read all the same, and topics deleted.
         Err(error) if is_full(&error) => {
             check_direct_open(&absolute.join(".lock"))?;
             tracing::warn!("no space left in {shown}: records are read, and taken once there is room");

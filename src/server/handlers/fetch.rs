@@ -27,7 +27,7 @@ const ASKED_BYTES: usize = 256;
 /// once, with what is there, and keeps what it has of [`ServerContext::work`] until then.
 const SMALL_FETCH_BYTES: usize = 16 << 10;
 
-/// What a partition takes in the response beside its records, at most.
+/// Largest size of a partition in the response without its records.
 const ANSWERED_BYTES: usize = 64;
 /// Responses with more partitions are charged for those, too.
 const FEW_PARTITIONS: usize = 64;

@@ -14,7 +14,7 @@ use crate::protocol::TopicKey;
 use crate::shard::OFFSETS_TOPIC;
 use crate::shard::groups::GroupId;
 
-/// What the requests about ACLs are answered with SECURITY_DISABLED for.
+/// The reason for SECURITY_DISABLED in answers about ACLs.
 pub const NO_AUTHORIZER: &str = "No Authorizer is configured.";
 
 pub fn text(value: &str) -> StrBytes {

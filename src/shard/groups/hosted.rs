@@ -31,7 +31,7 @@ pub struct Coordinators {
     pub memory: Rc<GroupMemory>,
 }
 
-/// What the groups of a shard may take, and take.
+/// Memory that the groups of a shard may take, and take.
 #[derive(Debug, Default)]
 pub struct GroupMemory {
     limit: usize,
@@ -102,7 +102,7 @@ pub struct Hosted {
     /// Those of all coordinators of the shard.
     deadlines: Rc<Deadlines>,
     memory: Rc<GroupMemory>,
-    /// What `core` is charged with in `memory`.
+    /// Bytes that `core` is charged with in `memory`.
     charged: Cell<usize>,
     stage: Cell<Stage>,
     next_ticket: Cell<u64>,

@@ -45,7 +45,7 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
     for (base, path) in indexes {
         match segments.binary_search_by_key(&base, |segment| segment.base) {
             Ok(at) => segments[at].has_index = true,
-            // What a removal was cut short at. Without its log it says nothing.
+            // Left by a removal that was cut short. Without its log it says nothing.
             Err(_) => fs::remove_file(path)?,
         }
     }

@@ -130,7 +130,7 @@ impl Recovery {
         rest: &[FoundSegment],
         next_sound: Option<i64>,
     ) -> io::Result<Outcome> {
-        // What was synced, or has landed before a later segment was sealed, was acknowledged.
+        // Bytes that were synced, or landed before a later segment was sealed, were acknowledged.
         let synced = scan.next_offset < self.recovery_point || rest.iter().any(|found| found.has_index);
         let all_counts = synced || self.clean_stop;
         let behind = self.behind(segment, scan, bounds, all_counts).await?;

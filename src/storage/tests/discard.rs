@@ -37,7 +37,7 @@ fn files_of_removed_segments_wait_for_their_delay() {
                 context.remove_discarded().await;
                 assert_eq!(with_ending(&dir, ".log.deleted"), if delay_ms < 2 { 0 } else { removed });
                 log.close(Vec::new).await.unwrap();
-                // What a stop has left goes at the next start, as in Kafka.
+                // Leftovers of a stop go at the next start, as in Kafka.
                 let again = open(&dir, config).await.log;
                 assert_eq!((with_ending(&dir, ".deleted"), again.next_offset()), (0, 40));
             }

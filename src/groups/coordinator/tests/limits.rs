@@ -146,7 +146,7 @@ fn made_up_groups_take_no_more_than_all_groups_may() {
     assert!((100..1500).contains(&made), "{made}");
     assert!(world.coordinator.bytes() <= 1 << 20);
     assert_eq!(world.state(&format!("made-up-{made}")), "none", "nothing is left of a group that was refused");
-    // Who was there before is served on, also with more offsets: there is a reserve.
+    // Groups that exist are served on, also with more offsets: there is a reserve.
     let more: Vec<(&str, i32, i64)> = (0..50).map(|index| ("t", index, 7)).collect();
     assert_eq!(error_of(&world.call(commit("well-behaved", -1, "", &more))), ErrorCode::None);
     assert_eq!(world.call(join("fresh", "")).error, ErrorCode::GroupMaxSizeReached);
