@@ -17,7 +17,7 @@ use super::groups::OFFSETS_TOPIC;
 use super::hosting::Claim;
 use super::state::Shard;
 use crate::cluster::controller::{self, AlterTopic, ControlError, CreateTopic, GrowTopic};
-use crate::cluster::{MetadataImage, TopicImage};
+use crate::cluster::{MetadataImage, Placement, TopicImage};
 use crate::model::{ErrorCode, PartitionId, ShardId};
 use crate::observe::client_line;
 use crate::runtime::spawn_blocking;
@@ -27,15 +27,20 @@ type Outcome = Result<Arc<TopicImage>, ControlError>;
 /// Topics with which something went wrong.
 type Failures = HashMap<Uuid, ControlError>;
 
+/// Gives the topic's new partitions their data directories and adds it to the planned image.
+fn settle(mut topic: TopicImage, placement: &Placement, planned: &mut MetadataImage) -> Arc<TopicImage> {
+    placement.settle(planned, &mut topic);
+    let topic = Arc::new(topic);
+    planned.put_topic(topic.clone());
+    topic
+}
+
 impl Shard {
     pub(super) async fn create_batch(self: &Rc<Self>, requests: Vec<CreateTopic>, validate_only: bool) -> Vec<Outcome> {
         let (mut planned, placement) = (MetadataImage::clone(&self.image()), self.placement());
         let plan = |request: &CreateTopic| {
-            let mut topic = controller::create_topic(&planned, &self.config, request, Uuid::new_v4())?;
-            placement.settle(&planned, &mut topic);
-            let topic = Arc::new(topic);
-            planned.put_topic(topic.clone());
-            Ok(topic)
+            let topic = controller::create_topic(&planned, &self.config, request, Uuid::new_v4())?;
+            Ok(settle(topic, &placement, &mut planned))
         };
         let mut outcomes: Vec<Outcome> = requests.iter().map(plan).collect();
         if validate_only {
@@ -70,11 +75,8 @@ impl Shard {
             if request.name == OFFSETS_TOPIC {
                 return Err(fixed_offsets_topic());
             }
-            let mut topic = controller::grow_topic(&planned, &self.config, request)?;
-            placement.settle(&planned, &mut topic);
-            let topic = Arc::new(topic);
-            planned.put_topic(topic.clone());
-            Ok(topic)
+            let topic = controller::grow_topic(&planned, &self.config, request)?;
+            Ok(settle(topic, &placement, &mut planned))
         };
         let mut outcomes: Vec<Outcome> = requests.iter().map(plan).collect();
         if validate_only {

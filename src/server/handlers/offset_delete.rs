@@ -37,11 +37,10 @@ fn sort_out(
     let mut wanted: Vec<(Arc<str>, Vec<i32>)> = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let found = image.topic(&topic.name.0);
+        let found = image.find_topic(&topic.name.0);
         let mut partitions = Vec::new();
         let places = topic.partitions.into_iter().map(|partition| {
             let index = partition.partition_index;
-            let found = found.ok_or(ErrorCode::UnknownTopicOrPartition);
             let checked = found.and_then(|found| find_partition(found, index));
             if checked.is_ok() {
                 partitions.push(index);
@@ -51,7 +50,7 @@ fn sort_out(
         });
         let places = places.collect();
         topics.push(OffsetDeleteResponseTopic::default().with_name(topic.name).with_partitions(places));
-        if let (Some(found), false) = (found, partitions.is_empty()) {
+        if let (Ok(found), false) = (found, partitions.is_empty()) {
             wanted.push((Arc::clone(&found.name), partitions));
         }
     }
