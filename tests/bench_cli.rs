@@ -246,6 +246,15 @@ fn the_null_broker_takes_and_gives_whatever_is_asked() {
 }
 
 #[test]
+fn a_null_broker_that_receives_answers_the_same() {
+    let null = Null::start(&["--partitions", "3", "--receive"]);
+    for work in [&["produce", "--batch-bytes", "5000"][..], &["produce", "--batch-bytes", "1000000"], &["requests"]] {
+        let json = good(null.port, &[work, &["--connections", "2", "--duration", "1"]].concat());
+        assert!(number(&json, "/requests") > 0.0, "{json}");
+    }
+}
+
+#[test]
 fn idle_connections_are_held_and_lost_ones_are_counted() {
     let broker = Broker::start();
     let json = good(broker.port, &["idle", "--connections", "600", "--duration", "1.5", "--quiet"]);

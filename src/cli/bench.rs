@@ -110,6 +110,9 @@ pub(super) struct NullArguments {
     /// They fill batches up to this; one record at least
     #[arg(long, value_name = "BYTES", default_value_t = 65536, value_parser = clap::value_parser!(u32).range(..=RECORD_LIMIT))]
     batch_bytes: u32,
+    /// Receive the batches into memory, as any broker has to; otherwise the kernel drops them
+    #[arg(long)]
+    receive: bool,
     /// Spoil one batch in a hundred, to see a verifying consumer fail
     #[arg(long, value_enum)]
     spoil: Option<Spoil>,
@@ -139,6 +142,7 @@ impl NullArguments {
             record_size: self.record_size as usize,
             batch_bytes: self.batch_bytes as usize,
             spoil,
+            receive: self.receive,
         };
         let ready = |address| say(&format!("the null broker listens on {address}"));
         match bench::serve(&options, ready, move |why| say(&format!("a connection was ended: {why}"))) {

@@ -24,6 +24,8 @@ const LENGTH_BYTES: usize = 4;
 const PREFIX_BYTES: usize = 8;
 /// What is read at a time: a Produce request's beginning, or many small requests.
 const BUFFER_BYTES: usize = 4 << 10;
+/// The same where the requests' bytes are received into memory.
+const RECEIVE_BYTES: usize = 256 << 10;
 /// Kafka's own default (socket.request.max.bytes).
 const MAX_FRAME_BYTES: usize = 100 << 20;
 /// Slices of answers that wait for more of them.
@@ -43,6 +45,8 @@ pub struct Null {
     pub record_size: usize,
     pub batch_bytes: usize,
     pub spoil: Option<Spoil>,
+    /// Takes the batches into memory, as any broker has to, instead of letting the kernel drop them.
+    pub receive: bool,
 }
 
 /// Serves until SIGINT or SIGTERM. `ready` gets the address once connections are taken; `refused` why a connection was ended.
@@ -83,7 +87,7 @@ async fn accept(
     let log = EndlessLog::new(options.record_size, options.batch_bytes, options.spoil);
     let facts = Rc::new(Facts { address, partitions: options.partitions, log });
     ready(address);
-    let told = Rc::new(Cell::new(0));
+    let (told, receive) = (Rc::new(Cell::new(0)), options.receive);
     let ended = async {
         while !stop.is_set() {
             clock::sleep(StopFlag::POLL).await;
@@ -95,7 +99,7 @@ async fn accept(
             let (reader, writer) = listener.accept().await?;
             let (facts, told, refused) = (facts.clone(), told.clone(), refused.clone());
             spawn_local(async move {
-                let client = Client::new(reader, writer, facts);
+                let client = Client::new(reader, writer, facts, receive);
                 if let Err(Ending::Malformed(problem)) = client.serve().await
                     && told.replace(told.get() + 1) < TOLD
                 {
@@ -136,6 +140,7 @@ struct Client {
     /// Produce answers, then everything else that follows them.
     small: Vec<u8>,
     answers: VecDeque<Bytes>,
+    receive: bool,
 }
 
 /// What the front of the buffer is.
@@ -147,10 +152,10 @@ enum Front {
 }
 
 impl Client {
-    fn new(reader: Reader, writer: Writer, facts: Rc<Facts>) -> Client {
-        let buffer = vec![0; BUFFER_BYTES];
+    fn new(reader: Reader, writer: Writer, facts: Rc<Facts>, receive: bool) -> Client {
+        let buffer = vec![0; if receive { RECEIVE_BYTES } else { BUFFER_BYTES }];
         let (cache, small, answers) = (Cache::default(), Vec::new(), VecDeque::new());
-        Client { reader, writer, facts, cache, buffer, begin: 0, end: 0, small, answers }
+        Client { reader, writer, facts, cache, buffer, begin: 0, end: 0, small, answers, receive }
     }
 
     /// Until the client ends the connection, or says what cannot be understood.
@@ -226,7 +231,9 @@ impl Client {
         let mut left = length - here;
         while left > 0 {
             (self.begin, self.end) = (0, 0);
-            if let Some(skipped) = self.reader.skip(left)? {
+            if !self.receive
+                && let Some(skipped) = self.reader.skip(left)?
+            {
                 if skipped == 0 {
                     return Err(Ending::Io);
                 }
