@@ -65,6 +65,19 @@ class BrokerError(Exception):
     """A broker that did not start, died or refused."""
 
 
+def status_bytes(text, field):
+    for line in text.splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def memory_of(resident, anonymous, stat):
+    """In the sum a page counts once: mapped files are resident and in the page cache alike."""
+    cache = stat["cache"] / 1e6 if stat else None
+    return {"rss_mb": resident / 1e6, "page_cache_mb": cache, "total_mb": anonymous / 1e6 + cache if stat else None}
+
+
 class Broker:
     name = "?"
     properties = {}
@@ -180,7 +193,7 @@ class Broker:
 
     # topics
 
-    def make_topic(self, name, partitions=1, configs=None, timeout=120):
+    def make_topic(self, name, partitions=1, configs=None, timeout=600):
         """Answers once every partition is served."""
         since = time.monotonic()
         with wire.Conn(self.port, timeout) as conn:
@@ -195,11 +208,11 @@ class Broker:
                     raise BrokerError(f"{self.label} has no leaders for {name} after {timeout} s")
                 time.sleep(0.02)
 
-    def drop_topics(self, names, timeout=20):
+    def drop_topics(self, names, timeout=120):
         """Deletes topics and waits until their files are gone."""
         if not names or not self.alive():
             return
-        with wire.Conn(self.port, 60) as conn:
+        with wire.Conn(self.port, timeout) as conn:
             conn.delete_topics(names)
         since = time.monotonic()
         pattern = re.compile("^(" + "|".join(map(re.escape, names)) + r")[.-]")
@@ -213,18 +226,13 @@ class Broker:
     def window(self):
         return Window(broker_clock(self.group, self.pid))
 
-    def rss_bytes(self):
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        return 0
+    def rss_bytes(self, field="VmRSS"):
+        return status_bytes(Path(f"/proc/{self.pid}/status").read_text(), field)
 
     def memory(self):
         """MB: resident, and the page cache charged to its control group (None where that is not counted)."""
         stat = self.group.memory_stat() if self.group else None
-        rss = self.rss_bytes() / 1e6
-        cache = stat["cache"] / 1e6 if stat else None
-        return {"rss_mb": rss, "page_cache_mb": cache, "total_mb": rss + cache if stat else None}
+        return memory_of(self.rss_bytes(), self.rss_bytes("RssAnon"), stat)
 
     def log_tail(self, lines=25):
         text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
@@ -248,6 +256,42 @@ class Corelane(Broker):
     def version(self):
         done = subprocess.run([str(self.binary), "--version"], capture_output=True, text=True)
         return done.stdout.strip() or "unknown"
+
+    def promise(self):
+        """The line in which it says what its acknowledgements survive, if it does."""
+        lines = [line for line in self.log_tail(200).splitlines() if "acknowledge" in line.lower()]
+        return lines[0].strip() if lines else ""
+
+
+class Null(Broker):
+    """The floor: it receives, parses, acknowledges at once and keeps nothing. Every topic is there."""
+
+    name = "null broker"
+
+    def __init__(self, binary, axis, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.binary, self.axis = binary, axis
+
+    def command(self):
+        served = ["--partitions", str(self.axis.partitions), "--batch-bytes", str(self.axis.fill_batch)]  # the latter to consumers
+        return [str(self.binary), "bench", "null", "--receive", "--listen", self.bootstrap, *served]
+
+    def start(self, cpus=None, timeout=10, topic=None):
+        self.data.mkdir(parents=True, exist_ok=True)
+        self.spawn(cpus)
+        while time.monotonic() - self.spawned < timeout and self.alive():
+            try:
+                wire.Conn(self.port, 1).sock.close()
+                return time.monotonic() - self.spawned
+            except OSError:
+                time.sleep(0.01)
+        raise BrokerError(f"the null broker does not start:\n{self.log_tail()}")
+
+    def make_topic(self, name, partitions=1, configs=None, timeout=120):
+        pass
+
+    def drop_topics(self, names, timeout=20):
+        pass
 
 
 class Kafka(Broker):

@@ -36,12 +36,12 @@ def _own_v2_path():
 class Group:
     """The folders that make up one group; a property is read from whichever hierarchy has it."""
 
-    def __init__(self, name, cpu=None, cpuset=None, memory=None):
-        self.name, self.cpu, self.cpuset, self.memory = name, cpu, cpuset, memory
+    def __init__(self, name, cpu=None, cpuset=None, memory=None, io=None):
+        self.name, self.cpu, self.cpuset, self.memory, self.io = name, cpu, cpuset, memory, io
         self.cpu_source = self._cpu_source()  # asked for after the group is gone, too
 
     def folders(self):
-        return [p for p in dict.fromkeys((self.cpu, self.cpuset, self.memory)) if p]
+        return [p for p in dict.fromkeys((self.cpu, self.cpuset, self.memory, self.io)) if p]
 
     def join(self, pid):
         """What cannot be joined is found by `check`: a child before its exec can tell nobody."""
@@ -136,6 +136,9 @@ class Groups:
                 self.parents[what] = folder
             else:
                 self.notes.append(f"no {what} control group could be made")
+        folder = self._v2(v2, "io")  # version 1 limits a device in the root group: see disk.py
+        if folder:
+            self.parents["io"] = folder
 
     def _v1(self, mount, what):
         if mount is None:

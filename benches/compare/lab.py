@@ -2,32 +2,32 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from . import client, cpu, host, isolate, stats
-from .brokers import BrokerError, Corelane, Kafka
+from . import client, cpu, disk, host, isolate, levels, stats
+from .brokers import BrokerError, Corelane, Kafka, Null
 from .cgroup import Groups
 from .works import WORKS
 
-FAILURES = (BrokerError, client.ClientError, OSError, subprocess.SubprocessError, ValueError, KeyError)
+FAILURES = (BrokerError, client.ClientError, disk.DiskError, OSError, subprocess.SubprocessError, ValueError, KeyError)
 ROOM = 12e9  # bytes to leave free on the data's file system
 TOPIC_MOST = 6e9  # bytes written to an axis' topic before it is made anew
+DISK_MOST = 1e9  # the same on the throttled device, which is small
+FLOOR_RUNS = 2  # of the null broker, one with the pins either way round
+SHORT_COLD_GB = 2
 
 
-def listens(process, port, timeout=5):
-    since = time.monotonic()
-    while process.poll() is None and time.monotonic() - since < timeout:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return True
-        except OSError:
-            time.sleep(0.02)
-    return False
+def broker_label(side, axis, options):
+    """One name for each long-lived broker: side, lanes, what differs from the default level, device."""
+    parts = [side, "free" if side == "corelane" and axis.lanes == "free" else ""]
+    level = options.get(levels.OPTION)
+    parts += [level if level not in (None, "held") else ""]
+    parts += [f"{name.rpartition('corelane.')[2]}-{value}" for name, value in sorted(options.items()) if name != levels.OPTION]
+    return "-".join(filter(None, [*parts, axis.disk]))
 
 
 class Lab:
@@ -40,45 +40,78 @@ class Lab:
         self.started, self.topics, self.sizes = {}, {}, {}
         self.problems, self.notes, self.swapped = [], [], False
         self.irqs = host.DiskInterrupts(self.data)
-        self.warm = {}
+        self.warm, self.disks, self.terms = {}, {}, {}
+        self.known = levels.known_options(binary)
+
+    def seconds(self, axis):
+        return axis.seconds or self.options.seconds
+
+    def warmup(self, axis):
+        return axis.warmup or self.options.warmup
 
     # brokers
+
+    def terms_of(self, axis):
+        if axis.id not in self.terms:
+            self.terms[axis.id] = found = levels.terms(axis, self.known)
+            if found.note:
+                self.note(found.note)
+        return self.terms[axis.id]
+
+    def disk(self, axis):
+        """The throttled device, made when first asked for; None: the data's own."""
+        if axis.disk and axis.disk not in self.disks:
+            self.disks[axis.disk] = disk.HardDisk(self.data)
+        return self.disks.get(axis.disk)
+
+    def disk_writes(self, axis):
+        return self.disks[axis.disk].writes() if axis.disk in self.disks else None
 
     def ports(self):
         self.port += 10
         return self.port
 
-    def create(self, side, label):
-        folder = self.data / label
+    def create(self, side, label, extra=None, on=None):
+        """`on`: the throttled device, or None."""
+        folder = (on.point if on else self.data) / label
         group = self.groups.make(label)
+        if on:
+            on.limit_group(group)
         if side == "corelane":
-            return Corelane(self.binary, folder, self.ports(), group, label=label)
-        return Kafka(self.libs, folder, self.ports(), group, label=label)
+            return Corelane(self.binary, folder, self.ports(), group, extra, label)
+        return Kafka(self.libs, folder, self.ports(), group, extra, label)
 
     def another(self, broker, suffix):
         """A second broker of the same kind, not started, in a folder of its own. Its group is the run's to remove."""
-        fresh = self.create("corelane" if isinstance(broker, Corelane) else "kafka", f"{broker.label}-{suffix}-{self.port}")
+        fresh = self.create("corelane" if isinstance(broker, Corelane) else "kafka", f"{broker.label}-{suffix}-{self.port}", broker.extra)
         fresh.properties = {k: v for k, v in fresh.properties.items() if k != "broker.session.timeout.ms"}  # it is never frozen
         return fresh
 
     def sides(self):
         return ["corelane"] + (["kafka"] if self.libs else [])
 
-    def broker(self, side, lanes="pinned"):
-        """The long-lived broker of a side. Corelane has one shard per CPU it starts with, so each kind of lane has its own;
-        Kafka is started with all CPUs, as it would be, and pinned afterwards."""
-        key = (side, lanes) if side == "corelane" else (side, "any")
-        found = self.started.get(key)
+    def broker(self, side, axis):
+        """The long-lived broker of a side. Corelane has one shard per CPU it starts with, so each kind of lane has its own, and so
+        has each set of options; Kafka is started with all CPUs, as it would be, and pinned afterwards."""
+        options = self.terms_of(axis).options if side == "corelane" else {}
+        label = broker_label(side, axis, options)
+        found = self.started.get(label)
         if found is None or not found.alive():
             if found is not None:
                 self.problem(f"{found.label} died and was started again, with empty data and not warmed up anew:\n{found.log_tail()}")
                 self.topics = {k: v for k, v in self.topics.items() if k[0] != found.label}
                 found.wipe()
             else:
-                found = self.create(side, side if lanes == "pinned" or side == "kafka" else f"{side}-free")
-                self.started[key] = found
-            pinned = self.cpus and lanes == "pinned" and side == "corelane"
-            found.start({self.cpus[0]} if pinned else None)
+                found = self.create(side, label, options, self.disk(axis))
+                self.started[label] = found
+            pinned = self.cpus and axis.lanes == "pinned" and side == "corelane"
+            try:
+                found.start({self.cpus[0]} if pinned else None)
+            except BrokerError as e:
+                refused = [name for name in options if name in str(e)]
+                if refused:
+                    raise levels.Refused(f"the broker refuses {', '.join(f'{n}={options[n]}' for n in refused)}") from e
+                raise
             if found.lost:
                 self.note(f"{found.label} could not be put into a control group for: {', '.join(found.lost)}")
         return found
@@ -123,7 +156,7 @@ class Lab:
     def written(self, broker, axis, count):
         key = (broker.label, axis.id)
         self.sizes[key] = self.sizes.get(key, 0) + count
-        if self.sizes[key] > TOPIC_MOST:
+        if self.sizes[key] > (DISK_MOST if axis.disk else TOPIC_MOST):
             self.drop(broker, axis)
 
     def drop(self, broker, axis):
@@ -165,7 +198,7 @@ class Lab:
                 while not done and time.monotonic() - begun < bound:
                     self.progress.say(f"warm-up of {side} ({lanes}): {time.monotonic() - since:.0f} s of at most {most_seconds:.0f} s")
                     try:
-                        curve.append(self._warm_step(side, replace(axis, lanes=lanes)))
+                        curve.append(self._warm_step(side, axis, lanes))
                     except FAILURES as e:
                         self.problem(f"warm-up of {side}: {e}")
                         break
@@ -177,8 +210,8 @@ class Lab:
                     broker.thaw()
                     self.drop(broker, axis)
 
-    def _warm_step(self, side, axis, step=5):
-        broker = self.broker(side)
+    def _warm_step(self, side, axis, lanes, step=5):
+        broker, axis = self.broker(side, axis), replace(axis, lanes=lanes)
         self.focus(broker, axis)
         cpus = self.client_cpus(axis)
         place = ["--bootstrap", broker.bootstrap, "--topic", self.topic(broker, axis)]
@@ -207,7 +240,8 @@ class Lab:
                 return
 
     def gigabytes(self, axis):
-        return min(axis.cold_gb, self.options.most_gb or axis.cold_gb)
+        most = self.options.most_gb or (axis.cold_gb if self.options.full or self.options.only else SHORT_COLD_GB)
+        return min(axis.cold_gb, most)
 
     def room(self):
         return shutil.disk_usage(self.data).free
@@ -219,24 +253,21 @@ class Lab:
         if self.room() < need:
             out["problems"].append(f"left out: less than {need / 1e9:.0f} GB free in {self.data}")
             return
-        work, failures = WORKS[axis.work], 0
+        failures = 0
         for number in range(pairs):
             self.swapped = bool(number % 2)
             pair = {"swapped": self.swapped}
             out["pairs"].append(pair)
             if self.cpus:
                 self.irqs.place(min(self.broker_cpus(axis)))
-            for side in self.sides():
+            for side in [*self.sides(), *(["null"] if axis.has_floor and number < FLOOR_RUNS else [])]:
                 self.progress.step(axis, number, pairs, side)
-                since = time.monotonic()
                 try:
-                    broker = self.broker(side, axis.lanes)
-                    self.wait_for_quiet()
-                    self.focus(broker, axis)
-                    sample = work(self, axis, broker, f"{axis.id}-{number}-{side}")
-                    if not broker.alive():
-                        raise BrokerError(f"{broker.label} died (exit {broker.popen.returncode}):\n{broker.log_tail()}")
-                    pair[side] = sample
+                    tag = f"{axis.id}-{number}-{side}"
+                    pair[side] = self.floor(axis, tag) if side == "null" else self.sample(axis, side, tag)
+                except levels.Refused as e:
+                    out["left_out"] = str(e)
+                    return
                 except Exception as e:  # a fault of the lab's own must not lose the rest either
                     failures += 1
                     if not isinstance(e, FAILURES):
@@ -244,7 +275,6 @@ class Lab:
                     out["problems"].append(f"pair {number + 1}, {side}: {type(e).__name__}: {e}")
                     self.progress.say(f"problem: {(str(e) or type(e).__name__).splitlines()[0]}")
                     self.drop_quietly(side, axis)
-                self.progress.stepped(time.monotonic() - since)
             if failures >= 3:
                 out["problems"].append("given up after three failures")
                 break
@@ -255,43 +285,60 @@ class Lab:
             except FAILURES as e:
                 self.problem(f"{axis.id}: deleting its topic on {broker.label}: {e}")
 
-    def ceiling(self, axis):
-        """What the same client reaches against a broker that keeps nothing; None where it cannot be measured."""
-        args, size = list(axis.args), "100"
-        if "--rate" in args:
-            at = args.index("--rate")
-            if axis.kind == "e2e":
-                return None  # its rate is given, and far below
-            args[at + 1] = "0"
-        if "--record-size" in args:
-            size = args[args.index("--record-size") + 1]
-        port = self.ports()
+    def sample(self, axis, side, tag):
+        broker = self.broker(side, axis)
+        self.wait_for_quiet()
+        self.focus(broker, axis)
+        found = WORKS[axis.work](self, axis, broker, tag)
+        if not broker.alive():
+            raise BrokerError(f"{broker.label} died (exit {broker.popen.returncode}):\n{broker.log_tail()}")
+        return found
+
+    def floor(self, axis, tag):
+        """The same load against the null broker, measured like the others."""
+        null = self.null(axis)
+        try:
+            self.wait_for_quiet()
+            return WORKS[axis.work](self, axis, null, tag)
+        finally:
+            self.topics.pop((null.label, axis.id), None)
+            null.kill()
+            null.wipe()
+
+    def null(self, axis):
+        """A null broker that runs, all others frozen."""
         for broker in self.started.values():
             broker.freeze()
-        batch = args[args.index("--batch-bytes") + 1] if "--batch-bytes" in args else str(axis.fill_batch)
-        command = [str(self.binary), "bench", "null", "--listen", f"127.0.0.1:{port}", "--partitions", str(axis.partitions),
-                   "--record-size", size, "--batch-bytes", batch, "--cpu", str(min(self.broker_cpus(axis)))]  # fmt: skip
-        null = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                start_new_session=True, preexec_fn=isolate.child_setup())  # fmt: skip
+        null = Null(self.binary, axis, self.data / "null", self.ports(), self.groups.make("null"), label="null")
         try:
-            if not listens(null, port):
-                self.note("no client ceilings: the null broker does not start")
-                return None
-            place = ["--bootstrap", f"127.0.0.1:{port}", "--topic", "null", "--partitions", str(axis.partitions)]
-            run = client.Client(self.binary, axis.kind, [*place, *args, "--duration", "2", "--warmup", "1"], self.folder,
+            null.start(self.broker_cpus(axis))
+        except BrokerError:
+            null.kill()
+            raise
+        os.sched_setaffinity(0, self.client_cpus(axis))
+        return null
+
+    def ceiling(self, axis):
+        """What the same consumer reads from a broker that keeps nothing."""
+        null = self.null(axis)
+        try:
+            args = ["--bootstrap", null.bootstrap, "--topic", "null", "--partitions", str(axis.partitions), *axis.args]
+            run = client.Client(self.binary, axis.kind, [*args, "--duration", "2", "--warmup", "1"], self.folder,
                                 f"ceiling-{axis.id}", self.client_cpus(axis))  # fmt: skip
             try:
                 return run.finish()
             finally:
                 run.kill()
         finally:
-            null.terminate()
-            null.wait()
+            null.kill()
+            null.wipe()
 
     def close(self):
         """Ends everything this run started, by process id, and puts the host's settings back."""
         for broker in self.started.values():
             broker.kill()
+        for throttled in self.disks.values():
+            throttled.remove()
         self.irqs.restore()
         os.sched_setaffinity(0, isolate.ALL_CPUS)
         self.groups.remove()

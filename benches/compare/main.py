@@ -11,37 +11,34 @@ import sys
 import time
 from pathlib import Path
 
+from . import aims, disk, host, isolate, report
 from . import axes as table
-from . import host, isolate, report
 from .lab import FAILURES, Lab
 
 REPO = Path(__file__).resolve().parents[2]
-SHORT_MOST = 9.75 * 60  # seconds by which an axis of the short profile must be able to end, or it is not begun
+SHORT_MOST = 24.75 * 60  # seconds by which an axis of the short profile must be able to end, or it is not begun
 
 
 class Progress:
     """A line that says what runs and how long is left."""
 
-    def __init__(self, steps, each):
-        self.since, self.total, self.done, self.each, self.recent = time.monotonic(), steps, 0, each, []
+    def __init__(self, seconds):
+        self.since, self.left = time.monotonic(), seconds
 
     def seconds(self):
         return time.monotonic() - self.since
 
     def say(self, text):
-        spent, left = self.seconds(), max(0, self.total - self.done) * self.each
+        spent = self.seconds()
         clock = f"{int(spent) // 60}:{int(spent) % 60:02d}"
-        print(f"[{clock}, about {round(left / 60)} min left] {text}", file=sys.stderr, flush=True)
+        print(f"[{clock}, about {round(max(0, self.left) / 60)} min left] {text}", file=sys.stderr, flush=True)
 
     def step(self, axis, number, pairs, side):
-        self.say(f"{axis.title}: pair {number + 1} of {pairs}, {side}")
+        self.say(f"{axis.title}: pair {number + 1} of {pairs}, {'the floor' if side == 'null' else side}")
 
-    def stepped(self, seconds):
-        """Once some runs are done they say how long the next will take."""
-        self.done += 1
-        self.recent = [*self.recent[-9:], seconds]
-        if len(self.recent) == 10:
-            self.each = sum(self.recent) / 10
+    def ended(self, expected):
+        """An axis is over, of which so much was expected."""
+        self.left -= expected
 
 
 def options(argv):
@@ -50,22 +47,23 @@ def options(argv):
         prog="scripts/compare-kafka", description="Corelane and Apache Kafka on the same work in one run.", allow_abbrev=False
     )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--short", action="store_true", help="the short list, under 10 minutes (the default)")
+    length.add_argument("--short", action="store_true", help="the short list, within 25 minutes (the default)")
     length.add_argument("--full", action="store_true", help="every axis, hours")
+    parser.add_argument("--long", action="store_true", help="rows of 60 s beside the short ones, where such a row is telling")
     parser.add_argument("--only", metavar="AXIS,...", help="these axes; --list names them")
     parser.add_argument("--list", action="store_true", help="name the axes and end")
-    parser.add_argument("--pairs", type=int, metavar="N", help="pairs of an axis [default: 5; full: 7]")
+    parser.add_argument("--pairs", type=int, metavar="N", help="pairs of an axis [default: 4; full: 7]")
     parser.add_argument("--seconds", type=int, metavar="S", help="measured seconds of a run [default: 3; full: 10]")
     parser.add_argument("--warmup", type=int, metavar="S", help="discarded seconds before them [default: 1; full: 2]")
     parser.add_argument("--warm", type=float, metavar="S", help="most seconds of warming a broker up [default: 90; full: 300]")
     parser.add_argument("--patient", action="store_true", help="before each run wait until nothing else keeps the machine busy, a minute at most")
-    parser.add_argument("--most-gb", type=float, metavar="GB", help="less to read cold (4 GB) and to recover (10 GB)")
+    parser.add_argument("--most-gb", type=float, metavar="GB", help="less to read: cold (4 GB; 2 GB in the short list), just written (2 GB), and to recover (10 GB)")
     parser.add_argument("--data", type=Path, default=cache / "compare", help="folder for both brokers' data [default: %(default)s]")
     parser.add_argument("--report", type=Path, default=REPO / "report", help="folder for the report [default: %(default)s]")
     parser.add_argument("--keep", action="store_true", help="leave the brokers' folders (logs, data) in place")
     parser.add_argument("--check-arguments", action="store_true", help=argparse.SUPPRESS)  # of scripts/compare-kafka, before it builds
     chosen = parser.parse_args(argv)
-    for name, short, full in (("pairs", 5, 7), ("seconds", 3, 10), ("warmup", 1, 2), ("warm", 90, 300)):
+    for name, short, full in (("pairs", 4, 7), ("seconds", 3, 10), ("warmup", 1, 2), ("warm", 90, 300)):
         if getattr(chosen, name) is None:
             setattr(chosen, name, full if chosen.full else short)
         if getattr(chosen, name) < (1 if name != "warm" else 0):
@@ -80,9 +78,12 @@ def choose(parser, chosen):
         unknown = [n for n in chosen.only.split(",") if n not in known]
         if unknown:
             parser.error(f"no such axis: {', '.join(unknown)}; there are {', '.join(known)}")
-        return [known[n] for n in chosen.only.split(",")], []
-    run = [a for a in table.AXES if chosen.full or a.short]
-    return run, [{"id": a.id, "title": a.title} for a in table.AXES if a not in run]
+        run = [known[n] for n in chosen.only.split(",")]
+    else:
+        run = [a for a in table.AXES if chosen.full or a.short]
+    if chosen.long:
+        run = [b for a in run for b in ([a, table.long_of(a)] if a.long else [a])]
+    return run, [] if chosen.only else [{"id": a.id, "title": a.title} for a in table.AXES if a not in run]
 
 
 def pairs_of(axis, chosen):
@@ -90,19 +91,24 @@ def pairs_of(axis, chosen):
     return min(chosen.pairs, fewer) if fewer else chosen.pairs
 
 
+def expected_seconds(axis, chosen):
+    """About what an axis takes, both sides and the floor together."""
+    run = (axis.seconds or chosen.seconds) + (axis.warmup or chosen.warmup) + 1.5 + axis.partitions / 300
+    pairs, apart = pairs_of(axis, chosen), {"recent": 9, "start": 6, "idle": 12, "recovery": 60, "beside": 3}
+    once = 40 if axis.work == "cold" else 25 if axis.disk else 0
+    return once + pairs * 2 * (run + apart.get(axis.work, 0)) + (min(pairs, 2) * run if axis.has_floor else 0)
+
+
 class Ceilings:
-    """One measurement for all axes on which the client does the same."""
+    """What consumers can read at best, one measurement for all axes on which they do the same. Of producers the floor tells it."""
 
     def __init__(self, lab):
         self.lab, self.found = lab, {}
 
     def of(self, axis):
-        if not axis.ceiling:
+        if not axis.ceiling or axis.kind != "consume":
             return None
-        args = list(axis.args)
-        if "--rate" in args:
-            args[args.index("--rate") + 1] = "0"
-        signature = json.dumps([axis.kind, args, axis.partitions, axis.lanes])
+        signature = json.dumps([axis.args, axis.partitions, axis.fill_batch, axis.lanes])
         if signature not in self.found:
             self.lab.progress.say(f"the client's own ceiling: {axis.title}")
             try:
@@ -115,27 +121,37 @@ class Ceilings:
 
 def run(lab, run_axes, chosen, results, left_out):
     ceilings, warmed = Ceilings(lab), False
+    bounded = not (chosen.full or chosen.only or chosen.long or chosen.patient)
     for axis in run_axes:
-        needs = pairs_of(axis, chosen) * 2 * lab.progress.each
-        if not (chosen.full or chosen.only or chosen.patient) and lab.progress.seconds() + needs > SHORT_MOST:
-            left_out.append({"id": axis.id, "title": axis.title, "because": " (the ten minutes were over)"})
+        expected, terms = expected_seconds(axis, chosen), lab.terms_of(axis)
+        because = terms.left_out
+        if not because and bounded and lab.progress.seconds() + expected > SHORT_MOST:
+            because = "its time was over"
+        if because:
+            left_out.append({"id": axis.id, "title": axis.title, "because": f" ({because})"})
+            lab.progress.ended(expected)
             continue
         if axis.work not in ("start", "idle", "recovery") and not warmed:
             lab.warm_up(table.by_id()["16k-100"], chosen.warm)
             warmed = True
-        outcome, ceiling = {"pairs": [], "problems": []}, None
+        outcome, ceiling = {"pairs": [], "problems": [], "level": terms.level}, None
         try:
             ceiling = ceilings.of(axis)
             lab.run_axis(axis, pairs_of(axis, chosen), outcome)
         finally:  # with what there is, also after Ctrl-C
-            results.append(report.axis_result(axis, outcome, ceiling))
+            lab.progress.ended(expected)
+            if "left_out" in outcome:
+                left_out.append({"id": axis.id, "title": axis.title, "because": f" ({outcome['left_out']})"})
+            else:
+                results.append(report.axis_result(axis, outcome, ceiling))
 
 
 def main(argv=None):
     parser, chosen = options(argv)
     if chosen.list:
-        for axis in table.AXES:
-            print(f"{axis.id:<20} {'short, full' if axis.short else 'full':<12} {axis.title}")
+        for axis in table.by_id().values():
+            lists = "short, full" if axis.short else "full"
+            print(f"{axis.id:<20} {'long' if axis.seconds == table.LONG_SECONDS else lists:<12} {axis.level:<8} {axis.title}")
         return 0
     run_axes, left_out = choose(parser, chosen)
     if chosen.check_arguments:
@@ -150,6 +166,7 @@ def main(argv=None):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         parser.error(f"another comparison runs on {chosen.data}")
+    disk.remove_stale(chosen.data)
     for left in chosen.data.glob("run-*"):  # of a run that was killed
         shutil.rmtree(left, ignore_errors=True)
     data = chosen.data.resolve() / f"run-{os.getpid()}"
@@ -166,7 +183,7 @@ def main(argv=None):
 
 
 def measured(chosen, run_axes, left_out, binary, started, data, out):
-    progress = Progress(sum(pairs_of(a, chosen) * 2 for a in run_axes), chosen.seconds + chosen.warmup + 1.5)
+    progress = Progress(chosen.warm + sum(expected_seconds(a, chosen) for a in run_axes))
     read_ahead, read_ahead_setting = host.read_ahead(data)
     facts = host.facts(data) | {"disk: read-ahead": read_ahead}
     network = isolate.own_network()
@@ -193,7 +210,7 @@ def measured(chosen, run_axes, left_out, binary, started, data, out):
             read_ahead_setting.restore()
         command = ["scripts/compare-kafka", *sys.argv[1:]]
         report.write(out, report.document(
-            chosen, command, started, progress.seconds(), ended, facts, network, lab, results, table.AIMS, left_out,
+            chosen, command, started, progress.seconds(), ended, facts, network, lab, results, aims.aims(), left_out,
         ))  # fmt: skip
     print((out / "report.md").read_text())
     print(f"The report: {out / 'index.html'}")

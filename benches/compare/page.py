@@ -18,7 +18,13 @@ th,td{padding:5px 10px 5px 0;text-align:left;border-bottom:1px solid var(--line)
 th{font-weight:600;color:var(--dim)}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .held,.missed,.not{white-space:nowrap}.held,.win{color:var(--good);font-weight:600}.missed,.loss{color:var(--bad);font-weight:600}.not{color:var(--dim)}
 .warn{color:var(--warn)}
-td:first-child{min-width:190px}svg{width:100%;max-width:700px;height:auto;display:block;margin:8px 0}
+td:first-child{min-width:150px}h1+p.lead{font-size:18px;line-height:1.45;margin:10px 0 14px}
+svg.bars{max-width:1000px}.bar.win{fill:var(--good)}.bar.loss{fill:var(--bad)}.bar.same{fill:var(--dim)}.whisker{stroke:var(--fg);stroke-width:1.2;opacity:.55}
+.one{stroke:var(--fg);stroke-width:1.5}.name{fill:var(--fg);font-size:12.5px}.value{fill:var(--fg);font-size:12px;font-weight:600}.detail{fill:var(--dim);font-size:11px}
+.dot.corelane{fill:var(--ours)}.dot.kafka{fill:var(--theirs)}.dot.null{fill:var(--dim)}.mark,.value{paint-order:stroke;stroke:var(--bg);stroke-width:4px}.mark{font-size:11px}.mark.corelane{fill:var(--ours)}
+.mark.kafka{fill:var(--theirs)}.p50{stroke:var(--dim);stroke-dasharray:3 3}.line.null{stroke:var(--dim);stroke-dasharray:5 4;stroke-width:1.5}
+.label.null{fill:var(--dim)}.badge{font-size:12px;font-weight:600;border:1px solid var(--line);border-radius:9px;padding:1px 8px;color:var(--dim)}
+svg{width:100%;max-width:700px;height:auto;display:block;margin:8px 0}
 .grid{stroke:var(--line)}.tick{fill:var(--dim);font-size:11px}.label{font-size:12px;font-weight:600}
 .line{fill:none;stroke-width:2}.line.corelane{stroke:var(--ours)}.line.kafka{stroke:var(--theirs)}
 .label.corelane{fill:var(--ours)}.label.kafka{fill:var(--theirs)}
@@ -36,28 +42,29 @@ def table(headings, lines):
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def verdict(words):
+    return f'<span class="{words.split()[0]}">{words}</span>' if words else ""
+
+
 def aims(d):
     lines = []
-    for aim in d["aims"]:
-        spread = f"{aim['spread'][0]:.2f}-{aim['spread'][1]:.2f}" if aim["spread"] else ""
-        css = aim["verdict"].split()[0]
-        remark = f' <span class="dim">({escape(aim["remark"])})</span>' if aim.get("remark") else ""
-        lines.append([
-            escape(aim["what"]), escape(text.aim(aim)), text.number(aim["value"], 2), spread, f'<span class="{css}">{aim["verdict"]}</span>{remark}',
-            escape(aim["before"]),
-        ])  # fmt: skip
-    headings = [("what", 0), ("aim", 1), ("found", 1), ("spread", 1), ("", 0), ("Kafka in earlier runs elsewhere", 0)]
-    return table(headings, lines)
+    for aim, told in text.told_aims(d):
+        cells = []
+        for kind in ("must", "aim"):
+            wanted, found, word = told.get(kind, ("", "", ""))
+            cells += [escape(wanted), found, verdict(word)]
+        lines.append([escape(aim["title"]), escape(aim["what"]), *cells, f'<span class="dim">{escape(aim["remark"])}</span>'])
+    return table([("work", 0), ("figure", 0), ("must", 1), ("found", 1), ("", 0), ("aim", 1), ("found", 1), ("", 0), ("", 0)], lines)
 
 
 def figures(axis):
     lines = []
     for row in text.rows(axis):
         lines.append([
-            escape(row["heading"]), row["corelane"], row["kafka"], f'<span class="{row["outcome"]}">{row["ratio"]}</span>', row["spread"],
+            escape(row["heading"]), row["corelane"], row["kafka"], row["floor"], f'<span class="{row["outcome"]}">{row["ratio"]}</span>', row["spread"],
             str(row["pairs"]), f'<span class="warn">{escape(row["notes"])}</span>',
         ])  # fmt: skip
-    headings = [("", 0), ("Corelane", 1), ("Kafka", 1), ("ratio", 1), ("spread", 1), ("pairs", 1), ("", 0)]
+    headings = [("", 0), ("Corelane", 1), ("Kafka", 1), ("floor", 1), ("ratio", 1), ("spread", 1), ("pairs", 1), ("", 0)]
     return table(headings, lines)
 
 
@@ -67,14 +74,15 @@ def commands(axis):
 
 
 def section(axis):
-    out = [f'<h3 id="{axis["id"]}">{escape(axis["title"])} <span class="dim">({axis["id"]})</span></h3>']
+    badge = f'<span class="badge" title="{escape(axis["promise"])}">{text.level(axis)}</span>' if text.level(axis) else ""
+    out = [f'<h3 id="{axis["id"]}">{escape(axis["title"])} <span class="dim">({axis["id"]})</span> {badge}</h3>']
     if axis["why"]:
         out.append(f'<p class="dim">{escape(axis["why"])}</p>')
     out.append(figures(axis))
     out += [f'<p class="missed">{escape(p)}</p>' for p in axis["problems"]]
     out += [f'<p class="warn">{escape(w)}</p>' for w in axis["warnings"]]
     out.append(plots.percentiles(axis["plots"], axis["title"]))
-    if axis["ceiling"]:
+    if axis["ceiling"] and not axis["rate"]:
         most = text.ceiling(axis)
         out.append(f'<p class="dim">The same client against a broker that keeps nothing: {most}.</p>')
     out.append(commands(axis))
@@ -94,13 +102,13 @@ def html(d):
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">',
         f"<title>Corelane and Apache Kafka, {d['started']}</title><style>{STYLE}</style><body>",
         "<h1>Corelane and Apache Kafka</h1>",
+        f'<p class="lead">{escape(text.summary(d))}</p>',
+        *(f"<p>{escape(line)}</p>" for line in text.not_carried(d)),
         f'<p class="dim">{d["started"]}, {d["profile"]} profile, {d["minutes"]:.1f} minutes; ended: {escape(d["ended"])}</p>',
-        f"<p>{escape(text.summary(d))}</p>",
-        "<h2>Aims</h2>",
-        f"<p>{text.RATIOS}</p>",
-        aims(d),
+        plots.bars(text.bars(d)),
+        f'<p class="dim">{text.BARS}</p>',
         "<h2>Figures</h2>",
-        f'<p class="dim">{text.METHOD}</p>',
+        f'<p class="dim">{text.METHOD} {text.RATIOS}</p>',
         *(section(axis) for axis in d["axes"]),
     ]
     for heading, lines in text.lists(d):
@@ -111,4 +119,6 @@ def html(d):
     for label, config in d["configs"].items():
         command = " ".join(map(str, d["broker_commands"][label]))
         out.append(f"<h3>{escape(label)}</h3><pre>{escape(command)}\n\n{escape(config)}</pre>")
+    if text.told_aims(d):
+        out += ["<h2>Aims</h2>", f"<p>{text.counted(d)}</p>", aims(d)]
     return "\n".join(out) + "</body></html>\n"

@@ -1,11 +1,50 @@
-"""SVG pictures for the report: latency by percentile, and the warm-up's curve. Colours come from the page's style."""
+"""SVG pictures for the report: a bar an axis, latency by percentile, the warm-up's curve. Colours come from the page's style."""
 
 from html import escape
 from math import ceil, floor, log10
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 300, 58, 78, 14, 40
-TICKS = [(0, "0 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"), (0.9999, "99.99 %"), (0.99999, "99.999 %")]
-NAMES = {"corelane": "Corelane", "kafka": "Kafka"}
+TICKS = [(0, "0"), (0.5, "p50"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"), (0.9999, "99.99 %"), (0.99999, "99.999 %")]
+NAMES = {"corelane": "Corelane", "kafka": "Kafka", "null": "floor"}
+BAR_WIDTH, BAR_ROW, BAR_LEFT, BAR_RIGHT, BAR_TOP = 1000, 34, 330, 60, 34
+RATIO_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+def _times(value):
+    return f"{value:.2f}x" if value < 10 else f"{value:.0f}x"
+
+
+def bars(rows):
+    """One bar a row from 1.0, to the right where Corelane is ahead; the scale is logarithmic."""
+    if not rows:
+        return ""
+    low = min(0.5, min(r["least"] for r in rows)) / 1.15
+    high = max(2.0, max(r["most"] for r in rows)) * 1.15
+    height = BAR_TOP + BAR_ROW * len(rows) + 12
+
+    def x(value):
+        return BAR_LEFT + log10(value / low) / log10(high / low) * (BAR_WIDTH - BAR_LEFT - BAR_RIGHT)
+
+    out = [f'<svg class="bars" viewBox="0 0 {BAR_WIDTH} {height}" role="img" aria-label="Corelane against Kafka, one bar an axis">']
+    for tick in RATIO_TICKS:
+        if low <= tick <= high:
+            out.append(f'<line class="{"one" if tick == 1 else "grid"}" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{BAR_TOP - 6}" y2="{height - 8}"/>')
+            name = "1.0: alike" if tick == 1 else f"{tick:g}x"
+            out.append(f'<text class="tick" x="{x(tick):.1f}" y="{BAR_TOP - 12}" text-anchor="middle">{name}</text>')
+    for at, row in enumerate(rows):
+        y, (left, right) = BAR_TOP + at * BAR_ROW, sorted((x(1), x(row["times"])))
+        kind = "same" if abs(row["times"] - 1) < 0.01 else "win" if row["times"] > 1 else "loss"
+        out.append(f'<a href="#{escape(row["id"])}"><text class="name" x="0" y="{y + 12}">{escape(shortened(row["title"]))}</text>'
+                   f'<text class="detail" x="0" y="{y + 25}">{escape(row["figure"])}{"" if row["level"] in ("", "held") else ", " + row["level"]}</text></a>')  # fmt: skip
+        out.append(f'<rect class="bar {kind}" x="{left:.1f}" y="{y + 4}" width="{max(right - left, 1.5):.1f}" height="16" rx="2"/>')
+        out.append(f'<line class="whisker" x1="{x(row["least"]):.1f}" x2="{x(row["most"]):.1f}" y1="{y + 12}" y2="{y + 12}"/>')
+        end = max(x(row["most"]), right) + 6
+        out.append(f'<text class="value" x="{end:.1f}" y="{y + 16}">{_times(row["times"])}</text>')
+    return "".join(out) + "</svg>"
+
+
+def shortened(title, most=50):
+    return title if len(title) <= most else title[: most - 1].rstrip(" ,(") + "\u2026"
 
 
 def _nines(quantile, most):
@@ -48,8 +87,13 @@ def percentiles(curves, title):
     out.append(f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">percentile</text>')
     out.append(f'<text class="tick" x="14" y="{(TOP + HEIGHT - BOTTOM) / 2:.0f}" text-anchor="middle" '
                f'transform="rotate(-90 14 {(TOP + HEIGHT - BOTTOM) / 2:.0f})">ms</text>')  # fmt: skip
-    ends = {}
+    ends, marks = {}, {}
+    out.append(f'<line class="p50" x1="{x(0.5):.1f}" x2="{x(0.5):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
     for side, curve in curves.items():
+        middle = at_quantile(curve, 0.5)
+        out.append(f'<circle class="dot {side}" cx="{x(0.5):.1f}" cy="{y(middle):.1f}" r="3.5"/>')
+        if side != "null":
+            marks[side] = (y(middle), middle)
         points, previous = [], None
         for quantile, value in thinned(curve):
             # A value holds from the quantile before it: steps, so that nothing is made up between them.
@@ -59,13 +103,19 @@ def percentiles(curves, title):
             previous = quantile
         out.append(f'<polyline class="line {side}" points="{" ".join(points)}"/>')
         ends[side] = y(curve[-1][1])
+    for at, (side, (place, middle)) in enumerate(sorted(marks.items(), key=lambda m: m[1])):
+        place += -7 if at == 0 and len(marks) > 1 else 15
+        out.append(f'<text class="mark {side}" x="{x(0.5) + 7:.1f}" y="{place:.1f}">p50 {middle:.3g} ms</text>')
     order = sorted(ends, key=ends.get)
-    for at, side in enumerate(order):
-        place = ends[side] + 4
-        if at and place - (ends[order[0]] + 4) < 14:
-            place = ends[order[0]] + 18
-        out.append(f'<text class="label {side}" x="{WIDTH - RIGHT + 6}" y="{min(place, HEIGHT - BOTTOM):.1f}">{NAMES[side]}</text>')
+    above = -14.0
+    for side in order:
+        above = max(ends[side] + 4, above + 14)
+        out.append(f'<text class="label {side}" x="{WIDTH - RIGHT + 6}" y="{above:.1f}">{NAMES[side]}</text>')
     return "".join(out) + "</svg>"
+
+
+def at_quantile(curve, quantile):
+    return next((v for q, v in curve if q >= quantile), curve[-1][1])
 
 
 def thinned(curve, most=400):

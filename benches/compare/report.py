@@ -5,6 +5,7 @@ from statistics import median
 
 from . import page, stats, text
 from .axes import METRICS
+from .levels import PROMISES
 
 SIDES = ("corelane", "kafka")
 # Where the client reached that share of its ceiling, the figure is the client's.
@@ -18,7 +19,9 @@ def carried(sample):
 
 
 def client_limited(axis, samples, ceiling):
-    """The client's share of its ceiling where it was near it, else None."""
+    """The client's share of its ceiling where it was near it, else None. At a fixed rate the floor tells whether it was."""
+    if axis.rate:
+        return None
     metric = "requests_per_s" if axis.kind == "requests" else "mb_per_s"
     reached, most = [s[metric] for s in samples if s and s.get(metric)], (ceiling or {}).get(metric)
     if not reached or not most:
@@ -46,55 +49,78 @@ def axis_result(axis, outcome, ceiling):
     """One axis as the report wants it."""
     by_side = {side: [p.get(side) for p in outcome["pairs"]] for side in SIDES}
     pairs = list(zip(*by_side.values()))
-    figures = {m: stats.compare(pairs, m, carried if METRICS[m][4] else lambda sample: True) for m in axis.metrics}
+    floors = [p["null"] for p in outcome["pairs"] if p.get("null")]
+    figures = {}
+    for metric in axis.metrics:
+        figure = stats.compare(pairs, metric, carried if METRICS[metric][4] else lambda sample: True)
+        figures[metric] = stats.against_floor(figure, pairs, floors, metric)
+    if floors and not ceiling:
+        ceiling = {m: median([s[m] for s in floors]) for m in ("mb_per_s", "requests_per_s")} | {"command": floors[0]["command"]}
     plots, commands = {}, {}
+    by_side["null"] = floors
     for side, samples in by_side.items():
         merged = stats.merged([s["hgrm"] for s in samples if s and s.get("hgrm")])
         if merged:
             plots[side] = merged
         commands[side] = next((s["command"] for s in samples if s and s.get("command")), None)
-    kept = [{side: {k: v for k, v in (p.get(side) or {}).items() if k != "hgrm"} for side in SIDES} | {"swapped": p["swapped"]} for p in outcome["pairs"]]
+    kept = [{side: {k: v for k, v in (p.get(side) or {}).items() if k != "hgrm"} for side in by_side} | {"swapped": p["swapped"]} for p in outcome["pairs"]]
+    told = warnings([s for side in SIDES for s in by_side[side] if s])
+    if any(s.get("void") for s in floors):
+        told.append("the client did not carry this rate against the null broker either: what is missing is its own")
+    level = outcome.get("level", axis.level)
     return {
-        "id": axis.id, "title": axis.title, "kind": axis.kind or axis.work, "partitions": axis.partitions, "flush": axis.flush,
+        "id": axis.id, "title": axis.title, "kind": axis.kind or axis.work, "partitions": axis.partitions, "level": level,
+        "promise": PROMISES[level], "metrics": axis.metrics, "rate": axis.rate,
         "lanes": axis.lanes, "why": axis.why, "figures": figures, "plots": plots,
-        "client_limited": {side: client_limited(axis, samples, ceiling) for side, samples in by_side.items()},
+        "client_limited": {side: client_limited(axis, by_side[side], ceiling) for side in SIDES},
         "commands": commands, "pairs": kept, "wanted": outcome.get("wanted", 0), "problems": outcome["problems"],
-        "warnings": warnings([s for samples in by_side.values() for s in samples if s]),
+        "warnings": told,
         "ceiling": {k: ceiling[k] for k in ("mb_per_s", "requests_per_s", "command")} if ceiling else None,
     }  # fmt: skip
 
 
 def judged(aims, results):
-    """Each aim with its figure and whether it is held."""
+    """Each aim with its figure and whether its bounds hold; of axes that this run has."""
     found = {r["id"]: r for r in results}
     out = []
     for aim in aims:
-        axis, value, spread, remark = found.get(aim.axis), None, None, ""
-        figure = axis["figures"].get(aim.metric) if axis else None
-        if figure and aim.of == "ratio":
-            if figure["ratio"]:
-                value, *spread = figure["ratio"]
-            elif any(figure["void"]):
-                remark = void_words(figure, axis)
-            limited = axis["client_limited"].get("corelane")
-            if limited and aim.metric in ("mb_per_s", "requests_per_s"):
-                remark = "client-limited: it may be more"
-        elif figure and aim.of == "absolute" and figure["corelane"]:
-            value, *spread = figure["corelane"]
-            if figure["void"][0]:
-                remark = void_words(figure, axis)
-        elif figure and aim.of == "own" and aim.against in found:
-            other = found[aim.against]["figures"].get(aim.metric)
-            if other and figure["corelane"] and other["corelane"] and other["corelane"][0]:
-                value = figure["corelane"][0] / other["corelane"][0]
-        for start, words in (("disturbed", "in a disturbed run"), ("errors", "with errors")):
-            if value is not None and any(w.startswith(start) for w in axis["warnings"]):
-                remark = "; ".join(filter(None, [remark, words]))
-        verdict = stats.verdict(value, aim.bound, aim.at_least)
-        if aim.of == "absolute" and verdict == "held" and figure["void"][0]:
-            verdict = "missed"
-        out.append({**vars(aim), "value": value, "spread": spread, "verdict": verdict, "remark": remark})
+        for axis in (found.get(aim.axis), found.get(f"{aim.axis}-60s")):
+            figure = axis["figures"].get(aim.metric) if axis else None
+            if not figure or not (figure["corelane"] or figure["kafka"]):
+                continue
+            bounds = {kind: bound_held(getattr(aim, kind), figure, axis, found, aim.metric) for kind in ("must", "aim") if getattr(aim, kind)}
+            out.append({
+                "id": aim.id, "axis": axis["id"], "title": axis["title"], "what": aim.what, "metric": aim.metric, **bounds,
+                "remark": remark(figure, axis, aim.metric),
+            })  # fmt: skip
     return out
+
+
+def bound_held(bound, figure, axis, found, metric):
+    """A bound with what was found for it. What Corelane did not carry in any run is missed, whatever else there is."""
+    value, spread = None, None
+    if bound.of == "own":
+        other = (found.get(bound.against) or {"figures": {}})["figures"].get(metric)
+        if other and figure["corelane"] and other["corelane"] and other["corelane"][0]:
+            value = figure["corelane"][0] / other["corelane"][0]
+    else:
+        key = {"ratio": "ratio", "absolute": "corelane", "above": "above", "null": "of_null"}[bound.of]
+        if figure[key]:
+            value, *spread = figure[key]
+    verdict, missing = stats.verdict(value, bound.value, bound.at_least), figure["void"][0]
+    if METRICS[metric][4] and missing and (missing == len(axis["pairs"]) or bound.of == "absolute"):
+        verdict = "missed"
+    return {**vars(bound), "found": value, "spread": spread, "verdict": verdict}
+
+
+def remark(figure, axis, metric):
+    words = [void_words(figure, axis)] if METRICS[metric][4] and any(figure["void"]) else []
+    if axis["client_limited"].get("corelane") and metric in ("mb_per_s", "requests_per_s"):
+        words.append("client-limited: it may be more")
+    for start, said in (("disturbed", "in a disturbed run"), ("errors", "with errors")):
+        if any(w.startswith(start) for w in axis["warnings"]):
+            words.append(said)
+    return "; ".join(words)
 
 
 def void_words(figure, axis):
@@ -110,13 +136,14 @@ def document(chosen, command, started, seconds, ended, facts, network, lab, resu
         "started": f"{started:%Y-%m-%d %H:%M:%S}",
         "minutes": seconds / 60,
         "ended": ended,
-        "length": {"seconds": chosen.seconds, "warmup": chosen.warmup, "pairs": chosen.pairs},
+        "length": {"seconds": chosen.seconds, "warmup": chosen.warmup, "pairs": chosen.pairs, "long": chosen.long},
         "host": facts,
         "network": network,
         "interrupts": lab.irqs.words(),
         "pins": f"CPU {lab.cpus[0]} and CPU {lab.cpus[1]}, swapped from pair to pair" if lab.cpus else "one CPU only: no pins",
         "cpu_source": {label: b.group.cpu_source for label, b in brokers.items()},
         "versions": {label: b.version() for label, b in brokers.items()},
+        "promises": {label: b.promise() for label, b in brokers.items() if hasattr(b, "promise") and b.promise()},
         "configs": {label: b.config_text() for label, b in brokers.items()},
         "broker_commands": {label: b.command() for label, b in brokers.items()},
         "warm_up": lab.warm,

@@ -32,6 +32,19 @@ def compare(pairs, metric, valid=lambda sample: True):
     }
 
 
+def against_floor(figure, pairs, floors, metric):
+    """The figure with the null broker's beside it, and where that costs something: what Corelane takes above it by what Kafka does."""
+    null = spread([s.get(metric) for s in floors if s])
+    above = []
+    if null:
+        for ours, theirs in pairs:
+            a, b = (ours or {}).get(metric), (theirs or {}).get(metric)
+            if a is not None and b is not None and b > null[0]:
+                above.append((a - null[0]) / (b - null[0]))
+    of_null = figure["corelane"] and null and null[0] and tuple(v / null[0] for v in figure["corelane"])
+    return {**figure, "null": null, "above": spread(above), "of_null": of_null or None}
+
+
 def settled(curve, tolerance=0.05):
     """CPU per GB has stopped falling: the median of the last three is not lower than that of the three before by more than 5 %."""
     if len(curve) < 6:

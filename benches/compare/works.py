@@ -3,9 +3,12 @@
 import os
 import time
 
-from . import client, isolate
+from . import client, disk, isolate
 from .compat import librdkafka, perf_consumer, perf_producer
 from .stats import parse_hgrm
+
+
+WRITE_BEHIND = 0.2  # seconds after which what was acknowledged from memory is on its way: several times corelane.write.behind.max.ms
 
 
 def sample_of(result, window):
@@ -45,12 +48,12 @@ def place(broker, topic):
     return ["--bootstrap", broker.bootstrap, "--topic", topic]
 
 
-def length(lab):
-    return ["--duration", str(lab.options.seconds), "--warmup", str(lab.options.warmup)]
+def length(lab, axis):
+    return ["--duration", str(lab.seconds(axis)), "--warmup", str(lab.warmup(axis))]
 
 
-def measured_bytes(lab, result):
-    return result["bytes"] * (1 + lab.options.warmup / lab.options.seconds)
+def measured_bytes(lab, axis, result):
+    return result["bytes"] * (1 + lab.warmup(axis) / lab.seconds(axis))
 
 
 def distribution(lab, tag):
@@ -61,27 +64,29 @@ def distribution(lab, tag):
 def bench(lab, axis, broker, tag):
     """One run of one `corelane bench` command on the axis' topic."""
     topic = lab.topic(broker, axis)
-    args = [*place(broker, topic), "--partitions", str(axis.partitions), *length(lab), *axis.args]
+    args = [*place(broker, topic), "--partitions", str(axis.partitions), *length(lab, axis), *axis.args]
     window = broker.window()
-    before = isolate.thread_times(broker.pid)
+    before, written = isolate.thread_times(broker.pid), lab.disk_writes(axis)
     result = client.timed_run(lab.binary, axis.kind, args, lab.folder, tag, lab.client_cpus(axis), window)
     sample = sample_of(result, window)
     lab.check_pin(axis, broker, before, sample)
+    time.sleep(WRITE_BEHIND)
     isolate.syncfs(broker.data)
+    sample["mean_write_kib"] = disk.mean_write_kib(written, lab.disk_writes(axis))
     window.tick()
     if sample["window_mb"]:
         sample["cpu_s_per_gb_written"] = window.seconds() / sample["window_mb"] * 1000
     sample |= broker.memory()
     sample["hgrm"] = distribution(lab, tag)
-    lab.written(broker, axis, measured_bytes(lab, result))
+    lab.written(broker, axis, measured_bytes(lab, axis, result))
     return sample
 
 
 def beside(lab, axis, broker, tag):
     """A producer at its rate, and a consumer that joins before the measured window: at the tail, or of a cold topic."""
     topic, cpus = lab.topic(broker, axis), lab.client_cpus(axis)
-    warmup, seconds = lab.options.warmup, lab.options.seconds
-    args = [*place(broker, topic), "--partitions", str(axis.partitions), *length(lab), *axis.args]
+    warmup, seconds = lab.warmup(axis), lab.seconds(axis)
+    args = [*place(broker, topic), "--partitions", str(axis.partitions), *length(lab, axis), *axis.args]
     if axis.cold_gb:
         source = cold_topic(lab, axis, broker)
         isolate.forget_pages(broker.data)
@@ -101,7 +106,7 @@ def beside(lab, axis, broker, tag):
     if sample["window_mb"] and read["errors"]:
         sample["errors"] = {**sample["errors"], **read["errors"]}
     isolate.syncfs(broker.data)
-    lab.written(broker, axis, measured_bytes(lab, result))
+    lab.written(broker, axis, measured_bytes(lab, axis, result))
     return sample
 
 
@@ -153,6 +158,15 @@ def memory(lab, axis, broker, tag):
             lab.topics.pop(key, None)
             raise
     return consume(lab, axis, broker, tag, topic)
+
+
+def recent(lab, axis, broker, tag):
+    """Just written, more than small caches hold: written anew before each run, read once by one consumer."""
+    lab.drop(broker, axis)
+    topic, megabytes = lab.topic(broker, axis), lab.gigabytes(axis) * 1000
+    fill(lab, broker, topic, megabytes, axis.fill_batch, lab.client_cpus(axis))
+    lab.written(broker, axis, megabytes * 1e6)
+    return consume(lab, axis, broker, tag, topic) | broker.memory()
 
 
 def consume(lab, axis, broker, tag, topic):
@@ -244,6 +258,6 @@ def idle_connections(lab, axis, broker, tag):
 
 
 WORKS = {
-    "bench": bench, "beside": beside, "cold": cold, "memory": memory, "start": start, "recovery": recovery, "idle": idle,
+    "bench": bench, "beside": beside, "cold": cold, "memory": memory, "recent": recent, "start": start, "recovery": recovery, "idle": idle,
     "idle_connections": idle_connections, "perf_producer": perf_producer, "perf_consumer": perf_consumer, "librdkafka": librdkafka,
 }  # fmt: skip
