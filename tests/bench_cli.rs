@@ -6,11 +6,12 @@
 #[path = "support/broker.rs"]
 mod broker;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use broker::Broker;
 use serde_json::Value;
@@ -252,6 +253,23 @@ fn a_null_broker_that_receives_answers_the_same() {
         let json = good(null.port, &[work, &["--connections", "2", "--duration", "1"]].concat());
         assert!(number(&json, "/requests") > 0.0, "{json}");
     }
+}
+
+#[test]
+fn a_null_broker_that_writes_behind_writes_what_it_acknowledged() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = folder.path().join("behind");
+    let null = Null::start(&["--write-behind", file.to_str().unwrap()]);
+    let json = good(null.port, &["produce", "--batch-bytes", "65536", "--duration", "1"]);
+    // Groups of 1 MiB: all but the last have left.
+    let acknowledged = number(&json, "/bytes");
+    assert!(acknowledged > 2e6, "{json}");
+    let (mut first, deadline) = ([0; 4096], Instant::now() + Duration::from_secs(60));
+    while first == [0; 4096] && Instant::now() < deadline {
+        // Its length may be that of what was written.
+        let _ = File::open(&file).unwrap().read(&mut first).unwrap();
+    }
+    assert!(first != [0; 4096], "nothing was written");
 }
 
 #[test]

@@ -113,6 +113,9 @@ pub(super) struct NullArguments {
     /// Receive the batches into memory, as any broker has to; otherwise the kernel drops them
     #[arg(long)]
     receive: bool,
+    /// Receive them, take their checksum and write them to this file, made new, in groups of 1 MiB behind the acknowledgement
+    #[arg(long, value_name = "FILE")]
+    write_behind: Option<PathBuf>,
     /// Spoil one batch in a hundred, to see a verifying consumer fail
     #[arg(long, value_enum)]
     spoil: Option<Spoil>,
@@ -143,6 +146,7 @@ impl NullArguments {
             batch_bytes: self.batch_bytes as usize,
             spoil,
             receive: self.receive,
+            write_behind: self.write_behind,
         };
         let ready = |address| say(&format!("the null broker listens on {address}"));
         match bench::serve(&options, ready, move |why| say(&format!("a connection was ended: {why}"))) {

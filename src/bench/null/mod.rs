@@ -1,6 +1,7 @@
 //! A broker that keeps nothing and answers at once: what a client does against it is the client's own ceiling.
 
 mod answers;
+mod behind;
 mod log;
 mod serve;
 

@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::mpsc;
 
@@ -12,6 +14,7 @@ use futures_lite::future::or;
 use kafka_protocol::messages::ApiKey;
 
 use super::answers::{Cache, Facts};
+use super::behind::Behind;
 use super::log::{EndlessLog, Spoil};
 use crate::protocol::{Malformed, parse_prefix, produce};
 use crate::runtime::clock;
@@ -34,6 +37,8 @@ const MAX_QUEUED: usize = 16;
 const TOLD: u32 = 20;
 
 const IO_MEMORY_BYTES: usize = 1 << 20;
+/// With a file to write to.
+const WRITING_IO_MEMORY_BYTES: usize = 16 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Null {
@@ -47,6 +52,8 @@ pub struct Null {
     pub spoil: Option<Spoil>,
     /// Takes the batches into memory, as any broker has to, instead of letting the kernel drop them.
     pub receive: bool,
+    /// Writes what it received to this file, made new, in large groups behind the acknowledgement.
+    pub write_behind: Option<PathBuf>,
 }
 
 /// Serves until SIGINT or SIGTERM. `ready` gets the address once connections are taken; `refused` why a connection was ended.
@@ -56,7 +63,8 @@ pub fn serve(
     refused: impl Fn(&str) + Clone + Send + 'static,
 ) -> io::Result<()> {
     let stop = StopFlag::default();
-    let spec = ShardSpec { index: 0, cpu: options.cpu, io_memory_bytes: IO_MEMORY_BYTES };
+    let io_memory_bytes = if options.write_behind.is_some() { WRITING_IO_MEMORY_BYTES } else { IO_MEMORY_BYTES };
+    let spec = ShardSpec { index: 0, cpu: options.cpu, io_memory_bytes };
     let (sender, listening) = mpsc::channel();
     let (all, shard_stop) = (options.clone(), stop.clone());
     let running = run_shards(vec![spec], move |_| {
@@ -85,9 +93,13 @@ async fn accept(
     let listener = Listener::bind(options.listen)?;
     let address = listener.local_addr()?;
     let log = EndlessLog::new(options.record_size, options.batch_bytes, options.spoil);
+    let behind = match &options.write_behind {
+        Some(path) => Some(Behind::new(path).await?),
+        None => None,
+    };
     let facts = Rc::new(Facts { address, partitions: options.partitions, log });
     ready(address);
-    let (told, receive) = (Rc::new(Cell::new(0)), options.receive);
+    let (told, receive) = (Rc::new(Cell::new(0)), options.receive || behind.is_some());
     let ended = async {
         while !stop.is_set() {
             clock::sleep(StopFlag::POLL).await;
@@ -97,13 +109,16 @@ async fn accept(
     let serving = async {
         loop {
             let (reader, writer) = listener.accept().await?;
-            let (facts, told, refused) = (facts.clone(), told.clone(), refused.clone());
+            let (facts, told, refused, behind) = (facts.clone(), told.clone(), refused.clone(), behind.clone());
             spawn_local(async move {
-                let client = Client::new(reader, writer, facts, receive);
-                if let Err(Ending::Malformed(problem)) = client.serve().await
-                    && told.replace(told.get() + 1) < TOLD
-                {
-                    refused(&problem.to_string());
+                let client = Client { behind, ..Client::new(reader, writer, facts, receive) };
+                let why = match client.serve().await {
+                    Ok(()) | Err(Ending::Io) => return,
+                    Err(Ending::Malformed(problem)) => problem.to_string(),
+                    Err(Ending::Write(error)) => error.to_string(),
+                };
+                if told.replace(told.get() + 1) < TOLD {
+                    refused(&why);
                 }
             });
         }
@@ -113,6 +128,7 @@ async fn accept(
 
 enum Ending {
     Io,
+    Write(io::Error),
     Malformed(Malformed),
 }
 
@@ -141,6 +157,7 @@ struct Client {
     small: Vec<u8>,
     answers: VecDeque<Bytes>,
     receive: bool,
+    behind: Option<Rc<Behind>>,
 }
 
 /// What the front of the buffer is.
@@ -155,7 +172,7 @@ impl Client {
     fn new(reader: Reader, writer: Writer, facts: Rc<Facts>, receive: bool) -> Client {
         let buffer = vec![0; if receive { RECEIVE_BYTES } else { BUFFER_BYTES }];
         let (cache, small, answers) = (Cache::default(), Vec::new(), VecDeque::new());
-        Client { reader, writer, facts, cache, buffer, begin: 0, end: 0, small, answers, receive }
+        Client { reader, writer, facts, cache, buffer, begin: 0, end: 0, small, answers, receive, behind: None }
     }
 
     /// Until the client ends the connection, or says what cannot be understood.
@@ -227,6 +244,7 @@ impl Client {
     /// Steps over `length` bytes, some of which may not have arrived.
     async fn pass(&mut self, length: usize) -> Result<(), Ending> {
         let here = length.min(self.end - self.begin);
+        self.keep(self.begin..self.begin + here).await?;
         self.begin += here;
         let mut left = length - here;
         while left > 0 {
@@ -245,9 +263,17 @@ impl Client {
                 return Err(Ending::Io);
             }
             self.begin = left.min(self.end);
+            self.keep(0..self.begin).await?;
             left -= self.begin;
         }
         Ok(())
+    }
+
+    async fn keep(&self, received: Range<usize>) -> Result<(), Ending> {
+        match &self.behind {
+            Some(behind) => behind.take(&self.buffer[received]).await.map_err(Ending::Write),
+            None => Ok(()),
+        }
     }
 
     /// Reads on; `false`: the client has ended. The buffer grows as a frame of `length` arrives, not on its promise.
