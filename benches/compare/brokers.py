@@ -264,17 +264,18 @@ class Corelane(Broker):
 
 
 class Null(Broker):
-    """The floor: it receives, parses, acknowledges at once and keeps nothing. Every topic is there."""
+    """The floor: it receives, parses, acknowledges at once and keeps nothing, or writes it behind in large groups. Every topic is there."""
 
     name = "null broker"
 
-    def __init__(self, binary, axis, *args, **kwargs):
+    def __init__(self, binary, axis, writes, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.binary, self.axis = binary, axis
+        self.binary, self.axis, self.writes = binary, axis, writes
 
     def command(self):
         served = ["--partitions", str(self.axis.partitions), "--batch-bytes", str(self.axis.fill_batch)]  # the latter to consumers
-        return [str(self.binary), "bench", "null", "--receive", "--listen", self.bootstrap, *served]
+        how = ["--write-behind", str(self.data / "behind")] if self.writes else ["--receive"]
+        return [str(self.binary), "bench", "null", *how, "--listen", self.bootstrap, *served]
 
     def start(self, cpus=None, timeout=10, topic=None):
         self.data.mkdir(parents=True, exist_ok=True)

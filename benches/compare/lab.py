@@ -260,11 +260,11 @@ class Lab:
             out["pairs"].append(pair)
             if self.cpus:
                 self.irqs.place(min(self.broker_cpus(axis)))
-            for side in [*self.sides(), *(["null"] if axis.has_floor and number < FLOOR_RUNS else [])]:
+            for side in [*self.sides(), *(axis.floors if number < FLOOR_RUNS else [])]:
                 self.progress.step(axis, number, pairs, side)
                 try:
                     tag = f"{axis.id}-{number}-{side}"
-                    pair[side] = self.floor(axis, tag) if side == "null" else self.sample(axis, side, tag)
+                    pair[side] = self.floor(axis, side, tag) if side in axis.floors else self.sample(axis, side, tag)
                 except levels.Refused as e:
                     out["left_out"] = str(e)
                     return
@@ -294,9 +294,9 @@ class Lab:
             raise BrokerError(f"{broker.label} died (exit {broker.popen.returncode}):\n{broker.log_tail()}")
         return found
 
-    def floor(self, axis, tag):
-        """The same load against the null broker, measured like the others."""
-        null = self.null(axis)
+    def floor(self, axis, side, tag):
+        """The same load against the null broker, measured like the others; it writes behind if it is the floor of writing."""
+        null = self.null(axis, side == "writing")
         try:
             self.wait_for_quiet()
             return WORKS[axis.work](self, axis, null, tag)
@@ -305,11 +305,11 @@ class Lab:
             null.kill()
             null.wipe()
 
-    def null(self, axis):
+    def null(self, axis, writes=False):
         """A null broker that runs, all others frozen."""
         for broker in self.started.values():
             broker.freeze()
-        null = Null(self.binary, axis, self.data / "null", self.ports(), self.groups.make("null"), label="null")
+        null = Null(self.binary, axis, writes, self.data / "null", self.ports(), self.groups.make("null"), label="null")
         try:
             null.start(self.broker_cpus(axis))
         except BrokerError:

@@ -16,6 +16,7 @@ from . import axes as table
 from .lab import FAILURES, Lab
 
 REPO = Path(__file__).resolve().parents[2]
+FLOORS = {"null": "the floor", "writing": "the floor that writes"}
 SHORT_MOST = 24.75 * 60  # seconds by which an axis of the short profile must be able to end, or it is not begun
 
 
@@ -34,7 +35,7 @@ class Progress:
         print(f"[{clock}, about {round(max(0, self.left) / 60)} min left] {text}", file=sys.stderr, flush=True)
 
     def step(self, axis, number, pairs, side):
-        self.say(f"{axis.title}: pair {number + 1} of {pairs}, {'the floor' if side == 'null' else side}")
+        self.say(f"{axis.title}: pair {number + 1} of {pairs}, {FLOORS.get(side, side)}")
 
     def ended(self, expected):
         """An axis is over, of which so much was expected."""
@@ -93,10 +94,11 @@ def pairs_of(axis, chosen):
 
 def expected_seconds(axis, chosen):
     """About what an axis takes, both sides and the floor together."""
-    run = (axis.seconds or chosen.seconds) + (axis.warmup or chosen.warmup) + 1.5 + axis.partitions / 300
-    pairs, apart = pairs_of(axis, chosen), {"recent": 9, "start": 6, "idle": 12, "recovery": 60, "beside": 3}
+    whole = {"start": 4, "idle": 14, "recovery": 60}  # whatever --seconds says
+    run = whole.get(axis.work) or (axis.seconds or chosen.seconds) + (axis.warmup or chosen.warmup) + 1.5 + axis.partitions / 300
+    pairs, apart = pairs_of(axis, chosen), {"recent": 9, "beside": 3}
     once = 40 if axis.work == "cold" else 25 if axis.disk else 0
-    return once + pairs * 2 * (run + apart.get(axis.work, 0)) + (min(pairs, 2) * run if axis.has_floor else 0)
+    return once + pairs * 2 * (run + apart.get(axis.work, 0)) + min(pairs, 2) * run * len(axis.floors)
 
 
 class Ceilings:

@@ -23,7 +23,8 @@ svg.bars{max-width:1000px}.bar.win{fill:var(--good)}.bar.loss{fill:var(--bad)}.b
 .one{stroke:var(--fg);stroke-width:1.5}.name{fill:var(--fg);font-size:12.5px}.value{fill:var(--fg);font-size:12px;font-weight:600}.detail{fill:var(--dim);font-size:11px}
 .dot.corelane{fill:var(--ours)}.dot.kafka{fill:var(--theirs)}.dot.null{fill:var(--dim)}.mark,.value{paint-order:stroke;stroke:var(--bg);stroke-width:4px}.mark{font-size:11px}.mark.corelane{fill:var(--ours)}
 .mark.kafka{fill:var(--theirs)}.p50{stroke:var(--dim);stroke-dasharray:3 3}.line.null{stroke:var(--dim);stroke-dasharray:5 4;stroke-width:1.5}
-.label.null{fill:var(--dim)}.badge{font-size:12px;font-weight:600;border:1px solid var(--line);border-radius:9px;padding:1px 8px;color:var(--dim)}
+.label.null,.label.writing{fill:var(--dim)}.line.writing{stroke:var(--dim);stroke-width:1.2}.dot.writing{fill:var(--dim)}
+.badge{font-size:12px;font-weight:600;border:1px solid var(--line);border-radius:9px;padding:1px 8px;color:var(--dim)}
 svg{width:100%;max-width:700px;height:auto;display:block;margin:8px 0}
 .grid{stroke:var(--line)}.tick{fill:var(--dim);font-size:11px}.label{font-size:12px;font-weight:600}
 .line{fill:none;stroke-width:2}.line.corelane{stroke:var(--ours)}.line.kafka{stroke:var(--theirs)}
@@ -82,6 +83,8 @@ def section(axis):
     out += [f'<p class="missed">{escape(p)}</p>' for p in axis["problems"]]
     out += [f'<p class="warn">{escape(w)}</p>' for w in axis["warnings"]]
     out.append(plots.percentiles(axis["plots"], axis["title"]))
+    if text.writing(axis):
+        out.append(f'<p class="dim">{escape(text.writing(axis))}</p>')
     if axis["ceiling"] and not axis["rate"]:
         most = text.ceiling(axis)
         out.append(f'<p class="dim">The same client against a broker that keeps nothing: {most}.</p>')

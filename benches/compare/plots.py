@@ -5,7 +5,7 @@ from math import ceil, floor, log10
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 300, 58, 78, 14, 40
 TICKS = [(0, "0"), (0.5, "p50"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %"), (0.9999, "99.99 %"), (0.99999, "99.999 %")]
-NAMES = {"corelane": "Corelane", "kafka": "Kafka", "null": "floor"}
+NAMES = {"corelane": "Corelane", "kafka": "Kafka", "null": "floor", "writing": "writing"}
 BAR_WIDTH, BAR_ROW, BAR_LEFT, BAR_RIGHT, BAR_TOP = 1000, 34, 330, 60, 34
 RATIO_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -92,7 +92,7 @@ def percentiles(curves, title):
     for side, curve in curves.items():
         middle = at_quantile(curve, 0.5)
         out.append(f'<circle class="dot {side}" cx="{x(0.5):.1f}" cy="{y(middle):.1f}" r="3.5"/>')
-        if side != "null":
+        if side not in ("null", "writing"):
             marks[side] = (y(middle), middle)
         points, previous = [], None
         for quantile, value in thinned(curve):

@@ -49,21 +49,21 @@ def axis_result(axis, outcome, ceiling):
     """One axis as the report wants it."""
     by_side = {side: [p.get(side) for p in outcome["pairs"]] for side in SIDES}
     pairs = list(zip(*by_side.values()))
-    floors = [p["null"] for p in outcome["pairs"] if p.get("null")]
+    floors, writing = ([p[side] for p in outcome["pairs"] if p.get(side)] for side in ("null", "writing"))
     figures = {}
     for metric in axis.metrics:
         figure = stats.compare(pairs, metric, carried if METRICS[metric][4] else lambda sample: True)
-        figures[metric] = stats.against_floor(figure, pairs, floors, metric)
+        figures[metric] = stats.against_floor(figure, pairs, floors, metric, writing)
     if floors and not ceiling:
         ceiling = {m: median([s[m] for s in floors]) for m in ("mb_per_s", "requests_per_s")} | {"command": floors[0]["command"]}
     plots, commands = {}, {}
-    by_side["null"] = floors
+    by_side |= {"null": floors, "writing": writing}
     for side, samples in by_side.items():
         merged = stats.merged([s["hgrm"] for s in samples if s and s.get("hgrm")])
         if merged:
             plots[side] = merged
         commands[side] = next((s["command"] for s in samples if s and s.get("command")), None)
-    kept = [{side: {k: v for k, v in (p.get(side) or {}).items() if k != "hgrm"} for side in by_side} | {"swapped": p["swapped"]} for p in outcome["pairs"]]
+    kept = [{side: {k: v for k, v in (p.get(side) or {}).items() if k != "hgrm"} for side in (*SIDES, "null", "writing")} | {"swapped": p["swapped"]} for p in outcome["pairs"]]
     told = warnings([s for side in SIDES for s in by_side[side] if s])
     if any(s.get("void") for s in floors):
         told.append("the client did not carry this rate against the null broker either: what is missing is its own")
@@ -104,7 +104,7 @@ def bound_held(bound, figure, axis, found, metric):
         if other and figure["corelane"] and other["corelane"] and other["corelane"][0]:
             value = figure["corelane"][0] / other["corelane"][0]
     else:
-        key = {"ratio": "ratio", "absolute": "corelane", "above": "above", "null": "of_null"}[bound.of]
+        key = {"ratio": "ratio", "absolute": "corelane", "above": "above", "null": "of_null", "writing": "of_writing"}[bound.of]
         if figure[key]:
             value, *spread = figure[key]
     verdict, missing = stats.verdict(value, bound.value, bound.at_least), figure["void"][0]

@@ -32,8 +32,9 @@ def compare(pairs, metric, valid=lambda sample: True):
     }
 
 
-def against_floor(figure, pairs, floors, metric):
-    """The figure with the null broker's beside it, and where that costs something: what Corelane takes above it by what Kafka does."""
+def against_floor(figure, pairs, floors, metric, writing=()):
+    """The figure with the null broker's beside it, and where that costs something: what Corelane takes above it by what Kafka does.
+    `writing`: samples of the null broker that writes behind."""
     null = spread([s.get(metric) for s in floors if s])
     above = []
     if null:
@@ -41,8 +42,10 @@ def against_floor(figure, pairs, floors, metric):
             a, b = (ours or {}).get(metric), (theirs or {}).get(metric)
             if a is not None and b is not None and b > null[0]:
                 above.append((a - null[0]) / (b - null[0]))
-    of_null = figure["corelane"] and null and null[0] and tuple(v / null[0] for v in figure["corelane"])
-    return {**figure, "null": null, "above": spread(above), "of_null": of_null or None}
+    behind = spread([s.get(metric) for s in writing if s])
+    shares = {name: tuple(v / floor[0] for v in figure["corelane"]) if figure["corelane"] and floor and floor[0] else None
+              for name, floor in (("of_null", null), ("of_writing", behind))}  # fmt: skip
+    return {**figure, "null": null, "writing": behind, "above": spread(above), **shares}
 
 
 def settled(curve, tolerance=0.05):

@@ -13,6 +13,7 @@ METHOD = (
     "what it reaches against a broker that keeps nothing. A run below 99 % of its rate gives no latency ratio. The floor is the null broker "
     "under the same load in the same run, measured the same way: it receives, parses, acknowledges at once and keeps nothing."
 )
+WRITING = ("cpu_s_per_gb", "p50", "p99")
 BARS = (
     "One bar an axis: how many times better Corelane is than Kafka in the axis' first figure (less CPU or time, or more carried), the median "
     "of the pairs with their spread; below its name that figure, Corelane : Kafka. At 1.0 they are alike; to its left Kafka is ahead."
@@ -48,7 +49,16 @@ def rows(axis):
     return out
 
 
-BOUND_UNITS = {"ratio": "x", "absolute": "", "above": "x above the floor", "null": " of the floor"}
+def writing(axis):
+    """The figures of the null broker that writes behind, where there was one."""
+    found = [(METRICS[metric], figure["writing"]) for metric, figure in axis["figures"].items() if figure["writing"] and metric in WRITING]
+    if not found:
+        return ""
+    told = ", ".join(f"{heading} {number(value[0], digits)} {unit}" for (heading, unit, digits, *_), value in found)
+    return f"The null broker that takes a checksum and writes groups of 1 MiB behind its acknowledgements, under the same load: {told}."
+
+
+BOUND_UNITS = {"ratio": "x", "absolute": "", "above": "x above the floor", "null": " of the floor", "writing": "x the floor that writes"}
 
 
 def bound(b):
@@ -208,7 +218,8 @@ def markdown(d):
     out = [f"# Corelane and Apache Kafka, {d['started']}", ""]
     out += [summary(d), "", *not_carried(d), *([""] if not_carried(d) else [])]
     out += [f"{d['profile']} profile, {d['minutes']:.1f} minutes; ended: {d['ended']}. `{' '.join(d['command'])}`", ""]
-    out += ["## At a glance", "", BARS, "", "| work | level | Corelane is better by | spread | Corelane : Kafka |", "| --- | --- | ---: | ---: | --- |"]
+    if bars(d):
+        out += ["## At a glance", "", BARS, "", "| work | level | Corelane is better by | spread | Corelane : Kafka |", "| --- | --- | ---: | ---: | --- |"]
     for bar in bars(d):
         out.append(f"| {bar['title']} | {bar['level']} | {bar['times']:.2f}x | {bar['least']:.2f}-{bar['most']:.2f} | {bar['figure']} |")
     out += ["", "## Figures", "", METHOD, "", RATIOS, "", "| work | figure | Corelane | Kafka | floor | ratio | spread | pairs | |"]
@@ -217,6 +228,9 @@ def markdown(d):
         for row in rows(axis):
             cells = [axis["title"], *(row[k] for k in ("heading", "corelane", "kafka", "floor", "ratio", "spread")), str(row["pairs"]), row["notes"]]
             out.append("| " + " | ".join(cells) + " |")
+    behind = [f"{axis['title']}: {writing(axis)}" for axis in d["axes"] if writing(axis)]
+    if behind:
+        out += ["", *("- " + line for line in behind)]
     for heading, lines in lists(d):
         if lines:
             out += ["", f"## {heading}", "", *("- " + line.replace("\n", " / ") for line in lines)]

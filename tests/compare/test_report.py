@@ -16,8 +16,8 @@ def sample(cpu=1.0, mb=100.0, p99=2.0, **more):
 
 
 def outcome(*pairs, problems=()):
-    """Pairs of samples of Corelane, Kafka and, where there is a third, the null broker."""
-    made = [{"swapped": bool(i % 2)} | {k: v for k, v in zip(("corelane", "kafka", "null"), p) if v} for i, p in enumerate(pairs)]
+    """Pairs of samples of Corelane, Kafka and, where there are more, the null broker and the one that writes behind."""
+    made = [{"swapped": bool(i % 2)} | {k: v for k, v in zip(("corelane", "kafka", "null", "writing"), p) if v} for i, p in enumerate(pairs)]
     return {"pairs": made, "problems": list(problems), "wanted": len(made)}
 
 
@@ -51,6 +51,7 @@ def test_every_aim_names_an_axis_and_a_figure_of_it():
         for bound in filter(None, (aim.must, aim.aim)):
             assert bound.of != "own" or aim.metric in known[bound.against].metrics
             assert bound.of not in ("above", "null") or known[aim.axis].has_floor, aim.id
+            assert bound.of != "writing" or known[aim.axis].writing_floor, aim.id
     for axis in axes.AXES:
         assert set(axis.metrics) <= set(axes.METRICS), axis.id
 
@@ -63,20 +64,20 @@ def test_every_produce_row_at_a_fixed_rate_has_bounds_of_p50_and_p99():
 
 
 def test_bounds_held_missed_and_left_out():
-    results = [result((sample(cpu=1), sample(cpu=10)), (sample(cpu=3), sample(cpu=10)))]
-    found = aim_of(results, "64k-100-cpu")
+    results = [result((sample(cpu=1), sample(cpu=10)), (sample(cpu=3), sample(cpu=10)), axis="16k-100")]
+    found = aim_of(results, "16k-100-cpu")
     assert (found["must"]["found"], found["must"]["spread"], found["must"]["verdict"]) == (0.2, [0.1, 0.3], "held")
     assert found["aim"]["verdict"] == "not measured"  # there was no null broker
-    assert aim_of([result((sample(cpu=5), sample(cpu=10)))], "64k-100-cpu")["must"]["verdict"] == "missed"
-    assert aim_of([], "64k-100-cpu") is None
+    assert aim_of([result((sample(cpu=6), sample(cpu=10)), axis="16k-100")], "16k-100-cpu")["must"]["verdict"] == "missed"
+    assert aim_of([], "16k-100-cpu") is None
     told = {aim["id"]: told for aim, told in text.told_aims(document(results))}
-    assert told["64k-100-cpu"] == {"must": ("<= 0.45x", "0.20", "held")}
+    assert told["16k-100-cpu"] == {"must": ("<= 0.5x", "0.20", "held")}
     assert text.told_aims(document([result((sample(), None))])) == []
 
 
 def test_what_is_taken_above_the_floor():
-    results = [result((sample(cpu=1.1), sample(cpu=3), sample(cpu=1)), (sample(cpu=1.05), sample(cpu=2), sample(cpu=1)))]
-    above = aim_of(results, "64k-100-cpu")["aim"]
+    results = [result((sample(cpu=1.1), sample(cpu=3), sample(cpu=1)), (sample(cpu=1.05), sample(cpu=2), sample(cpu=1)), axis="16k-100")]
+    above = aim_of(results, "16k-100-cpu")["aim"]
     assert above["found"] == pytest.approx(0.05) and above["verdict"] == "held"
     assert results[0]["figures"]["cpu_s_per_gb"]["null"] == (1, 1, 1)
     # A Kafka at the floor leaves nothing to compare with.
@@ -85,6 +86,14 @@ def test_what_is_taken_above_the_floor():
     most = [result((sample(requests_per_s=90), sample(requests_per_s=10), sample(requests_per_s=100)), axis="requests-1x5")]
     assert aim_of(most, "requests-1x5")["aim"]["found"] == pytest.approx(0.9)
     assert aim_of(most, "requests-1x5")["must"]["verdict"] == "held"
+
+
+def test_the_floor_that_writes_is_a_bound_and_no_side_of_the_bars():
+    made = [result((sample(cpu=1.2), sample(cpu=3), sample(cpu=0.5), sample(cpu=1)))]
+    assert aim_of(made, "64k-100-cpu")["aim"]["found"] == pytest.approx(1.2) and aim_of(made, "64k-100-cpu")["aim"]["verdict"] == "held"
+    assert "broker CPU 1.00 s/GB" in text.writing(made[0]) and text.writing(made[0]) in text.markdown(document(made))
+    assert text.writing(result((sample(), sample(), sample()))) == ""
+    assert "broker CPU: 1.20 : 3.00 s/GB" in page.html(document(made))
 
 
 def test_an_own_figure_is_held_against_corelane_alone():
@@ -230,6 +239,10 @@ def test_profiles():
     parser, chosen = main.options(["--only", "nothing"])
     with pytest.raises(SystemExit):
         main.choose(parser, chosen)
+
+
+def test_a_topic_of_many_partitions_grows_in_steps():
+    assert [wire.steps(n, 5000) for n in (1, 5000, 5001, 10_000, 12_000)] == [[], [], [5001], [10_000], [10_000, 12_000]]
 
 
 def test_the_batch_of_the_small_client():
