@@ -59,11 +59,13 @@ def aims(d):
 
 
 def figures(axis):
-    lines = []
+    lines, before = [], ""
     for row in text.rows(axis):
+        notes = "the same" if row["notes"] and row["notes"] == before else row["notes"]
+        before = row["notes"]
         lines.append([
             escape(row["heading"]), row["corelane"], row["kafka"], row["floor"], f'<span class="{row["outcome"]}">{row["ratio"]}</span>', row["spread"],
-            str(row["pairs"]), f'<span class="warn">{escape(row["notes"])}</span>',
+            str(row["pairs"]), f'<span class="warn">{escape(notes)}</span>',
         ])  # fmt: skip
     headings = [("", 0), ("Corelane", 1), ("Kafka", 1), ("floor", 1), ("ratio", 1), ("spread", 1), ("pairs", 1), ("", 0)]
     return table(headings, lines)

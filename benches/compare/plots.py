@@ -33,9 +33,10 @@ def bars(rows):
             out.append(f'<text class="tick" x="{x(tick):.1f}" y="{BAR_TOP - 12}" text-anchor="middle">{name}</text>')
     for at, row in enumerate(rows):
         y, (left, right) = BAR_TOP + at * BAR_ROW, sorted((x(1), x(row["times"])))
+        told = [row["figure"], *([row["level"]] if row["level"] not in ("", "held") else []), *row["remarks"]]
         kind = "same" if abs(row["times"] - 1) < 0.01 else "win" if row["times"] > 1 else "loss"
         out.append(f'<a href="#{escape(row["id"])}"><text class="name" x="0" y="{y + 12}">{escape(shortened(row["title"]))}</text>'
-                   f'<text class="detail" x="0" y="{y + 25}">{escape(row["figure"])}{"" if row["level"] in ("", "held") else ", " + row["level"]}</text></a>')  # fmt: skip
+                   f'<text class="detail" x="0" y="{y + 25}">{escape(", ".join(told))}</text></a>')  # fmt: skip
         out.append(f'<rect class="bar {kind}" x="{left:.1f}" y="{y + 4}" width="{max(right - left, 1.5):.1f}" height="16" rx="2"/>')
         out.append(f'<line class="whisker" x1="{x(row["least"]):.1f}" x2="{x(row["most"]):.1f}" y1="{y + 12}" y2="{y + 12}"/>')
         end = max(x(row["most"]), right) + 6
@@ -105,13 +106,17 @@ def percentiles(curves, title):
         ends[side] = y(curve[-1][1])
     for at, (side, (place, middle)) in enumerate(sorted(marks.items(), key=lambda m: m[1])):
         place += -7 if at == 0 and len(marks) > 1 else 15
-        out.append(f'<text class="mark {side}" x="{x(0.5) + 7:.1f}" y="{place:.1f}">p50 {middle:.3g} ms</text>')
+        out.append(f'<text class="mark {side}" x="{x(0.5) + 7:.1f}" y="{place:.1f}">p50 {_short(middle)} ms</text>')
     order = sorted(ends, key=ends.get)
     above = -14.0
     for side in order:
         above = max(ends[side] + 4, above + 14)
         out.append(f'<text class="label {side}" x="{WIDTH - RIGHT + 6}" y="{above:.1f}">{NAMES[side]}</text>')
     return "".join(out) + "</svg>"
+
+
+def _short(value):
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def at_quantile(curve, quantile):

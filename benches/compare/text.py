@@ -108,6 +108,12 @@ def level(axis):
     return axis["level"] if axis["kind"] in ("produce", "requests", "e2e") else ""
 
 
+def rate_missed(axis):
+    """Who did not carry the rate in most runs: a figure of another amount of work."""
+    missed = [max((f["void"][at] for f in axis["figures"].values()), default=0) for at in (0, 1)]
+    return [f"{side} below its rate" for side, count in zip(("Corelane", "Kafka"), missed) if count * 2 > len(axis["pairs"])]
+
+
 def bars(d):
     """One for each axis with a ratio: how many times better Corelane is, with the spread, and the two figures."""
     out = []
@@ -120,7 +126,7 @@ def bars(d):
         ours, theirs = (number(figure[side][0], digits) for side in ("corelane", "kafka"))
         out.append({
             "id": axis["id"], "title": axis["title"], "level": level(axis), "times": times[0], "least": min(times), "most": max(times),
-            "figure": f"{heading}: {ours} : {theirs} {unit}",
+            "figure": f"{heading}: {ours} : {theirs} {unit}", "remarks": rate_missed(axis),
         })  # fmt: skip
     return out
 
@@ -221,7 +227,7 @@ def markdown(d):
     if bars(d):
         out += ["## At a glance", "", BARS, "", "| work | level | Corelane is better by | spread | Corelane : Kafka |", "| --- | --- | ---: | ---: | --- |"]
     for bar in bars(d):
-        out.append(f"| {bar['title']} | {bar['level']} | {bar['times']:.2f}x | {bar['least']:.2f}-{bar['most']:.2f} | {bar['figure']} |")
+        out.append(f"| {bar['title']} | {bar['level']} | {bar['times']:.2f}x | {bar['least']:.2f}-{bar['most']:.2f} | {'; '.join([bar['figure'], *bar['remarks']])} |")
     out += ["", "## Figures", "", METHOD, "", RATIOS, "", "| work | figure | Corelane | Kafka | floor | ratio | spread | pairs | |"]
     out += ["| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"]
     for axis in d["axes"]:

@@ -202,6 +202,8 @@ def test_the_bars_are_better_to_the_right_whatever_the_figure():
     assert float(kinds[0][1]) == pytest.approx(one, abs=0.11)
     assert sum(map(float, kinds[1][1:])) == pytest.approx(one, abs=0.21)
     assert plots.bars([]) == ""
+    slow = text.bars(document([result((sample(cpu=1, void=True), sample(cpu=4)))]))
+    assert slow[0]["remarks"] == ["Corelane below its rate"] and "Corelane below its rate" in plots.bars(slow) and less["remarks"] == []
 
 
 def test_the_sentence_tells_losses_too():
@@ -214,6 +216,7 @@ def test_the_sentence_tells_losses_too():
 
 def test_p50_is_marked():
     svg = plots.percentiles({"corelane": [(0.4, 1.0), (0.6, 2.5), (1.0, 9.0)], "kafka": [(0.9, 5.0), (1.0, 5.0)], "null": [(1.0, 0.5)]}, "t")
+    assert "p50 1,234 ms" in plots.percentiles({"kafka": [(1.0, 1234.0)]}, "t")
     assert "p50 2.5 ms" in svg and "p50 5 ms" in svg and svg.count("<circle") == 3 and ">floor<" in svg
 
 
