@@ -110,6 +110,7 @@ class Lab:
             except BrokerError as e:
                 refused = [name for name in options if name in str(e)]
                 if refused:
+                    del self.started[label]
                     raise levels.Refused(f"the broker refuses {', '.join(f'{n}={options[n]}' for n in refused)}") from e
                 raise
             if found.lost:

@@ -7,6 +7,8 @@ topic's flush.messages=1 on both sides.
 import subprocess
 from dataclasses import dataclass, field
 
+from .brokers import BrokerError
+
 OPTION = "corelane.acknowledge"
 PROMISES = {
     "held": "survives kill -9 (Kafka: as shipped)",
@@ -29,7 +31,7 @@ def known_options(binary):
     return names_in(done.stdout) if done.returncode == 0 else set()
 
 
-class Refused(Exception):
+class Refused(BrokerError):
     """The binary knows the option and does not start with it."""
 
 
