@@ -111,7 +111,8 @@ def level(axis):
 def rate_missed(axis):
     """Who did not carry the rate in most runs: a figure of another amount of work."""
     missed = [max((f["void"][at] for f in axis["figures"].values()), default=0) for at in (0, 1)]
-    return [f"{side} below its rate" for side, count in zip(("Corelane", "Kafka"), missed) if count * 2 > len(axis["pairs"])]
+    sides = [side for side, count in zip(("Corelane", "Kafka"), missed) if count * 2 > len(axis["pairs"])]
+    return ["both below their rate"] if len(sides) == 2 else [f"{side} below its rate" for side in sides]
 
 
 def bars(d):
