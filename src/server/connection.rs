@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_lite::future::or;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::observe::client_line;
 use crate::protocol::Malformed;
@@ -114,15 +114,13 @@ impl Connection {
     }
 
     /// Ends the connection for [`stalled_since`](Self::stalled_since).
-    pub fn close_stalled(&self, link: &Link) {
-        if let Some(held_back) = link.may_complain() {
-            warn!(
-                peer = %self.peer,
-                held_back,
-                "closing a connection that does not take its answers while others wait for memory \
-                 (corelane.response.memory.bytes)"
-            );
-        }
+    pub fn close_stalled(&self) {
+        client_line!(
+            warn,
+            peer = %self.peer,
+            "closing a connection that does not take its answers while others wait for memory \
+             (corelane.response.memory.bytes)"
+        );
         self.pipeline.abort();
     }
 
@@ -245,7 +243,7 @@ pub fn start<D: Dispatch>(
     spawn_local(async move {
         let end = read_requests(&reading_link, &*dispatch, &reading, reader).await;
         let half_closed = matches!(end, End::Peer);
-        close_after(&reading_link, &reading, end);
+        close_after(&reading, end);
         if half_closed {
             let_answers_out(&reading.pipeline).await;
         }
@@ -274,7 +272,7 @@ async fn let_answers_out(pipeline: &Pipeline) {
 
 /// A peer whose connection failed gets nothing more; one that ended it or broke the protocol still gets the answers to what
 /// it asked before.
-fn close_after(link: &Link, connection: &Connection, end: End) {
+fn close_after(connection: &Connection, end: End) {
     let peer = connection.peer;
     match end {
         End::Peer => {
@@ -286,9 +284,7 @@ fn close_after(link: &Link, connection: &Connection, end: End) {
             connection.pipeline.abort();
         }
         End::Length(_) | End::Malformed(_) => {
-            if let Some(held_back) = link.may_complain() {
-                warn!(%peer, held_back, "closing the connection: {end}");
-            }
+            client_line!(warn, %peer, "closing the connection: {end}");
             connection.pipeline.push(Answer::Now(Reply::Close));
         }
         End::Ending => {}

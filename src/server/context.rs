@@ -124,7 +124,6 @@ pub struct Link {
     pub lookahead: Rc<Budget>,
     /// Connections that wait for request bytes.
     pub starved: Cell<u32>,
-    complaints: Complaints,
     /// Coarse time for what needs no better: ticks of [`TICK_MS`] since the listener started.
     pub tick: Cell<u64>,
 }
@@ -162,7 +161,6 @@ impl Link {
             finishing: Budget::new(config.socket_request_max_bytes as usize + LENGTH_BYTES),
             lookahead: Budget::new(config.receive_memory_bytes / 4),
             starved: Cell::new(0),
-            complaints: Complaints::default(),
             tick: Cell::new(0),
         })
     }
@@ -172,11 +170,6 @@ impl Link {
     pub fn held_bytes(&self) -> usize {
         let budgets = [&self.requests, &self.whole_reserve, &self.arriving_reserve, &self.finishing];
         budgets.iter().map(|budget| budget.total() - budget.available()).sum()
-    }
-
-    /// Whether to log about a peer now, and then how many lines were held back since the last one.
-    pub fn may_complain(&self) -> Option<u64> {
-        self.complaints.may_log(self.tick.get())
     }
 
     /// Milliseconds since the listener started, to the tick.
@@ -246,45 +239,9 @@ pub fn share(limit: u32, shards: u16) -> u32 {
     limit.div_ceil(u32::from(shards.max(1)))
 }
 
-/// Keeps peers that misbehave in bulk from flooding the log: a few lines a second, the rest counted.
-#[derive(Default)]
-struct Complaints {
-    second: Cell<u64>,
-    said: Cell<u32>,
-    held_back: Cell<u64>,
-}
-
-impl Complaints {
-    const PER_SECOND: u32 = 5;
-
-    /// `Some` if a line may be logged now, with the number held back since the last one. `tick`: the time now.
-    fn may_log(&self, tick: u64) -> Option<u64> {
-        let second = tick * TICK_MS / 1000;
-        if self.second.replace(second) != second {
-            self.said.set(0);
-        }
-        if self.said.get() >= Self::PER_SECOND {
-            self.held_back.set(self.held_back.get() + 1);
-            return None;
-        }
-        self.said.set(self.said.get() + 1);
-        Some(self.held_back.take())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn complaints_are_limited_per_second_and_counted() {
-        let complaints = Complaints::default();
-        let second = 1000 / TICK_MS;
-        let said = (0..100).filter_map(|_| complaints.may_log(1)).collect::<Vec<_>>();
-        assert_eq!(said, [0; 5]);
-        assert_eq!(complaints.may_log(second), Some(95));
-        assert_eq!(complaints.may_log(second + 1), Some(0));
-    }
 
     #[test]
     fn a_large_answer_is_expected_again_for_a_while() {

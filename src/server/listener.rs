@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_lite::future::or;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::config::ServerConfig;
-use crate::observe::note_second;
+use crate::observe::{client_line, note_second};
 use crate::runtime::admission::{Admission, AdmissionLimits, Place, Refused};
 use crate::runtime::clock;
 use crate::runtime::executor::spawn_local;
@@ -115,19 +115,17 @@ async fn accept_all<D: Dispatch>(
 ) {
     let mut next_number = 0;
     loop {
-        until_admissible(link, admission).await;
+        until_admissible(admission).await;
         let (listener, reader, writer) = match listeners.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                if let Some(held_back) = link.may_complain() {
-                    warn!(%error, held_back, "a connection could not be accepted");
-                }
+                client_line!(warn, %error, "a connection could not be accepted");
                 clock::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let Some(dispatch) = dispatch.get(listener).cloned() else { continue };
-        let Some(place) = place_for(link, admission, Peer(reader.peer_addr())).await else { continue };
+        let Some(place) = place_for(admission, Peer(reader.peer_addr())).await else { continue };
         if let Err(error) = reader.set_buffers(link.buffers.0, link.buffers.1) {
             debug!(peer = %Peer(reader.peer_addr()), %error, "the socket's buffers keep the kernel's sizes");
         }
@@ -138,19 +136,17 @@ async fn accept_all<D: Dispatch>(
 
 /// Waits while there are as many connections as there may be, and for the rate at which they may come. Both are looked at now
 /// and then: other shards' connections end without a word to this one.
-async fn until_admissible(link: &Link, admission: &Admission) {
+async fn until_admissible(admission: &Admission) {
     loop {
         let pause = match admission.is_full() {
             false => admission.pause(clock::now()),
             true => {
-                if let Some(held_back) = link.may_complain() {
-                    warn!(
-                        limit = admission.limits().total,
-                        held_back,
-                        "there are as many connections as there may be (max.connections, or half of the open files that the \
-                         process may have, `ulimit -Hn`); not accepting until one ends"
-                    );
-                }
+                client_line!(
+                    warn,
+                    limit = admission.limits().total,
+                    "there are as many connections as there may be (max.connections, or half of the open files that the \
+                     process may have, `ulimit -Hn`); not accepting until one ends"
+                );
                 FULL_PAUSE
             }
         };
@@ -163,32 +159,31 @@ async fn until_admissible(link: &Link, admission: &Admission) {
 
 /// A place for a connection that was accepted; `None`: it is to be closed. Where no places are kept for this machine it waits for
 /// one: other shards may have taken the last.
-async fn place_for(link: &Link, admission: &Arc<Admission>, peer: Peer) -> Option<Place> {
+async fn place_for(admission: &Arc<Admission>, peer: Peer) -> Option<Place> {
     let ip = peer.ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     loop {
         match admission.admit(ip, clock::now()) {
             Ok(place) => return Some(place),
             Err(Refused::Full) if admission.limits().local_reserve == 0 => clock::sleep(FULL_PAUSE).await,
             Err(refused) => {
-                report_refused(link, peer, refused);
+                report_refused(peer, refused);
                 return None;
             }
         }
     }
 }
 
-fn report_refused(link: &Link, peer: Peer, refused: Refused) {
-    let Some(held_back) = link.may_complain() else { return };
+fn report_refused(peer: Peer, refused: Refused) {
     match refused {
-        Refused::Address(limit) => warn!(
+        Refused::Address(limit) => client_line!(
+            warn,
             %peer,
             limit,
-            held_back,
             "closing a new connection: its address has as many as it may (max.connections.per.ip and its overrides)"
         ),
-        Refused::Full => warn!(
+        Refused::Full => client_line!(
+            warn,
             %peer,
-            held_back,
             "closing a new connection: what is left of max.connections is for clients on this machine \
              (corelane.local.connections)"
         ),
@@ -208,7 +203,7 @@ async fn close_stalled(link: &Link, connections: &Connections) {
             .collect();
         stalled.sort_by_key(|(since, _)| *since);
         stalled.truncate(stalled.len().div_ceil(2));
-        stalled.iter().for_each(|(_, connection)| connection.close_stalled(link));
+        stalled.iter().for_each(|(_, connection)| connection.close_stalled());
         drop(stalled);
         clock::sleep(STALLED_PAUSE).await;
     }
