@@ -64,9 +64,6 @@ pub fn open(config: &ServerConfig) -> Result<DataDirs, String> {
     if first_start {
         store.begin_producer_ids().map_err(|e| e.to_string())?;
     }
-    for dir in &offline {
-        tracing::error!("a data directory is offline, and its partitions with it: {}", dir.reason);
-    }
     note_directories(&mut stored, &held, &offline);
     let assignment = settle(&mut stored, &seen, &held, &offline, &store);
     Ok(DataDirs { held, store, image: stored.image, placement: assignment.placement })
@@ -167,7 +164,9 @@ fn settle(
         }
         stored.image.put_topic(topic);
     }
-    say_offline(&stored.image, &assignment.placement);
+    for line in offline_lines(&stored.image, &assignment.placement, offline) {
+        tracing::error!("{line}");
+    }
     for remark in &assignment.remarks {
         tracing::warn!("{remark}");
     }
@@ -194,18 +193,27 @@ fn settle(
 /// Partitions named in a line about those that are offline.
 const NAMED: usize = 8;
 
-/// One line for each reason why partitions are offline.
-fn say_offline(image: &MetadataImage, placement: &Placement) {
+/// One line for each directory that is offline, with its partitions, and for each other reason why partitions are.
+fn offline_lines(image: &MetadataImage, placement: &Placement, dirs: &[OfflineDir]) -> Vec<String> {
     let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (partition, why) in &placement.offline {
         let topic = image.topic_by_id(partition.topic).map_or("?", |topic| &topic.name);
         by_reason.entry(why).or_default().push(format!("{topic}-{}", partition.index));
     }
-    for (why, names) in by_reason {
+    let partitions = |names: &[String]| {
         let more = if names.len() > NAMED { ", ..." } else { "" };
         let named = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-        tracing::error!("{} partition(s) stay offline ({named}{more}): {why}", names.len());
+        format!("{} partition(s) ({named}{more})", names.len())
+    };
+    let mut lines = Vec::new();
+    for dir in dirs {
+        lines.push(match by_reason.remove(dir.reason.as_str()) {
+            Some(names) => format!("a data directory is offline with {}: {}", partitions(&names), dir.reason),
+            None => format!("a data directory is offline: {}", dir.reason),
+        });
     }
+    lines.extend(by_reason.iter().map(|(why, names)| format!("{} stay offline: {why}", partitions(names))));
+    lines
 }
 
 fn partitions<'a>(seen: &'a [Seen], path: &Path) -> &'a [SeenPartition] {

@@ -109,6 +109,10 @@ fn partitions_wait_for_a_directory_that_is_away() {
         offline(&dirs)
     );
     assert_eq!(fs::read_dir(host.path("b")).unwrap().count(), 0, "nothing is written below a mount point");
+    let reason = dirs.placement.offline.values().next().unwrap().to_string();
+    let away = OfflineDir { path: host.path("b"), id: None, reason };
+    let lines = offline_lines(&dirs.image, &dirs.placement, &[away]);
+    assert!(lines.len() == 1 && lines[0].contains("with 1 partition(s) (t-"), "said once: {lines:?}");
     drop(dirs);
     fs::remove_dir(host.path("b")).unwrap();
     fs::rename(host.path("away"), host.path("b")).unwrap();
