@@ -543,7 +543,7 @@ const BROKER: &[OptionSpec] = &[
         default: "67108864",
         bounds: Between(MIB, TIB),
         doc: "Request bytes held per shard, charged as they arrive; connections are not read from while it is used up. A quarter of it is kept for requests of \
-              up to 64 KiB. Frames that cannot all arrive within it, for half a second or for their size, finish in socket.request.max.bytes on top. As much again, and a quarter of it for small ones, is for what requests other than Produce are made into \
+              up to 64 KiB. An eighth is for frames that cannot arrive within the rest, for half a second or for their size, to finish in; one larger than that is read alone, and may exceed the whole. As much again, and a quarter of it for small ones, is for what requests other than Produce are made into \
               while they are answered, counted as 64 times their size (512 times for DescribeConfigs and CreateTopics), for large fetches that wait, and for large requests to groups that wait behind others of their connection.",
         access: integer!(Server receive_memory_bytes),
     },

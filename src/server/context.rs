@@ -14,7 +14,6 @@ use crate::shard::{AnswerMemory, Shard};
 
 use super::dispatch::waits_for_answers;
 use super::fetch_session::SessionCache;
-use super::receive::LENGTH_BYTES;
 
 /// Milliseconds per tick of [`ServerContext::tick`].
 pub const TICK_MS: u64 = clock::TICK.as_millis() as u64;
@@ -108,14 +107,15 @@ pub struct Link {
     pub waits_for_answers: fn(&[u8]) -> bool,
     /// `connections.max.idle.ms`, in ticks.
     pub idle_ticks: u64,
-    /// Request bytes held (`corelane.receive.memory.bytes`), without the two reserves, which are cut from them.
+    /// Request bytes held (`corelane.receive.memory.bytes`), without the three reserves, which are cut from them.
     requests: Rc<Budget>,
     /// For small requests that are wholly there: nobody in here waits for a client.
     whole_reserve: Rc<Budget>,
     /// For small requests of which a part has arrived.
     arriving_reserve: Rc<Budget>,
-    /// On top of all that, the largest frame there may be: where frames finish that wait for each other. Who is in here has
-    /// room for all of its frame, so it waits for nothing but its client, who has to be quick (see [`Connection`]).
+    /// Room in which frames finish that wait for each other. A frame in here has room for all of it, so it
+    /// waits for nothing but its client, who has to be quick (see [`Connection`]). A frame larger than this
+    /// reserve takes all of it: it is read alone, and is the one frame beyond `corelane.receive.memory.bytes`.
     ///
     /// [`Connection`]: super::connection::Connection
     finishing: Rc<Budget>,
@@ -130,7 +130,7 @@ pub struct Link {
 
 /// Requests up to this size have reserves of their own, so that they need not queue behind larger ones.
 pub const SMALL_REQUEST_BYTES: usize = 64 << 10;
-/// Each reserve is this part of the receive memory.
+/// Each of the three reserves is this part of the receive memory.
 const RESERVE_PART: usize = 8;
 /// So long a frame waits for others to give back their bytes before it looks for room to finish.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -155,10 +155,10 @@ impl Link {
             max_frame_bytes: config.socket_request_max_bytes as usize,
             pipeline: config.connection_pipeline,
             idle_ticks: config.connections_max_idle_ms.div_ceil(TICK_MS).max(1),
-            requests: Budget::new(config.receive_memory_bytes - 2 * (config.receive_memory_bytes / RESERVE_PART)),
+            requests: Budget::new(config.receive_memory_bytes - 3 * (config.receive_memory_bytes / RESERVE_PART)),
             whole_reserve: Budget::new(config.receive_memory_bytes / RESERVE_PART),
             arriving_reserve: Budget::new(config.receive_memory_bytes / RESERVE_PART),
-            finishing: Budget::new(config.socket_request_max_bytes as usize + LENGTH_BYTES),
+            finishing: Budget::new(config.receive_memory_bytes / RESERVE_PART),
             lookahead: Budget::new(config.receive_memory_bytes / 4),
             starved: Cell::new(0),
             tick: Cell::new(0),
@@ -242,6 +242,7 @@ pub fn share(limit: u32, shards: u16) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_lite::future::{block_on, poll_once};
 
     #[test]
     fn a_large_answer_is_expected_again_for_a_while() {
@@ -252,6 +253,27 @@ mod tests {
         (0..200).for_each(|_| sizes.note(3, 10));
         assert!(sizes.expected(3) < 100);
         assert_eq!(sizes.expected(4), AnswerSizes::UNKNOWN);
+    }
+
+    #[test]
+    fn frames_finish_within_the_receive_memory_or_alone() {
+        let config = ServerConfig {
+            receive_memory_bytes: 8 << 20,
+            socket_request_max_bytes: 100 << 20,
+            ..ServerConfig::default()
+        };
+        let link = Link::new(&config, AnswerMemory::new(1 << 20), |_| false);
+        let charged = |size| block_on(poll_once(link.charge_arriving(size, size, None)));
+        let alone = charged(6 << 20);
+        assert!(alone.as_ref().is_some_and(|charge| charge.finishing), "larger than what frames share");
+        assert!(charged(6 << 20).is_none(), "one at a time, however large a request may be");
+        drop(alone);
+        let finishing = |size| block_on(poll_once(link.finish(size)));
+        let pair = [finishing(400 << 10), finishing(400 << 10)];
+        assert!(pair.iter().all(Option::is_some), "smaller ones side by side");
+        assert!(finishing(400 << 10).is_none());
+        let rest = charged(5 << 20);
+        assert!(rest.is_some_and(|charge| !charge.finishing && link.held_bytes() <= config.receive_memory_bytes));
     }
 
     #[test]

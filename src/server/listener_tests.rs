@@ -335,7 +335,7 @@ fn a_frame_that_stalls_gives_way_to_those_it_starves() {
     let ticks = Arc::new(AtomicU64::new(0));
     with_server_in(Time::Stands(ticks.clone()), small(), |server| {
         // One has nearly all of the budget, the other the room in which stuck frames finish.
-        let mut stalled = stalling(&server, 180 << 10, 170 << 10);
+        let mut stalled = stalling(&server, 150 << 10, 140 << 10);
         let _finishing = stalling(&server, 1 << 20, 900 << 10);
         let mut other = connect(server.address);
         let body = vec![ECHO; 100 << 10];
@@ -351,7 +351,7 @@ fn a_frame_that_stalls_gives_way_to_those_it_starves() {
 fn small_requests_do_not_wait_for_stalled_large_ones() {
     // The stalled ones are never ended: who waits for them waits for ever.
     with_server_in(Time::Stands(Arc::default()), small(), |server| {
-        let _stalled = [stalling(&server, 180 << 10, 170 << 10), stalling(&server, 1 << 20, 900 << 10)];
+        let _stalled = [stalling(&server, 150 << 10, 140 << 10), stalling(&server, 1 << 20, 900 << 10)];
         let mut large = connect(server.address);
         large.write_all(&framed(&vec![ECHO; 100 << 10])).unwrap();
         let mut small = connect(server.address);
@@ -364,13 +364,18 @@ fn small_requests_do_not_wait_for_stalled_large_ones() {
     });
 }
 
-/// A connection that announces a frame of `size` bytes and sends `sent` of them, which have come to the server.
+/// Request bytes that one frame of `small()` may hold: all of the budget, or the room to finish in.
+const MOST_OF_SMALL: usize = 160 << 10;
+const FINISHING_OF_SMALL: usize = 32 << 10;
+
+/// A connection that announces a frame of `size` bytes and sends `sent` of them; the server has charged it for them.
 fn stalling(server: &Server, size: usize, sent: usize) -> TcpStream {
     let before = server.held.load(Ordering::SeqCst);
     let mut stream = connect(server.address);
     stream.write_all(&(size as u32).to_be_bytes()).unwrap();
     stream.write_all(&vec![ECHO; sent]).unwrap();
-    wait_for("it holds request bytes", || server.held.load(Ordering::SeqCst) >= before + sent);
+    let charged = if size > MOST_OF_SMALL { FINISHING_OF_SMALL } else { sent };
+    wait_for("it holds request bytes", || server.held.load(Ordering::SeqCst) >= before + charged);
     stream
 }
 

@@ -56,16 +56,22 @@ def many_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.fixture
-def small(make_broker, figure, request):
-    """A broker under the cap, with a topic of its own for the well-behaved client, a wide one and one full of records."""
+def capped(make_broker, figure, request, options):
+    """A broker under the cap."""
     cap = proc.MemoryCap.make(f"corelane-flood-{os.getpid()}", CAP)
     figure("memory cap", "a control group of 256 MiB" if cap else "none can be made here: resident memory is sampled instead")
-    b = make_broker(SMALL, cap=cap)
+    b = make_broker(options, cap=cap)
     if cap:
         request.addfinalizer(cap.remove)
         request.addfinalizer(b.kill)
     b.start()
+    return b
+
+
+@pytest.fixture
+def small(make_broker, figure, request):
+    """A broker under the cap, with a topic of its own for the well-behaved client, a wide one and one full of records."""
+    b = capped(make_broker, figure, request, SMALL)
     load.create_topic(b, "good", 1)
     load.create_topic(b, "wide", WIDE)
     load.create_topic(b, "full", 4)
@@ -305,6 +311,16 @@ def test_connections_that_send_nothing_or_half_a_frame(small, figure, length):
     half = struct.pack(">i", 3 * MIB) + wire.frame(wire.PRODUCE, 7, b"\x00" * 2000)[4:]
     idle, begun = Flood(small, 800, b"\x00", once=True), Flood(small, 600, half, once=True)
     stands(small, figure, length, idle, begun)
+
+
+@pytest.mark.timeout(600)
+def test_large_frames_that_never_end_with_receive_memory_alone_small(make_broker, figure, length, request):
+    """Only the receive memory is small: what arrives of a large frame has no other bound."""
+    b = capped(make_broker, figure, request, {"corelane.shards": 2, "corelane.receive.memory.bytes": 8 * MIB})
+    load.create_topic(b, "good", 1)
+    load.create_topic(b, "full", 1)
+    begun = struct.pack(">i", 4 * MIB) + wire.frame(wire.PRODUCE, 7, b"\x00" * (4 * MIB - 64))[4:]
+    stands(b, figure, length, Flood(b, 8000, begun, once=True))
 
 
 @pytest.mark.timeout(600)
