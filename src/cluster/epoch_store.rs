@@ -33,7 +33,7 @@ struct TopicEpochs {
 impl LocalStore {
     /// Reads the number. A damaged file is told; where there is none, the topics' files tell how
     /// far it had come.
-    pub(super) fn read_epochs_raised(&mut self) -> io::Result<()> {
+    pub fn read_epochs_raised(&mut self) -> io::Result<()> {
         let path = self.directory.join(FILE);
         let stored = match path.try_exists()? {
             false => None,

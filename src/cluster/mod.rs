@@ -17,5 +17,6 @@ pub use image::{
     BrokerImage, EndpointImage, MetadataImage, OfflinePartitions, PartitionHome, PartitionImage, TopicImage,
 };
 pub use look::{CLEAN_MARK, PARTITION_METADATA, parse_partition_metadata};
+pub use meta_properties::{MetaFile, MetaProperties};
 pub use metadata_store::encode_id;
 pub use placement::Placement;

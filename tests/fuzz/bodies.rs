@@ -9,7 +9,8 @@
 use std::ops::ControlFlow;
 
 use bytes::{Bytes, BytesMut};
-use corelane::cluster::parse_partition_metadata;
+use corelane::cluster::metadata_store::LocalStore;
+use corelane::cluster::{MetaFile, parse_partition_metadata};
 use corelane::config::{ProduceValidation, ServerConfig, TopicConfig};
 use corelane::groups::record::Record;
 use corelane::model::record_batch::{self, BatchHeader, CRC_START, Codec, HEADER_BYTES};
@@ -35,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "group_records", body: group_records, seeds: group_record_seeds },
     Target { name: "properties", body: properties, seeds: property_seeds },
     Target { name: "partition_files", body: partition_files, seeds: partition_file_seeds },
+    Target { name: "data_dir_files", body: data_dir_files, seeds: data_dir_file_seeds },
 ];
 
 // ---- frames: a request after its length field
@@ -453,4 +455,103 @@ fn partition_file_seeds() -> Vec<Vec<u8>> {
     let files =
         [(0, checkpoint), (1, states.encode()), (2, index), (3, batches), (3, damaged), (4, metadata), (5, epochs)];
     files.into_iter().map(|(which, bytes)| [&[which], &bytes[..]].concat()).collect()
+}
+
+// ---- data directory files: what a start reads beside the partitions. One byte picks the file.
+
+const TOPIC_ID: &str = "00000000-0000-0000-0000-00000000002a";
+const DATA_DIR_FILES: [&str; 8] = [
+    "meta.properties",
+    "corelane-metadata/cluster.json",
+    "corelane-metadata/directories.json",
+    "corelane-metadata/leader-epochs.json",
+    "corelane-metadata/producer-ids.json",
+    "corelane-metadata/producer-ids.copy.json",
+    "corelane-metadata/topics/t.json",
+    "corelane-metadata/topics/00000000-0000-0000-0000-00000000002a.deleted",
+];
+
+/// The file with its checksum put right, then as it is.
+pub fn data_dir_files(data: &[u8]) {
+    let [which, rest @ ..] = data else { return };
+    let file = DATA_DIR_FILES[usize::from(*which) % DATA_DIR_FILES.len()];
+    let body = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let right = match file {
+        "meta.properties" => [format!("#corelane-crc32c={:08x}\n", crc32c(rest)).as_bytes(), rest].concat(),
+        _ => [body, format!("\n{:08x}\n", crc32c(body)).as_bytes()].concat(),
+    };
+    for contents in [&right[..], rest] {
+        let dir = in_memory();
+        std::fs::create_dir_all(dir.path().join("corelane-metadata/topics")).unwrap();
+        std::fs::write(dir.path().join(file), contents).unwrap();
+        match file {
+            "meta.properties" => meta_properties(dir.path()),
+            _ => metadata(dir.path()),
+        }
+    }
+}
+
+/// Each file is synced several times, which a disk would spend the round on.
+fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn meta_properties(dir: &std::path::Path) {
+    let MetaFile::Sound(found) = MetaFile::look(dir).unwrap() else { return };
+    // Ids are of these characters; others are written with escapes that no broker makes.
+    if found.cluster_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
+        found.write(dir).unwrap();
+        assert_eq!(MetaFile::look(dir).unwrap(), MetaFile::Sound(found), "what was read is written as the same");
+    }
+}
+
+fn metadata(dir: &std::path::Path) {
+    let mut store = LocalStore::at(dir);
+    // A store of another version, or of another broker, ends the start.
+    if store.read_epochs_raised().is_err() {
+        return;
+    }
+    let Ok(mut stored) = store.load(&ServerConfig::default()) else { return };
+    if let Ok(first) = store.reserve_producer_ids(10, 7) {
+        assert!(first > 7, "producer id {first} was given before");
+        assert!(store.reserve_producer_ids(1, -1).is_ok_and(|next| next == first + 10) || first > i64::MAX - 20);
+    }
+    let epochs =
+        |topic: &corelane::cluster::TopicImage| topic.partitions.iter().map(|p| p.leader_epoch.0).collect::<Vec<_>>();
+    let before: Vec<_> = stored.image.topics().map(|topic| epochs(topic)).collect();
+    store.raise_leader_epochs(&mut stored.image).unwrap();
+    for (before, topic) in before.iter().zip(stored.image.topics()) {
+        let raised = before.iter().zip(epochs(topic)).all(|(old, new)| new > *old || *old == i32::MAX);
+        assert!(raised, "{before:?}, then {:?}", epochs(topic));
+        store.put_topic(topic).unwrap();
+    }
+    let again = store.load(&ServerConfig::default()).unwrap();
+    let shown = |image: &corelane::cluster::image::MetadataImage| {
+        image.topics().map(|topic| (topic.name.to_string(), topic.id, epochs(topic))).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&again.image), shown(&stored.image), "what was read is written as the same");
+}
+
+fn data_dir_file_seeds() -> Vec<Vec<u8>> {
+    let broker = ServerConfig::default().broker_id;
+    let partition = format!(
+        r#"{{"leader":{broker},"leader_epoch":3,"replicas":[{broker}],"isr":[{broker}],{}}}"#,
+        r#""directory":"AAAAAAAAAAAAAAAAAAAAKg","since_run":2"#,
+    );
+    let topic = format!(
+        r#"{{"format":1,"name":"t","id":"{TOPIC_ID}","overrides":{{{}}},"partitions":[{partition}],{}}}"#,
+        r#""cleanup.policy":"compact""#, r#""epochs_raised":1"#,
+    );
+    let seeds: [(u8, &str); 9] = [
+        (0, "version=1\nnode.id=1\ncluster.id=abc\ndirectory.id=AAAAAAAAAAAAAAAAAAAAKg\n"),
+        (0, "version=0\nbroker.id=1\n"),
+        (1, r#"{"format":1,"cluster_id":"abc"}"#),
+        (2, r#"{"format":1,"run":3,"directories":[{"id":"AAAAAAAAAAAAAAAAAAAAKg","path":"/d"}]}"#),
+        (3, r#"{"format":1,"raised":4}"#),
+        (4, r#"{"format":1,"next":1000}"#),
+        (5, r#"{"format":1,"next":9223372036854775807}"#),
+        (6, &topic),
+        (7, &topic),
+    ];
+    seeds.into_iter().map(|(which, text)| [&[which], text.as_bytes()].concat()).collect()
 }
