@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("client", &["protocol", "runtime", "model"]),
     ("bench", &["client", "protocol", "runtime", "model"]),
     ("tune", &["runtime", "model"]),
-    ("cli", &["bench", "tune", "client", "server", "shard", "cluster", "runtime", "model"]),
+    ("cli", &["bench", "tune", "client", "server", "shard", "cluster", "storage", "runtime", "model"]),
 ];
 const LEAVES: &[&str] = &["config", "observe"];
 const MAX_LINES: usize = 800;

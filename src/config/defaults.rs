@@ -131,12 +131,16 @@ impl ServerConfig {
             append_linger_us: 0,
             idle_spin_us: 0,
             flush_delay_ms: 0,
+            acknowledge: super::Acknowledge::Written,
+            arena_bytes: 0,
+            write_behind_max_ms: 0,
             produce_validation: super::ProduceValidation::Full,
             internal_topics_delete: false,
             disk_reserve_bytes: 0,
             shutdown_timeout_ms: 0,
             log_level: String::new(),
             clean_dirs: Vec::new(),
+            not_taken_over: Vec::new(),
             given: Default::default(),
         }
     }

@@ -116,6 +116,7 @@ macro_rules! optional {
 }
 
 // Behind the macros, which they use.
+mod acknowledge;
 mod cleaner;
 mod connections;
 mod disk;
@@ -151,6 +152,7 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
             + groups::GROUPS.len()
             + stores::STORES.len()
             + records::RECORDS.len()
+            + acknowledge::ACKNOWLEDGE.len()
             + disk::DISK.len()
     },
 >([
@@ -160,10 +162,11 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
     groups::GROUPS,
     stores::STORES,
     records::RECORDS,
+    acknowledge::ACKNOWLEDGE,
     disk::DISK,
 ]);
 
-const fn joined<const N: usize>(tables: [&[OptionSpec]; 7]) -> [OptionSpec; N] {
+const fn joined<const N: usize>(tables: [&[OptionSpec]; 8]) -> [OptionSpec; N] {
     let mut all = [tables[0][0]; N];
     let (mut table, mut at) = (0, 0);
     while table < tables.len() {

@@ -6,6 +6,15 @@ use std::path::PathBuf;
 
 use super::{GroupConfig, ListenerConfig, TopicConfig};
 
+/// What a batch has survived when it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledge {
+    /// The end of the process.
+    Held,
+    /// The end of the kernel.
+    Written,
+}
+
 /// How much of a produced batch is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProduceValidation {
@@ -142,6 +151,12 @@ pub struct ServerConfig {
     pub idle_spin_us: u64,
     /// `corelane.flush.delay.ms`: how long a sync before acknowledgements is put off
     pub flush_delay_ms: u64,
+    /// `corelane.acknowledge`
+    pub acknowledge: Acknowledge,
+    /// `corelane.arena.bytes`: per shard and data directory
+    pub arena_bytes: usize,
+    /// `corelane.write.behind.max.ms`
+    pub write_behind_max_ms: u64,
     /// `corelane.produce.validate`
     pub produce_validation: ProduceValidation,
     /// `corelane.internal.topics.delete`
@@ -154,6 +169,8 @@ pub struct ServerConfig {
     pub log_level: String,
     /// Data directories in which the last broker stopped cleanly; found at the start, not an option.
     pub clean_dirs: Vec<PathBuf>,
+    /// Directories of partitions whose acknowledged records an arena still holds, and why; found at the start, not an option.
+    pub not_taken_over: Vec<(PathBuf, String)>,
     /// Options given by the user, by name, as written (DescribeConfigs tells them from defaults).
     pub given: std::collections::BTreeMap<String, String>,
 }

@@ -18,7 +18,7 @@ use crate::model::record_batch::BatchHeader;
 use crate::model::records::BadRecord;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
 use crate::observe::client_line;
-use crate::storage::{Log, LogRead, ReadError, StorageContext, StorageError, files};
+use crate::storage::{Log, LogRead, PartitionKey, ReadError, StorageContext, StorageError, files};
 
 /// A batch that has its place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +86,9 @@ impl Replica {
     ) -> io::Result<Opened> {
         let producers = RefCell::new(ProducerStates::new(&shared.producers));
         let evidence = RefCell::new(EpochEvidence::default());
+        let storage = shared.storage;
         let recovered = Log::open(
-            shared.storage,
+            storage.clone(),
             dir,
             config,
             &mut |sidecar| {
@@ -106,6 +107,9 @@ impl Replica {
         )
         .await?;
         let log = recovered.log;
+        if let Some(arena) = storage.arena_of(dir) {
+            log.write_behind(arena, PartitionKey { topic: id.topic, partition: id.index.0 });
+        }
         let text = files::read(dir, EpochHistory::FILE).await?;
         let begun = evidence.take().begin(text.as_deref(), leader_epoch, recovered.last_stop, log.next_offset());
         if let Some(why) = begun.damage {

@@ -110,6 +110,23 @@ fn cause_of(error: GlommioError<()>) -> io::Error {
     }
 }
 
+/// Memory that a write may be made from: no byte of it changes while a clone is held.
+trait Memory: Clone + 'static {
+    fn contents(&self) -> &[u8];
+}
+
+impl Memory for FrozenBuf {
+    fn contents(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl Memory for Bytes {
+    fn contents(&self) -> &[u8] {
+        self
+    }
+}
+
 /// How to open a [`File`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -189,21 +206,31 @@ impl File {
         self.write_as(Op::Ahead, zeros, position).await
     }
 
-    async fn write_as(&self, op: Op, buf: &FrozenBuf, position: u64) -> io::Result<()> {
+    /// [`write_at`](Self::write_at) for memory of other kinds: address and length must be multiples of [`ALIGNMENT`].
+    pub async fn write_bytes(&self, bytes: Bytes, position: u64) -> io::Result<()> {
+        let aligned = |value: usize| value.is_multiple_of(ALIGNMENT as usize);
+        if !aligned(bytes.as_ptr() as usize) || !aligned(bytes.len()) || bytes.len() > MAX_IO_BYTES {
+            let text = format!("{} bytes at {:p} cannot be written directly", bytes.len(), bytes.as_ptr());
+            return Err(self.failed("write to", io::Error::new(io::ErrorKind::InvalidInput, text)));
+        }
+        self.write_as(Op::Write, &bytes, position).await
+    }
+
+    async fn write_as<M: Memory>(&self, op: Op, buf: &M, position: u64) -> io::Result<()> {
         debug_assert!(position.is_multiple_of(ALIGNMENT), "a write at {position}");
         match faults::check(op, &self.path) {
             None => {}
-            Some(Fault::Short) => return self.write_half(buf, position).await,
+            Some(Fault::Short) => return self.write_half(buf.contents(), position).await,
             Some(Fault::Slow(ms)) => clock::sleep(Duration::from_millis(ms)).await,
             Some(fault) => return Err(self.failed("write to", fault.error())),
         }
-        self.write_checked(buf, position, buf.len()).await
+        self.write_checked(buf, position, buf.contents().len()).await
     }
 
-    async fn write_checked(&self, buf: &FrozenBuf, position: u64, wanted: usize) -> io::Result<()> {
+    async fn write_checked<M: Memory>(&self, buf: &M, position: u64, wanted: usize) -> io::Result<()> {
         let mut done = 0;
         // A disk that fills up takes the first part of a write; only the rest, written again, is told why.
-        while done < buf.len() && done.is_multiple_of(ALIGNMENT as usize) {
+        while done < buf.contents().len() && done.is_multiple_of(ALIGNMENT as usize) {
             match self.write_from(buf, done, position).await {
                 Ok(0) => break,
                 Ok(written) => done += written,
@@ -218,13 +245,13 @@ impl File {
     }
 
     /// Writes what follows the first `done` bytes of the buffer, which belongs at `position`; how much was written.
-    async fn write_from(&self, buf: &FrozenBuf, done: usize, position: u64) -> io::Result<usize> {
-        let rest = &buf.0.as_bytes()[done..];
-        let memory = Box::new((buf.0.clone(), self.file.clone()));
-        // At most MAX_IO_BYTES, by `DiskBuf::alloc`.
+    async fn write_from<M: Memory>(&self, buf: &M, done: usize, position: u64) -> io::Result<usize> {
+        let rest = &buf.contents()[done..];
+        let memory = Box::new((buf.clone(), self.file.clone()));
+        // At most MAX_IO_BYTES, by `DiskBuf::alloc` and `write_bytes`.
         let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
         let (address, position) = (rest.as_ptr(), position + done as u64);
-        // SAFETY: a frozen buffer never changes, and `memory` holds it; nor does the file close before `memory` goes.
+        // SAFETY: `Memory` never changes, and `memory` holds it; nor does the file close before `memory` goes.
         #[allow(unsafe_code)]
         unsafe {
             ring::write(self.file.as_raw_fd(), address, len, position, memory).await
@@ -232,15 +259,15 @@ impl File {
     }
 
     /// The fault of a device that ends a write early.
-    async fn write_half(&self, buf: &FrozenBuf, position: u64) -> io::Result<()> {
-        let half = align_down(buf.len() as u64 / 2) as usize;
+    async fn write_half(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        let half = align_down(bytes.len() as u64 / 2) as usize;
         if half == 0 {
             let cause = io::Error::new(io::ErrorKind::WriteZero, format!("nothing at {position} was written"));
             return Err(self.failed("write to", cause));
         }
         let mut part = DiskBuf::alloc(half);
-        part.as_mut_slice().copy_from_slice(&buf.0.as_bytes()[..half]);
-        self.write_checked(&part.freeze(), position, buf.len()).await
+        part.as_mut_slice().copy_from_slice(&bytes[..half]);
+        self.write_checked(&part.freeze(), position, bytes.len()).await
     }
 
     /// Reads up to `len` bytes (a multiple of [`ALIGNMENT`], at most [`MAX_IO_BYTES`]) at an aligned `position`;

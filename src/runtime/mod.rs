@@ -15,6 +15,7 @@ pub mod executor;
 #[doc(hidden)]
 pub mod faults;
 pub mod mailbox;
+pub mod mapping;
 pub mod net;
 mod port_holder;
 pub mod probe;

@@ -6,6 +6,8 @@ use std::ffi::CStr;
 use std::fs;
 use std::io;
 
+use uuid::Uuid;
+
 pub use data_dir::{DataDir, OpenError, check_direct_io, free_bytes, open_data_dir, space};
 
 /// The oldest kernel with everything used here: multishot polls.
@@ -48,6 +50,14 @@ pub fn check_io_uring(shards: u16, io_memory_bytes: usize) -> Result<(), ProbeEr
         Some(complaint) => Err(ProbeError(complaint)),
         None => Ok(()),
     }
+}
+
+/// The kernel's boot: a new one each time that the machine starts.
+pub fn boot_id() -> io::Result<Uuid> {
+    const FILE: &str = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(FILE).map_err(|e| io::Error::new(e.kind(), format!("{FILE}: {e}")))?;
+    let id = Uuid::parse_str(text.trim());
+    id.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("{FILE} does not hold an id: {e}")))
 }
 
 fn kernel_release() -> String {

@@ -11,13 +11,14 @@ use super::hosting::Claim;
 use super::state::Shard;
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{MetadataImage, Placement};
-use crate::config::ServerConfig;
+use crate::config::{Acknowledge, ServerConfig};
 use crate::model::ShardId;
 use crate::runtime::mailbox::{Mesh, MeshSeat};
 use crate::runtime::net::Listeners;
 use crate::runtime::process::StopFlag;
 use crate::runtime::watchdog::Heart;
-use crate::runtime::{disk, spawn_local, spin_before_sleep};
+use crate::runtime::{disk, probe, spawn_blocking, spawn_local, spin_before_sleep};
+use crate::storage::{Arena, Identity};
 
 /// What one shard starts with. Made on the main thread, used up on the shard's.
 pub struct ShardStart {
@@ -75,7 +76,9 @@ where
                 shard.start_upkeep();
                 serve(shard.clone(), listeners).await;
             }
-            let _ = start.closed.send(shard.close_all().await);
+            let unwell = shard.close_all().await;
+            shard.remove_arenas();
+            let _ = start.closed.send(unwell);
         }
         Err(error) => {
             let _ = ready.send(Err(error.to_string()));
@@ -84,6 +87,48 @@ where
 }
 
 impl Shard {
+    /// Makes the shard's arena in each data directory, where batches are acknowledged from one.
+    async fn make_arenas(&self) {
+        if self.config.acknowledge != Acknowledge::Held {
+            return;
+        }
+        let delay = Duration::from_millis(self.config.write_behind_max_ms);
+        for (id, directory) in &self.placement().directories {
+            // Asked once now: a held batch must find room.
+            let _ = self.storage.disk(directory).look().await;
+            let (root, shard, bytes) = (directory.clone(), self.id.0, self.config.arena_bytes);
+            let (cluster, directory_id) = (self.image().cluster_id.clone(), id.0);
+            let made = spawn_blocking(move || {
+                let identity = Identity { boot: probe::boot_id()?, cluster, directory: directory_id };
+                Arena::create(&root, shard, &identity, bytes)
+            });
+            match made.await.map(|made| made.open(delay, self.shards)) {
+                Ok(Some(arena)) => self.storage.add_arena(directory, arena),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(
+                    shard = %self.id,
+                    "{}: no arena can be made, so batches are acknowledged when they are written (corelane.acknowledge=written): {error}",
+                    directory.display()
+                ),
+            }
+        }
+    }
+
+    /// Removes the arenas from which nothing needs to be taken over.
+    fn remove_arenas(&self) {
+        for arena in self.storage.take_arenas() {
+            match arena.remove() {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::info!(file = %arena.path().display(), "acknowledged records are left for the next start to write")
+                }
+                Err(error) => {
+                    tracing::warn!(file = %arena.path().display(), "the arena stays for the next start to remove: {error}")
+                }
+            }
+        }
+    }
+
     async fn recover(self: &Rc<Self>) -> io::Result<(Listeners, ShardReady)> {
         for (id, directory) in &self.placement().directories {
             if let Err(error) = disk::prime_device(directory).await {
@@ -91,6 +136,7 @@ impl Shard {
                 self.directory_failed(*id, format!("{}: {error}", directory.display()));
             }
         }
+        self.make_arenas().await;
         let topics = self.image().topics().cloned().collect();
         let scanned_bytes = self.host(topics, Claim::Known).await?.scanned_bytes;
         self.storage.end_start();

@@ -90,6 +90,7 @@ fn limits(config: &ServerConfig) -> StorageLimits {
         sidecar_max_bytes: producer_share(config),
         // An eighth of the descriptors for all shards together; connections have half, open partitions the rest.
         clean_dirs: config.clean_dirs.clone(),
+        not_taken_over: config.not_taken_over.clone(),
         open_sealed_files: (open_files / 8 / u64::from(config.shards.max(1))).clamp(8, 1024) as usize,
     }
 }

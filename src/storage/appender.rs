@@ -21,15 +21,15 @@ use crate::runtime::disk::{ALIGNMENT, DiskBuf, FrozenBuf, MAX_IO_BYTES, align_do
 use crate::runtime::{clock, spawn_local};
 
 /// A batch on its way to the device.
-struct Pending {
+pub(super) struct Pending {
     /// Base offset, length and leader epoch as they go to disk: the batch's first 16 bytes.
     head: [u8; 16],
     batch: Bytes,
     /// Bytes that earlier groups took.
     taken: usize,
     next_offset: i64,
-    position: u64,
-    segment: Rc<Segment>,
+    pub position: u64,
+    pub segment: Rc<Segment>,
 }
 
 /// A group in flight.
@@ -108,25 +108,13 @@ impl Appender {
         self.flights.borrow().len()
     }
 
-    pub fn push(
-        &self,
-        batch: Bytes,
-        base_offset: i64,
-        leader_epoch: i32,
-        next_offset: i64,
-        position: u64,
-        segment: Rc<Segment>,
-    ) {
-        let mut head = [0; 16];
-        head[..8].copy_from_slice(&base_offset.to_be_bytes());
-        head[8..12].copy_from_slice(&batch[8..12]);
-        head[12..].copy_from_slice(&leader_epoch.to_be_bytes());
+    pub fn push(&self, pending: Pending) {
         let alone = self.pending.borrow().is_empty() && self.flights.borrow().is_empty();
         if alone && !self.linger.is_zero() {
             self.lingers_until.set(Some(clock::now() + self.linger));
         }
-        self.pending_bytes.set(self.pending_bytes.get() + batch.len());
-        self.pending.borrow_mut().push_back(Pending { head, batch, taken: 0, next_offset, position, segment });
+        self.pending_bytes.set(self.pending_bytes.get() + pending.left());
+        self.pending.borrow_mut().push_back(pending);
     }
 
     /// Drops what waits (the log has failed).
@@ -139,6 +127,12 @@ impl Appender {
     pub fn resume(&self, segment: i64, end: u64, last_block: &[u8]) {
         *self.carried.borrow_mut() = last_block.to_vec();
         *self.cursor.borrow_mut() = Some((segment, end));
+    }
+
+    /// The place at which the log goes on, and the bytes of the unfinished block before it; nothing is appended here after.
+    pub fn take_resume(&self) -> Option<(i64, u64, Vec<u8>)> {
+        let (segment, end) = self.cursor.borrow_mut().take()?;
+        Some((segment, end, self.carried.take()))
     }
 
     /// Whether a group may leave now.
@@ -154,7 +148,7 @@ impl Appender {
     fn shares_a_block(&self) -> bool {
         let pending = self.pending.borrow();
         let Some(front) = pending.front() else { return false };
-        let start = front.position + front.taken as u64;
+        let start = front.place();
         !start.is_multiple_of(ALIGNMENT) && *self.cursor.borrow() == Some((front.segment.base_offset, start))
     }
 
@@ -162,7 +156,7 @@ impl Appender {
     fn next_extent(&self) -> Option<(Rc<Segment>, u64, u64)> {
         let pending = self.pending.borrow();
         let front = pending.front()?;
-        let start = front.position + front.taken as u64;
+        let start = front.place();
         let room = self.group_bytes - (start - align_down(start));
         let mut bytes = 0;
         for batch in pending.iter() {
@@ -195,8 +189,7 @@ impl Appender {
             filled += n;
             front.taken += n;
             if front.taken == front.batch.len() {
-                let position = front.position + front.taken as u64;
-                mark = Mark { offset: front.next_offset, segment: segment.clone(), position };
+                mark = front.mark();
                 pending.pop_front();
             }
         }
@@ -216,6 +209,51 @@ impl Appender {
 }
 
 impl Pending {
+    /// A batch that begins at `position` of `segment`; offset and epoch are patched in as it is copied.
+    pub fn new(batch: Bytes, offsets: (i64, i64), leader_epoch: i32, position: u64, segment: Rc<Segment>) -> Pending {
+        let (base_offset, next_offset) = offsets;
+        let mut head = [0; 16];
+        head[..8].copy_from_slice(&base_offset.to_be_bytes());
+        head[8..12].copy_from_slice(&batch[8..12]);
+        head[12..].copy_from_slice(&leader_epoch.to_be_bytes());
+        Pending { head, batch, taken: 0, next_offset, position, segment }
+    }
+
+    pub fn base_offset(&self) -> i64 {
+        self.head.first_chunk().map_or(0, |base| i64::from_be_bytes(*base))
+    }
+
+    /// Its end.
+    pub fn mark(&self) -> Mark {
+        let position = self.position + self.batch.len() as u64;
+        Mark { offset: self.next_offset, segment: self.segment.clone(), position }
+    }
+
+    pub fn is_taken(&self) -> bool {
+        self.taken == self.batch.len()
+    }
+
+    /// Bytes not yet taken.
+    pub fn left(&self) -> usize {
+        self.batch.len() - self.taken
+    }
+
+    /// Where the first of them belongs in the segment.
+    pub fn place(&self) -> u64 {
+        self.position + self.taken as u64
+    }
+
+    /// Hands up to `most` further bytes on, in order; how many.
+    pub fn copy_some(&mut self, most: usize, mut copy: impl FnMut(&[u8])) -> usize {
+        let count = self.left().min(most);
+        let (from, to) = (self.taken, self.taken + count);
+        let head_end = to.min(self.head.len()).max(from);
+        copy(self.head.get(from..head_end).unwrap_or_default());
+        copy(&self.batch[head_end..to]);
+        self.taken = to;
+        count
+    }
+
     /// Copies the next `space.len()` bytes, with the head patched.
     fn copy_to(&self, space: &mut [u8]) {
         let (from, to) = (self.taken, self.taken + space.len());

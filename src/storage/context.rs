@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::ahead::Zeros;
+use super::arena::Arena;
 use super::cold_cache::ColdCache;
 use super::discard::Discarded;
 use super::room::{Disk, LineLimit};
@@ -46,6 +47,8 @@ pub struct StorageLimits {
     pub open_sealed_files: usize,
     /// Data directories in which the last broker stopped cleanly.
     pub clean_dirs: Vec<PathBuf>,
+    /// Directories of logs whose acknowledged records an arena still holds, and why.
+    pub not_taken_over: Vec<(PathBuf, String)>,
 }
 
 impl Default for StorageLimits {
@@ -66,6 +69,7 @@ impl Default for StorageLimits {
             sidecar_max_bytes: 16 << 20,
             open_sealed_files: 1024,
             clean_dirs: Vec::new(),
+            not_taken_over: Vec::new(),
         }
     }
 }
@@ -84,6 +88,8 @@ pub struct StorageContext {
     next_log: Cell<u64>,
     failures: Cell<u64>,
     disks: RefCell<HashMap<PathBuf, Rc<Disk>>>,
+    /// By data directory.
+    arenas: RefCell<HashMap<PathBuf, Rc<Arena>>>,
     pub(super) put_off_lines: LineLimit,
     pub(super) full_lines: LineLimit,
     /// Logs are opened for the first time since the broker started.
@@ -103,6 +109,7 @@ impl StorageContext {
             next_log: Cell::new(0),
             failures: Cell::new(0),
             disks: RefCell::default(),
+            arenas: RefCell::default(),
             put_off_lines: LineLimit::default(),
             full_lines: LineLimit::default(),
             starting: Cell::new(true),
@@ -125,6 +132,26 @@ impl StorageContext {
         let wanted = self.limits.disk_reserve_bytes;
         let made = || Rc::new(Disk::new(root.to_path_buf(), wanted));
         self.disks.borrow_mut().entry(root.to_path_buf()).or_insert_with(made).clone()
+    }
+
+    /// Has the logs of a data directory that are opened from now on append through `arena`.
+    pub fn add_arena(&self, root: &Path, arena: Rc<Arena>) {
+        self.arenas.borrow_mut().insert(root.to_path_buf(), arena);
+    }
+
+    /// The arena for a log in `dir`; `None`: it is acknowledged when it is written.
+    pub fn arena_of(&self, dir: &Path) -> Option<Rc<Arena>> {
+        self.arenas.borrow().get(dir.parent()?).cloned()
+    }
+
+    /// Gives the arenas up, after the logs.
+    pub fn take_arenas(&self) -> Vec<Rc<Arena>> {
+        self.arenas.take().into_values().collect()
+    }
+
+    /// Why the log in `dir` must not be opened.
+    pub(super) fn not_taken_over(&self, dir: &Path) -> Option<&str> {
+        self.limits.not_taken_over.iter().find(|(held, _)| held == dir).map(|(_, why)| why.as_str())
     }
 
     /// Data directories in which records are refused for want of room.

@@ -1,6 +1,6 @@
 //! The facade of one partition's log: its segments, its offsets, and what has become of them on the device.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::appender::Appender;
+use super::appender::{Appender, Pending};
+use super::behind::Behind;
 use super::compaction::CleanState;
 use super::context::StorageContext;
 use super::dir::LogDir;
@@ -81,6 +82,8 @@ pub struct Log {
     /// May be acknowledged and read.
     pub(super) visible: RefCell<Mark>,
     pub(super) appender: Appender,
+    /// The way of appends through an arena; without one they go through `appender`.
+    pub(super) behind: OnceCell<Behind>,
     pub(super) sync: SyncState,
     pub(super) tail: Rc<Tail>,
     pub(super) hints: Hints,
@@ -141,6 +144,7 @@ impl Log {
             synced: RefCell::new(end.clone()),
             visible: RefCell::new(end),
             appender,
+            behind: OnceCell::new(),
             sync: SyncState::default(),
             hints: Hints::default(),
             failure: RefCell::new(None),
@@ -231,8 +235,14 @@ impl Log {
         segment.note_batch(&header, next_offset - 1, position, interval);
         segment.last_append_ms.set(now_ms);
         self.next_offset.set(next_offset);
-        self.appender.push(batch, base_offset, leader_epoch, next_offset, position, segment);
-        self.wake_appender();
+        let pending = Pending::new(batch, (base_offset, next_offset), leader_epoch, position, segment);
+        match self.behind.get() {
+            Some(behind) => self.hold(behind, pending),
+            None => {
+                self.appender.push(pending);
+                self.wake_appender();
+            }
+        }
         Ok(Appended { base_offset, next_offset })
     }
 
@@ -353,6 +363,9 @@ impl Log {
     pub(super) fn end(&self, why: StorageError) {
         self.failure.borrow_mut().get_or_insert(why);
         self.appender.clear();
+        if let Some(behind) = self.behind.get() {
+            behind.drop_waiting();
+        }
         for segment in self.segments.borrow().values() {
             let gap = segment.written.get() - segment.synced.replace(segment.written.get());
             self.context.unsynced_bytes.set(self.context.unsynced_bytes.get().saturating_sub(gap));
@@ -361,7 +374,7 @@ impl Log {
     }
 
     /// Waits until everything appended so far is written; the error when the log fails first.
-    pub(super) async fn wait_written(&self, offset: i64) -> Result<(), StorageError> {
+    pub(super) async fn wait_written(self: &Rc<Self>, offset: i64) -> Result<(), StorageError> {
         loop {
             if let Some(failure) = self.failure() {
                 return Err(failure);
@@ -369,6 +382,7 @@ impl Log {
             if self.written.borrow().offset >= offset {
                 return Ok(());
             }
+            self.write_everything();
             self.progress.notified().await;
         }
     }

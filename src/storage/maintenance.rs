@@ -163,7 +163,8 @@ impl Log {
         for segment in self.segments.borrow().values() {
             // A segment is removed whole, and only once all of it can have been read.
             let next = self.segment_after(segment.base_offset).map_or(i64::MAX, |s| s.base_offset);
-            if Rc::ptr_eq(segment, &active) || next > acknowledged {
+            let unwritten = segment.written.get() < segment.size.get();
+            if Rc::ptr_eq(segment, &active) || next > acknowledged || unwritten {
                 break;
             }
             let newest = segment.newest_ms();
@@ -187,6 +188,7 @@ impl Log {
         self.settle_active().await?;
         self.checkpoint_held(sidecar).await?;
         self.end(StorageError::Closed);
+        self.drop_chunks(false);
         Ok(())
     }
 
@@ -201,6 +203,7 @@ impl Log {
     pub async fn retire(self: &Rc<Self>, tag: &str) -> io::Result<PathBuf> {
         self.closing.set(true);
         self.end(StorageError::Closed);
+        self.drop_chunks(true);
         let _one = self.maintenance.acquire(1).await;
         self.dir.retire().await;
         self.context.cold.forget_log(self.number);

@@ -8,6 +8,8 @@
 
 mod ahead;
 mod appender;
+mod arena;
+mod behind;
 mod checkpoint;
 mod cold_cache;
 mod compaction;
@@ -41,6 +43,7 @@ pub use {
     rot::{Bounds, Stretch, survey},
 };
 
+pub use arena::{Arena, FOLDER as ARENA_FOLDER, Identity, PartitionKey, Replayed, TakenOver, replay};
 pub use checkpoint::Checkpoint;
 pub use compaction::{CleanError, CleanStats, Cleaner, CleanerLimits, LastOffsets, Survey};
 pub use context::{StorageContext, StorageLimits};

@@ -344,9 +344,10 @@ impl Log {
     ) -> io::Result<bool> {
         let mut newest = Slices::default();
         // What the tail holds was appended; a cleaned segment of the same base offset has other bytes.
-        let from = match segment.is_cleaned() {
-            true => end,
-            false => self.tail.collect(segment.base_offset, start, end, &mut newest),
+        let from = match (segment.is_cleaned(), self.behind.get()) {
+            (true, _) => end,
+            (false, Some(behind)) => behind.collect(segment.base_offset, start, end, &mut newest),
+            (false, None) => self.tail.collect(segment.base_offset, start, end, &mut newest),
         };
         if from == start {
             out.extend(newest);

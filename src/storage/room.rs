@@ -4,10 +4,12 @@
 use std::cell::Cell;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::behind::Behind;
 use super::log::{Log, StorageError};
 use super::maintenance::remove_files;
 use super::paths::segment_file;
@@ -67,6 +69,11 @@ impl Disk {
     /// Records of ordinary topics are refused: less than the reserve is free.
     pub fn is_low(&self) -> bool {
         self.low.get()
+    }
+
+    /// Twice as much is free as `bytes`.
+    pub fn has_twice(&self, bytes: u64) -> bool {
+        self.free.get() / 2 >= bytes
     }
 
     /// There is room for a log that found none to be opened anew.
@@ -192,6 +199,7 @@ impl Log {
         }
         self.dir.retire().await;
         self.context.cold.forget_log(self.number);
+        self.write_what_is_held().await?;
         let visible = self.visible.borrow().clone();
         let segments: Vec<_> = self.segments.borrow().values().cloned().collect();
         let mut kept = false;
@@ -217,10 +225,26 @@ impl Log {
         Ok(visible.offset)
     }
 
+    /// Writes what stands in the arena alone into the files, where a log that has ended does not write it any more.
+    async fn write_what_is_held(&self) -> io::Result<()> {
+        for (segment, position, bytes) in self.unwritten_chunks() {
+            let path = segment.path("log");
+            spawn_blocking(move || {
+                let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+                file.write_all_at(&bytes, position)?;
+                file.sync_data()
+            })
+            .await?;
+        }
+        self.drop_chunks(true);
+        Ok(())
+    }
+
     /// Operations on its files are under way. A failed log begins no new ones.
     fn is_busy(&self) -> bool {
         let busy = |s: &Rc<super::segment::Segment>| s.allocating.get() || s.ahead.is_running();
         self.appender.is_busy()
+            || self.behind.get().is_some_and(Behind::is_busy)
             || self.sync.is_running()
             || self.sealing.get() > 0
             || self.clean.is_running()

@@ -58,12 +58,13 @@ impl Log {
     }
 
     /// Waits until nothing of `segment` is queued, in flight, being reserved, or being zeroed.
-    async fn settle(&self, segment: &Rc<Segment>) -> Result<(), StorageError> {
+    async fn settle(self: &Rc<Self>, segment: &Rc<Segment>) -> Result<(), StorageError> {
         let busy = || segment.allocating.get() || segment.ahead.is_running();
         while segment.written.get() < segment.size.get() || busy() {
             if let Some(failure) = self.failure() {
                 return Err(failure);
             }
+            self.write_everything();
             self.progress.notified().await;
         }
         self.failure().map_or(Ok(()), Err)

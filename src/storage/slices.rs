@@ -17,13 +17,28 @@ pub struct Slices {
 
 impl Slices {
     pub fn push(&mut self, buffer: &Bytes, range: Range<usize>) {
-        if range.len() < buffer.len() / COPY_BELOW {
-            self.held_bytes += range.len();
-            self.list.push(Bytes::copy_from_slice(&buffer[range]));
+        if range.len() < Slices::copied_below(buffer.len()) {
+            self.push_copy(&buffer[range]);
         } else {
             self.held_bytes += buffer.len();
             self.list.push(buffer.slice(range));
         }
+    }
+
+    /// Slices of a buffer of `bytes` that are smaller than this are copied.
+    pub fn copied_below(bytes: usize) -> usize {
+        bytes / COPY_BELOW
+    }
+
+    pub fn push_copy(&mut self, slice: &[u8]) {
+        self.held_bytes += slice.len();
+        self.list.push(Bytes::copy_from_slice(slice));
+    }
+
+    /// Adds bytes of memory that is bounded elsewhere.
+    pub fn push_lent(&mut self, bytes: Bytes) {
+        self.held_bytes += bytes.len();
+        self.list.push(bytes);
     }
 
     /// Appends what follows.

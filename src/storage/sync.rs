@@ -32,12 +32,8 @@ impl Log {
     pub(super) fn after_write(self: &Rc<Self>) {
         let mark = self.written.borrow().clone();
         self.note_dirty(&mark);
-        let unsynced = mark.offset - self.synced.borrow().offset;
-        let (flush_messages, flush_ms) = {
-            let config = self.config.borrow();
-            (config.flush_messages, config.flush_ms)
-        };
-        let before_ack = unsynced as u64 >= flush_messages || flush_ms == Some(0);
+        let before_ack = self.syncs_before_acknowledging(&mark);
+        let flush_ms = self.config.borrow().flush_ms;
         if !before_ack {
             self.make_visible(mark);
         }
@@ -56,6 +52,13 @@ impl Log {
             });
         }
         self.progress.notify_all();
+    }
+
+    /// True if what ends at `mark` may be acknowledged only once it is synced.
+    pub(super) fn syncs_before_acknowledging(&self, mark: &Mark) -> bool {
+        let config = self.config.borrow();
+        let unsynced = mark.offset - self.synced.borrow().offset;
+        unsynced as u64 >= config.flush_messages || config.flush_ms == Some(0)
     }
 
     fn note_dirty(&self, mark: &Mark) {

@@ -162,6 +162,7 @@ fn copy_dir(from: &Path, to: &Path) {
 
 mod ahead;
 mod discard;
+mod held;
 mod limits;
 mod room;
 mod rot;

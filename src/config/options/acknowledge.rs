@@ -1,0 +1,48 @@
+//! Options of acknowledgements: what a batch must have survived, and where it waits for its write.
+
+use super::{Access, MIB, OptionSpec, TIB, broker};
+use crate::config::server::Acknowledge;
+use crate::config::value::{Bounds, Kind};
+
+pub(super) const ACKNOWLEDGE: &[OptionSpec] = &[
+    broker(
+        "corelane.acknowledge",
+        Kind::String,
+        "written",
+        Bounds::OneOf(&["held", "written"]),
+        Access::Server {
+            set: |config, value| {
+                config.acknowledge = match value.text() {
+                    "held" => Acknowledge::Held,
+                    _ => Acknowledge::Written,
+                };
+                Ok(())
+            },
+            get: |config| match config.acknowledge {
+                Acknowledge::Held => "held".to_owned(),
+                Acknowledge::Written => "written".to_owned(),
+            },
+        },
+        "What a batch has survived when it is acknowledged, where no flush is asked for. held: the end of the broker's process, as in Kafka; it stands in \
+         memory that outlives the process and is written behind, within corelane.write.behind.max.ms and a second. written: the end of the kernel as well; \
+         its write has completed. flush.messages=1 waits for the sync in either case.",
+    ),
+    broker(
+        "corelane.arena.bytes",
+        Kind::Long,
+        "67108864",
+        Bounds::Between(2 * MIB, TIB),
+        integer!(Server arena_bytes),
+        "With corelane.acknowledge=held, memory per shard and data directory between acknowledgement and write, which serves consumers at the tail as well. It is \
+         a file below corelane-arena/ in the data directory, which a start takes over.",
+    ),
+    broker(
+        "corelane.write.behind.max.ms",
+        Kind::Int,
+        "50",
+        Bounds::Between(1, 10_000),
+        integer!(Server write_behind_max_ms),
+        "With corelane.acknowledge=held, the longest time before the whole blocks of a partition are written; its unfinished last block follows when nothing is \
+         appended for a second.",
+    ),
+];

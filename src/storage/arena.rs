@@ -1,0 +1,341 @@
+//! Memory that outlives the process, for batches between their acknowledgement and their write to the device.
+//!
+//! One file a shard and data directory, mapped shared: what stands in it survives a kill, not the kernel. Its chunks are what
+//! the logs of the shard append to, what leaves for the device, and what consumers at the tail are served from; each has an
+//! entry in the file's table until all of it is written. A start writes what such entries hold into the segments, before the
+//! logs are opened ([`replay`]).
+//!
+//! A chunk that is written stays readable until its memory is wanted: the oldest of the shard goes first. A chunk is not used
+//! again before the last response that was made from it has gone.
+
+pub(super) mod layout;
+pub(super) mod pool;
+mod replay;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::log::Log;
+use crate::runtime::mapping::{Area, Mapping, PAGE_BYTES, Slots};
+use crate::runtime::{clock, spawn_local};
+use layout::{Entry, Plan};
+pub use layout::{Identity, PartitionKey};
+use pool::{Pool, Size};
+pub use replay::{Replayed, TakenOver, replay};
+
+/// The folder of a data directory that holds its arenas.
+pub const FOLDER: &str = "corelane-arena";
+const EXTENSION: &str = "arena";
+
+/// How long the unfinished last block of a log rests before it is written.
+const REST: Duration = Duration::from_secs(1);
+/// Time between two looks for memory that readers have let go of.
+const RETRY: Duration = Duration::from_millis(5);
+/// Logs asked to write at once when memory is short.
+const PRESSED: usize = 64;
+/// Written chunks that go for a new one at the most.
+const EVICTIONS: usize = 256;
+/// Readers get copies while those of other responses keep this part of the arena.
+const LENT_PART: usize = 4;
+
+/// A log that is to write something, and when.
+struct Due {
+    at: Instant,
+    log: Weak<Log>,
+}
+
+/// The arena of one shard in one data directory.
+pub struct Arena {
+    mapping: Arc<Mapping>,
+    table: Slots,
+    plan: Plan,
+    _head: Slots,
+    /// `corelane.write.behind.max.ms`
+    delay: Duration,
+    /// Bytes of all arenas of the data directory.
+    reach: u64,
+    pool: RefCell<Pool>,
+    /// Logs with written chunks, a mention a chunk, in the order in which these were written.
+    written: RefCell<VecDeque<Weak<Log>>>,
+    /// Logs whose whole blocks are to be written.
+    soon: RefCell<VecDeque<Due>>,
+    /// Logs whose unfinished block is written if nothing is appended before.
+    resting: RefCell<VecDeque<Due>>,
+    /// Logs with batches that found no room here.
+    waiting: RefCell<VecDeque<Weak<Log>>>,
+    clock_runs: Cell<bool>,
+    /// Chunks with a live entry.
+    live: Cell<usize>,
+}
+
+impl Arena {
+    /// Makes the arena of `shard` in a data directory. Blocks.
+    pub fn create(root: &Path, shard: u16, identity: &Identity, bytes: usize) -> io::Result<NewArena> {
+        let bytes = bytes / PAGE_BYTES * PAGE_BYTES;
+        let too_small =
+            || io::Error::new(io::ErrorKind::InvalidInput, format!("{bytes} bytes are too few for an arena"));
+        let plan = Plan::of(bytes).ok_or_else(too_small)?;
+        let folder = root.join(FOLDER);
+        fs::create_dir_all(&folder)?;
+        let newest = replay::arena_files(&folder)?.into_iter().map(|(number, _)| number).max();
+        let number = newest.map_or(0, |newest| newest + 1);
+        let path = folder.join(format!("{shard}.{number}.{EXTENSION}"));
+        let mapping = Mapping::create(&path, bytes)?;
+        Ok(NewArena { mapping, plan, head: layout::encode_head(identity, shard, bytes) })
+    }
+
+    /// Bytes of all arenas of the data directory.
+    pub(super) fn reach(&self) -> u64 {
+        self.reach
+    }
+
+    /// Removes the file where nothing in it needs to be taken over; `false`: something does. Blocks briefly.
+    pub fn remove(&self) -> io::Result<bool> {
+        if self.live.get() > 0 {
+            return Ok(false);
+        }
+        fs::remove_file(self.mapping.path()).map(|()| true)
+    }
+
+    #[cfg(test)]
+    pub(super) fn live_chunks(&self) -> usize {
+        self.live.get()
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.mapping.path().to_path_buf()
+    }
+
+    /// Responses keep so much of the arena that further ones are made of copies.
+    pub(super) fn is_lent_out(&self) -> bool {
+        self.mapping.lent_bytes() > self.plan.pages * PAGE_BYTES / LENT_PART
+    }
+
+    pub(super) fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    /// A chunk of about `size`, described by `entry` (whose capacity is set here); `None`: there is no memory now.
+    pub(super) fn take(self: &Rc<Self>, size: Size, mut entry: Entry) -> Option<Chunk> {
+        let (page, area) = self.take_area(size)?;
+        entry.capacity = area.capacity() as u32;
+        self.table.write(page, &entry.encode());
+        Some(Chunk { arena: self.clone(), page, area, published: Cell::new(false) })
+    }
+
+    fn take_area(&self, size: Size) -> Option<(usize, Area)> {
+        // Written chunks of other sizes may have to go before there is one of this size.
+        for _ in 0..EVICTIONS {
+            if let Some(taken) = self.try_take(size) {
+                return Some(taken);
+            }
+            if !self.evict_one() {
+                break;
+            }
+        }
+        let mut smaller = size;
+        while smaller > Size::SMALLEST {
+            smaller = smaller.smaller();
+            if let Some(taken) = self.try_take(smaller) {
+                return Some(taken);
+            }
+        }
+        None
+    }
+
+    fn try_take(&self, size: Size) -> Option<(usize, Area)> {
+        let take = |page| self.mapping.take(self.plan.chunk(page), size.bytes());
+        self.pool.borrow_mut().take(size, take)
+    }
+
+    /// Takes the oldest written chunk away from its log; `false`: there is none.
+    fn evict_one(&self) -> bool {
+        loop {
+            let Some(log) = self.written.borrow_mut().pop_front() else { return false };
+            if log.upgrade().is_some_and(|log| log.drop_oldest_chunk()) {
+                return true;
+            }
+        }
+    }
+
+    /// Notes that the oldest chunks of `log` are written, one more than before.
+    pub(super) fn note_written(&self, log: &Rc<Log>) {
+        self.written.borrow_mut().push_back(Rc::downgrade(log));
+    }
+
+    /// Has `log` write its whole blocks after a while.
+    pub(super) fn write_soon(self: &Rc<Self>, log: &Rc<Log>) {
+        self.soon.borrow_mut().push_back(Due { at: clock::now() + self.delay, log: Rc::downgrade(log) });
+        self.start_clock();
+    }
+
+    /// Has `log` write its unfinished block after a while in which nothing is appended.
+    pub(super) fn write_rested(self: &Rc<Self>, log: &Rc<Log>) {
+        self.resting.borrow_mut().push_back(Due { at: clock::now() + REST, log: Rc::downgrade(log) });
+        self.start_clock();
+    }
+
+    /// Tells `log` when there may be memory for what it could not append, and sees to it that there is.
+    pub(super) fn wait_for_memory(self: &Rc<Self>, log: &Rc<Log>) {
+        self.waiting.borrow_mut().push_back(Rc::downgrade(log));
+        self.start_clock();
+        let queues = [&self.soon, &self.resting];
+        let pressed: Vec<Rc<Log>> = queues
+            .into_iter()
+            .flat_map(|queue| {
+                queue.borrow().iter().filter_map(|due| due.log.upgrade()).take(PRESSED).collect::<Vec<_>>()
+            })
+            .collect();
+        for log in pressed {
+            log.write_everything();
+        }
+        log.write_everything();
+    }
+
+    /// Gives logs that wait for memory another try, in their order, until one is left without.
+    pub(super) fn retry_waiting(&self) {
+        loop {
+            let Some(log) = self.waiting.borrow_mut().pop_front() else { return };
+            if let Some(log) = log.upgrade()
+                && !log.append_waiting()
+            {
+                self.waiting.borrow_mut().push_front(Rc::downgrade(&log));
+                return;
+            }
+        }
+    }
+
+    fn start_clock(self: &Rc<Self>) {
+        if !self.clock_runs.replace(true) {
+            spawn_local(self.clone().run_clock());
+        }
+    }
+
+    /// Runs while anything is due at some time.
+    async fn run_clock(self: Rc<Self>) {
+        loop {
+            while let Some(log) = pop_due(&self.soon) {
+                log.write_whole_blocks();
+            }
+            while let Some(log) = pop_due(&self.resting) {
+                log.write_if_rested();
+            }
+            self.retry_waiting();
+            let first = |queue: &RefCell<VecDeque<Due>>| queue.borrow().front().map(|due| due.at);
+            let retry = (!self.waiting.borrow().is_empty()).then(|| clock::now() + RETRY);
+            let Some(next) = [first(&self.soon), first(&self.resting), retry].into_iter().flatten().min() else {
+                break;
+            };
+            clock::sleep(next.saturating_duration_since(clock::now())).await;
+        }
+        self.clock_runs.set(false);
+    }
+}
+
+fn pop_due(queue: &RefCell<VecDeque<Due>>) -> Option<Rc<Log>> {
+    let now = clock::now();
+    loop {
+        let due = queue.borrow_mut().pop_front_if(|due| due.at <= now)?;
+        if let Some(log) = due.log.upgrade() {
+            return Some(log);
+        }
+    }
+}
+
+/// An arena's file that no shard has yet.
+pub struct NewArena {
+    mapping: Arc<Mapping>,
+    plan: Plan,
+    head: Vec<u8>,
+}
+
+impl NewArena {
+    /// Takes it into use on this shard, one of `shards`; chunks leave for the device after `delay` at the latest.
+    pub fn open(self, delay: Duration, shards: u16) -> Option<Rc<Arena>> {
+        let NewArena { mapping, plan, head } = self;
+        let (first, table) = (mapping.take_slots(0, PAGE_BYTES)?, mapping.take_slots(PAGE_BYTES, plan.table_bytes())?);
+        first.fill(&head);
+        Some(Rc::new(Arena {
+            pool: RefCell::new(Pool::new(plan.pages)),
+            mapping,
+            table,
+            plan,
+            _head: first,
+            delay,
+            reach: plan.chunk(plan.pages) as u64 * u64::from(shards),
+            written: RefCell::default(),
+            soon: RefCell::default(),
+            resting: RefCell::default(),
+            waiting: RefCell::default(),
+            clock_runs: Cell::new(false),
+            live: Cell::new(0),
+        }))
+    }
+}
+
+/// Memory of an arena with its entry. One whose entry is live when it is dropped is never used again, so that the next start
+/// finds it.
+pub(super) struct Chunk {
+    arena: Rc<Arena>,
+    page: usize,
+    area: Area,
+    published: Cell<bool>,
+}
+
+impl Chunk {
+    pub fn filled(&self) -> usize {
+        self.area.filled()
+    }
+
+    pub fn room(&self) -> usize {
+        self.area.room()
+    }
+
+    /// Appends without committing.
+    pub fn append(&self, bytes: &[u8]) {
+        self.area.append(bytes);
+    }
+
+    /// Commits everything appended.
+    pub fn publish(&self) {
+        self.arena.table.publish(self.page, layout::word(self.area.filled() as u32));
+        if !self.published.replace(true) {
+            self.arena.live.set(self.arena.live.get() + 1);
+        }
+    }
+
+    /// Nothing of it needs to be taken over any more.
+    pub fn retire(&self) {
+        self.arena.table.publish(self.page, 0);
+        if self.published.replace(false) {
+            self.arena.live.set(self.arena.live.get() - 1);
+        }
+    }
+
+    pub fn bytes(&self, range: std::ops::Range<usize>) -> Bytes {
+        self.area.bytes(range)
+    }
+
+    pub fn as_slice(&self) -> &[u8] {
+        self.area.as_slice()
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if self.published.get() {
+            // Lent for ever.
+            std::mem::forget(self.area.bytes(0..self.area.filled()));
+        } else {
+            self.arena.pool.borrow_mut().give_back(self.page);
+        }
+    }
+}

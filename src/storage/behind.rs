@@ -1,0 +1,523 @@
+//! Write-behind: batches are appended to chunks of an arena, where they survive the process, and written from there in large
+//! pieces, later.
+//!
+//! A chunk leaves when it is full or its segment has rolled. What lies in an open one leaves in whole blocks after
+//! `corelane.write.behind.max.ms`; the unfinished block at the end stays until it fills, has rested, or somebody waits for
+//! `written`. So no block is written twice at rates that matter, and no write is made of memory that still changes: whole
+//! blocks go from the chunk itself, an unfinished one from a copy.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::time::Instant;
+
+use futures_lite::future::zip;
+
+use super::appender::Pending;
+use super::arena::layout::Entry;
+use super::arena::pool::Size;
+use super::arena::{Arena, Chunk, PartitionKey};
+use super::log::{Log, Mark};
+use super::segment::Segment;
+use super::slices::Slices;
+use crate::runtime::disk::{ALIGNMENT, DiskBuf, File, align_down, align_up};
+use crate::runtime::{clock, spawn_local};
+
+/// A chunk of the log. Positions within it are bytes from its front.
+struct HeldChunk {
+    chunk: Chunk,
+    segment: Rc<Segment>,
+    /// Where its front belongs in the segment's file.
+    position: u64,
+    /// Bytes at its front that are of what was written before.
+    carried: usize,
+    /// Bytes appended to the log's chunks before it.
+    before: u64,
+    opened: Instant,
+    /// Takes no more, although there is room.
+    closed: Cell<bool>,
+    sent: Cell<usize>,
+    written: Cell<usize>,
+    /// Mentioned to the arena as written.
+    mentioned: Cell<bool>,
+}
+
+impl HeldChunk {
+    fn filled(&self) -> usize {
+        self.chunk.filled()
+    }
+
+    fn takes_more(&self) -> bool {
+        !self.closed.get() && self.chunk.room() > 0
+    }
+
+    fn is_written(&self) -> bool {
+        self.written.get() == self.filled()
+    }
+
+    /// Bytes appended to the log's chunks up to `place` of this one.
+    fn total(&self, place: usize) -> u64 {
+        self.before + (place - self.carried) as u64
+    }
+
+    fn end(&self) -> u64 {
+        self.position + self.filled() as u64
+    }
+}
+
+/// A write on its way.
+struct Flight {
+    number: u64,
+    held: Rc<HeldChunk>,
+    /// Its end in the chunk.
+    upto: usize,
+    landed: bool,
+}
+
+/// A write to make: `[from, upto)` of a chunk, whole blocks but for its end.
+struct Write {
+    held: Rc<HeldChunk>,
+    from: usize,
+    upto: usize,
+}
+
+/// One log's chunks and their writer's state.
+pub struct Behind {
+    arena: Rc<Arena>,
+    key: PartitionKey,
+    /// Writes of the log in flight together.
+    depth: usize,
+    /// Oldest first; those at the front may be written already, and are kept for readers.
+    chunks: RefCell<VecDeque<Rc<HeldChunk>>>,
+    /// Chunks dropped from the front so far.
+    dropped: Cell<u64>,
+    /// Number of the first chunk that is not known to be sent, dropped ones counted.
+    sending: Cell<u64>,
+    /// Bytes appended to chunks so far.
+    total: Cell<u64>,
+    /// Up to this total whole blocks are to leave.
+    whole_target: Cell<u64>,
+    /// Up to this total everything is to leave.
+    all_target: Cell<u64>,
+    /// Ends of batches in chunks that are not written yet, with their totals.
+    marks: RefCell<VecDeque<(u64, Mark)>>,
+    flights: RefCell<VecDeque<Flight>>,
+    next_flight: Cell<u64>,
+    /// Writes that have not returned, also of a log that has failed meanwhile.
+    writing: Cell<usize>,
+    running: Cell<bool>,
+    /// Batches that found no memory.
+    waiting: RefCell<VecDeque<Pending>>,
+    size: Cell<Size>,
+    /// Where the next chunk begins, and the bytes of the unfinished block before it; only while no chunk holds them.
+    resume: RefCell<Option<(i64, u64, Vec<u8>)>>,
+    /// The clock of the arena will have whole blocks written.
+    timed: Cell<bool>,
+    /// The total when the clock of the arena began to wait for a rest.
+    rest_since: Cell<Option<u64>>,
+}
+
+impl Behind {
+    pub fn is_busy(&self) -> bool {
+        self.running.get() || self.writing.get() > 0
+    }
+
+    pub fn drop_waiting(&self) {
+        self.waiting.borrow_mut().clear();
+    }
+
+    fn chunk(&self, number: u64) -> Option<Rc<HeldChunk>> {
+        let index = usize::try_from(number.checked_sub(self.dropped.get())?).ok()?;
+        self.chunks.borrow().get(index).cloned()
+    }
+
+    /// The next write that may leave.
+    fn next_write(&self) -> Option<Write> {
+        if self.flights.borrow().len() >= self.depth {
+            return None;
+        }
+        self.sending.set(self.sending.get().max(self.dropped.get()));
+        loop {
+            let held = self.chunk(self.sending.get())?;
+            if held.sent.get() == held.filled() && !held.takes_more() {
+                self.sending.set(self.sending.get() + 1);
+                continue;
+            }
+            let (filled, sent) = (held.filled(), held.sent.get());
+            let reached = held.total(sent);
+            let all = !held.takes_more() || reached < self.all_target.get();
+            if !all && reached >= self.whole_target.get() {
+                return None;
+            }
+            let upto = if all { filled } else { align_down(filled as u64) as usize };
+            let from = align_down(sent as u64) as usize;
+            // A block whose copy is in flight is written again only after that.
+            let in_flight = from < sent && held.written.get() < sent;
+            return (upto > sent && !in_flight).then_some(Write { held, from, upto });
+        }
+    }
+
+    /// Copies what it can of the batch into chunks; `true`: all of it is there.
+    fn copy(&self, pending: &mut Pending) -> bool {
+        while !pending.is_taken() {
+            let open = self.chunks.borrow().back().cloned();
+            let open = match open {
+                Some(held) if held.takes_more() && Rc::ptr_eq(&held.segment, &pending.segment) => held,
+                last => match self.new_chunk(last, pending) {
+                    Some(held) => held,
+                    None => return false,
+                },
+            };
+            let copied = pending.copy_some(open.chunk.room(), |bytes| open.chunk.append(bytes));
+            open.chunk.publish();
+            self.total.set(self.total.get() + copied as u64);
+        }
+        true
+    }
+
+    fn new_chunk(&self, last: Option<Rc<HeldChunk>>, pending: &Pending) -> Option<Rc<HeldChunk>> {
+        let now = clock::now();
+        if let Some(last) = &last {
+            last.closed.set(true);
+            let age = now.saturating_duration_since(last.opened);
+            if last.chunk.room() == 0 && age <= self.arena.delay() {
+                self.size.set(self.size.get().larger());
+            } else if age > self.arena.delay() * 8 {
+                self.size.set(self.size.get().smaller());
+            }
+        }
+        let start = pending.place();
+        let position = align_down(start);
+        let carried = (start - position) as usize;
+        let entry = Entry {
+            partition: self.key,
+            capacity: 0,
+            segment: pending.segment.base_offset,
+            position: u32::try_from(position).ok()?,
+            begins: u32::try_from(pending.position).ok()?,
+            first_offset: pending.base_offset(),
+            carried: carried as u16,
+        };
+        let size = self.size.get().max(Size::of(carried + pending.left()));
+        let chunk = self.arena.take(size, entry)?;
+        // Looked for only now: taking memory may have taken the last chunk of this very log.
+        let resumed = self.resume.borrow_mut().take_if(|(segment, end, _)| (*segment, *end) == (entry.segment, start));
+        if carried > 0 {
+            match &resumed {
+                Some((_, _, block)) if block.len() == carried => chunk.append(block),
+                // Blocks are only left unfinished at the end of a chunk that was dropped, or of the log as it was opened.
+                _ => {
+                    tracing::error!(segment = entry.segment, start, "the unfinished block before a chunk is not known");
+                    return None;
+                }
+            }
+        }
+        let held = Rc::new(HeldChunk {
+            chunk,
+            segment: pending.segment.clone(),
+            position,
+            carried,
+            before: self.total.get(),
+            opened: now,
+            closed: Cell::new(false),
+            sent: Cell::new(carried),
+            written: Cell::new(carried),
+            mentioned: Cell::new(false),
+        });
+        self.chunks.borrow_mut().push_back(held.clone());
+        Some(held)
+    }
+
+    /// Drops the oldest chunk, if all of it is written.
+    fn drop_oldest(&self) -> bool {
+        let mut chunks = self.chunks.borrow_mut();
+        let Some(oldest) = chunks.front() else { return false };
+        if !oldest.is_written() {
+            oldest.mentioned.set(false);
+            return false;
+        }
+        if oldest.takes_more() {
+            let end = oldest.end();
+            let block = oldest.chunk.as_slice()[align_down(oldest.filled() as u64) as usize..].to_vec();
+            *self.resume.borrow_mut() = Some((oldest.segment.base_offset, end, block));
+        }
+        self.dropped.set(self.dropped.get() + 1);
+        let oldest = chunks.pop_front();
+        drop(chunks);
+        drop(oldest);
+        true
+    }
+
+    /// Appends to `out` what chunks hold of `[start, end)` of the segment, from the first byte that they hold on; returns
+    /// where that is, `end` for nothing.
+    pub fn collect(&self, segment: i64, start: u64, end: u64, out: &mut Slices) -> u64 {
+        let chunks = self.chunks.borrow();
+        let first = chunks.partition_point(|held| (held.segment.base_offset, held.end()) <= (segment, start));
+        let (mut from, copies) = (end, self.arena.is_lent_out());
+        for held in chunks.iter().skip(first) {
+            let begin = held.position + held.carried as u64;
+            if held.segment.base_offset != segment || begin >= end {
+                break;
+            }
+            let (low, high) = (begin.max(start), held.end().min(end));
+            if from == end {
+                from = low;
+            }
+            let range = (low - held.position) as usize..(high - held.position) as usize;
+            if copies || range.len() < Slices::copied_below(held.filled()) {
+                out.push_copy(&held.chunk.as_slice()[range]);
+            } else {
+                out.push_lent(held.chunk.bytes(range));
+            }
+        }
+        from
+    }
+}
+
+impl Log {
+    /// Has appends go through `arena` from now on, in which `key` names the log. Before the first append.
+    pub fn write_behind(&self, arena: Rc<Arena>, key: PartitionKey) {
+        let resume = self.appender.take_resume();
+        let behind = Behind {
+            arena,
+            key,
+            depth: self.context.limits.write_queue_depth.max(1),
+            chunks: RefCell::default(),
+            dropped: Cell::new(0),
+            sending: Cell::new(0),
+            total: Cell::new(0),
+            whole_target: Cell::new(0),
+            all_target: Cell::new(0),
+            marks: RefCell::default(),
+            flights: RefCell::default(),
+            next_flight: Cell::new(0),
+            writing: Cell::new(0),
+            running: Cell::new(false),
+            waiting: RefCell::default(),
+            size: Cell::new(Size::SMALLEST),
+            resume: RefCell::new(resume),
+            timed: Cell::new(false),
+            rest_since: Cell::new(None),
+        };
+        let _ = self.behind.set(behind);
+    }
+
+    /// Appends to the arena and acknowledges, or queues for it.
+    pub(super) fn hold(self: &Rc<Self>, behind: &Behind, mut pending: Pending) {
+        let first_in_line = behind.waiting.borrow().is_empty();
+        if first_in_line && behind.copy(&mut pending) {
+            return self.held(behind, pending);
+        }
+        behind.waiting.borrow_mut().push_back(pending);
+        if first_in_line {
+            behind.arena.wait_for_memory(self);
+        }
+    }
+
+    /// Tries again what found no memory; `false`: some of it still finds none.
+    pub(super) fn append_waiting(self: &Rc<Self>) -> bool {
+        let Some(behind) = self.behind.get() else { return true };
+        loop {
+            let Some(mut pending) = behind.waiting.borrow_mut().pop_front() else { return true };
+            if self.failure.borrow().is_some() {
+                continue;
+            }
+            if !behind.copy(&mut pending) {
+                behind.waiting.borrow_mut().push_front(pending);
+                return false;
+            }
+            self.held(behind, pending);
+        }
+    }
+
+    /// A whole batch stands in the arena.
+    fn held(self: &Rc<Self>, behind: &Behind, pending: Pending) {
+        let mark = pending.mark();
+        behind.marks.borrow_mut().push_back((behind.total.get(), mark.clone()));
+        if !behind.timed.replace(true) {
+            behind.arena.write_soon(self);
+        }
+        if self.syncs_before_acknowledging(&mark) || !self.has_room_for(&mark, behind) {
+            behind.all_target.set(behind.total.get());
+        } else {
+            self.make_visible(mark);
+        }
+        self.wake_behind(behind);
+    }
+
+    /// Nothing that is acknowledged may lack room when it is written: blocks are reserved for it, or there is plenty.
+    fn has_room_for(&self, mark: &Mark, behind: &Behind) -> bool {
+        mark.position <= mark.segment.allocated.get() || self.disk.has_twice(behind.arena.reach())
+    }
+
+    /// Has everything appended so far leave for the device.
+    pub(super) fn write_everything(self: &Rc<Self>) {
+        if let Some(behind) = self.behind.get() {
+            behind.all_target.set(behind.total.get());
+            self.wake_behind(behind);
+        }
+    }
+
+    pub(super) fn write_whole_blocks(self: &Rc<Self>) {
+        let Some(behind) = self.behind.get() else { return };
+        behind.timed.set(false);
+        behind.whole_target.set(behind.total.get());
+        self.wake_behind(behind);
+        if behind.rest_since.get().is_none() {
+            behind.rest_since.set(Some(behind.total.get()));
+            behind.arena.write_rested(self);
+        }
+    }
+
+    pub(super) fn write_if_rested(self: &Rc<Self>) {
+        let Some(behind) = self.behind.get() else { return };
+        let total = behind.total.get();
+        if behind.rest_since.take() == Some(total) {
+            self.write_everything();
+        } else {
+            behind.rest_since.set(Some(total));
+            behind.arena.write_rested(self);
+        }
+    }
+
+    /// Gives the memory of the oldest chunk back, if all of it is written.
+    pub(super) fn drop_oldest_chunk(&self) -> bool {
+        self.behind.get().is_some_and(Behind::drop_oldest)
+    }
+
+    /// Drops every chunk, and what waits; `written`: nothing in them needs to be taken over by a start any more.
+    pub(super) fn drop_chunks(&self, written: bool) {
+        let Some(behind) = self.behind.get() else { return };
+        behind.drop_waiting();
+        let chunks = behind.chunks.take();
+        behind.dropped.set(behind.dropped.get() + chunks.len() as u64);
+        for held in &chunks {
+            if written || held.is_written() {
+                held.chunk.retire();
+            }
+        }
+    }
+
+    /// Bytes of each chunk that is not written, in order, with the segment and place that they belong to.
+    pub(super) fn unwritten_chunks(&self) -> Vec<(Rc<Segment>, u64, Vec<u8>)> {
+        let Some(behind) = self.behind.get() else { return Vec::new() };
+        let chunks = behind.chunks.borrow();
+        let unwritten = chunks.iter().filter(|held| !held.is_written());
+        unwritten
+            .map(|held| {
+                let new = held.chunk.as_slice()[held.carried..].to_vec();
+                (held.segment.clone(), held.position + held.carried as u64, new)
+            })
+            .collect()
+    }
+
+    fn wake_behind(self: &Rc<Self>, behind: &Behind) {
+        if self.failure.borrow().is_none() && behind.next_write().is_some() && !behind.running.replace(true) {
+            spawn_local(self.clone().write_chunks());
+        }
+    }
+
+    /// Runs while a write may leave; those that land start it again.
+    async fn write_chunks(self: Rc<Self>) {
+        let Some(behind) = self.behind.get() else { return };
+        while self.failure.borrow().is_none()
+            && let Some(write) = behind.next_write()
+        {
+            if let Err(error) = self.send_chunk(behind, &write.held).await {
+                self.fail("a write", &error);
+            }
+        }
+        behind.running.set(false);
+    }
+
+    async fn send_chunk(self: &Rc<Self>, behind: &Behind, held: &HeldChunk) -> io::Result<()> {
+        let file = held.segment.file().await?;
+        self.ensure_allocated(&held.segment, &file, align_up(held.end())).await?;
+        // More may have gathered meanwhile.
+        let Some(Write { held, from, upto }) = behind.next_write() else { return Ok(()) };
+        let end = held.position + upto as u64;
+        if align_up(end) > held.segment.allocated.get() {
+            held.segment.allocated.set(align_up(end));
+        }
+        held.sent.set(upto);
+        let number = behind.next_flight.replace(behind.next_flight.get() + 1);
+        behind.flights.borrow_mut().push_back(Flight { number, held: held.clone(), upto, landed: false });
+        behind.writing.set(behind.writing.get() + 1);
+        let log = self.clone();
+        spawn_local(async move {
+            let outcome = write(&held, &file, from, upto).await;
+            let Some(behind) = log.behind.get() else { return };
+            behind.writing.set(behind.writing.get() - 1);
+            match outcome {
+                Ok(()) => log.chunk_landed(behind, number),
+                Err(error) => log.fail("a write", &error),
+            }
+            log.wake_behind(behind);
+        });
+        Ok(())
+    }
+
+    /// Notes that a write has reached the device; the written point moves over every write that has, in order.
+    fn chunk_landed(self: &Rc<Self>, behind: &Behind, number: u64) {
+        if self.failure.borrow().is_some() {
+            return;
+        }
+        if let Some(flight) = behind.flights.borrow_mut().iter_mut().find(|flight| flight.number == number) {
+            flight.landed = true;
+        }
+        let (mut moved, mut any) = (None, false);
+        while let Some(flight) = behind.flights.borrow_mut().pop_front_if(|flight| flight.landed) {
+            let Flight { held, upto, .. } = flight;
+            held.written.set(upto);
+            let end = held.position + upto as u64;
+            let before = held.segment.written.replace(end);
+            let unsynced = &self.context.unsynced_bytes;
+            unsynced.set(unsynced.get() + (end - before));
+            let total = held.total(upto);
+            while let Some((_, mark)) = behind.marks.borrow_mut().pop_front_if(|(end, _)| *end <= total) {
+                moved = Some(mark);
+            }
+            if held.is_written() {
+                held.chunk.retire();
+                if !held.mentioned.replace(true) {
+                    behind.arena.note_written(self);
+                    any = true;
+                }
+            }
+        }
+        match moved {
+            Some(mark) => {
+                *self.written.borrow_mut() = mark;
+                self.after_write();
+            }
+            None => self.progress.notify_all(),
+        }
+        if any {
+            behind.arena.retry_waiting();
+        }
+    }
+}
+
+/// Writes `[from, upto)` of a chunk: whole blocks from the chunk itself, an unfinished one from a copy beside it.
+async fn write(held: &Rc<HeldChunk>, file: &Rc<File>, from: usize, upto: usize) -> io::Result<()> {
+    let whole = align_down(upto as u64) as usize;
+    let blocks = async {
+        match whole > from {
+            true => file.write_bytes(held.chunk.bytes(from..whole), held.position + from as u64).await,
+            false => Ok(()),
+        }
+    };
+    let unfinished = async {
+        if upto == whole {
+            return Ok(());
+        }
+        let mut block = DiskBuf::alloc(ALIGNMENT as usize);
+        let (filled, padding) = block.as_mut_slice().split_at_mut(upto - whole);
+        filled.copy_from_slice(&held.chunk.as_slice()[whole..upto]);
+        padding.fill(0);
+        file.write_at(&block.freeze(), held.position + whole as u64).await
+    };
+    let (blocks, unfinished) = zip(blocks, unfinished).await;
+    blocks.and(unfinished)
+}

@@ -1,0 +1,356 @@
+//! Batches acknowledged from an arena: there for readers at once, on the device later, and after a kill.
+
+use uuid::Uuid;
+
+use super::*;
+use crate::runtime::faults::{Fault, Op, inject};
+use crate::storage::arena::FOLDER;
+
+const KEY: PartitionKey = PartitionKey { topic: Uuid::from_u128(77), partition: 0 };
+const LONG: Duration = Duration::from_secs(100);
+
+fn identity() -> Identity {
+    Identity { boot: Uuid::from_u128(1), cluster: "c".into(), directory: Uuid::from_u128(2) }
+}
+
+fn arena(root: &Path, bytes: usize, delay: Duration) -> Rc<Arena> {
+    Arena::create(root, 0, &identity(), bytes).unwrap().open(delay, 1).unwrap()
+}
+
+async fn open_held(arena: &Rc<Arena>, dir: &Path) -> Rc<Log> {
+    let log = open(dir, small_segments()).await.log;
+    log.write_behind(arena.clone(), KEY);
+    log
+}
+
+/// Copies the log in `dir` and all arenas to below `to`, as a kill would leave them; nothing moves meanwhile but writes.
+fn snapshot(dir: &Path, to: &Path) -> PathBuf {
+    let root = dir.parent().unwrap();
+    copy_dir(&root.join(FOLDER), &to.join(FOLDER));
+    let copy = to.join(dir.file_name().unwrap());
+    copy_dir(dir, &copy);
+    copy
+}
+
+fn take_over(root: &Path) -> Replayed {
+    let dir = root.join("t-0");
+    replay(root, &identity(), &|key| (key == KEY).then(|| dir.clone())).unwrap()
+}
+
+fn arena_files(root: &Path) -> Vec<String> {
+    let entries = fs::read_dir(root.join(FOLDER)).unwrap();
+    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Appends without waiting for anything but, at the end, the acknowledgements.
+async fn burst(log: &Rc<Log>, count: usize, seed: u64) -> Vec<(i64, Vec<u8>)> {
+    let mut random = Random(seed);
+    let mut written = Vec::new();
+    for i in 0..count {
+        let payload = match random.below(10) {
+            0 => 100_000 + random.below(300_000) as usize,
+            1..4 => random.below(20_000) as usize,
+            _ => random.below(300) as usize,
+        };
+        let batch = batch(1 + random.below(5) as i32, payload, 1_000_000 + i as i64, random.next());
+        let appended = log.append(batch.clone(), 3, 0).unwrap();
+        written.push((appended.base_offset, stored(&batch, appended.base_offset)));
+    }
+    acknowledged(log, log.next_offset()).await;
+    written
+}
+
+/// Runs `test` with a scratch directory.
+fn scratched<F: Future<Output = ()> + 'static>(test: fn(PathBuf) -> F) {
+    let root = scratch();
+    let base = root.path().to_path_buf();
+    on_shard(move || {
+        let base = base.clone();
+        async move {
+            test(base).await;
+            faults::clear();
+        }
+    });
+}
+
+#[test]
+fn batches_are_acknowledged_and_read_before_they_are_written() {
+    scratched(|root| async move {
+        let arena = arena(&root, 4 << 20, LONG);
+        let log = open_held(&arena, &root.join("t-0")).await;
+        let mut written = Vec::new();
+        for (n, size) in [10, 5000, 100, 3].into_iter().enumerate() {
+            let batch = batch(2, size, 5, n as u64 + 1);
+            let appended = log.append(batch.clone(), 3, 0).unwrap();
+            assert_eq!(log.acknowledged(), appended.next_offset, "at once");
+            written.push((appended.base_offset, stored(&batch, appended.base_offset)));
+        }
+        assert_eq!(log.written.borrow().offset, 0);
+        for max_bytes in [1, 200, 1 << 20] {
+            assert!(read_all(&log, 0, max_bytes).await == joined(&written), "{max_bytes}");
+        }
+        log.close(|| b"state".to_vec()).await.unwrap();
+        assert!(arena.remove().unwrap(), "nothing is left in it");
+        assert!(arena_files(&root).is_empty());
+        let again = open(&root.join("t-0"), small_segments()).await;
+        assert_eq!(again.sidecar.as_deref(), Some(&b"state"[..]));
+        assert!(read_all(&again.log, 0, 1 << 20).await == joined(&written));
+    });
+}
+
+#[test]
+fn what_is_held_is_written_after_a_while_and_again_where_the_log_goes_on() {
+    scratched(|root| async move {
+        let arena = arena(&root, 4 << 20, Duration::from_millis(5));
+        let log = open_held(&arena, &root.join("t-0")).await;
+        let mut written = burst(&log, 30, 3).await;
+        let end = log.next_offset();
+        eventually("everything is written, the last block too", || log.written.borrow().offset == end).await;
+        assert_eq!(arena.live_chunks(), 0);
+        written.extend(burst(&log, 40, 4).await);
+        assert!(read_all(&log, 0, 300_000).await == joined(&written));
+        log.close(Vec::new).await.unwrap();
+        let log = open_held(&arena, &root.join("t-0")).await;
+        written.extend(burst(&log, 40, 5).await);
+        assert!(read_all(&log, 0, 300_000).await == joined(&written), "from the unfinished block that was there");
+        log.close(Vec::new).await.unwrap();
+        let again = open(&root.join("t-0"), small_segments()).await;
+        assert!(read_all(&again.log, 0, 1 << 20).await == joined(&written));
+    });
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let arena = arena(&root, 3 << 20, Duration::from_millis(3));
+        let log = open_held(&arena, &dir).await;
+        let (mut written, mut needed, mut bytes) = (Vec::new(), 0, 0);
+        for round in 0..12u64 {
+            written.extend(burst(&log, 20, 100 + round).await);
+            if round % 4 == 3 {
+                log.checkpoint(|| vec![round as u8]).await.unwrap();
+            }
+            for i in 0..20 {
+                let batch = batch(1, 20_000, 5, round * 100 + i);
+                let appended = log.append(batch.clone(), 3, 0).unwrap();
+                written.push((appended.base_offset, stored(&batch, appended.base_offset)));
+            }
+            clock::sleep(Duration::from_micros(300 * round)).await;
+            let (safe, unwritten) = (log.acknowledged(), log.written.borrow().offset);
+            let copy = snapshot(&dir, &root.join(format!("copy{round}")));
+            let copied = copy.parent().unwrap();
+            let kept = copied.join("kept");
+            copy_dir(&copied.join(FOLDER), &kept);
+            let replayed = take_over(copied);
+            bytes += replayed.bytes;
+            needed += u32::from(unwritten < safe && replayed.batches > 0);
+            assert!(arena_files(copied).is_empty(), "round {round}: {:?}", arena_files(copied));
+            // Killed at the end of the replay, which is then made again.
+            copy_dir(&kept, &copied.join(FOLDER));
+            take_over(copied);
+            let recovered = open(&copy, small_segments()).await;
+            let end = recovered.log.next_offset();
+            assert!(end >= safe, "round {round}: {end} after {safe} was acknowledged");
+            let expected: Vec<_> = written.iter().filter(|(offset, _)| *offset < end).cloned().collect();
+            assert!(read_all(&recovered.log, 0, 1 << 20).await == joined(&expected), "round {round}");
+            acknowledged(&log, log.next_offset()).await;
+        }
+        assert!(needed >= 6 && bytes > 0, "the replay was needed in {needed} rounds only");
+        assert!(log.segments.borrow().len() > 4);
+        log.close(Vec::new).await.unwrap();
+        assert!(arena.remove().unwrap());
+        let again = open(&dir, small_segments()).await;
+        assert!(read_all(&again.log, 0, 1 << 20).await == joined(&written));
+    });
+}
+
+#[test]
+fn many_logs_share_an_arena_that_is_too_small_for_all() {
+    scratched(|root| async move {
+        let arena = arena(&root, 2 << 20, Duration::from_millis(5));
+        let mut logs = Vec::new();
+        for n in 0..150 {
+            let log = open(&root.join(format!("m-{n}")), small_segments()).await.log;
+            log.write_behind(arena.clone(), PartitionKey { partition: n, ..KEY });
+            logs.push((log, Vec::new()));
+        }
+        let mut random = Random(9);
+        for _ in 0..4000 {
+            let (log, written) = &mut logs[random.below(150) as usize];
+            let size = if random.below(100) == 0 { 300_000 } else { random.below(3000) as usize };
+            let batch = batch(1, size, 5, random.next());
+            let appended = log.append(batch.clone(), 3, 0).unwrap();
+            written.push((appended.base_offset, stored(&batch, appended.base_offset)));
+            if random.below(20) == 0 {
+                acknowledged(log, appended.next_offset).await;
+            }
+        }
+        for (log, written) in &logs {
+            acknowledged(log, log.next_offset()).await;
+            assert!(read_all(log, 0, 100_000).await == joined(written));
+        }
+        for (log, _) in &logs {
+            log.close(Vec::new).await.unwrap();
+        }
+        assert_eq!(arena.live_chunks(), 0);
+    });
+}
+
+#[test]
+fn chunks_that_responses_are_made_from_are_not_used_again() {
+    scratched(|root| async move {
+        let arena = arena(&root, 2 << 20, Duration::from_millis(2));
+        let log = open_held(&arena, &root.join("t-0")).await;
+        let mut written = burst(&log, 20, 1).await;
+        let mut responses = Vec::new();
+        for round in 0..40 {
+            let from = written[written.len() - 10].0;
+            let read = log.read(from, 1 << 20, true).await.unwrap();
+            responses.push((read.records.clone(), read.records.concat()));
+            written.extend(burst(&log, 10, 50 + round).await);
+        }
+        for (slices, bytes) in responses {
+            assert!(slices.concat() == bytes, "a response has changed");
+        }
+        assert!(read_all(&log, 0, 300_000).await == joined(&written));
+    });
+}
+
+#[test]
+fn a_damaged_arena_gives_no_wrong_byte_and_is_never_passed_over_in_silence() {
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let arena = arena(&root, 2 << 20, LONG);
+        let log = open_held(&arena, &dir).await;
+        let mut written = Vec::new();
+        for n in 0..40 {
+            let batch = batch(1, 100 + 211 * n, 5, n as u64 + 1);
+            let appended = log.append(batch.clone(), 3, 0).unwrap();
+            written.push((appended.base_offset, stored(&batch, appended.base_offset)));
+        }
+        assert_eq!(log.acknowledged(), log.next_offset());
+        let copy = snapshot(&dir, &root.join("copy"));
+        let whole = copy.parent().unwrap().to_path_buf();
+        let name = arena_files(&whole).pop().unwrap();
+        let good = fs::read(whole.join(FOLDER).join(&name)).unwrap();
+        // Flips where something is: the head, live entries, the chunks behind them.
+        let used: Vec<usize> = (0..good.len()).filter(|at| good[*at] != 0).collect();
+        let mut random = Random(77);
+        let (mut cut, mut unharmed) = (0, 0);
+        for round in 0..250u64 {
+            let trial = root.join(format!("trial{round}"));
+            copy_dir(&whole.join(FOLDER), &trial.join(FOLDER));
+            copy_dir(&copy, &trial.join("t-0"));
+            let mut bad = good.clone();
+            // The head and the table are small beside the chunks.
+            let small = used.partition_point(|at| *at < 2 * 4096);
+            let at = used[random.below(if round % 2 == 0 { small } else { used.len() } as u64) as usize];
+            if round % 10 == 9 {
+                bad.truncate(at);
+            } else {
+                bad[at] ^= 1 << random.below(8);
+            }
+            fs::write(trial.join(FOLDER).join(&name), &bad).unwrap();
+            let outcome = replay(&trial, &identity(), &|key| (key == KEY).then(|| trial.join("t-0")));
+            let recovered = open(&trial.join("t-0"), small_segments()).await;
+            let end = recovered.log.next_offset();
+            let expected: Vec<_> = written.iter().filter(|(offset, _)| *offset < end).cloned().collect();
+            assert!(read_all(&recovered.log, 0, 1 << 20).await == joined(&expected), "round {round}, byte {at}");
+            if end < log.next_offset() {
+                // Refused, or kept under another name.
+                assert!(outcome.is_err() || !arena_files(&trial).is_empty(), "round {round}, byte {at}: {end}");
+                cut += 1;
+            } else {
+                unharmed += 1;
+            }
+            fs::remove_dir_all(&trial).unwrap();
+        }
+        assert!(cut > 150, "{cut} {unharmed}");
+        let other = replay(&whole, &Identity { cluster: "d".into(), ..identity() }, &|_| None).unwrap();
+        assert_eq!((other.batches, arena_files(&whole).len()), (0, 1), "another cluster's is left as it is");
+        let other = replay(&whole, &Identity { directory: Uuid::nil(), ..identity() }, &|_| None).unwrap();
+        assert_eq!((other.batches, arena_files(&whole).len()), (0, 1), "another directory's too");
+        let other = replay(&whole, &Identity { boot: Uuid::nil(), ..identity() }, &|_| panic!("not read")).unwrap();
+        assert_eq!((other.batches, arena_files(&whole).len()), (0, 0), "another boot's is removed");
+    });
+}
+
+#[test]
+fn a_broken_disk_takes_the_log_offline_and_the_next_start_writes_what_was_acknowledged() {
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let arena = arena(&root, 4 << 20, Duration::from_millis(1));
+        let log = open_held(&arena, &dir).await;
+        let mut written = burst(&log, 20, 1).await;
+        log.checkpoint(Vec::new).await.unwrap();
+        inject(Op::Write, ".log", 0, Fault::Os(5));
+        let batch = batch(1, 10_000, 5, 9);
+        let appended = log.append(batch.clone(), 3, 0).unwrap();
+        assert_eq!(log.acknowledged(), appended.next_offset);
+        written.push((appended.base_offset, stored(&batch, appended.base_offset)));
+        eventually("the log fails", || log.failure().is_some()).await;
+        assert!(log.append(batch.clone(), 3, 0).is_err());
+        assert!(read_all(&log, 0, 1 << 20).await == joined(&written), "what was acknowledged stays readable");
+        assert!(!arena.remove().unwrap());
+        faults::clear();
+        log.abandon();
+        drop(log);
+        let replayed = take_over(&root);
+        assert!(replayed.batches > 0 && replayed.failed.is_empty());
+        let again = open(&dir, small_segments()).await;
+        assert!(read_all(&again.log, 0, 1 << 20).await == joined(&written));
+    });
+}
+
+#[test]
+fn a_log_that_found_no_room_keeps_what_was_acknowledged_when_it_is_opened_anew() {
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let arena = arena(&root, 4 << 20, Duration::from_millis(1));
+        let log = open_held(&arena, &dir).await;
+        let mut written = burst(&log, 20, 1).await;
+        inject(Op::Write, ".log", 0, Fault::Os(28));
+        let batch = batch(1, 10_000, 5, 9);
+        let appended = log.append(batch.clone(), 3, 0).unwrap();
+        written.push((appended.base_offset, stored(&batch, appended.base_offset)));
+        assert_eq!(log.acknowledged(), appended.next_offset);
+        eventually("the log is full", || log.failure().is_some_and(|failure| failure.is_full())).await;
+        faults::clear();
+        assert_eq!(log.cut_back().await.unwrap(), appended.next_offset);
+        assert_eq!(arena.live_chunks(), 0);
+        let again = open_held(&arena, &dir).await;
+        assert_eq!(again.next_offset(), appended.next_offset);
+        written.extend(burst(&again, 20, 2).await);
+        assert!(read_all(&again, 0, 1 << 20).await == joined(&written));
+    });
+}
+
+#[test]
+fn nothing_is_acknowledged_before_it_is_synced_where_that_is_asked_for() {
+    scratched(|root| async move {
+        let arena = arena(&root, 4 << 20, LONG);
+        let log = open_held(&arena, &root.join("t-0")).await;
+        log.set_config(Arc::new(TopicConfig { flush_messages: 1, ..(*small_segments()).clone() }));
+        for n in 0..20 {
+            let appended = log.append(batch(1, 3000, 5, n + 1), 3, 0).unwrap();
+            assert!(log.acknowledged() < appended.next_offset);
+            acknowledged(&log, appended.next_offset).await;
+            assert!(log.synced.borrow().offset >= appended.next_offset);
+        }
+    });
+}
+
+#[test]
+fn a_deleted_log_leaves_nothing_to_take_over() {
+    scratched(|root| async move {
+        let arena = arena(&root, 4 << 20, LONG);
+        let log = open_held(&arena, &root.join("t-0")).await;
+        burst(&log, 20, 1).await;
+        assert!(arena.live_chunks() > 0);
+        log.retire("0123456789abcdef0123456789abcdef").await.unwrap();
+        assert!(arena.remove().unwrap());
+    });
+}
