@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{bench, options, server, tune};
+use super::{arena, bench, options, server, tune};
 
 /// A message broker that speaks the Apache Kafka wire protocol.
 #[derive(Parser)]
@@ -28,6 +28,9 @@ enum Command {
     /// Load any Kafka broker and tell what it takes
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Look at the memory that outlives the broker (corelane.acknowledge=held)
+    #[command(subcommand)]
+    Arena(arena::ArenaCommand),
     /// Look at this host and its disk: what is off, and the options that fit
     Tune(tune::TuneArguments),
 }
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
         Some(Command::Server(arguments)) => server::main(arguments),
         Some(Command::Options { markdown }) => options::main(markdown),
         Some(Command::Bench(command)) => bench::main(command),
+        Some(Command::Arena(command)) => arena::main(command),
         Some(Command::Tune(arguments)) => tune::main(arguments),
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: one file per noun.
 
+mod arena;
 mod bench;
 mod command;
 mod options;

@@ -9,6 +9,7 @@
 //! again before the last response that was made from it has gone.
 
 pub(super) mod layout;
+mod list;
 pub(super) mod pool;
 mod replay;
 
@@ -28,6 +29,7 @@ use crate::runtime::mapping::{Area, Mapping, PAGE_BYTES, Slots};
 use crate::runtime::{clock, spawn_local};
 use layout::{Entry, Plan};
 pub use layout::{Identity, PartitionKey};
+pub use list::{ArenaListing, list_arenas};
 use pool::{Pool, Size};
 pub use replay::{Replayed, TakenOver, replay};
 

@@ -43,7 +43,7 @@ pub use {
     rot::{Bounds, Stretch, survey},
 };
 
-pub use arena::{Arena, FOLDER as ARENA_FOLDER, Identity, PartitionKey, Replayed, TakenOver, replay};
+pub use arena::{Arena, ArenaListing, Identity, PartitionKey, Replayed, TakenOver, list_arenas, replay};
 pub use checkpoint::Checkpoint;
 pub use compaction::{CleanError, CleanStats, Cleaner, CleanerLimits, LastOffsets, Survey};
 pub use context::{StorageContext, StorageLimits};

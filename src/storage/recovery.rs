@@ -316,7 +316,12 @@ impl Recovery {
         let file = segment.file().await?;
         let end = scan.position;
         segment.size.set(end);
-        if end != bytes {
+        if end == bytes && !self.clean_stop {
+            // Cutting waits for direct writes of the process before, which may end after it: none may fall on what is written
+            // from here on.
+            file.truncate(end + ALIGNMENT).await?;
+        }
+        if end != bytes || !self.clean_stop {
             file.truncate(end).await?;
         }
         file.fdatasync().await?;

@@ -40,6 +40,11 @@ def binary():
     return Path(os.environ.get("CORELANE_BIN", REPO / "target/release/corelane"))
 
 
+def options_of_all():
+    """Options of every broker of the run, from `CORELANE_TEST_OPTIONS="name=value name=value"`; a test's own win."""
+    return dict(option.split("=", 1) for option in os.environ.get("CORELANE_TEST_OPTIONS", "").split())
+
+
 def free_port():
     """A free port below the range that outgoing connections take theirs from, so a restart finds it free again.
     `CORELANE_TEST_PORTS=low-high` keeps to other ones."""
@@ -77,7 +82,8 @@ class Broker:
     # what differs between the two
 
     def properties(self):
-        return {"node.id": 0, "listeners": f"PLAINTEXT://{HOST}:{self.port}", "log.dirs": self.data_dir, **self.props}
+        own = {"node.id": 0, "listeners": f"PLAINTEXT://{HOST}:{self.port}", "log.dirs": self.data_dir}
+        return {**own, **options_of_all(), **self.props}
 
     def command(self, config):
         return [str(binary()), "server", str(config), *self.args]
