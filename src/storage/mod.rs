@@ -1,10 +1,10 @@
 //! One partition's bytes on disk: segments in Kafka's own file formats, group-commit appends, tail and cold reads, recovery.
 //!
 //! The contract: [`Log::append`] fixes offset and order at once and returns without waiting; the acknowledged offset moves
-//! when the bytes have reached the device (and were synced, where `flush.messages` asks for it); readers see what is
-//! acknowledged. A log lives on one shard. What the shard's logs share (caches, budgets) is [`StorageContext`].
+//! when the bytes have reached the device, or stand in an [`Arena`] (and were synced, where `flush.messages` asks for it);
+//! readers see what is acknowledged. A log lives on one shard. What the shard's logs share (caches, budgets) is [`StorageContext`].
 //!
-//! Reading order: [`log`] (the facade), `appender` (how bytes get to the device), `reader` (how they get out), `recovery`.
+//! Reading order: [`log`] (the facade), `appender` and `behind` (how bytes get to the device), `reader` (how they get out), `recovery`.
 
 mod ahead;
 mod appender;
