@@ -222,10 +222,7 @@ fn take_over_arenas(config: &mut ServerConfig, image: &MetadataImage, placement:
     let boot = probe::boot_id().unwrap_or_default();
     for (id, root) in &placement.directories {
         let identity = Identity { boot, cluster: image.cluster_id.clone(), directory: id.0 };
-        let find = |key: PartitionKey| {
-            let dir = placement.dir(image.topic_by_id(key.topic)?, key.partition)?;
-            (dir.parent() == Some(root)).then_some(dir)
-        };
+        let find = |key: PartitionKey| placement.dir(image.topic_by_id(key.topic)?, key.partition);
         let replayed = storage::replay(root, &identity, &find).map_err(|error| {
             format!(
                 "{error} (it may hold records that the last broker acknowledged just before it was killed; where they do not matter, \

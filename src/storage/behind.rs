@@ -434,6 +434,9 @@ impl Log {
     async fn send_chunk(self: &Rc<Self>, behind: &Behind, held: &HeldChunk) -> io::Result<()> {
         let file = held.segment.file().await?;
         self.ensure_allocated(&held.segment, &file, align_up(held.end())).await?;
+        if self.failure.borrow().is_some() {
+            return Ok(());
+        }
         // More may have gathered meanwhile.
         let Some(Write { held, from, upto }) = behind.next_write() else { return Ok(()) };
         let end = held.position + upto as u64;

@@ -59,8 +59,7 @@ pub(super) fn arena_files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Takes over what the arenas of the data directory at `root` hold; `find` knows the directory of a partition, if it is one of
-/// this data directory's. An error: an arena cannot be read, and nothing may be served from this directory.
+/// Takes over what the arenas of the data directory at `root` hold; `find` knows the directory of a partition that is served. An error: an arena cannot be read, and nothing may be served from this directory.
 pub fn replay(
     root: &Path,
     identity: &Identity,
@@ -116,7 +115,13 @@ fn replay_file(
     let mut left = false;
     for (key, chunks) in held {
         let Some(dir) = find(key) else {
-            tracing::info!(topic = %key.topic, partition = key.partition, "held records of a partition that is not there any more are dropped");
+            // Nothing is appended to it in this run: it is offline, withheld, or was being deleted.
+            left = true;
+            tracing::warn!(
+                topic = %key.topic, partition = key.partition, file = %path.display(),
+                "the arena holds records of a partition that is not served now: they stay there for a start that serves it, while the \
+                 machine runs"
+            );
             continue;
         };
         match take_over(&file, plan, &dir, &chunks) {

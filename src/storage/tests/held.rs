@@ -273,6 +273,12 @@ fn a_damaged_arena_gives_no_wrong_byte_and_is_never_passed_over_in_silence() {
         assert_eq!((other.batches, arena_files(&whole).len()), (0, 1), "another cluster's is left as it is");
         let other = replay(&whole, &Identity { directory: Uuid::nil(), ..identity() }, &|_| None).unwrap();
         assert_eq!((other.batches, arena_files(&whole).len()), (0, 1), "another directory's too");
+        let offline = replay(&whole, &identity(), &|_| None).unwrap();
+        assert_eq!(
+            (offline.batches, fs::read(whole.join(FOLDER).join(&name)).unwrap()),
+            (0, good),
+            "it waits for its partition"
+        );
         let other = replay(&whole, &Identity { boot: Uuid::nil(), ..identity() }, &|_| panic!("not read")).unwrap();
         assert_eq!((other.batches, arena_files(&whole).len()), (0, 0), "another boot's is removed");
     });
