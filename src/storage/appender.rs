@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::context::StorageLimits;
 use super::log::{Log, Mark};
 use super::segment::Segment;
+use crate::model::record_batch::BatchHeader;
 use crate::runtime::disk::{ALIGNMENT, DiskBuf, FrozenBuf, MAX_IO_BYTES, align_down, align_up};
 use crate::runtime::{clock, spawn_local};
 
@@ -217,6 +218,11 @@ impl Pending {
         head[8..12].copy_from_slice(&batch[8..12]);
         head[12..].copy_from_slice(&leader_epoch.to_be_bytes());
         Pending { head, batch, taken: 0, next_offset, position, segment }
+    }
+
+    /// Its CRC, as its header has it.
+    pub fn crc(&self) -> u32 {
+        BatchHeader::peek(&self.batch).map_or(0, |header| header.crc.get())
     }
 
     pub fn base_offset(&self) -> i64 {

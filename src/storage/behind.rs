@@ -198,6 +198,7 @@ impl Behind {
             begins: u32::try_from(pending.position).ok()?,
             first_offset: pending.base_offset(),
             carried: carried as u16,
+            first_crc: pending.crc() as u16,
         };
         let size = self.size.get().max(Size::of(carried + pending.left()));
         let chunk = self.arena.take(size, entry)?;

@@ -164,6 +164,9 @@ pub struct Entry {
     pub first_offset: i64,
     /// Bytes at the chunk's front that belong to what was written before it.
     pub carried: u16,
+    /// The lower half of that batch's CRC, which ties the entry to what is in the chunk: a file system that was shut down
+    /// may keep an older one of the two.
+    pub first_crc: u16,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -177,7 +180,7 @@ struct RawEntry {
     begins: U32,
     first_offset: I64,
     carried: U16,
-    reserved: U16,
+    first_crc: U16,
     crc: U32,
 }
 
@@ -205,6 +208,7 @@ impl Entry {
         raw.begins.set(self.begins);
         raw.first_offset.set(self.first_offset);
         raw.carried.set(self.carried);
+        raw.first_crc.set(self.first_crc);
         raw.crc.set(crc32c::crc32c(&raw.as_bytes()[..ENTRY_CRC_BYTES]));
         let mut body = [0; SLOT_BODY_BYTES];
         body.copy_from_slice(raw.as_bytes());
@@ -257,6 +261,7 @@ pub fn decode_slot(bytes: &[u8; SLOT_BYTES], index: usize, plan: Plan) -> Slot {
         begins: raw.begins.get(),
         first_offset: raw.first_offset.get(),
         carried: raw.carried.get(),
+        first_crc: raw.first_crc.get(),
     };
     if entry.is_possible(held, index, plan) {
         Slot::Held(entry, held)
@@ -282,6 +287,7 @@ mod tests {
             begins: 4000,
             first_offset: 120,
             carried: 10,
+            first_crc: 0xabcd,
         }
     }
 

@@ -238,7 +238,11 @@ fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk]) -> io::R
             bytes.resize(at + held - carried, 0);
             file.read_exact_at(&mut bytes[at..], (plan.chunk(chunk.index) + carried) as u64)?;
         }
-        let walk = walk(&bytes, first.first_offset);
+        let walk = walk(&bytes, first.first_offset, |place, header| {
+            let begins = |chunk: &&HeldChunk| u64::from(chunk.entry.begins) == u64::from(first.begins) + place as u64;
+            let mut named = run.iter().filter(begins).map(|chunk| &chunk.entry);
+            named.all(|entry| entry.first_offset == header.base() && entry.first_crc == header.crc.get() as u16)
+        });
         if walk.end > before as usize {
             let new = &bytes[before as usize..walk.end];
             target.write_all_at(new, begin)?;
@@ -275,8 +279,8 @@ struct Walk {
     torn: bool,
 }
 
-/// Walks over batches that follow each other from `offset` on.
-fn walk(bytes: &[u8], offset: i64) -> Walk {
+/// Walks over batches that follow each other from `offset` on, as long as `expected` knows the one at a place.
+fn walk(bytes: &[u8], offset: i64, expected: impl Fn(usize, &BatchHeader) -> bool) -> Walk {
     let mut walk = Walk { end: 0, batches: 0, next_offset: offset, torn: false };
     while walk.end < bytes.len() {
         let rest = &bytes[walk.end..];
@@ -285,8 +289,8 @@ fn walk(bytes: &[u8], offset: i64) -> Walk {
             break;
         };
         let total = header.total_bytes();
-        let possible =
-            header.magic == 2 && header.base() == walk.next_offset && total >= record_batch::HEADER_BYTES as i64;
+        let follows = header.magic == 2 && header.base() == walk.next_offset && expected(walk.end, header);
+        let possible = follows && total >= record_batch::HEADER_BYTES as i64;
         if possible && total > rest.len() as i64 {
             walk.torn = true;
             break;

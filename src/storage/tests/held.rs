@@ -285,6 +285,37 @@ fn a_damaged_arena_gives_no_wrong_byte_and_is_never_passed_over_in_silence() {
 }
 
 #[test]
+fn an_entry_over_bytes_of_another_partition_gives_nothing() {
+    scratched(|root| async move {
+        let arena = arena(&root, 2 << 20, LONG);
+        let mut logs = Vec::new();
+        for n in 0..2 {
+            let log = open(&root.join(format!("t-{n}")), small_segments()).await.log;
+            log.write_behind(arena.clone(), PartitionKey { partition: n, ..KEY });
+            log.append(batch(1, 300, 5, n as u64 + 1), 3, 0).unwrap();
+            logs.push(log);
+        }
+        let path = root.join(FOLDER).join(arena_files(&root).pop().unwrap());
+        let mut bytes = fs::read(&path).unwrap();
+        // The chunks change places, as if only one of the two had come to the disk again; offsets and CRCs are right.
+        let held: Vec<usize> = (0..bytes.len() / 4096).filter(|page| bytes[page * 4096 + 16] == 2).collect();
+        assert_eq!(held.len(), 2, "a chunk begins with a batch");
+        for at in 0..4096 {
+            bytes.swap(held[0] * 4096 + at, held[1] * 4096 + at);
+        }
+        let copy = root.join("copy");
+        copy_dir(&root.join(FOLDER), &copy.join(FOLDER));
+        fs::write(copy.join(FOLDER).join(path.file_name().unwrap()), bytes).unwrap();
+        for n in 0..2 {
+            fs::create_dir_all(copy.join(format!("t-{n}"))).unwrap();
+        }
+        let replayed = replay(&copy, &identity(), &|key| Some(copy.join(format!("t-{}", key.partition)))).unwrap();
+        assert_eq!(replayed.batches, 0);
+        assert!(arena_files(&copy)[0].ends_with(".damaged"));
+    });
+}
+
+#[test]
 fn a_broken_disk_takes_the_log_offline_and_the_next_start_writes_what_was_acknowledged() {
     scratched(|root| async move {
         let dir = root.join("t-0");
