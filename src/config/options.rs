@@ -597,7 +597,7 @@ const BROKER: &[OptionSpec] = &[
         kind: Long,
         default: "134217728",
         bounds: Between(MIB, TIB),
-        doc: "Answers that clients have not taken yet, per shard, by the size of the buffers they keep alive; half of it for Fetch, a quarter for other answers of up to 64 KiB. \
+        doc: "Answers that clients have not taken yet, per shard, by the size of the buffers they keep alive; half of it for Fetch, a quarter for answers of up to 64 KiB that the connection's send queue has room for. \
               An answer is charged before it is made. Where nothing is left, fetches read less, requests wait, and connections whose clients take nothing are closed.",
         access: integer!(Server response_memory_bytes),
     },

@@ -21,11 +21,13 @@ mod port_holder;
 pub mod probe;
 pub mod process;
 mod ring;
+mod send_room;
 pub mod sync;
 mod turn;
 pub mod watchdog;
 
 pub use executor::{Breather, spawn_blocking, spawn_local};
+pub use send_room::SendRoom;
 pub use turn::spin_before_sleep;
 
 #[cfg(test)]

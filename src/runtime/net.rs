@@ -18,6 +18,7 @@ use super::clock;
 use super::executor::Breather;
 use super::port_holder::{self, Holder};
 use super::ring::{Interest, Watch};
+use super::send_room::SendRoom;
 
 /// Connections the kernel holds for a shard until it accepts them.
 const BACKLOG: i32 = 4096;
@@ -393,6 +394,11 @@ impl Writer {
                 },
             }
         }
+    }
+
+    /// Room for what is sent.
+    pub fn room(&self) -> SendRoom {
+        SendRoom::of(&self.socket)
     }
 
     /// Ends both directions; a pending read on the other half ends.

@@ -11,15 +11,15 @@ use tracing::debug;
 use crate::observe::client_line;
 use crate::protocol::Malformed;
 use crate::runtime::admission::Place;
-use crate::runtime::clock;
 use crate::runtime::executor::spawn_local;
 use crate::runtime::net::{Reader, Writer};
 use crate::runtime::sync::Permit;
+use crate::runtime::{SendRoom, clock};
 use crate::shard::{Share, Shortage};
 
 use super::context::{Charge, Link, TICK_MS};
 use super::listener::Connections;
-use super::peer::Peer;
+use super::peer::{Client, Peer};
 use super::pipeline::{Answer, Collected, Outgoing, Pipeline, Reply};
 use super::receive::{BadLength, FrameReceiver};
 
@@ -51,6 +51,8 @@ struct Unsent {
     fetches: bool,
     /// Memory of other answers may be.
     others: bool,
+    /// Memory of answers that were to leave at once.
+    at_once: bool,
 }
 
 /// How the frame that is arriving gets on.
@@ -92,6 +94,8 @@ impl FrameClock {
 pub struct Connection {
     pub pipeline: Pipeline,
     peer: Peer,
+    /// For answers, in the kernel.
+    room: SendRoom,
     /// When bytes last moved, in the context's ticks.
     active: Cell<u64>,
     /// Of the frame that is arriving; stopped (`None`) while the frame waits for the broker.
@@ -105,11 +109,14 @@ pub struct Connection {
 impl Connection {
     /// Since when it holds memory of answers that its client does not take, if that is too long while others wait for it.
     pub fn stalled_since(&self, now: Instant, short: Shortage) -> Option<Instant> {
-        let Unsent { since, fetches, others } = self.unsent.get()?;
+        let Unsent { since, fetches, others, at_once } = self.unsent.get()?;
         let stalled = now.saturating_duration_since(since);
-        let grace = if short.others >= MANY { STALLED_IN_A_FLOOD } else { STALLED };
+        let grace_of = |waiting: usize| if waiting >= MANY { STALLED_IN_A_FLOOD } else { STALLED };
+        let grace = grace_of(short.others);
+        let any = short.fetches + short.others;
         let gives_way = (short.fetches > 0 && fetches && stalled > STALLED)
-            || (short.others > 0 && (others || self.pipeline.has_more()) && stalled > grace);
+            || (short.others > 0 && (others || self.pipeline.has_more()) && stalled > grace)
+            || (any > 0 && at_once && stalled > grace_of(any));
         gives_way.then_some(since)
     }
 
@@ -214,10 +221,10 @@ enum End {
     Ending,
 }
 
-/// What a request's bytes are handed to, with their share of receive memory and the address that they came from.
-pub trait Dispatch: AsyncFn(Bytes, Permit, Peer) -> Result<Answer, Malformed> + 'static {}
+/// What a request's bytes are handed to, with their share of receive memory and the client that they came from.
+pub trait Dispatch: AsyncFn(Bytes, Permit, Client) -> Result<Answer, Malformed> + 'static {}
 
-impl<D: AsyncFn(Bytes, Permit, Peer) -> Result<Answer, Malformed> + 'static> Dispatch for D {}
+impl<D: AsyncFn(Bytes, Permit, Client) -> Result<Answer, Malformed> + 'static> Dispatch for D {}
 
 /// Starts both tasks. The connection is in `connections` until its writer has ended, which ends the reader.
 pub fn start<D: Dispatch>(
@@ -232,6 +239,7 @@ pub fn start<D: Dispatch>(
     let connection = Rc::new(Connection {
         pipeline: Pipeline::new(link.pipeline, link.gather_bytes),
         peer: Peer(reader.peer_addr()),
+        room: writer.room(),
         active: Cell::new(link.tick.get()),
         frame: Cell::new(None),
         waiting: Cell::new(false),
@@ -348,7 +356,8 @@ async fn take_frames<D: Dispatch>(
             Some(charge) => charge,
             None => connection.charged(link, link.charge_whole(frame.len())).await,
         };
-        let answer = dispatch(frame, charge.permit, connection.peer).await?;
+        let client = Client { peer: connection.peer, room: connection.room.clone() };
+        let answer = dispatch(frame, charge.permit, client).await?;
         connection.pipeline.push(answer);
     }
     Ok(())
@@ -386,14 +395,15 @@ async fn write_answers(link: &Link, connection: &Connection, mut writer: Writer)
 /// Sends all of `out`, and charges what of it is not charged yet.
 async fn send(link: &Link, connection: &Connection, writer: &mut Writer, out: &mut Outgoing) -> std::io::Result<()> {
     if out.uncharged > FREE_ANSWER_BYTES {
-        out.shares.push(link.answers.share(out.uncharged).await);
+        out.shares.push(link.answers.share(out.uncharged, &connection.room).await);
     }
     out.uncharged = 0;
     let fetches = out.shares.iter().any(Share::is_fetch);
     let others = out.shares.is_empty() || !out.shares.iter().all(Share::is_fetch);
+    let at_once = out.shares.iter().any(Share::is_at_once);
     let mut more = true;
     while more {
-        connection.unsent.set(Some(Unsent { since: clock::now(), fetches, others }));
+        connection.unsent.set(Some(Unsent { since: clock::now(), fetches, others, at_once }));
         more = writer.send_some(&mut out.queue).await?;
         connection.active.set(link.tick.get());
     }

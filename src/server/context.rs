@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::future::or;
+use kafka_protocol::messages::ApiKey;
 
 use crate::config::ServerConfig;
-use crate::runtime::clock;
 use crate::runtime::sync::{Budget, Permit};
-use crate::shard::{AnswerMemory, Shard};
+use crate::runtime::{SendRoom, clock};
+use crate::shard::{AnswerMemory, SMALL_ANSWER_BYTES, Shard};
 
 use super::dispatch::waits_for_answers;
 use super::fetch_session::SessionCache;
@@ -26,7 +27,7 @@ pub struct ServerContext {
     /// What requests other than Produce are made into while they are answered: as much as the request bytes themselves
     /// (`corelane.receive.memory.bytes`). Whoever waits for it holds request bytes, never the reverse.
     working: Rc<Budget>,
-    /// For requests that take little, on top: they do not wait behind large ones.
+    /// For requests that take little and whose answers leave at once, on top: they do not wait behind others.
     small_working: Rc<Budget>,
     /// Sizes of answers, by which those to come are estimated.
     pub answer_sizes: AnswerSizes,
@@ -63,31 +64,59 @@ impl ServerContext {
         })
     }
 
-    /// Memory to answer a request in; waits for it.
-    pub async fn work(&self, bytes: usize) -> Permit {
-        match self.working.try_acquire(bytes) {
-            Some(permit) => permit,
-            None if bytes <= SMALL_WORK_BYTES => self.small_working.acquire(bytes).await,
-            None => self.working.acquire(bytes).await,
+    /// Memory to answer a request in, of a connection with `room`; waits for it. What a client that does not read asks for
+    /// may keep its memory until there is some for the answer, so the part for small requests is only for those whose answers
+    /// leave at once.
+    pub async fn work(&self, bytes: usize, room: &SendRoom) -> Permit {
+        if let Some(permit) = self.working.try_acquire(bytes) {
+            return permit;
         }
+        let sizes: &[usize] = if bytes <= SMALL_WORK_BYTES { &[SMALL_ANSWER_BYTES] } else { &[] };
+        let small = async {
+            room.first_of(sizes).await;
+            self.small_working.acquire(bytes).await
+        };
+        or(small, self.working.acquire(bytes)).await
     }
 }
 
-/// Size of recent answers by API key: the largest, slowly forgotten.
+/// Requests of an API that are answered with about as much, as far as the request's own size tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SizeClass {
+    /// Power of two.
+    bytes: u32,
+    /// Asks for all there is, by naming nothing.
+    all: bool,
+}
+
+impl SizeClass {
+    pub fn of(key: ApiKey, version: i16, body: &[u8]) -> SizeClass {
+        // The topics come first in the body: none named is a null list, of version 0 an empty one.
+        let all = key == ApiKey::Metadata
+            && match version {
+                0 => body.starts_with(&[0; 4]),
+                1..9 => body.starts_with(&[0xff; 4]),
+                _ => body.starts_with(&[0]),
+            };
+        SizeClass { bytes: body.len().max(1).ilog2(), all }
+    }
+}
+
+/// Size of recent answers by API key and size of the request: the largest, slowly forgotten.
 #[derive(Default)]
-pub struct AnswerSizes(RefCell<HashMap<i16, usize>>);
+pub struct AnswerSizes(RefCell<HashMap<(i16, SizeClass), usize>>);
 
 impl AnswerSizes {
     /// Before the first answer.
     const UNKNOWN: usize = 16 << 10;
 
-    pub fn expected(&self, api_key: i16) -> usize {
-        self.0.borrow().get(&api_key).copied().unwrap_or(Self::UNKNOWN)
+    pub fn expected(&self, api_key: i16, class: SizeClass) -> usize {
+        self.0.borrow().get(&(api_key, class)).copied().unwrap_or(Self::UNKNOWN)
     }
 
-    pub fn note(&self, api_key: i16, bytes: usize) {
-        let expected = self.expected(api_key);
-        self.0.borrow_mut().insert(api_key, bytes.max(expected - expected / 16));
+    pub fn note(&self, api_key: i16, class: SizeClass, bytes: usize) {
+        let expected = self.expected(api_key, class);
+        self.0.borrow_mut().insert((api_key, class), bytes.max(expected - expected / 16));
     }
 }
 
@@ -247,12 +276,32 @@ mod tests {
     #[test]
     fn a_large_answer_is_expected_again_for_a_while() {
         let sizes = AnswerSizes::default();
-        sizes.note(3, 1 << 20);
-        (0..5).for_each(|_| sizes.note(3, 10));
-        assert!(sizes.expected(3) > 1 << 19);
-        (0..200).for_each(|_| sizes.note(3, 10));
-        assert!(sizes.expected(3) < 100);
-        assert_eq!(sizes.expected(4), AnswerSizes::UNKNOWN);
+        let class = SizeClass::of(ApiKey::Metadata, 12, b"\x02t");
+        sizes.note(3, class, 1 << 20);
+        (0..5).for_each(|_| sizes.note(3, class, 10));
+        assert!(sizes.expected(3, class) > 1 << 19);
+        (0..200).for_each(|_| sizes.note(3, class, 10));
+        assert!(sizes.expected(3, class) < 100);
+        assert_eq!(sizes.expected(4, class), AnswerSizes::UNKNOWN);
+    }
+
+    #[test]
+    fn a_request_is_not_expected_to_be_answered_as_much_larger_ones_are() {
+        let sizes = AnswerSizes::default();
+        let offsets = |bytes: usize| SizeClass::of(ApiKey::ListOffsets, 4, &vec![0; bytes]);
+        sizes.note(2, offsets(192 << 10), 2 << 20);
+        assert_eq!(sizes.expected(2, offsets(200 << 10)), 2 << 20);
+        assert_eq!(sizes.expected(2, offsets(60)), AnswerSizes::UNKNOWN);
+        sizes.note(2, offsets(60), 100);
+        assert!(sizes.expected(2, offsets(60)) < 64 << 10);
+        for (version, all, named) in [
+            (0, &[0, 0, 0, 0, 0][..], &[0, 0, 0, 1, 0][..]),
+            (8, &[255, 255, 255, 255, 1], &[0, 0, 0, 0, 1]),
+            (12, &[0, 1, 0, 0, 0], &[2, 1, 0, 0, 0]),
+        ] {
+            let [all, named] = [all, named].map(|body| SizeClass::of(ApiKey::Metadata, version, body));
+            assert!(all != named, "version {version}");
+        }
     }
 
     #[test]

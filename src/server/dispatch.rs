@@ -10,13 +10,13 @@ use kafka_protocol::protocol::Encodable;
 
 use crate::observe::client_line;
 use crate::protocol::{ApiSpec, Malformed, Prefix, guard, parse_header, parse_prefix, respond};
-use crate::runtime::spawn_local;
 use crate::runtime::sync::{Permit, oneshot};
+use crate::runtime::{SendRoom, spawn_local};
 
-use super::context::ServerContext;
+use super::context::{ServerContext, SizeClass};
 use super::group_call::{GroupCall, InLine, caller};
 use super::handlers::{self, api_versions};
-use super::peer::Peer;
+use super::peer::{Client, Peer};
 use super::pipeline::{Answer, Reply};
 
 /// The sender of a request.
@@ -25,6 +25,8 @@ pub struct Asker {
     /// The name of the listener that the client came by.
     pub listener: Rc<str>,
     pub peer: Peer,
+    /// For answers to it.
+    pub room: SendRoom,
     /// The client id.
     pub client_id: Option<String>,
 }
@@ -109,10 +111,12 @@ macro_rules! apis {
         /// Answers what is for a group's coordinator.
         async fn answer_group(
             call: GroupCall,
+            room: &SendRoom,
             spec: &ApiSpec,
             prefix: Prefix,
             mut body: Bytes,
         ) -> Result<Reply, Malformed> {
+            let size = SizeClass::of(spec.key, prefix.version, &body);
             let Prefix { version, .. } = prefix;
             match spec.key {
                 $(key if key == handlers::$group_module::API.key => {
@@ -120,7 +124,7 @@ macro_rules! apis {
                     // What the handler makes of the request is a copy: nothing of the body is kept while it waits.
                     drop(body);
                     let response = Box::pin(handlers::$group_module::handle(&call, version, request)).await;
-                    encode(&call.context, key, prefix, &response).await
+                    encode(&call.context, room, key, (prefix, size), &response).await
                 })*
                 key => Err(Malformed(format!("{key:?} has no handler"))),
             }
@@ -134,17 +138,18 @@ macro_rules! apis {
             prefix: Prefix,
             mut body: Bytes,
         ) -> Result<Reply, Malformed> {
+            let size = SizeClass::of(spec.key, prefix.version, &body);
             let Prefix { version, .. } = prefix;
             match spec.key {
                 $(key if key == handlers::$module::API.key => {
                     let request = guard::decode(key, version, &mut body)?;
                     let response = handlers::$module::handle(context, version, request).await;
-                    encode(context, key, prefix, &response).await
+                    encode(context, &asker.room, key, (prefix, size), &response).await
                 })*
                 $(key if key == handlers::$asked_module::API.key => {
                     let request = guard::decode(key, version, &mut body)?;
                     let response = handlers::$asked_module::handle(context, asker, version, request).await;
-                    encode(context, key, prefix, &response).await
+                    encode(context, &asker.room, key, (prefix, size), &response).await
                 })*
                 key => Err(Malformed(format!("{key:?} has no handler"))),
             }
@@ -193,24 +198,25 @@ pub fn waits_for_answers(head: &[u8]) -> bool {
 }
 
 /// Memory in which a request is answered: what it is made into, or what the answer is, as far as others tell.
-fn working_bytes(context: &ServerContext, key: ApiKey, request: usize) -> usize {
+fn working_bytes(context: &ServerContext, key: ApiKey, size: SizeClass, request: usize) -> usize {
     match key {
         // Records are not made.
         ApiKey::Fetch => request,
-        _ => request.max(MADE_OF * context.answer_sizes.expected(key as i16)),
+        _ => request.max(MADE_OF * context.answer_sizes.expected(key as i16, size)),
     }
 }
 
 /// Encodes an answer once there is memory for it.
 async fn encode<T: Encodable>(
     context: &ServerContext,
+    room: &SendRoom,
     key: ApiKey,
-    Prefix { version, correlation_id, .. }: Prefix,
+    (Prefix { version, correlation_id, .. }, size): (Prefix, SizeClass),
     response: &T,
 ) -> Result<Reply, Malformed> {
     let bytes = respond::size(key, version, response)?;
-    context.answer_sizes.note(key as i16, bytes);
-    let share = context.shard.answers.share(bytes).await;
+    context.answer_sizes.note(key as i16, size, bytes);
+    let share = context.shard.answers.share(bytes, room).await;
     Ok(Reply::Held(vec![respond::encode(key, version, correlation_id, response)?], vec![share]))
 }
 
@@ -225,7 +231,7 @@ pub async fn dispatch(
     context: &Rc<ServerContext>,
     frame: Bytes,
     permit: Permit,
-    origin: (Rc<str>, Peer),
+    origin: (Rc<str>, Client),
 ) -> Result<Answer, Malformed> {
     let prefix = parse_prefix(&frame)?;
     let Prefix { api_key, version, correlation_id } = prefix;
@@ -238,16 +244,20 @@ pub async fn dispatch(
         return Err(Malformed(format!("{key:?} v{version} is not served; versions {min} to {max} are")));
     }
     check_size(spec.key, frame.len(), max_other_request(context.shard.config.receive_memory_bytes))?;
+    let (header, body_start) = parse_header(&frame, spec.is_flexible(version))?;
+    let (listener, Client { peer, room }) = origin;
+    let asker = Asker { listener, peer, room, client_id: header.client_id };
+    let body = frame.slice(body_start..);
+    drop(frame);
     let working = match memory_factor(spec.key) {
         0 => None,
         _ if waits_in_line(spec.key) => None,
-        factor => Some(context.work(working_bytes(context, spec.key, frame.len() * factor)).await),
+        factor => {
+            let size = SizeClass::of(spec.key, version, &body);
+            let bytes = working_bytes(context, spec.key, size, (body_start + body.len()) * factor);
+            Some(context.work(bytes, &asker.room).await)
+        }
     };
-    let (header, body_start) = parse_header(&frame, spec.is_flexible(version))?;
-    let (listener, peer) = origin;
-    let asker = Asker { listener, peer, client_id: header.client_id };
-    let body = frame.slice(body_start..);
-    drop(frame);
     match spec.key {
         ApiKey::Produce => {
             let call = Call { version, correlation_id, asker, body, permit, working: None };
@@ -280,9 +290,9 @@ async fn later(
     let in_line = match InLine::new(context, caller, &body) {
         Ok(in_line) => in_line,
         Err(caller) => {
-            let _working = context.work(body.len() * factor).await;
+            let _working = context.work(body.len() * factor, &asker.room).await;
             let refused = GroupCall::refused(context, caller);
-            let reply = Box::pin(answer_group(refused, spec, prefix, body)).await?;
+            let reply = Box::pin(answer_group(refused, &asker.room, spec, prefix, body)).await?;
             drop(permit);
             return Ok(Answer::Now(reply));
         }
@@ -290,14 +300,18 @@ async fn later(
     drop((body, permit));
     let context = context.clone();
     Ok(Answer::Later(Box::pin(async move {
-        let (sender, receiver) = oneshot();
+        let (room, (sender, receiver)) = (asker.room.clone(), oneshot());
         let (_wanted, unwanted) = oneshot::<()>();
         // A task of its own: nobody looks at an answer while those before it are being sent, which a client can hold up, and
         // what this takes to be worked on must not be held up with it. It ends with this future, so with the connection.
         spawn_local(async move {
             let work = async {
-                let (call, body) = in_line.begin(|bytes| working_bytes(&context, spec.key, bytes * factor)).await;
-                sender.send(answer_group(call, spec, prefix, body).await);
+                let memory = |body: &Bytes| {
+                    let size = SizeClass::of(spec.key, prefix.version, body);
+                    working_bytes(&context, spec.key, size, body.len() * factor)
+                };
+                let (call, body) = in_line.begin(memory, &room).await;
+                sender.send(answer_group(call, &room, spec, prefix, body).await);
             };
             or(work, async { unwanted.recv().await.unwrap_or_default() }).await;
         });
@@ -333,6 +347,7 @@ mod tests {
         let asker = |peer: Option<&str>, id: Option<String>| Asker {
             listener: "PLAINTEXT".into(),
             peer: Peer(peer.map(|peer| peer.parse().unwrap())),
+            room: SendRoom::default(),
             client_id: id,
         };
         assert_eq!(asker(Some("10.0.0.1:5"), Some("me".into())).to_string(), "10.0.0.1:5 (\"me\")");

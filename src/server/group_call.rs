@@ -13,6 +13,7 @@ use std::task::Poll;
 use bytes::Bytes;
 
 use crate::model::ErrorCode;
+use crate::runtime::SendRoom;
 use crate::runtime::sync::Permit;
 use crate::shard::groups::{Call, Caller};
 
@@ -51,9 +52,9 @@ impl InLine {
         Ok(InLine { context: context.clone(), caller, body: Bytes::copy_from_slice(body), _share: share })
     }
 
-    /// The request's turn has come: its body, and the call to ask with. `memory`: how much a request of so many bytes needs.
-    pub async fn begin(self, memory: impl FnOnce(usize) -> usize) -> (GroupCall, Bytes) {
-        let working = self.context.work(memory(self.body.len())).await;
+    /// The request's turn has come: its body, and the call to ask with. `memory`: how much a request needs.
+    pub async fn begin(self, memory: impl FnOnce(&Bytes) -> usize, room: &SendRoom) -> (GroupCall, Bytes) {
+        let working = self.context.work(memory(&self.body), room).await;
         let call =
             GroupCall { context: self.context, caller: self.caller, working: Cell::new(Some(working)), refused: false };
         (call, self.body)

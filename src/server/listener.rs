@@ -63,7 +63,7 @@ pub async fn serve(shard: Rc<Shard>, listeners: Listeners, admission: Arc<Admiss
     let link = context.link.clone();
     let handle = |name: &str| {
         let (context, name) = (context.clone(), Rc::<str>::from(name));
-        Rc::new(async move |frame, permit, peer| dispatch(&context, frame, permit, (name.clone(), peer)).await)
+        Rc::new(async move |frame, permit, client| dispatch(&context, frame, permit, (name.clone(), client)).await)
     };
     let handles = shard.config.listeners.iter().map(|listener| handle(&listener.name)).collect();
     run(link, &shard.stop, (listeners, admission), handles, clock::next_tick).await;

@@ -13,10 +13,11 @@ use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::protocol::Malformed;
-use crate::runtime::PATIENCE;
 use crate::runtime::executor::{ShardSpec, run_shards};
 use crate::runtime::sync::Permit;
+use crate::runtime::{PATIENCE, SendRoom};
 use crate::server::context::TICK_MS;
+use crate::server::peer::Client;
 use crate::server::pipeline::{Answer, Reply};
 use crate::shard::AnswerMemory;
 
@@ -56,10 +57,10 @@ fn framed(body: &[u8]) -> Vec<u8> {
 }
 
 /// Bytes of all LARGE requests.
-async fn large_answer(frame: &Bytes, answers: &AnswerMemory, begun: &Hanging) -> Answer {
+async fn large_answer(frame: &Bytes, answers: &AnswerMemory, room: &SendRoom, begun: &Hanging) -> Answer {
     begun.fetch_add(1, Ordering::SeqCst);
     let body = vec![frame[0]; usize::from(frame[1]) << 20];
-    let share = answers.share(body.len()).await;
+    let share = answers.share(body.len(), room).await;
     Answer::Now(Reply::Held(vec![framed(&body).into()], vec![share]))
 }
 
@@ -154,8 +155,8 @@ fn with_server_in(time: Time, config: ServerConfig, test: impl FnOnce(Server)) {
             tell.send(listeners.local_addrs().unwrap()[0]).unwrap();
             let answers = AnswerMemory::new(config.response_memory_bytes);
             let link = Link::new(&config, answers.clone(), |head| head.first() == Some(&LARGE));
-            let handle = async move |frame: Bytes, permit, _| match frame.first() {
-                Some(&LARGE) => Ok(large_answer(&frame, &answers, &hanging).await),
+            let handle = async move |frame: Bytes, permit, client: Client| match frame.first() {
+                Some(&LARGE) => Ok(large_answer(&frame, &answers, &client.room, &hanging).await),
                 _ => answer(frame, permit, &hanging),
             };
             let watched = link.clone();

@@ -1,11 +1,20 @@
-//! A client's address, as log lines show it.
+//! A client's address, as log lines show it, and the way back to it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::runtime::SendRoom;
+
 /// The address of a connection's other end; `None`: the system did not tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub Option<SocketAddr>);
+
+/// A connection's other end, and the room for answers to it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub peer: Peer,
+    pub room: SendRoom,
+}
 
 impl Peer {
     pub fn ip(self) -> Option<IpAddr> {

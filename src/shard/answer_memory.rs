@@ -1,18 +1,22 @@
 //! Memory of answers that clients have not taken yet, on the shard of their connections.
 //!
 //! An answer is charged before it is encoded (records: before they are read), by the size of the buffers it keeps alive, until
-//! the kernel has taken its last byte. Fetches have one half, all other answers the other, so that slow consumers and clients
-//! that ask for much keep nothing from each other; a part of the latter is only for small answers. Where nothing is left the
-//! request waits, and connections whose clients take nothing are closed for it (see [`AnswerMemory::shortage`]).
+//! the kernel has taken its last byte. Fetches have one half, all other answers a quarter, so that slow consumers and clients
+//! that ask for much keep nothing from each other. The last quarter is for small answers, records included, that leave at
+//! once because the connection's send queue has room for them: clients that do not read fill their queues, and cannot get
+//! at it, however many they are and whatever they read before. Where nothing is left the request waits, and connections
+//! whose clients take nothing are closed for it (see [`AnswerMemory::shortage`]).
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::runtime::clock;
-use crate::runtime::sync::{Budget, Notify, Permit};
+use futures_lite::future::or;
 
-/// Largest answer that the part for small ones serves.
+use crate::runtime::sync::{Budget, Notify, Permit};
+use crate::runtime::{SendRoom, clock};
+
+/// Largest answer that the part for those that leave at once serves.
 pub const SMALL_ANSWER_BYTES: usize = 64 << 10;
 
 const FETCHES: usize = 0;
@@ -20,11 +24,13 @@ const OTHERS: usize = 1;
 
 /// Least memory a fetch reads with; half of it is what it reads.
 const LEAST_FETCH_BYTES: usize = 128 << 10;
+/// Records that a fetch reads into an answer that leaves at once: the most that there is room for.
+const AT_ONCE_READS: [usize; 2] = [LEAST_FETCH_BYTES / 2, LEAST_FETCH_BYTES / 8];
 
 pub struct AnswerMemory {
     fetches: Rc<Budget>,
     others: Rc<Budget>,
-    small: Rc<Budget>,
+    at_once: Rc<Budget>,
     /// Requests that wait: fetches, and others.
     waiting: [Cell<usize>; 2],
     short: Notify,
@@ -42,12 +48,18 @@ pub struct Share {
     permit: Permit,
     budget: Rc<Budget>,
     fetch: bool,
+    at_once: bool,
 }
 
 impl Share {
     /// Charged for records.
     pub fn is_fetch(&self) -> bool {
         self.fetch
+    }
+
+    /// Of the part for answers that leave at once.
+    pub fn is_at_once(&self) -> bool {
+        self.at_once
     }
 
     pub fn bytes(&self) -> usize {
@@ -76,44 +88,62 @@ impl AnswerMemory {
         Rc::new(AnswerMemory {
             fetches: Budget::new(bytes - 2 * quarter),
             others: Budget::new(quarter),
-            small: Budget::new(quarter),
+            at_once: Budget::new(quarter),
             waiting: Default::default(),
             short: Notify::new(),
         })
     }
 
-    /// Memory for an answer of `bytes` that is no Fetch; waits for it. One larger than all there is gets all.
-    pub async fn share(&self, bytes: usize) -> Share {
+    /// Memory for an answer of `bytes` that is no Fetch, to a connection with `room`; waits for it. One larger than all there
+    /// is gets all.
+    pub async fn share(&self, bytes: usize, room: &SendRoom) -> Share {
         if let Some(permit) = self.others.try_acquire(bytes) {
-            return Share { permit, budget: self.others.clone(), fetch: false };
+            return self.charged_to(&self.others, permit, false);
         }
-        let budget = if bytes <= SMALL_ANSWER_BYTES { &self.small } else { &self.others };
-        let permit = match budget.try_acquire(bytes) {
-            Some(permit) => permit,
-            None => {
-                let _waiting = self.wait(OTHERS);
-                budget.acquire(bytes).await
-            }
-        };
-        Share { permit, budget: budget.clone(), fetch: false }
+        let sizes: &[usize] = if bytes <= SMALL_ANSWER_BYTES { &[bytes] } else { &[] };
+        if let Some(share) = self.try_at_once(sizes, 1, room, false) {
+            return share;
+        }
+        let _waiting = self.wait(OTHERS);
+        let any = async { self.charged_to(&self.others, self.others.acquire(bytes).await, false) };
+        or(any, self.at_once(sizes, 1, room, false)).await
     }
 
     /// Memory to read `wanted` bytes of records with, less where there is less, at least `least`; waits for that until
     /// `deadline`. Twice the bytes are charged, because slices keep the rest of their buffers alive.
-    pub async fn fetch_share(&self, wanted: usize, least: usize, deadline: Instant) -> Option<Share> {
+    pub async fn fetch_share(&self, wanted: usize, least: usize, deadline: Instant, room: &SendRoom) -> Option<Share> {
         let total = self.fetches.total();
-        let least = least.saturating_mul(2).clamp(LEAST_FETCH_BYTES, LEAST_FETCH_BYTES.max(total)).min(total);
+        let least_bytes = least.saturating_mul(2).clamp(LEAST_FETCH_BYTES, LEAST_FETCH_BYTES.max(total)).min(total);
         // Half of what is left, so that fetches that come together all get something.
-        let most = (self.fetches.available() / 2).max(least);
-        let amount = wanted.saturating_mul(2).clamp(least, most);
-        let permit = match self.fetches.try_acquire(amount) {
-            Some(permit) => permit,
-            None => {
-                let _waiting = self.wait(FETCHES);
-                clock::until(deadline, self.fetches.acquire(least)).await?
-            }
-        };
-        Some(Share { permit, budget: self.fetches.clone(), fetch: true })
+        let most = (self.fetches.available() / 2).max(least_bytes);
+        let amount = wanted.saturating_mul(2).clamp(least_bytes, most);
+        if let Some(permit) = self.fetches.try_acquire(amount) {
+            return Some(self.charged_to(&self.fetches, permit, true));
+        }
+        let fitting = AT_ONCE_READS.iter().filter(|read| **read >= least).count();
+        let reads = &AT_ONCE_READS[..fitting];
+        if let Some(share) = self.try_at_once(reads, 2, room, true) {
+            return Some(share);
+        }
+        let _waiting = self.wait(FETCHES);
+        let any = async { self.charged_to(&self.fetches, self.fetches.acquire(least_bytes).await, true) };
+        clock::until(deadline, or(any, self.at_once(reads, 2, room, true))).await
+    }
+
+    fn charged_to(&self, budget: &Rc<Budget>, permit: Permit, fetch: bool) -> Share {
+        Share { permit, budget: budget.clone(), fetch, at_once: Rc::ptr_eq(budget, &self.at_once) }
+    }
+
+    /// Memory of `factor` times the first of `sizes` that leaves at once, if there is both now.
+    fn try_at_once(&self, sizes: &[usize], factor: usize, room: &SendRoom, fetch: bool) -> Option<Share> {
+        let bytes = sizes.iter().find(|bytes| room.takes(**bytes))?;
+        Some(self.charged_to(&self.at_once, self.at_once.try_acquire(factor * bytes)?, fetch))
+    }
+
+    /// [`try_at_once`](Self::try_at_once), but waits for room, which comes when the client reads, and then for memory.
+    async fn at_once(&self, sizes: &[usize], factor: usize, room: &SendRoom, fetch: bool) -> Share {
+        let bytes = room.first_of(sizes).await;
+        self.charged_to(&self.at_once, self.at_once.acquire(factor * bytes).await, fetch)
     }
 
     fn wait(&self, kind: usize) -> Waiting<'_> {
@@ -140,7 +170,7 @@ impl AnswerMemory {
 
     /// Bytes charged now.
     pub fn charged(&self) -> usize {
-        [&self.fetches, &self.others, &self.small].iter().map(|budget| budget.total() - budget.available()).sum()
+        [&self.fetches, &self.others, &self.at_once].iter().map(|budget| budget.total() - budget.available()).sum()
     }
 }
 
@@ -156,20 +186,42 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
     use futures_lite::future::{block_on, poll_once};
+    use std::time::Duration;
 
     const MIB: usize = 1 << 20;
 
+    impl AnswerMemory {
+        async fn share_all_fetches(&self) -> Permit {
+            self.fetches.acquire(usize::MAX).await
+        }
+    }
+
+    fn room(bytes: usize) -> (Rc<Cell<usize>>, SendRoom) {
+        let free = Rc::new(Cell::new(bytes));
+        (free.clone(), SendRoom::fixed(free))
+    }
+
+    fn full() -> SendRoom {
+        room(0).1
+    }
+
+    fn far() -> Instant {
+        clock::now() + Duration::from_secs(3600)
+    }
+
     #[test]
-    fn small_answers_do_not_wait_for_large_ones_nor_for_fetches() {
+    fn small_answers_that_leave_at_once_do_not_wait_for_large_ones() {
         let memory = AnswerMemory::new(4 * MIB);
-        let large = block_on(memory.share(MIB));
-        assert!(block_on(poll_once(memory.share(MIB))).is_none(), "the second large one waits");
+        let (_, free) = room(100 * MIB);
+        let large = block_on(memory.share(MIB, &free));
+        assert!(block_on(poll_once(memory.share(MIB, &free))).is_none(), "the second large one waits");
         let small: Vec<Share> =
-            (0..MIB / SMALL_ANSWER_BYTES).map(|_| block_on(memory.share(SMALL_ANSWER_BYTES))).collect();
+            (0..MIB / SMALL_ANSWER_BYTES).map(|_| block_on(memory.share(SMALL_ANSWER_BYTES, &free))).collect();
+        assert!(!large.is_at_once() && small.iter().all(Share::is_at_once));
         let short = |fetches, others| Shortage { fetches, others };
         assert_eq!(memory.short_of(), short(0, 0));
         {
-            let mut waiting = Box::pin(memory.share(1));
+            let mut waiting = Box::pin(memory.share(1, &free));
             assert!(block_on(poll_once(&mut waiting)).is_none());
             assert_eq!(block_on(memory.shortage()), short(0, 1));
         }
@@ -177,13 +229,48 @@ mod tests {
         assert_eq!(memory.charged(), 2 * MIB);
         drop((large, small));
         assert_eq!(memory.charged(), 0);
-        assert_eq!(block_on(memory.share(100 * MIB)).bytes(), MIB, "one beyond all there is goes alone");
+        assert_eq!(block_on(memory.share(100 * MIB, &free)).bytes(), MIB, "one beyond all there is goes alone");
+    }
+
+    #[test]
+    fn clients_that_do_not_read_get_nothing_of_what_leaves_at_once() {
+        let memory = AnswerMemory::new(4 * MIB);
+        let (_, free) = room(SMALL_ANSWER_BYTES);
+        let held = (block_on(memory.share(MIB, &full())), block_on(memory.share_all_fetches()));
+        let mut deaf: Vec<_> = (0..1000).map(|_| Box::pin(async { memory.share(1, &full()).await })).collect();
+        deaf.iter_mut().for_each(|waiting| assert!(block_on(poll_once(waiting)).is_none()));
+        let fetch = |least, room: SendRoom| {
+            let memory = &memory;
+            block_on(poll_once(async move { memory.fetch_share(50 * MIB, least, far(), &room).await })).flatten()
+        };
+        assert!(fetch(0, full()).is_none());
+        assert_eq!(block_on(memory.share(100, &free)).bytes(), 100, "behind a thousand who do not read");
+        assert_eq!(fetch(0, free.clone()).map(|share| share.bytes()), Some(LEAST_FETCH_BYTES));
+        assert_eq!(fetch(0, room(20 << 10).1).map(|share| share.bytes()), Some(LEAST_FETCH_BYTES / 4));
+        assert!(fetch(17 << 10, room(20 << 10).1).is_none(), "its first batch does not leave at once");
+        assert!(fetch(65 << 10, free).is_none(), "nor does one of this size");
+        drop(held);
+    }
+
+    #[test]
+    fn a_waiting_answer_goes_once_its_client_has_read() {
+        crate::runtime::on_shard(|| async {
+            let memory = AnswerMemory::new(4 * MIB);
+            let (free, slow) = room(0);
+            let _held = (memory.share(MIB, &full()).await, memory.share_all_fetches().await);
+            let mut answer = Box::pin(memory.share(100, &slow));
+            let mut records = Box::pin(memory.fetch_share(MIB, 0, far(), &slow));
+            assert!(poll_once(&mut answer).await.is_none() && poll_once(&mut records).await.is_none());
+            free.set(MIB);
+            assert!(answer.await.is_at_once());
+            assert!(records.await.is_some_and(|share| share.is_at_once() && share.is_fetch()));
+        });
     }
 
     #[test]
     fn shares_follow_the_size_of_what_was_made() {
         let memory = AnswerMemory::new(4 * MIB);
-        let mut share = block_on(memory.share(1000));
+        let mut share = block_on(memory.share(1000, &full()));
         assert!(share.resize(10));
         assert_eq!(memory.charged(), 10);
         assert!(share.resize(MIB));
@@ -194,8 +281,8 @@ mod tests {
     #[test]
     fn fetches_that_come_together_share_what_is_left() {
         let memory = AnswerMemory::new(4 * MIB);
-        let far = clock::now() + std::time::Duration::from_secs(3600);
-        let fetch = |wanted, least| block_on(poll_once(memory.fetch_share(wanted, least, far))).flatten();
+        let room = full();
+        let fetch = |wanted, least| block_on(poll_once(memory.fetch_share(wanted, least, far(), &room))).flatten();
         assert_eq!(fetch(100, 0).unwrap().bytes(), LEAST_FETCH_BYTES);
         let first = fetch(50 * MIB, 0).unwrap();
         let second = fetch(50 * MIB, 0).unwrap();

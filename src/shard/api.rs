@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::model::records::BadRecord;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
+use crate::runtime::SendRoom;
 
 /// One partition's share of a produce request.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ pub struct FetchPlan {
     pub max_bytes: u32,
     pub min_bytes: u32,
     pub max_wait_ms: u32,
+    /// Room of the connection that asks.
+    pub room: SendRoom,
 }
 
 /// The outcome for one [`FetchPart`].

@@ -68,7 +68,7 @@ impl Shard {
     async fn read_within_memory(self: &Rc<Self>, plan: &FetchPlan, least: usize, deadline: Instant) -> Reading {
         let asked: usize = plan.parts.iter().map(|part| part.max_bytes as usize).sum();
         let wanted = (plan.max_bytes as usize).min(asked);
-        let Some(share) = self.answers.fetch_share(wanted, least, deadline).await else {
+        let Some(share) = self.answers.fetch_share(wanted, least, deadline, &plan.room).await else {
             return Reading::Done(self.look_everywhere(&plan.parts).await, None);
         };
         let room = (share.bytes() / 2).max(least);

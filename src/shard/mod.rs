@@ -25,7 +25,7 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
-pub use answer_memory::{AnswerMemory, Share, Shortage};
+pub use answer_memory::{AnswerMemory, SMALL_ANSWER_BYTES, Share, Shortage};
 pub use api::*;
 pub use groups::OFFSETS_TOPIC;
 pub use produce::ProduceOutcomes;

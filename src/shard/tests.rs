@@ -22,7 +22,7 @@ use crate::model::records;
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, ShardId};
 use crate::partition::Replica;
 use crate::runtime::mailbox::{Mesh, MeshSeat, mesh};
-use crate::runtime::{clock, disk, eventually, faults, on_shard, on_shards, scratch, spawn_local};
+use crate::runtime::{SendRoom, clock, disk, eventually, faults, on_shard, on_shards, scratch, spawn_local};
 
 /// A batch of one record, with `payload` bytes behind its header.
 fn batch(payload: usize) -> Bytes {
@@ -92,7 +92,7 @@ async fn shard_with(root: &Path, config: ServerConfig) -> (Rc<Shard>, PartitionI
 
 fn plan(partition: PartitionId, offset: i64, max_bytes: u32, min_bytes: u32, max_wait_ms: u32) -> FetchPlan {
     let part = FetchPart { partition, offset, max_bytes, current_leader_epoch: None };
-    FetchPlan { parts: vec![part], max_bytes: 50 << 20, min_bytes, max_wait_ms }
+    FetchPlan { parts: vec![part], max_bytes: 50 << 20, min_bytes, max_wait_ms, room: SendRoom::default() }
 }
 
 /// So long that an answer within half of it did not wait, on whatever machine.
@@ -380,7 +380,9 @@ fn one_batch_at_most_exceeds_the_limit_of_a_fetch_over_shards() {
                         current_leader_epoch: None,
                     };
                     let parts = ids.iter().map(part).collect();
-                    let (outcomes, _) = shard.fetch(FetchPlan { parts, max_bytes, min_bytes: 1, max_wait_ms: 0 }).await;
+                    let (outcomes, _) = shard
+                        .fetch(FetchPlan { parts, max_bytes, min_bytes: 1, max_wait_ms: 0, room: SendRoom::default() })
+                        .await;
                     assert!(outcomes.iter().all(|o| o.error == ErrorCode::None && o.high_watermark == 2));
                     outcomes.iter().map(FetchOutcome::bytes).collect::<Vec<_>>()
                 };
@@ -437,7 +439,13 @@ fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
                     current_leader_epoch: None,
                 };
                 let parts = offsets.iter().enumerate().map(part).collect();
-                let plan = FetchPlan { parts, max_bytes: 50 << 20, min_bytes: 1, max_wait_ms: WAIT_MS };
+                let plan = FetchPlan {
+                    parts,
+                    max_bytes: 50 << 20,
+                    min_bytes: 1,
+                    max_wait_ms: WAIT_MS,
+                    room: SendRoom::default(),
+                };
                 let asked = clock::now();
                 let (outcomes, _) = shard.fetch(plan).await;
                 let waited = asked.elapsed().as_millis();

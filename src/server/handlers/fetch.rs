@@ -8,6 +8,7 @@ use crate::cluster::MetadataImage;
 use crate::model::{ErrorCode, PartitionId};
 use crate::protocol::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest, decode, encode_response};
 use crate::protocol::{ApiSpec, Malformed, TopicKey};
+use crate::runtime::SendRoom;
 use crate::server::context::ServerContext;
 use crate::server::dispatch::Call;
 use crate::server::fetch_session::{NO_SESSION, Opened, SessionCache};
@@ -55,7 +56,8 @@ struct Job {
 
 /// Stage one settles the session; the reading is the answer.
 pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
-    let Call { version, correlation_id, body, permit, working, .. } = call;
+    let Call { version, correlation_id, body, permit, working, asker } = call;
+    let room = asker.room;
     let frame_bytes = body.len();
     let request = decode(version, body)?;
     let image = context.shard.image();
@@ -84,7 +86,7 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
     Ok(Answer::Later(Box::pin(async move {
         let _waiting = waiting;
         let parts = std::mem::take(&mut job.plan.parts);
-        let plan = FetchPlan { parts, ..job.plan };
+        let plan = FetchPlan { parts, room: room.clone(), ..job.plan };
         // Nothing to read: nothing to wait for either, as in Kafka.
         let (outcomes, records_share) = match plan.parts.is_empty() {
             true => (Vec::new(), None),
@@ -92,7 +94,7 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
         };
         let mut shares = Vec::from_iter(records_share);
         if job.asked.len() > FEW_PARTITIONS {
-            shares.push(context.shard.answers.share(job.asked.len() * ANSWERED_BYTES).await);
+            shares.push(context.shard.answers.share(job.asked.len() * ANSWERED_BYTES, &room).await);
         }
         let (error, session_id, topics) = finish(&mut context.sessions.borrow_mut(), job, outcomes);
         Reply::Held(encode_response(version, correlation_id, error, session_id, topics), shares)
@@ -116,6 +118,7 @@ fn sort_out(
         max_bytes,
         min_bytes: (request.min_bytes.max(0) as u32).min(max_bytes),
         max_wait_ms: request.max_wait_ms.max(0) as u32,
+        room: SendRoom::default(),
     };
     let mut job = Job { keys: Vec::new(), asked: Vec::new(), slots: Vec::new(), opened, plan };
     match opened {

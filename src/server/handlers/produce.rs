@@ -52,7 +52,7 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
     // Requests for many partitions are answered in memory of their own, however the answer waits.
     let share = match places {
         ..=FEW_PLACES => None,
-        _ => Some(context.shard.answers.share(places * PLACE_BYTES).await),
+        _ => Some(context.shard.answers.share(places * PLACE_BYTES, &asker.room).await),
     };
     let acks = match request.acks {
         0 => Some(Acks::None),
