@@ -16,7 +16,11 @@ pub struct SendRoom {
 
 impl SendRoom {
     pub(super) fn of(socket: &Rc<OwnedFd>) -> SendRoom {
-        SendRoom { socket: Rc::downgrade(socket), ..SendRoom::default() }
+        SendRoom {
+            socket: Rc::downgrade(socket),
+            #[cfg(test)]
+            fixed: None,
+        }
     }
 
     /// Room as a test sets it.
@@ -33,7 +37,20 @@ impl SendRoom {
         }
         // The kernel charges some for each of its buffers, on top of what is in them.
         let charged = bytes + bytes / 16 + 4096;
-        self.socket.upgrade().is_some_and(|socket| free_bytes(&socket) >= charged)
+        self.socket.upgrade().is_some_and(|socket| {
+            let (limit, queued) = limit_and_queued(&socket);
+            limit.saturating_sub(queued) >= charged
+        })
+    }
+
+    /// Whether the kernel calls for more, so that a sender who does not get on waits for the broker and not for the client.
+    /// A client that reads just a little does not make it so.
+    pub fn is_writable(&self) -> bool {
+        self.socket.upgrade().is_some_and(|socket| {
+            let (limit, queued) = limit_and_queued(&socket);
+            // The kernel's own condition.
+            limit.saturating_sub(queued) >= queued / 2 && limit > 0
+        })
     }
 
     /// Waits until the first of `sizes` that there is room for, and gives it; for ever if there are none.
@@ -53,8 +70,8 @@ impl SendRoom {
 /// Between two looks for room.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// The send buffer's limit less what is queued, sent but not acknowledged included; 0 if the kernel does not tell.
-fn free_bytes(socket: &OwnedFd) -> usize {
+/// The send buffer's limit and what is queued, sent but not acknowledged included; zeros if the kernel does not tell.
+fn limit_and_queued(socket: &OwnedFd) -> (usize, usize) {
     const WORDS: usize = 9;
     let mut info = [0u32; WORDS];
     let mut length = size_of_val(&info) as libc::socklen_t;
@@ -64,10 +81,9 @@ fn free_bytes(socket: &OwnedFd) -> usize {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, info.as_mut_ptr().cast(), &mut length)
     };
     if outcome != 0 || (length as usize) < size_of_val(&info) {
-        return 0;
+        return (0, 0);
     }
-    let [limit, queued] = [libc::SK_MEMINFO_SNDBUF, libc::SK_MEMINFO_WMEM_QUEUED].map(|word| info[word as usize]);
-    limit.saturating_sub(queued) as usize
+    (info[libc::SK_MEMINFO_SNDBUF as usize] as usize, info[libc::SK_MEMINFO_WMEM_QUEUED as usize] as usize)
 }
 
 #[cfg(test)]
@@ -99,7 +115,15 @@ mod tests {
                 sent += answer.len();
             }
             assert!((64 << 10..1 << 20).contains(&sent), "{sent}");
+            while let Ok(more) = (&stream).write(&answer) {
+                sent += more;
+            }
+            assert!(!room.is_writable(), "full");
+            client.read_exact(&mut [0; 64]).unwrap();
+            sent -= 64;
+            assert!(!room.is_writable(), "a few bytes make no difference");
             client.read_exact(&mut vec![0; sent]).unwrap();
+            crate::runtime::eventually("it is writable again", || room.is_writable()).await;
             crate::runtime::eventually("there is room again", || room.takes(answer.len())).await;
             drop(socket);
             assert!(!room.takes(1), "a connection that has ended takes nothing");

@@ -55,6 +55,18 @@ struct Unsent {
     at_once: bool,
 }
 
+impl Unsent {
+    /// The client has taken nothing for too long while so many wait; `more`: answers wait behind what is being sent.
+    fn gives_way(&self, now: Instant, short: Shortage, more: bool) -> bool {
+        let stalled = now.saturating_duration_since(self.since);
+        let grace_of = |waiting: usize| if waiting >= MANY { STALLED_IN_A_FLOOD } else { STALLED };
+        let any = short.fetches + short.others;
+        (short.fetches > 0 && self.fetches && stalled > STALLED)
+            || (short.others > 0 && (self.others || more) && stalled > grace_of(short.others))
+            || (any > 0 && self.at_once && stalled > grace_of(any))
+    }
+}
+
 /// How the frame that is arriving gets on.
 #[derive(Clone, Copy)]
 struct FrameClock {
@@ -109,15 +121,10 @@ pub struct Connection {
 impl Connection {
     /// Since when it holds memory of answers that its client does not take, if that is too long while others wait for it.
     pub fn stalled_since(&self, now: Instant, short: Shortage) -> Option<Instant> {
-        let Unsent { since, fetches, others, at_once } = self.unsent.get()?;
-        let stalled = now.saturating_duration_since(since);
-        let grace_of = |waiting: usize| if waiting >= MANY { STALLED_IN_A_FLOOD } else { STALLED };
-        let grace = grace_of(short.others);
-        let any = short.fetches + short.others;
-        let gives_way = (short.fetches > 0 && fetches && stalled > STALLED)
-            || (short.others > 0 && (others || self.pipeline.has_more()) && stalled > grace)
-            || (any > 0 && at_once && stalled > grace_of(any));
-        gives_way.then_some(since)
+        let unsent = self.unsent.get()?;
+        // A busy broker takes its time to send, too.
+        let stalls = unsent.gives_way(now, short, self.pipeline.has_more()) && !self.room.is_writable();
+        stalls.then_some(unsent.since)
     }
 
     /// Ends the connection for [`stalled_since`](Self::stalled_since).
@@ -413,6 +420,22 @@ async fn send(link: &Link, connection: &Connection, writer: &mut Writer, out: &m
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_takes_nothing_gives_way_to_those_that_wait_for_the_same() {
+        let since = clock::now();
+        let unsent = |fetches, others, at_once| Unsent { since, fetches, others, at_once };
+        let gives_way = |unsent: Unsent, ms, fetches, others| {
+            unsent.gives_way(since + Duration::from_millis(ms), Shortage { fetches, others }, false)
+        };
+        let (records, other, small) =
+            (unsent(true, false, false), unsent(false, true, false), unsent(true, false, true));
+        assert!(!gives_way(records, 60_000, 0, 100) && !gives_way(other, 60_000, 100, 0), "nobody waits for that");
+        assert!(!gives_way(records, 900, 100, 0) && gives_way(records, 1100, 1, 0));
+        assert!(!gives_way(other, 900, 0, 1) && gives_way(other, 1100, 0, 1) && gives_way(other, 110, 0, MANY));
+        assert!(!gives_way(small, 110, 0, 1) && gives_way(small, 110, 0, MANY) && gives_way(small, 110, MANY, 0));
+        assert!(!gives_way(small, 60_000, 0, 0));
+    }
 
     #[test]
     fn a_slow_frame_gets_some_time_and_then_must_keep_up_a_rate() {

@@ -125,10 +125,11 @@ class Bystander:
 
 class Flood:
     """A process with `count` connections that send `payload` again and again (or `once`), and read `drip` bytes every 50 ms: none,
-    if it is 0. One that is closed is opened anew."""
+    if it is 0, once the first `taste` bytes of each connection are read. One that is closed is opened anew."""
 
-    def __init__(self, broker, count, payload, drip=0, once=False):
+    def __init__(self, broker, count, payload, drip=0, once=False, taste=0):
         self.address, self.count, self.payload, self.drip, self.once = (broker.host, broker.port), count, payload, drip, once
+        self.taste = taste
         fork = multiprocessing.get_context("fork")
         self.counts, self.stop = fork.Array("q", 2), fork.Event()
         self.process = fork.Process(target=self._run, daemon=True)
@@ -147,7 +148,7 @@ class Flood:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setblocking(False)
         sock.connect_ex(self.address)
-        chosen.register(sock, selectors.EVENT_WRITE, [0])
+        chosen.register(sock, selectors.EVENT_WRITE, [0, 0])
 
     def _run(self):
         with contextlib.closing(selectors.DefaultSelector()) as chosen:
@@ -184,7 +185,13 @@ class Flood:
         self.counts[0] += n
         at[0] = at[0] + n if self.once else (at[0] + n) % len(self.payload)
 
-    def _drip(self, sock, _):
+    def _drip(self, sock, at):
+        if at[1] < self.taste:
+            got = sock.recv(65536)
+            at[1] += len(got)
+            if not got:
+                raise ConnectionResetError
+            return
         if not self.drip:
             # Notices a closed connection without taking anything.
             if sock.recv(1, socket.MSG_PEEK) == b"":
@@ -286,6 +293,13 @@ def test_clients_that_read_no_answers(small, figure, length, kind):
 def test_clients_that_read_slowly(small, figure, length, kind):
     """Pipelined requests for large answers, which are taken a few bytes at a time."""
     stands(small, figure, length, Flood(small, 300, payload(kind), drip=512))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind, taste", [("list-offsets", 2000), ("fetch", 2000), ("api-versions", 20_000)])
+def test_clients_that_read_and_then_stop(small, figure, length, kind, taste):
+    """Having read something before buys a client nothing."""
+    stands(small, figure, length, Flood(small, 400, payload(kind), taste=taste))
 
 
 @pytest.mark.timeout(600)
