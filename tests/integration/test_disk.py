@@ -32,7 +32,7 @@ def partition_of(broker, topic, partition=0):
 
 def test_an_offline_partition_is_shown(make_broker, corelane_only):
     """As Kafka shows a failed log directory: no leader, an offline replica; and the log says so."""
-    b = make_broker(env={"CORELANE_FAULTS": f"write:EIO:broken-0/{FIRST}:0"})
+    b = make_broker({"corelane.acknowledge": "written"}, env={"CORELANE_FAULTS": f"write:EIO:broken-0/{FIRST}:0"})
     b.start()
     load.create_topic(b, "broken", 2)
     with wire.Conn(b) as conn:
