@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::{GroupConfig, ListenerConfig, TopicConfig};
 
-/// What a batch has survived when it is acknowledged.
+/// The failure that a batch survives once it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acknowledge {
     /// The end of the process.

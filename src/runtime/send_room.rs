@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::clock;
 
-/// What the kernel takes for a connection at once, whether or not the client reads. Does not keep the socket open.
+/// Bytes that the kernel takes for a connection at once, whether or not the client reads. Does not keep the socket open.
 #[derive(Clone, Debug, Default)]
 pub struct SendRoom {
     socket: Weak<OwnedFd>,

@@ -228,7 +228,7 @@ enum End {
     Ending,
 }
 
-/// What a request's bytes are handed to, with their share of receive memory and the client that they came from.
+/// The taker of a request's bytes, with their share of receive memory and the client that they came from.
 pub trait Dispatch: AsyncFn(Bytes, Permit, Client) -> Result<Answer, Malformed> + 'static {}
 
 impl<D: AsyncFn(Bytes, Permit, Client) -> Result<Answer, Malformed> + 'static> Dispatch for D {}

@@ -186,7 +186,7 @@ struct RawEntry {
 
 const ENTRY_CRC_BYTES: usize = SLOT_BODY_BYTES - 4;
 
-/// What stands in a slot.
+/// Contents of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
     /// Nothing to take over.

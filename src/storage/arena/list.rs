@@ -2,13 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::FOLDER;
-use super::layout::{Identity, PartitionKey, Slot, Unfit, decode_head, decode_slot};
-use super::replay::arena_files;
-use crate::runtime::mapping::{PAGE_BYTES, SLOT_BYTES};
+use super::layout::{Identity, PartitionKey, Slot, Unfit, decode_head};
+use super::replay::{arena_files, read_head, read_slots};
 
 /// One arena.
 #[derive(Debug)]
@@ -42,19 +40,14 @@ pub fn list_arenas(root: &Path) -> io::Result<Vec<ArenaListing>> {
 fn list(path: PathBuf) -> io::Result<ArenaListing> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let file = File::open(&path).map_err(named)?;
-    let bytes = file.metadata().map_err(named)?.len();
-    let mut head = vec![0; PAGE_BYTES.min(usize::try_from(bytes).unwrap_or(PAGE_BYTES))];
-    file.read_exact_at(&mut head, 0).map_err(named)?;
+    let (head, bytes) = read_head(&file).map_err(named)?;
     let (identity, shard, plan) = match decode_head(&head, bytes) {
         Ok(decoded) => decoded,
         Err(unfit) => return Ok(ArenaListing { path, owner: Err(unfit), held: Vec::new(), damaged: Vec::new() }),
     };
-    let mut table = vec![0; plan.table_bytes()];
-    file.read_exact_at(&mut table, PAGE_BYTES as u64).map_err(named)?;
-    let (slots, _) = table.as_chunks::<SLOT_BYTES>();
     let (mut held, mut damaged) = (Vec::new(), Vec::new());
-    for (index, slot) in slots.iter().take(plan.pages).enumerate() {
-        match decode_slot(slot, index, plan) {
+    for (index, slot) in read_slots(&file, plan).map_err(named)? {
+        match slot {
             Slot::Empty => {}
             Slot::Held(entry, end) => held.push(HeldBytes {
                 partition: entry.partition,

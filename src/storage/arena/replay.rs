@@ -1,4 +1,5 @@
-//! What a killed broker has left in its arenas goes into the segments, before any log is opened. Blocks.
+//! Replay: a start writes the batches that a killed broker has left in its arenas into the segments, before any log is
+//! opened. Blocks.
 //!
 //! Only an arena of this boot, cluster and directory is taken over: another boot's newest bytes are in no order. Every batch is
 //! checked before a byte of it is written; what does not check ends its partition's replay, is reported, and keeps the file
@@ -21,7 +22,7 @@ use crate::storage::paths::segment_file;
 /// Marks an arena that could not be taken over as a whole.
 const DAMAGED: &str = "damaged";
 
-/// What a start has taken over from the arenas of one data directory.
+/// Batches that a start has taken over from the arenas of one data directory.
 #[derive(Debug, Default)]
 pub struct Replayed {
     pub partitions: usize,
@@ -80,9 +81,7 @@ fn replay_file(
     replayed: &mut Replayed,
 ) -> io::Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
-    let file_bytes = file.metadata()?.len();
-    let mut head = vec![0; PAGE_BYTES.min(usize::try_from(file_bytes).unwrap_or(PAGE_BYTES))];
-    file.read_exact_at(&mut head, 0)?;
+    let (head, file_bytes) = read_head(&file)?;
     let plan = match decode_head(&head, file_bytes) {
         Ok((found, _, _)) if (&found.cluster, found.directory) != (&identity.cluster, identity.directory) => {
             tracing::error!(
@@ -160,6 +159,24 @@ fn replay_file(
     }
 }
 
+/// The first page of an arena, and the file's length.
+pub(super) fn read_head(file: &File) -> io::Result<(Vec<u8>, u64)> {
+    let bytes = file.metadata()?.len();
+    let mut head = vec![0; PAGE_BYTES.min(usize::try_from(bytes).unwrap_or(PAGE_BYTES))];
+    file.read_exact_at(&mut head, 0)?;
+    Ok((head, bytes))
+}
+
+/// The slots of an arena's table that are not empty, by number.
+pub(super) fn read_slots(file: &File, plan: Plan) -> io::Result<Vec<(usize, Slot)>> {
+    let mut table = vec![0; plan.table_bytes()];
+    file.read_exact_at(&mut table, PAGE_BYTES as u64)?;
+    let (slots, _) = table.as_chunks::<SLOT_BYTES>();
+    let decoded =
+        slots.iter().take(plan.pages).enumerate().map(|(index, slot)| (index, decode_slot(slot, index, plan)));
+    Ok(decoded.filter(|(_, slot)| *slot != Slot::Empty).collect())
+}
+
 fn set_aside(path: &Path) -> io::Result<()> {
     fs::rename(path, path.with_extension(DAMAGED))
 }
@@ -173,12 +190,9 @@ struct HeldChunk {
 
 /// The chunks that hold something, by partition; `true`: there are damaged entries.
 fn read_table(file: &File, path: &Path, plan: Plan) -> io::Result<(BTreeMap<PartitionKey, Vec<HeldChunk>>, bool)> {
-    let mut table = vec![0; plan.table_bytes()];
-    file.read_exact_at(&mut table, PAGE_BYTES as u64)?;
-    let (slots, _) = table.as_chunks::<SLOT_BYTES>();
     let (mut held, mut damaged): (BTreeMap<PartitionKey, Vec<HeldChunk>>, bool) = (BTreeMap::new(), false);
-    for (index, slot) in slots.iter().take(plan.pages).enumerate() {
-        match decode_slot(slot, index, plan) {
+    for (index, slot) in read_slots(file, plan)? {
+        match slot {
             Slot::Empty => {}
             Slot::Held(entry, bytes) => {
                 held.entry(entry.partition).or_default().push(HeldChunk { index, entry, held: bytes });
@@ -223,7 +237,7 @@ fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk]) -> io::R
         let begin = u64::from(first.position) + u64::from(first.carried);
         let (mut bytes, before) = (Vec::new(), begin - u64::from(first.begins));
         bytes.resize(before as usize, 0);
-        // What lies before the first chunk has been written; a file that ends before lacks it.
+        // All before the first chunk has been written; a file that ends before lacks some of it.
         if let Err(error) = target.read_exact_at(&mut bytes, u64::from(first.begins)) {
             return match error.kind() {
                 io::ErrorKind::UnexpectedEof => {
