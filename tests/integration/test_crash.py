@@ -44,7 +44,8 @@ def test_kill_under_load(make_broker, length, figure, acknowledge):
     for w in writers:
         w.finish()
     whole = SequenceReader(b, "crash")
-    whole.catch_up()
+    # As fast as Python reads all that was written in the meantime: some GB at full length.
+    whole.catch_up(timeout=1800)
     total = 0
     for w in writers:
         for p in w.partitions:
@@ -64,7 +65,7 @@ def test_kill_under_load(make_broker, length, figure, acknowledge):
     b.stop()
     b.start(topics=["crash"])
     after = SequenceReader(b, "crash")
-    after.catch_up()
+    after.catch_up(timeout=1800)
     assert after.seen == whole.seen, "a clean stop and start changed the log"
 
 

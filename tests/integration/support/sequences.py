@@ -68,7 +68,7 @@ class SequenceReader:
         self.broker, self.topic = broker, topic
         self.seen = [0] * PARTITIONS
 
-    def catch_up(self):
+    def catch_up(self, timeout=120):
         def each(p, offset, value):
             seq = struct.unpack_from(">q", value)[0]
             assert offset == self.seen[p], f"partition {p}: offset {offset} where {self.seen[p]} was due"
@@ -76,7 +76,7 @@ class SequenceReader:
             assert value[8:] == PAD
             self.seen[p] += 1
 
-        load.read_partitions(self.broker, self.topic, PARTITIONS, each, dict(enumerate(self.seen)), timeout=120)
+        load.read_partitions(self.broker, self.topic, PARTITIONS, each, dict(enumerate(self.seen)), timeout=timeout)
 
 
 def acknowledged(writers):
