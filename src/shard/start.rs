@@ -73,7 +73,7 @@ where
             if shard.all_recovered().await {
                 shard.publish_offline().await;
                 let _ = ready.send(Ok(recovered));
-                shard.start_upkeep();
+                shard.start_upkeep(recovered.scanned_bytes);
                 serve(shard.clone(), listeners).await;
             }
             let unwell = shard.close_all().await;

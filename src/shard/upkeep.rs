@@ -10,10 +10,10 @@ use crate::runtime::{clock, spawn_local};
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Shard {
-    /// Starts the shard's own loops; they end with the stop flag.
-    pub(super) fn start_upkeep(self: &Rc<Self>) {
+    /// Starts the shard's own loops; they end with the stop flag. `scanned_bytes`: what recovery has just read.
+    pub(super) fn start_upkeep(self: &Rc<Self>, scanned_bytes: u64) {
         spawn_local(self.clone().keep_retention());
-        spawn_local(self.clone().keep_checkpoints());
+        spawn_local(self.clone().keep_checkpoints(scanned_bytes));
         spawn_local(self.clone().keep_producers());
         spawn_local(self.clone().keep_clean());
         spawn_local(self.clone().keep_removing());
@@ -59,10 +59,12 @@ impl Shard {
         }
     }
 
-    /// Bounds what recovery would have to read after a crash: by bytes, and by age for logs that are written slowly.
-    async fn keep_checkpoints(self: Rc<Self>) {
+    /// Bounds what recovery would have to read after a crash: by bytes, and by age for logs that are written slowly. What this
+    /// start had to read counts too, or a broker that is killed again and again would read more each time.
+    async fn keep_checkpoints(self: Rc<Self>, scanned_bytes: u64) {
         let interval = Duration::from_millis(self.config.log_flush_offset_checkpoint_interval_ms.max(1));
-        let mut due = clock::now() + interval;
+        let first = if scanned_bytes >= self.config.checkpoint_bytes { Duration::ZERO } else { interval };
+        let mut due = clock::now() + first;
         while !self.stop.is_set() {
             clock::next_tick().await;
             let by_age = clock::now() >= due;

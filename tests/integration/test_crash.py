@@ -91,6 +91,27 @@ def test_restart_with_a_gigabyte(make_broker, length, figure):
     figure("clean stop with 1 GiB", f"{stopped:.3f} s")
 
 
+def test_kills_in_a_row_read_no_more_each_time(make_broker, corelane_only):
+    """A start that had to read much stores a checkpoint, although little has been written since."""
+    bound, life = 8 << 20, 5
+    b = make_broker({"corelane.checkpoint.bytes": bound, "corelane.shards": 1})
+    b.start()
+    load.create_topic(b, "row", 1)
+    for kill in range(6):
+        with wire.Conn(b) as conn:
+            for _ in range(life):
+                assert wire.produce(conn, "row", 0, wire.batch([bytes(100_000)] * 10))[0] == 0
+        b.kill()
+        begun = time.time()
+        b.start(topics=["row"])
+        scanned = int(re.findall(r"(\d+) bytes scanned", b.log_text())[-1])
+        assert scanned < bound + life * 1_100_000, f"kill {kill}: {scanned} bytes scanned"
+        checkpoint, until = b.partition_dir("row") / "checkpoint", time.monotonic() + 60
+        while scanned >= bound and not (checkpoint.exists() and checkpoint.stat().st_mtime > begun):
+            assert time.monotonic() < until, f"kill {kill}: {scanned} bytes scanned, and no checkpoint"
+            time.sleep(0.05)
+
+
 def test_kill_while_topics_come_and_go(make_broker):
     """Topics acknowledged as made or deleted stay so through kill -9, with their ids."""
     b = make_broker()
