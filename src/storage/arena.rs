@@ -26,6 +26,7 @@ use bytes::Bytes;
 
 use super::log::Log;
 use crate::runtime::mapping::{Area, Mapping, PAGE_BYTES, Slots};
+use crate::runtime::sync::Notify;
 use crate::runtime::{clock, spawn_local};
 use layout::{Entry, Plan};
 pub use layout::{Identity, PartitionKey};
@@ -37,7 +38,7 @@ pub use replay::{Replayed, TakenOver, replay};
 pub const FOLDER: &str = "corelane-arena";
 const EXTENSION: &str = "arena";
 
-/// How long the unfinished last block of a log rests before it is written.
+/// Rest of a log's unfinished last block before it is written.
 const REST: Duration = Duration::from_secs(1);
 /// Time between two looks for memory that readers have let go of.
 const RETRY: Duration = Duration::from_millis(5);
@@ -74,6 +75,12 @@ pub struct Arena {
     /// Logs with batches that found no room here.
     waiting: RefCell<VecDeque<Weak<Log>>>,
     clock_runs: Cell<bool>,
+    /// The clock sleeps until then.
+    wakes_at: Cell<Option<Instant>>,
+    /// Notified when something is due before that.
+    due_earlier: Notify,
+    /// How long the unfinished last block of a log rests before it is written.
+    rest: Cell<Duration>,
     /// Chunks with a live entry.
     live: Cell<usize>,
 }
@@ -105,6 +112,11 @@ impl Arena {
             return Ok(false);
         }
         fs::remove_file(self.mapping.path()).map(|()| true)
+    }
+
+    #[cfg(test)]
+    pub(super) fn rest_for(&self, time: Duration) {
+        self.rest.set(time);
     }
 
     #[cfg(test)]
@@ -175,20 +187,22 @@ impl Arena {
 
     /// Has `log` write its whole blocks after a while.
     pub(super) fn write_soon(self: &Rc<Self>, log: &Rc<Log>) {
-        self.soon.borrow_mut().push_back(Due { at: clock::now() + self.delay, log: Rc::downgrade(log) });
-        self.start_clock();
+        let at = clock::now() + self.delay;
+        self.soon.borrow_mut().push_back(Due { at, log: Rc::downgrade(log) });
+        self.wake_clock_by(at);
     }
 
     /// Has `log` write its unfinished block after a while in which nothing is appended.
     pub(super) fn write_rested(self: &Rc<Self>, log: &Rc<Log>) {
-        self.resting.borrow_mut().push_back(Due { at: clock::now() + REST, log: Rc::downgrade(log) });
-        self.start_clock();
+        let at = clock::now() + self.rest.get();
+        self.resting.borrow_mut().push_back(Due { at, log: Rc::downgrade(log) });
+        self.wake_clock_by(at);
     }
 
     /// Tells `log` when there may be memory for what it could not append, and sees to it that there is.
     pub(super) fn wait_for_memory(self: &Rc<Self>, log: &Rc<Log>) {
         self.waiting.borrow_mut().push_back(Rc::downgrade(log));
-        self.start_clock();
+        self.wake_clock_by(clock::now() + RETRY);
         let queues = [&self.soon, &self.resting];
         let pressed: Vec<Rc<Log>> = queues
             .into_iter()
@@ -215,9 +229,12 @@ impl Arena {
         }
     }
 
-    fn start_clock(self: &Rc<Self>) {
+    /// Sees to it that the clock looks at its queues at `at`.
+    fn wake_clock_by(self: &Rc<Self>, at: Instant) {
         if !self.clock_runs.replace(true) {
             spawn_local(self.clone().run_clock());
+        } else if self.wakes_at.get().is_some_and(|wakes| at < wakes) {
+            self.due_earlier.notify_all();
         }
     }
 
@@ -236,7 +253,9 @@ impl Arena {
             let Some(next) = [first(&self.soon), first(&self.resting), retry].into_iter().flatten().min() else {
                 break;
             };
-            clock::sleep(next.saturating_duration_since(clock::now())).await;
+            self.wakes_at.set(Some(next));
+            clock::until(next, self.due_earlier.notified()).await;
+            self.wakes_at.set(None);
         }
         self.clock_runs.set(false);
     }
@@ -278,6 +297,9 @@ impl NewArena {
             resting: RefCell::default(),
             waiting: RefCell::default(),
             clock_runs: Cell::new(false),
+            wakes_at: Cell::new(None),
+            due_earlier: Notify::new(),
+            rest: Cell::new(REST),
             live: Cell::new(0),
         }))
     }

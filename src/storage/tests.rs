@@ -128,6 +128,11 @@ async fn read_gaps(log: &Rc<Log>, mut from: i64, max_bytes: usize) -> (Vec<u8>, 
 
 /// Appends `count` batches of mixed sizes in bursts; returns what each must read back as.
 async fn fill(log: &Rc<Log>, count: usize, seed: u64) -> Vec<(i64, Vec<u8>)> {
+    fill_in(log, count, seed, true).await
+}
+
+/// As [`fill`]; without `bursts` nothing is waited for but, at the end, the acknowledgements.
+async fn fill_in(log: &Rc<Log>, count: usize, seed: u64, bursts: bool) -> Vec<(i64, Vec<u8>)> {
     let mut random = Random(seed);
     let mut written = Vec::new();
     for i in 0..count {
@@ -140,7 +145,7 @@ async fn fill(log: &Rc<Log>, count: usize, seed: u64) -> Vec<(i64, Vec<u8>)> {
         let batch = batch(records, payload, 1_000_000 + i as i64, random.next());
         let appended = log.append(batch.clone(), 3, 0).unwrap();
         written.push((appended.base_offset, stored(&batch, appended.base_offset)));
-        if random.below(4) == 0 {
+        if bursts && random.below(4) == 0 {
             acknowledged(log, appended.next_offset).await;
         }
     }

@@ -44,22 +44,9 @@ fn arena_files(root: &Path) -> Vec<String> {
     names
 }
 
-/// Appends without waiting for anything but, at the end, the acknowledgements.
+/// Appends all at once.
 async fn burst(log: &Rc<Log>, count: usize, seed: u64) -> Vec<(i64, Vec<u8>)> {
-    let mut random = Random(seed);
-    let mut written = Vec::new();
-    for i in 0..count {
-        let payload = match random.below(10) {
-            0 => 100_000 + random.below(300_000) as usize,
-            1..4 => random.below(20_000) as usize,
-            _ => random.below(300) as usize,
-        };
-        let batch = batch(1 + random.below(5) as i32, payload, 1_000_000 + i as i64, random.next());
-        let appended = log.append(batch.clone(), 3, 0).unwrap();
-        written.push((appended.base_offset, stored(&batch, appended.base_offset)));
-    }
-    acknowledged(log, log.next_offset()).await;
-    written
+    fill_in(log, count, seed, false).await
 }
 
 /// Runs `test` with a scratch directory.
@@ -118,6 +105,22 @@ fn what_is_held_is_written_after_a_while_and_again_where_the_log_goes_on() {
         log.close(Vec::new).await.unwrap();
         let again = open(&root.join("t-0"), small_segments()).await;
         assert!(read_all(&again.log, 0, 1 << 20).await == joined(&written));
+    });
+}
+
+#[test]
+fn whole_blocks_do_not_wait_for_another_block_to_rest() {
+    scratched(|root| async move {
+        let arena = arena(&root, 4 << 20, Duration::from_millis(2));
+        arena.rest_for(LONG);
+        let log = open_held(&arena, &root.join("t-0")).await;
+        for n in 1..4 {
+            let before = log.active().written.get();
+            log.append(batch(1, 20_000, 5, n), 3, 0).unwrap();
+            eventually("its whole blocks are written", || log.active().written.get() > before + 12_000).await;
+            // The clock has nothing to do now but to wait for the rest.
+            clock::sleep(Duration::from_millis(20)).await;
+        }
     });
 }
 
