@@ -2,6 +2,7 @@
 are used again for other records."""
 
 import os
+import subprocess
 import threading
 import time
 
@@ -9,7 +10,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from support import broker as brokers
-from support import load, wire
+from support import java, load, wire
 
 TOPIC = "cut"
 FIRST = "00000000000000000000.log"
@@ -108,6 +109,39 @@ def follow(b, seen, stop, errors):
     consumer.close()
 
 
+def follow_java(b, seen, stop, errors):
+    config = {
+        "bootstrap.servers": b.bootstrap,
+        "auto.offset.reset": "earliest",
+        "fetch.max.wait.ms": 50,
+        "reconnect.backoff.max.ms": 500,
+        "metadata.max.age.ms": 2000,
+        "default.api.timeout.ms": 120_000,
+    }
+    command = java.command("Follower", TOPIC, *(f"{k}={v}" for k, v in config.items()))
+    command[command.index("-cp") + 1] = java.compiled("Follower")
+    with open(b.folder / "follower.log", "wb") as log:
+        process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+
+    def read():
+        for line in process.stdout:
+            kind, text = line.rstrip(b"\n").split(b" ", 1)
+            (seen if kind == b"record" else errors).append(text)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    stop.wait()
+    process.stdin.close()
+    try:
+        process.wait(30)
+    finally:
+        process.kill()
+        reader.join()
+
+
+FOLLOWERS = {"librdkafka": follow, "java": follow_java}
+
+
 def wait_for(condition, what, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
@@ -115,14 +149,15 @@ def wait_for(condition, what, seconds=60):
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("client", FOLLOWERS)
 @pytest.mark.parametrize("grown", [True, False], ids=["grown-again", "shorter"])
-def test_a_consumer_beyond_the_cut_misses_nothing(make_broker, corelane_only, grown):
+def test_a_consumer_beyond_the_cut_misses_nothing(make_broker, corelane_only, grown, client):
     b = make_broker()
     b.start()
     load.create_topic(b, TOPIC, 1)
     write(b, b"old", 400)
     seen, errors, stop = [], [], threading.Event()
-    follower = threading.Thread(target=follow, args=(b, seen, stop, errors))
+    follower = threading.Thread(target=FOLLOWERS[client], args=(b, seen, stop, errors))
     follower.start()
     try:
         wait_for(lambda: len(seen) >= 400, lambda: f"{len(seen)} of 400 consumed")
