@@ -166,6 +166,9 @@ impl<'a> Reader<'a> {
         self.tags_left -= count;
         for _ in 0..count {
             let tag = self.unsigned_varint(what)?;
+            if i32::try_from(tag).is_err() {
+                return Err(self.error(what, &format!("have one of tag {tag}; tags end at {}", i32::MAX)));
+            }
             let size = self.unsigned_varint(what)? as usize;
             let range = self.skip(size, what)?;
             each(tag, self.bytes_of(range))?;
