@@ -12,6 +12,7 @@ use super::compaction::Step;
 use super::context::StorageContext;
 use super::log::Log;
 use super::maintenance::remove_files;
+use super::paths::SEGMENT_FILES;
 use super::segment::Segment;
 use crate::runtime::{clock, spawn_blocking};
 
@@ -63,14 +64,14 @@ impl Log {
         Duration::from_millis(self.config().file_delete_delay_ms)
     }
 
-    /// Takes the files of a segment that has left the log out of the way. The log file goes first: an index without its log
-    /// is cleared away unnoticed.
+    /// Takes the files of a segment that has left the log out of the way. The log file goes last: an index behind the log's
+    /// end says that its log is missing.
     pub(super) async fn discard(&self, segment: &Segment) -> io::Result<()> {
         let delay = self.delete_delay();
         if delay.is_zero() {
             return remove_files(segment).await;
         }
-        let files = ["log", "index", "timeindex"].map(|e| (segment.path(e), segment.path(&format!("{e}.deleted"))));
+        let files = SEGMENT_FILES.map(|e| (segment.path(e), segment.path(&format!("{e}.deleted"))));
         let put_aside = spawn_blocking(move || {
             let mut aside = Vec::new();
             for (from, to) in files {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::checkpoint::{Checkpoint, SegmentEntry};
 use super::files::{patiently, sync_dir};
 use super::log::{Log, StorageError};
-use super::paths::{DELETED_SUFFIX, aside_name};
+use super::paths::{DELETED_SUFFIX, SEGMENT_FILES, aside_name};
 use super::segment::Segment;
 use crate::runtime::disk::write_small;
 use crate::runtime::spawn_blocking;
@@ -228,9 +228,9 @@ pub async fn remove_dir(dir: &Path) -> io::Result<()> {
     spawn_blocking(move || fs::remove_dir(owned)).await
 }
 
-/// Removes a segment's files. The log file goes first: an index without its log is cleared away unnoticed.
+/// Removes a segment's files. The log file goes last: an index behind the log's end says that its log is missing.
 pub async fn remove_files(segment: &Segment) -> io::Result<()> {
-    let paths: Vec<PathBuf> = ["log", "index", "timeindex"].map(|e| segment.path(e)).to_vec();
+    let paths = SEGMENT_FILES.map(|extension| segment.path(extension));
     spawn_blocking(move || {
         for path in paths {
             match fs::remove_file(&path) {

@@ -50,6 +50,9 @@ pub fn is_deleted_dir(name: &str) -> bool {
     })
 }
 
+/// Extensions of a segment's files, in the order in which they are removed.
+pub const SEGMENT_FILES: [&str; 3] = ["index", "timeindex", "log"];
+
 /// `<dir>/00000000000000000000.<extension>`
 pub fn segment_file(dir: &Path, base_offset: i64, extension: &str) -> PathBuf {
     dir.join(format!("{base_offset:020}.{extension}"))

@@ -107,6 +107,7 @@ impl Log {
         };
         recovery.run(&found.segments, batch).await?;
         recovery.keep_given_offsets();
+        recovery.note_lost_segment(found.lost_segment);
         let damaged = recovery.damaged;
         let recovered = recovery.finish(context, config, checkpoint.log_start, last_stop)?;
         recovered.log.checkpointed.set((checkpoint.recovery_point, checkpoint.log_start));
@@ -119,8 +120,8 @@ impl Log {
 pub struct FoundSegment {
     base: i64,
     bytes: u64,
-    /// Written when it was sealed, or by a checkpoint: either way everything in the segments before
-    /// it had landed.
+    /// Its time index was written when it was sealed, or by a checkpoint: either way everything in the segments before it had
+    /// landed.
     has_index: bool,
     /// Wall time of the last write, ms: stands in where no record has a timestamp.
     modified_ms: i64,

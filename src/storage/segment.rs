@@ -184,9 +184,22 @@ impl Segment {
         let (visit, opening) = (self.dir.visit()?, self.open_by_name()?);
         let path = self.path("log");
         let file = Rc::new(patiently(async || File::open(&path, mode).await).await?);
+        if mode == OpenMode::CreateNew {
+            self.mark_begun().await;
+        }
         drop((visit, opening));
         self.on_disk.set(true);
         Ok(self.file.borrow_mut().get_or_insert(file).clone())
+    }
+
+    /// Makes an empty offset index, as Kafka does: should the newest `.log` get lost before a checkpoint knows of it, this tells
+    /// the next start. Without room there is none.
+    async fn mark_begun(&self) {
+        let path = self.path("index");
+        let made = spawn_blocking(move || fs::OpenOptions::new().create(true).append(true).open(path).map(drop)).await;
+        if let Err(error) = made {
+            tracing::debug!(segment = %self.path("log").display(), %error, "no index file for a new segment yet");
+        }
     }
 
     /// Lets go of the descriptor; readers in flight keep theirs.

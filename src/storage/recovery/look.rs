@@ -14,6 +14,8 @@ pub struct Found {
     /// By base offset.
     pub segments: Vec<FoundSegment>,
     pub checkpoint: Option<Checkpoint>,
+    /// The first offset of a segment behind all of these whose log file is gone.
+    pub lost_segment: Option<i64>,
     /// Damaged bytes lie beside the log.
     pub has_rot: bool,
 }
@@ -27,9 +29,9 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        let index = ["index", "timeindex"].iter().find_map(|extension| parse_segment_file(name, extension));
-        if let Some(base) = index {
-            indexes.push((base, entry.path()));
+        let index = |extension| parse_segment_file(name, extension).map(|base| (base, extension));
+        if let Some((base, extension)) = index("index").or_else(|| index("timeindex")) {
+            indexes.push((base, extension, entry.path()));
         } else if name.ends_with(".tmp") || name.ends_with(".deleted") {
             fs::remove_file(entry.path())?;
         } else if name.ends_with(".rot") {
@@ -42,14 +44,21 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
         }
     }
     segments.sort_unstable();
-    for (base, path) in indexes {
+    let mut lost_segment = None;
+    for (base, extension, path) in indexes {
         match segments.binary_search_by_key(&base, |segment| segment.base) {
-            Ok(at) => segments[at].has_index = true,
-            // Left by a removal that was cut short. Without its log it says nothing.
-            Err(_) => fs::remove_file(path)?,
+            // A segment begins with an empty offset index.
+            Ok(at) => segments[at].has_index |= extension == "timeindex",
+            // Left by a removal that was cut short; but behind all segments none ends so.
+            Err(at) => {
+                if at == segments.len() {
+                    lost_segment = Some(lost_segment.map_or(base, |lost: i64| lost.min(base)));
+                }
+                fs::remove_file(path)?;
+            }
         }
     }
-    Ok(Found { segments, checkpoint: Checkpoint::load(dir, sidecar_limit)?, has_rot })
+    Ok(Found { segments, checkpoint: Checkpoint::load(dir, sidecar_limit)?, lost_segment, has_rot })
 }
 
 /// The last entry of a `.timeindex` file. Blocks.

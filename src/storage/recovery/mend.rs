@@ -121,6 +121,19 @@ impl Recovery {
         self.next_offset = self.reserved;
     }
 
+    /// Says that the log went on in a segment whose file is gone; where it ended is not known.
+    pub(super) fn note_lost_segment(&mut self, base: Option<i64>) {
+        let Some(base) = base.filter(|base| *base >= self.next_offset) else { return };
+        self.damaged = true;
+        tracing::error!(
+            dir = %self.dir.display(), base,
+            "the segment file of offset {base} is missing, its index is there: records from offset {} on are lost. The log goes \
+             on from offset {base}; restore the file from a copy if there is one before anything is written",
+            self.next_offset
+        );
+        self.next_offset = base;
+    }
+
     /// Looks at what follows the last sound batch of a scan, and mends it.
     pub(super) async fn examine(
         &mut self,
