@@ -14,7 +14,9 @@ pub(super) mod pool;
 mod replay;
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::collections::binary_heap::{BinaryHeap, PeekMut};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,10 +51,33 @@ const EVICTIONS: usize = 256;
 /// Readers get copies while those of other responses keep this part of the arena.
 const LENT_PART: usize = 4;
 
-/// A log that is to write something, and when.
+/// Chunks that are to be written take this part of the arena before they become smaller.
+const OPEN_PART: usize = 4;
+
+/// A log that is to write something, and when. In a heap the earliest comes first.
 struct Due {
     at: Instant,
     log: Weak<Log>,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> Ordering {
+        other.at.cmp(&self.at)
+    }
 }
 
 /// The arena of one shard in one data directory.
@@ -69,9 +94,9 @@ pub struct Arena {
     /// Logs with written chunks, a mention a chunk, in the order in which these were written.
     written: RefCell<VecDeque<Weak<Log>>>,
     /// Logs whose whole blocks are to be written.
-    soon: RefCell<VecDeque<Due>>,
+    soon: RefCell<BinaryHeap<Due>>,
     /// Logs whose unfinished block is written if nothing is appended before.
-    resting: RefCell<VecDeque<Due>>,
+    resting: RefCell<BinaryHeap<Due>>,
     /// Logs with batches that found no room here.
     waiting: RefCell<VecDeque<Weak<Log>>>,
     clock_runs: Cell<bool>,
@@ -137,6 +162,16 @@ impl Arena {
         self.delay
     }
 
+    /// `wanted`, or less while so many chunks are to be written that theirs would take much of the arena.
+    pub(super) fn fair_size(&self, wanted: Size) -> Size {
+        let all = self.plan.pages * PAGE_BYTES / OPEN_PART;
+        let mut size = wanted;
+        while size > Size::SMALLEST && size.bytes() * self.live.get() > all {
+            size = size.smaller();
+        }
+        size
+    }
+
     /// A chunk of about `size`, described by `entry` (whose capacity is set here); `None`: there is no memory now.
     pub(super) fn take(self: &Rc<Self>, size: Size, mut entry: Entry) -> Option<Chunk> {
         let (page, area) = self.take_area(size)?;
@@ -185,17 +220,16 @@ impl Arena {
         self.written.borrow_mut().push_back(Rc::downgrade(log));
     }
 
-    /// Has `log` write its whole blocks after a while.
-    pub(super) fn write_soon(self: &Rc<Self>, log: &Rc<Log>) {
-        let at = clock::now() + self.delay;
-        self.soon.borrow_mut().push_back(Due { at, log: Rc::downgrade(log) });
+    /// Has `log` look at `at` for whole blocks to write.
+    pub(super) fn write_by(self: &Rc<Self>, at: Instant, log: &Rc<Log>) {
+        self.soon.borrow_mut().push(Due { at, log: Rc::downgrade(log) });
         self.wake_clock_by(at);
     }
 
     /// Has `log` write its unfinished block after a while in which nothing is appended.
     pub(super) fn write_rested(self: &Rc<Self>, log: &Rc<Log>) {
         let at = clock::now() + self.rest.get();
-        self.resting.borrow_mut().push_back(Due { at, log: Rc::downgrade(log) });
+        self.resting.borrow_mut().push(Due { at, log: Rc::downgrade(log) });
         self.wake_clock_by(at);
     }
 
@@ -248,7 +282,7 @@ impl Arena {
                 log.write_if_rested();
             }
             self.retry_waiting();
-            let first = |queue: &RefCell<VecDeque<Due>>| queue.borrow().front().map(|due| due.at);
+            let first = |queue: &RefCell<BinaryHeap<Due>>| queue.borrow().peek().map(|due| due.at);
             let retry = (!self.waiting.borrow().is_empty()).then(|| clock::now() + RETRY);
             let Some(next) = [first(&self.soon), first(&self.resting), retry].into_iter().flatten().min() else {
                 break;
@@ -261,10 +295,11 @@ impl Arena {
     }
 }
 
-fn pop_due(queue: &RefCell<VecDeque<Due>>) -> Option<Rc<Log>> {
+fn pop_due(queue: &RefCell<BinaryHeap<Due>>) -> Option<Rc<Log>> {
     let now = clock::now();
     loop {
-        let due = queue.borrow_mut().pop_front_if(|due| due.at <= now)?;
+        let mut queue = queue.borrow_mut();
+        let due = queue.peek_mut().filter(|due| due.at <= now).map(PeekMut::pop)?;
         if let Some(log) = due.log.upgrade() {
             return Some(log);
         }

@@ -35,6 +35,8 @@ struct HeldChunk {
     /// Bytes appended to the log's chunks before it.
     before: u64,
     opened: Instant,
+    /// No whole block of it that is not sent is older.
+    unsent_since: Cell<Instant>,
     /// Takes no more, although there is room.
     closed: Cell<bool>,
     sent: Cell<usize>,
@@ -158,6 +160,23 @@ impl Behind {
         }
     }
 
+    /// When the first whole block that is not sent is to leave.
+    fn whole_blocks_due(&self) -> Option<Instant> {
+        let chunks = self.chunks.borrow();
+        let sending = self.sending.get().saturating_sub(self.dropped.get()) as usize;
+        let unsent = chunks.range(sending.min(chunks.len())..).find(|held| held.sent.get() < held.filled())?;
+        Some(unsent.unsent_since.get() + self.arena.delay())
+    }
+
+    /// Bytes appended to chunks but for those in the unfinished block at the end.
+    fn total_in_whole_blocks(&self) -> u64 {
+        let unfinished = self.chunks.borrow().back().map_or(0, |held| {
+            let whole = (align_down(held.filled() as u64) as usize).max(held.carried);
+            held.filled() - whole
+        });
+        self.total.get() - unfinished as u64
+    }
+
     /// Copies what it can of the batch into chunks; `true`: all of it is there.
     fn copy(&self, pending: &mut Pending) -> bool {
         while !pending.is_taken() {
@@ -201,7 +220,7 @@ impl Behind {
             first_crc: pending.crc() as u16,
         };
         let size = self.size.get().max(Size::of(carried + pending.left()));
-        let chunk = self.arena.take(size, entry)?;
+        let chunk = self.arena.take(self.arena.fair_size(size), entry)?;
         // Looked for only now: taking memory may have taken the last chunk of this very log.
         let resumed = self.resume.borrow_mut().take_if(|(segment, end, _)| (*segment, *end) == (entry.segment, start));
         if carried > 0 {
@@ -221,6 +240,7 @@ impl Behind {
             carried,
             before: self.total.get(),
             opened: now,
+            unsent_since: Cell::new(now),
             closed: Cell::new(false),
             sent: Cell::new(carried),
             written: Cell::new(carried),
@@ -337,7 +357,7 @@ impl Log {
         let mark = pending.mark();
         behind.marks.borrow_mut().push_back((behind.total.get(), mark.clone()));
         if !behind.timed.replace(true) {
-            behind.arena.write_soon(self);
+            behind.arena.write_by(clock::now() + behind.arena.delay(), self);
         }
         if self.syncs_before_acknowledging(&mark) || !self.has_room_for(&mark, behind) {
             behind.all_target.set(behind.total.get());
@@ -360,11 +380,18 @@ impl Log {
         }
     }
 
+    /// Has whole blocks leave, if any is old enough.
     pub(super) fn write_whole_blocks(self: &Rc<Self>) {
         let Some(behind) = self.behind.get() else { return };
+        match behind.whole_blocks_due() {
+            Some(due) if due > clock::now() => return behind.arena.write_by(due, self),
+            Some(_) => {
+                behind.whole_target.set(behind.total_in_whole_blocks());
+                self.wake_behind(behind);
+            }
+            None => {}
+        }
         behind.timed.set(false);
-        behind.whole_target.set(behind.total.get());
-        self.wake_behind(behind);
         if behind.rest_since.get().is_none() {
             behind.rest_since.set(Some(behind.total.get()));
             behind.arena.write_rested(self);
@@ -413,6 +440,11 @@ impl Log {
             .collect()
     }
 
+    #[cfg(test)]
+    pub(super) fn chunk_writes(&self) -> u64 {
+        self.behind.get().map_or(0, |behind| behind.next_flight.get())
+    }
+
     fn wake_behind(self: &Rc<Self>, behind: &Behind) {
         if self.failure.borrow().is_none() && behind.next_write().is_some() && !behind.running.replace(true) {
             spawn_local(self.clone().write_chunks());
@@ -445,6 +477,7 @@ impl Log {
             held.segment.allocated.set(align_up(end));
         }
         held.sent.set(upto);
+        held.unsent_since.set(clock::now());
         let number = behind.next_flight.replace(behind.next_flight.get() + 1);
         behind.flights.borrow_mut().push_back(Flight { number, held: held.clone(), upto, landed: false });
         behind.writing.set(behind.writing.get() + 1);

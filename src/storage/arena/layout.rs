@@ -18,7 +18,7 @@ const VERSION: u32 = 1;
 const CLUSTER_BYTES: usize = 64;
 
 /// The largest chunk, bytes.
-pub const CHUNK_MAX_BYTES: usize = 256 << 10;
+pub const CHUNK_MAX_BYTES: usize = 1 << 20;
 
 /// The broker run that an arena belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_parts_do_not_overlap() {
-        for bytes in [2 << 20, 64 << 20, (64 << 20) + 12_345, 1 << 20] {
+        for bytes in [2 << 20, 64 << 20, (64 << 20) + 12_345, (1 << 20) + (128 << 10)] {
             let plan = Plan::of(bytes).unwrap();
             assert!(plan.pages * SLOT_BYTES <= plan.table_bytes(), "{bytes}");
             assert!(plan.chunk(plan.pages) <= bytes && plan.chunk(plan.pages) + 2 * PAGE_BYTES > bytes, "{bytes}");
@@ -346,7 +346,7 @@ mod tests {
             (8193, good),
             (5000, Entry { capacity: 0, ..good }),
             (5000, Entry { capacity: 5000, ..good }),
-            (5000, Entry { capacity: 512 << 10, ..good }),
+            (5000, Entry { capacity: CHUNK_MAX_BYTES as u32 * 2, ..good }),
             (5000, Entry { position: 4097, ..good }),
             (5000, Entry { position: u32::MAX - 4095, ..good }),
             (5000, Entry { carried: 4096, ..good }),

@@ -7,7 +7,7 @@ use super::layout::CHUNK_MAX_BYTES;
 /// Pages of a slab.
 const SLAB_PAGES: usize = CHUNK_MAX_BYTES / PAGE_BYTES;
 /// Pages of a chunk, by size.
-const SIZES: [usize; 4] = [1, 4, 16, SLAB_PAGES];
+const SIZES: [usize; 5] = [1, 4, 16, 64, SLAB_PAGES];
 /// Chunks that readers still have, looked at before others are asked for.
 const TRIES: usize = 8;
 
@@ -62,9 +62,10 @@ pub struct Pool {
 impl Pool {
     pub fn new(pages: usize) -> Pool {
         let slabs = pages / SLAB_PAGES;
+        let whole = || (0..slabs).rev().map(|slab| slab * SLAB_PAGES).collect();
         Pool {
             slabs: vec![Slab { size: Size::LARGEST, used: 0, listed: true }; slabs],
-            free: [vec![], vec![], vec![], (0..slabs).rev().map(|slab| slab * SLAB_PAGES).collect()],
+            free: std::array::from_fn(|size| if size + 1 == SIZES.len() { whole() } else { Vec::new() }),
             empty: (0..slabs).rev().collect(),
         }
     }
@@ -150,7 +151,7 @@ mod tests {
             (seed >> 33) as usize % limit
         };
         for _ in 0..20_000 {
-            let size = Size(next(4) as u8);
+            let size = Size(next(SIZES.len()) as u8);
             if next(3) == 0 && !held.is_empty() {
                 let page = *held.keys().nth(next(held.len())).unwrap();
                 held.remove(&page);

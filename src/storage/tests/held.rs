@@ -125,6 +125,24 @@ fn whole_blocks_do_not_wait_for_another_block_to_rest() {
 }
 
 #[test]
+fn an_open_chunk_is_written_once_in_a_delay() {
+    scratched(|root| async move {
+        let delay = Duration::from_millis(5);
+        let arena = arena(&root, 4 << 20, delay);
+        let log = open_held(&arena, &root.join("t-0")).await;
+        let begin = clock::now();
+        // Takes a chunk with room for all that follows.
+        log.append(batch(1, 200_000, 5, 1), 3, 0).unwrap();
+        for n in 2..12 {
+            log.append(batch(1, 5000, 5, n), 3, 0).unwrap();
+            clock::sleep(Duration::from_millis(3)).await;
+        }
+        let (writes, delays) = (log.chunk_writes(), begin.elapsed().as_nanos() / delay.as_nanos());
+        assert!(u128::from(writes) <= delays + 1, "{writes} writes in {delays} delays");
+    });
+}
+
+#[test]
 fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     scratched(|root| async move {
         let dir = root.join("t-0");
