@@ -130,6 +130,7 @@ impl ServerConfig {
             write_queue_depth: 0,
             append_linger_us: 0,
             idle_spin_us: 0,
+            gather_us: 0,
             flush_delay_ms: 0,
             acknowledge: super::Acknowledge::Written,
             arena_bytes: 0,

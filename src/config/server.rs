@@ -149,6 +149,8 @@ pub struct ServerConfig {
     pub append_linger_us: u64,
     /// `corelane.idle.spin.us`: how long a shard looks for work before it sleeps
     pub idle_spin_us: u64,
+    /// `corelane.gather.us`: how long a shard that sleeps lets requests gather
+    pub gather_us: u64,
     /// `corelane.flush.delay.ms`: how long a sync before acknowledgements is put off
     pub flush_delay_ms: u64,
     /// `corelane.acknowledge`

@@ -28,7 +28,7 @@ pub mod watchdog;
 
 pub use executor::{Breather, spawn_blocking, spawn_local};
 pub use send_room::SendRoom;
-pub use turn::spin_before_sleep;
+pub use turn::{gather_before_waking, spin_before_sleep};
 
 #[cfg(test)]
 pub(crate) use disk::tests::scratch;

@@ -423,6 +423,7 @@ fn advance(queue: &mut VecDeque<Bytes>, mut sent: usize) {
 mod tests {
     use super::*;
     use crate::runtime::executor::tests::{PATIENCE, eventually, on_shard};
+    use std::io::Write;
     use std::net::Ipv4Addr;
 
     fn any_port() -> SocketAddr {
@@ -431,6 +432,34 @@ mod tests {
 
     fn pattern(len: usize, seed: usize) -> Vec<u8> {
         (0..len).map(|i| ((i * 31 + seed * 7) % 251) as u8).collect()
+    }
+
+    #[test]
+    fn a_sleep_lets_what_arrives_gather() {
+        on_shard(|| async {
+            const GATHER: Duration = Duration::from_millis(10);
+            if !crate::runtime::gather_before_waking(GATHER).unwrap() {
+                return;
+            }
+            let listener = Listener::bind(any_port()).unwrap();
+            let address = listener.local_addr().unwrap();
+            let client = std::thread::spawn(move || {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                for _ in 0..100 {
+                    stream.write_all(b"x").unwrap();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let (mut reader, _writer) = listener.accept().await.unwrap();
+            let (begin, mut buf, mut reads, mut bytes) = (clock::now(), [0; 64], 0, 0);
+            while bytes < 100 {
+                bytes += reader.read(&mut buf).await.unwrap();
+                reads += 1;
+            }
+            let sleeps = begin.elapsed().as_nanos() / GATHER.as_nanos();
+            assert!(reads <= sleeps + 2, "{reads} reads in {sleeps} times of gathering");
+            client.join().unwrap();
+        });
     }
 
     #[test]

@@ -25,6 +25,9 @@ const ENTRIES: u32 = 512;
 /// Completion queue entries. Multishot polls post without being asked, so more than twice [`ENTRIES`].
 const COMPLETIONS: u32 = 4096;
 
+/// Completions that end a sleep before its time to gather is over.
+const GATHERED: usize = 512;
+
 /// How long the end of a shard waits for operations whose memory it must not free.
 const END_WAIT: Duration = Duration::from_secs(5);
 
@@ -49,6 +52,8 @@ pub(super) struct Ring {
     reaped: RefCell<Vec<(u64, i32, bool)>>,
     /// Operations under way that own memory.
     operations: Cell<usize>,
+    /// A sleep lasts so long at least, µs, unless much happens.
+    gather_us: Cell<u32>,
 }
 
 enum Slot {
@@ -83,6 +88,7 @@ pub(super) fn start() -> io::Result<()> {
         backlog: RefCell::default(),
         reaped: RefCell::default(),
         operations: Cell::new(0),
+        gather_us: Cell::new(0),
     });
     RING.set(Some(ring));
     Ok(())
@@ -110,6 +116,16 @@ pub(super) fn end() {
     if ring.operations.get() > 0 {
         std::mem::forget(ring.slots.take());
     }
+}
+
+/// Has each sleep of this thread's ring last for `time` at least; `false`: the kernel does not know how (Linux 6.12 does).
+pub(super) fn gather(time: Duration) -> io::Result<bool> {
+    let ring = current()?;
+    let able = ring.uring.borrow().params().is_feature_min_timeout();
+    if able {
+        ring.gather_us.set(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
+    }
+    Ok(able)
 }
 
 /// This thread's ring; an error elsewhere than on a shard.
@@ -149,9 +165,11 @@ impl Ring {
         loop {
             let outcome = match wait {
                 Some(time) if self.backlog.borrow().is_empty() => {
+                    let gather = self.gather_us.get().min(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
                     let time = types::Timespec::from(time);
-                    let arguments = types::SubmitArgs::new().timespec(&time);
-                    self.uring.borrow().submitter().submit_with_args(1, &arguments)
+                    let arguments = types::SubmitArgs::new().timespec(&time).min_wait_usec(gather);
+                    let wanted = if gather > 0 { GATHERED } else { 1 };
+                    self.uring.borrow().submitter().submit_with_args(wanted, &arguments)
                 }
                 _ => {
                     if !self.has_work() {

@@ -63,6 +63,12 @@ pub fn spin_before_sleep(time: Duration) {
     turn().spin.set(time);
 }
 
+/// Has this shard, once it sleeps, sleep for `time` at least, so that more is done together when it wakes; `false`: the kernel
+/// does not know how (Linux 6.12 does).
+pub fn gather_before_waking(time: Duration) -> io::Result<bool> {
+    ring::gather(time)
+}
+
 /// Counts its polls.
 pub(super) struct Counted<F>(pub(super) F);
 

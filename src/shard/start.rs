@@ -17,7 +17,7 @@ use crate::runtime::mailbox::{Mesh, MeshSeat};
 use crate::runtime::net::Listeners;
 use crate::runtime::process::StopFlag;
 use crate::runtime::watchdog::Heart;
-use crate::runtime::{disk, probe, spawn_blocking, spawn_local, spin_before_sleep};
+use crate::runtime::{disk, gather_before_waking, probe, spawn_blocking, spawn_local, spin_before_sleep};
 use crate::storage::{Arena, Identity};
 
 /// What one shard starts with. Made on the main thread, used up on the shard's.
@@ -48,6 +48,20 @@ pub struct ShardReady {
     pub scanned_bytes: u64,
 }
 
+fn let_requests_gather(microseconds: u64, shard: u16) {
+    if microseconds == 0 {
+        return;
+    }
+    match gather_before_waking(Duration::from_micros(microseconds)) {
+        Ok(true) => {}
+        Ok(false) if shard > 0 => {}
+        Ok(false) => {
+            tracing::warn!("corelane.gather.us={microseconds} has no effect: the kernel is older than Linux 6.12")
+        }
+        Err(error) => tracing::warn!(shard, %error, "corelane.gather.us={microseconds} has no effect"),
+    }
+}
+
 /// Runs one shard until the stop flag is set: recovers its partitions, reports, serves by `serve`, closes its logs.
 pub async fn run<S, F>(start: ShardStart, serve: S)
 where
@@ -56,6 +70,7 @@ where
 {
     let ready = start.ready.clone();
     spin_before_sleep(Duration::from_micros(start.config.idle_spin_us));
+    let_requests_gather(start.config.gather_us, start.index);
     spawn_local(start.heart.beat());
     let mesh = match Mesh::connect(start.seat) {
         Ok(mesh) => mesh,

@@ -45,4 +45,13 @@ pub(super) const ACKNOWLEDGE: &[OptionSpec] = &[
         "With corelane.acknowledge=held, the longest time before the whole blocks of a partition are written; its unfinished last block follows when nothing is \
          appended for a second.",
     ),
+    broker(
+        "corelane.gather.us",
+        Kind::Int,
+        "0",
+        Bounds::Between(0, 10_000),
+        integer!(Server gather_us),
+        "How long a shard that has gone to sleep lets requests gather before it wakes; microseconds. Answers come later by up to that, and take less processor \
+         time: many small requests are handled together. Needs Linux 6.12.",
+    ),
 ];
