@@ -13,7 +13,7 @@ use super::command::ServerArguments;
 use crate::cluster::data_dirs::{self, DataDirs, HeldDir};
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{CLEAN_MARK, MetadataImage, Placement};
-use crate::config::ServerConfig;
+use crate::config::{Acknowledge, ServerConfig};
 use crate::observe;
 use crate::runtime::disk::is_full;
 use crate::runtime::executor::{ShardSpec, ShardThreads, run_shards};
@@ -333,6 +333,7 @@ fn announce(
     for dir in dirs {
         tracing::info!("data in {} on {}", dir.held.path.display(), dir.held.device);
     }
+    tracing::info!("{}", acknowledged_survives(config));
     let partitions: usize = ready.iter().map(|shard| shard.partitions).sum();
     let scanned: u64 = ready.iter().map(|shard| shard.scanned_bytes).sum();
     tracing::info!("{} topic(s), {partitions} partition(s) recovered, {scanned} bytes scanned", image.topics().count());
@@ -344,6 +345,22 @@ fn announce(
             listener.url(),
             advertised.map_or("not advertised".to_owned(), |url| format!("advertised as {url}"))
         );
+    }
+}
+
+/// What acknowledged batches survive, in a line.
+fn acknowledged_survives(config: &ServerConfig) -> String {
+    let rest = "with flush.messages=1 a crash of the kernel or the power takes nothing";
+    match config.acknowledge {
+        Acknowledge::Written => format!(
+            "acknowledged batches are written: a kill takes nothing, a crash of the kernel half a second; {rest}"
+        ),
+        Acknowledge::Held => {
+            let delay = config.write_behind_max_ms;
+            format!(
+                "acknowledged batches are held: a kill takes nothing, a crash of the kernel {delay} ms and a second; {rest}"
+            )
+        }
     }
 }
 

@@ -40,8 +40,8 @@ pub use replay::{Replayed, TakenOver, replay};
 pub const FOLDER: &str = "corelane-arena";
 const EXTENSION: &str = "arena";
 
-/// Rest of a log's unfinished last block before it is written.
-const REST: Duration = Duration::from_secs(1);
+/// Time before a log's unfinished last block is written.
+const UNFINISHED: Duration = Duration::from_millis(500);
 /// Time between two looks for memory that readers have let go of.
 const RETRY: Duration = Duration::from_millis(5);
 /// Logs asked to write at once when memory is short.
@@ -95,8 +95,8 @@ pub struct Arena {
     written: RefCell<VecDeque<Weak<Log>>>,
     /// Logs whose whole blocks are to be written.
     soon: RefCell<BinaryHeap<Due>>,
-    /// Logs whose unfinished block is written if nothing is appended before.
-    resting: RefCell<BinaryHeap<Due>>,
+    /// Logs whose unfinished block is written if it is still the same.
+    unfinished: RefCell<BinaryHeap<Due>>,
     /// Logs with batches that found no room here.
     waiting: RefCell<VecDeque<Weak<Log>>>,
     clock_runs: Cell<bool>,
@@ -104,8 +104,8 @@ pub struct Arena {
     wakes_at: Cell<Option<Instant>>,
     /// Notified when something is due before that.
     due_earlier: Notify,
-    /// How long the unfinished last block of a log rests before it is written.
-    rest: Cell<Duration>,
+    /// How long the unfinished last block of a log waits before it is written.
+    unfinished_delay: Cell<Duration>,
     /// Chunks with a live entry.
     live: Cell<usize>,
 }
@@ -140,8 +140,8 @@ impl Arena {
     }
 
     #[cfg(test)]
-    pub(super) fn rest_for(&self, time: Duration) {
-        self.rest.set(time);
+    pub(super) fn write_unfinished_after(&self, time: Duration) {
+        self.unfinished_delay.set(time);
     }
 
     #[cfg(test)]
@@ -226,10 +226,10 @@ impl Arena {
         self.wake_clock_by(at);
     }
 
-    /// Has `log` write its unfinished block after a while in which nothing is appended.
-    pub(super) fn write_rested(self: &Rc<Self>, log: &Rc<Log>) {
-        let at = clock::now() + self.rest.get();
-        self.resting.borrow_mut().push(Due { at, log: Rc::downgrade(log) });
+    /// Has `log` look for an unfinished block to write after a while.
+    pub(super) fn write_unfinished_later(self: &Rc<Self>, log: &Rc<Log>) {
+        let at = clock::now() + self.unfinished_delay.get();
+        self.unfinished.borrow_mut().push(Due { at, log: Rc::downgrade(log) });
         self.wake_clock_by(at);
     }
 
@@ -237,7 +237,7 @@ impl Arena {
     pub(super) fn wait_for_memory(self: &Rc<Self>, log: &Rc<Log>) {
         self.waiting.borrow_mut().push_back(Rc::downgrade(log));
         self.wake_clock_by(clock::now() + RETRY);
-        let queues = [&self.soon, &self.resting];
+        let queues = [&self.soon, &self.unfinished];
         let pressed: Vec<Rc<Log>> = queues
             .into_iter()
             .flat_map(|queue| {
@@ -278,13 +278,13 @@ impl Arena {
             while let Some(log) = pop_due(&self.soon) {
                 log.write_whole_blocks();
             }
-            while let Some(log) = pop_due(&self.resting) {
-                log.write_if_rested();
+            while let Some(log) = pop_due(&self.unfinished) {
+                log.write_unfinished();
             }
             self.retry_waiting();
             let first = |queue: &RefCell<BinaryHeap<Due>>| queue.borrow().peek().map(|due| due.at);
             let retry = (!self.waiting.borrow().is_empty()).then(|| clock::now() + RETRY);
-            let Some(next) = [first(&self.soon), first(&self.resting), retry].into_iter().flatten().min() else {
+            let Some(next) = [first(&self.soon), first(&self.unfinished), retry].into_iter().flatten().min() else {
                 break;
             };
             self.wakes_at.set(Some(next));
@@ -329,12 +329,12 @@ impl NewArena {
             reach: plan.chunk(plan.pages) as u64 * u64::from(shards),
             written: RefCell::default(),
             soon: RefCell::default(),
-            resting: RefCell::default(),
+            unfinished: RefCell::default(),
             waiting: RefCell::default(),
             clock_runs: Cell::new(false),
             wakes_at: Cell::new(None),
             due_earlier: Notify::new(),
-            rest: Cell::new(REST),
+            unfinished_delay: Cell::new(UNFINISHED),
             live: Cell::new(0),
         }))
     }

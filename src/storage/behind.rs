@@ -2,8 +2,8 @@
 //! pieces, later.
 //!
 //! A chunk leaves when it is full or its segment has rolled. What lies in an open one leaves in whole blocks after
-//! `corelane.write.behind.max.ms`; the unfinished block at the end stays until it fills, has rested, or somebody waits for
-//! `written`. So no block is written twice at rates that matter, and no write is made of memory that still changes: whole
+//! `corelane.write.behind.max.ms`; the unfinished block at the end stays until it fills, half a second has passed, or somebody
+//! waits for `written`. So no block is written twice at rates that matter, and no write is made of memory that still changes: whole
 //! blocks go from the chunk itself, an unfinished one from a copy.
 
 use std::cell::{Cell, RefCell};
@@ -116,8 +116,8 @@ pub struct Behind {
     resume: RefCell<Option<(i64, u64, Vec<u8>)>>,
     /// The clock of the arena will have whole blocks written.
     timed: Cell<bool>,
-    /// The total when the clock of the arena began to wait for a rest.
-    rest_since: Cell<Option<u64>>,
+    /// Up to this total everything leaves when the clock of the arena looks for unfinished blocks.
+    unfinished_upto: Cell<Option<u64>>,
 }
 
 impl Behind {
@@ -160,12 +160,20 @@ impl Behind {
         }
     }
 
-    /// When the first whole block that is not sent is to leave.
-    fn whole_blocks_due(&self) -> Option<Instant> {
+    /// The first chunk with something that is not sent.
+    fn first_unsent(&self) -> Option<Rc<HeldChunk>> {
         let chunks = self.chunks.borrow();
         let sending = self.sending.get().saturating_sub(self.dropped.get()) as usize;
-        let unsent = chunks.range(sending.min(chunks.len())..).find(|held| held.sent.get() < held.filled())?;
-        Some(unsent.unsent_since.get() + self.arena.delay())
+        chunks.range(sending.min(chunks.len())..).find(|held| held.sent.get() < held.filled()).cloned()
+    }
+
+    /// When the first whole block that is not sent is to leave.
+    fn whole_blocks_due(&self) -> Option<Instant> {
+        self.first_unsent().map(|held| held.unsent_since.get() + self.arena.delay())
+    }
+
+    fn total_sent(&self) -> u64 {
+        self.first_unsent().map_or(self.total.get(), |held| held.total(held.sent.get()))
     }
 
     /// Bytes appended to chunks but for those in the unfinished block at the end.
@@ -319,7 +327,7 @@ impl Log {
             size: Cell::new(Size::SMALLEST),
             resume: RefCell::new(resume),
             timed: Cell::new(false),
-            rest_since: Cell::new(None),
+            unfinished_upto: Cell::new(None),
         };
         let _ = self.behind.set(behind);
     }
@@ -392,20 +400,22 @@ impl Log {
             None => {}
         }
         behind.timed.set(false);
-        if behind.rest_since.get().is_none() {
-            behind.rest_since.set(Some(behind.total.get()));
-            behind.arena.write_rested(self);
+        if behind.unfinished_upto.get().is_none() {
+            behind.unfinished_upto.set(Some(behind.total.get()));
+            behind.arena.write_unfinished_later(self);
         }
     }
 
-    pub(super) fn write_if_rested(self: &Rc<Self>) {
+    /// Has everything leave, if some of it has been there since this was asked for.
+    pub(super) fn write_unfinished(self: &Rc<Self>) {
         let Some(behind) = self.behind.get() else { return };
-        let total = behind.total.get();
-        if behind.rest_since.take() == Some(total) {
+        let (sent, total) = (behind.total_sent(), behind.total.get());
+        let upto = behind.unfinished_upto.take();
+        if upto.is_some_and(|upto| sent < upto) {
             self.write_everything();
-        } else {
-            behind.rest_since.set(Some(total));
-            behind.arena.write_rested(self);
+        } else if sent < total {
+            behind.unfinished_upto.set(Some(total));
+            behind.arena.write_unfinished_later(self);
         }
     }
 

@@ -12,6 +12,7 @@ mod arena;
 mod behind;
 mod checkpoint;
 mod cold_cache;
+mod commit;
 mod compaction;
 mod context;
 mod dir;

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::behind::Behind;
+use super::commit::Commits;
 use super::log::{Log, StorageError};
 use super::maintenance::remove_files;
 use super::paths::segment_file;
@@ -59,11 +60,19 @@ pub struct Disk {
     free: Cell<u64>,
     reserve: Cell<u64>,
     low: Cell<bool>,
+    pub(super) commits: Commits,
 }
 
 impl Disk {
     pub fn new(root: PathBuf, wanted: u64) -> Disk {
-        Disk { root, wanted, free: Cell::new(u64::MAX), reserve: Cell::new(0), low: Cell::new(false) }
+        Disk {
+            root,
+            wanted,
+            free: Cell::new(u64::MAX),
+            reserve: Cell::new(0),
+            low: Cell::new(false),
+            commits: Commits::default(),
+        }
     }
 
     /// Records of ordinary topics are refused: less than the reserve is free.

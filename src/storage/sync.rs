@@ -32,6 +32,7 @@ impl Log {
     pub(super) fn after_write(self: &Rc<Self>) {
         let mark = self.written.borrow().clone();
         self.note_dirty(&mark);
+        self.commit_soon();
         let before_ack = self.syncs_before_acknowledging(&mark);
         let flush_ms = self.config.borrow().flush_ms;
         if !before_ack {

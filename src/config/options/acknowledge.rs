@@ -24,8 +24,8 @@ pub(super) const ACKNOWLEDGE: &[OptionSpec] = &[
             },
         },
         "What a batch has survived when it is acknowledged, where no flush is asked for. held: the end of the broker's process, as in Kafka; it stands in \
-         memory that outlives the process and is written behind, within corelane.write.behind.max.ms and a second. written: the end of the kernel as well; \
-         its write has completed. flush.messages=1 waits for the sync in either case.",
+         memory that outlives the process and is written behind. written: its write has completed. A crash of the kernel or the power takes about a second of \
+         records, or half of one; flush.messages=1 waits for the sync in either case, and nothing is lost (docs/DURABILITY.md).",
     ),
     broker(
         "corelane.arena.bytes",
@@ -42,8 +42,8 @@ pub(super) const ACKNOWLEDGE: &[OptionSpec] = &[
         "50",
         Bounds::Between(1, 10_000),
         integer!(Server write_behind_max_ms),
-        "With corelane.acknowledge=held, the longest time before the whole blocks of a partition are written; its unfinished last block follows when nothing is \
-         appended for a second.",
+        "With corelane.acknowledge=held, the longest time before the whole blocks of a partition are written; its unfinished last block follows within half \
+         a second.",
     ),
     broker(
         "corelane.gather.us",

@@ -112,7 +112,7 @@ fn what_is_held_is_written_after_a_while_and_again_where_the_log_goes_on() {
 fn whole_blocks_do_not_wait_for_another_block_to_rest() {
     scratched(|root| async move {
         let arena = arena(&root, 4 << 20, Duration::from_millis(2));
-        arena.rest_for(LONG);
+        arena.write_unfinished_after(LONG);
         let log = open_held(&arena, &root.join("t-0")).await;
         for n in 1..4 {
             let before = log.active().written.get();
@@ -121,6 +121,45 @@ fn whole_blocks_do_not_wait_for_another_block_to_rest() {
             // The clock has nothing to do now but to wait for the rest.
             clock::sleep(Duration::from_millis(20)).await;
         }
+    });
+}
+
+#[test]
+fn an_unfinished_block_is_written_although_it_never_rests() {
+    scratched(|root| async move {
+        let arena = arena(&root, 4 << 20, Duration::from_millis(1));
+        arena.write_unfinished_after(Duration::from_millis(5));
+        let log = open_held(&arena, &root.join("t-0")).await;
+        let mut n = 0;
+        while log.active().written.get() == 0 {
+            n += 1;
+            log.append(batch(1, 10, 5, n), 3, 0).unwrap();
+            clock::sleep(Duration::from_millis(1)).await;
+        }
+        assert_ne!(log.active().written.get() % disk::ALIGNMENT, 0, "only once a block was full");
+    });
+}
+
+#[test]
+fn one_sync_commits_what_all_logs_of_a_directory_wrote() {
+    scratched(|root| async move {
+        let (arena, context) = (arena(&root, 4 << 20, Duration::from_millis(1)), small_caches());
+        let mut logs = Vec::new();
+        for n in 0..2 {
+            let log = open_in(context.clone(), &root.join(format!("t-{n}")), small_segments()).await.log;
+            log.write_behind(arena.clone(), PartitionKey { partition: n, ..KEY });
+            logs.push(log);
+        }
+        let commits = logs[0].disk.clone();
+        for n in 1..5 {
+            logs.iter().for_each(|log| drop(log.append(batch(1, 5000, 5, n), 3, 0).unwrap()));
+        }
+        eventually("a commit is made", || commits.commits.made.get() > 0).await;
+        let synced = || logs.iter().filter(|log| log.synced.borrow().offset > 0).count();
+        assert_eq!(synced(), 1);
+        let last = logs.iter().find(|log| log.synced.borrow().offset == 0).unwrap();
+        last.append(batch(1, 5000, 5, 9), 3, 0).unwrap();
+        eventually("another covers what came later", || synced() == 2).await;
     });
 }
 
