@@ -1,4 +1,4 @@
-"""Clients in Go, JavaScript and Python, each in a program of its own (tests/clients), all by one contract."""
+"""Clients in Go, JavaScript, Python and Rust, each in a program of its own (tests/clients), all by one contract."""
 
 import time
 

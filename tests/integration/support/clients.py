@@ -117,6 +117,12 @@ def node():
     return ["node", SOURCES / "node/client.js"]
 
 
+def rust():
+    if not os.environ.get("CORELANE_RUST_CLIENT"):
+        pytest.fail("CORELANE_RUST_CLIENT is not set; run the suites through scripts/test")
+    return [os.environ["CORELANE_RUST_CLIENT"]]
+
+
 CLIENTS = [
     Client("franz-go", go("franz")),
     Client("sarama", go("sarama")),
@@ -124,4 +130,5 @@ CLIENTS = [
     Client("kafka-go", go("segmentio"), idempotent=False, nulls=False),
     Client("kafkajs", node, codecs=("none", "gzip", "snappy")),
     Client("aiokafka", lambda: [sys.executable, SOURCES / "aio.py"]),
+    Client("rust-rdkafka", rust),
 ]
