@@ -152,7 +152,9 @@ fn one_sync_commits_what_all_logs_of_a_directory_wrote() {
         }
         let commits = logs[0].disk.clone();
         for n in 1..5 {
-            logs.iter().for_each(|log| drop(log.append(batch(1, 5000, 5, n), 3, 0).unwrap()));
+            for log in &logs {
+                log.append(batch(1, 5000, 5, n), 3, 0).unwrap();
+            }
         }
         eventually("a commit is made", || commits.commits.made.get() > 0).await;
         let synced = || logs.iter().filter(|log| log.synced.borrow().offset > 0).count();
