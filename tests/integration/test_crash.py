@@ -12,9 +12,6 @@ from support import broker, load, wire
 from support.sequences import PARTITIONS, SequenceReader, SequenceWriter, acknowledged
 
 
-TAKEN_OVER = re.compile(r"the last broker was killed: (\d+) batch")
-
-
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("acknowledge", ["written", "held"])
 def test_kill_under_load(make_broker, length, figure, acknowledge):
@@ -56,7 +53,7 @@ def test_kill_under_load(make_broker, length, figure, acknowledge):
     assert total > cycles * 200
     restarts.sort()
     if broker.target() == "corelane":
-        taken_over = [int(batches) for batches in TAKEN_OVER.findall(b.log_text())]
+        taken_over = b.taken_over()
         figure(f"{acknowledge}: cycles of {cycles} in which the arena was needed", f"{len(taken_over)}, {sum(taken_over)} batches")
         # Without it the test would show nothing about the arena.
         assert len(taken_over) >= cycles * (9 if acknowledge == "held" else 0) // 10

@@ -12,9 +12,10 @@ import pytest
 from support import load, schema, wire
 from support.broker import QUICK_GROUPS
 from support.groups import fetch_offsets, wait_ready
-from support.sequences import PARTITIONS, Committer, SequenceReader, SequenceWriter, acknowledged
+from support.sequences import Committer, SequenceReader, SequenceWriter, acknowledged
 
 KEYS = 40
+PARTITIONS = 64
 
 
 class Worker(threading.Thread):
@@ -170,13 +171,15 @@ def newest_values(broker, topic):
 
 
 @pytest.mark.timeout(7200)
-def test_kill_with_everything_busy(make_broker, corelane_only, length, figure):
-    cycles = length.pick(5, 200)
+@pytest.mark.parametrize("acknowledge", ["written", "held"])
+def test_kill_with_everything_busy(make_broker, corelane_only, length, figure, acknowledge):
+    cycles = length.pick(3, 100)
     dice = random.Random(40)
     b = make_broker(
         {
             **QUICK_GROUPS,
-            "log.segment.bytes": 4 << 20,
+            "corelane.acknowledge": acknowledge,
+            "log.segment.bytes": 1 << 20,
             "log.cleaner.backoff.ms": 200,
             "log.retention.check.interval.ms": 500,
             "log.segment.delete.delay.ms": 500,
@@ -194,7 +197,7 @@ def test_kill_with_everything_busy(make_broker, corelane_only, length, figure):
     threads = [*writers, short, keys, churn, follower, committer]
     for t in threads:
         t.start()
-    reader, before, served = SequenceReader(b, "busy"), 0, []
+    reader, before, served = SequenceReader(b, "busy", PARTITIONS), 0, []
     for cycle in range(cycles):
         time.sleep(dice.uniform(0.1, 1.5))
         until = time.monotonic() + 120
@@ -228,12 +231,16 @@ def test_kill_with_everything_busy(make_broker, corelane_only, length, figure):
     assert follower.error is None and follower.seen > 0, follower.error
     for w in (*writers, short):
         w.finish()
-    whole = SequenceReader(b, "busy")
+    whole = SequenceReader(b, "busy", PARTITIONS)
     whole.catch_up()
     assert whole.seen == [w.next[p] for p in range(PARTITIONS) for w in writers if p in w.partitions]
     served.sort()
+    needed = b.taken_over()
+    # Without it the test would show nothing about the arena.
+    assert len(needed) >= cycles * (9 if acknowledge == "held" else 0) // 10
+    figure(f"{acknowledge}: cycles of {cycles} in which the arena was needed", f"{len(needed)}, {sum(needed)} batches")
     figure(
-        f"kill -9 with everything busy, {cycles} cycles, {sum(whole.seen)} records, {keys.rounds} rounds of keys, "
+        f"{acknowledge}: kill -9 with everything busy, {cycles} cycles, {sum(whole.seen)} records, {keys.rounds} rounds of keys, "
         f"{committer.acked} commits, {churn.count} topics, {follower.seen} consumed",
         f"serving again after {served[cycles // 2]:.2f} s median, {served[-1]:.2f} s worst",
     )

@@ -64,9 +64,9 @@ class SequenceWriter(threading.Thread):
 class SequenceReader:
     """Reads what is new in each partition and holds it against 0, 1, 2, ..."""
 
-    def __init__(self, broker, topic):
+    def __init__(self, broker, topic, partitions=PARTITIONS):
         self.broker, self.topic = broker, topic
-        self.seen = [0] * PARTITIONS
+        self.seen = [0] * partitions
 
     def catch_up(self, timeout=120):
         def each(p, offset, value):
@@ -76,7 +76,7 @@ class SequenceReader:
             assert value[8:] == PAD
             self.seen[p] += 1
 
-        load.read_partitions(self.broker, self.topic, PARTITIONS, each, dict(enumerate(self.seen)), timeout=timeout)
+        load.read_partitions(self.broker, self.topic, len(self.seen), each, dict(enumerate(self.seen)), timeout=timeout)
 
 
 def acknowledged(writers):
