@@ -132,7 +132,7 @@ impl ServerConfig {
             idle_spin_us: 0,
             gather_us: 0,
             flush_delay_ms: 0,
-            acknowledge: super::Acknowledge::Written,
+            acknowledge: super::Acknowledge::Held,
             arena_bytes: 0,
             write_behind_max_ms: 0,
             produce_validation: super::ProduceValidation::Full,

@@ -32,6 +32,7 @@ SMALL = {
     "corelane.response.memory.bytes": 8 * MIB,
     "corelane.connection.response.bytes": 65536,
     "corelane.connection.pipeline": 16,
+    "corelane.arena.bytes": 8 * MIB,
     "corelane.tail.cache.bytes": 4 * MIB,
     "corelane.cold.cache.bytes": 4 * MIB,
     "corelane.index.cache.bytes": 2 * MIB,

@@ -19,6 +19,7 @@ SMALL = {
     "corelane.shards": 2,
     "corelane.io.memory.bytes": 2 * MIB,
     "corelane.receive.memory.bytes": 8 * MIB,
+    "corelane.arena.bytes": 8 * MIB,
     "corelane.tail.cache.bytes": 4 * MIB,
     "corelane.cold.cache.bytes": 4 * MIB,
     "corelane.index.cache.bytes": MIB,

@@ -8,7 +8,7 @@ pub(super) const ACKNOWLEDGE: &[OptionSpec] = &[
     broker(
         "corelane.acknowledge",
         Kind::String,
-        "written",
+        "held",
         Bounds::OneOf(&["held", "written"]),
         Access::Server {
             set: |config, value| {
