@@ -41,7 +41,8 @@ def properties(source, target):
         "emit.checkpoints.interval.seconds": 1,
         "offset.lag.max": 0,
         "tasks.max": 2,
-        # Of its workers, each by its cluster. Pairs of offsets wait for a flush; every class of every jar is looked at otherwise.
+        # Options of its workers, by cluster. Pairs of offsets wait for a flush (60 s by default), and the
+        # default discovery reads every class of every jar.
         "target.offset.flush.interval.ms": 1000,
         "source.plugin.discovery": "service_load",
         "target.plugin.discovery": "service_load",

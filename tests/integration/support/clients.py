@@ -16,8 +16,8 @@ ALL = ("none", "gzip", "snappy", "lz4", "zstd")
 
 
 class Client:
-    """`codecs`: those it has without a library in C. `idempotent`: whether it can be. `nulls`: whether it tells a null from an empty
-    key or value when it reads."""
+    """A client library. `codecs`: those it has without a library in C. `nulls`: it tells a null key or value
+    from an empty one when it reads."""
 
     def __init__(self, name, command, codecs=ALL, idempotent=True, nulls=True):
         self.name, self._command = name, command
