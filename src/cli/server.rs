@@ -15,7 +15,6 @@ use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{CLEAN_MARK, MetadataImage, Placement};
 use crate::config::{Acknowledge, ServerConfig};
 use crate::observe;
-use crate::runtime::disk::is_full;
 use crate::runtime::executor::{ShardSpec, ShardThreads, run_shards};
 use crate::runtime::probe;
 use crate::runtime::process::{self, SignalWatch, StopFlag};
@@ -54,13 +53,7 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     // The directories are locked until `held` goes, after the shards.
     let DataDirs { held, mut store, mut image, placement } = data_dirs::open(&config)?;
     if report_last_stop(&mut config, &held).map_err(|e| e.to_string())? {
-        match store.raise_leader_epochs(&mut image) {
-            Err(error) if is_full(&error) => {
-                tracing::warn!("leader epochs are raised for this run only, as there is no room to note it: {error}");
-                image.raise_leader_epochs();
-            }
-            raised => raised.map_err(|e| e.to_string())?,
-        }
+        store.raise_leader_epochs(&mut image).map_err(|e| e.to_string())?;
     }
 
     take_over_arenas(&mut config, &image, &placement)?;

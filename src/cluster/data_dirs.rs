@@ -50,6 +50,7 @@ pub fn open(config: &ServerConfig) -> Result<DataDirs, String> {
     let home_path = home_dir.path.clone();
     let mut store = LocalStore::at(&home_path);
     store.read_epochs_raised().map_err(|e| e.to_string())?;
+    store.check_producer_id_files()?;
     let mut stored = match home {
         Home::Held(_) => store.load(config).map_err(|e| e.to_string())?,
         Home::First => store.nothing(config),
@@ -63,6 +64,9 @@ pub fn open(config: &ServerConfig) -> Result<DataDirs, String> {
     let (held, offline) = take(&verdict, &home_path, &store, &stored.image.cluster_id, config.broker_id)?;
     if first_start {
         store.begin_producer_ids().map_err(|e| e.to_string())?;
+    }
+    if let Err(error) = store.keep_epochs_file() {
+        tracing::warn!("a start after a crash will need room to raise leader epochs: {error}");
     }
     note_directories(&mut stored, &held, &offline);
     let assignment = settle(&mut stored, &seen, &held, &offline, &store);

@@ -5,14 +5,20 @@
 //! number as of when it was written: every start that was not clean since then has raised them by
 //! one more. The number is on the device before anything is written in the epochs it stands for, so
 //! no epoch ever has two histories, whatever a power cut takes of the rest.
+//!
+//! A start on a full disk raises them too. The file is therefore there from the first start on, and
+//! without room for a new one it is written over where it stands, within its one block.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::image::MetadataImage;
-use super::metadata_store::{FORMAT, LocalStore, check_format, read, replace};
+use super::metadata_store::{FORMAT, LocalStore, at, check_format, encode, read, replace};
+use crate::storage::files::is_full;
 
 const FILE: &str = "leader-epochs.json";
 
@@ -73,11 +79,25 @@ impl LocalStore {
         Ok(newest)
     }
 
+    /// Makes the file where it is missing or damaged, so that a later start needs no room to raise
+    /// the number.
+    pub fn keep_epochs_file(&self) -> io::Result<()> {
+        let path = self.directory.join(FILE);
+        if read::<EpochsRecord>(&path).is_ok_and(|record| record.raised == self.epochs_raised) {
+            return Ok(());
+        }
+        replace(&path, "leader-epochs", &EpochsRecord { format: FORMAT, raised: self.epochs_raised })
+    }
+
     /// Raises the leader epoch of every partition of `image`, for a start that was not clean.
     /// Durable when it returns.
     pub fn raise_leader_epochs(&mut self, image: &mut MetadataImage) -> io::Result<()> {
-        let raised = self.epochs_raised.saturating_add(1);
-        replace(&self.directory.join(FILE), "leader-epochs", &EpochsRecord { format: FORMAT, raised })?;
+        let (raised, path) = (self.epochs_raised.saturating_add(1), self.directory.join(FILE));
+        let record = EpochsRecord { format: FORMAT, raised };
+        match replace(&path, "leader-epochs", &record) {
+            Err(error) if is_full(&error) => write_over(&path, &record)?,
+            replaced => replaced?,
+        }
         self.epochs_raised = raised;
         image.raise_leader_epochs();
         Ok(())
@@ -89,10 +109,24 @@ impl LocalStore {
     }
 }
 
+/// Writes the number into the block that the file has. A sector is written whole or not at all, so
+/// a power cut leaves the old number or the new one.
+fn write_over(path: &Path, record: &EpochsRecord) -> io::Result<()> {
+    let text = encode(record)?;
+    let advice = "leader epochs cannot be raised on a full disk without it; free some space and start again";
+    let over = || {
+        let file = fs::OpenOptions::new().write(true).open(path)?;
+        file.write_all_at(text.as_bytes(), 0)?;
+        // Behind what was damaged there may be more.
+        file.set_len(text.len() as u64)?;
+        file.sync_all()
+    };
+    over().map_err(|error| at(path, &format!("cannot be written over ({advice})"), error))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::path::Path;
     use std::sync::Arc;
 
     use uuid::Uuid;
@@ -101,6 +135,7 @@ mod tests {
     use crate::cluster::{PartitionImage, TopicImage};
     use crate::config::{ServerConfig, TopicConfig};
     use crate::model::{BrokerId, LeaderEpoch};
+    use crate::runtime::faults;
 
     fn topic(name: &str, epoch: i32) -> TopicImage {
         let this = BrokerId(ServerConfig::default().broker_id);
@@ -171,5 +206,35 @@ mod tests {
         let (mut store, mut image) = load(dir.path());
         store.raise_leader_epochs(&mut image).unwrap();
         assert_eq!(epoch(&load(dir.path()).1, "a"), 3);
+    }
+
+    /// The temporary file cannot be made, as on a full disk.
+    #[test]
+    fn a_start_without_room_raises_the_stored_number_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = load(dir.path());
+        store.put_topic(&topic("a", 0)).unwrap();
+        store.keep_epochs_file().unwrap();
+        for raised in 1..=12 {
+            let (mut store, mut image) = load(dir.path());
+            assert_eq!(epoch(&image, "a"), raised - 1);
+            let path = store.directory.join(FILE);
+            let record = EpochsRecord { format: FORMAT, raised };
+            faults::inject(faults::Op::Small, FILE, 0, faults::Fault::Os(28));
+            store.raise_leader_epochs(&mut image).unwrap();
+            faults::clear();
+            assert_eq!(epoch(&image, "a"), raised);
+            assert_eq!(fs::read_to_string(&path).unwrap(), encode(&record).unwrap());
+        }
+        assert_eq!(epoch(&load(dir.path()).1, "a"), 12, "the next start knows of all of them");
+        // Without a file there is no room kept: nothing is raised in memory alone.
+        fs::remove_file(dir.path().join("corelane-metadata").join(FILE)).unwrap();
+        let (mut store, mut image) = load(dir.path());
+        let before = epoch(&image, "a");
+        faults::inject(faults::Op::Small, FILE, 0, faults::Fault::Os(28));
+        let error = store.raise_leader_epochs(&mut image).unwrap_err().to_string();
+        faults::clear();
+        assert!(error.contains(FILE) && error.contains("free some space"), "{error}");
+        assert_eq!(epoch(&image, "a"), before);
     }
 }

@@ -26,6 +26,7 @@ use super::directory_id::DirectoryId;
 use super::image::{BrokerImage, EndpointImage, MetadataImage, PartitionHome, PartitionImage, TopicImage};
 use crate::config::{Advertised, ListenerConfig, ServerConfig, TopicConfig};
 use crate::model::{BrokerId, LeaderEpoch};
+use crate::runtime::faults;
 
 /// The embedded store: one small synced file per topic under `<first log dir>/corelane-metadata/`, each replaced
 /// atomically. All calls block; shards run them off their event loop.
@@ -131,6 +132,11 @@ impl LocalStore {
     /// The store in a data directory. Touches nothing.
     pub fn at(log_dir: &Path) -> LocalStore {
         LocalStore { directory: log_dir.join(super::look::METADATA_DIR), epochs_raised: 0 }
+    }
+
+    /// The store is in this data directory.
+    pub fn is_in(&self, log_dir: &Path) -> bool {
+        self.directory.parent() == Some(log_dir)
     }
 
     /// Makes the directory on first use, with a cluster id.
@@ -320,6 +326,14 @@ impl LocalStore {
         })
     }
 
+    /// Nothing could be given away with something in their place that cannot be replaced.
+    pub fn check_producer_id_files(&self) -> Result<(), String> {
+        let directory = PRODUCER_ID_FILES.iter().map(|name| self.directory.join(name)).find(|path| path.is_dir());
+        directory.map_or(Ok(()), |path| {
+            Err(format!("{} is a directory where a file belongs: move it away and start again", path.display()))
+        })
+    }
+
     /// Begins the count on a first start, so that a missing file is known to be lost.
     pub fn begin_producer_ids(&self) -> io::Result<()> {
         self.put_producer_ids(0)
@@ -468,13 +482,18 @@ fn stage(path: &Path, temporary: &str, record: &impl Serialize) -> io::Result<St
     let Some(directory) = path.parent() else {
         return Err(io::Error::new(ErrorKind::InvalidInput, format!("{}: has no directory", path.display())));
     };
+    stage_bytes(path, &directory.join(format!("{temporary}.tmp")), encode(record)?.as_bytes())
+}
+
+/// The text of a file: one line of JSON and one with its checksum.
+pub(super) fn encode(record: &impl Serialize) -> io::Result<String> {
     let mut text = serde_json::to_string(record).map_err(io::Error::other)?;
     text.push_str(&format!("\n{:08x}\n", crc32c::crc32c(text.as_bytes())));
-    stage_bytes(path, &directory.join(format!("{temporary}.tmp")), text.as_bytes())
+    Ok(text)
 }
 
 fn stage_bytes(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<Staged> {
-    let written = File::create(temporary).and_then(|mut file| {
+    let written = faults::check_small(path).and_then(|()| File::create(temporary)).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
     });

@@ -89,6 +89,15 @@ pub(super) fn check(op: Op, path: &Path) -> Option<Fault> {
     })
 }
 
+/// The fault of blocking code that writes the small file at `path`.
+pub fn check_small(path: &Path) -> io::Result<()> {
+    load();
+    match check(Op::Small, path) {
+        Some(fault @ (Fault::Os(_) | Fault::Short)) => Err(fault.error()),
+        None | Some(Fault::Slow(_)) => Ok(()),
+    }
+}
+
 /// Takes the environment's rules, once per thread.
 pub(super) fn load() {
     static TEXT: OnceLock<Option<String>> = OnceLock::new();
