@@ -8,7 +8,7 @@ use std::io;
 
 use uuid::Uuid;
 
-pub use data_dir::{DataDir, OpenError, check_direct_io, free_bytes, open_data_dir, space};
+pub use data_dir::{DataDir, OpenError, check_direct_io, free_bytes, open_data_dir, space, try_out};
 
 /// The oldest kernel with everything used here: multishot polls.
 const OLDEST_KERNEL: (u32, u32) = (5, 13);

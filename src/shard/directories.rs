@@ -1,7 +1,7 @@
 //! Where this shard's partitions are on disk, and directories on their way out.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -26,6 +26,8 @@ pub(super) struct Directories {
     placement: RefCell<Arc<Placement>>,
     /// Data directories that failed this shard at its start, and why.
     failed: RefCell<HashMap<DirectoryId, String>>,
+    /// Data directories in which something failed since they were tried out last.
+    suspects: RefCell<BTreeSet<PathBuf>>,
     /// Of partitions that are offline, though their data directory is there.
     unopened: RefCell<HashMap<PartitionId, PathBuf>>,
     /// Put away, by the time they are to be removed.
@@ -41,6 +43,7 @@ impl Default for Directories {
         Directories {
             placement: RefCell::default(),
             failed: RefCell::default(),
+            suspects: RefCell::default(),
             unopened: RefCell::default(),
             doomed: RefCell::default(),
             removing: LocalMutex::new(1),
@@ -61,6 +64,23 @@ impl Shard {
 
     pub(super) fn directory_failed(&self, id: DirectoryId, why: String) {
         self.directories.failed.borrow_mut().insert(id, why);
+    }
+
+    /// A file in this directory could not be made.
+    pub(super) fn suspect_directory(&self, root: &Path) {
+        self.directories.suspects.borrow_mut().insert(root.to_path_buf());
+    }
+
+    pub(super) fn take_suspects(&self) -> BTreeSet<PathBuf> {
+        self.directories.suspects.take()
+    }
+
+    pub(super) fn has_suspects(&self) -> bool {
+        !self.directories.suspects.borrow().is_empty()
+    }
+
+    pub(super) fn has_failed(&self, id: DirectoryId) -> bool {
+        self.directories.failed.borrow().contains_key(&id)
     }
 
     /// The directory of a partition, or why it is offline.

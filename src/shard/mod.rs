@@ -9,6 +9,7 @@ mod closing;
 mod control;
 mod dir_sync;
 mod directories;
+mod failed_dirs;
 mod far_ends;
 mod fetch;
 pub mod groups;

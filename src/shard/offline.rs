@@ -12,7 +12,7 @@ use super::state::{CONTROLLER, Shard};
 use crate::cluster::{MetadataImage, OfflinePartitions};
 use crate::model::{ErrorCode, PartitionId, ShardId};
 use crate::partition::Replica;
-use crate::runtime::clock;
+use crate::runtime::{clock, spawn_local};
 
 /// Time between two log lines about the same offline partitions.
 const REMINDER: Duration = Duration::from_secs(60);
@@ -30,6 +30,10 @@ pub(super) struct Offline {
     changed: Cell<bool>,
     /// Last value of `StorageContext::failures` looked at.
     failures_seen: Cell<u64>,
+    /// Last value of `StorageContext::failures` after which directories were tried out.
+    failures_tried: Cell<u64>,
+    /// Directories are tried out.
+    trying: Cell<bool>,
     /// Partitions published to the controller.
     published: RefCell<OfflinePartitions>,
 }
@@ -109,12 +113,31 @@ impl Shard {
         self.show(|image| image.set_offline(all)).await;
     }
 
+    /// Has the directories of partitions that failed since the last look tried out, beside everything else: a disk that
+    /// hangs must not hold up what is published.
+    fn look_at_failures(self: &Rc<Self>) {
+        let failures = self.storage.failures();
+        let new = self.offline.failures_tried.get() != failures || self.has_suspects();
+        if new && !self.offline.trying.replace(true) {
+            self.offline.failures_tried.set(failures);
+            let shard = self.clone();
+            spawn_local(async move {
+                shard.try_out_suspects().await;
+                shard.offline.trying.set(false);
+            });
+        }
+    }
+
     /// Publishes changes within a tick; the controller's shard logs what is offline once a minute.
     pub(super) async fn keep_offline_published(self: Rc<Self>) {
-        let mut remind_at = clock::now();
+        let (image, placement) = (self.image(), self.placement());
+        // The start has said it.
+        let said = !placement.offline.is_empty() || !image.offline().is_empty() || !image.all_withheld().is_empty();
+        let mut remind_at = clock::now() + if said { REMINDER } else { Duration::ZERO };
         while !self.stop.is_set() {
             clock::next_tick().await;
             self.publish_offline().await;
+            self.look_at_failures();
             let image = self.image();
             if self.id != CONTROLLER
                 || clock::now() < remind_at

@@ -359,6 +359,14 @@ impl Log {
         self.end(StorageError::Failed(message.into()));
     }
 
+    /// Takes the log out of service because its data directory has failed, which is logged by the caller.
+    pub fn lose(&self, why: &str) {
+        if self.failure.borrow().is_none() {
+            self.context.count_failure();
+            self.end(StorageError::Failed(why.into()));
+        }
+    }
+
     /// No more appends, no more acknowledgements; whoever waits is told.
     pub(super) fn end(&self, why: StorageError) {
         self.failure.borrow_mut().get_or_insert(why);

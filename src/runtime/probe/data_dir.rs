@@ -188,11 +188,19 @@ fn lock(directory: &Path) -> Result<fs::File, OpenError> {
     }
 }
 
+/// Writes, syncs and reads a block in a directory in use, as `user` of several that may do so at a time. Blocks.
+pub fn try_out(directory: &Path, user: u16) -> io::Result<()> {
+    try_file(&directory.join(format!(".probe-{}-{user}", std::process::id())))
+}
+
 /// Writes and reads one block as the log will.
 fn try_direct(directory: &Path) -> io::Result<()> {
+    try_file(&directory.join(format!(".probe-{}", std::process::id())))
+}
+
+fn try_file(path: &Path) -> io::Result<()> {
     const BLOCK: usize = ALIGNMENT as usize;
-    let path = directory.join(format!(".probe-{}", std::process::id()));
-    let _ = fs::remove_file(&path);
+    let _ = fs::remove_file(path);
     let outcome = (|| {
         let file = fs::OpenOptions::new()
             .read(true)
@@ -200,7 +208,7 @@ fn try_direct(directory: &Path) -> io::Result<()> {
             .create_new(true)
             .mode(0o644)
             .custom_flags(libc::O_DIRECT)
-            .open(&path)?;
+            .open(path)?;
         let mut memory = vec![0u8; 2 * BLOCK];
         let start = memory.as_ptr().align_offset(BLOCK);
         let block = &mut memory[start..start + BLOCK];
@@ -214,7 +222,7 @@ fn try_direct(directory: &Path) -> io::Result<()> {
         }
         Ok(())
     })();
-    let removed = fs::remove_file(&path);
+    let removed = fs::remove_file(path);
     outcome?;
     removed
 }
