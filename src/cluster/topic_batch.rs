@@ -3,11 +3,12 @@
 
 use std::borrow::Borrow;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use super::image::TopicImage;
-use super::metadata_store::{LocalStore, sync_directory};
+use super::metadata_store::{LocalStore, at, sync_directory};
 
 /// Files written and synced at the same time. The file system makes one commit of syncs that wait together.
 const SYNCING: usize = 16;
@@ -18,6 +19,43 @@ impl LocalStore {
         let staged = in_parallel(topics, |topic| self.stage_topic(topic.borrow()));
         let placed = staged.into_iter().map(|staged| staged.and_then(|staged| staged.place())).collect();
         self.settled(placed)
+    }
+
+    /// Stores topics that have more partitions, as [`put_topics`](Self::put_topics) does, and keeps the files as they were
+    /// until [`settle_grown`](Self::settle_grown): taking them back then needs no room on the disk.
+    pub fn grow_topics<T: Borrow<TopicImage> + Sync>(&self, topics: &[T]) -> Vec<io::Result<()>> {
+        for topic in topics.iter().map(Borrow::borrow) {
+            let before = self.before_file(topic.id);
+            let kept = remove_if_there(&before)
+                .and_then(|()| std::fs::hard_link(self.topics().join(format!("{}.json", topic.name)), &before));
+            // Without it the file is written anew where it has to be taken back.
+            if let Err(error) = kept {
+                tracing::debug!(topic = %topic.name, %error, "the topic's file is not kept while the topic grows");
+            }
+        }
+        self.put_topics(topics)
+    }
+
+    /// Ends the growing of topics: `taken_back` are as they were before, and are stored so again; the others stay as they are.
+    /// One outcome for each that is taken back.
+    pub fn settle_grown<T: Borrow<TopicImage> + Sync>(&self, grown: &[T], taken_back: &[T]) -> Vec<io::Result<()>> {
+        let restored = taken_back.iter().map(Borrow::borrow).map(|topic| {
+            let (before, path) = (self.before_file(topic.id), self.topics().join(format!("{}.json", topic.name)));
+            match std::fs::rename(&before, &path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.put_topic(topic),
+                renamed => renamed.map_err(|error| at(&path, "cannot be taken back", error)),
+            }
+        });
+        let restored = self.settled(restored.collect());
+        for topic in grown.iter().chain(taken_back).map(Borrow::borrow) {
+            // What stays is removed by the next start.
+            let _ = remove_if_there(&self.before_file(topic.id));
+        }
+        restored
+    }
+
+    fn before_file(&self, id: Uuid) -> PathBuf {
+        self.topics().join(format!("{id}.before.tmp"))
     }
 
     /// Turns topics into deleted ones, as [`remove_topic`](Self::remove_topic) does. One outcome per topic; each that went
@@ -37,6 +75,13 @@ impl LocalStore {
             }
         }
         outcomes
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -76,6 +121,7 @@ mod tests {
     use super::*;
     use crate::cluster::controller::{CreateTopic, create_topic};
     use crate::config::ServerConfig;
+    use crate::runtime::faults;
 
     #[test]
     fn each_topic_of_a_batch_has_an_outcome_of_its_own() {
@@ -108,6 +154,36 @@ mod tests {
             [2]
         );
         assert_eq!(names(&store).len(), 36);
+    }
+
+    /// As on a disk that is full by the time.
+    #[test]
+    fn growth_is_taken_back_without_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(directory.path()).unwrap();
+        let image = store.load(&ServerConfig::default()).unwrap().image;
+        let topic = |name: &str, num_partitions: i32| {
+            let request =
+                CreateTopic { name: name.into(), num_partitions, replication_factor: 1, ..Default::default() };
+            create_topic(&image, &ServerConfig::default(), &request, Uuid::from_u128(name.len() as u128)).unwrap()
+        };
+        let (before, after) = ([topic("a", 1), topic("bb", 2)], [topic("a", 5), topic("bb", 6)]);
+        let partitions = || {
+            let image = LocalStore::open(directory.path()).unwrap().load(&ServerConfig::default()).unwrap().image;
+            image.topics().map(|topic| topic.partitions.len()).collect::<Vec<_>>()
+        };
+        assert!(store.put_topics(&before).iter().all(Result::is_ok));
+        assert!(store.grow_topics(&after).iter().all(Result::is_ok));
+        faults::inject(faults::Op::Small, "", 0, faults::Fault::Os(28));
+        assert!(store.settle_grown(&after[1..], &before[..1]).iter().all(Result::is_ok));
+        faults::clear();
+        assert_eq!(partitions(), [1, 6]);
+        let left = std::fs::read_dir(store.topics()).unwrap().count();
+        assert_eq!(left, 2, "nothing of it stays");
+        // A crash in between leaves topics whole.
+        assert!(store.grow_topics(&after).iter().all(Result::is_ok));
+        assert_eq!(partitions(), [5, 6]);
+        assert_eq!(std::fs::read_dir(store.topics()).unwrap().count(), 2);
     }
 
     #[test]

@@ -82,17 +82,19 @@ impl Shard {
         if validate_only {
             return outcomes.into_iter().map(|outcome| outcome.map(drop)).collect();
         }
-        let failures = self.keep(good(&outcomes)).await;
-        refuse(&mut outcomes, &failures);
-        let failures = self.host_everywhere(good(&outcomes)).await;
-        if !failures.is_empty() {
-            // Partitions that were made already are not in the image; the next start sets their directories aside.
-            let image = self.image();
-            let before = failures.keys().filter_map(|id| image.topic_by_id(*id).cloned()).collect();
-            let mut failures = failures;
-            failures.extend(self.keep(before).await);
-            refuse(&mut outcomes, &failures);
-        }
+        let wanted = good(&outcomes);
+        let (store, growing) = (self.store.clone(), wanted.clone());
+        let stored = spawn_blocking(move || store.grow_topics(&growing)).await;
+        let mut failed = failures(wanted.clone(), stored);
+        refuse(&mut outcomes, &failed);
+        failed.extend(self.host_everywhere(good(&outcomes)).await);
+        refuse(&mut outcomes, &failed);
+        let image = self.image();
+        let before: Vec<_> = failed.keys().filter_map(|id| image.topic_by_id(*id).cloned()).collect();
+        self.drop_growth(&before).await;
+        let (store, taken_back) = (self.store.clone(), before.clone());
+        let restored = spawn_blocking(move || store.settle_grown(&wanted, &taken_back)).await;
+        failures(before, restored);
         let grown = good(&outcomes);
         for topic in &grown {
             client_line!(info, topic = %topic.name, partitions = topic.partitions.len(), "added partitions");
@@ -211,6 +213,18 @@ impl Shard {
             left.extend(dropped.unwrap_or_else(|_| HashSet::clone(&topics)));
         }
         topics.difference(&left).for_each(|topic| self.forget_deleted_later(*topic));
+    }
+
+    /// Has the owners remove partitions that were made for topics whose growth has failed.
+    async fn drop_growth(self: &Rc<Self>, before: &[Arc<TopicImage>]) {
+        let sizes: HashMap<Uuid, usize> = before.iter().map(|topic| (topic.id, topic.partitions.len())).collect();
+        if sizes.is_empty() {
+            return;
+        }
+        for shard in self.all_shards() {
+            let sizes = sizes.clone();
+            let _ = self.on_shard(shard, move |shard| async move { shard.drop_partitions_beyond(&sizes).await }).await;
+        }
     }
 
     async fn show_topics(self: &Rc<Self>, topics: Vec<Arc<TopicImage>>) {

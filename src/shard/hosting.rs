@@ -17,8 +17,8 @@ use crate::model::PartitionId;
 use crate::partition::Replica;
 use crate::runtime::disk::is_full;
 use crate::runtime::sync::Budget;
-use crate::runtime::{clock, spawn_blocking, spawn_local};
-use crate::storage::{Checkpoint, STRAY_SUFFIX, aside_name};
+use crate::runtime::{clock, faults, spawn_blocking, spawn_local};
+use crate::storage::{Checkpoint, STRAY_SUFFIX, aside_name, remove_dir};
 
 /// Partitions opened at the same time.
 const OPENING: usize = 32;
@@ -71,7 +71,12 @@ impl Shard {
                         shard.set_offline(id, error.to_string());
                         shard.note_unopened(id, &dir);
                     }
-                    Err(error) => drop(hosted.borrow_mut().failed.insert(topic.id, error.to_string())),
+                    Err(error) => {
+                        if let (false, Some(root)) = (is_full(&error), dir.parent()) {
+                            shard.suspect_directory(root);
+                        }
+                        hosted.borrow_mut().failed.insert(topic.id, error.to_string());
+                    }
                 }
                 drop(slot);
             });
@@ -89,11 +94,26 @@ impl Shard {
     ) -> io::Result<u64> {
         let (path, topic_id) = (dir.to_path_buf(), topic.id);
         let taken = spawn_blocking(move || {
-            let made = take_directory(&path, topic_id, claim)?;
-            Ok::<_, io::Error>((made, Checkpoint::size(&path)?))
+            let taken = take_directory(&path, topic_id, claim)?;
+            Ok::<_, io::Error>((taken, Checkpoint::size(&path)?))
         });
-        let (made, stored) = taken.await?;
-        if let (true, Some(root)) = (made, dir.parent()) {
+        let (taken, stored) = taken.await?;
+        let opened = self.open_taken(topic, id, dir, (taken, stored)).await;
+        if opened.is_err() && taken == Taken::Made && claim == Claim::New {
+            // Nobody has been told of it. On a full disk it takes room, and a start would find a directory of no topic.
+            let _ = remove_dir(dir).await;
+        }
+        opened
+    }
+
+    async fn open_taken(
+        self: &Rc<Self>,
+        topic: &TopicImage,
+        id: PartitionId,
+        dir: &Path,
+        (taken, stored): (Taken, u64),
+    ) -> io::Result<u64> {
+        if let (Taken::Made | Taken::Named, Some(root)) = (taken, dir.parent()) {
             self.dir_syncs.sync(root).await?;
         }
         // Held while the stored producers are read and taken over.
@@ -105,6 +125,28 @@ impl Shard {
         self.replicas.borrow_mut().insert(id, opened.replica);
         self.clear_offline(id);
         Ok(opened.scanned_bytes)
+    }
+
+    /// Ends and removes this shard's partitions of topics beyond so many: their making has failed elsewhere. One with records
+    /// is none of these, and stays.
+    pub(super) async fn drop_partitions_beyond(self: &Rc<Self>, sizes: &HashMap<Uuid, usize>) {
+        let _one = self.hosting.acquire(1).await;
+        let beyond = |id: &PartitionId| sizes.get(&id.topic).is_some_and(|size| id.index.0 as usize >= *size);
+        let made: Vec<Rc<Replica>> = {
+            let mut replicas = self.replicas.borrow_mut();
+            let unused = replicas.extract_if(|id, replica| beyond(id) && replica.log().next_offset() == 0);
+            unused.map(|(_, replica)| replica).collect()
+        };
+        for replica in made {
+            self.end_coordinator(replica.id);
+            match replica.retire().await {
+                Ok(dir) => self.remove_later(dir),
+                Err(error) => tracing::error!(
+                    dir = %replica.log().dir().display(), %error,
+                    "setting aside the directory of a partition that was not to be failed; remove it when the broker is stopped"
+                ),
+            }
+        }
     }
 
     /// Ends this shard's partitions of deleted topics and puts their directories away, to be removed later. Returns the topics
@@ -156,13 +198,23 @@ pub(super) enum Claim {
     Known,
 }
 
-/// Makes `dir` the directory of a partition of `topic`. `true`: it was made, or the file that names the topic was, and is
-/// there after a crash once the directory that holds it is synced. Blocks.
-fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<bool> {
+/// What taking a directory did. It is there after a crash once the directory that holds it is synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// It was this partition's.
+    Found,
+    /// The file that names the topic was made.
+    Named,
+    /// The directory was made.
+    Made,
+}
+
+/// Makes `dir` the directory of a partition of `topic`. One that was made and cannot be named is removed again. Blocks.
+fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<Taken> {
     let path = dir.join(PARTITION_METADATA);
     match fs::read(&path) {
         Ok(found) => match (partition_file::owner(&found, topic), claim) {
-            (Owner::This, _) => return Ok(false),
+            (Owner::This, _) => return Ok(Taken::Found),
             // Cut short by a power cut right after it was made.
             (Owner::Damaged, _) if found.is_empty() => {}
             (_, Claim::New) => set_aside(dir)?,
@@ -173,11 +225,24 @@ fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<bool> {
             (Owner::Other, Claim::Known) => return Err(names_another(topic)),
         },
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
+        Err(e) => return Err(io::Error::new(e.kind(), format!("cannot read {}: {e}", path.display()))),
     }
-    fs::create_dir_all(dir)?;
-    fs::write(path, partition_file::text(topic))?;
-    Ok(true)
+    let taken = match fs::create_dir(dir) {
+        Ok(()) => Taken::Made,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Taken::Named,
+        Err(e) => return Err(e),
+    };
+    let named = faults::check_small(&path).and_then(|()| fs::write(&path, partition_file::text(topic)));
+    match named {
+        Ok(()) => Ok(taken),
+        Err(error) => {
+            let _ = fs::remove_file(&path);
+            if taken == Taken::Made {
+                let _ = fs::remove_dir(dir);
+            }
+            Err(io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display())))
+        }
+    }
 }
 
 fn names_another(topic: Uuid) -> io::Error {

@@ -39,3 +39,22 @@ fn a_partition_of_the_longest_name_is_put_aside_and_removed() {
         }
     });
 }
+
+/// A directory that cannot be named would be one of no topic at the next start.
+#[test]
+fn a_directory_that_finds_no_room_for_its_name_is_removed() {
+    let root = scratch();
+    let (made, found) = (root.path().join("t-0"), root.path().join("t-1"));
+    fs::create_dir(&found).unwrap();
+    fs::write(found.join("00000000000000000000.log"), "records").unwrap();
+    faults::inject(faults::Op::Small, PARTITION_METADATA, 0, faults::Fault::Os(28));
+    for dir in [&made, &found] {
+        assert!(is_full(&take_directory(dir, Uuid::from_u128(1), Claim::New).unwrap_err()));
+    }
+    faults::clear();
+    assert_eq!(names(root.path()), ["t-1"]);
+    assert_eq!(names(&found), ["00000000000000000000.log"]);
+    assert_eq!(take_directory(&made, Uuid::from_u128(1), Claim::New).unwrap(), Taken::Made);
+    assert_eq!(take_directory(&found, Uuid::from_u128(1), Claim::New).unwrap(), Taken::Named);
+    assert_eq!(take_directory(&made, Uuid::from_u128(1), Claim::New).unwrap(), Taken::Found);
+}

@@ -15,7 +15,7 @@ use super::api::*;
 use super::hosting::Claim;
 use super::state::Shard;
 use crate::cluster::metadata_store::LocalStore;
-use crate::cluster::{MetadataImage, PartitionImage, TopicImage};
+use crate::cluster::{DirectoryId, MetadataImage, PartitionImage, Placement, TopicImage};
 use crate::config::{ServerConfig, TopicConfig};
 use crate::model::record_batch::{CRC_START, HEADER_BYTES};
 use crate::model::records;
@@ -458,6 +458,62 @@ fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
             // The other shard may still need this one's partitions.
             ended.fetch_add(1, Ordering::SeqCst);
             eventually("the other shard's consumers have all", || ended.load(Ordering::SeqCst) == 2).await;
+        }
+    });
+}
+
+/// A data directory that fails while the broker runs takes all its partitions offline; one partition's own fault does not.
+#[test]
+fn a_directory_that_fails_goes_offline_as_a_whole() {
+    let root = scratch();
+    let path = root.path().to_path_buf();
+    on_shard(move || {
+        let path = path.clone();
+        async move {
+            let seat = mesh::<Shard>(1, 16).unwrap().pop().unwrap();
+            let shard = shard_of(&path, seat, (ShardId(0), 1), 3).await;
+            let other = DirectoryId(Uuid::from_u128(2));
+            let directories = vec![(DirectoryId(Uuid::from_u128(1)), path.clone()), (other, path.join("other"))];
+            shard.set_placement(Arc::new(Placement { directories, ..Placement::default() }));
+            let produce = async |number: u128| {
+                let part = ProducePart { partition: topic(number).1, records: batch(100) };
+                shard.produce(vec![part]).await.await[0].error
+            };
+            faults::inject(faults::Op::Write, "t0-0", 0, faults::Fault::Os(5));
+            assert_eq!(produce(0).await, ErrorCode::KafkaStorageError);
+            shard.try_out_suspects().await;
+            assert_eq!(produce(1).await, ErrorCode::None, "the directory is in order");
+            faults::inject(faults::Op::Small, ".probe", 0, faults::Fault::Os(5));
+            shard.try_out_suspects().await;
+            faults::clear();
+            for number in 1..3 {
+                let replica = shard.replica(topic(number).1).unwrap();
+                let why = replica.offline_reason().expect("offline");
+                assert!(why.contains(&*path.to_string_lossy()) && why.contains("mend or replace its disk"), "{why}");
+                assert_eq!(produce(number).await, ErrorCode::KafkaStorageError);
+            }
+            let left: Vec<_> = shard.placement().directories.iter().map(|(id, _)| *id).collect();
+            assert_eq!(left, [other], "new partitions go elsewhere");
+        }
+    });
+}
+
+/// On a full disk nothing of a partition that could not be made may stay: it takes room, and no topic claims it.
+#[test]
+fn a_partition_that_cannot_be_made_leaves_nothing() {
+    let root = scratch();
+    let path = root.path().to_path_buf();
+    on_shard(move || {
+        let path = path.clone();
+        async move {
+            let (shard, _) = shard(&path).await;
+            faults::inject(faults::Op::Small, "leader-epoch-checkpoint", 0, faults::Fault::Os(5));
+            let hosted = shard.host(vec![topic(7).0], Claim::New).await.unwrap();
+            faults::clear();
+            assert_eq!(hosted.failed.len(), 1);
+            assert!(!path.join("t7-0").exists());
+            assert!(shard.host(vec![topic(7).0], Claim::New).await.unwrap().failed.is_empty());
+            assert!(path.join("t7-0").is_dir());
         }
     });
 }
