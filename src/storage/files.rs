@@ -41,10 +41,10 @@ pub async fn sync_dir(dir: PathBuf) -> io::Result<()> {
 /// takes for its own.
 pub async fn read(dir: &Path, name: &str) -> io::Result<Option<String>> {
     let path = dir.join(name);
-    spawn_blocking(move || match fs::read(path) {
+    spawn_blocking(move || match fs::read(&path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
+        Err(e) => Err(super::compaction::named("read", &path, e)),
     })
     .await
 }

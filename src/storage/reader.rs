@@ -378,8 +378,15 @@ impl Log {
         };
         let index = segment.loaded_index().unwrap_or_else(|| segment.set_index(index));
         self.context.indexes.admit(segment);
-        if rebuilt && segment.sealed.get() && !segment.is_replaced() {
-            segment.write_index_files(true).await?;
+        if rebuilt
+            && segment.sealed.get()
+            && !segment.is_replaced()
+            && let Err(error) = segment.write_index_files(true).await
+        {
+            client_line!(
+                warn, segment = %segment.path("index").display(), %error,
+                "index files cannot be written: they are made again when they are wanted next"
+            );
         }
         Ok(index)
     }

@@ -85,6 +85,11 @@ impl Disk {
         self.free.get() / 2 >= bytes
     }
 
+    /// As much is free as `bytes`.
+    pub(super) fn has_free(&self, bytes: u64) -> bool {
+        self.free.get() >= bytes
+    }
+
     /// There is room for a log that found none to be opened anew.
     pub fn has_room(&self, uses_reserve: bool) -> bool {
         self.free.get() >= LEAST_ROOM && (uses_reserve || !self.low.get())

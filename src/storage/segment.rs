@@ -16,7 +16,7 @@ use super::files::patiently;
 use super::index::{IndexSums, SegmentIndex};
 use super::paths::segment_file;
 use crate::model::record_batch::BatchHeader;
-use crate::runtime::disk::{File, OpenMode, write_small};
+use crate::runtime::disk::{File, OpenMode, is_out_of_descriptors, write_small};
 use crate::runtime::{clock, spawn_blocking};
 
 /// Between two looks whether files are still being opened.
@@ -287,10 +287,10 @@ impl Segment {
         let _held = (self.dir.visit()?, self.open_by_name()?);
         let sums = self.index_sums.get();
         spawn_blocking(move || {
+            // Whatever is in their place, or wrong with the disk there: they are made again from the log.
             let read = |path: PathBuf| match fs::read(path) {
-                Ok(bytes) => Ok(Some(bytes)),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(e) => Err(e),
+                Err(e) if is_out_of_descriptors(&e) => Err(e),
+                outcome => Ok(outcome.ok()),
             };
             let (Some(offsets), Some(times)) = (read(index)?, read(times)?) else { return Ok(None) };
             let checked = match sums {

@@ -62,6 +62,8 @@ pub struct CleanState {
     pub(in crate::storage) running: Cell<bool>,
     failures: Cell<u32>,
     retry_at_ms: Cell<i64>,
+    /// The last try found no room: free bytes with which the next one need not wait for its time.
+    room_wanted: Cell<Option<u64>>,
 }
 
 impl CleanState {
@@ -102,7 +104,10 @@ impl Log {
     /// just now.
     pub async fn survey(self: &Rc<Self>, now_ms: i64) -> Option<Survey> {
         let config = self.config();
-        if !config.cleanup_compact || self.has_ended() || now_ms < self.clean.retry_at_ms.get() {
+        if !config.cleanup_compact || self.has_ended() {
+            return None;
+        }
+        if now_ms < self.clean.retry_at_ms.get() && !self.has_room_to_clean().await {
             return None;
         }
         let rules = Rules {
@@ -120,7 +125,7 @@ impl Log {
         match surveyed.await {
             Ok(found) => found,
             Err(error) => {
-                self.clean_failed(&error, now_ms);
+                self.clean_failed(&error, now_ms).await;
                 None
             }
         }
@@ -158,8 +163,9 @@ impl Log {
             Ok(_) => {
                 self.clean.failures.set(0);
                 self.clean.retry_at_ms.set(0);
+                self.clean.room_wanted.set(None);
             }
-            Err(CleanError::Io(error)) if !self.has_ended() => self.clean_failed(error, now_ms),
+            Err(CleanError::Io(error)) if !self.has_ended() => self.clean_failed(error, now_ms).await,
             // Told where it happened, or no failure.
             Err(_) => {}
         }
@@ -451,7 +457,8 @@ impl Log {
             None => {
                 let _visit = self.dir.visit()?;
                 let text = files::read(&self.dir, CHECKPOINT).await?;
-                let noted = text.and_then(|text| parse_checkpoint(&text)).unwrap_or(-1);
+                let (topic, partition) = self.name();
+                let noted = text.and_then(|text| parse_checkpoint(&text, &topic, partition)).unwrap_or(-1);
                 self.clean.first_dirty.set(Some(noted));
                 noted
             }
@@ -460,34 +467,90 @@ impl Log {
         Ok(if within { noted } else { self.start_offset() })
     }
 
+    /// Topic and partition as its directory names them.
+    fn name(&self) -> (String, i32) {
+        let name = self.dir.file_name().unwrap_or_default().to_string_lossy();
+        let (topic, partition) = parse_partition_dir(&name).unwrap_or((&name, 0));
+        (topic.to_owned(), partition)
+    }
+
     async fn note_cleaned(&self, end: i64) -> io::Result<()> {
         let _visit = self.dir.visit()?;
-        let name = self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (topic, partition) = parse_partition_dir(&name).unwrap_or((&name, 0));
+        let (topic, partition) = self.name();
         files::replace(&self.dir, CHECKPOINT, format!("0\n1\n{topic} {partition} {end}\n")).await?;
         self.clean.first_dirty.set(Some(end));
         Ok(())
     }
 
-    /// Tells of a failure once, however often it is met, and has the next try wait.
-    fn clean_failed(&self, error: &io::Error, now_ms: i64) {
+    /// Tells of a failure once, however often it is met, and has the next try wait: for its time, or on a full disk for room.
+    async fn clean_failed(&self, error: &io::Error, now_ms: i64) {
         let failures = self.clean.failures.get();
         self.clean.failures.set(failures.saturating_add(1));
         let wait = FIRST_RETRY_MS.saturating_mul(1 << failures.min(10)).min(LAST_RETRY_MS);
         self.clean.retry_at_ms.set(now_ms.saturating_add(wait));
-        if failures == 0 {
-            tracing::error!(dir = %self.dir.display(), %error, "cleaning failed; the log stays as it is, and cleaning is tried again now and then");
-        } else {
-            tracing::debug!(dir = %self.dir.display(), %error, failures, "cleaning failed again");
+        let wanted = if files::is_full(error) { self.room_short_of(self.most_to_write()).await } else { None };
+        self.clean.room_wanted.set(wanted);
+        let dir = self.dir.display();
+        match wanted {
+            _ if failures > 0 => tracing::debug!(%dir, %error, failures, "cleaning failed again"),
+            Some(bytes) => tracing::warn!(
+                %dir, %error,
+                "no room to clean: the log stays as it is and is served, and is cleaned once {bytes} bytes are free"
+            ),
+            None => tracing::error!(
+                %dir, %error,
+                "cleaning failed; the log stays as it is, and cleaning is tried again now and then"
+            ),
         }
+    }
+
+    /// Bytes of the largest cleaned segment that the next cleaning may write, its indexes included.
+    fn most_to_write(&self) -> u64 {
+        let config = self.config.borrow();
+        self.size_bytes().min(config.segment_bytes)
+            + u64::from(config.segment_index_bytes).min(config.segment_bytes / 16)
+    }
+
+    /// `wanted`, if less is free. A quota, which free space knows nothing of, is no reason to try again early.
+    async fn room_short_of(&self, wanted: u64) -> Option<u64> {
+        let disk = self.disk();
+        let looked = disk.look().await;
+        (looked.is_ok() && !disk.has_free(wanted)).then_some(wanted)
+    }
+
+    /// The last cleaning found no room, and now there is some.
+    async fn has_room_to_clean(&self) -> bool {
+        let Some(wanted) = self.clean.room_wanted.get() else { return false };
+        let disk = self.disk();
+        disk.look().await.is_ok() && disk.has_free(wanted)
     }
 }
 
-/// The offset in the one line of Kafka's format.
-fn parse_checkpoint(text: &str) -> Option<i64> {
+/// The offset in the one line of Kafka's format; `None`: the file is damaged, or another partition's.
+pub fn parse_checkpoint(text: &str, topic: &str, partition: i32) -> Option<i64> {
     let mut lines = text.lines();
     if (lines.next()?, lines.next()?) != ("0", "1") {
         return None;
     }
-    lines.next()?.rsplit(' ').next()?.parse().ok()
+    let mut fields = lines.next()?.rsplitn(3, ' ');
+    let (offset, number, name) = (fields.next()?, fields.next()?, fields.next()?);
+    let own = lines.next().is_none() && name == topic && number.parse() == Ok(partition);
+    offset.parse().ok().filter(|offset: &i64| own && *offset >= 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checkpoint_is_this_partitions_or_of_no_use() {
+        let parse = |text| parse_checkpoint(text, "a-b", 3);
+        assert_eq!(parse("0\n1\na-b 3 120\n"), Some(120));
+        for other in ["", "0\n1\n", "1\n1\na-b 3 120\n", "0\n1\na-b 4 120\n", "0\n1\na-c 3 120\n", "0\n1\na-b 3 -1\n"] {
+            assert_eq!(parse(other), None, "{other:?}");
+        }
+        for damaged in ["0\n1\na-b 3 12x\n", "0\n1\na-b3 120\n", "0\n1\n120\n", "0\n1\na-b 3 120\nc 0 5\n"] {
+            assert_eq!(parse(damaged), None, "{damaged:?}");
+        }
+    }
 }

@@ -20,7 +20,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
-pub use clean::{CleanError, CleanState, CleanStats, Cleaner, CleanerLimits};
+pub use clean::{CleanError, CleanState, CleanStats, Cleaner, CleanerLimits, parse_checkpoint};
 pub(in crate::storage) use files::{Cleaned, Output, named};
 pub use filter::LastOffsets;
 pub use plan::Survey;

@@ -109,7 +109,7 @@ pub fn recover(dir: &Path) -> io::Result<()> {
         |extension: &str| -> Vec<i64> { names.iter().filter_map(|name| parse_segment_file(name, extension)).collect() };
     let (committed, logs) = (bases("log.swap"), bases("log"));
     for name in names.iter().filter(|name| name.ends_with(".cleaned")) {
-        fs::remove_file(dir.join(name))?;
+        Step::Remove(dir.join(name)).run(dir)?;
     }
     for base in &committed {
         let end = match end_of(dir, *base)? {

@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use super::FoundSegment;
 use crate::storage::checkpoint::Checkpoint;
+use crate::storage::compaction::named;
 use crate::storage::paths::parse_segment_file;
 
 /// The contents of a partition's directory.
@@ -33,7 +34,7 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
         if let Some((base, extension)) = index("index").or_else(|| index("timeindex")) {
             indexes.push((base, extension, entry.path()));
         } else if name.ends_with(".tmp") || name.ends_with(".deleted") {
-            fs::remove_file(entry.path())?;
+            remove(&entry.path())?;
         } else if name.ends_with(".rot") {
             has_rot = true;
         } else if let Some(base) = parse_segment_file(name, "log") {
@@ -54,11 +55,16 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
                 if at == segments.len() {
                     lost_segment = Some(lost_segment.map_or(base, |lost: i64| lost.min(base)));
                 }
-                fs::remove_file(path)?;
+                remove(&path)?;
             }
         }
     }
-    Ok(Found { segments, checkpoint: Checkpoint::load(dir, sidecar_limit)?, lost_segment, has_rot })
+    let checkpoint = Checkpoint::load(dir, sidecar_limit).map_err(|e| named("read", &Checkpoint::path(dir), e))?;
+    Ok(Found { segments, checkpoint, lost_segment, has_rot })
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    fs::remove_file(path).map_err(|e| named("remove", path, e))
 }
 
 /// The last entry of a `.timeindex` file. Blocks.

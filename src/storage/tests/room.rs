@@ -3,6 +3,7 @@
 use super::*;
 use crate::runtime::eventually;
 use crate::runtime::faults::{Fault, Op, inject};
+use crate::storage::paths::segment_file;
 
 const FULL: Fault = Fault::Os(28);
 const QUOTA: Fault = Fault::Os(122);
@@ -277,5 +278,36 @@ fn a_write_goes_without_reserved_blocks() {
         let written = fill(&log, 100, 4).await;
         log.checkpoint(Vec::new).await.unwrap();
         assert_eq!(read_all(&log, 0, 1 << 20).await, joined(&written));
+    });
+}
+
+/// Records are read although their index is gone, and nothing can be written or something else is in its place.
+#[test]
+fn readers_need_no_room_for_an_index() {
+    with_log(|dir, log| async move {
+        let written = fill(&log, 200, 1).await;
+        log.wait_sealed().await.unwrap();
+        log.checkpoint(Vec::new).await.unwrap();
+        log.close(Vec::new).await.unwrap();
+        let index = segment_file(&dir, 0, "index");
+        for as_directory in [false, true] {
+            fs::remove_file(&index).unwrap();
+            match as_directory {
+                true => fs::create_dir_all(index.join("inner")).unwrap(),
+                false => inject(Op::Small, ".index", 0, FULL),
+            }
+            let again = open(&dir, small_segments()).await.log;
+            assert_eq!(read_all(&again, 0, 1 << 20).await, joined(&written));
+            assert_eq!(
+                again.read(written[1].0, 1000, true).await.unwrap().records.concat()[..8],
+                written[1].0.to_be_bytes()
+            );
+            assert!(again.failure().is_none());
+            faults::clear();
+            again.close(Vec::new).await.unwrap();
+            if !as_directory {
+                fs::write(&index, "").unwrap();
+            }
+        }
     });
 }

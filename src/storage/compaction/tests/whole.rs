@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::fs;
 
 use super::*;
-use crate::runtime::{eventually, on_shard, scratch, spawn_local};
+use crate::runtime::{eventually, faults, on_shard, scratch, spawn_local};
+use crate::storage::files;
 
 #[test]
 fn the_live_set_is_the_models_after_any_number_of_cleanings_and_restarts() {
@@ -415,4 +416,45 @@ fn a_cleaning_that_cannot_write_leaves_the_log_as_it_was_and_is_tried_again() {
             }
         });
     }
+}
+
+#[test]
+fn a_cleaning_that_found_no_room_goes_on_once_there_is_some() {
+    let root = scratch();
+    let dir = root.path().join("t-0");
+    on_shard(move || {
+        let dir = dir.clone();
+        async move {
+            let mut writer = Writer::new(11, 30);
+            let log = open(&dir, compacted()).await;
+            writer.write(&log, 60).await;
+            log.wait_sealed().await.unwrap();
+            log.checkpoint(Vec::new).await.unwrap();
+            let cleaner = Cleaner::new(LIMITS);
+            let full = faults::Fault::Os(28);
+            faults::inject(faults::Op::Small, "cleaner-offset-checkpoint", 0, full);
+            faults::inject(faults::Op::Space, "", 0, full);
+            for now_ms in [1_000, 100_000] {
+                let found = log.survey(now_ms).await.unwrap();
+                let outcome = log.clean(found, LastOffsets::new(), &cleaner, now_ms, &|| false).await;
+                assert!(matches!(&outcome, Err(CleanError::Io(e)) if files::is_full(e)), "{outcome:?}");
+                assert_eq!(log.survey(now_ms).await, None, "there is no room yet");
+                assert!(log.failure().is_none());
+                writer.check(&read_from(&log, 0, 1 << 20).await.0, i64::MAX);
+            }
+            faults::clear();
+            let found = log.survey(100_000).await.expect("there is room, so it need not wait for its time");
+            log.clean(found, LastOffsets::new(), &cleaner, 100_000, &|| false).await.unwrap();
+            // A quota: room that this log does not get.
+            writer.write(&log, 60).await;
+            log.wait_sealed().await.unwrap();
+            log.checkpoint(Vec::new).await.unwrap();
+            faults::inject(faults::Op::Small, "cleaner-offset-checkpoint", 0, full);
+            let found = log.survey(100_000).await.unwrap();
+            assert!(log.clean(found, LastOffsets::new(), &cleaner, 100_000, &|| false).await.is_err());
+            assert_eq!(log.survey(100_000).await, None, "it waits for its time");
+            faults::clear();
+            assert!(log.survey(200_000).await.is_some());
+        }
+    });
 }
