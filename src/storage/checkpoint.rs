@@ -1,10 +1,13 @@
 //! A partition's `checkpoint` file: up to where the log is synced and what need not be read again after a crash.
 //!
-//! Layout, little-endian: magic `CLCP`, version u32 = 2, CRC-32C u32 of the rest, recovery point i64, log start offset i64,
-//! number of segments u32, then each segment in order, and the sidecar (opaque here; the partition layer keeps its producer
-//! state in it). A segment is base offset i64, bytes before the recovery point u64, largest timestamp i64 and the last offset of
-//! its batch i64 (both -1: unknown), and length and CRC-32C of its index files, u32 each (all ones: unknown). Version 1 had no
-//! segments. Replaced atomically.
+//! Layout, little-endian: magic `CLCP`, version u32 = 3, CRC-32C u32 of the directory's name and the rest, recovery point i64,
+//! log start offset i64, number of segments u32, then each segment in order, and the sidecar (opaque here; the partition layer
+//! keeps its producer state in it). A segment is base offset i64, bytes before the recovery point u64, largest timestamp i64 and
+//! the last offset of its batch i64 (both -1: unknown), and length and CRC-32C of its index files, u32 each (all ones: unknown).
+//! Version 2 had no name in its CRC, version 1 no segments either. Replaced atomically.
+//!
+//! The name is in the CRC because another partition's checkpoint is sound in itself, and its log start offset would have
+//! segments of this one removed.
 //!
 //! The segments are what a start holds the directory against: one that is missing, or longer or shorter than it was, is read
 //! and checked whole; index files that are not what they were are made anew.
@@ -19,7 +22,9 @@ use super::index::IndexSums;
 
 const FILE: &str = "checkpoint";
 const MAGIC: &[u8; 4] = b"CLCP";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// Without the directory's name in the CRC.
+const NAMELESS_VERSION: u32 = 2;
 /// Without segments.
 const FIRST_VERSION: u32 = 1;
 const PREFIX_BYTES: usize = 12;
@@ -66,11 +71,11 @@ impl Checkpoint {
     pub fn load(dir: &Path, sidecar_limit: usize) -> io::Result<Option<Checkpoint>> {
         match fs::File::open(dir.join(FILE)) {
             Ok(file) => {
-                let checkpoint = read_bounded(file, sidecar_limit)?;
+                let checkpoint = read_bounded(file, name_crc(dir), sidecar_limit)?;
                 if checkpoint.is_none() {
                     tracing::error!(
                         file = %dir.join(FILE).display(),
-                        "the checkpoint is damaged: the whole log is read and checked, and the state of its producers made anew \
+                        "the checkpoint is damaged, or another partition's: the whole log is read and checked, and the state of its producers made anew \
                          from it"
                     );
                 }
@@ -93,10 +98,11 @@ impl Checkpoint {
     /// Blocks. The contents are synced, the exchange of old for new is not: after a power cut it may be the old one, whose
     /// recovery point lies further back.
     pub fn store(&self, dir: &Path) -> io::Result<()> {
-        replace_file(dir, FILE, &self.encode())
+        replace_file(dir, FILE, &self.encode(name_crc(dir)))
     }
 
-    fn encode(&self) -> Vec<u8> {
+    /// `name`: the CRC of the directory's name.
+    fn encode(&self, name: u32) -> Vec<u8> {
         let segments = self.segments.as_deref().unwrap_or_default();
         let version = if self.segments.is_some() { VERSION } else { FIRST_VERSION };
         let mut out = Vec::with_capacity(FIXED_BYTES + 4 + segments.len() * SEGMENT_BYTES + self.sidecar.len());
@@ -120,7 +126,7 @@ impl Checkpoint {
             }
         }
         out.extend_from_slice(&self.sidecar);
-        let crc = crc32c::crc32c(&out[PREFIX_BYTES..]);
+        let crc = crc32c::crc32c_append(seed(version, name), &out[PREFIX_BYTES..]);
         out[8..PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
         out
     }
@@ -139,7 +145,7 @@ impl Checkpoint {
         let log_start = i64::from_le_bytes(input.take()?);
         let segments = match version {
             FIRST_VERSION => None,
-            VERSION => {
+            VERSION | NAMELESS_VERSION => {
                 let count = u32::from_le_bytes(input.take()?);
                 Some((0..count).map(|_| input.segment()).collect::<Option<Vec<_>>>()?)
             }
@@ -149,10 +155,21 @@ impl Checkpoint {
     }
 }
 
+/// CRC-32C of the name of the partition's directory.
+fn name_crc(dir: &Path) -> u32 {
+    crc32c::crc32c(dir.file_name().unwrap_or_default().as_encoded_bytes())
+}
+
+/// What the CRC of a file of `version` goes on from.
+fn seed(version: u32, name: u32) -> u32 {
+    if version >= VERSION { name } else { 0 }
+}
+
 /// Reads and checks a whole checkpoint, and keeps the first `sidecar_limit` bytes of its sidecar. Blocks.
-fn read_bounded(mut file: impl Read, sidecar_limit: usize) -> io::Result<Option<Checkpoint>> {
-    let (mut kept, mut crc, mut chunk) = (Vec::new(), 0, vec![0; READ_BYTES]);
+fn read_bounded(mut file: impl Read, name: u32, sidecar_limit: usize) -> io::Result<Option<Checkpoint>> {
+    let (mut kept, mut chunk) = (Vec::new(), vec![0; READ_BYTES]);
     (&mut file).take(PREFIX_BYTES as u64).read_to_end(&mut kept)?;
+    let mut crc = seed(number(&kept, 4).unwrap_or(0), name);
     loop {
         match file.read(&mut chunk) {
             Ok(0) => return Ok(Checkpoint::decode(&kept, crc)),
@@ -173,12 +190,15 @@ fn read_bounded(mut file: impl Read, sidecar_limit: usize) -> io::Result<Option<
 
 /// Bytes before the sidecar; `None` while too little has been read to tell.
 fn before_sidecar(bytes: &[u8]) -> Option<usize> {
-    let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-    if number(4)? == FIRST_VERSION {
+    if number(bytes, 4)? == FIRST_VERSION {
         return Some(FIXED_BYTES);
     }
-    let segments = usize::try_from(number(FIXED_BYTES)?).ok()?;
+    let segments = usize::try_from(number(bytes, FIXED_BYTES)?).ok()?;
     Some(segments.saturating_mul(SEGMENT_BYTES).saturating_add(FIXED_BYTES + 4))
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 struct Input<'a>(&'a [u8]);
@@ -230,16 +250,40 @@ mod tests {
         let checkpoint = Checkpoint { recovery_point: 1234, log_start: 7, segments, sidecar: b"state".to_vec() };
         checkpoint.store(dir.path()).unwrap();
         assert_eq!(Checkpoint::load(dir.path(), 100).unwrap(), Some(checkpoint.clone()));
-        let good = checkpoint.encode();
+        let good = checkpoint.encode(7);
         for position in 0..good.len() {
             let mut bad = good.clone();
             bad[position] ^= 1;
-            assert_eq!(read_bounded(&bad[..], 100).unwrap(), None, "byte {position}");
+            assert_eq!(read_bounded(&bad[..], 7, 100).unwrap(), None, "byte {position}");
         }
-        assert_eq!(read_bounded(&good[..20], 100).unwrap(), None);
-        assert_eq!(read_bounded(&good[..0], 100).unwrap(), None);
+        assert_eq!(read_bounded(&good[..20], 7, 100).unwrap(), None);
+        assert_eq!(read_bounded(&good[..0], 7, 100).unwrap(), None);
         let first = Checkpoint { segments: None, ..checkpoint };
-        assert_eq!(read_bounded(&first.encode()[..], 100).unwrap(), Some(first), "the first version has no segments");
+        assert_eq!(
+            read_bounded(&first.encode(7)[..], 7, 100).unwrap(),
+            Some(first),
+            "the first version has no segments"
+        );
+    }
+
+    /// Sound in itself, it would have other segments removed than its own.
+    #[test]
+    fn another_partitions_checkpoint_is_not_believed() {
+        let root = tempfile::tempdir().unwrap();
+        let (own, other) = (root.path().join("t-0"), root.path().join("t-1"));
+        let checkpoint = Checkpoint { recovery_point: 900, log_start: 800, segments: Some(vec![]), sidecar: vec![] };
+        for dir in [&own, &other] {
+            fs::create_dir(dir).unwrap();
+            checkpoint.store(dir).unwrap();
+        }
+        assert_eq!(Checkpoint::load(&own, 100).unwrap(), Some(checkpoint.clone()));
+        fs::copy(other.join(FILE), own.join(FILE)).unwrap();
+        assert_eq!(Checkpoint::load(&own, 100).unwrap(), None);
+        // Those that older releases have left are.
+        let mut before = checkpoint.encode(0);
+        before[4..8].copy_from_slice(&NAMELESS_VERSION.to_le_bytes());
+        fs::write(own.join(FILE), before).unwrap();
+        assert_eq!(Checkpoint::load(&own, 100).unwrap(), Some(checkpoint));
     }
 
     #[test]
@@ -248,14 +292,14 @@ mod tests {
         let entry = SegmentEntry { base: 1, bytes: 9, newest: None, index: None };
         let segments = Some(vec![entry; 10_000]);
         let checkpoint = Checkpoint { recovery_point: 5, log_start: 1, segments, sidecar: sidecar.clone() };
-        let mut bytes = checkpoint.encode();
-        let read = read_bounded(&bytes[..], 1000).unwrap().unwrap();
+        let mut bytes = checkpoint.encode(7);
+        let read = read_bounded(&bytes[..], 7, 1000).unwrap().unwrap();
         assert_eq!((read.recovery_point, read.log_start, read.segments.unwrap().len()), (5, 1, 10_000));
         assert_eq!(read.sidecar, sidecar[..1000]);
         assert!(read.sidecar.capacity() < READ_BYTES);
         if let Some(last) = bytes.last_mut() {
             *last ^= 1;
         }
-        assert_eq!(read_bounded(&bytes[..], 1000).unwrap(), None, "damage beyond what is kept");
+        assert_eq!(read_bounded(&bytes[..], 7, 1000).unwrap(), None, "damage beyond what is kept");
     }
 }

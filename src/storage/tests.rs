@@ -157,11 +157,15 @@ fn joined(written: &[(i64, Vec<u8>)]) -> Vec<u8> {
     written.iter().flat_map(|(_, bytes)| bytes.clone()).collect()
 }
 
+/// As `from` is now, with a checkpoint that names the copy's directory.
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+    if let Ok(Some(checkpoint)) = Checkpoint::load(from, usize::MAX) {
+        checkpoint.store(to).unwrap();
     }
 }
 

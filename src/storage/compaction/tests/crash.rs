@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::runtime::{on_shard, scratch, spawn_blocking};
+use crate::storage::Checkpoint;
 use crate::storage::compaction::files::{MAX_SEGMENT_BYTES, Output};
 use crate::storage::compaction::map::OffsetMap;
 use crate::storage::compaction::plan::{Bounds, Facts};
@@ -12,11 +13,15 @@ use crate::storage::compaction::swap::{Step, Swap};
 use crate::storage::compaction::work::{Input, Mapping, Rewriting};
 use crate::storage::paths::{parse_segment_file, segment_file};
 
+/// As `from` is now, with a checkpoint that names the copy's directory.
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+    if let Ok(Some(checkpoint)) = Checkpoint::load(from, usize::MAX) {
+        checkpoint.store(to).unwrap();
     }
 }
 
