@@ -89,7 +89,8 @@ impl MetaProperties {
     }
 
     fn format(&self) -> String {
-        let mut body = format!("version=1\nnode.id={}\ncluster.id={}\n", self.node_id, self.cluster_id);
+        let cluster_id = crate::config::properties::escape(&self.cluster_id);
+        let mut body = format!("version=1\nnode.id={}\ncluster.id={cluster_id}\n", self.node_id);
         if let Some(id) = self.directory_id {
             body.push_str(&format!("directory.id={id}\n"));
         }
@@ -124,6 +125,17 @@ mod tests {
             }
             let cut = MetaFile::parse(std::str::from_utf8(&good[..position]).unwrap());
             assert!(matches!(cut, MetaFile::Damaged(_)), "cut at {position}: {cut:?}");
+        }
+    }
+
+    #[test]
+    fn any_cluster_id_is_read_as_it_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let ids = ["a\\b", "a\\", "\\u0041", "#a", "!a", "=a", ":a", "a=b: c", "a\tb\nc\rd\u{c}e", "ä€😀"];
+        for cluster_id in ids.map(str::to_owned) {
+            let properties = MetaProperties { cluster_id, ..sound() };
+            properties.write(directory.path()).unwrap();
+            assert_eq!(MetaFile::look(directory.path()).unwrap(), MetaFile::Sound(properties));
         }
     }
 

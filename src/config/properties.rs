@@ -39,6 +39,24 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Property>, SyntaxError> {
     Ok(properties)
 }
 
+/// `value` as it stands behind `key=`, so that [`parse`] reads it back.
+pub(crate) fn escape(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for c in value.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '\t' => text.push_str("\\t"),
+            '\n' => text.push_str("\\n"),
+            '\r' => text.push_str("\\r"),
+            '\u{c}' => text.push_str("\\f"),
+            // Leading ones would be taken for separators.
+            ' ' | '=' | ':' => text.extend(['\\', c]),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\u{c}')
 }
