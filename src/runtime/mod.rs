@@ -27,7 +27,7 @@ mod turn;
 pub mod watchdog;
 
 pub use executor::{Breather, spawn_blocking, spawn_local};
-pub use send_room::SendRoom;
+pub use send_room::{Promise, SendRoom};
 pub use turn::{gather_before_waking, spin_before_sleep};
 
 #[cfg(test)]

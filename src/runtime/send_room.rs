@@ -1,5 +1,6 @@
 //! Room in a connection's send queue.
 
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -7,17 +8,21 @@ use std::time::Duration;
 use super::clock;
 
 /// Bytes that the kernel takes for a connection at once, whether or not the client reads. Does not keep the socket open.
+/// Clones are of the same connection, and know of each other's promises.
 #[derive(Clone, Debug, Default)]
 pub struct SendRoom {
     socket: Weak<OwnedFd>,
+    /// Room that answers not yet sent will take.
+    promised: Rc<Cell<usize>>,
     #[cfg(test)]
-    fixed: Option<Rc<std::cell::Cell<usize>>>,
+    fixed: Option<Rc<Cell<usize>>>,
 }
 
 impl SendRoom {
     pub(super) fn of(socket: &Rc<OwnedFd>) -> SendRoom {
         SendRoom {
             socket: Rc::downgrade(socket),
+            promised: Rc::default(),
             #[cfg(test)]
             fixed: None,
         }
@@ -25,12 +30,13 @@ impl SendRoom {
 
     /// Room as a test sets it.
     #[cfg(test)]
-    pub fn fixed(bytes: Rc<std::cell::Cell<usize>>) -> SendRoom {
+    pub fn fixed(bytes: Rc<Cell<usize>>) -> SendRoom {
         SendRoom { fixed: Some(bytes), ..SendRoom::default() }
     }
 
     /// Whether an answer of `bytes` leaves as soon as it is sent. False of a connection that has ended.
     pub fn takes(&self, bytes: usize) -> bool {
+        let bytes = bytes.saturating_add(self.promised.get());
         #[cfg(test)]
         if let Some(fixed) = &self.fixed {
             return fixed.get() >= bytes;
@@ -41,6 +47,13 @@ impl SendRoom {
             let (limit, queued) = limit_and_queued(&socket);
             limit.saturating_sub(queued) >= charged
         })
+    }
+
+    /// Keeps room for an answer of `bytes` until the promise is dropped, when the answer has been sent: requests that a client
+    /// pipelines must not each count on the same room.
+    pub fn promise(&self, bytes: usize) -> Promise {
+        self.promised.set(self.promised.get() + bytes);
+        Promise { promised: self.promised.clone(), bytes }
     }
 
     /// Whether the kernel calls for more, so that a sender who does not get on waits for the broker and not for the client.
@@ -64,6 +77,28 @@ impl SendRoom {
             }
             clock::sleep(PAUSE).await;
         }
+    }
+}
+
+/// Room kept for one answer.
+#[derive(Debug)]
+pub struct Promise {
+    promised: Rc<Cell<usize>>,
+    bytes: usize,
+}
+
+impl Promise {
+    /// Keeps no more than `bytes` from now on.
+    pub fn shrink(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.promised.set(self.promised.get() - less);
+        self.bytes -= less;
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.promised.set(self.promised.get() - self.bytes);
     }
 }
 

@@ -71,13 +71,19 @@ impl ServerContext {
         if let Some(permit) = self.working.try_acquire(bytes) {
             return permit;
         }
-        let sizes: &[usize] = if bytes <= SMALL_WORK_BYTES { &[SMALL_ANSWER_BYTES] } else { &[] };
+        let sizes = small_answer(bytes);
         let small = async {
-            room.first_of(sizes).await;
+            room.first_of(sizes.as_slice()).await;
             self.small_working.acquire(bytes).await
         };
         or(small, self.working.acquire(bytes)).await
     }
+}
+
+/// Room for the answer to a request that takes `bytes` to work on, which is more than the answer has; `None`: it is not small.
+/// No more than that, or a connection with a small send buffer (`socket.send.buffer.bytes`) would never have it.
+fn small_answer(bytes: usize) -> Option<usize> {
+    (bytes <= SMALL_WORK_BYTES).then_some(bytes.min(SMALL_ANSWER_BYTES))
 }
 
 /// Requests of an API that are answered with about as much, as far as the request's own size tells.
@@ -272,6 +278,13 @@ pub fn share(limit: u32, shards: u16) -> u32 {
 mod tests {
     use super::*;
     use futures_lite::future::{block_on, poll_once};
+
+    #[test]
+    fn small_work_asks_for_no_more_room_than_its_answer_may_take() {
+        assert_eq!(small_answer(800), Some(800), "which a send buffer of 8 KiB has");
+        assert_eq!(small_answer(SMALL_WORK_BYTES), Some(SMALL_ANSWER_BYTES));
+        assert_eq!(small_answer(SMALL_WORK_BYTES + 1), None);
+    }
 
     #[test]
     fn a_large_answer_is_expected_again_for_a_while() {

@@ -14,7 +14,7 @@ use std::time::Instant;
 use futures_lite::future::or;
 
 use crate::runtime::sync::{Budget, Notify, Permit};
-use crate::runtime::{SendRoom, clock};
+use crate::runtime::{Promise, SendRoom, clock};
 
 /// Largest answer that the part for those that leave at once serves.
 pub const SMALL_ANSWER_BYTES: usize = 64 << 10;
@@ -48,7 +48,8 @@ pub struct Share {
     permit: Permit,
     budget: Rc<Budget>,
     fetch: bool,
-    at_once: bool,
+    /// Room in the connection's send queue, of an answer that leaves at once.
+    at_once: Option<Promise>,
 }
 
 impl Share {
@@ -59,7 +60,7 @@ impl Share {
 
     /// Of the part for answers that leave at once.
     pub fn is_at_once(&self) -> bool {
-        self.at_once
+        self.at_once.is_some()
     }
 
     pub fn bytes(&self) -> usize {
@@ -69,7 +70,12 @@ impl Share {
     /// Charges `bytes` from now on; false, and unchanged, if there is no room for that.
     pub fn resize(&mut self, bytes: usize) -> bool {
         match bytes.checked_sub(self.permit.amount()) {
-            None => self.permit.shrink(bytes),
+            None => {
+                self.permit.shrink(bytes);
+                if let Some(promise) = &mut self.at_once {
+                    promise.shrink(bytes);
+                }
+            }
             Some(0) => {}
             Some(more) if bytes > self.budget.total() || more > self.budget.available() => return false,
             Some(more) => match self.budget.try_acquire(more) {
@@ -98,14 +104,14 @@ impl AnswerMemory {
     /// is gets all.
     pub async fn share(&self, bytes: usize, room: &SendRoom) -> Share {
         if let Some(permit) = self.others.try_acquire(bytes) {
-            return self.charged_to(&self.others, permit, false);
+            return self.charged_to(&self.others, permit, false, None);
         }
         let sizes: &[usize] = if bytes <= SMALL_ANSWER_BYTES { &[bytes] } else { &[] };
         if let Some(share) = self.try_at_once(sizes, 1, room, false) {
             return share;
         }
         let _waiting = self.wait(OTHERS);
-        let any = async { self.charged_to(&self.others, self.others.acquire(bytes).await, false) };
+        let any = async { self.charged_to(&self.others, self.others.acquire(bytes).await, false, None) };
         or(any, self.at_once(sizes, 1, room, false)).await
     }
 
@@ -118,7 +124,7 @@ impl AnswerMemory {
         let most = (self.fetches.available() / 2).max(least_bytes);
         let amount = wanted.saturating_mul(2).clamp(least_bytes, most);
         if let Some(permit) = self.fetches.try_acquire(amount) {
-            return Some(self.charged_to(&self.fetches, permit, true));
+            return Some(self.charged_to(&self.fetches, permit, true, None));
         }
         let fitting = AT_ONCE_READS.iter().filter(|read| **read >= least).count();
         let reads = &AT_ONCE_READS[..fitting];
@@ -126,24 +132,26 @@ impl AnswerMemory {
             return Some(share);
         }
         let _waiting = self.wait(FETCHES);
-        let any = async { self.charged_to(&self.fetches, self.fetches.acquire(least_bytes).await, true) };
+        let any = async { self.charged_to(&self.fetches, self.fetches.acquire(least_bytes).await, true, None) };
         clock::until(deadline, or(any, self.at_once(reads, 2, room, true))).await
     }
 
-    fn charged_to(&self, budget: &Rc<Budget>, permit: Permit, fetch: bool) -> Share {
-        Share { permit, budget: budget.clone(), fetch, at_once: Rc::ptr_eq(budget, &self.at_once) }
+    fn charged_to(&self, budget: &Rc<Budget>, permit: Permit, fetch: bool, at_once: Option<Promise>) -> Share {
+        Share { permit, budget: budget.clone(), fetch, at_once }
     }
 
     /// Memory of `factor` times the first of `sizes` that leaves at once, if there is both now.
     fn try_at_once(&self, sizes: &[usize], factor: usize, room: &SendRoom, fetch: bool) -> Option<Share> {
         let bytes = sizes.iter().find(|bytes| room.takes(**bytes))?;
-        Some(self.charged_to(&self.at_once, self.at_once.try_acquire(factor * bytes)?, fetch))
+        let permit = self.at_once.try_acquire(factor * bytes)?;
+        Some(self.charged_to(&self.at_once, permit, fetch, Some(room.promise(*bytes))))
     }
 
     /// [`try_at_once`](Self::try_at_once), but waits for room, which comes when the client reads, and then for memory.
     async fn at_once(&self, sizes: &[usize], factor: usize, room: &SendRoom, fetch: bool) -> Share {
         let bytes = room.first_of(sizes).await;
-        self.charged_to(&self.at_once, self.at_once.acquire(factor * bytes).await, fetch)
+        let promise = room.promise(bytes);
+        self.charged_to(&self.at_once, self.at_once.acquire(factor * bytes).await, fetch, Some(promise))
     }
 
     fn wait(&self, kind: usize) -> Waiting<'_> {
@@ -230,6 +238,26 @@ mod tests {
         drop((large, small));
         assert_eq!(memory.charged(), 0);
         assert_eq!(block_on(memory.share(100 * MIB, &free)).bytes(), MIB, "one beyond all there is goes alone");
+    }
+
+    /// Answers of one connection share its room, however many of its requests are under way.
+    #[test]
+    fn pipelined_requests_do_not_count_on_the_same_room() {
+        let memory = AnswerMemory::new(4 * MIB);
+        let (_, free) = room(100 << 10);
+        let held = (block_on(memory.share(MIB, &full())), block_on(memory.share_all_fetches()));
+        let small = |bytes| block_on(poll_once(memory.share(bytes, &free)));
+        let mut first = small(60 << 10).expect("there is room");
+        assert!(first.is_at_once() && small(60 << 10).is_none(), "40 KiB are left");
+        let read = || block_on(poll_once(memory.fetch_share(50 * MIB, 0, far(), &free))).flatten();
+        let fetch = read().expect("the smaller read fits");
+        assert_eq!(fetch.bytes(), 2 * AT_ONCE_READS[1]);
+        assert!(small(30 << 10).is_none() && small(20 << 10).is_some());
+        assert!(first.resize(10 << 10), "it was estimated, and is smaller");
+        assert!(small(60 << 10).is_some());
+        drop((first, fetch));
+        assert!(small(64 << 10).is_some(), "all of it has been sent");
+        drop(held);
     }
 
     #[test]
