@@ -40,6 +40,7 @@ mod tests;
 /// Readers of untrusted bytes, for the fuzz targets.
 #[doc(hidden)]
 pub use {
+    compaction::{parse_checkpoint as parse_cleaner_checkpoint, recover as recover_swaps},
     index::SegmentIndex,
     rot::{Bounds, Stretch, survey},
 };

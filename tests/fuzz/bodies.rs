@@ -22,6 +22,12 @@ use corelane::storage::{Bounds, Checkpoint, SegmentIndex, survey};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, Message};
 
+#[path = "left_behind.rs"]
+mod left_behind;
+
+pub use left_behind::{arena, cleaner_checkpoint, swap_files};
+use left_behind::{arena_seeds, cleaner_checkpoint_seeds, swap_file_seeds};
+
 /// Name, body and seeds of a target.
 pub struct Target {
     pub name: &'static str,
@@ -36,6 +42,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "group_records", body: group_records, seeds: group_record_seeds },
     Target { name: "properties", body: properties, seeds: property_seeds },
     Target { name: "partition_files", body: partition_files, seeds: partition_file_seeds },
+    Target { name: "swap_files", body: swap_files, seeds: swap_file_seeds },
+    Target { name: "cleaner_checkpoint", body: cleaner_checkpoint, seeds: cleaner_checkpoint_seeds },
+    Target { name: "arena", body: arena, seeds: arena_seeds },
     Target { name: "data_dir_files", body: data_dir_files, seeds: data_dir_file_seeds },
 ];
 
@@ -367,7 +376,11 @@ fn checkpoint(bytes: &[u8]) {
     let mut right = bytes.to_vec();
     if right.len() > 12 {
         right[..4].copy_from_slice(b"CLCP");
-        let crc = crc32c(&right[12..]);
+        // Since version 3 the name of the directory is in it.
+        let name = dir.path().file_name().unwrap().as_encoded_bytes();
+        let version = u32::from_le_bytes(right[4..8].try_into().unwrap());
+        let named = if version >= 3 { name } else { &[] };
+        let crc = crc32c(&[named, &right[12..]].concat());
         right[8..12].copy_from_slice(&crc.to_le_bytes());
     }
     for contents in [&right[..], bytes] {
@@ -400,6 +413,13 @@ fn index(bytes: &[u8]) {
         assert!(at <= 1 << 30);
         let _ = (index.position_at_or_before(number), index.offset_before_time(number.into()));
     }
+}
+
+/// Three records, the first of which is at `base`.
+fn batch_at(base: i64) -> Vec<u8> {
+    let mut batch = sound_batch(Codec::None).to_vec();
+    batch[..8].copy_from_slice(&base.to_be_bytes());
+    batch
 }
 
 /// A survey of a damaged segment: stretches in order that leave out no byte.
@@ -498,11 +518,8 @@ fn in_memory() -> tempfile::TempDir {
 
 fn meta_properties(dir: &std::path::Path) {
     let MetaFile::Sound(found) = MetaFile::look(dir).unwrap() else { return };
-    // Ids are of these characters; others are written with escapes that no broker makes.
-    if found.cluster_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
-        found.write(dir).unwrap();
-        assert_eq!(MetaFile::look(dir).unwrap(), MetaFile::Sound(found), "what was read is written as the same");
-    }
+    found.write(dir).unwrap();
+    assert_eq!(MetaFile::look(dir).unwrap(), MetaFile::Sound(found), "what was read is written as the same");
 }
 
 fn metadata(dir: &std::path::Path) {

@@ -236,16 +236,12 @@ fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk]) -> io::R
         end_direct_io(&target)?;
         let begin = u64::from(first.position) + u64::from(first.carried);
         let (mut bytes, before) = (Vec::new(), begin - u64::from(first.begins));
-        bytes.resize(before as usize, 0);
         // All before the first chunk has been written; a file that ends before lacks some of it.
-        if let Err(error) = target.read_exact_at(&mut bytes, u64::from(first.begins)) {
-            return match error.kind() {
-                io::ErrorKind::UnexpectedEof => {
-                    Ok((taken, Some(format!("segment {} ends before the arena goes on with it", first.segment))))
-                }
-                _ => Err(error),
-            };
+        if before > 0 && target.metadata()?.len() < begin {
+            return Ok((taken, Some(format!("segment {} ends before the arena goes on with it", first.segment))));
         }
+        bytes.resize(before as usize, 0);
+        target.read_exact_at(&mut bytes, u64::from(first.begins))?;
         for chunk in run {
             let (carried, held) = (chunk.entry.carried as usize, chunk.held as usize);
             let at = bytes.len();
