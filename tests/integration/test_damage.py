@@ -157,6 +157,81 @@ def two_segments(directory, rng):
     return f"{flip_one('*.log')(directory, rng)}, {flip_one('*.log')(directory, rng)}"
 
 
+def emptied(pattern):
+    def damage(directory, rng):
+        path = pick(directory, rng, pattern)
+        if not path or not path.stat().st_size:
+            return None
+        os.truncate(path, 0)
+        return f"{path.name} emptied"
+
+    return damage
+
+
+def of_another(pattern):
+    """The file of another partition in its place, sound in itself."""
+
+    def damage(directory, rng):
+        path = pick(directory, rng, pattern)
+        others = sorted(p for p in directory.parent.glob(f"{TOPIC}-*") if p != directory and path and (p / path.name).is_file())
+        if not others:
+            return None
+        other = rng.choice(others)
+        shutil.copy(other / path.name, path)
+        return f"{path.name} of {other.name}"
+
+    return damage
+
+
+def as_directory(pattern):
+    def damage(directory, rng):
+        path = pick(directory, rng, pattern)
+        if not path:
+            return None
+        path.unlink()
+        (path / "inner").mkdir(parents=True)
+        return f"{path.name} is a directory"
+
+    return damage
+
+
+def dangling(pattern):
+    def damage(directory, rng):
+        path = pick(directory, rng, pattern)
+        if not path:
+            return None
+        path.unlink()
+        path.symlink_to("nowhere")
+        return f"{path.name} is a link to nowhere"
+
+    return damage
+
+
+def mode_0(pattern):
+    """Nothing to a broker that runs as root."""
+
+    def damage(directory, rng):
+        path = pick(directory, rng, pattern)
+        if not path or not os.geteuid():
+            return None
+        path.chmod(0)
+        return f"{path.name} has mode 0"
+
+    return damage
+
+
+def two_files(directory, rng):
+    """Damage to two files of any kind."""
+    done = [op(directory, rng) for op in rng.sample(FILE_DAMAGE, 2)]
+    return ", ".join(filter(None, done)) or None
+
+
+SMALL_FILES = ("checkpoint", "leader-epoch-checkpoint", "partition.metadata")
+FILES = ("*.log", "*.index", "*.timeindex", *SMALL_FILES)
+FILE_DAMAGE = [op(name) for name in FILES for op in (flip_one, cut, zero, remove, emptied)]
+# Kinds after which a partition may stay offline, as long as the log says which file is in the way.
+OFFLINE_KINDS = (" is a directory", " is a link to nowhere", " has mode 0")
+
 PARTITION_DAMAGE = [
     *[flip_one("*.log")] * 6,
     *[op("*.log") for op in (cut, zero, remove, noise, append_noise)],
@@ -171,6 +246,10 @@ PARTITION_DAMAGE = [
     leftovers,
     segment_and_checkpoint,
     two_segments,
+    *[op(name) for name in FILES for op in (emptied, as_directory, dangling, mode_0)],
+    # A segment says nothing of its partition.
+    *[of_another(name) for name in FILES if name != "*.log"],
+    *[two_files] * 4,
 ]
 
 # --- damage to the data directory: name -> function -------------------------------------------------------------------------
@@ -329,6 +408,19 @@ def check(conn, partition, log, clean, epoch):
     return {**found, base: b"new"}
 
 
+def stays_offline(conn, partition, told, log_text):
+    """True for a partition that cannot be served for what is in a file's place, which is named."""
+    if not told or not any(kind in told for kind in OFFLINE_KINDS):
+        return False
+    if wire.list_offsets(conn, TOPIC, [partition], -1)[partition][0] != 56:
+        return False
+    directory = re.escape(f"/{TOPIC}-{partition}") + "(?![0-9])"
+    said = [s for s in log_text.splitlines() if re.search(directory, s) and "offline" in s]
+    names = [name for kind in OFFLINE_KINDS for name in re.findall(r"(\S+)" + kind, told)]
+    assert any(name in s for s in said for name in names), f"offline, and no line names the file: {said}"
+    return True
+
+
 def one_round(make_broker, clean, seed, cases):
     rng = random.Random(seed)
     partitions = range(cases)
@@ -355,11 +447,12 @@ def one_round(make_broker, clean, seed, cases):
         epochs = {i: p["epoch"] for i, p in wire.metadata(conn, [TOPIC])["topics"][TOPIC]["partitions"].items()}
         for p in partitions:
             try:
-                held[p] = check(conn, p, lambda: b.log_text()[before:], clean, epochs[p])
+                if not stays_offline(conn, p, told[p], b.log_text()[before:]):
+                    held[p] = check(conn, p, lambda: b.log_text()[before:], clean, epochs[p])
             except AssertionError as error:
                 failures.append(f"partition {p}: {told[p]}: {error}")
     b.stop()
-    b.start(topics=[TOPIC])
+    b.start()
     with wire.Conn(b, timeout=60) as conn:
         for p in held:
             try:
@@ -407,3 +500,170 @@ def test_data_dir_files(make_broker, corelane_only, length, clean, what):
         assert wire.init_producer_id(conn)[0] > given, "a producer id was given twice"
         assert wire.metadata(conn)["cluster"] == cluster
     assert done and b.alive()
+
+
+# --- the files of topics ----------------------------------------------------------------------------------------------------
+
+TOPIC_FILE = f"corelane-metadata/topics/{TOPIC}.json"
+OTHER_FILE = "corelane-metadata/topics/other.json"
+
+
+def other_topics(directory, rng):
+    shutil.copy(directory / OTHER_FILE, directory / TOPIC_FILE)
+    return "the file of another topic"
+
+
+def twice(directory, rng):
+    shutil.copy(directory / TOPIC_FILE, directory / TOPIC_FILE.replace(TOPIC, "twice"))
+    (directory / TOPIC_FILE).unlink()
+    return "under another name"
+
+
+TOPIC_FILE_DAMAGE = {
+    **{kind: op(TOPIC_FILE) for kind, op in OPS.items() if kind != "linked"},
+    "zeroed": zero(TOPIC_FILE),
+    "another-topics": other_topics,
+    "renamed": twice,
+    "directory": as_directory(TOPIC_FILE),
+    "dangling": dangling(TOPIC_FILE),
+}
+
+
+def everything(directory):
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+@pytest.mark.parametrize("what", sorted(TOPIC_FILE_DAMAGE))
+@pytest.mark.parametrize("clean", [True, False], ids=["clean", "killed"])
+def test_the_file_of_a_topic(make_broker, corelane_only, clean, what):
+    """Its topic is withheld, and is served again with its file; the others are served, and no topic takes the name."""
+    if what == "unreadable" and not os.geteuid():
+        pytest.skip("root reads a file of mode 0")
+    b = make_broker({"log.roll.ms": 2000})
+    b.start()
+    load.create_topic(b, TOPIC, 2)
+    load.create_topic(b, "other", 1)
+    write(b, range(2), 0, RECORDS)
+    b.stop() if clean else b.kill()
+    sound = (b.data_dir / TOPIC_FILE).read_bytes()
+    records = [everything(b.partition_dir(TOPIC, p)) for p in range(2)]
+    done = TOPIC_FILE_DAMAGE[what](b.data_dir, random.Random(1))
+    assert done
+    before = len(b.log_text())
+    b.start(topics=["other"])
+    said = b.log_text()[before:]
+    assert re.search(rf"(withheld|no topic of this broker claims).*{TOPIC}|{TOPIC}.* is withheld", said), said
+    with wire.Conn(b) as conn:
+        assert wire.produce(conn, "other", 0, wire.batch([b"x"])) == (0, 0)
+        assert wire.metadata(conn, [TOPIC])["topics"][TOPIC]["error"] == 56
+        assert wire.produce(conn, TOPIC, 0, wire.batch([b"x"]))[0] in (3, 56)
+        assert wire.create_topics(conn, {TOPIC: (2, {})})[TOPIC] != 0
+    b.stop()
+    assert [everything(b.partition_dir(TOPIC, p)) for p in range(2)] == records
+    path = b.data_dir / TOPIC_FILE
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    (b.data_dir / TOPIC_FILE.replace(TOPIC, "twice")).unlink(missing_ok=True)
+    path.write_bytes(sound)
+    b.start(topics=[TOPIC, "other"])
+    with wire.Conn(b) as conn:
+        for p in range(2):
+            assert read_back(conn, p)[0] == {offset: value(p, offset) for offset in range(RECORDS)}
+
+
+# --- something else in a file's place ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("op", [as_directory, dangling])
+def test_something_else_in_the_place_of_a_file(make_broker, corelane_only, name, op):
+    """The start goes on without it as without a missing file, or ends with a line that names it and changes nothing."""
+    b = make_broker()
+    b.start()
+    b.kill()
+    b.start()
+    load.create_topic(b, TOPIC, 1)
+    write(b, range(1), 0, RECORDS)
+    with wire.Conn(b) as conn:
+        given = wire.init_producer_id(conn)[0]
+    b.stop()
+    path = b.data_dir / name
+    sound = path.read_bytes()
+    assert op(name)(b.data_dir, random.Random(1))
+    b.spawn()
+    try:
+        b.wait(time.monotonic(), topics=[TOPIC])
+        ended = False
+    except AssertionError:
+        ended = True
+    if ended:
+        assert b.popen.wait(60) == 1
+        last = b.log_text().strip().splitlines()[-1]
+        assert path.name in last and str(b.data_dir) in last, last
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        path.write_bytes(sound)
+        b.start(topics=[TOPIC])
+    with wire.Conn(b) as conn:
+        assert read_back(conn, 0)[0] == {offset: value(0, offset) for offset in range(RECORDS)}
+        assert wire.init_producer_id(conn)[0] > given
+
+
+# --- compacted partitions ---------------------------------------------------------------------------------------------------
+
+KEYS = 7
+COMPACTED_DAMAGE = [
+    *[flip_one("*.log")] * 4,
+    *[op("*.log") for op in (cut, zero, remove, noise)],
+    *[op("cleaner-offset-checkpoint") for op in (flip_one, cut, remove, noise, emptied, of_another, dangling)],
+    *[op("checkpoint") for op in (flip_one, remove, of_another)],
+    *[flip_one("*.index"), remove("*.timeindex"), leftovers, segment_and_checkpoint, two_segments],
+]
+
+
+@pytest.mark.parametrize("clean", [True, False], ids=["clean", "killed"])
+def test_compacted_partition_files(make_broker, corelane_only, length, clean):
+    """The newest record of each key is there, or its offset is named; cleaning goes on."""
+    cases, rng = len(COMPACTED_DAMAGE), random.Random(os.environ.get("DAMAGE_SEED", "1"))
+    b = make_broker(
+        {"log.index.interval.bytes": 200, "log.roll.ms": 2000, "log.cleaner.backoff.ms": 50,
+         "log.flush.offset.checkpoint.interval.ms": 300}
+    )
+    b.start()
+    load.create_topic(b, TOPIC, cases, cleanup_policy="compact", min_cleanable_dirty_ratio="0.01")
+    began = int(time.time() * 1000) - 100_000
+
+    def put(conn, offset, partitions):
+        key = b"%d" % (offset % KEYS)
+        parts = {p: wire.batch([value(p, offset)], timestamp=began + offset * 400, keys=[key]) for p in partitions}
+        answers = wire.read_produce(conn.call(wire.PRODUCE, 7, wire.produce_body({TOPIC: parts})))
+        return [answers[(TOPIC, p)] for p in partitions]
+
+    with wire.Conn(b, timeout=60) as conn:
+        for offset in range(RECORDS):
+            assert put(conn, offset, range(cases)) == [(0, offset)] * cases
+    end = time.monotonic() + 60
+    while not all((b.partition_dir(TOPIC, p) / "cleaner-offset-checkpoint").exists() for p in range(cases)):
+        assert time.monotonic() < end, b.log_tail()
+        time.sleep(0.1)
+    b.stop() if clean else b.kill()
+    told = {p: damage(b.partition_dir(TOPIC, p), rng) for p, damage in enumerate(COMPACTED_DAMAGE)}
+    before = len(b.log_text())
+    b.start(topics=[TOPIC])
+    failures = []
+    with wire.Conn(b, timeout=60) as conn:
+        for p in range(cases):
+            try:
+                found, log_end = read_back(conn, p)
+                lost = named(b.log_text()[before:], p)
+                assert all(record == value(p, offset) for offset, record in found.items()), "another record"
+                for offset in range(RECORDS - KEYS, RECORDS):
+                    told_of = any(a <= offset < z for a, z in lost)
+                    assert offset in found or told_of, f"offset {offset} is gone without a word; named: {lost}"
+                (error, base) = put(conn, RECORDS, [p])[0]
+                assert error == 0 and (base >= RECORDS or any(a <= base < z for a, z in lost)), f"({error}, {base})"
+                assert base == log_end
+            except AssertionError as error:
+                failures.append(f"partition {p}: {told[p]}: {error}")
+    b.stop()
+    assert not failures, "\n".join(failures)

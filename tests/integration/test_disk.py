@@ -5,9 +5,10 @@ import os
 import time
 
 import pytest
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
 
-from support import groups, java, load, wire
+from support import disks, groups, java, load, wire
 from support.wire import ERR
 
 FIRST = "00000000000000000000.log"
@@ -292,3 +293,166 @@ def test_sigterm_behind_a_slow_disk_has_a_limit(make_broker, corelane_only, figu
     b.env.clear()
     b.start(topics=["slow"])
     assert [numbers(b, "slow", p) for p in range(2)] == [list(range(10))] * 2
+
+
+def create(conn, name, partitions):
+    return wire.create_topics(conn, {name: (partitions, {})})[name]
+
+
+def grow(broker, name, partitions):
+    """-> error code"""
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    try:
+        admin.create_partitions([NewPartitions(name, partitions)])[name].result(60)
+    except KafkaException as e:
+        return e.args[0].code()
+    return 0
+
+
+def partitions_shown(broker, topic):
+    with wire.Conn(broker) as conn:
+        return len(wire.metadata(conn, [topic])["topics"][topic]["partitions"])
+
+
+def of_topic(data_dir, name):
+    """What the data directory has of a topic that is there: its file and its partitions' directories."""
+    found = [p.name for p in data_dir.glob(f"{name}-*") if not p.name.endswith("-delete")]
+    return found + [p.name for p in (data_dir / "corelane-metadata" / "topics").glob(f"{name}.json")]
+
+
+@pytest.mark.parametrize("ending", ["kill", "stop"])
+def test_topics_and_partitions_on_a_full_disk(make_broker, corelane_only, small_disk, request, ending):
+    """Each is made whole or not at all, also to the next start, and is made once there is room."""
+    b = make_broker({"corelane.disk.reserve.bytes": 0}, data_dir=small_disk / "data")
+    request.addfinalizer(b.kill)
+    b.start()
+    load.create_topic(b, "grown", 2)
+    # Room for a metadata file and for some of the partitions; for nothing at all.
+    for n, leave in enumerate([600 << 10, 200 << 10, 60 << 10, 0]):
+        filler = take_room(small_disk, leave)
+        with wire.Conn(b, timeout=60) as conn:
+            assert create(conn, f"new{n}", 150) == ERR["KAFKA_STORAGE_ERROR"], f"{leave} bytes are free"
+            assert not wire.metadata(conn, [f"new{n}"])["topics"][f"new{n}"]["partitions"]
+        until("nothing of it stays", lambda n=n: not of_topic(b.data_dir, f"new{n}"), b)
+        assert grow(b, "grown", 150) == ERR["KAFKA_STORAGE_ERROR"], f"{leave} bytes are free"
+        assert partitions_shown(b, "grown") == 2
+        until("nothing of them stays", lambda: len(of_topic(b.data_dir, "grown")) == 3, b)
+        if leave == 200 << 10:
+            getattr(b, ending)()
+            b.start(topics=["grown"])
+            assert partitions_shown(b, "grown") == 2 and not of_topic(b.data_dir, f"new{n}")
+        filler.unlink()
+    with wire.Conn(b, timeout=60) as conn:
+        for n in range(4):
+            assert create(conn, f"new{n}", 3) == 0
+        assert grow(b, "grown", 5) == 0
+        b.kill()
+    b.start(topics=["grown", *(f"new{n}" for n in range(4))])
+    with wire.Conn(b) as conn:
+        for p in range(5):
+            assert wire.produce(conn, "grown", p, wire.batch([b"x"])) == (0, 0)
+        for n in range(4):
+            assert partitions_shown(b, f"new{n}") == 3
+            assert wire.produce(conn, f"new{n}", 2, wire.batch([b"x"])) == (0, 0)
+    assert "stay" not in "".join(s for s in b.log_text().splitlines() if "no topic claims" in s)
+
+
+def newest(broker, topic):
+    """The newest value's number of each key, and how many records there are."""
+    found, at, count = {}, 0, 0
+    with wire.Conn(broker) as conn:
+        end = wire.offset(conn, topic, 0, -1)
+        while at < end:
+            for batch in wire.batches(wire.fetch(conn, topic, 0, at)["data"]):
+                for text in batch.values():
+                    found[int(text[:2])], count = int(text[2:8]), count + 1
+                at = batch.last + 1
+    return found, count
+
+
+def test_cleaning_waits_for_room(make_broker, corelane_only, small_disk, request):
+    """The partition is served meanwhile, and is cleaned soon after there is room."""
+    props = {"corelane.disk.reserve.bytes": 0, "log.cleaner.backoff.ms": 50, "log.flush.offset.checkpoint.interval.ms": 300}
+    b = make_broker(props, data_dir=small_disk / "data")
+    request.addfinalizer(b.kill)
+    b.start()
+    # Nothing is dirtier than 1. What stays of two segments is one of 3.6 MB, more than `take_room` may leave.
+    config = {"cleanup_policy": "compact", "segment_bytes": 4 << 20, "min_cleanable_dirty_ratio": 1}
+    load.create_topic(b, "compacted", 1, **config)
+    value = lambda n: b"%02d%06d" % (n % 60, n) + os.urandom(60_000)  # noqa: E731
+    with wire.Conn(b, timeout=30) as conn:
+        for n in range(180):
+            assert wire.produce(conn, "compacted", 0, wire.batch([value(n)], keys=[b"%d" % (n % 60)])) == (0, n)
+        filler = small_disk / "filler"
+
+        def full():
+            # Segments that end give back what was reserved for them.
+            time.sleep(1)
+            take_room(small_disk, 128 << 10)
+            time.sleep(1)
+            stat = os.statvfs(small_disk)
+            return stat.f_bavail * stat.f_frsize < 2 << 20
+
+        until("the disk is full", full, b)
+        alter_topic(b, "compacted", "min.cleanable.dirty.ratio", "0.01")
+        until("it is told", lambda: "no room to clean" in b.log_text(), b)
+        expected = {n % 60: n for n in range(180)}
+        assert newest(b, "compacted") == (expected, 180)
+        # Several tries would be due by the time of a cleaner that fails.
+        time.sleep(2)
+        assert b.log_text().count("no room to clean") == 1, "once, not with every look"
+        assert partition_of(b, "compacted")["leader"] == 0
+        filler.unlink()
+        until("it is cleaned", lambda: newest(b, "compacted")[1] < 150, b)
+        assert newest(b, "compacted")[0] == expected
+        assert wire.produce(conn, "compacted", 0, wire.batch([value(180)], keys=[b"0"])) == (0, 180)
+    assert not list(b.partition_dir("compacted").glob("*.cleaned"))
+
+
+def test_a_data_directory_that_fails(make_broker, corelane_only, root, request):
+    """All its partitions go offline, those that nobody writes to as well, as in Kafka; the others are served on."""
+    try:
+        disk = disks.Disk(root, "ext4", mib=128)
+    except disks.Unavailable as e:
+        pytest.skip(str(e))
+    request.addfinalizer(disk.remove)
+    b = make_broker()
+    request.addfinalizer(b.kill)
+    sound, failing = b.folder / "sound", disk.point / "data"
+    b.props["log.dirs"] = f"{sound},{failing}"
+    b.start()
+    load.create_topic(b, "t", 6)
+    away = [p for p in range(6) if (failing / f"t-{p}").is_dir()]
+    here = [p for p in range(6) if p not in away]
+    assert len(away) == len(here) == 3
+    with wire.Conn(b, timeout=30) as conn:
+        for p in range(6):
+            assert wire.produce(conn, "t", p, wire.batch([b"x"])) == (0, 0)
+        disk.cut_power()
+        error, _ = wire.produce(conn, "t", away[0], wire.batch([b"y"]))
+        assert error == ERR["KAFKA_STORAGE_ERROR"]
+        seen = lambda: wire.metadata(conn, ["t"])["topics"]["t"]["partitions"]  # noqa: E731
+        until("all of them are offline", lambda: [seen()[p]["leader"] for p in away] == [-1] * 3, b)
+        for p in away:
+            shown = seen()[p]
+            assert (shown["error"], shown["replicas"], shown["isr"], shown["offline"]) == (LEADER_NOT_AVAILABLE, [0], [0], [0])
+            assert wire.produce(conn, "t", p, wire.batch([b"y"]))[0] == ERR["KAFKA_STORAGE_ERROR"]
+        for p in here:
+            assert (seen()[p]["leader"], seen()[p]["offline"]) == (0, [])
+            assert wire.produce(conn, "t", p, wire.batch([b"y"])) == (0, 1)
+        said = until(
+            "a line", lambda: [s for s in b.log_text().splitlines() if f"the data directory {failing} has failed" in s], b
+        )
+        assert "mend or replace its disk and start again" in said[0] and "3 partition(s)" in said[0], said
+        # What is new goes where it can be.
+        assert create(conn, "after", 4) == 0
+        for p in range(4):
+            assert wire.produce(conn, "after", p, wire.batch([b"x"])) == (0, 0)
+    b.kill()
+    disk.unmount()
+    disk.mount()
+    b.start(topics=["t", "after"])
+    with wire.Conn(b) as conn:
+        for p in here:
+            assert wire.offset(conn, "t", p, -1) == 2
+    b.kill()

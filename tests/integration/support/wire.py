@@ -269,10 +269,10 @@ def record(index, value, key=None, timestamp_delta=0):
     return varint(len(body)) + body
 
 
-def batch(values, pid=-1, epoch=-1, seq=-1, timestamp=None, attributes=0, magic=2, spoil_crc=False, count=None):
+def batch(values, pid=-1, epoch=-1, seq=-1, timestamp=None, attributes=0, magic=2, spoil_crc=False, count=None, keys=None):
     """A v2 batch as a producer sends it: base offset 0, leader epoch -1."""
     now = int(time.time() * 1000) if timestamp is None else timestamp
-    records = b"".join(record(i, v) for i, v in enumerate(values))
+    records = b"".join(record(i, v, keys and keys[i]) for i, v in enumerate(values))
     n = len(values) if count is None else count
     tail = struct.pack(">hiqqqhii", attributes, n - 1, now, now, pid, epoch, seq, n) + records
     crc = crc32c.crc32c(tail) ^ (1 if spoil_crc else 0)
