@@ -39,6 +39,11 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
             has_rot = true;
         } else if let Some(base) = parse_segment_file(name, "log") {
             let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                let path = entry.path();
+                let what = "is a directory where a segment belongs: move it away and start again";
+                return Err(io::Error::new(io::ErrorKind::IsADirectory, format!("{} {what}", path.display())));
+            }
             let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
             let modified_ms = i64::try_from(modified.as_millis()).unwrap_or(i64::MAX);
             segments.push(FoundSegment { base, bytes: metadata.len(), has_index: false, modified_ms });
