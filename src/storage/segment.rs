@@ -316,8 +316,10 @@ impl Segment {
         let _visit = self.dir.visit()?;
         patiently(async || {
             let work = files.clone();
-            write_small(&files[0].0, move || work.iter().try_for_each(|(path, bytes)| write_file(path, bytes, seal)))
-                .await
+            write_small(&files[0].0, move || {
+                work.iter().try_for_each(|(path, bytes)| write_index_file(path, bytes, seal))
+            })
+            .await
         })
         .await?;
         self.index_sums.set(Some(sums));
@@ -350,6 +352,12 @@ pub struct RollRules {
     /// Not where there are too many segments already: clients choose timestamps, and topics the other two limits, so that
     /// each batch might begin a segment.
     pub by_age_and_index: bool,
+}
+
+/// Names the file, but for want of descriptors, which is known by its code and passes.
+fn write_index_file(path: &Path, bytes: &[u8], seal: bool) -> io::Result<()> {
+    let named = |e| if is_out_of_descriptors(&e) { e } else { super::compaction::named("write", path, e) };
+    write_file(path, bytes, seal).map_err(named)
 }
 
 fn write_file(path: &Path, contents: &[u8], synced: bool) -> io::Result<()> {

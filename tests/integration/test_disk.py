@@ -357,58 +357,6 @@ def test_topics_and_partitions_on_a_full_disk(make_broker, corelane_only, small_
     assert "stay" not in "".join(s for s in b.log_text().splitlines() if "no topic claims" in s)
 
 
-def newest(broker, topic):
-    """The newest value's number of each key, and how many records there are."""
-    found, at, count = {}, 0, 0
-    with wire.Conn(broker) as conn:
-        end = wire.offset(conn, topic, 0, -1)
-        while at < end:
-            for batch in wire.batches(wire.fetch(conn, topic, 0, at)["data"]):
-                for text in batch.values():
-                    found[int(text[:2])], count = int(text[2:8]), count + 1
-                at = batch.last + 1
-    return found, count
-
-
-def test_cleaning_waits_for_room(make_broker, corelane_only, small_disk, request):
-    """The partition is served meanwhile, and is cleaned soon after there is room."""
-    props = {"corelane.disk.reserve.bytes": 0, "log.cleaner.backoff.ms": 50, "log.flush.offset.checkpoint.interval.ms": 300}
-    b = make_broker(props, data_dir=small_disk / "data")
-    request.addfinalizer(b.kill)
-    b.start()
-    # Nothing is dirtier than 1. What stays of two segments is one of 3.6 MB, more than `take_room` may leave.
-    config = {"cleanup_policy": "compact", "segment_bytes": 4 << 20, "min_cleanable_dirty_ratio": 1}
-    load.create_topic(b, "compacted", 1, **config)
-    value = lambda n: b"%02d%06d" % (n % 60, n) + os.urandom(60_000)  # noqa: E731
-    with wire.Conn(b, timeout=30) as conn:
-        for n in range(180):
-            assert wire.produce(conn, "compacted", 0, wire.batch([value(n)], keys=[b"%d" % (n % 60)])) == (0, n)
-        filler = small_disk / "filler"
-
-        def full():
-            # Segments that end give back what was reserved for them.
-            time.sleep(1)
-            take_room(small_disk, 128 << 10)
-            time.sleep(1)
-            stat = os.statvfs(small_disk)
-            return stat.f_bavail * stat.f_frsize < 2 << 20
-
-        until("the disk is full", full, b)
-        alter_topic(b, "compacted", "min.cleanable.dirty.ratio", "0.01")
-        until("it is told", lambda: "no room to clean" in b.log_text(), b)
-        expected = {n % 60: n for n in range(180)}
-        assert newest(b, "compacted") == (expected, 180)
-        # Several tries would be due by the time of a cleaner that fails.
-        time.sleep(2)
-        assert b.log_text().count("no room to clean") == 1, "once, not with every look"
-        assert partition_of(b, "compacted")["leader"] == 0
-        filler.unlink()
-        until("it is cleaned", lambda: newest(b, "compacted")[1] < 150, b)
-        assert newest(b, "compacted")[0] == expected
-        assert wire.produce(conn, "compacted", 0, wire.batch([value(180)], keys=[b"0"])) == (0, 180)
-    assert not list(b.partition_dir("compacted").glob("*.cleaned"))
-
-
 def test_a_data_directory_that_fails(make_broker, corelane_only, root, request):
     """All its partitions go offline, those that nobody writes to as well, as in Kafka; the others are served on."""
     try:
