@@ -21,7 +21,7 @@ use crate::runtime::process::{self, SignalWatch, StopFlag};
 use crate::runtime::{clock, mailbox, net, watchdog};
 use crate::server;
 use crate::shard::{self, ShardReady, ShardStart};
-use crate::storage::{self, Identity, PartitionKey};
+use crate::storage::{self, Home, Identity, PartitionKey};
 
 /// Exit code 0 after an orderly end, 1 with one line on stderr when the broker cannot start.
 pub(super) fn main(arguments: ServerArguments) -> ExitCode {
@@ -173,7 +173,7 @@ fn leave_descriptors_for_files(config: &mut ServerConfig, limit: u64) {
             config.max_connections
         );
     } else if limit < FEW_DESCRIPTORS {
-        tracing::warn!(
+        tracing::info!(
             "at most {half} connections: {limit} files may be open (`ulimit -Hn`, LimitNOFILE=), and half of them are for \
              segments"
         );
@@ -215,7 +215,12 @@ fn take_over_arenas(config: &mut ServerConfig, image: &MetadataImage, placement:
     let boot = probe::boot_id().unwrap_or_default();
     for (id, root) in &placement.directories {
         let identity = Identity { boot, cluster: image.cluster_id.clone(), directory: id.0 };
-        let find = |key: PartitionKey| placement.dir(image.topic_by_id(key.topic)?, key.partition);
+        let find = |key: PartitionKey| match image.topic_by_id(key.topic) {
+            Some(topic) => placement.dir(topic, key.partition).map_or(Home::Away, Home::Here),
+            // The topic of a damaged file has no id here.
+            None if !image.all_withheld().is_empty() => Home::Away,
+            None => Home::Gone,
+        };
         let replayed = storage::replay(root, &identity, &find).map_err(|error| {
             format!(
                 "{error} (it may hold records that the last broker acknowledged just before it was killed; where they do not matter, \
@@ -341,20 +346,16 @@ fn announce(
     }
 }
 
-/// What acknowledged batches survive, in a line.
+/// The promise of `corelane.acknowledge`, in a line.
 fn acknowledged_survives(config: &ServerConfig) -> String {
-    let rest = "with flush.messages=1 a crash of the kernel or the power takes nothing";
-    match config.acknowledge {
-        Acknowledge::Written => format!(
-            "acknowledged batches are written: a kill takes nothing, a crash of the kernel half a second; {rest}"
-        ),
-        Acknowledge::Held => {
-            let delay = config.write_behind_max_ms;
-            format!(
-                "acknowledged batches are held: a kill takes nothing, a crash of the kernel {delay} ms and a second; {rest}"
-            )
-        }
-    }
+    let lost = match config.acknowledge {
+        Acknowledge::Written => "half a second".to_owned(),
+        Acknowledge::Held => format!("{} ms and a second", config.write_behind_max_ms),
+    };
+    format!(
+        "acknowledged batches survive a kill; a crash of the kernel or a power cut loses the last {lost} at most, nothing with \
+         flush.messages=1"
+    )
 }
 
 #[cfg(test)]

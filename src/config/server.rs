@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use uuid::Uuid;
+
 use super::{GroupConfig, ListenerConfig, TopicConfig};
 
 /// The failure that a batch survives once it is acknowledged.
@@ -171,8 +173,21 @@ pub struct ServerConfig {
     pub log_level: String,
     /// Data directories in which the last broker stopped cleanly; found at the start, not an option.
     pub clean_dirs: Vec<PathBuf>,
-    /// Directories of partitions whose acknowledged records an arena still holds, and why; found at the start, not an option.
-    pub not_taken_over: Vec<(PathBuf, String)>,
+    /// Partitions whose acknowledged records an arena still holds; found at the start, not an option.
+    pub not_taken_over: Vec<Untaken>,
     /// Options given by the user, by name, as written (DescribeConfigs tells them from defaults).
     pub given: std::collections::BTreeMap<String, String>,
+}
+
+/// Acknowledged records of a killed broker that could not be written into their segments, for want of room perhaps. They are
+/// tried again when the partition is opened, and must not be appended to before.
+#[derive(Clone, Debug)]
+pub struct Untaken {
+    /// The partition's directory.
+    pub dir: PathBuf,
+    pub topic: Uuid,
+    pub partition: i32,
+    /// The file that holds them.
+    pub arena: PathBuf,
+    pub why: String,
 }

@@ -34,7 +34,8 @@ use layout::{Entry, Plan};
 pub use layout::{Identity, PartitionKey};
 pub use list::{ArenaListing, list_arenas};
 use pool::{Pool, Size};
-pub use replay::{Replayed, TakenOver, replay};
+pub(super) use replay::take_over_later;
+pub use replay::{Home, Replayed, TakenOver, replay};
 
 /// The folder of a data directory that holds its arenas.
 pub const FOLDER: &str = "corelane-arena";

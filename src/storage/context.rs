@@ -2,17 +2,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::ahead::Zeros;
-use super::arena::Arena;
+use super::arena::{Arena, take_over_later};
 use super::cold_cache::ColdCache;
 use super::discard::Discarded;
 use super::room::{Disk, LineLimit};
 use super::segment::IndexBudget;
 use super::tail_cache::TailBudget;
+use crate::config::Untaken;
+use crate::runtime::spawn_blocking;
 
 /// Bounds of one shard's storage; each is an option in the configuration table.
 #[derive(Clone, Debug)]
@@ -47,8 +50,8 @@ pub struct StorageLimits {
     pub open_sealed_files: usize,
     /// Data directories in which the last broker stopped cleanly.
     pub clean_dirs: Vec<PathBuf>,
-    /// Directories of logs whose acknowledged records an arena still holds, and why.
-    pub not_taken_over: Vec<(PathBuf, String)>,
+    /// Logs whose acknowledged records an arena still holds.
+    pub not_taken_over: Vec<Untaken>,
 }
 
 impl Default for StorageLimits {
@@ -90,6 +93,8 @@ pub struct StorageContext {
     disks: RefCell<HashMap<PathBuf, Rc<Disk>>>,
     /// By data directory.
     arenas: RefCell<HashMap<PathBuf, Rc<Arena>>>,
+    /// Logs whose acknowledged records an arena of the last broker still holds.
+    untaken: RefCell<Vec<Untaken>>,
     pub(super) put_off_lines: LineLimit,
     pub(super) full_lines: LineLimit,
     /// Logs are opened for the first time since the broker started.
@@ -110,6 +115,7 @@ impl StorageContext {
             failures: Cell::new(0),
             disks: RefCell::default(),
             arenas: RefCell::default(),
+            untaken: RefCell::new(limits.not_taken_over.clone()),
             put_off_lines: LineLimit::default(),
             full_lines: LineLimit::default(),
             starting: Cell::new(true),
@@ -149,9 +155,14 @@ impl StorageContext {
         self.arenas.take().into_values().collect()
     }
 
-    /// Why the log in `dir` must not be opened.
-    pub(super) fn not_taken_over(&self, dir: &Path) -> Option<&str> {
-        self.limits.not_taken_over.iter().find(|(held, _)| held == dir).map(|(_, why)| why.as_str())
+    /// Takes over what an arena holds for the log in `dir`, where the start could not. An error: the log must not be opened.
+    pub(super) async fn take_over(&self, dir: &Path) -> io::Result<()> {
+        let untaken = self.untaken.borrow().iter().find(|untaken| untaken.dir == dir).cloned();
+        if let Some(untaken) = untaken {
+            spawn_blocking(move || take_over_later(&untaken)).await?;
+            self.untaken.borrow_mut().retain(|untaken| untaken.dir != dir);
+        }
+        Ok(())
     }
 
     /// Data directories in which records are refused for want of room.

@@ -45,7 +45,7 @@ pub use {
     rot::{Bounds, Stretch, survey},
 };
 
-pub use arena::{Arena, ArenaListing, Identity, PartitionKey, Replayed, TakenOver, list_arenas, replay};
+pub use arena::{Arena, ArenaListing, Home, Identity, PartitionKey, Replayed, TakenOver, list_arenas, replay};
 pub use checkpoint::Checkpoint;
 pub use compaction::{CleanError, CleanStats, Cleaner, CleanerLimits, LastOffsets, Survey};
 pub use context::{StorageContext, StorageLimits};

@@ -69,9 +69,7 @@ impl Log {
         sidecar: &mut dyn FnMut(&[u8]),
         batch: &mut dyn FnMut(&RecoveredBatch),
     ) -> io::Result<Recovered> {
-        if let Some(why) = context.not_taken_over(dir) {
-            return Err(io::Error::other(why.to_owned()));
-        }
+        context.take_over(dir).await?;
         let owned = dir.to_path_buf();
         let sidecar_limit = context.limits.sidecar_max_bytes;
         let found = spawn_blocking(move || look(&owned, sidecar_limit)).await?;

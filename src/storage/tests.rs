@@ -63,6 +63,19 @@ fn small_caches() -> Rc<StorageContext> {
     StorageContext::new(StorageLimits { tail_cache_bytes: 256 << 10, cold_cache_bytes: 1 << 20, ..Default::default() })
 }
 
+/// Runs `test` with a scratch directory.
+fn scratched<F: Future<Output = ()> + 'static>(test: fn(PathBuf) -> F) {
+    let root = scratch();
+    let base = root.path().to_path_buf();
+    on_shard(move || {
+        let base = base.clone();
+        async move {
+            test(base).await;
+            faults::clear();
+        }
+    });
+}
+
 struct Opened {
     log: Rc<Log>,
     sidecar: Option<Vec<u8>>,

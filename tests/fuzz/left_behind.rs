@@ -1,4 +1,4 @@
-//! What a start finds of work that a crash has ended on its way: exchanges of cleaned segments, where cleaning was, and
+//! Work that a crash has ended on its way, as a start finds it: exchanges of cleaned segments, where cleaning was, and
 //! arenas.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use corelane::cluster::decode_id;
 use corelane::model::record_batch;
 use corelane::model::records;
 use corelane::storage::{
-    Bounds, Identity, PartitionKey, list_arenas, parse_cleaner_checkpoint, recover_swaps, replay, survey,
+    Bounds, Home, Identity, PartitionKey, list_arenas, parse_cleaner_checkpoint, recover_swaps, replay, survey,
 };
 
 use super::{batch_at, crc32c, in_memory, put_right};
@@ -154,7 +154,7 @@ pub fn arena(data: &[u8]) {
     let find = |key: PartitionKey| {
         let path = place(key);
         std::fs::create_dir_all(&path).unwrap();
-        Some(path)
+        Home::Here(path)
     };
     let replayed = replay(dir.path(), &identity, &find);
     let (mut batches, mut bytes, mut seen) = (0, 0, BTreeSet::new());
@@ -187,7 +187,7 @@ fn id_of(number: u8) -> [u8; 16] {
 
 fn arena_head() -> Vec<u8> {
     let mut head = b"CLARENA\0".to_vec();
-    head.extend_from_slice(&1_u32.to_le_bytes());
+    head.extend_from_slice(&2_u32.to_le_bytes());
     head.extend_from_slice(&[0; 4]);
     head.extend_from_slice(&(ARENA_BYTES as u64).to_le_bytes());
     head.extend_from_slice(&id_of(1));
@@ -195,7 +195,7 @@ fn arena_head() -> Vec<u8> {
     head.extend_from_slice(&[0, 0, 3, 0]);
     head.extend_from_slice(b"abc");
     head.resize(132, 0);
-    let crc = crc32c(&head[16..]);
+    let crc = crc32c(&[&head[16..], &head[8..12]].concat());
     head[12..16].copy_from_slice(&crc.to_le_bytes());
     head
 }

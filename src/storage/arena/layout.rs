@@ -13,7 +13,8 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 use crate::runtime::mapping::{PAGE_BYTES, SLOT_BODY_BYTES, SLOT_BYTES};
 
 const MAGIC: [u8; 8] = *b"CLARENA\0";
-const VERSION: u32 = 1;
+/// Every version keeps magic, version and checksum where they are.
+const VERSION: u32 = 2;
 /// Longest cluster id kept, bytes; Kafka's have 22.
 const CLUSTER_BYTES: usize = 64;
 
@@ -79,8 +80,14 @@ struct Head {
     cluster: [u8; CLUSTER_BYTES],
 }
 
-/// Where the checked part of a head begins.
+/// Where the checked part of a head begins; the version before it is checked as well.
 const HEAD_CRC_START: usize = 16;
+
+impl Head {
+    fn checksum(&self) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c(&self.as_bytes()[HEAD_CRC_START..]), self.version.as_bytes())
+    }
+}
 
 /// Reasons not to take an arena over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +119,7 @@ pub fn encode_head(identity: &Identity, shard: u16, bytes: usize) -> Vec<u8> {
     let cluster = &identity.cluster.as_bytes()[..identity.cluster.len().min(CLUSTER_BYTES)];
     head.cluster_bytes.set(cluster.len() as u16);
     head.cluster[..cluster.len()].copy_from_slice(cluster);
-    head.crc.set(crc32c::crc32c(&head.as_bytes()[HEAD_CRC_START..]));
+    head.crc.set(head.checksum());
     head.as_bytes().to_vec()
 }
 
@@ -122,11 +129,11 @@ pub fn decode_head(page: &[u8], file_bytes: u64) -> Result<(Identity, u16, Plan)
     if head.magic != MAGIC {
         return Err(Unfit::Damaged("it does not begin as an arena does"));
     }
+    if head.checksum() != head.crc.get() {
+        return Err(Unfit::Damaged("its head is damaged"));
+    }
     if head.version.get() != VERSION {
         return Err(Unfit::Version(head.version.get()));
-    }
-    if crc32c::crc32c(&head.as_bytes()[HEAD_CRC_START..]) != head.crc.get() {
-        return Err(Unfit::Damaged("its head is damaged"));
     }
     if head.bytes.get() != file_bytes {
         return Err(Unfit::Damaged("its length is not what its head says"));
@@ -303,7 +310,7 @@ mod tests {
             for bit in 0..8 {
                 let mut bad = page.clone();
                 bad[at] ^= 1 << bit;
-                assert!(decode_head(&bad, bytes as u64).is_err(), "bit {bit} of byte {at}");
+                assert!(matches!(decode_head(&bad, bytes as u64), Err(Unfit::Damaged(_))), "bit {bit} of byte {at}");
             }
         }
     }

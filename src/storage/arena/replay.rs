@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{Entry, Identity, PartitionKey, Plan, Slot, Unfit, decode_head, decode_slot};
 use super::{EXTENSION, FOLDER};
+use crate::config::Untaken;
 use crate::model::record_batch::{self, BatchHeader};
 use crate::runtime::disk::ALIGNMENT;
 use crate::runtime::mapping::{PAGE_BYTES, SLOT_BODY_BYTES, SLOT_BYTES};
@@ -28,9 +29,18 @@ pub struct Replayed {
     pub partitions: usize,
     pub batches: u64,
     pub bytes: u64,
-    /// Directories of partitions whose acknowledged records could not be written, and why. They must not be appended to before
-    /// a start that can.
-    pub failed: Vec<(PathBuf, String)>,
+    pub failed: Vec<Untaken>,
+}
+
+/// The place of a partition that an arena names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// Its directory, from which it is to be served.
+    Here(PathBuf),
+    /// It is offline or withheld: nothing is appended to it in this run.
+    Away,
+    /// Its topic has been deleted.
+    Gone,
 }
 
 /// One partition's part of it.
@@ -50,6 +60,9 @@ pub(super) fn arena_files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
+        if path.is_dir() {
+            continue;
+        }
         if path.extension().is_some_and(|extension| extension == EXTENSION)
             && let Some(number) = path.file_stem().and_then(|stem| stem.to_str()?.rsplit_once('.')?.1.parse().ok())
         {
@@ -60,12 +73,9 @@ pub(super) fn arena_files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Takes over what the arenas of the data directory at `root` hold; `find` knows the directory of a partition that is served. An error: an arena cannot be read, and nothing may be served from this directory.
-pub fn replay(
-    root: &Path,
-    identity: &Identity,
-    find: &dyn Fn(PartitionKey) -> Option<PathBuf>,
-) -> io::Result<Replayed> {
+/// Takes over what the arenas of the data directory at `root` hold. An error: an arena cannot be read, and nothing may be served
+/// from this directory.
+pub fn replay(root: &Path, identity: &Identity, find: &dyn Fn(PartitionKey) -> Home) -> io::Result<Replayed> {
     let mut replayed = Replayed::default();
     for (_, path) in arena_files(&root.join(FOLDER))? {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
@@ -77,7 +87,7 @@ pub fn replay(
 fn replay_file(
     path: &Path,
     identity: &Identity,
-    find: &dyn Fn(PartitionKey) -> Option<PathBuf>,
+    find: &dyn Fn(PartitionKey) -> Home,
     replayed: &mut Replayed,
 ) -> io::Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
@@ -98,8 +108,13 @@ fn replay_file(
             return fs::remove_file(path);
         }
         Ok((_, _, plan)) => plan,
-        // All zeros: the broker was killed before it had written its head, and acknowledged nothing.
-        Err(_) if head.iter().all(|byte| *byte == 0) => return fs::remove_file(path),
+        Err(_) if is_unused(&file, &head, file_bytes)? => {
+            tracing::warn!(
+                file = %path.display(),
+                "removing an arena that was never in use: the broker was killed while it made it, or the file has been emptied since"
+            );
+            return fs::remove_file(path);
+        }
         Err(unfit @ Unfit::Version(_)) => return Err(io::Error::new(io::ErrorKind::Unsupported, unfit.to_string())),
         Err(unfit) => {
             tracing::error!(
@@ -111,17 +126,24 @@ fn replay_file(
         }
     };
     let (held, mut damaged) = read_table(&file, path, plan)?;
-    let mut left = false;
+    let (mut left, mut gone) = (false, 0);
     for (key, chunks) in held {
-        let Some(dir) = find(key) else {
-            // Nothing is appended to it in this run: it is offline, withheld, or was being deleted.
-            left = true;
-            tracing::warn!(
-                topic = %key.topic, partition = key.partition, file = %path.display(),
-                "the arena holds records of a partition that is not served now: they stay there for a start that serves it, while the \
-                 machine runs"
-            );
-            continue;
+        let dir = match find(key) {
+            Home::Here(dir) => dir,
+            Home::Gone => {
+                gone += 1;
+                forget(&file, plan, &chunks)?;
+                continue;
+            }
+            Home::Away => {
+                left = true;
+                tracing::warn!(
+                    topic = %key.topic, partition = key.partition, file = %path.display(),
+                    "the arena holds records of a partition that is not served now: they stay there for a start that serves it, while the \
+                     machine runs"
+                );
+                continue;
+            }
         };
         match take_over(&file, plan, &dir, &chunks) {
             Ok((taken, damage)) => {
@@ -131,32 +153,86 @@ fn replay_file(
                 replayed.bytes += taken.bytes;
                 if let Some(why) = damage {
                     damaged = true;
-                    tracing::error!(
-                        dir = %dir.display(), file = %path.display(),
-                        "the arena holds acknowledged records of the partition that cannot be taken over: {why}"
-                    );
+                    tell_damage(&dir, path, &why);
                 }
-                for chunk in &chunks {
-                    let word = plan.table_entry(chunk.index) + SLOT_BODY_BYTES as u64;
-                    file.write_all_at(&[0; 8], word)?;
-                }
+                forget(&file, plan, &chunks)?;
             }
             Err(error) => {
                 left = true;
-                let why = format!(
-                    "its last acknowledged records are in {} and could not be written: {error}; they are tried again at the next start",
-                    path.display()
+                let why = format!("its last acknowledged records are in {} and could not be written", path.display());
+                tracing::error!(
+                    dir = %dir.display(),
+                    "the partition is offline: {why}: {error}. They are tried again when there is room, and at the next start"
                 );
-                tracing::error!(dir = %dir.display(), "the partition is offline: {why}");
-                replayed.failed.push((dir, why));
+                let PartitionKey { topic, partition } = key;
+                replayed.failed.push(Untaken { dir, topic, partition, arena: path.to_path_buf(), why });
             }
         }
+    }
+    if gone > 0 {
+        tracing::info!(file = %path.display(), "the arena held records of {gone} partition(s) whose topics have been deleted");
     }
     match (left, damaged) {
         (true, _) => file.sync_all(),
         (false, true) => set_aside(path),
         (false, false) => fs::remove_file(path),
     }
+}
+
+/// Tries again what a start could not take over, before the log is opened. Blocks.
+pub fn take_over_later(untaken: &Untaken) -> io::Result<()> {
+    let failed = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", untaken.why));
+    match OpenOptions::new().read(true).write(true).open(&untaken.arena) {
+        // Removed by somebody who did not want them.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        opened => opened.and_then(|file| take_over_from(&file, untaken)).map_err(failed),
+    }
+}
+
+fn take_over_from(file: &File, untaken: &Untaken) -> io::Result<()> {
+    let Untaken { dir, topic, partition, arena, .. } = untaken;
+    let (head, bytes) = read_head(file)?;
+    let (_, _, plan) = decode_head(&head, bytes).map_err(|unfit| io::Error::other(unfit.to_string()))?;
+    let (mut held, damaged) = read_table(file, arena, plan)?;
+    let key = PartitionKey { topic: *topic, partition: *partition };
+    let Some(chunks) = held.remove(&key) else { return Ok(()) };
+    let (taken, damage) = take_over(file, plan, dir, &chunks)?;
+    if let Some(why) = &damage {
+        tell_damage(dir, arena, why);
+    }
+    tracing::info!(
+        dir = %dir.display(), batches = taken.batches, bytes = taken.bytes,
+        "the partition's last acknowledged records have been taken over from the arena"
+    );
+    forget(file, plan, &chunks)?;
+    match held.is_empty() && !damaged && damage.is_none() {
+        true => fs::remove_file(arena),
+        false => Ok(()),
+    }
+}
+
+fn tell_damage(dir: &Path, arena: &Path, why: &str) {
+    tracing::error!(
+        dir = %dir.display(), file = %arena.display(),
+        "the arena holds acknowledged records of the partition that cannot be taken over: {why}"
+    );
+}
+
+/// Has later starts pass these chunks over.
+fn forget(file: &File, plan: Plan, chunks: &[HeldChunk]) -> io::Result<()> {
+    let words = chunks.iter().map(|chunk| plan.table_entry(chunk.index) + SLOT_BODY_BYTES as u64);
+    words.into_iter().try_for_each(|word| file.write_all_at(&[0; 8], word))
+}
+
+/// Neither its head nor its table was ever written: nothing was acknowledged from it.
+fn is_unused(file: &File, head: &[u8], bytes: u64) -> io::Result<bool> {
+    if head.iter().any(|byte| *byte != 0) {
+        return Ok(false);
+    }
+    let Some(plan) = usize::try_from(bytes).ok().and_then(Plan::of) else { return Ok(true) };
+    let mut table = vec![0; plan.table_bytes()];
+    file.read_exact_at(&mut table, PAGE_BYTES as u64)?;
+    Ok(table.iter().all(|byte| *byte == 0))
 }
 
 /// The first page of an arena, and the file's length.

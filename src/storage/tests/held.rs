@@ -32,9 +32,13 @@ fn snapshot(dir: &Path, to: &Path) -> PathBuf {
     copy
 }
 
+fn home(key: PartitionKey, dir: &Path) -> Home {
+    if key == KEY { Home::Here(dir.to_path_buf()) } else { Home::Away }
+}
+
 fn take_over(root: &Path) -> Replayed {
     let dir = root.join("t-0");
-    replay(root, &identity(), &|key| (key == KEY).then(|| dir.clone())).unwrap()
+    replay(root, &identity(), &|key| home(key, &dir)).unwrap()
 }
 
 fn arena_files(root: &Path) -> Vec<String> {
@@ -47,19 +51,6 @@ fn arena_files(root: &Path) -> Vec<String> {
 /// Appends all at once.
 async fn burst(log: &Rc<Log>, count: usize, seed: u64) -> Vec<(i64, Vec<u8>)> {
     fill_in(log, count, seed, false).await
-}
-
-/// Runs `test` with a scratch directory.
-fn scratched<F: Future<Output = ()> + 'static>(test: fn(PathBuf) -> F) {
-    let root = scratch();
-    let base = root.path().to_path_buf();
-    on_shard(move || {
-        let base = base.clone();
-        async move {
-            test(base).await;
-            faults::clear();
-        }
-    });
 }
 
 #[test]
@@ -316,14 +307,14 @@ fn a_damaged_arena_gives_no_wrong_byte_and_is_never_passed_over_in_silence() {
                 bad[at] ^= 1 << random.below(8);
             }
             fs::write(trial.join(FOLDER).join(&name), &bad).unwrap();
-            let outcome = replay(&trial, &identity(), &|key| (key == KEY).then(|| trial.join("t-0")));
+            let outcome = replay(&trial, &identity(), &|key| home(key, &trial.join("t-0")));
             let recovered = open(&trial.join("t-0"), small_segments()).await;
             let end = recovered.log.next_offset();
             let expected: Vec<_> = written.iter().filter(|(offset, _)| *offset < end).cloned().collect();
             assert!(read_all(&recovered.log, 0, 1 << 20).await == joined(&expected), "round {round}, byte {at}");
             if end < log.next_offset() {
-                // Refused, or kept under another name.
-                assert!(outcome.is_err() || !arena_files(&trial).is_empty(), "round {round}, byte {at}: {end}");
+                // Kept under another name, and no reason not to start.
+                assert!(outcome.is_ok() && !arena_files(&trial).is_empty(), "round {round}, byte {at}: {end}");
                 cut += 1;
             } else {
                 unharmed += 1;
@@ -331,11 +322,11 @@ fn a_damaged_arena_gives_no_wrong_byte_and_is_never_passed_over_in_silence() {
             fs::remove_dir_all(&trial).unwrap();
         }
         assert!(cut > 150, "{cut} {unharmed}");
-        let other = replay(&whole, &Identity { cluster: "d".into(), ..identity() }, &|_| None).unwrap();
+        let other = replay(&whole, &Identity { cluster: "d".into(), ..identity() }, &|_| Home::Away).unwrap();
         assert_eq!((other.batches, arena_files(&whole).len()), (0, 1), "another cluster's is left as it is");
-        let other = replay(&whole, &Identity { directory: Uuid::nil(), ..identity() }, &|_| None).unwrap();
+        let other = replay(&whole, &Identity { directory: Uuid::nil(), ..identity() }, &|_| Home::Away).unwrap();
         assert_eq!((other.batches, arena_files(&whole).len()), (0, 1), "another directory's too");
-        let offline = replay(&whole, &identity(), &|_| None).unwrap();
+        let offline = replay(&whole, &identity(), &|_| Home::Away).unwrap();
         assert_eq!(
             (offline.batches, fs::read(whole.join(FOLDER).join(&name)).unwrap()),
             (0, good),
@@ -371,7 +362,8 @@ fn an_entry_over_bytes_of_another_partition_gives_nothing() {
         for n in 0..2 {
             fs::create_dir_all(copy.join(format!("t-{n}"))).unwrap();
         }
-        let replayed = replay(&copy, &identity(), &|key| Some(copy.join(format!("t-{}", key.partition)))).unwrap();
+        let replayed =
+            replay(&copy, &identity(), &|key| Home::Here(copy.join(format!("t-{}", key.partition)))).unwrap();
         assert_eq!(replayed.batches, 0);
         assert!(arena_files(&copy)[0].ends_with(".damaged"));
     });
@@ -451,5 +443,59 @@ fn a_deleted_log_leaves_nothing_to_take_over() {
         assert!(arena.live_chunks() > 0);
         log.retire("0123456789abcdef0123456789abcdef").await.unwrap();
         assert!(arena.remove().unwrap());
+    });
+}
+
+/// A log with batches that only the arena holds, as a kill would leave it: the data directory, its name for them, their records.
+async fn killed(root: &Path) -> (PathBuf, Vec<(i64, Vec<u8>)>) {
+    let arena = arena(root, 4 << 20, LONG);
+    let log = open_held(&arena, &root.join("t-0")).await;
+    let written = burst(&log, 20, 3).await;
+    let copy = snapshot(&root.join("t-0"), &root.join("killed"));
+    (copy.parent().unwrap().to_path_buf(), written)
+}
+
+#[test]
+fn records_of_a_deleted_topic_go_with_the_arena() {
+    scratched(|root| async move {
+        let (data, _) = killed(&root).await;
+        let replayed = replay(&data, &identity(), &|_| Home::Gone).unwrap();
+        assert_eq!((replayed.batches, arena_files(&data).len()), (0, 0));
+    });
+}
+
+#[test]
+fn an_arena_without_its_head_is_kept() {
+    scratched(|root| async move {
+        let (data, _) = killed(&root).await;
+        let file = data.join(FOLDER).join(&arena_files(&data)[0]);
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[..4096].fill(0);
+        fs::write(&file, &bytes).unwrap();
+        assert_eq!(take_over(&data).batches, 0);
+        let left = arena_files(&data);
+        assert!(left.len() == 1 && left[0].ends_with(".damaged"), "{left:?}");
+        // One that was never used is of no use to anybody.
+        fs::write(&file, vec![0; bytes.len()]).unwrap();
+        take_over(&data);
+        assert_eq!(arena_files(&data), left);
+    });
+}
+
+#[test]
+fn what_a_start_cannot_write_is_tried_again_when_the_log_is_opened() {
+    scratched(|root| async move {
+        let (data, written) = killed(&root).await;
+        let (dir, away) = (data.join("t-0"), data.join("away"));
+        fs::rename(&dir, &away).unwrap();
+        let failed = take_over(&data).failed;
+        assert_eq!(failed.len(), 1);
+        let context = StorageContext::new(StorageLimits { not_taken_over: failed, ..small_caches().limits.clone() });
+        let refused = context.take_over(&dir).await.unwrap_err();
+        assert!(refused.to_string().contains("could not be written"), "{refused}");
+        fs::rename(&away, &dir).unwrap();
+        let log = open_in(context, &dir, small_segments()).await.log;
+        assert!(read_all(&log, 0, 1 << 20).await == joined(&written));
+        assert_eq!(arena_files(&data).len(), 0);
     });
 }

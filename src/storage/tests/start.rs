@@ -37,32 +37,27 @@ fn a_start_after_a_clean_stop_reads_a_block() {
 /// A broker that was killed has not told any checkpoint of its newest segment.
 #[test]
 fn the_newest_segment_does_not_get_lost_unnoticed() {
-    let root = scratch();
-    let base = root.path().to_path_buf();
-    on_shard(move || {
-        let base = base.clone();
-        async move {
-            let dir = base.join("t-0");
-            let config = Arc::new(TopicConfig { segment_bytes: 60_000, ..TopicConfig::default() });
-            let log = open(&dir, config.clone()).await.log;
-            let mut copies = Vec::new();
-            for i in 0..60 {
-                let begins = log.active().base_offset;
-                let appended = log.append(batch(1, 2_000, 5, i + 1), 3, 0).unwrap();
-                acknowledged(&log, appended.next_offset).await;
-                if i == 0 || log.active().base_offset != begins {
-                    let copy = base.join(format!("copy{i}-0"));
-                    copy_dir(&dir, &copy);
-                    copies.push((copy, log.active().base_offset));
-                }
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let config = Arc::new(TopicConfig { segment_bytes: 60_000, ..TopicConfig::default() });
+        let log = open(&dir, config.clone()).await.log;
+        let mut copies = Vec::new();
+        for i in 0..60 {
+            let begins = log.active().base_offset;
+            let appended = log.append(batch(1, 2_000, 5, i + 1), 3, 0).unwrap();
+            acknowledged(&log, appended.next_offset).await;
+            if i == 0 || log.active().base_offset != begins {
+                let copy = root.join(format!("copy{i}-0"));
+                copy_dir(&dir, &copy);
+                copies.push((copy, log.active().base_offset));
             }
-            assert!(copies.len() > 2);
-            for (copy, newest) in copies {
-                fs::remove_file(segment_file(&copy, newest, "log")).unwrap();
-                let log = open(&copy, config.clone()).await.log;
-                assert!(log.checkpoint_stale.get(), "{newest}: taken for whole");
-                assert_eq!(log.next_offset(), newest);
-            }
+        }
+        assert!(copies.len() > 2);
+        for (copy, newest) in copies {
+            fs::remove_file(segment_file(&copy, newest, "log")).unwrap();
+            let log = open(&copy, config.clone()).await.log;
+            assert!(log.checkpoint_stale.get(), "{newest}: taken for whole");
+            assert_eq!(log.next_offset(), newest);
         }
     });
 }
