@@ -52,7 +52,7 @@ const EVICTIONS: usize = 256;
 /// Readers get copies while those of other responses keep this part of the arena.
 const LENT_PART: usize = 4;
 
-/// Chunks that are to be written take this part of the arena before they become smaller.
+/// Open chunks take this part of the arena before they become smaller.
 const OPEN_PART: usize = 4;
 
 /// A log that is to write something, and when. In a heap the earliest comes first.
@@ -107,8 +107,9 @@ pub struct Arena {
     due_earlier: Notify,
     /// How long the unfinished last block of a log waits before it is written.
     unfinished_delay: Cell<Duration>,
-    /// Chunks with a live entry.
+    /// Chunks with a live entry, and their bytes.
     live: Cell<usize>,
+    live_bytes: Cell<usize>,
 }
 
 impl Arena {
@@ -163,25 +164,28 @@ impl Arena {
         self.delay
     }
 
-    /// `wanted`, or less while so many chunks are to be written that theirs would take much of the arena.
+    /// `wanted`, or less where so many logs are appended to that a chunk for each would take much of the arena.
     pub(super) fn fair_size(&self, wanted: Size) -> Size {
-        let all = self.plan.pages * PAGE_BYTES / OPEN_PART;
+        let (all, logs) = (self.plan.pages * PAGE_BYTES / OPEN_PART, self.soon.borrow().len());
         let mut size = wanted;
-        while size > Size::SMALLEST && size.bytes() * self.live.get() > all {
+        while size > Size::SMALLEST && size.bytes() * logs > all {
             size = size.smaller();
         }
         size
     }
 
-    /// A chunk of about `size`, described by `entry` (whose capacity is set here); `None`: there is no memory now.
-    pub(super) fn take(self: &Rc<Self>, size: Size, mut entry: Entry) -> Option<Chunk> {
-        let (page, area) = self.take_area(size)?;
+    /// A chunk of about `size`, described by `entry` (whose capacity is set here); `None`: there is no memory now. While much is to
+    /// be written, one that is much smaller is for those alone who have waited in vain: small chunks are small writes, which free
+    /// memory slowly.
+    pub(super) fn take(self: &Rc<Self>, size: Size, in_vain: bool, mut entry: Entry) -> Option<Chunk> {
+        let pressed = self.live_bytes.get() > self.plan.pages * PAGE_BYTES / 2;
+        let (page, area) = self.take_area(size, in_vain || !pressed)?;
         entry.capacity = area.capacity() as u32;
         self.table.write(page, &entry.encode());
         Some(Chunk { arena: self.clone(), page, area, published: Cell::new(false) })
     }
 
-    fn take_area(&self, size: Size) -> Option<(usize, Area)> {
+    fn take_area(&self, size: Size, any_size: bool) -> Option<(usize, Area)> {
         // Written chunks of other sizes may have to go before there is one of this size.
         for _ in 0..EVICTIONS {
             if let Some(taken) = self.try_take(size) {
@@ -191,14 +195,8 @@ impl Arena {
                 break;
             }
         }
-        let mut smaller = size;
-        while smaller > Size::SMALLEST {
-            smaller = smaller.smaller();
-            if let Some(taken) = self.try_take(smaller) {
-                return Some(taken);
-            }
-        }
-        None
+        let mut others = Size::nearest_first(size).take(if any_size { usize::MAX } else { 1 });
+        others.find_map(|other| self.try_take(other))
     }
 
     fn try_take(&self, size: Size) -> Option<(usize, Area)> {
@@ -337,6 +335,7 @@ impl NewArena {
             due_earlier: Notify::new(),
             unfinished_delay: Cell::new(UNFINISHED),
             live: Cell::new(0),
+            live_bytes: Cell::new(0),
         }))
     }
 }
@@ -369,6 +368,7 @@ impl Chunk {
         self.arena.table.publish(self.page, layout::word(self.area.filled() as u32));
         if !self.published.replace(true) {
             self.arena.live.set(self.arena.live.get() + 1);
+            self.arena.live_bytes.set(self.arena.live_bytes.get() + self.area.capacity());
         }
     }
 
@@ -377,6 +377,7 @@ impl Chunk {
         self.arena.table.publish(self.page, 0);
         if self.published.replace(false) {
             self.arena.live.set(self.arena.live.get() - 1);
+            self.arena.live_bytes.set(self.arena.live_bytes.get() - self.area.capacity());
         }
     }
 

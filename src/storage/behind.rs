@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_lite::future::zip;
 
@@ -23,6 +23,9 @@ use super::segment::Segment;
 use super::slices::Slices;
 use crate::runtime::disk::{ALIGNMENT, DiskBuf, File, align_down, align_up};
 use crate::runtime::{clock, spawn_local};
+
+/// How long a log waits for memory before it takes a chunk of any size.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A chunk of the log. Positions within it are bytes from its front.
 struct HeldChunk {
@@ -111,6 +114,8 @@ pub struct Behind {
     running: Cell<bool>,
     /// Batches that found no memory.
     waiting: RefCell<VecDeque<Pending>>,
+    /// The first of them waits since then.
+    waits_since: Cell<Option<Instant>>,
     size: Cell<Size>,
     /// Where the next chunk begins, and the bytes of the unfinished block before it; only while no chunk holds them.
     resume: RefCell<Option<(i64, u64, Vec<u8>)>>,
@@ -228,7 +233,9 @@ impl Behind {
             first_crc: pending.crc() as u16,
         };
         let size = self.size.get().max(Size::of(carried + pending.left()));
-        let chunk = self.arena.take(self.arena.fair_size(size), entry)?;
+        let size = self.arena.fair_size(size);
+        let in_vain = self.waits_since.get().is_some_and(|since| now.saturating_duration_since(since) >= PATIENCE);
+        let chunk = self.arena.take(size, in_vain, entry)?;
         // Looked for only now: taking memory may have taken the last chunk of this very log.
         let resumed = self.resume.borrow_mut().take_if(|(segment, end, _)| (*segment, *end) == (entry.segment, start));
         if carried > 0 {
@@ -324,6 +331,7 @@ impl Log {
             writing: Cell::new(0),
             running: Cell::new(false),
             waiting: RefCell::default(),
+            waits_since: Cell::new(None),
             size: Cell::new(Size::SMALLEST),
             resume: RefCell::new(resume),
             timed: Cell::new(false),
@@ -340,6 +348,7 @@ impl Log {
         }
         behind.waiting.borrow_mut().push_back(pending);
         if first_in_line {
+            behind.waits_since.set(Some(clock::now()));
             behind.arena.wait_for_memory(self);
         }
     }
@@ -348,7 +357,10 @@ impl Log {
     pub(super) fn append_waiting(self: &Rc<Self>) -> bool {
         let Some(behind) = self.behind.get() else { return true };
         loop {
-            let Some(mut pending) = behind.waiting.borrow_mut().pop_front() else { return true };
+            let Some(mut pending) = behind.waiting.borrow_mut().pop_front() else {
+                behind.waits_since.set(None);
+                return true;
+            };
             if self.failure.borrow().is_some() {
                 continue;
             }
@@ -357,6 +369,7 @@ impl Log {
                 return false;
             }
             self.held(behind, pending);
+            behind.waits_since.set(Some(clock::now()));
         }
     }
 

@@ -33,6 +33,12 @@ impl Size {
         Size(self.0.saturating_sub(1))
     }
 
+    /// The other sizes: smaller ones, the largest first, then larger ones.
+    pub fn nearest_first(size: Size) -> impl Iterator<Item = Size> {
+        let smaller = (0..size.0).rev();
+        smaller.chain(size.0 + 1..SIZES.len() as u8).map(Size)
+    }
+
     pub fn bytes(self) -> usize {
         self.pages() * PAGE_BYTES
     }
@@ -193,5 +199,6 @@ mod tests {
             (Size::LARGEST.larger(), Size::SMALLEST.smaller(), Size(1).larger().bytes()),
             (Size::LARGEST, Size::SMALLEST, 64 << 10)
         );
+        assert_eq!(Size::nearest_first(Size(2)).collect::<Vec<_>>(), [Size(1), Size(0), Size(3), Size(4)]);
     }
 }
