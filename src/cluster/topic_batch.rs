@@ -48,7 +48,7 @@ impl LocalStore {
         });
         let restored = self.settled(restored.collect());
         for topic in grown.iter().chain(taken_back).map(Borrow::borrow) {
-            // What stays is removed by the next start.
+            // The next start removes the rest.
             let _ = remove_if_there(&self.before_file(topic.id));
         }
         restored

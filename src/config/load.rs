@@ -254,9 +254,8 @@ fn cross_check(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warni
         && max_message_bytes > config.socket_request_max_bytes
     {
         let limit = config.socket_request_max_bytes;
-        return Err(
-            one.invalid("message.max.bytes", format!("is more than socket.request.max.bytes ({limit}) lets in"))
-        );
+        let message = format!("no larger batch can arrive than socket.request.max.bytes ({limit}) lets in");
+        warnings.push(Warning { origin: one.origin.clone(), option: "message.max.bytes".into(), message });
     }
     if let Some(one) = given.get("default.replication.factor")
         && config.default_replication_factor > 1

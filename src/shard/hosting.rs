@@ -100,7 +100,7 @@ impl Shard {
         let (taken, stored) = taken.await?;
         let opened = self.open_taken(topic, id, dir, (taken, stored)).await;
         if opened.is_err() && taken == Taken::Made && claim == Claim::New {
-            // Nobody has been told of it. On a full disk it takes room, and a start would find a directory of no topic.
+            // It is not published yet. On a full disk it takes room, and a start would find a directory of no topic.
             let _ = remove_dir(dir).await;
         }
         opened
@@ -198,7 +198,7 @@ pub(super) enum Claim {
     Known,
 }
 
-/// What taking a directory did. It is there after a crash once the directory that holds it is synced.
+/// Outcome of taking a directory. It is there after a crash once the directory that holds it is synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taken {
     /// It was this partition's.

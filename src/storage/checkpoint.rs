@@ -160,7 +160,7 @@ fn name_crc(dir: &Path) -> u32 {
     crc32c::crc32c(dir.file_name().unwrap_or_default().as_encoded_bytes())
 }
 
-/// What the CRC of a file of `version` goes on from.
+/// Start value of the CRC of a file of `version`.
 fn seed(version: u32, name: u32) -> u32 {
     if version >= VERSION { name } else { 0 }
 }

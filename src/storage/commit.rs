@@ -15,7 +15,7 @@ use crate::runtime::{clock, spawn_local};
 /// From a write to the commit that covers it.
 const INTERVAL: Duration = Duration::from_millis(400);
 
-/// What waits for the next commit in one data directory.
+/// The next commit in one data directory.
 #[derive(Default)]
 pub struct Commits {
     /// The log that was written last.

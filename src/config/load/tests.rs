@@ -128,11 +128,17 @@ fn what_would_be_unsafe_to_ignore_stops_the_start() {
     let hidden = error("ssl.keystore.password=hunter2");
     assert!(hidden.contains("ssl.keystore.password") && !hidden.contains("hunter2"), "{hidden}");
     assert!(error("listeners=CLIENT://:9093").contains("no security protocol"));
-    assert!(error("message.max.bytes=200000000").contains("socket.request.max.bytes"));
     // No batch may be accepted that recovery would not find again.
     for name in ["message.max.bytes", "socket.request.max.bytes"] {
         assert!(error(&format!("{name}=268435457")).contains("268435456"), "{name}");
     }
+}
+
+/// Compose files for Kafka have it.
+#[test]
+fn batches_larger_than_requests_are_warned_about() {
+    let said = warnings("message.max.bytes=200000000");
+    assert!(said.len() == 1 && said[0].contains("socket.request.max.bytes (104857600)"), "{said:?}");
 }
 
 /// As in Kafka the smaller of it and the number of replicas holds.
