@@ -16,7 +16,7 @@ FIRST = "00000000000000000000.log"
 REFUSED = {ERR["KAFKA_STORAGE_ERROR"], ERR["NOT_LEADER_OR_FOLLOWER"]}
 
 
-def append_until_refused(broker, topic, limit=2000):
+def append_until_refused(broker, topic, limit=20_000):
     """-> (acknowledged values, the error that ended it)"""
     acked = []
     with wire.Conn(broker, timeout=30) as conn:
@@ -44,8 +44,13 @@ def stored(broker, topic, partition=0):
 
 @pytest.mark.parametrize("fault", ["write:EIO", "write:ENOSPC", "write:SHORT"])
 @pytest.mark.parametrize("passing", [0, 1, 20])
-def test_write_fails(make_broker, corelane_only, fault, passing):
-    b = make_broker(env={"CORELANE_FAULTS": f"{fault}:broken-0/{FIRST}:{passing}"})
+@pytest.mark.parametrize("acknowledge", ["written", "held"])
+def test_write_fails(make_broker, corelane_only, fault, passing, acknowledge):
+    b = make_broker(
+        # Held batches are written soon, so that not many are needed for so many writes.
+        {"corelane.acknowledge": acknowledge, "corelane.write.behind.max.ms": 1},
+        env={"CORELANE_FAULTS": f"{fault}:broken-0/{FIRST}:{passing}"},
+    )
     b.start()
     load.create_topic(b, "broken", 2)
     load.create_topic(b, "sound", 1)
