@@ -110,8 +110,20 @@ impl Shard {
         let delay = Duration::from_millis(self.config.write_behind_max_ms);
         for (id, directory) in &self.placement().directories {
             // Asked once now: a held batch must find room.
-            let _ = self.storage.disk(directory).look().await;
+            let disk = self.storage.disk(directory);
+            let _ = disk.look().await;
             let (root, shard, bytes) = (directory.clone(), self.id.0, self.config.arena_bytes);
+            let all = (bytes as u64).saturating_mul(u64::from(self.shards));
+            if !disk.has_twice(all) {
+                // Trying would leave others without room for a moment.
+                tracing::warn!(
+                    shard = %self.id,
+                    "{}: no arena is made, so batches are acknowledged when they are written (corelane.acknowledge=written): the arenas \
+                     of all shards take {all} bytes (corelane.arena.bytes), and not twice as much is free",
+                    directory.display()
+                );
+                continue;
+            }
             let (cluster, directory_id) = (self.image().cluster_id.clone(), id.0);
             let made = spawn_blocking(move || {
                 let identity = Identity { boot: probe::boot_id()?, cluster, directory: directory_id };
