@@ -4,11 +4,13 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::rc::Rc;
 
 use super::scan::Scan;
 use super::{FoundSegment, Recovery};
 use crate::runtime::spawn_blocking;
+use crate::storage::compaction::named;
 use crate::storage::rot::{self, Bounds, Evidence, Stretch, Verdict};
 use crate::storage::segment::Segment;
 
@@ -70,7 +72,7 @@ impl Recovery {
                 gap_at_end: true,
                 reserved: true,
             };
-            let first = spawn_blocking(move || rot::batch_at(&fs::File::open(path)?, 0, bounds)).await?;
+            let first = spawn_blocking(move || rot::batch_at(&open(&path)?, 0, bounds)).await?;
             if let Some(first) = first {
                 return Ok(Some(first.base()));
             }
@@ -179,7 +181,7 @@ impl Recovery {
         let (path, from) = (segment.path("log"), scan.position);
         let bounds = Bounds { from_offset: scan.next_offset, ..bounds };
         spawn_blocking(move || {
-            let file = fs::File::open(path)?;
+            let file = open(&path)?;
             let searched = if to_the_end { bounds.size } else { bounds.size.min(from + ZEROS_SEARCHED) };
             // Before a known end of the log, zeros are records that are gone.
             let reserved = bounds.reserved || bounds.from_offset >= bounds.end_offset;
@@ -208,7 +210,7 @@ impl Recovery {
         let (path, dir, base) = (segment.path("log"), self.dir.to_path_buf(), segment.base_offset);
         let interval = self.config.index_interval_bytes;
         let (rewritten, missing) = spawn_blocking(move || {
-            let stretches = rot::survey(&fs::File::open(&path)?, 0, bounds)?;
+            let stretches = rot::survey(&open(&path)?, 0, bounds)?;
             let missing = stretches.iter().filter(|s| !s.sound).map(|s| s.offsets.end).max();
             let rewritten = rot::set_aside(&dir, base, &stretches, sound_end, interval)?;
             let bytes = if rewritten { Some(fs::metadata(&path)?.len()) } else { None };
@@ -256,6 +258,11 @@ impl Recovery {
         }
         Ok(())
     }
+}
+
+/// Errors name the file.
+fn open(path: &Path) -> io::Result<fs::File> {
+    fs::File::open(path).map_err(|error| named("open", path, error))
 }
 
 fn only_zeros(file: &fs::File, bytes: Range<u64>) -> io::Result<bool> {
