@@ -50,7 +50,7 @@ pub fn is_deleted_dir(name: &str) -> bool {
     })
 }
 
-/// Extensions of a segment's files, in the order in which they are removed.
+/// Extensions of a segment's files, in the order in which they are put in place and removed: the log decides, so it comes last.
 pub const SEGMENT_FILES: [&str; 3] = ["index", "timeindex", "log"];
 
 /// `<dir>/00000000000000000000.<extension>`

@@ -164,7 +164,7 @@ pub fn arena(data: &[u8]) {
             continue;
         }
         let Ok(mut segment) = std::fs::File::open(&path) else { continue };
-        // What lies before may be a hole of some GB.
+        // A hole of some GB may lie before.
         let mut written = Vec::new();
         segment.seek(SeekFrom::Start(run.position)).and_then(|_| segment.read_to_end(&mut written)).unwrap();
         let mut rest = &written[..];

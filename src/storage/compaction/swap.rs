@@ -14,13 +14,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files::named;
-use crate::storage::paths::{parse_segment_file, segment_file};
+use crate::storage::paths::{SEGMENT_FILES, parse_segment_file, segment_file};
 use crate::storage::rot::{self, Bounds};
 
 const CLEANED: [&str; 3] = ["index.cleaned", "timeindex.cleaned", "log.cleaned"];
 const SWAP: [&str; 3] = ["index.swap", "timeindex.swap", "log.swap"];
-/// In the order in which they are taken: the log decides.
-const FINAL: [&str; 3] = ["index", "timeindex", "log"];
 
 /// One change of the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +64,7 @@ impl Swap {
     pub fn replace(&self) -> Vec<Step> {
         let others = self.old.iter().filter(|old| **old != self.base);
         let put_away = others.map(|old| Step::Rename(self.file(*old, "log"), self.file(*old, "log.deleted")));
-        put_away.chain(self.renames(SWAP, FINAL)).collect()
+        put_away.chain(self.renames(SWAP, SEGMENT_FILES)).collect()
     }
 
     pub fn remove(&self) -> Vec<Step> {

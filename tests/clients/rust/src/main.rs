@@ -77,7 +77,7 @@ impl ProducerContext for Deliveries {
             Ok(message) => Ok((message.partition(), message.offset())),
             Err((error, _)) => Err(error.clone()),
         };
-        // Nobody listens only once the program has failed.
+        // The receiver goes only when the program has failed.
         self.0.send((*index, placed)).ok();
     }
 }
