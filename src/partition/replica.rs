@@ -338,8 +338,8 @@ impl Replica {
         self.log.abandon();
     }
 
-    /// Takes the partition out of service and sets its directory aside for removal; returns where.
-    pub async fn retire(&self) -> io::Result<PathBuf> {
+    /// Takes the partition out of service and puts its directory away; returns the path of what is left to remove.
+    pub async fn retire(&self) -> io::Result<Option<PathBuf>> {
         self.log.retire(&self.id.topic.simple().to_string()).await
     }
 }

@@ -15,7 +15,7 @@ use crate::cluster::{DirectoryId, Placement, TopicImage};
 use crate::model::PartitionId;
 use crate::runtime::sync::LocalMutex;
 use crate::runtime::{clock, spawn_blocking};
-use crate::storage::{DELETED_SUFFIX, aside_name, is_deleted_dir, partition_dir, remove_dir};
+use crate::storage::{is_deleted_dir, partition_dir, put_away, remove_dir};
 
 /// Time until the record of a deleted topic goes, whose directories have been put away: by then the file systems have the
 /// new names for good.
@@ -122,15 +122,9 @@ impl Shard {
                 all = false;
                 continue;
             };
-            let tag = topic.simple().to_string();
-            let put_away = spawn_blocking(move || {
-                let name = dir.file_name().unwrap_or_default().to_string_lossy();
-                let to = dir.with_file_name(aside_name(&name, &tag, DELETED_SUFFIX));
-                fs::rename(&dir, &to).map(|()| to).map_err(|error| (dir, error))
-            });
-            match put_away.await {
-                Ok(to) => self.remove_later(to),
-                Err((dir, error)) => {
+            match put_away(&dir, &topic.simple().to_string()).await {
+                Ok(put_away) => put_away.into_iter().for_each(|dir| self.remove_later(dir)),
+                Err(error) => {
                     all = false;
                     tracing::warn!(dir = %dir.display(), %error, "a deleted partition's directory stays until the next start");
                 }

@@ -140,7 +140,7 @@ impl Shard {
         for replica in made {
             self.end_coordinator(replica.id);
             match replica.retire().await {
-                Ok(dir) => self.remove_later(dir),
+                Ok(put_away) => put_away.into_iter().for_each(|dir| self.remove_later(dir)),
                 Err(error) => tracing::error!(
                     dir = %replica.log().dir().display(), %error,
                     "setting aside the directory of a partition that was not to be failed; remove it when the broker is stopped"
@@ -166,7 +166,7 @@ impl Shard {
         for replica in gone {
             self.end_coordinator(replica.id);
             match replica.retire().await {
-                Ok(dir) => self.remove_later(dir),
+                Ok(put_away) => put_away.into_iter().for_each(|dir| self.remove_later(dir)),
                 Err(error) => {
                     left.insert(replica.id.topic);
                     tracing::error!(

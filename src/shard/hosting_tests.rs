@@ -30,7 +30,7 @@ fn a_partition_of_the_longest_name_is_put_aside_and_removed() {
                 fs::create_dir(&dir).unwrap();
                 let context = StorageContext::new(StorageLimits::default());
                 let opened = Log::open(context, &dir, Default::default(), &mut |_| {}, &mut |_| {}).await.unwrap();
-                let aside = opened.log.retire(TAG).await.unwrap();
+                let aside = opened.log.retire(TAG).await.unwrap().unwrap();
                 assert!(is_deleted_dir(aside.file_name().unwrap().to_str().unwrap()));
                 remove_dir(&aside).await.unwrap();
                 assert_eq!(names(&path), Vec::<String>::new());

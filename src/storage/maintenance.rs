@@ -198,9 +198,8 @@ impl Log {
         self.end(StorageError::Closed);
     }
 
-    /// Takes the log out of service and moves its directory to `<dir>.<tag>-delete` ([`aside_name`]), whose path it returns: whoever called
-    /// removes it in their own time with [`remove_dir`].
-    pub async fn retire(self: &Rc<Self>, tag: &str) -> io::Result<PathBuf> {
+    /// Takes the log out of service and [puts its directory away](put_away).
+    pub async fn retire(self: &Rc<Self>, tag: &str) -> io::Result<Option<PathBuf>> {
         self.closing.set(true);
         self.end(StorageError::Closed);
         self.drop_chunks(true);
@@ -210,10 +209,23 @@ impl Log {
         for segment in self.segments.borrow().values() {
             segment.forget_file();
         }
-        let from = self.dir.to_path_buf();
-        let name = from.file_name().unwrap_or_default().to_string_lossy();
-        let to = from.with_file_name(aside_name(&name, tag, DELETED_SUFFIX));
-        spawn_blocking(move || fs::rename(&from, &to).map(|()| to)).await
+        put_away(&self.dir, tag).await
+    }
+}
+
+/// Renames the directory of a deleted partition to `<dir>.<tag>-delete` ([`aside_name`]) and returns the new path, for
+/// [`remove_dir`] at a later time. Where that fails (a full disk may have no room for the name), removes it at once: `None`.
+pub async fn put_away(dir: &Path, tag: &str) -> io::Result<Option<PathBuf>> {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let to = dir.with_file_name(aside_name(&name, tag, DELETED_SUFFIX));
+    let from = dir.to_path_buf();
+    let renamed = spawn_blocking(move || fs::rename(&from, &to).map(|()| to)).await;
+    match renamed {
+        Ok(to) => Ok(Some(to)),
+        Err(error) => match remove_dir(dir).await {
+            Ok(()) => Ok(None),
+            Err(_) => Err(error),
+        },
     }
 }
 

@@ -50,7 +50,7 @@ pub use checkpoint::Checkpoint;
 pub use compaction::{CleanError, CleanStats, Cleaner, CleanerLimits, LastOffsets, Survey};
 pub use context::{StorageContext, StorageLimits};
 pub use log::{Appended, Log, StorageError};
-pub use maintenance::remove_dir;
+pub use maintenance::{put_away, remove_dir};
 pub use paths::{DELETED_SUFFIX, STRAY_SUFFIX, aside_name, is_deleted_dir, parse_partition_dir, partition_dir};
 pub use reader::{LogRead, ReadError};
 pub use recovery::{LastStop, Recovered, RecoveredBatch};

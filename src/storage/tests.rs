@@ -619,8 +619,23 @@ fn a_removed_log_leaves_no_unsynced_bytes_behind() {
             let log = open(&dir, Arc::new(TopicConfig::default())).await.log;
             log.append(batch(1, 50_000, 1, 1), 3, 0).unwrap();
             acknowledged(&log, 1).await;
-            remove_dir(&log.retire("x").await.unwrap()).await.unwrap();
+            remove_dir(&log.retire("x").await.unwrap().unwrap()).await.unwrap();
             assert_eq!(log.context.unsynced_bytes(), 0);
+        }
+    });
+}
+
+#[test]
+fn a_directory_that_cannot_be_renamed_is_removed_at_once() {
+    let root = scratch();
+    let dir = root.path().join("t-0");
+    fs::create_dir_all(root.path().join("t-0.x-delete/taken")).unwrap();
+    on_shard(move || {
+        let dir = dir.clone();
+        async move {
+            let log = open(&dir, Arc::new(TopicConfig::default())).await.log;
+            assert_eq!(log.retire("x").await.unwrap(), None);
+            assert!(!dir.exists());
         }
     });
 }

@@ -337,7 +337,7 @@ fn a_log_that_goes_while_it_is_cleaned_goes_at_once() {
                 eventually("the cleaner rests", || rests.get() > 0).await;
                 assert_eq!(outcome.get(), None, "still at work");
                 if retire {
-                    crate::storage::remove_dir(&log.retire("gone").await.unwrap()).await.unwrap();
+                    crate::storage::remove_dir(&log.retire("gone").await.unwrap().unwrap()).await.unwrap();
                 } else {
                     log.close(Vec::new).await.unwrap();
                 }
