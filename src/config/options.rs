@@ -628,7 +628,8 @@ const BROKER: &[OptionSpec] = &[
         kind: Long,
         default: "268435456",
         bounds: Between(MIB, TIB),
-        doc: "Unsynced bytes of a shard that start a checkpoint; recovery after a crash scans no more than that.",
+        doc: "Unsynced bytes of a shard that start checkpoints; recovery after a crash scans no more than that. Spread over so many partitions \
+              that none has a 64th of it, it may be 16 times as much: a checkpoint costs the same for a few bytes.",
         access: integer!(Server checkpoint_bytes),
     },
     OptionSpec {

@@ -315,6 +315,11 @@ impl Replica {
         self.log.checkpoint(|| self.sidecar()).await
     }
 
+    /// Bytes that a start would have to read after a crash, but for what is not written yet.
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.log.unsynced_bytes()
+    }
+
     /// Forgets producers idle for `limit_ms`.
     pub fn expire_producers(&self, now_ms: i64, limit_ms: i64) {
         self.producers.borrow_mut().expire(now_ms, limit_ms);

@@ -110,21 +110,37 @@ fn cause_of(error: GlommioError<()>) -> io::Error {
     }
 }
 
-/// Memory that a write may be made from: no byte of it changes while a clone is held.
+/// Memory that a write may be made from, in one slice or several: no byte of it changes while a clone is held.
 trait Memory: Clone + 'static {
-    fn contents(&self) -> &[u8];
+    fn slices(&self) -> impl Iterator<Item = &[u8]>;
+
+    fn bytes(&self) -> usize {
+        self.slices().map(<[u8]>::len).sum()
+    }
 }
 
 impl Memory for FrozenBuf {
-    fn contents(&self) -> &[u8] {
-        self.0.as_bytes()
+    fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(self.0.as_bytes())
     }
 }
 
-impl Memory for Bytes {
-    fn contents(&self) -> &[u8] {
-        self
+impl Memory for Rc<[Bytes]> {
+    fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.iter().map(|bytes| &bytes[..])
     }
+}
+
+/// What lies behind the first `done` bytes of `slices`, for the kernel.
+fn behind<'a>(slices: impl Iterator<Item = &'a [u8]>, mut done: usize) -> Vec<libc::iovec> {
+    let rest = slices.filter_map(|slice| {
+        let skipped = done.min(slice.len());
+        done -= skipped;
+        let rest = &slice[skipped..];
+        let vector = libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() };
+        (!rest.is_empty()).then_some(vector)
+    });
+    rest.collect()
 }
 
 /// How to open a [`File`].
@@ -206,32 +222,34 @@ impl File {
         self.write_as(Op::Ahead, zeros, position).await
     }
 
-    /// [`write_at`](Self::write_at) for memory of other kinds: address and length must be multiples of [`ALIGNMENT`].
-    pub async fn write_bytes(&self, bytes: Bytes, position: u64) -> io::Result<()> {
+    /// [`write_at`](Self::write_at) for memory of other kinds, one slice behind the other: their addresses and lengths must be
+    /// multiples of [`ALIGNMENT`].
+    pub async fn write_slices(&self, slices: Rc<[Bytes]>, position: u64) -> io::Result<()> {
         let aligned = |value: usize| value.is_multiple_of(ALIGNMENT as usize);
-        if !aligned(bytes.as_ptr() as usize) || !aligned(bytes.len()) || bytes.len() > MAX_IO_BYTES {
-            let text = format!("{} bytes at {:p} cannot be written directly", bytes.len(), bytes.as_ptr());
+        if !slices.iter().all(|bytes| aligned(bytes.as_ptr() as usize) && aligned(bytes.len())) {
+            let text = format!("{} bytes in {} slices cannot be written directly", slices.bytes(), slices.len());
             return Err(self.failed("write to", io::Error::new(io::ErrorKind::InvalidInput, text)));
         }
-        self.write_as(Op::Write, &bytes, position).await
+        self.write_as(Op::Write, &slices, position).await
     }
 
-    async fn write_as<M: Memory>(&self, op: Op, buf: &M, position: u64) -> io::Result<()> {
+    async fn write_as<M: Memory>(&self, op: Op, memory: &M, position: u64) -> io::Result<()> {
         debug_assert!(position.is_multiple_of(ALIGNMENT), "a write at {position}");
+        debug_assert!(memory.bytes() <= MAX_IO_BYTES, "a write of {} bytes", memory.bytes());
         match faults::check(op, &self.path) {
             None => {}
-            Some(Fault::Short) => return self.write_half(buf.contents(), position).await,
+            Some(Fault::Short) => return self.write_half(memory, position).await,
             Some(Fault::Slow(ms)) => clock::sleep(Duration::from_millis(ms)).await,
             Some(fault) => return Err(self.failed("write to", fault.error())),
         }
-        self.write_checked(buf, position, buf.contents().len()).await
+        self.write_checked(memory, position, memory.bytes()).await
     }
 
-    async fn write_checked<M: Memory>(&self, buf: &M, position: u64, wanted: usize) -> io::Result<()> {
-        let mut done = 0;
+    async fn write_checked<M: Memory>(&self, memory: &M, position: u64, wanted: usize) -> io::Result<()> {
+        let (mut done, bytes) = (0, memory.bytes());
         // A disk that fills up takes the first part of a write; only the rest, written again, is told why.
-        while done < buf.contents().len() && done.is_multiple_of(ALIGNMENT as usize) {
-            match self.write_from(buf, done, position).await {
+        while done < bytes && done.is_multiple_of(ALIGNMENT as usize) {
+            match self.write_from(memory, done, position).await {
                 Ok(0) => break,
                 Ok(written) => done += written,
                 Err(cause) => return Err(self.failed("write to", cause)),
@@ -244,22 +262,30 @@ impl File {
         Err(self.failed("write to", io::Error::new(io::ErrorKind::WriteZero, text)))
     }
 
-    /// Writes what follows the first `done` bytes of the buffer, which belongs at `position`; how much was written.
-    async fn write_from<M: Memory>(&self, buf: &M, done: usize, position: u64) -> io::Result<usize> {
-        let rest = &buf.contents()[done..];
-        let memory = Box::new((buf.clone(), self.file.clone()));
-        // At most MAX_IO_BYTES, by `DiskBuf::alloc` and `write_bytes`.
-        let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
-        let (address, position) = (rest.as_ptr(), position + done as u64);
-        // SAFETY: `Memory` never changes, and `memory` holds it; nor does the file close before `memory` goes.
+    /// Writes what follows the first `done` bytes of the memory, which belongs at `position`; how much was written.
+    async fn write_from<M: Memory>(&self, memory: &M, done: usize, position: u64) -> io::Result<usize> {
+        let kept = Box::new((memory.clone(), self.file.clone()));
+        let (file, position) = (self.file.as_raw_fd(), position + done as u64);
+        let mut rest = behind(memory.slices(), done);
+        // SAFETY: `Memory` never changes, and `kept` holds it; nor does the file close before `kept` goes.
         #[allow(unsafe_code)]
         unsafe {
-            ring::write(self.file.as_raw_fd(), address, len, position, memory).await
+            match (rest.pop(), rest.is_empty()) {
+                (Some(only), true) => {
+                    ring::write(file, only.iov_base as *const u8, only.iov_len as u32, position, kept).await
+                }
+                (Some(last), false) => {
+                    rest.push(last);
+                    ring::write_vectored(file, rest, position, kept).await
+                }
+                (None, _) => Ok(0),
+            }
         }
     }
 
     /// The fault of a device that ends a write early.
-    async fn write_half(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+    async fn write_half<M: Memory>(&self, memory: &M, position: u64) -> io::Result<()> {
+        let bytes = memory.slices().collect::<Vec<_>>().concat();
         let half = align_down(bytes.len() as u64 / 2) as usize;
         if half == 0 {
             let cause = io::Error::new(io::ErrorKind::WriteZero, format!("nothing at {position} was written"));

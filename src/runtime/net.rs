@@ -451,13 +451,14 @@ mod tests {
                 }
             });
             let (mut reader, _writer) = listener.accept().await.unwrap();
-            let (begin, mut buf, mut reads, mut bytes) = (clock::now(), [0; 64], 0, 0);
+            let (mut last, mut buf, mut gaps, mut bytes) = (clock::now(), [0; 64], Vec::new(), 0);
             while bytes < 100 {
                 bytes += reader.read(&mut buf).await.unwrap();
-                reads += 1;
+                gaps.push(clock::now() - std::mem::replace(&mut last, clock::now()));
             }
-            let sleeps = begin.elapsed().as_nanos() / GATHER.as_nanos();
-            assert!(reads <= sleeps + 2, "{reads} reads in {sleeps} times of gathering");
+            // A read here and there finds its byte without a sleep, the more of them the busier the machine.
+            gaps.sort();
+            assert!(gaps[gaps.len() / 2] >= GATHER * 9 / 10, "{gaps:?}");
             client.join().unwrap();
         });
     }

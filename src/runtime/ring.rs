@@ -316,6 +316,23 @@ pub(super) async unsafe fn write(
     state.ended().await
 }
 
+/// Writes `slices` one behind the other to `file` at `position`; how many bytes were written.
+///
+/// # Safety
+/// Each slice points to bytes that nobody changes and that live for as long as `memory` does.
+#[allow(unsafe_code)]
+pub(super) async unsafe fn write_vectored(
+    file: RawFd,
+    slices: Vec<libc::iovec>,
+    position: u64,
+    memory: Box<dyn Any>,
+) -> io::Result<usize> {
+    let number = slices.len() as u32;
+    let entry = opcode::Writev::new(types::Fd(file), slices.as_ptr(), number).offset(position).build();
+    let state = current()?.operate(entry, Box::new((slices, memory)));
+    state.ended().await
+}
+
 /// fdatasync(2); `file` is open for as long as `memory` lives.
 pub(super) async fn fdatasync(file: RawFd, memory: Box<dyn Any>) -> io::Result<()> {
     let entry = opcode::Fsync::new(types::Fd(file)).flags(types::FsyncFlags::DATASYNC).build();

@@ -52,6 +52,8 @@ const EVICTIONS: usize = 256;
 /// Readers get copies while those of other responses keep this part of the arena.
 const LENT_PART: usize = 4;
 
+/// While more than this part of the arena waits to leave, a log writes for each chunk that is taken.
+const UNSENT_PART: usize = 2;
 /// Open chunks take this part of the arena before they become smaller.
 const OPEN_PART: usize = 4;
 
@@ -110,6 +112,8 @@ pub struct Arena {
     /// Chunks with a live entry, and their bytes.
     live: Cell<usize>,
     live_bytes: Cell<usize>,
+    /// Bytes in chunks that no write has taken yet.
+    unsent: Cell<usize>,
 }
 
 impl Arena {
@@ -180,6 +184,9 @@ impl Arena {
     pub(super) fn take(self: &Rc<Self>, size: Size, in_vain: bool, mut entry: Entry) -> Option<Chunk> {
         let pressed = self.live_bytes.get() > self.plan.pages * PAGE_BYTES / 2;
         let (page, area) = self.take_area(size, in_vain || !pressed)?;
+        if self.unsent.get() > self.plan.pages * PAGE_BYTES / UNSENT_PART {
+            self.write_the_oldest(area.capacity() as u64);
+        }
         entry.capacity = area.capacity() as u32;
         self.table.write(page, &entry.encode());
         Some(Chunk { arena: self.clone(), page, area, published: Cell::new(false) })
@@ -210,6 +217,28 @@ impl Arena {
             let Some(log) = self.written.borrow_mut().pop_front() else { return false };
             if log.upgrade().is_some_and(|log| log.drop_oldest_chunk()) {
                 return true;
+            }
+        }
+    }
+
+    /// Bytes were appended.
+    pub(super) fn note_unsent(&self, bytes: usize) {
+        self.unsent.set(self.unsent.get() + bytes);
+    }
+
+    /// A write has taken appended bytes.
+    pub(super) fn note_sent(&self, bytes: usize) {
+        self.unsent.set(self.unsent.get().saturating_sub(bytes));
+    }
+
+    /// Has those logs write that have waited for longest, until `bytes` leave.
+    fn write_the_oldest(&self, bytes: u64) {
+        let mut leaving = 0;
+        for _ in 0..PRESSED {
+            let Some(due) = self.soon.borrow_mut().pop() else { return };
+            leaving += due.log.upgrade().map_or(0, |log| log.write_whole_blocks(true));
+            if leaving >= bytes {
+                return;
             }
         }
     }
@@ -275,7 +304,7 @@ impl Arena {
     async fn run_clock(self: Rc<Self>) {
         loop {
             while let Some(log) = pop_due(&self.soon) {
-                log.write_whole_blocks();
+                log.write_whole_blocks(false);
             }
             while let Some(log) = pop_due(&self.unfinished) {
                 log.write_unfinished();
@@ -336,6 +365,7 @@ impl NewArena {
             unfinished_delay: Cell::new(UNFINISHED),
             live: Cell::new(0),
             live_bytes: Cell::new(0),
+            unsent: Cell::new(0),
         }))
     }
 }

@@ -1,8 +1,9 @@
 //! Write-behind: batches are appended to chunks of an arena, where they survive the process, and written from there in large
 //! pieces, later.
 //!
-//! A chunk leaves when it is full or its segment has rolled. What lies in an open one leaves in whole blocks after
-//! `corelane.write.behind.max.ms`; the unfinished block at the end stays until it fills, half a second has passed, or somebody
+//! A log's chunks leave together, in one write: once they hold the most that a write takes, when the oldest of it is
+//! `corelane.write.behind.max.ms` old, when half of the arena waits to leave and this log for longest, or when the segment has
+//! rolled. Whole blocks leave; the unfinished one at the end stays until it fills, half a second has passed, or somebody
 //! waits for `written`. So no block is written twice at rates that matter, and no write is made of memory that still changes: whole
 //! blocks go from the chunk itself, an unfinished one from a copy.
 
@@ -12,6 +13,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_lite::future::zip;
 
 use super::appender::Pending;
@@ -21,7 +23,7 @@ use super::arena::{Arena, Chunk, PartitionKey};
 use super::log::{Log, Mark};
 use super::segment::Segment;
 use super::slices::Slices;
-use crate::runtime::disk::{ALIGNMENT, DiskBuf, File, align_down, align_up};
+use crate::runtime::disk::{ALIGNMENT, DiskBuf, File, MAX_IO_BYTES, align_down, align_up};
 use crate::runtime::{clock, spawn_local};
 
 /// How long a log waits for memory before it takes a chunk of any size.
@@ -57,6 +59,11 @@ impl HeldChunk {
         !self.closed.get() && self.chunk.room() > 0
     }
 
+    /// It was left with room, because the log went on in another segment.
+    fn has_rolled(&self) -> bool {
+        self.closed.get() && self.chunk.room() > 0
+    }
+
     fn is_written(&self) -> bool {
         self.written.get() == self.filled()
     }
@@ -74,17 +81,29 @@ impl HeldChunk {
 /// A write on its way.
 struct Flight {
     number: u64,
-    held: Rc<HeldChunk>,
-    /// Its end in the chunk.
-    upto: usize,
+    pieces: Rc<[Piece]>,
     landed: bool,
 }
 
-/// A write to make: `[from, upto)` of a chunk, whole blocks but for its end.
-struct Write {
+/// `[from, upto)` of a chunk, whole blocks but for its end.
+struct Piece {
     held: Rc<HeldChunk>,
     from: usize,
     upto: usize,
+}
+
+impl Piece {
+    /// It reaches to the end of a chunk that is full.
+    fn is_whole_chunk(&self) -> bool {
+        self.upto == self.held.filled() && self.held.chunk.room() == 0
+    }
+
+    /// Whether the front of `next` continues the piece in the file.
+    fn goes_on_in(&self, next: &HeldChunk) -> bool {
+        Rc::ptr_eq(&self.held.segment, &next.segment)
+            && self.held.position + self.upto as u64 == next.position
+            && next.sent.get() == 0
+    }
 }
 
 /// One log's chunks and their writer's state.
@@ -139,30 +158,51 @@ impl Behind {
         self.chunks.borrow().get(index).cloned()
     }
 
-    /// The next write that may leave.
-    fn next_write(&self) -> Option<Write> {
+    /// The next write that may leave: pieces of chunks that follow one another in the file.
+    fn next_write(&self) -> Option<Vec<Piece>> {
         if self.flights.borrow().len() >= self.depth {
             return None;
         }
         self.sending.set(self.sending.get().max(self.dropped.get()));
-        loop {
-            let held = self.chunk(self.sending.get())?;
-            if held.sent.get() == held.filled() && !held.takes_more() {
-                self.sending.set(self.sending.get() + 1);
-                continue;
-            }
-            let (filled, sent) = (held.filled(), held.sent.get());
-            let reached = held.total(sent);
-            let all = !held.takes_more() || reached < self.all_target.get();
-            if !all && reached >= self.whole_target.get() {
-                return None;
-            }
-            let upto = if all { filled } else { align_down(filled as u64) as usize };
-            let from = align_down(sent as u64) as usize;
-            // A block whose copy is in flight is written again only after that.
-            let in_flight = from < sent && held.written.get() < sent;
-            return (upto > sent && !in_flight).then_some(Write { held, from, upto });
+        while let Some(held) = self.chunk(self.sending.get())
+            && held.sent.get() == held.filled()
+            && !held.takes_more()
+        {
+            self.sending.set(self.sending.get() + 1);
         }
+        let is_enough =
+            !self.waiting.borrow().is_empty() || self.total.get() - self.total_sent() >= MAX_IO_BYTES as u64;
+        let (mut pieces, mut bytes) = (Vec::<Piece>::new(), 0);
+        for number in self.sending.get().. {
+            let Some(held) = self.chunk(number) else { break };
+            let Some(piece) = self.piece_to_write(held, is_enough) else { break };
+            bytes += piece.upto - piece.from;
+            if pieces.last().is_some_and(|last| !last.goes_on_in(&piece.held)) || bytes > MAX_IO_BYTES {
+                break;
+            }
+            let is_last = !piece.is_whole_chunk();
+            pieces.push(piece);
+            if is_last {
+                break;
+            }
+        }
+        (!pieces.is_empty()).then_some(pieces)
+    }
+
+    /// What may leave of one chunk; `is_enough`: whole blocks need not wait for more, which would fill another write or finds no
+    /// memory.
+    fn piece_to_write(&self, held: Rc<HeldChunk>, is_enough: bool) -> Option<Piece> {
+        let (filled, sent) = (held.filled(), held.sent.get());
+        let reached = held.total(sent);
+        let all = held.has_rolled() || reached < self.all_target.get();
+        if !all && !is_enough && reached >= self.whole_target.get() {
+            return None;
+        }
+        let upto = if all { filled } else { align_down(filled as u64) as usize };
+        let from = align_down(sent as u64) as usize;
+        // A block whose copy is in flight is written again only after that.
+        let in_flight = from < sent && held.written.get() < sent;
+        (upto > sent && !in_flight).then_some(Piece { held, from, upto })
     }
 
     /// The first chunk with something that is not sent.
@@ -204,6 +244,7 @@ impl Behind {
             let copied = pending.copy_some(open.chunk.room(), |bytes| open.chunk.append(bytes));
             open.chunk.publish();
             self.total.set(self.total.get() + copied as u64);
+            self.arena.note_unsent(copied);
         }
         true
     }
@@ -366,6 +407,7 @@ impl Log {
             }
             if !behind.copy(&mut pending) {
                 behind.waiting.borrow_mut().push_front(pending);
+                self.wake_behind(behind);
                 return false;
             }
             self.held(behind, pending);
@@ -401,11 +443,15 @@ impl Log {
         }
     }
 
-    /// Has whole blocks leave, if any is old enough.
-    pub(super) fn write_whole_blocks(self: &Rc<Self>) {
-        let Some(behind) = self.behind.get() else { return };
+    /// Has whole blocks leave, if any is old enough, or `pressed`; how many bytes.
+    pub(super) fn write_whole_blocks(self: &Rc<Self>, pressed: bool) -> u64 {
+        let Some(behind) = self.behind.get() else { return 0 };
+        let before = behind.total_sent().max(behind.whole_target.get());
         match behind.whole_blocks_due() {
-            Some(due) if due > clock::now() => return behind.arena.write_by(due, self),
+            Some(due) if due > clock::now() && !pressed => {
+                behind.arena.write_by(due, self);
+                return 0;
+            }
             Some(_) => {
                 behind.whole_target.set(behind.total_in_whole_blocks());
                 self.wake_behind(behind);
@@ -417,6 +463,7 @@ impl Log {
             behind.unfinished_upto.set(Some(behind.total.get()));
             behind.arena.write_unfinished_later(self);
         }
+        behind.whole_target.get().saturating_sub(before)
     }
 
     /// Has everything leave, if some of it has been there since this was asked for.
@@ -444,6 +491,7 @@ impl Log {
         let chunks = behind.chunks.take();
         behind.dropped.set(behind.dropped.get() + chunks.len() as u64);
         for held in &chunks {
+            behind.arena.note_sent(held.filled() - held.sent.replace(held.filled()));
             if written || held.is_written() {
                 held.chunk.retire();
             }
@@ -478,39 +526,44 @@ impl Log {
     async fn write_chunks(self: Rc<Self>) {
         let Some(behind) = self.behind.get() else { return };
         while self.failure.borrow().is_none()
-            && let Some(write) = behind.next_write()
+            && let Some(pieces) = behind.next_write()
         {
-            if let Err(error) = self.send_chunk(behind, &write.held).await {
+            if let Err(error) = self.send_pieces(behind, &pieces).await {
                 self.fail("a write", &error);
             }
         }
         behind.running.set(false);
     }
 
-    async fn send_chunk(self: &Rc<Self>, behind: &Behind, held: &HeldChunk) -> io::Result<()> {
-        let file = held.segment.file().await?;
-        self.ensure_allocated(&held.segment, &file, align_up(held.end())).await?;
+    async fn send_pieces(self: &Rc<Self>, behind: &Behind, pieces: &[Piece]) -> io::Result<()> {
+        let Some(last) = pieces.last() else { return Ok(()) };
+        let segment = last.held.segment.clone();
+        let file = segment.file().await?;
+        self.ensure_allocated(&segment, &file, align_up(last.held.end())).await?;
         if self.failure.borrow().is_some() {
             return Ok(());
         }
         // More may have gathered meanwhile.
-        let Some(Write { held, from, upto }) = behind.next_write() else { return Ok(()) };
-        let end = held.position + upto as u64;
-        if align_up(end) > held.segment.allocated.get() {
-            held.segment.allocated.set(align_up(end));
+        let Some(pieces) = behind.next_write() else { return Ok(()) };
+        let mut bytes = 0;
+        for Piece { held, upto, .. } in &pieces {
+            let end = align_up(held.position + *upto as u64);
+            held.segment.allocated.set(held.segment.allocated.get().max(end));
+            bytes += *upto - held.sent.replace(*upto);
+            held.unsent_since.set(clock::now());
         }
-        held.sent.set(upto);
-        held.unsent_since.set(clock::now());
+        behind.arena.note_sent(bytes);
         let number = behind.next_flight.replace(behind.next_flight.get() + 1);
-        behind.flights.borrow_mut().push_back(Flight { number, held: held.clone(), upto, landed: false });
+        let pieces: Rc<[Piece]> = pieces.into();
+        behind.flights.borrow_mut().push_back(Flight { number, pieces: pieces.clone(), landed: false });
         behind.writing.set(behind.writing.get() + 1);
         let log = self.clone();
         spawn_local(async move {
-            let outcome = write(&held, &file, from, upto).await;
+            let outcome = write(&pieces, &file).await;
             let Some(behind) = log.behind.get() else { return };
             behind.writing.set(behind.writing.get() - 1);
             match outcome {
-                Ok(()) => log.chunk_landed(behind, number),
+                Ok(()) => log.chunks_landed(behind, number),
                 Err(error) => log.fail("a write", &error),
             }
             log.wake_behind(behind);
@@ -519,7 +572,7 @@ impl Log {
     }
 
     /// Notes that a write has reached the device; the written point moves over every write that has, in order.
-    fn chunk_landed(self: &Rc<Self>, behind: &Behind, number: u64) {
+    fn chunks_landed(self: &Rc<Self>, behind: &Behind, number: u64) {
         if self.failure.borrow().is_some() {
             return;
         }
@@ -528,22 +581,9 @@ impl Log {
         }
         let (mut moved, mut any) = (None, false);
         while let Some(flight) = behind.flights.borrow_mut().pop_front_if(|flight| flight.landed) {
-            let Flight { held, upto, .. } = flight;
-            held.written.set(upto);
-            let end = held.position + upto as u64;
-            let before = held.segment.written.replace(end);
-            let unsynced = &self.context.unsynced_bytes;
-            unsynced.set(unsynced.get() + (end - before));
-            let total = held.total(upto);
-            while let Some((_, mark)) = behind.marks.borrow_mut().pop_front_if(|(end, _)| *end <= total) {
-                moved = Some(mark);
-            }
-            if held.is_written() {
-                held.chunk.retire();
-                if !held.mentioned.replace(true) {
-                    behind.arena.note_written(self);
-                    any = true;
-                }
+            for piece in flight.pieces.iter() {
+                moved = self.piece_written(behind, piece).or(moved);
+                any |= self.retire_written(behind, &piece.held);
             }
         }
         match moved {
@@ -557,26 +597,57 @@ impl Log {
             behind.arena.retry_waiting();
         }
     }
+
+    /// Returns the end of the last batch that is written with this piece.
+    fn piece_written(&self, behind: &Behind, Piece { held, upto, .. }: &Piece) -> Option<Mark> {
+        held.written.set(*upto);
+        let end = held.position + *upto as u64;
+        let before = held.segment.written.replace(end);
+        let unsynced = &self.context.unsynced_bytes;
+        unsynced.set(unsynced.get() + (end - before));
+        let total = held.total(*upto);
+        let mut moved = None;
+        while let Some((_, mark)) = behind.marks.borrow_mut().pop_front_if(|(end, _)| *end <= total) {
+            moved = Some(mark);
+        }
+        moved
+    }
+
+    /// Gives up the entry of a chunk that is written; `true`: its memory may be had.
+    fn retire_written(self: &Rc<Self>, behind: &Behind, held: &HeldChunk) -> bool {
+        if !held.is_written() {
+            return false;
+        }
+        held.chunk.retire();
+        let is_new = !held.mentioned.replace(true);
+        if is_new {
+            behind.arena.note_written(self);
+        }
+        is_new
+    }
 }
 
-/// Writes `[from, upto)` of a chunk: whole blocks from the chunk itself, an unfinished one from a copy beside it.
-async fn write(held: &Rc<HeldChunk>, file: &Rc<File>, from: usize, upto: usize) -> io::Result<()> {
-    let whole = align_down(upto as u64) as usize;
+/// Writes pieces that follow one another: whole blocks from the chunks themselves, an unfinished one at the end from a copy beside it.
+async fn write(pieces: &[Piece], file: &Rc<File>) -> io::Result<()> {
+    let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(()) };
+    let whole = align_down(last.upto as u64) as usize;
+    let blocks = pieces.iter().map(|piece| piece.held.chunk.bytes(piece.from..align_down(piece.upto as u64) as usize));
+    let blocks: Rc<[Bytes]> = blocks.filter(|bytes| !bytes.is_empty()).collect();
     let blocks = async {
-        match whole > from {
-            true => file.write_bytes(held.chunk.bytes(from..whole), held.position + from as u64).await,
-            false => Ok(()),
+        match blocks.is_empty() {
+            true => Ok(()),
+            false => file.write_slices(blocks, first.held.position + first.from as u64).await,
         }
     };
     let unfinished = async {
-        if upto == whole {
+        if last.upto == whole {
             return Ok(());
         }
         let mut block = DiskBuf::alloc(ALIGNMENT as usize);
-        let (filled, padding) = block.as_mut_slice().split_at_mut(upto - whole);
-        filled.copy_from_slice(&held.chunk.as_slice()[whole..upto]);
+        let (filled, padding) = block.as_mut_slice().split_at_mut(last.upto - whole);
+        filled.copy_from_slice(&last.held.chunk.as_slice()[whole..last.upto]);
         padding.fill(0);
-        file.write_at(&block.freeze(), held.position + whole as u64).await
+        file.write_at(&block.freeze(), last.held.position + whole as u64).await
     };
     let (blocks, unfinished) = zip(blocks, unfinished).await;
     blocks.and(unfinished)

@@ -62,6 +62,11 @@ impl Log {
         unsynced as u64 >= config.flush_messages || config.flush_ms == Some(0)
     }
 
+    /// Bytes written and not synced.
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.sync.dirty.borrow().iter().map(|s| s.written.get().saturating_sub(s.synced.get())).sum()
+    }
+
     fn note_dirty(&self, mark: &Mark) {
         // Every segment up to the mark's that has unsynced bytes; rolls may have passed several at once.
         let mut dirty = self.sync.dirty.borrow_mut();

@@ -109,6 +109,27 @@ def test_kills_in_a_row_read_no_more_each_time(make_broker, corelane_only):
             time.sleep(0.05)
 
 
+def test_logs_with_much_to_read_have_checkpoints_before_those_with_little(make_broker, corelane_only):
+    """4 MiB are unsynced: the partition with a 64th of them has its checkpoint, those with less wait."""
+    b = make_broker({"corelane.checkpoint.bytes": 4 << 20, "corelane.shards": 1})
+    b.start()
+    load.create_topic(b, "little", 200)
+    load.create_topic(b, "much", 1)
+    with wire.Conn(b) as conn:
+        for p in range(200):
+            assert wire.produce(conn, "little", p, wire.batch([bytes(30_000)]))[0] == 0
+        assert wire.produce(conn, "much", 0, wire.batch([bytes(100_000)]))[0] == 0
+    until = time.monotonic() + 60
+    while not (b.partition_dir("much") / "checkpoint").exists():
+        assert time.monotonic() < until, "no checkpoint"
+        time.sleep(0.1)
+    assert not [p for p in range(200) if (b.partition_dir("little", p) / "checkpoint").exists()]
+    b.kill()
+    b.start(topics=["little", "much"])
+    with wire.Conn(b) as conn:
+        assert all(wire.offset(conn, "little", p, -1) == 1 for p in range(200)) and wire.offset(conn, "much", 0, -1) == 1
+
+
 def test_kill_while_topics_come_and_go(make_broker):
     """Topics acknowledged as made or deleted stay so through kill -9, with their ids."""
     b = make_broker()

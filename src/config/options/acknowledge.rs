@@ -24,8 +24,8 @@ pub(super) const ACKNOWLEDGE: &[OptionSpec] = &[
             },
         },
         "What a batch has survived when it is acknowledged, where no flush is asked for. held: the end of the broker's process, as in Kafka; it stands in \
-         memory that outlives the process and is written behind. written: its write has completed. A crash of the kernel or the power takes about a second of \
-         records, or half of one; flush.messages=1 waits for the sync in either case, and nothing is lost (docs/DURABILITY.md).",
+         memory that outlives the process and is written behind. written: its write has completed. A crash of the kernel or the power takes a second and a half \
+         of records at most, or half a second; flush.messages=1 waits for the sync in either case, and nothing is lost (docs/DURABILITY.md).",
     ),
     broker(
         "corelane.arena.bytes",
@@ -39,11 +39,11 @@ pub(super) const ACKNOWLEDGE: &[OptionSpec] = &[
     broker(
         "corelane.write.behind.max.ms",
         Kind::Int,
-        "50",
+        "500",
         Bounds::Between(1, 10_000),
         integer!(Server write_behind_max_ms),
         "With corelane.acknowledge=held, the longest time before the whole blocks of a partition are written; its unfinished last block follows within half \
-         a second.",
+         a second. They are written earlier once they fill a write of 1 MiB, or while half of the arena waits to be written, oldest first.",
     ),
     broker(
         "corelane.gather.us",
