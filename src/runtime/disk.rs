@@ -16,10 +16,11 @@ use glommio::GlommioError;
 use glommio::io::{DmaFile, OpenOptions};
 
 use super::clock;
-use super::dma::read_bytes;
 pub use super::dma::{DiskBuf, FrozenBuf, drain_returns};
 use super::executor::spawn_blocking;
 use super::faults::{self, Fault, Op};
+pub use super::pieces::PIECE_BYTES;
+use super::pieces::Piece;
 use super::probe;
 use super::ring;
 use super::turn::Foreign;
@@ -301,14 +302,36 @@ impl File {
     pub async fn read_at(&self, position: u64, len: usize) -> io::Result<Bytes> {
         debug_assert!(position.is_multiple_of(ALIGNMENT), "a read at {position}");
         debug_assert!(len <= MAX_IO_BYTES && len.is_multiple_of(ALIGNMENT as usize), "a read of {len} bytes");
-        drain_returns();
         self.fault(Op::Read, "read")?;
         if len == 0 {
             return Ok(Bytes::new());
         }
-        let _foreign = Foreign::begin();
-        let read = self.file.read_at_aligned(position, len).await;
-        read.map(read_bytes).map_err(|error| self.failed("read", cause_of(error)))
+        let read = match len {
+            PIECE_BYTES => self.read_piece(position).await,
+            _ => self.read_buf(position, len).await,
+        };
+        read.map_err(|error| self.failed("read", error))
+    }
+
+    async fn read_piece(&self, position: u64) -> io::Result<Bytes> {
+        let piece = Piece::take()?;
+        let memory = Box::new((piece.clone(), self.file.clone()));
+        let (file, address) = (self.file.as_raw_fd(), piece.address());
+        // SAFETY: `memory` holds the piece and the file; nobody has the piece's bytes before the end.
+        #[allow(unsafe_code)]
+        let read = unsafe { ring::read(file, address, PIECE_BYTES as u32, position, memory).await? };
+        Ok(piece.bytes(read))
+    }
+
+    async fn read_buf(&self, position: u64, len: usize) -> io::Result<Bytes> {
+        let mut buf = DiskBuf::alloc(len);
+        let address = buf.as_mut_slice().as_mut_ptr();
+        let buf = buf.freeze();
+        let memory = Box::new((buf.clone(), self.file.clone()));
+        // SAFETY: `memory` holds the buffer, of at most MAX_IO_BYTES, and the file; nobody has the buffer's bytes before the end.
+        #[allow(unsafe_code)]
+        let read = unsafe { ring::read(self.file.as_raw_fd(), address, len as u32, position, memory).await? };
+        Ok(buf.bytes().slice(..read))
     }
 
     /// The data, and what is needed to find it, is on the device afterwards.

@@ -9,18 +9,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crossbeam_queue::SegQueue;
-use glommio::io::{DmaBuffer, ReadResult};
+use glommio::io::DmaBuffer;
 
 use super::disk::{ALIGNMENT, MAX_IO_BYTES};
 
 /// What may be dropped on its home thread only; read by nobody, kept for its memory.
-#[allow(dead_code)]
-enum Held {
-    Written(Rc<DmaBuffer>),
-    Read(ReadResult),
-}
+type Held = Rc<DmaBuffer>;
 
-/// A value on its way home. Dropping it elsewhere leaks it, which is what happens when the home shard has ended.
+/// A buffer on its way home. Dropping it elsewhere leaks it, which is what happens when the home shard has ended.
 struct Returned(ManuallyDrop<Held>);
 
 // SAFETY: a `Returned` is only moved between threads; the value inside is touched by its home thread alone (`drain_returns`)
@@ -62,10 +58,7 @@ unsafe impl Sync for Traveller {}
 
 impl Traveller {
     fn bytes(held: Held) -> Bytes {
-        let slice: &[u8] = match &held {
-            Held::Written(buffer) => buffer.as_bytes(),
-            Held::Read(result) => result,
-        };
+        let slice = held.as_bytes();
         let (pointer, len) = (slice.as_ptr(), slice.len());
         if len == 0 {
             return Bytes::new();
@@ -99,11 +92,6 @@ impl Drop for Traveller {
     }
 }
 
-/// A read's memory as bytes that may travel.
-pub(super) fn read_bytes(result: ReadResult) -> Bytes {
-    Traveller::bytes(Held::Read(result))
-}
-
 /// A writable aligned buffer. Its contents are arbitrary until written.
 pub struct DiskBuf(DmaBuffer);
 
@@ -133,7 +121,7 @@ impl FrozenBuf {
     /// The whole buffer as shared bytes that may cross shards; the memory goes back to its own shard when the last
     /// holder lets go.
     pub fn bytes(&self) -> Bytes {
-        Traveller::bytes(Held::Written(self.0.clone()))
+        Traveller::bytes(self.0.clone())
     }
 
     pub fn len(&self) -> usize {

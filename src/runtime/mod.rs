@@ -17,6 +17,7 @@ pub mod faults;
 pub mod mailbox;
 pub mod mapping;
 pub mod net;
+mod pieces;
 mod port_holder;
 pub mod probe;
 pub mod process;

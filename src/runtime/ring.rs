@@ -333,6 +333,23 @@ pub(super) async unsafe fn write_vectored(
     state.ended().await
 }
 
+/// Reads up to `len` bytes at `position` of `file` to `address`, in memory that `memory` owns; how many were read.
+///
+/// # Safety
+/// `address` points to `len` bytes that live for as long as `memory` does, and that nobody looks at before the read has ended.
+#[allow(unsafe_code)]
+pub(super) async unsafe fn read(
+    file: RawFd,
+    address: *mut u8,
+    len: u32,
+    position: u64,
+    memory: Box<dyn Any>,
+) -> io::Result<usize> {
+    let entry = opcode::Read::new(types::Fd(file), address, len).offset(position).build();
+    let state = current()?.operate(entry, memory);
+    state.ended().await
+}
+
 /// fdatasync(2); `file` is open for as long as `memory` lives.
 pub(super) async fn fdatasync(file: RawFd, memory: Box<dyn Any>) -> io::Result<()> {
     let entry = opcode::Fsync::new(types::Fd(file)).flags(types::FsyncFlags::DATASYNC).build();

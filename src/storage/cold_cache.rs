@@ -11,12 +11,12 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::slices::Slices;
-use crate::runtime::disk::{File, align_up};
+use crate::runtime::disk::{File, PIECE_BYTES, align_up};
 use crate::runtime::spawn_local;
 use crate::runtime::sync::Notify;
 
 /// Bytes per chunk and read.
-pub const CHUNK_BYTES: u64 = 256 * 1024;
+pub const CHUNK_BYTES: u64 = PIECE_BYTES as u64;
 /// Chunks read ahead of a sequential reader, at most.
 const READ_AHEAD: u64 = 4;
 

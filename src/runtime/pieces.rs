@@ -1,0 +1,150 @@
+//! Memory for large reads: pieces of one size, cut from huge pages. A direct read pins its memory page by page, which for small
+//! pages costs a fifth of the read.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use crossbeam_queue::SegQueue;
+
+/// Bytes of a piece; a read of so many is made to one.
+pub const PIECE_BYTES: usize = 256 << 10;
+/// Bytes that are got from the kernel at a time: a huge page.
+const REGION_BYTES: usize = 2 << 20;
+
+/// Start of a piece that nobody uses.
+struct Free(*mut u8);
+
+// SAFETY: an address; who pops it from the queue is the only one that has it.
+#[allow(unsafe_code)]
+unsafe impl Send for Free {}
+
+/// Pieces of one shard. Regions stay until the shard and all readers are done with them; there are as many as were in use at once.
+#[derive(Default)]
+struct Pool {
+    free: SegQueue<Free>,
+    regions: Mutex<Vec<Free>>,
+}
+
+thread_local! {
+    static POOL: Arc<Pool> = Arc::default();
+}
+
+impl Pool {
+    /// Gets another region and cuts it.
+    fn grow(&self) -> io::Result<()> {
+        // More than a region, so that one lies in it on a boundary of its size; the rest is given back.
+        // SAFETY: plain system calls over a mapping that is made here and known to nobody else.
+        #[allow(unsafe_code)]
+        let start = unsafe {
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let mapped = libc::mmap(std::ptr::null_mut(), 2 * REGION_BYTES, access, flags, -1, 0);
+            if mapped == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+            let before = mapped.align_offset(REGION_BYTES);
+            let start = mapped.cast::<u8>().add(before);
+            if before > 0 {
+                libc::munmap(mapped, before);
+            }
+            libc::munmap(start.add(REGION_BYTES).cast(), REGION_BYTES - before);
+            libc::madvise(start.cast(), REGION_BYTES, libc::MADV_HUGEPAGE);
+            start
+        };
+        self.regions.lock().unwrap_or_else(PoisonError::into_inner).push(Free(start));
+        for at in (0..REGION_BYTES).step_by(PIECE_BYTES) {
+            self.free.push(Free(start.wrapping_add(at)));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for Free(start) in self.regions.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // SAFETY: mapped by `grow`; every piece holds the pool, so none is in use.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::munmap(start.cast(), REGION_BYTES);
+            }
+        }
+    }
+}
+
+/// A piece in use. It goes back to its pool, from whichever thread.
+pub(super) struct Piece {
+    start: *mut u8,
+    pool: Arc<Pool>,
+}
+
+// SAFETY: the memory is written by the kernel, before anybody reads it (`bytes`), and never while it is read.
+#[allow(unsafe_code)]
+unsafe impl Send for Piece {}
+#[allow(unsafe_code)]
+unsafe impl Sync for Piece {}
+
+impl Piece {
+    /// A piece of this shard's memory, with arbitrary contents.
+    pub fn take() -> io::Result<Arc<Piece>> {
+        let pool = POOL.with(Arc::clone);
+        loop {
+            if let Some(Free(start)) = pool.free.pop() {
+                return Ok(Arc::new(Piece { start, pool }));
+            }
+            pool.grow()?;
+        }
+    }
+
+    pub fn address(&self) -> *mut u8 {
+        self.start
+    }
+
+    /// The first `len` bytes, which no longer change.
+    pub fn bytes(self: Arc<Piece>, len: usize) -> Bytes {
+        assert!(len <= PIECE_BYTES, "{len} bytes of a piece");
+        if len == 0 { Bytes::new() } else { Bytes::from_owner(Filled { piece: self, len }) }
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.pool.free.push(Free(self.start));
+    }
+}
+
+/// Owner of the memory behind bytes.
+struct Filled {
+    piece: Arc<Piece>,
+    len: usize,
+}
+
+impl AsRef<[u8]> for Filled {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: within the piece, which nobody writes any more.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::slice::from_raw_parts(self.piece.start, self.len)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_had_by_one_at_a_time_and_come_back_from_any_thread() {
+        let taken: Vec<Arc<Piece>> = (0..20).map(|_| Piece::take().unwrap()).collect();
+        let mut starts: Vec<usize> = taken.iter().map(|piece| piece.address() as usize).collect();
+        starts.sort_unstable();
+        assert!(starts.windows(2).all(|pair| pair[0] + PIECE_BYTES <= pair[1]), "overlap: {starts:?}");
+        assert!(starts.iter().all(|start| start % PIECE_BYTES == 0));
+        let regions = |piece: &Piece| piece.pool.regions.lock().unwrap().len();
+        assert_eq!(regions(&taken[0]), 3);
+        let bytes: Vec<Bytes> = taken.into_iter().map(|piece| piece.bytes(5000)).collect();
+        std::thread::spawn(move || assert!(bytes.iter().all(|bytes| bytes.len() == 5000))).join().unwrap();
+        let again: Vec<Arc<Piece>> = (0..24).map(|_| Piece::take().unwrap()).collect();
+        assert_eq!(regions(&again[0]), 3, "the same memory");
+    }
+}
