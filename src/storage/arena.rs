@@ -52,8 +52,12 @@ const EVICTIONS: usize = 256;
 /// Readers get copies while those of other responses keep this part of the arena.
 const LENT_PART: usize = 4;
 
-/// While more than this part of the arena waits to leave, a log writes for each chunk that is taken.
+/// While more than this part of the arena waits to leave, the oldest of it does.
 const UNSENT_PART: usize = 2;
+/// So much of it together: the device is told once of writes that are submitted together.
+const RELIEF_BYTES: usize = 256 << 10;
+/// Logs that are due within this part of the delay write together.
+const DELAY_PART: u32 = 64;
 /// Open chunks take this part of the arena before they become smaller.
 const OPEN_PART: usize = 4;
 
@@ -112,8 +116,10 @@ pub struct Arena {
     /// Chunks with a live entry, and their bytes.
     live: Cell<usize>,
     live_bytes: Cell<usize>,
-    /// Bytes in chunks that no write has taken yet.
+    /// Bytes in chunks that no write has taken yet, and how many of them were asked for because they are too many.
     unsent: Cell<usize>,
+    leaving: Cell<usize>,
+    made: Instant,
 }
 
 impl Arena {
@@ -184,8 +190,8 @@ impl Arena {
     pub(super) fn take(self: &Rc<Self>, size: Size, in_vain: bool, mut entry: Entry) -> Option<Chunk> {
         let pressed = self.live_bytes.get() > self.plan.pages * PAGE_BYTES / 2;
         let (page, area) = self.take_area(size, in_vain || !pressed)?;
-        if self.unsent.get() > self.plan.pages * PAGE_BYTES / UNSENT_PART {
-            self.write_the_oldest(area.capacity() as u64);
+        if self.unsent.get().saturating_sub(self.leaving.get()) > self.plan.pages * PAGE_BYTES / UNSENT_PART {
+            self.write_the_oldest();
         }
         entry.capacity = area.capacity() as u32;
         self.table.write(page, &entry.encode());
@@ -229,18 +235,20 @@ impl Arena {
     /// A write has taken appended bytes.
     pub(super) fn note_sent(&self, bytes: usize) {
         self.unsent.set(self.unsent.get().saturating_sub(bytes));
+        self.leaving.set(self.leaving.get().saturating_sub(bytes));
     }
 
-    /// Has those logs write that have waited for longest, until `bytes` leave.
-    fn write_the_oldest(&self, bytes: u64) {
+    /// Has those logs write that have waited for longest, several together.
+    fn write_the_oldest(&self) {
         let mut leaving = 0;
         for _ in 0..PRESSED {
-            let Some(due) = self.soon.borrow_mut().pop() else { return };
-            leaving += due.log.upgrade().map_or(0, |log| log.write_whole_blocks(true));
-            if leaving >= bytes {
-                return;
+            let Some(due) = self.soon.borrow_mut().pop() else { break };
+            leaving += due.log.upgrade().map_or(0, |log| log.write_whole_blocks(true)) as usize;
+            if leaving >= RELIEF_BYTES {
+                break;
             }
         }
+        self.leaving.set(self.leaving.get() + leaving);
     }
 
     /// Notes that the oldest chunks of `log` are written, one more than before.
@@ -250,6 +258,9 @@ impl Arena {
 
     /// Has `log` look at `at` for whole blocks to write.
     pub(super) fn write_by(self: &Rc<Self>, at: Instant, log: &Rc<Log>) {
+        let step = (self.delay / DELAY_PART).as_nanos().max(1);
+        let steps = at.saturating_duration_since(self.made).as_nanos().div_ceil(step);
+        let at = self.made + Duration::from_nanos(u64::try_from(steps * step).unwrap_or(u64::MAX));
         self.soon.borrow_mut().push(Due { at, log: Rc::downgrade(log) });
         self.wake_clock_by(at);
     }
@@ -366,6 +377,8 @@ impl NewArena {
             live: Cell::new(0),
             live_bytes: Cell::new(0),
             unsent: Cell::new(0),
+            leaving: Cell::new(0),
+            made: clock::now(),
         }))
     }
 }
