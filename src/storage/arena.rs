@@ -61,15 +61,16 @@ const DELAY_PART: u32 = 64;
 /// Open chunks take this part of the arena before they become smaller.
 const OPEN_PART: usize = 4;
 
-/// A log that is to write something, and when. In a heap the earliest comes first.
+/// A log that is to write something, and when. In a heap the earliest comes first, of several the one that was there first.
 struct Due {
     at: Instant,
+    number: u64,
     log: Weak<Log>,
 }
 
 impl PartialEq for Due {
     fn eq(&self, other: &Due) -> bool {
-        self.at == other.at
+        self.cmp(other).is_eq()
     }
 }
 
@@ -83,7 +84,7 @@ impl PartialOrd for Due {
 
 impl Ord for Due {
     fn cmp(&self, other: &Due) -> Ordering {
-        other.at.cmp(&self.at)
+        (other.at, other.number).cmp(&(self.at, self.number))
     }
 }
 
@@ -119,6 +120,8 @@ pub struct Arena {
     /// Bytes in chunks that no write has taken yet, and how many of them were asked for because they are too many.
     unsent: Cell<usize>,
     leaving: Cell<usize>,
+    /// Entries of the clock's queues so far.
+    dues: Cell<u64>,
     made: Instant,
 }
 
@@ -256,19 +259,24 @@ impl Arena {
         self.written.borrow_mut().push_back(Rc::downgrade(log));
     }
 
+    fn due(&self, at: Instant, log: &Rc<Log>) -> Due {
+        let number = self.dues.replace(self.dues.get() + 1);
+        Due { at, number, log: Rc::downgrade(log) }
+    }
+
     /// Has `log` look at `at` for whole blocks to write.
     pub(super) fn write_by(self: &Rc<Self>, at: Instant, log: &Rc<Log>) {
         let step = (self.delay / DELAY_PART).as_nanos().max(1);
         let steps = at.saturating_duration_since(self.made).as_nanos().div_ceil(step);
         let at = self.made + Duration::from_nanos(u64::try_from(steps * step).unwrap_or(u64::MAX));
-        self.soon.borrow_mut().push(Due { at, log: Rc::downgrade(log) });
+        self.soon.borrow_mut().push(self.due(at, log));
         self.wake_clock_by(at);
     }
 
     /// Has `log` look for an unfinished block to write after a while.
     pub(super) fn write_unfinished_later(self: &Rc<Self>, log: &Rc<Log>) {
         let at = clock::now() + self.unfinished_delay.get();
-        self.unfinished.borrow_mut().push(Due { at, log: Rc::downgrade(log) });
+        self.unfinished.borrow_mut().push(self.due(at, log));
         self.wake_clock_by(at);
     }
 
@@ -378,6 +386,7 @@ impl NewArena {
             live_bytes: Cell::new(0),
             unsent: Cell::new(0),
             leaving: Cell::new(0),
+            dues: Cell::new(0),
             made: clock::now(),
         }))
     }

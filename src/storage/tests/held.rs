@@ -255,12 +255,12 @@ fn many_logs_share_an_arena_that_is_too_small_for_all() {
 #[test]
 fn a_log_writes_its_chunks_together_the_oldest_first_when_half_the_arena_waits() {
     scratched(|root| async move {
-        let arena = arena(&root, 4 << 20, LONG);
+        let arena = arena(&root, 16 << 20, LONG);
         let (mut logs, mut written) = (Vec::new(), Vec::new());
-        for n in 0..7 {
+        for n in 0..100 {
             let log = open(&root.join(format!("m-{n}")), Arc::new(TopicConfig::default())).await.log;
             log.write_behind(arena.clone(), PartitionKey { partition: n, ..KEY });
-            for i in 0..40 {
+            for i in 0..9 {
                 let batch = batch(1, 10_000, 5, i + 1);
                 let appended = log.append(batch.clone(), 3, 0).unwrap();
                 if n == 0 {
@@ -268,15 +268,16 @@ fn a_log_writes_its_chunks_together_the_oldest_first_when_half_the_arena_waits()
                 }
             }
             logs.push(log);
-            clock::sleep(Duration::from_millis(10)).await;
-            if n == 3 {
+            clock::sleep(Duration::from_millis(1)).await;
+            if n == 80 {
                 assert!(logs.iter().all(|log| log.chunk_writes() == 0), "less than half of the arena");
-                assert!(arena.live_chunks() > 8, "{} chunks", arena.live_chunks());
+                assert!(arena.live_chunks() > 160, "{} chunks", arena.live_chunks());
             }
         }
-        eventually("whole blocks of the oldest are written", || logs[0].active().written.get() > 395_000).await;
+        eventually("whole blocks of the oldest are written", || logs[0].active().written.get() > 86_000).await;
         let writes: Vec<u64> = logs.iter().map(|log| log.chunk_writes()).collect();
-        assert_eq!((writes[0], writes[6]), (1, 0), "all of its chunks; the newest waits: {writes:?}");
+        assert_eq!(writes[0], 1, "all of its chunks: {writes:?}");
+        assert!(writes[50..].iter().all(|writes| *writes == 0), "the newest wait: {writes:?}");
         assert!(read_all(&logs[0], 0, 100_000).await == joined(&written));
     });
 }
