@@ -114,6 +114,8 @@ WRITTEN_WHY = (
     "promises less (its page cache); with a flush before every acknowledgement, more."
 )
 CODEC_WHY = "Half of each record compresses well; batches of 128 KB become 64 KB on the wire. The rate is that of the wire."
+# Of tuning/hdd.properties, what concerns producers.
+HDD_OPTIONS = {"corelane.write.behind.max.ms": "1000", "corelane.arena.bytes": str(256 << 20), "corelane.write.queue.depth": "2"}
 HDD_WHY = (
     "A file behind a loop device that the block control group holds to 150 MB/s and 120 requests a second, for everything that reaches it, "
     "the kernel's write-back included. Kafka there is a JVM of its own, warmed up by the ten seconds before the window only."
@@ -168,7 +170,7 @@ AXES = [
     # by name or --full
     produce("16k-10000p", "16 KB batches at 50 MB/s on 10,000 partitions", K16, 50, partitions=10_000, seconds=40, warmup=3, full_pairs=3, short_pairs=2,
             wanted={"corelane.max.partitions": "20000"}, why="2 GB a run. Corelane's limit of partitions, which follows the open files it may have, is raised for it."),
-    produce("hdd-200p", "16 KB batches at 60 MB/s on 200 partitions, hard disk", K16, 60, partitions=200, disk="hdd", wanted={"corelane.device.profile": "hdd"},
+    produce("hdd-200p", "16 KB batches at 60 MB/s on 200 partitions, hard disk", K16, 60, partitions=200, disk="hdd", wanted=HDD_OPTIONS,
             seconds=30, warmup=10, short_pairs=2, full_pairs=3, metrics=[*PRODUCE, "mean_write_kib"], why=HDD_WHY),
     produce("16k-100-gather", "16 KB batches at 100 MB/s, gathering for 400 us", K16, 100, options={"corelane.gather.us": "400"}),
     produce("16k-written", "16 KB batches at 100 MB/s, acknowledged when written", K16, 100, level="written", why=WRITTEN_WHY),

@@ -177,6 +177,10 @@ impl Arena {
         self.delay
     }
 
+    pub(super) fn unfinished_delay(&self) -> Duration {
+        self.unfinished_delay.get()
+    }
+
     /// `wanted`, or less where so many logs are appended to that a chunk for each would take much of the arena.
     pub(super) fn fair_size(&self, wanted: Size) -> Size {
         let (all, logs) = (self.plan.pages * PAGE_BYTES / OPEN_PART, self.soon.borrow().len());

@@ -3,8 +3,8 @@
 //!
 //! A log's chunks leave together, in one write: once they hold the most that a write takes, when the oldest of it is
 //! `corelane.write.behind.max.ms` old, when half of the arena waits to leave and this log for longest, or when the segment has
-//! rolled. Whole blocks leave; the unfinished one at the end stays until it fills, half a second has passed, or somebody
-//! waits for `written`. So no block is written twice at rates that matter, and no write is made of memory that still changes: whole
+//! rolled. Whole blocks leave; the unfinished one at the end leaves with the next ones, or alone when it has not filled within half
+//! a second, or somebody waits for `written`. So no block is written twice at rates that matter, and no write is made of memory that still changes: whole
 //! blocks go from the chunk itself, an unfinished one from a copy.
 
 use std::cell::{Cell, RefCell};
@@ -140,8 +140,10 @@ pub struct Behind {
     resume: RefCell<Option<(i64, u64, Vec<u8>)>>,
     /// The clock of the arena will have whole blocks written.
     timed: Cell<bool>,
-    /// Up to this total everything leaves when the clock of the arena looks for unfinished blocks.
-    unfinished_upto: Cell<Option<u64>>,
+    /// The block at the end has bytes since then.
+    block_since: Cell<Instant>,
+    /// Up to this total everything leaves when the clock of the arena looks for unfinished blocks; and since when it has bytes.
+    unfinished: Cell<Option<(u64, Instant)>>,
 }
 
 impl Behind {
@@ -230,6 +232,13 @@ impl Behind {
         self.total.get() - unfinished as u64
     }
 
+    /// The block that ended at `upto`, with bytes from `since` on, is full now, and leaves with the others about as soon as it
+    /// would have alone.
+    fn leaves_whole(&self, upto: u64, since: Instant) -> bool {
+        let in_time = since + self.arena.delay() + self.arena.unfinished_delay();
+        upto <= self.total_in_whole_blocks() && self.whole_blocks_due().is_some_and(|due| due <= in_time)
+    }
+
     /// Copies what it can of the batch into chunks; `true`: all of it is there.
     fn copy(&self, pending: &mut Pending) -> bool {
         while !pending.is_taken() {
@@ -241,7 +250,11 @@ impl Behind {
                     None => return false,
                 },
             };
+            let before = open.filled() as u64;
             let copied = pending.copy_some(open.chunk.room(), |bytes| open.chunk.append(bytes));
+            if before.is_multiple_of(ALIGNMENT) || align_down(before) < align_down(open.filled() as u64) {
+                self.block_since.set(clock::now());
+            }
             open.chunk.publish();
             self.total.set(self.total.get() + copied as u64);
             self.arena.note_unsent(copied);
@@ -376,7 +389,8 @@ impl Log {
             size: Cell::new(Size::SMALLEST),
             resume: RefCell::new(resume),
             timed: Cell::new(false),
-            unfinished_upto: Cell::new(None),
+            block_since: Cell::new(clock::now()),
+            unfinished: Cell::new(None),
         };
         let _ = self.behind.set(behind);
     }
@@ -459,23 +473,28 @@ impl Log {
             None => {}
         }
         behind.timed.set(false);
-        if behind.unfinished_upto.get().is_none() {
-            behind.unfinished_upto.set(Some(behind.total.get()));
-            behind.arena.write_unfinished_later(self);
+        if behind.unfinished.get().is_none() {
+            self.write_unfinished_later(behind);
         }
         behind.whole_target.get().saturating_sub(before)
     }
 
-    /// Has everything leave, if some of it has been there since this was asked for.
+    fn write_unfinished_later(self: &Rc<Self>, behind: &Behind) {
+        behind.unfinished.set(Some((behind.total.get(), behind.block_since.get())));
+        behind.arena.write_unfinished_later(self);
+    }
+
+    /// Has everything leave, if the block that was unfinished when this was asked for has not left.
     pub(super) fn write_unfinished(self: &Rc<Self>) {
         let Some(behind) = self.behind.get() else { return };
-        let (sent, total) = (behind.total_sent(), behind.total.get());
-        let upto = behind.unfinished_upto.take();
-        if upto.is_some_and(|upto| sent < upto) {
+        let Some((upto, since)) = behind.unfinished.take() else { return };
+        let sent = behind.total_sent();
+        if sent >= upto {
+            if sent < behind.total.get() {
+                self.write_unfinished_later(behind);
+            }
+        } else if !behind.leaves_whole(upto, since) {
             self.write_everything();
-        } else if sent < total {
-            behind.unfinished_upto.set(Some(total));
-            behind.arena.write_unfinished_later(self);
         }
     }
 

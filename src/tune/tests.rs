@@ -474,6 +474,8 @@ const WHOLE: &[&str] = &[
     "corelane.write.max.bytes",
     "corelane.write.queue.depth",
     "corelane.append.linger.us",
+    "corelane.write.behind.max.ms",
+    "corelane.arena.bytes",
     "corelane.flush.delay.ms",
     "corelane.preallocate.max.bytes",
     "corelane.checkpoint.bytes",

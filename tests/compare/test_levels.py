@@ -39,8 +39,8 @@ def test_an_axis_is_left_out_without_an_option_it_needs_and_runs_without_one_it_
     assert levels.terms(axis, {levels.OPTION, "corelane.gather.us"}).options == {"corelane.gather.us": "400", levels.OPTION: "held"}
     disk = axes.by_id()["hdd-200p"]
     found = levels.terms(disk, {levels.OPTION})
-    assert not found.left_out and "corelane.device.profile" in found.note
-    assert levels.terms(disk, {levels.OPTION, "corelane.device.profile"}).options["corelane.device.profile"] == "hdd"
+    assert not found.left_out and "corelane.arena.bytes" in found.note
+    assert levels.terms(disk, {levels.OPTION, "corelane.arena.bytes"}).options["corelane.arena.bytes"] == str(256 << 20)
 
 
 def test_brokers_that_differ_have_names_of_their_own():

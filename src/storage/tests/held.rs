@@ -132,6 +132,25 @@ fn an_unfinished_block_is_written_although_it_never_rests() {
 }
 
 #[test]
+fn a_block_that_fills_leaves_with_the_next_ones() {
+    scratched(|root| async move {
+        let arena = arena(&root, 4 << 20, LONG);
+        let log = open_held(&arena, &root.join("t-0")).await;
+        log.append(batch(1, 5000, 5, 1), 3, 0).unwrap();
+        log.write_whole_blocks(true);
+        eventually("the whole block is written", || log.active().written.get() == disk::ALIGNMENT).await;
+        log.append(batch(1, 5000, 5, 2), 3, 0).unwrap();
+        log.write_unfinished();
+        log.write_whole_blocks(true);
+        eventually("the next one, too", || log.active().written.get() == 2 * disk::ALIGNMENT).await;
+        assert_eq!(log.chunk_writes(), 2, "nothing has left by itself");
+        log.write_unfinished();
+        let end = log.next_offset();
+        eventually("nothing has filled the last one", || log.written.borrow().offset == end).await;
+    });
+}
+
+#[test]
 fn one_sync_commits_what_all_logs_of_a_directory_wrote() {
     scratched(|root| async move {
         let (arena, context) = (arena(&root, 4 << 20, Duration::from_millis(1)), small_caches());
