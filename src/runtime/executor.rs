@@ -1,6 +1,6 @@
 //! Shard threads: one glommio executor pinned to one CPU each.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -21,6 +21,9 @@ const PREEMPT_NEVER: Duration = Duration::from_secs(3600);
 /// Helper threads of a shard for blocking steps: one slow step (a large file's removal) must not hold up the next.
 const BLOCKING_THREADS: usize = 4;
 
+/// Time between two looks whether blocking steps have ended.
+const STEPS_PAUSE: Duration = Duration::from_millis(1);
+
 /// Time between two looks whether the shards have ended.
 const JOIN_PAUSE: Duration = Duration::from_millis(5);
 
@@ -40,14 +43,51 @@ pub(crate) fn spawn_joined<T: 'static>(future: impl Future<Output = T> + 'static
 
 /// Runs a blocking step (open, rename, small synced writes) on one of the shard's helper threads, off the event loop.
 ///
-/// A few threads per shard does these one after the other.
+/// A few threads per shard do these one after the other. A step that was begun runs to its end, also when the future is dropped, and
+/// the shard does not end before.
 pub async fn spawn_blocking<F, R>(work: F) -> R
 where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
-    let _foreign = Foreign::begin();
-    glommio::executor().spawn_blocking(work).await
+    let step = Step::begin();
+    let work = glommio::spawn_local(Counted(async move {
+        let _step = step;
+        let _foreign = Foreign::begin();
+        glommio::executor().spawn_blocking(work).await
+    }));
+    match work.detach().await {
+        Some(result) => result,
+        // The executor has ended, and so has whoever waits.
+        None => std::future::pending().await,
+    }
+}
+
+thread_local! {
+    /// Blocking steps of this shard that have not ended.
+    static STEPS: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Step;
+
+impl Step {
+    fn begin() -> Step {
+        STEPS.set(STEPS.get() + 1);
+        Step
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        let _ = STEPS.try_with(|steps| steps.set(steps.get() - 1));
+    }
+}
+
+/// Waits for all blocking steps: glommio's helper threads panic when they have a result for an executor that is gone.
+async fn end_of_steps() {
+    while STEPS.get() > 0 {
+        clock::sleep(STEPS_PAUSE).await;
+    }
 }
 
 /// How to run one shard's thread.
@@ -89,7 +129,11 @@ where
             if gate.recv().is_ok() {
                 executor.run(async move {
                     turn::start(bridge);
-                    Counted(body(thread_spec)).await;
+                    Counted(async move {
+                        body(thread_spec).await;
+                        end_of_steps().await;
+                    })
+                    .await;
                     run_end_hooks();
                     turn::stop();
                 });
@@ -229,10 +273,34 @@ impl Breather {
 pub(crate) mod tests {
     use super::*;
     use crate::runtime::clock;
-    use std::cell::Cell;
     use std::rc::Rc;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn a_shard_ends_after_the_blocking_steps_that_it_began() {
+        let done = Arc::new(AtomicUsize::new(0));
+        let steps = done.clone();
+        on_shard(move || {
+            let steps = steps.clone();
+            async move {
+                let step = || {
+                    let steps = steps.clone();
+                    spawn_blocking(move || {
+                        std::thread::sleep(Duration::from_millis(50));
+                        steps.fetch_add(1, Ordering::SeqCst);
+                    })
+                };
+                // One that nobody waits for any more, one of a task that goes on.
+                let mut dropped = Box::pin(step());
+                assert!(futures_lite::future::poll_once(&mut dropped).await.is_none());
+                drop(dropped);
+                spawn_local(step());
+                clock::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        assert_eq!(done.load(Ordering::SeqCst), 2);
+    }
 
     pub(in crate::runtime) fn specs(count: u16) -> Vec<ShardSpec> {
         (0..count).map(|index| ShardSpec { index, cpu: None, io_memory_bytes: 1 << 20 }).collect()

@@ -10,7 +10,6 @@ import shutil
 import signal
 import struct
 import time
-from collections import Counter
 
 import pytest
 
@@ -81,19 +80,16 @@ def test_unflushed_records_are_lost_from_the_end_only(make_broker, corelane_only
     dice = random.Random(31)
     b = make_broker({"log.segment.bytes": 4 << 20, "corelane.acknowledge": level}, data_dir=disk.point / "data")
     request.addfinalizer(b.kill)
-    lost, oldest, given_up = 0, 0.0, Counter()
+    lost, oldest = 0, 0.0
     for n in range(cuts):
         b.start()
         topic = load.create_topic(b, f"suffix-{n}", 1)
         producer = load.producer(b, enable_idempotence=False, acks="all", linger_ms=1, retries=0, message_timeout_ms=5000)
-        acked, refused, sent = {}, {}, 0
+        acked, sent = {}, 0
 
-        def delivered(error, message, acked=acked, refused=refused):
-            seq = struct.unpack(">q", message.value()[:8])[0]
+        def delivered(error, message, acked=acked):
             if error is None:
-                acked[seq] = time.monotonic()
-            else:
-                refused[seq] = str(error)
+                acked[struct.unpack(">q", message.value()[:8])[0]] = time.monotonic()
 
         # The longest go beyond what a file system keeps back by itself (ext4: 5 s).
         until = time.monotonic() + (6.5 if n == 0 else dice.uniform(0.3, 2.0))
@@ -103,25 +99,20 @@ def test_unflushed_records_are_lost_from_the_end_only(make_broker, corelane_only
             producer.poll(0.001)
         at = time.monotonic()
         cut(b, disk)
+        # What it has not sent yet would follow what is left, on the next broker.
+        producer.purge()
         # Another boot would not take it over.
         shutil.rmtree(disk.point / "data" / "corelane-arena", ignore_errors=True)
         b.start()
         there = []
         # The topic itself was flushed when it was made.
         load.read_partitions(b, topic, 1, lambda p, offset, value: there.append((offset, struct.unpack(">q", value[:8])[0])), {0: 0})
-        assert [offset for offset, _ in there] == list(range(len(there))), f"cut {n}: offsets are missing"
-        seqs = [seq for _, seq in there]
-        assert seqs == sorted(set(seqs)), f"cut {n}: not in order"
-        # A busy machine may have the client give up a batch before it was sent.
-        end = seqs[-1] + 1 if seqs else 0
-        holes = sorted(set(range(end)) - set(seqs))
-        assert not [seq for seq in holes if seq in acked], f"cut {n}: not a prefix: {holes[:3]}"
-        given_up.update(refused.get(seq, "no answer") for seq in holes)
-        gone = [when for seq, when in acked.items() if seq >= end]
+        assert there == [(i, i) for i in range(len(there))], f"cut {n}: not a prefix"
+        gone = [when for seq, when in acked.items() if seq >= len(there)]
         lost += len(gone)
         oldest = max([oldest] + [at - when for when in gone])
         # About a second by itself; a slow disk has some more.
         assert oldest < 4, f"cut {n}: a record acknowledged {oldest:.1f} s before the cut is lost"
         b.stop()
     what = f"power cuts without flush, {request.node.callspec.params['disk']}, {level}"
-    figure(what, f"{cuts} cuts, {lost} acknowledged records lost, the oldest acknowledged {oldest:.2f} s before its cut; given up: {dict(given_up)}")
+    figure(what, f"{cuts} cuts, {lost} acknowledged records lost, the oldest acknowledged {oldest:.2f} s before its cut")

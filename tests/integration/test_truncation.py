@@ -152,7 +152,8 @@ def wait_for(condition, what, seconds=60):
 @pytest.mark.parametrize("client", FOLLOWERS)
 @pytest.mark.parametrize("grown", [True, False], ids=["grown-again", "shorter"])
 def test_a_consumer_beyond_the_cut_misses_nothing(make_broker, corelane_only, grown, client):
-    b = make_broker()
+    # So that there is a file to cut as soon as records were read.
+    b = make_broker({"corelane.acknowledge": "written"})
     b.start()
     load.create_topic(b, TOPIC, 1)
     write(b, b"old", 400)

@@ -18,6 +18,7 @@ use crate::config::Untaken;
 use crate::model::record_batch::{self, BatchHeader};
 use crate::runtime::disk::ALIGNMENT;
 use crate::runtime::mapping::{PAGE_BYTES, SLOT_BODY_BYTES, SLOT_BYTES};
+use crate::storage::compaction::named;
 use crate::storage::paths::segment_file;
 
 /// Marks an arena that could not be taken over as a whole.
@@ -308,8 +309,10 @@ fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk]) -> io::R
             return Ok((taken, Some(format!("the chunks of segment {} do not follow each other", first.segment))));
         }
         let segment = segment_file(dir, first.segment, "log");
-        let target = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(segment)?;
-        end_direct_io(&target)?;
+        let failed = |error| named("write", &segment, error);
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&segment);
+        let target = opened.map_err(failed)?;
+        end_direct_io(&target).map_err(failed)?;
         let begin = u64::from(first.position) + u64::from(first.carried);
         let (mut bytes, before) = (Vec::new(), begin - u64::from(first.begins));
         // All before the first chunk has been written; a file that ends before lacks some of it.
@@ -331,8 +334,7 @@ fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk]) -> io::R
         });
         if walk.end > before as usize {
             let new = &bytes[before as usize..walk.end];
-            target.write_all_at(new, begin)?;
-            target.sync_data()?;
+            target.write_all_at(new, begin).and_then(|()| target.sync_data()).map_err(failed)?;
             taken.bytes += new.len() as u64;
             taken.batches += walk.batches;
         }
