@@ -223,8 +223,8 @@ impl File {
         self.write_as(Op::Ahead, zeros, position).await
     }
 
-    /// [`write_at`](Self::write_at) for memory of other kinds, one slice behind the other: their addresses and lengths must be
-    /// multiples of [`ALIGNMENT`].
+    /// [`write_at`](Self::write_at) for memory of other kinds, one slice behind the other: their addresses and lengths
+    /// must be multiples of [`ALIGNMENT`].
     pub async fn write_slices(&self, slices: Rc<[Bytes]>, position: u64) -> io::Result<()> {
         let aligned = |value: usize| value.is_multiple_of(ALIGNMENT as usize);
         if !slices.iter().all(|bytes| aligned(bytes.as_ptr() as usize) && aligned(bytes.len())) {
@@ -328,7 +328,8 @@ impl File {
         let address = buf.as_mut_slice().as_mut_ptr();
         let buf = buf.freeze();
         let memory = Box::new((buf.clone(), self.file.clone()));
-        // SAFETY: `memory` holds the buffer, of at most MAX_IO_BYTES, and the file; nobody has the buffer's bytes before the end.
+        // SAFETY: `memory` holds the buffer, of at most MAX_IO_BYTES, and the file; nobody has the buffer's bytes
+        // before the end.
         #[allow(unsafe_code)]
         let read = unsafe { ring::read(self.file.as_raw_fd(), address, len as u32, position, memory).await? };
         Ok(buf.bytes().slice(..read))

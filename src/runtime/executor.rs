@@ -43,8 +43,8 @@ pub(crate) fn spawn_joined<T: 'static>(future: impl Future<Output = T> + 'static
 
 /// Runs a blocking step (open, rename, small synced writes) on one of the shard's helper threads, off the event loop.
 ///
-/// A few threads per shard do these one after the other. A step that was begun runs to its end, also when the future is dropped, and
-/// the shard does not end before.
+/// A few threads per shard do these one after the other. A step that was begun runs to its end, also when the future
+/// is dropped, and the shard does not end before.
 pub async fn spawn_blocking<F, R>(work: F) -> R
 where
     F: FnOnce() -> R + Send + 'static,

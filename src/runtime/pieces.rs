@@ -1,5 +1,5 @@
-//! Memory for large reads: pieces of one size, cut from huge pages. A direct read pins its memory page by page, which for small
-//! pages costs a fifth of the read.
+//! Memory for large reads: pieces of one size, cut from huge pages. A direct read pins its memory page by page, which
+//! for small pages costs a fifth of the read.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,8 @@ struct Free(*mut u8);
 #[allow(unsafe_code)]
 unsafe impl Send for Free {}
 
-/// Pieces of one shard. Regions stay until the shard and all readers are done with them; there are as many as were in use at once.
+/// Pieces of one shard. Regions stay until the shard and all readers are done with them; there are as many as were in
+/// use at once.
 #[derive(Default)]
 struct Pool {
     free: SegQueue<Free>,

@@ -336,7 +336,8 @@ pub(super) async unsafe fn write_vectored(
 /// Reads up to `len` bytes at `position` of `file` to `address`, in memory that `memory` owns; how many were read.
 ///
 /// # Safety
-/// `address` points to `len` bytes that live for as long as `memory` does, and that nobody looks at before the read has ended.
+/// `address` points to `len` bytes that live for as long as `memory` does, and that nobody looks at before the read
+/// has ended.
 #[allow(unsafe_code)]
 pub(super) async unsafe fn read(
     file: RawFd,

@@ -9,8 +9,8 @@ use crate::runtime::{clock, spawn_local};
 /// Time between two lines about forgotten producers, at least.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A log with less than this part of `corelane.checkpoint.bytes` has no checkpoint for the shard's bytes: a checkpoint costs
-/// about a millisecond of a processor, and would save a start little.
+/// A log with less than this part of `corelane.checkpoint.bytes` has no checkpoint for the shard's bytes: a checkpoint
+/// costs about a millisecond of a processor, and would save a start little.
 const LOGS_OF_A_LIMIT: u64 = 64;
 /// Spread over so many logs, so many times that may be unsynced.
 const SPREAD_LIMITS: u64 = 16;

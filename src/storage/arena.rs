@@ -61,7 +61,8 @@ const DELAY_PART: u32 = 64;
 /// Open chunks take this part of the arena before they become smaller.
 const OPEN_PART: usize = 4;
 
-/// A log that is to write something, and when. In a heap the earliest comes first, of several the one that was there first.
+/// A log that is to write something, and when. In a heap the earliest comes first, of several the one that was there
+/// first.
 struct Due {
     at: Instant,
     number: u64,

@@ -2,10 +2,11 @@
 //! pieces, later.
 //!
 //! A log's chunks leave together, in one write: once they hold the most that a write takes, when the oldest of it is
-//! `corelane.write.behind.max.ms` old, when half of the arena waits to leave and this log for longest, or when the segment has
-//! rolled. Whole blocks leave; the unfinished one at the end leaves with the next ones, or alone when it has not filled within half
-//! a second, or somebody waits for `written`. So no block is written twice at rates that matter, and no write is made of memory that still changes: whole
-//! blocks go from the chunk itself, an unfinished one from a copy.
+//! `corelane.write.behind.max.ms` old, when half of the arena waits to leave and this log for longest, or when the
+//! segment has rolled. Whole blocks leave; the unfinished one at the end leaves with the next ones, or alone when it
+//! has not filled within half a second, or somebody waits for `written`. So no block is written twice at rates that
+//! matter, and no write is made of memory that still changes: whole blocks go from the chunk itself, an unfinished one
+//! from a copy.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -142,7 +143,8 @@ pub struct Behind {
     timed: Cell<bool>,
     /// The block at the end has bytes since then.
     block_since: Cell<Instant>,
-    /// Up to this total everything leaves when the clock of the arena looks for unfinished blocks; and since when it has bytes.
+    /// Up to this total everything leaves when the clock of the arena looks for unfinished blocks; and since when it
+    /// has bytes.
     unfinished: Cell<Option<(u64, Instant)>>,
 }
 
@@ -191,8 +193,8 @@ impl Behind {
         (!pieces.is_empty()).then_some(pieces)
     }
 
-    /// What may leave of one chunk; `is_enough`: whole blocks need not wait for more, which would fill another write or finds no
-    /// memory.
+    /// What may leave of one chunk; `is_enough`: whole blocks need not wait for more, which would fill another write
+    /// or finds no memory.
     fn piece_to_write(&self, held: Rc<HeldChunk>, is_enough: bool) -> Option<Piece> {
         let (filled, sent) = (held.filled(), held.sent.get());
         let reached = held.total(sent);
@@ -232,8 +234,8 @@ impl Behind {
         self.total.get() - unfinished as u64
     }
 
-    /// The block that ended at `upto`, with bytes from `since` on, is full now, and leaves with the others about as soon as it
-    /// would have alone.
+    /// The block that ended at `upto`, with bytes from `since` on, is full now, and leaves with the others about as
+    /// soon as it would have alone.
     fn leaves_whole(&self, upto: u64, since: Instant) -> bool {
         let in_time = since + self.arena.delay() + self.arena.unfinished_delay();
         upto <= self.total_in_whole_blocks() && self.whole_blocks_due().is_some_and(|due| due <= in_time)
@@ -646,7 +648,8 @@ impl Log {
     }
 }
 
-/// Writes pieces that follow one another: whole blocks from the chunks themselves, an unfinished one at the end from a copy beside it.
+/// Writes pieces that follow one another: whole blocks from the chunks themselves, an unfinished one at the end from a
+/// copy beside it.
 async fn write(pieces: &[Piece], file: &Rc<File>) -> io::Result<()> {
     let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(()) };
     let whole = align_down(last.upto as u64) as usize;

@@ -214,7 +214,8 @@ impl Log {
 }
 
 /// Renames the directory of a deleted partition to `<dir>.<tag>-delete` ([`aside_name`]) and returns the new path, for
-/// [`remove_dir`] at a later time. Where that fails (a full disk may have no room for the name), removes it at once: `None`.
+/// [`remove_dir`] at a later time. Where that fails (a full disk may have no room for the name), removes it at once:
+/// `None`.
 pub async fn put_away(dir: &Path, tag: &str) -> io::Result<Option<PathBuf>> {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     let to = dir.with_file_name(aside_name(&name, tag, DELETED_SUFFIX));
