@@ -310,10 +310,14 @@ fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk]) -> io::R
         }
         let segment = segment_file(dir, first.segment, "log");
         let failed = |error| named("write", &segment, error);
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&segment);
-        let target = opened.map_err(failed)?;
-        end_direct_io(&target).map_err(failed)?;
         let begin = u64::from(first.position) + u64::from(first.carried);
+        let target = match open_segment(&segment, begin == 0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && begin > 0 => {
+                return Ok((taken, Some(format!("segment {} is missing", first.segment))));
+            }
+            opened => opened.map_err(failed)?,
+        };
+        end_direct_io(&target).map_err(failed)?;
         let (mut bytes, before) = (Vec::new(), begin - u64::from(first.begins));
         // All before the first chunk has been written; a file that ends before lacks some of it.
         if before > 0 && target.metadata()?.len() < begin {
@@ -349,6 +353,15 @@ fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk]) -> io::R
         next_offset = Some(walk.next_offset);
     }
     Ok((taken, None))
+}
+
+/// Opens a segment's file; `new`: makes it, where there is none. One that is a link to nothing is left so: recovery names it.
+fn open_segment(path: &Path, new: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    match options.read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && new => options.create_new(true).open(path),
+        opened => opened,
+    }
 }
 
 /// Waits for direct writes of the process before, which may end after it: cutting a file does.

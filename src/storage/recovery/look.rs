@@ -38,9 +38,10 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
         } else if name.ends_with(".rot") {
             has_rot = true;
         } else if let Some(base) = parse_segment_file(name, "log") {
-            let metadata = entry.metadata()?;
+            let path = entry.path();
+            // Of a link, what it leads to.
+            let metadata = fs::metadata(&path).map_err(|e| named("open", &path, e))?;
             if metadata.is_dir() {
-                let path = entry.path();
                 let what = "is a directory where a segment belongs: move it away and start again";
                 return Err(io::Error::new(io::ErrorKind::IsADirectory, format!("{} {what}", path.display())));
             }

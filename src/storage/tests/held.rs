@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::*;
 use crate::runtime::faults::{Fault, Op, inject};
 use crate::storage::arena::FOLDER;
+use crate::storage::paths::segment_file;
 
 const KEY: PartitionKey = PartitionKey { topic: Uuid::from_u128(77), partition: 0 };
 const LONG: Duration = Duration::from_secs(100);
@@ -528,6 +529,19 @@ fn an_arena_without_its_head_is_kept() {
         fs::write(&file, vec![0; bytes.len()]).unwrap();
         take_over(&data);
         assert_eq!(arena_files(&data), left);
+    });
+}
+
+#[test]
+fn a_segment_that_leads_nowhere_is_not_made_anew() {
+    scratched(|root| async move {
+        let (data, _) = killed(&root).await;
+        let segment = segment_file(&data.join("t-0"), 0, "log");
+        let _ = fs::remove_file(&segment);
+        std::os::unix::fs::symlink("nowhere", &segment).unwrap();
+        let failed = take_over(&data).failed;
+        assert!(failed[0].why.contains("could not be written"), "{}", failed[0].why);
+        assert!(!data.join("t-0/nowhere").exists());
     });
 }
 

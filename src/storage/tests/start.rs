@@ -62,6 +62,32 @@ fn the_newest_segment_does_not_get_lost_unnoticed() {
     });
 }
 
+#[test]
+fn a_segment_that_is_a_link_is_what_it_leads_to() {
+    let root = scratch();
+    let (dir, away) = (root.path().join("t-0"), root.path().join("away.log"));
+    on_shard(move || {
+        let (dir, away) = (dir.clone(), away.clone());
+        async move {
+            let log = open(&dir, Arc::new(TopicConfig::default())).await.log;
+            log.append(batch(1, 5_000, 1_000, 1), 3, 0).unwrap();
+            acknowledged(&log, 1).await;
+            log.abandon();
+            let path = segment_file(&dir, 0, "log");
+            fs::rename(&path, &away).unwrap();
+            std::os::unix::fs::symlink(&away, &path).unwrap();
+            let log = open(&dir, Arc::new(TopicConfig::default())).await.log;
+            assert_eq!(log.next_offset(), 1);
+            assert!(!read_all(&log, 0, 1).await.is_empty());
+            log.close(Vec::new).await.unwrap();
+            fs::remove_file(&away).unwrap();
+            let opened = Log::open(small_caches(), &dir, Default::default(), &mut |_| {}, &mut |_| {}).await;
+            let error = opened.err().expect("a link to nothing");
+            assert!(error.to_string().contains("00000000000000000000.log"), "{error}");
+        }
+    });
+}
+
 /// Every bit of every index file that could be wrong: lookups give what they gave.
 #[test]
 fn index_files_that_are_not_what_was_written_are_made_anew() {
