@@ -1,7 +1,7 @@
 //! The broker as a process of its own, on a port and a data directory of its own.
 
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread::sleep;
@@ -34,7 +34,7 @@ impl Broker {
         let mut said = String::new();
         for _ in 0..ATTEMPTS {
             let mut broker = Broker::spawn(options);
-            if broker.wait_until_it_serves() {
+            if broker.wait_until_it_serves("") {
                 return broker;
             }
             said = broker.log();
@@ -76,14 +76,17 @@ impl Broker {
         let term = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
         assert!(term.success() && self.child.wait().unwrap().success(), "{}", self.log());
         meanwhile();
+        let before = self.log();
         self.child = Broker::process(self.port, self.dir.path(), self.options);
-        assert!(self.wait_until_it_serves(), "{}", self.log());
+        assert!(self.wait_until_it_serves(&before), "{}", self.log());
     }
 
-    fn wait_until_it_serves(&mut self) -> bool {
+    /// Goes by what it says after `before`: a connection may have been taken by somebody else who got the port.
+    fn wait_until_it_serves(&mut self, before: &str) -> bool {
         let begun = Instant::now();
+        let listens = format!("listening on PLAINTEXT://127.0.0.1:{}", self.port);
         while begun.elapsed() < START_WITHIN && self.runs() {
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() && self.runs() {
+            if self.log().strip_prefix(before).is_some_and(|said| said.contains(&listens)) {
                 return true;
             }
             sleep(Duration::from_millis(20));
