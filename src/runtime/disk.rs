@@ -132,7 +132,7 @@ impl Memory for Rc<[Bytes]> {
     }
 }
 
-/// What lies behind the first `done` bytes of `slices`, for the kernel.
+/// The rest of `slices` behind their first `done` bytes, for the kernel.
 fn behind<'a>(slices: impl Iterator<Item = &'a [u8]>, mut done: usize) -> Vec<libc::iovec> {
     let rest = slices.filter_map(|slice| {
         let skipped = done.min(slice.len());

@@ -193,7 +193,7 @@ impl Behind {
         (!pieces.is_empty()).then_some(pieces)
     }
 
-    /// What may leave of one chunk; `is_enough`: whole blocks need not wait for more, which would fill another write
+    /// The part of a chunk that may leave; `is_enough`: whole blocks need not wait for more, which would fill another write
     /// or finds no memory.
     fn piece_to_write(&self, held: Rc<HeldChunk>, is_enough: bool) -> Option<Piece> {
         let (filled, sent) = (held.filled(), held.sent.get());
