@@ -224,10 +224,11 @@ impl File {
     }
 
     /// [`write_at`](Self::write_at) for memory of other kinds, one slice behind the other: their addresses and lengths
-    /// must be multiples of [`ALIGNMENT`].
+    /// must be multiples of [`ALIGNMENT`], their sum at most [`MAX_IO_BYTES`].
     pub async fn write_slices(&self, slices: Rc<[Bytes]>, position: u64) -> io::Result<()> {
         let aligned = |value: usize| value.is_multiple_of(ALIGNMENT as usize);
-        if !slices.iter().all(|bytes| aligned(bytes.as_ptr() as usize) && aligned(bytes.len())) {
+        let fit = slices.iter().all(|bytes| aligned(bytes.as_ptr() as usize) && aligned(bytes.len()));
+        if !fit || slices.bytes() > MAX_IO_BYTES {
             let text = format!("{} bytes in {} slices cannot be written directly", slices.bytes(), slices.len());
             return Err(self.failed("write to", io::Error::new(io::ErrorKind::InvalidInput, text)));
         }
@@ -236,7 +237,6 @@ impl File {
 
     async fn write_as<M: Memory>(&self, op: Op, memory: &M, position: u64) -> io::Result<()> {
         debug_assert!(position.is_multiple_of(ALIGNMENT), "a write at {position}");
-        debug_assert!(memory.bytes() <= MAX_IO_BYTES, "a write of {} bytes", memory.bytes());
         match faults::check(op, &self.path) {
             None => {}
             Some(Fault::Short) => return self.write_half(memory, position).await,

@@ -299,6 +299,12 @@ impl OperationState {
     }
 }
 
+/// One operation on this thread's ring, to its end; the kernel uses what `memory` owns.
+async fn run(entry: squeue::Entry, memory: Box<dyn Any>) -> io::Result<usize> {
+    let state = current()?.operate(entry, memory);
+    state.ended().await
+}
+
 /// Writes `len` bytes at `address`, which `memory` owns, to `file` at `position`; how many were written.
 ///
 /// # Safety
@@ -312,8 +318,7 @@ pub(super) async unsafe fn write(
     memory: Box<dyn Any>,
 ) -> io::Result<usize> {
     let entry = opcode::Write::new(types::Fd(file), address, len).offset(position).build();
-    let state = current()?.operate(entry, memory);
-    state.ended().await
+    run(entry, memory).await
 }
 
 /// Writes `slices` one behind the other to `file` at `position`; how many bytes were written.
@@ -329,8 +334,7 @@ pub(super) async unsafe fn write_vectored(
 ) -> io::Result<usize> {
     let number = slices.len() as u32;
     let entry = opcode::Writev::new(types::Fd(file), slices.as_ptr(), number).offset(position).build();
-    let state = current()?.operate(entry, Box::new((slices, memory)));
-    state.ended().await
+    run(entry, Box::new((slices, memory))).await
 }
 
 /// Reads up to `len` bytes at `position` of `file` to `address`, in memory that `memory` owns; how many were read.
@@ -347,15 +351,13 @@ pub(super) async unsafe fn read(
     memory: Box<dyn Any>,
 ) -> io::Result<usize> {
     let entry = opcode::Read::new(types::Fd(file), address, len).offset(position).build();
-    let state = current()?.operate(entry, memory);
-    state.ended().await
+    run(entry, memory).await
 }
 
 /// fdatasync(2); `file` is open for as long as `memory` lives.
 pub(super) async fn fdatasync(file: RawFd, memory: Box<dyn Any>) -> io::Result<()> {
     let entry = opcode::Fsync::new(types::Fd(file)).flags(types::FsyncFlags::DATASYNC).build();
-    let state = current()?.operate(entry, memory);
-    state.ended().await.map(drop)
+    run(entry, memory).await.map(drop)
 }
 
 /// What a watch waits for.

@@ -169,9 +169,14 @@ impl Arena {
         self.mapping.path().to_path_buf()
     }
 
+    /// Bytes of all its chunks.
+    fn chunk_bytes(&self) -> usize {
+        self.plan.pages * PAGE_BYTES
+    }
+
     /// Responses keep so much of the arena that further ones are made of copies.
     pub(super) fn is_lent_out(&self) -> bool {
-        self.mapping.lent_bytes() > self.plan.pages * PAGE_BYTES / LENT_PART
+        self.mapping.lent_bytes() > self.chunk_bytes() / LENT_PART
     }
 
     pub(super) fn delay(&self) -> Duration {
@@ -184,7 +189,7 @@ impl Arena {
 
     /// `wanted`, or less where so many logs are appended to that a chunk for each would take much of the arena.
     pub(super) fn fair_size(&self, wanted: Size) -> Size {
-        let (all, logs) = (self.plan.pages * PAGE_BYTES / OPEN_PART, self.soon.borrow().len());
+        let (all, logs) = (self.chunk_bytes() / OPEN_PART, self.soon.borrow().len());
         let mut size = wanted;
         while size > Size::SMALLEST && size.bytes() * logs > all {
             size = size.smaller();
@@ -196,9 +201,9 @@ impl Arena {
     /// be written, one that is much smaller is for those alone who have waited in vain: small chunks are small writes, which free
     /// memory slowly.
     pub(super) fn take(self: &Rc<Self>, size: Size, in_vain: bool, mut entry: Entry) -> Option<Chunk> {
-        let pressed = self.live_bytes.get() > self.plan.pages * PAGE_BYTES / 2;
+        let pressed = self.live_bytes.get() > self.chunk_bytes() / 2;
         let (page, area) = self.take_area(size, in_vain || !pressed)?;
-        if self.unsent.get().saturating_sub(self.leaving.get()) > self.plan.pages * PAGE_BYTES / UNSENT_PART {
+        if self.unsent.get().saturating_sub(self.leaving.get()) > self.chunk_bytes() / UNSENT_PART {
             self.write_the_oldest();
         }
         entry.capacity = area.capacity() as u32;
