@@ -10,6 +10,7 @@ mod look;
 mod meta_properties;
 pub mod metadata_store;
 mod placement;
+pub mod store;
 mod topic_batch;
 
 pub use directory_id::{DirectoryId, decode_id};

@@ -1,0 +1,116 @@
+//! Records of the metadata store, one type for each kind of node, and the keys that name them.
+//!
+//! The kinds are those of Kafka 3.9 in ZooKeeper mode; the engine that speaks to ZooKeeper maps keys to
+//! paths and records to Kafka's JSON.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::cluster::directory_id::DirectoryId;
+use crate::cluster::image::EndpointImage;
+use crate::model::{BrokerId, LeaderEpoch};
+
+/// Name of a node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    ClusterId,
+    /// The first producer id not yet given away.
+    ProducerIds,
+    /// The broker that acts as controller. Ephemeral.
+    Controller,
+    ControllerEpoch,
+    /// Registration of a live broker. Ephemeral; its [`Node::created`] is the broker epoch.
+    Broker(BrokerId),
+    /// State of a broker's incarnation; outlives its session.
+    Incarnation(BrokerId),
+    Topic(Arc<str>),
+    Partition(Arc<str>, i32),
+    TopicConfig(Arc<str>),
+    BrokerConfig(BrokerId),
+    /// Cluster-wide default of the dynamic broker configs.
+    DefaultConfig,
+    /// Mark of a topic whose deletion was begun.
+    Deletion(Arc<str>),
+}
+
+/// Content of a node, of the kind that its key says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    ClusterId(String),
+    ProducerIds(i64),
+    Controller(BrokerId),
+    ControllerEpoch(i32),
+    Broker(BrokerRecord),
+    Incarnation(Incarnation),
+    Topic(TopicRecord),
+    Partition(PartitionState),
+    /// Of a topic, a broker, or the cluster-wide default.
+    Config(BTreeMap<String, String>),
+    Deletion,
+}
+
+/// Registration of a live broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerRecord {
+    pub endpoints: Vec<EndpointImage>,
+    pub rack: Option<String>,
+}
+
+/// One life of a broker, from its registration to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incarnation {
+    pub phase: Phase,
+    /// Its logs are what they were when it last took part: a clean stop, the same boot of the host, or
+    /// every message flushed.
+    pub trusted: bool,
+    /// Boot of the host that it was started in.
+    pub boot: Uuid,
+    pub directories: BTreeSet<DirectoryId>,
+}
+
+/// How far a broker takes part in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Registered; leads and follows nothing before the controller has made it active.
+    Joining,
+    Active,
+    /// On its way to a controlled stop: is given no leadership, and leaves each ISR.
+    Draining,
+}
+
+/// Identity of a topic and where its replicas are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicRecord {
+    pub id: Uuid,
+    /// By partition index.
+    pub assignments: Vec<Assignment>,
+}
+
+/// Brokers of one partition. The first of `replicas` is the preferred leader.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assignment {
+    pub replicas: Vec<BrokerId>,
+    /// Replicas of a reassignment under way (KIP-455) that are to be, and are in `replicas` already.
+    pub adding: Vec<BrokerId>,
+    /// Replicas of a reassignment under way that are to go, and are in `replicas` still.
+    pub removing: Vec<BrokerId>,
+}
+
+/// Leadership and replica sets of one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionState {
+    pub leader: Option<BrokerId>,
+    pub leader_epoch: LeaderEpoch,
+    /// Epoch of the controller that wrote the state last, or that was in office when the leader did.
+    pub controller_epoch: i32,
+    /// In the order of Kafka's list; no broker twice.
+    pub isr: Vec<BrokerId>,
+    /// Eligible leader replicas (KIP-966).
+    pub elr: Vec<BrokerId>,
+    /// The least `min.insync.replicas` that members of the ELR left under; 0 without an ELR.
+    pub elr_min: i32,
+    /// The leader before the partition had none.
+    pub last_leader: Option<BrokerId>,
+}
