@@ -8,6 +8,7 @@ mod producer_state;
 mod replica;
 mod validate;
 mod waiters;
+mod watermarks;
 
 pub use epochs::EpochHistory;
 pub use offsets::TimedOffset;
@@ -16,3 +17,4 @@ pub use producer_state::{Damaged, ProducerStates, SequenceCheck};
 pub use replica::{Accepted, Opened, Rejected, Replica, Shared};
 pub use validate::{CheckedBatch, Limits, Refusal, Rules, validate};
 pub use waiters::{AckWait, DataWaiter, DataWaiters};
+pub use watermarks::{BrokenEnds, Ends, Moved, Watermarks};
