@@ -36,6 +36,8 @@ pub enum ErrorCode {
     RecordListTooLarge = 18,
     #[error("fewer in-sync replicas than min.insync.replicas")]
     NotEnoughReplicas = 19,
+    #[error("appended, but to fewer in-sync replicas than min.insync.replicas")]
+    NotEnoughReplicasAfterAppend = 20,
     #[error("acks must be 0, 1 or -1")]
     InvalidRequiredAcks = 21,
     #[error("the metadata of an offset is larger than offset.metadata.max.bytes")]
@@ -112,6 +114,8 @@ pub enum ErrorCode {
     IllegalSaslState = 34,
     #[error("the API or its version is not supported")]
     UnsupportedVersion = 35,
+    #[error("the leader does not know yet up to where records are committed")]
+    OffsetNotAvailable = 78,
     #[error("join again with the member id that the answer names")]
     MemberIdRequired = 79,
     #[error("the group has as many members as it may have")]

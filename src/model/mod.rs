@@ -2,6 +2,7 @@
 
 pub mod error_code;
 pub mod ids;
+pub mod planted;
 pub mod record_batch;
 pub mod records;
 

@@ -2,6 +2,10 @@
 
 mod cleaning;
 mod epochs;
+mod follower;
+mod leader;
+#[cfg(test)]
+mod leader_tests;
 mod offsets;
 mod producer_pool;
 mod producer_state;
@@ -11,6 +15,10 @@ mod waiters;
 mod watermarks;
 
 pub use epochs::EpochHistory;
+pub use follower::{Follower, LeaderAnswer, NextFetch, Step};
+pub use leader::{
+    AckAll, Change, Decision, FetchAnswer, FollowerFetch, Leader, PartitionView, Proposal, RefusedLead, ReplicaView,
+};
 pub use offsets::TimedOffset;
 pub use producer_pool::ProducerPool;
 pub use producer_state::{Damaged, ProducerStates, SequenceCheck};
