@@ -30,12 +30,10 @@ pub enum Planted {
     ProducersNotCut,
     /// A produce is acknowledged although leadership was lost.
     AckWithoutLeadership,
-    /// A coordinator answers before its records are committed.
-    CoordinatorAnswersEarly,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 14] = [
+    pub const ALL: [Planted; 13] = [
         Planted::HighWatermarkBelowMinimum,
         Planted::HighWatermarkCountsSent,
         Planted::ShrinkBeforeCommit,
@@ -49,7 +47,6 @@ impl Planted {
         Planted::ElrKeptWhenMinimumFalls,
         Planted::ProducersNotCut,
         Planted::AckWithoutLeadership,
-        Planted::CoordinatorAnswersEarly,
     ];
 }
 

@@ -76,9 +76,10 @@ impl EpochHistory {
         read.entries.iter().all(|(epoch, offset)| self.epoch_of(*offset) == Some(*epoch))
     }
 
-    /// Forgets epochs that began after `end`: the log no longer reaches them.
+    /// Forgets epochs without a record before `end`, where the log now ends. One that began at `end` goes
+    /// too: the next records there may be of an older epoch, when a leader is elected that led before it.
     pub fn truncate(&mut self, end: i64) {
-        self.entries.retain(|e| e.1 <= end);
+        self.entries.retain(|e| e.1 < end);
     }
 
     /// The epoch that the record at `offset` was written in.

@@ -27,8 +27,8 @@ pub struct PartitionView {
     pub elr_min: i32,
     /// All of the assignment, this broker too.
     pub replicas: Vec<ReplicaView>,
-    /// `min.insync.replicas` as configured.
-    pub min_insync: i32,
+    /// `min.insync.replicas` as it binds the partition: at most its replication factor, at least 1.
+    pub min_isr: i32,
 }
 
 /// A replica's broker as the metadata image shows it.
@@ -44,15 +44,11 @@ pub struct ReplicaView {
 }
 
 impl PartitionView {
-    /// Members that the ISR must have before anything is committed.
+    /// Members that the ISR must have before anything is committed. While an ELR stands its bound holds
+    /// as well: members of the ELR lack what a smaller ISR would commit.
     fn required(&self) -> usize {
-        let copies = self.replicas.len().max(1);
-        let configured = usize::try_from(self.min_insync).unwrap_or(0).clamp(1, copies);
-        if planted(Planted::ElrKeptWhenMinimumFalls) {
-            return configured;
-        }
-        // Members of the ELR lack what a smaller ISR would commit.
-        configured.max(usize::try_from(self.elr_min).unwrap_or(0).min(copies))
+        let elr_min = if planted(Planted::ElrKeptWhenMinimumFalls) { 0 } else { self.elr_min };
+        usize::try_from(self.min_isr.max(elr_min)).unwrap_or(0).max(1)
     }
 }
 
@@ -141,6 +137,9 @@ struct Progress {
     /// `None`: it has not fetched in this epoch.
     end: Option<i64>,
     last_fetch_ms: i64,
+    /// It has fetched since its membership was last proposed to change. Without this a follower that has
+    /// stopped would join again by what it had when it left.
+    fresh: bool,
     /// The leader's end at the last fetch.
     last_leader_end: i64,
     caught_up_ms: i64,
@@ -312,6 +311,7 @@ impl Leader {
                 broker_epoch: replica.broker_epoch,
                 end: None,
                 last_fetch_ms: 0,
+                fresh: false,
                 last_leader_end: i64::MAX,
                 // As Kafka has it, a member of the ISR is given the whole time to fetch.
                 caught_up_ms: if in_sync { now_ms } else { i64::MIN },
@@ -415,6 +415,9 @@ impl Leader {
             Change::Shrink(leaving) => (Vec::new(), leaving.clone()),
             Change::Confirm | Change::Resign => Default::default(),
         };
+        for broker in adds.iter().chain(&removes) {
+            self.followers.entry(*broker).and_modify(|progress| progress.fresh = false);
+        }
         self.pending.push(Pending { adds, removes, decision: None });
         Some(Proposal { based_on: self.view.version, change })
     }
@@ -430,7 +433,8 @@ impl Leader {
         }
         let least = marks.high_watermark().max(self.epoch_start);
         let joins = |replica: &&ReplicaView| {
-            let end = self.followers.get(&replica.broker).and_then(|p| p.end);
+            let progress = self.followers.get(&replica.broker).filter(|progress| progress.fresh);
+            let end = progress.and_then(|progress| progress.end);
             let outside = replica.broker != self.me && !self.view.isr.contains(&replica.broker);
             outside && self.may_join(replica.broker) && end.is_some_and(|end| end >= least)
         };
@@ -509,6 +513,7 @@ impl Progress {
             self.caught_up_ms = self.caught_up_ms.max(self.last_fetch_ms);
         }
         self.end = Some(end);
+        self.fresh = true;
         self.last_leader_end = leader_end;
         self.last_fetch_ms = now_ms;
     }

@@ -13,7 +13,7 @@ fn brokers(ids: &[i32]) -> Vec<BrokerId> {
 }
 
 /// Three replicas, broker N with broker epoch 10 N and incarnation N.
-fn view(version: i32, epoch: i32, isr: &[i32], min_insync: i32) -> PartitionView {
+fn view(version: i32, epoch: i32, isr: &[i32], min_isr: i32) -> PartitionView {
     let replica = |id: i32| ReplicaView {
         broker: BrokerId(id),
         broker_epoch: Some(i64::from(id) * 10),
@@ -26,7 +26,7 @@ fn view(version: i32, epoch: i32, isr: &[i32], min_insync: i32) -> PartitionView
         isr: brokers(isr),
         elr_min: 0,
         replicas: [1, 2, 3].map(replica).to_vec(),
-        min_insync,
+        min_isr,
     }
 }
 
@@ -39,12 +39,12 @@ struct Bench {
 
 impl Bench {
     /// Leads epoch 5 from offset 100 on, with the high watermark at 90.
-    fn new(isr: &[i32], min_insync: i32) -> Bench {
+    fn new(isr: &[i32], min_isr: i32) -> Bench {
         let mut history = EpochHistory::default();
         history.begin(3, 0);
         history.begin(4, 40);
         let marks = Watermarks::opened(Ends::synced(0, 100), 90).unwrap();
-        let leader = Leader::take_over(ME, view(7, 5, isr, min_insync), LAG_MS, &mut history, 100, 0).unwrap();
+        let leader = Leader::take_over(ME, view(7, 5, isr, min_isr), LAG_MS, &mut history, 100, 0).unwrap();
         Bench { leader, history, marks, now: 0 }
     }
 
@@ -131,9 +131,6 @@ fn below_the_minimum_nothing_is_committed_and_nothing_taken() {
     assert_eq!(bench.leader.may_append_for_all(), Err(ErrorCode::NotEnoughReplicas));
     assert_eq!(bench.leader.ack_all(105, 105), AckAll::Refused(ErrorCode::NotEnoughReplicasAfterAppend));
     assert_eq!(bench.leader.ack_all(106, 105), AckAll::Pending);
-    // A minimum above the number of copies asks for all of them.
-    bench.see(view(9, 5, &[1, 2, 3], 9));
-    assert_eq!(bench.leader.may_append_for_all(), Ok(()));
     // The minimum falls. 2 was caught up a moment ago and may join again, so it is waited for.
     bench.see(view(10, 5, &[1], 1));
     assert_eq!(bench.hw(), 105);
@@ -316,7 +313,23 @@ fn a_refused_proposal_no_longer_counts_and_is_made_again_later() {
     bench.leader.decided(7, Decision::Refused, bench.now);
     assert_eq!(bench.propose(), None);
     bench.now += 1000;
+    assert_eq!(bench.propose(), None, "it has not fetched since");
+    bench.fetch(2, 100);
     assert!(bench.propose().is_some());
+}
+
+/// Below the minimum the high watermark stands still, so whoever has left had reached it.
+#[test]
+fn who_has_stopped_does_not_join_by_what_it_had() {
+    let mut bench = Bench::new(&[1, 2], 2);
+    bench.append(110);
+    bench.fetch(2, 100);
+    bench.now = LAG_MS + 1;
+    assert_eq!(bench.propose(), Some(Change::Shrink(brokers(&[2]))));
+    bench.see(view(8, 5, &[1], 2));
+    assert_eq!(bench.propose(), None);
+    bench.fetch(2, 100);
+    assert_eq!(bench.propose(), Some(Change::Expand(vec![(BrokerId(2), 2)])));
 }
 
 #[test]

@@ -329,7 +329,9 @@ mod tests {
                     assert!(marks.ends().appended <= end);
                 }
                 1 => marks.reset(before.ends().start + below(50)),
-                2 => drop(marks.follow(before.high_watermark() + below(20))),
+                2 => {
+                    marks.follow(before.high_watermark() + below(20));
+                }
                 3 => {
                     let to = before.high_watermark() - 3 + below(12);
                     assert_eq!(marks.advance(to).is_ok(), to <= before.ends().acknowledged);
