@@ -115,7 +115,7 @@ WRITTEN_WHY = (
 )
 CODEC_WHY = "Half of each record compresses well; batches of 128 KB become 64 KB on the wire. The rate is that of the wire."
 # Of tuning/hdd.properties, what concerns producers.
-HDD_OPTIONS = {"corelane.write.behind.max.ms": "1000", "corelane.arena.bytes": str(256 << 20), "corelane.write.queue.depth": "2"}
+HDD_OPTIONS = {"corelane.write.behind.max.ms": "4000", "corelane.arena.bytes": str(1 << 30), "corelane.write.queue.depth": "2", "corelane.checkpoint.bytes": str(256 << 20)}
 HDD_WHY = (
     "A file behind a loop device that the block control group holds to 150 MB/s and 120 requests a second, for everything that reaches it, "
     "the kernel's write-back included. Kafka there is a JVM of its own, warmed up by the ten seconds before the window only."

@@ -4,7 +4,7 @@
 //!
 //! A future of this module that is dropped before its end leaves the operation's outcome open: await writes to their end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ pub use super::pieces::PIECE_BYTES;
 use super::pieces::Piece;
 use super::probe;
 use super::ring;
+use super::sync::Notify;
 use super::turn::Foreign;
 
 /// Alignment of positions, lengths and memory for direct I/O, bytes.
@@ -160,6 +161,42 @@ pub struct File {
     // Shared so that one operation can outlive a borrow of `self`.
     file: Rc<DmaFile>,
     path: Rc<Path>,
+    writes: Rc<Writes>,
+}
+
+/// Writes of one file that the kernel has not ended.
+#[derive(Default)]
+struct Writes {
+    in_flight: Cell<usize>,
+    ended: Notify,
+}
+
+impl Writes {
+    fn begin(self: &Rc<Self>) -> Writing {
+        self.in_flight.set(self.in_flight.get() + 1);
+        Writing(self.clone())
+    }
+
+    /// File systems hold changes of a file's blocks back until its direct writes have ended. On a slow device that takes
+    /// seconds, and a helper thread that waits so long is missed by other files; a task may wait.
+    async fn ended(&self) {
+        while self.in_flight.get() > 0 {
+            self.ended.notified().await;
+        }
+    }
+}
+
+/// One write; the ring holds it for as long as the kernel has the memory.
+struct Writing(Rc<Writes>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let left = self.0.in_flight.get() - 1;
+        self.0.in_flight.set(left);
+        if left == 0 {
+            self.0.ended.notify_all();
+        }
+    }
 }
 
 impl File {
@@ -185,7 +222,7 @@ impl File {
         options.read(true).write(writes);
         let _foreign = Foreign::begin();
         match options.dma_open(&by_descriptor).await {
-            Ok(file) => Ok(File { file: Rc::new(file), path: path.into() }),
+            Ok(file) => Ok(File { file: Rc::new(file), path: path.into(), writes: Rc::default() }),
             Err(error) => {
                 if mode == OpenMode::CreateNew {
                     // Or the next try would find it there. It is empty, and nobody else has it.
@@ -265,7 +302,7 @@ impl File {
 
     /// Writes what follows the first `done` bytes of the memory, which belongs at `position`; how much was written.
     async fn write_from<M: Memory>(&self, memory: &M, done: usize, position: u64) -> io::Result<usize> {
-        let kept = Box::new((memory.clone(), self.file.clone()));
+        let kept = Box::new((memory.clone(), self.file.clone(), self.writes.begin()));
         let (file, position) = (self.file.as_raw_fd(), position + done as u64);
         let mut rest = behind(memory.slices(), done);
         // SAFETY: `Memory` never changes, and `kept` holds it; nor does the file close before `kept` goes.
@@ -382,6 +419,7 @@ impl File {
         let too_far = |_| io::Error::from_raw_os_error(libc::EFBIG);
         let start = libc::off_t::try_from(position).map_err(too_far)?;
         let bytes = libc::off_t::try_from(len).map_err(too_far)?;
+        self.writes.ended().await;
         // A descriptor of its own: the file may be closed before the helper thread comes to it.
         let descriptor = self.duplicate()?;
         spawn_blocking(move || {
@@ -411,6 +449,7 @@ impl File {
     /// Cuts or extends to `len` bytes.
     pub async fn truncate(&self, len: u64) -> io::Result<()> {
         self.fault(Op::Truncate, "truncate")?;
+        self.writes.ended().await;
         let _foreign = Foreign::begin();
         self.file.truncate(len).await.map_err(|error| self.failed("truncate", cause_of(error)))
     }
@@ -439,7 +478,7 @@ impl File {
     }
 
     pub async fn close(self) -> io::Result<()> {
-        let File { file, path } = self;
+        let File { file, path, .. } = self;
         let _foreign = Foreign::begin();
         match Rc::try_unwrap(file) {
             Ok(file) => file.close().await.map_err(|error| file_error("close", &path, cause_of(error))),
@@ -635,6 +674,42 @@ pub(crate) mod tests {
             assert_eq!((read[0], read[4095], read[4096]), (3, 3, 1), "half of the short write is there");
             file.fdatasync().await.unwrap();
             file.close().await.unwrap();
+        });
+    }
+
+    #[test]
+    fn blocks_are_reserved_once_the_writes_of_the_file_have_ended() {
+        use futures_lite::future::poll_once;
+        on_shard(|| async {
+            let dir = scratch();
+            prime_device(dir.path()).await.unwrap();
+            let file = File::open(&dir.path().join("d.log"), OpenMode::CreateNew).await.unwrap();
+            let other = File::open(&dir.path().join("e.log"), OpenMode::CreateNew).await.unwrap();
+            let slow = file.writes.begin();
+            // More than there are helper threads.
+            let mut waiting: Vec<_> = (0..16).map(|i| Box::pin(file.preallocate(i << 20, 1 << 20))).collect();
+            for reservation in &mut waiting {
+                assert!(poll_once(reservation).await.is_none());
+            }
+            let mut cut = Box::pin(file.truncate(4096));
+            assert!(poll_once(&mut cut).await.is_none());
+            other.preallocate(0, 1 << 20).await.unwrap();
+            for reservation in &mut waiting {
+                assert!(poll_once(reservation).await.is_none(), "a write is under way");
+            }
+            assert_eq!(file.size().await.unwrap(), 0);
+            drop(slow);
+            for reservation in waiting {
+                reservation.await.unwrap();
+            }
+            assert_eq!(file.size().await.unwrap(), 16 << 20);
+            cut.await.unwrap();
+            // A write that nobody waits for any more is under way until the kernel has ended it.
+            let block = filled(8192, 1);
+            assert!(poll_once(Box::pin(file.write_at(&block, 0))).await.is_none());
+            assert_eq!(file.writes.in_flight.get(), 1);
+            file.preallocate(1 << 20, 4096).await.unwrap();
+            assert_eq!(file.writes.in_flight.get(), 0);
         });
     }
 

@@ -18,6 +18,9 @@ use crate::runtime::spawn_local;
 
 /// First reservation of a segment, bytes; it doubles with the segment.
 const FIRST_RESERVE_BYTES: u64 = 256 * 1024;
+/// Reserved at least for so many writes like the one that needs blocks: files that grow side by side take turns on the
+/// disk, and each turn is an extent, which splits a write and adds to the journal.
+const RESERVED_WRITES: u64 = 8;
 /// First step of zeros, and the smallest write of them; a segment that holds less gets none.
 const FIRST_ZEROS_BYTES: u64 = 64 * 1024;
 /// Largest write of zeros: as much as a group may have to wait for.
@@ -179,7 +182,8 @@ impl Log {
         end: u64,
     ) -> io::Result<()> {
         let limit = align_up(self.config.borrow().segment_bytes.max(end));
-        let first = FIRST_RESERVE_BYTES.max(2 * segment.ahead.step.get());
+        let missing = end.saturating_sub(segment.allocated.get());
+        let first = FIRST_RESERVE_BYTES.max(2 * segment.ahead.step.get()).max(RESERVED_WRITES * missing);
         let most = self.context.limits.preallocate_max_bytes;
         let step = segment.allocated.get().max(first).min(most);
         while segment.allocating.get() && end > segment.allocated.get() {

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::commit::delays;
 use super::log::Log;
 use crate::runtime::mapping::{Area, Mapping, PAGE_BYTES, Slots};
 use crate::runtime::sync::Notify;
@@ -95,8 +96,10 @@ pub struct Arena {
     table: Slots,
     plan: Plan,
     _head: Slots,
-    /// `corelane.write.behind.max.ms`
+    /// Of `corelane.write.behind.max.ms`, until a batch leaves.
     delay: Duration,
+    /// The rest of it, from the write to the commit of the file system's journal.
+    commit_delay: Duration,
     /// Bytes of all arenas of the data directory.
     reach: u64,
     pool: RefCell<Pool>,
@@ -181,6 +184,11 @@ impl Arena {
 
     pub(super) fn delay(&self) -> Duration {
         self.delay
+    }
+
+    /// From a write to the commit of the file system's journal.
+    pub(super) fn commit_delay(&self) -> Duration {
+        self.commit_delay
     }
 
     pub(super) fn unfinished_delay(&self) -> Duration {
@@ -371,11 +379,13 @@ pub struct NewArena {
 }
 
 impl NewArena {
-    /// Takes it into use on this shard, one of `shards`; chunks leave for the device after `delay` at the latest.
-    pub fn open(self, delay: Duration, shards: u16) -> Option<Rc<Arena>> {
+    /// Takes it into use on this shard, one of `shards`; batches wait for their write and its commit for `most` and
+    /// less than a second.
+    pub fn open(self, most: Duration, shards: u16) -> Option<Rc<Arena>> {
         let NewArena { mapping, plan, head } = self;
         let (first, table) = (mapping.take_slots(0, PAGE_BYTES)?, mapping.take_slots(PAGE_BYTES, plan.table_bytes())?);
         first.fill(&head);
+        let (delay, commit_delay) = delays(most);
         Some(Rc::new(Arena {
             pool: RefCell::new(Pool::new(plan.pages)),
             mapping,
@@ -383,6 +393,7 @@ impl NewArena {
             plan,
             _head: first,
             delay,
+            commit_delay,
             reach: plan.chunk(plan.pages) as u64 * u64::from(shards),
             written: RefCell::default(),
             soon: RefCell::default(),

@@ -153,6 +153,10 @@ impl Behind {
         self.running.get() || self.writing.get() > 0
     }
 
+    pub fn commit_delay(&self) -> Duration {
+        self.arena.commit_delay()
+    }
+
     pub fn drop_waiting(&self) {
         self.waiting.borrow_mut().clear();
     }

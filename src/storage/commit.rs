@@ -9,11 +9,25 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use super::behind::Behind;
 use super::log::Log;
 use crate::runtime::{clock, spawn_local};
 
-/// From a write to the commit that covers it.
+/// From a write to the commit that covers it, at least.
 const INTERVAL: Duration = Duration::from_millis(400);
+
+/// Part of the time that batches may wait for their write which goes to the commit instead, where that is longer than
+/// [`INTERVAL`].
+const COMMIT_PART: u32 = 4;
+
+/// Time until a batch leaves for the device, and from there to the commit, for logs whose batches may wait for `most`.
+///
+/// A commit writes each block of metadata that has changed and flushes the device: a hard disk does nothing else for
+/// a fifth of a second.
+pub(super) fn delays(most: Duration) -> (Duration, Duration) {
+    let commit = INTERVAL.max(most / COMMIT_PART);
+    (most + INTERVAL - commit, commit)
+}
 
 /// The next commit in one data directory.
 #[derive(Default)]
@@ -34,8 +48,9 @@ impl Log {
             return;
         }
         let disk = self.disk.clone();
+        let interval = self.behind.get().map_or(INTERVAL, Behind::commit_delay);
         spawn_local(async move {
-            clock::sleep(INTERVAL).await;
+            clock::sleep(interval).await;
             disk.commits.timed.set(false);
             let newest = disk.commits.newest.take().upgrade();
             if let Some(log) = newest {
@@ -45,5 +60,18 @@ impl Log {
                 disk.commits.made.set(disk.commits.made.get() + 1);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn write_and_commit_share_the_time_that_batches_may_wait() {
+        for (most, leave, commit) in [(0, 0, 400), (500, 500, 400), (1600, 1600, 400), (5000, 4150, 1250)] {
+            let expected = (Duration::from_millis(leave), Duration::from_millis(commit));
+            assert_eq!(delays(Duration::from_millis(most)), expected, "{most} ms");
+        }
     }
 }

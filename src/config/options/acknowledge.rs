@@ -42,8 +42,8 @@ pub(super) const ACKNOWLEDGE: &[OptionSpec] = &[
         "500",
         Bounds::Between(1, 10_000),
         integer!(Server write_behind_max_ms),
-        "With corelane.acknowledge=held, the longest time before the whole blocks of a partition are written; its unfinished last block follows within half \
-         a second. They are written earlier once they fill a write of 1 MiB, or while half of the arena waits to be written, oldest first.",
+        "With corelane.acknowledge=held, the longest time before the whole blocks of a partition are written (above 1.6 s: and the file system's journal is \
+         committed, which takes a quarter of it); its unfinished last block follows within half a second. They are written earlier once they fill a write of 1 MiB, or while half of the arena waits to be written, oldest first.",
     ),
     broker(
         "corelane.gather.us",
