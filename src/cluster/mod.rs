@@ -10,6 +10,7 @@ mod look;
 mod meta_properties;
 pub mod metadata_store;
 mod placement;
+pub mod rules;
 pub mod store;
 mod topic_batch;
 
