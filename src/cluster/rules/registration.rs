@@ -1,0 +1,212 @@
+//! Commits of a broker's way into the cluster and out of it: registration, activation, a controlled
+//! stop, eviction, and the controller's office.
+//!
+//! A broker leads, follows and counts only while it is active in its present incarnation; each
+//! registration begins a new one. The controller lets it in once no partition names it as leader,
+//! so no leader epoch gets two histories, and, if its logs may have lost records, once it is in no
+//! ISR and no ELR. All of that is committed before it is active.
+
+use std::collections::BTreeSet;
+
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::view::View;
+use crate::cluster::DirectoryId;
+use crate::cluster::store::{
+    BrokerRecord, Check, Commit, Incarnation, Key, Lifetime, PartitionState, Phase, Record, Write,
+};
+use crate::model::BrokerId;
+
+/// Refused connections that prove a process dead, and the time in which they have to be.
+const REFUSALS: usize = 3;
+const REFUSALS_WITHIN_MS: i64 = 300;
+const BETWEEN_EVICTIONS_MS: i64 = 60_000;
+
+/// A start of a broker, as it finds its host and its directories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The last run closed its logs.
+    pub clean_stop: bool,
+    /// Boot of the host.
+    pub boot: Uuid,
+    /// Every message is flushed before it is acknowledged.
+    pub flushes_each_message: bool,
+    pub directories: BTreeSet<DirectoryId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RegisterError {
+    #[error(
+        "broker.id {0} is taken: a live broker with other data directories is registered by it. Stop that one, or give this \
+         one another broker.id"
+    )]
+    Taken(BrokerId),
+}
+
+/// True if the logs have all that they had when the broker last took part. What a direct write
+/// completed, or what stood in an arena, outlives a killed process, but not a boot.
+///
+/// Never with other directories than before. And never after an incarnation that was not trusted
+/// and not let in either: it may still be in an ISR, and by now the boot is the same.
+pub fn is_trusted(before: Option<&Incarnation>, start: &Start) -> bool {
+    let Some(before) = before else { return false };
+    let was_let_in = before.trusted || before.phase != Phase::Joining;
+    let keeps = start.clean_stop || start.flushes_each_message || before.boot == start.boot;
+    was_let_in && keeps && before.directories == start.directories
+}
+
+/// Registers `me` as joining. An older registration from one of our directories is dead, as the
+/// lock on the directory proves: it goes in the same commit, and with it the office that it may
+/// have held.
+pub fn register(view: &View, me: BrokerId, record: BrokerRecord, start: &Start) -> Result<Commit, RegisterError> {
+    let before = view.incarnation(me);
+    let incarnation = Incarnation {
+        phase: Phase::Joining,
+        trusted: is_trusted(before.map(|before| &before.value), start),
+        boot: start.boot,
+        directories: start.directories.clone(),
+    };
+    let mut writes = Vec::new();
+    if let Some(old) = view.registrations().get(&me) {
+        let ours = before.is_some_and(|before| !before.value.directories.is_disjoint(&start.directories));
+        if !ours {
+            return Err(RegisterError::Taken(me));
+        }
+        writes.push(Write::Delete(Key::Broker(me), Some(old.version)));
+        writes.extend(leave_office(view, me));
+    }
+    let key = Key::Incarnation(me);
+    // Its version tells incarnations apart, also where nothing else in it changes.
+    writes.push(match before {
+        Some(before) => Write::Set(key, Record::Incarnation(incarnation), before.version),
+        None => Write::Create(key, Record::Incarnation(incarnation), Lifetime::Persistent),
+    });
+    writes.push(Write::Create(Key::Broker(me), Record::Broker(record), Lifetime::Ephemeral));
+    Ok(Commit { checks: Vec::new(), writes })
+}
+
+/// Lets a joining broker in, once nothing stands against it. The controller adds the check of its
+/// epoch.
+pub fn activation(view: &View, broker: BrokerId) -> Option<Commit> {
+    let before = view.incarnation(broker).filter(|before| before.value.phase == Phase::Joining)?;
+    if !view.registrations().contains_key(&broker) {
+        return None;
+    }
+    let keeps_sets = before.value.trusted;
+    let stands_against = |state: &PartitionState| {
+        state.leader == Some(broker) || !keeps_sets && (state.isr.contains(&broker) || state.elr.contains(&broker))
+    };
+    if states_of(view, broker).any(stands_against) {
+        return None;
+    }
+    set_phase(view, broker, Phase::Active)
+}
+
+/// A controlled stop begins: `me` gives its leaderships away. One that was not let in has none, and
+/// stops at once.
+pub fn drain(view: &View, me: BrokerId) -> Option<Commit> {
+    if view.is_active(me) { set_phase(view, me, Phase::Draining) } else { None }
+}
+
+/// A controlled stop may close the broker.
+pub fn leads_nothing(view: &View, broker: BrokerId) -> bool {
+    states_of(view, broker).all(|state| state.leader != Some(broker))
+}
+
+/// Takes the controller's office and raises its epoch. `None`: it is taken, `me` is not registered,
+/// or no epoch is left.
+pub fn become_controller(view: &View, me: BrokerId) -> Option<Commit> {
+    if view.controller().is_some() || !view.registrations().contains_key(&me) {
+        return None;
+    }
+    let epoch = match view.controller_epoch() {
+        Some(epoch) => {
+            Write::Set(Key::ControllerEpoch, Record::ControllerEpoch(epoch.value.checked_add(1)?), epoch.version)
+        }
+        None => Write::Create(Key::ControllerEpoch, Record::ControllerEpoch(1), Lifetime::Persistent),
+    };
+    let office = Write::Create(Key::Controller, Record::Controller(me), Lifetime::Ephemeral);
+    Some(Commit { checks: vec![Check::Exists(Key::Broker(me))], writes: vec![office, epoch] })
+}
+
+/// Deletes the registration of a broker whose process is dead: the controller anybody's, and
+/// anybody the controller's, with the office. Fenced by the controller's epoch and by the
+/// incarnation that was found dead.
+pub fn evict(view: &View, me: BrokerId, dead: BrokerId) -> Option<Commit> {
+    let controller = view.controller()?.value;
+    let registration = view.registrations().get(&dead)?;
+    let incarnation = view.incarnation(dead)?;
+    let may = dead != me && (controller == me || controller == dead) && view.registrations().contains_key(&me);
+    if !may {
+        return None;
+    }
+    let checks = vec![
+        Check::Version(Key::ControllerEpoch, view.controller_epoch()?.version),
+        Check::Version(Key::Incarnation(dead), incarnation.version),
+        Check::Exists(Key::Broker(me)),
+    ];
+    let mut writes = vec![Write::Delete(Key::Broker(dead), Some(registration.version))];
+    writes.extend(leave_office(view, dead));
+    Some(Commit { checks, writes })
+}
+
+/// Suspicion that one broker's process is dead.
+#[derive(Clone, Debug, Default)]
+pub struct Suspect {
+    is_broken: bool,
+    refused_ms: Vec<i64>,
+    evicted_ms: Option<i64>,
+}
+
+impl Suspect {
+    /// A connection stands.
+    pub fn connected(&mut self) {
+        self.is_broken = false;
+        self.refused_ms.clear();
+    }
+
+    /// The connection broke.
+    pub fn broke(&mut self) {
+        self.is_broken = true;
+        self.refused_ms.clear();
+    }
+
+    /// A new connection was refused: nobody listens. True: evict the broker now.
+    pub fn refused(&mut self, now_ms: i64) -> bool {
+        self.refused_ms.retain(|at| now_ms.saturating_sub(*at) <= REFUSALS_WITHIN_MS);
+        self.refused_ms.push(now_ms);
+        let lately = self.evicted_ms.is_some_and(|at| now_ms.saturating_sub(at) < BETWEEN_EVICTIONS_MS);
+        let is_dead = self.is_broken && self.refused_ms.len() >= REFUSALS && !lately;
+        if is_dead {
+            self.refused_ms.clear();
+            self.evicted_ms = Some(now_ms);
+        }
+        is_dead
+    }
+}
+
+/// States of partitions that are assigned, and name the broker.
+fn states_of(view: &View, broker: BrokerId) -> impl Iterator<Item = &PartitionState> {
+    view.partitions_of(broker).filter_map(|(name, index)| {
+        let topic = view.topic(name)?;
+        topic.assignment(*index)?;
+        topic.states.get(index).map(|state| &state.value)
+    })
+}
+
+fn set_phase(view: &View, broker: BrokerId, phase: Phase) -> Option<Commit> {
+    let before = view.incarnation(broker)?;
+    let after = Record::Incarnation(Incarnation { phase, ..before.value.clone() });
+    let writes = vec![Write::Set(Key::Incarnation(broker), after, before.version)];
+    Some(Commit { checks: vec![Check::Exists(Key::Broker(broker))], writes })
+}
+
+fn leave_office(view: &View, broker: BrokerId) -> Option<Write> {
+    let controller = view.controller().filter(|controller| controller.value == broker)?;
+    Some(Write::Delete(Key::Controller, Some(controller.version)))
+}
+
+#[cfg(test)]
+#[path = "registration_tests.rs"]
+mod tests;
