@@ -1,6 +1,7 @@
 //! Rules of the cluster, pure: the transitions of one partition's state, and what the controller
 //! makes of the whole.
 
+mod balance;
 mod isr_commit;
 mod plan;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod test_store;
 mod transition;
 mod view;
 
+pub use balance::{Rebalanced, balance};
 pub use isr_commit::isr_commit;
 pub use plan::{Batch, Plan, RiskyElection, Step};
 pub use reassign::{
