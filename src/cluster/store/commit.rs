@@ -32,15 +32,16 @@ pub enum Lifetime {
 /// A change of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// Conflicts with a node that is there.
+    /// Conflicts with a node that is there, and with a parent that is not ([`Key::parent`]).
     Create(Key, Record, Lifetime),
     /// Conflicts with any other version than this one.
     Set(Key, Record, i32),
-    /// Conflicts with any other version than this one; `None`: any will do, but there must be one.
+    /// Conflicts with any other version than this one; `None`: any will do, but there must be one. Conflicts
+    /// also with children.
     Delete(Key, Option<i32>),
 }
 
-/// Checks and writes, carried out in one step.
+/// Checks and writes, carried out in one step: the checks first, then the writes, each upon those before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
     pub checks: Vec<Check>,
@@ -57,4 +58,8 @@ pub enum Outcome {
     /// The connection was lost meanwhile: the commit has happened, will happen, or never will. Read again,
     /// compare, decide anew.
     Unknown,
+    /// The store cannot carry the commit out: it asks for something that this store does not keep, or the
+    /// disk under it has failed or has no room. Why, for the log and for whoever asked. Other commits see
+    /// nothing of it; after a failed sync a later run may.
+    Failed(String),
 }

@@ -4,12 +4,13 @@
 //! paths and records to Kafka's JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::cluster::directory_id::DirectoryId;
-use crate::cluster::image::EndpointImage;
+use crate::cluster::image::{EndpointImage, PartitionHome};
 use crate::model::{BrokerId, LeaderEpoch};
 
 /// Name of a node.
@@ -26,13 +27,43 @@ pub enum Key {
     /// State of a broker's incarnation; outlives its session.
     Incarnation(BrokerId),
     Topic(Arc<str>),
+    /// Child of its topic.
     Partition(Arc<str>, i32),
+    /// Data directory of this broker's replica, child of its topic. Kept by this broker for itself: only
+    /// the engine over its own files has such nodes.
+    Home(Arc<str>, i32),
     TopicConfig(Arc<str>),
     BrokerConfig(BrokerId),
     /// Cluster-wide default of the dynamic broker configs.
     DefaultConfig,
     /// Mark of a topic whose deletion was begun.
     Deletion(Arc<str>),
+}
+
+impl Key {
+    /// The topic that the node is a part of.
+    pub fn topic(&self) -> Option<&Arc<str>> {
+        match self {
+            Key::Topic(name) | Key::Partition(name, _) | Key::Home(name, _) | Key::TopicConfig(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The node without which this one cannot be made, and which cannot go before it.
+    pub fn parent(&self) -> Option<Key> {
+        match self {
+            Key::Partition(topic, _) | Key::Home(topic, _) => Some(Key::Topic(topic.clone())),
+            _ => None,
+        }
+    }
+
+    /// Keys of all nodes whose parent this can be.
+    pub fn children(&self) -> Option<[RangeInclusive<Key>; 2]> {
+        let Key::Topic(topic) = self else { return None };
+        let partition = |index| Key::Partition(topic.clone(), index);
+        let home = |index| Key::Home(topic.clone(), index);
+        Some([partition(i32::MIN)..=partition(i32::MAX), home(i32::MIN)..=home(i32::MAX)])
+    }
 }
 
 /// Content of a node, of the kind that its key says.
@@ -46,9 +77,29 @@ pub enum Record {
     Incarnation(Incarnation),
     Topic(TopicRecord),
     Partition(PartitionState),
+    Home(PartitionHome),
     /// Of a topic, a broker, or the cluster-wide default.
     Config(BTreeMap<String, String>),
     Deletion,
+}
+
+impl Record {
+    /// This is of the kind that `key` names.
+    pub fn fits(&self, key: &Key) -> bool {
+        match self {
+            Record::ClusterId(_) => matches!(key, Key::ClusterId),
+            Record::ProducerIds(_) => matches!(key, Key::ProducerIds),
+            Record::Controller(_) => matches!(key, Key::Controller),
+            Record::ControllerEpoch(_) => matches!(key, Key::ControllerEpoch),
+            Record::Broker(_) => matches!(key, Key::Broker(_)),
+            Record::Incarnation(_) => matches!(key, Key::Incarnation(_)),
+            Record::Topic(_) => matches!(key, Key::Topic(_)),
+            Record::Partition(_) => matches!(key, Key::Partition(..)),
+            Record::Home(_) => matches!(key, Key::Home(..)),
+            Record::Config(_) => matches!(key, Key::TopicConfig(_) | Key::BrokerConfig(_) | Key::DefaultConfig),
+            Record::Deletion => matches!(key, Key::Deletion(_)),
+        }
+    }
 }
 
 /// Registration of a live broker.

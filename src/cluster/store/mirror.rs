@@ -1,0 +1,72 @@
+//! A client's copy of the store, kept by its events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::commit::Node;
+use super::engine::{Event, Revision, Session, Snapshot};
+use super::records::Key;
+
+/// All nodes as one client knows them.
+#[derive(Clone, Debug, Default)]
+pub struct Mirror {
+    known: Snapshot,
+    /// Nothing is missing up to the known revision; what comes next follows it.
+    whole: bool,
+}
+
+impl Mirror {
+    /// Takes an event over. Returns the nodes that are not as before.
+    ///
+    /// Changes that arrive between the loss of a connection and the next load are passed over: others
+    /// before them may be lost, and a picture without those has never been.
+    pub fn take(&mut self, event: &Event) -> BTreeSet<Key> {
+        match event {
+            Event::Session(Session::Connected | Session::Suspended | Session::Expired) => {
+                self.whole = false;
+                BTreeSet::new()
+            }
+            Event::Loaded(snapshot) => {
+                let changed = difference(&self.known.nodes, &snapshot.nodes);
+                self.known = snapshot.clone();
+                self.whole = true;
+                changed
+            }
+            Event::Changed(changes) if self.whole => {
+                debug_assert!(changes.revision > self.known.revision, "revisions rise");
+                self.known.revision = changes.revision;
+                for (key, node) in &changes.nodes {
+                    match node {
+                        Some(node) => drop(self.known.nodes.insert(key.clone(), node.clone())),
+                        None => drop(self.known.nodes.remove(key)),
+                    }
+                }
+                changes.nodes.iter().map(|(key, _)| key.clone()).collect()
+            }
+            Event::Changed(_) | Event::Settled { .. } => BTreeSet::new(),
+        }
+    }
+
+    pub fn nodes(&self) -> &BTreeMap<Key, Node> {
+        &self.known.nodes
+    }
+
+    pub fn node(&self, key: &Key) -> Option<&Node> {
+        self.known.nodes.get(key)
+    }
+
+    /// Everything up to here is known.
+    pub fn revision(&self) -> Revision {
+        self.known.revision
+    }
+
+    /// False from the loss of a connection to the end of the next load: the nodes stay as they were.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+}
+
+fn difference(before: &BTreeMap<Key, Node>, after: &BTreeMap<Key, Node>) -> BTreeSet<Key> {
+    let gone = before.keys().filter(|key| !after.contains_key(key));
+    let other = after.iter().filter(|(key, node)| before.get(key) != Some(node)).map(|(key, _)| key);
+    gone.chain(other).cloned().collect()
+}
