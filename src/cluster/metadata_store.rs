@@ -319,8 +319,13 @@ impl LocalStore {
         Ok(first)
     }
 
+    /// The first producer id not given away, as far as a copy of the count can be read.
+    pub(super) fn stored_producer_ids(&self) -> Option<i64> {
+        PRODUCER_ID_FILES.iter().filter_map(|name| read_producer_ids(&self.directory.join(name)).ok()).max()
+    }
+
     /// Nothing is given away before both copies are written.
-    fn put_producer_ids(&self, next: i64) -> io::Result<()> {
+    pub(super) fn put_producer_ids(&self, next: i64) -> io::Result<()> {
         PRODUCER_ID_FILES.iter().try_for_each(|name| {
             replace(&self.directory.join(name), "producer-ids", &ProducerIdRecord { format: FORMAT, next })
         })

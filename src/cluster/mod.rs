@@ -13,6 +13,7 @@ mod placement;
 pub mod rules;
 pub mod store;
 mod topic_batch;
+mod topic_nodes;
 
 pub use directory_id::{DirectoryId, decode_id};
 pub use image::{

@@ -4,6 +4,7 @@ mod commit;
 #[cfg(test)]
 pub(super) mod conformance;
 mod engine;
+mod local;
 mod mirror;
 mod model;
 mod nodes;
@@ -11,6 +12,7 @@ mod records;
 
 pub use commit::{Check, Commit, Lifetime, Node, Outcome, Write};
 pub use engine::{Changes, CommitId, Event, Revision, Session, Snapshot, Store};
+pub use local::LocalEngine;
 pub use mirror::Mirror;
 pub use model::{ClientId, Model, ModelClient, Step};
 pub use records::{Assignment, BrokerRecord, Incarnation, Key, PartitionState, Phase, Record, TopicRecord};
