@@ -333,6 +333,22 @@ impl Replica {
         Ok(())
     }
 
+    /// Moves the log start to `offset`, or without one to the high watermark, for good; returns the log start. An offset before
+    /// it changes nothing.
+    pub async fn delete_records(&self, offset: Option<i64>) -> Result<i64, ErrorCode> {
+        if !self.log.config().cleanup_delete {
+            return Err(ErrorCode::PolicyViolation);
+        }
+        let end = self.high_watermark();
+        let to = offset.unwrap_or(end);
+        if !(0..=end).contains(&to) {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        self.log.trim(to, || self.sidecar()).await.map_err(|error| storage_error(error).code)?;
+        self.waiters.moved(end, false);
+        Ok(self.start_offset())
+    }
+
     /// Ends the replica in good order.
     pub async fn close(&self) -> Result<(), StorageError> {
         self.log.close(|| self.sidecar()).await

@@ -69,8 +69,8 @@ impl Log {
         .await
     }
 
-    /// Removes sealed segments that the topic's limits no longer keep, and rolls an active one whose every record is too
-    /// old. Returns true if the start offset moved. Works on a full disk too, whose room it makes.
+    /// Removes sealed segments that the topic's limits no longer keep or that lie before the log start, and rolls an active one
+    /// whose every record is too old. Returns true if the start offset moved. Works on a full disk too, whose room it makes.
     pub async fn enforce_retention(
         self: &Rc<Self>,
         now_ms: i64,
@@ -78,23 +78,37 @@ impl Log {
     ) -> Result<bool, StorageError> {
         let _one = self.maintenance.acquire(1).await;
         let full = self.failure().is_some_and(|failure| failure.is_full());
-        if (self.failure().is_some() && !full) || !self.config.borrow().cleanup_delete {
+        if self.failure().is_some() && !full {
             return Ok(false);
         }
         if !full {
             self.roll_if_expired(now_ms);
         }
-        let mut doomed = self.beyond_retention(now_ms);
+        let doomed = self.beyond_retention(now_ms);
         let Some(last) = doomed.last() else { return Ok(false) };
         let start = self.segment_after(last.base_offset).map_or(self.next_offset(), |s| s.base_offset);
+        let start = start.max(self.start_offset());
         tracing::info!(
             dir = %self.dir.display(), segments = doomed.len(), start_offset = start,
             "retention removes segments"
         );
-        self.start_offset.set(start.max(self.start_offset()));
+        self.start_offset.set(start);
+        self.drop_front(doomed, &sidecar).await?;
+        Ok(true)
+    }
+
+    /// Removes `doomed`, the oldest segments, all of whose records lie before the log start. `false`: there is no room yet to
+    /// store the new start, and a crash takes the log back to its first segment.
+    pub(super) async fn drop_front(
+        self: &Rc<Self>,
+        mut doomed: Vec<Rc<Segment>>,
+        sidecar: &impl Fn() -> Vec<u8>,
+    ) -> Result<bool, StorageError> {
         // The checkpoint must outlast the files: with no segment left it alone knows the next offset.
-        let mut noted = self.note_start(&sidecar).await?;
-        if !noted && let Err(error) = self.keep_place(start).await {
+        let mut noted = self.note_start(sidecar).await?;
+        let Some(last) = doomed.last() else { return Ok(noted) };
+        let kept = self.segment_after(last.base_offset).map_or(self.next_offset(), |s| s.base_offset);
+        if !noted && let Err(error) = self.keep_place(kept).await {
             if !error.is_full() || doomed.len() < 2 {
                 return Err(error);
             }
@@ -110,9 +124,9 @@ impl Log {
                 tracing::error!(path = %segment.path("log").display(), %error, "removing a segment failed; it goes at the next start");
             }
             // Each file that goes makes room.
-            noted = noted || self.note_start(&sidecar).await?;
+            noted = noted || self.note_start(sidecar).await?;
         }
-        Ok(true)
+        Ok(noted)
     }
 
     /// Stores a checkpoint with the new start, so that the files before it may go; `false`: there is no room for it.
@@ -147,16 +161,22 @@ impl Log {
     fn roll_if_expired(self: &Rc<Self>, now_ms: i64) {
         let active = self.active();
         let newest = active.newest_ms();
-        let expired = self.config.borrow().retention_ms.is_some_and(|ms| newest >= 0 && now_ms - newest > ms);
+        let config = self.config();
+        let limit = config.retention_ms.filter(|_| config.cleanup_delete);
+        let expired = limit.is_some_and(|ms| newest >= 0 && now_ms - newest > ms);
         if expired && active.size.get() > 0 && self.acknowledged() == self.next_offset() {
             self.roll(&active);
         }
     }
 
-    /// The oldest sealed segments that are too old or too many.
+    /// The oldest sealed segments that are too old or too many, or lie before the log start.
     fn beyond_retention(&self, now_ms: i64) -> Vec<Rc<Segment>> {
-        let config = self.config.borrow().clone();
-        let mut surplus = config.retention_bytes.map_or(0, |limit| self.size_bytes().saturating_sub(limit));
+        let config = self.config();
+        let (limit_ms, limit_bytes) = match config.cleanup_delete {
+            true => (config.retention_ms, config.retention_bytes),
+            false => (None, None),
+        };
+        let mut surplus = limit_bytes.map_or(0, |limit| self.size_bytes().saturating_sub(limit));
         let active = self.active();
         let acknowledged = self.acknowledged();
         let mut doomed = Vec::new();
@@ -168,9 +188,9 @@ impl Log {
                 break;
             }
             let newest = segment.newest_ms();
-            let too_old = config.retention_ms.is_some_and(|ms| newest >= 0 && now_ms - newest > ms);
+            let too_old = limit_ms.is_some_and(|ms| newest >= 0 && now_ms - newest > ms);
             let too_many = surplus >= segment.size.get() && surplus > 0;
-            if !too_old && !too_many {
+            if !too_old && !too_many && next > self.start_offset() {
                 break;
             }
             surplus = surplus.saturating_sub(segment.size.get());

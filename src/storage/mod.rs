@@ -33,6 +33,7 @@ mod slices;
 mod sync;
 mod tail_cache;
 mod timestamps;
+mod trim;
 
 #[cfg(test)]
 mod tests;

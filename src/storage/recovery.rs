@@ -161,6 +161,10 @@ impl Recovery {
                 self.set_aside_overlap(segment).await?;
                 continue;
             }
+            if self.segments.is_empty() {
+                // The log start may lie amid its first segment.
+                self.next_offset = self.next_offset.min(segment.base);
+            }
             self.note_gap(segment.base);
             if let Some(next) = next
                 && let Some(entry) = self.trusted(segment, next)

@@ -189,6 +189,7 @@ mod limits;
 mod room;
 mod rot;
 mod start;
+mod trim;
 
 #[test]
 fn what_is_written_reads_back_from_tail_and_disk_before_and_after_a_restart() {
