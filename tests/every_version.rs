@@ -13,6 +13,8 @@ mod support;
 mod about;
 #[path = "every_version/absent.rs"]
 mod absent;
+#[path = "every_version/admin.rs"]
+mod admin;
 #[path = "every_version/committed.rs"]
 mod committed;
 #[path = "every_version/data.rs"]
@@ -50,6 +52,9 @@ const CASES: &[(ApiKey, Case)] = &[
     (ApiKey::FindCoordinator, about::find_coordinator),
     (ApiKey::DescribeConfigs, topics::describe_configs),
     (ApiKey::IncrementalAlterConfigs, topics::incremental_alter_configs),
+    (ApiKey::AlterConfigs, admin::alter_configs),
+    (ApiKey::DeleteRecords, admin::delete_records),
+    (ApiKey::DescribeLogDirs, admin::describe_log_dirs),
     (ApiKey::CreatePartitions, topics::create_partitions),
     (ApiKey::DescribeCluster, about::describe_cluster),
     (ApiKey::SaslHandshake, absent::sasl_handshake),

@@ -61,10 +61,12 @@ pub struct GrowTopic {
     pub assignments: Option<Vec<Vec<i32>>>,
 }
 
-/// One topic of an IncrementalAlterConfigs request.
+/// One topic of an AlterConfigs or IncrementalAlterConfigs request.
 #[derive(Clone, Debug, Default)]
 pub struct AlterTopic {
     pub name: String,
+    /// Options that `set` does not name go back to the broker's values.
+    pub replace: bool,
     /// By option name, carried out in this order.
     pub set: Vec<(String, ConfigOp)>,
 }
@@ -171,7 +173,7 @@ pub fn alter_topic(
         let message = format!("The topic '{}' does not exist.", request.name);
         return Err(ControlError::new(ErrorCode::UnknownTopicOrPartition, message));
     };
-    let mut overrides = topic.overrides.clone();
+    let mut overrides = if request.replace { BTreeMap::new() } else { topic.overrides.clone() };
     for (name, op) in &request.set {
         let value = match op {
             ConfigOp::Delete => {

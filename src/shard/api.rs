@@ -1,5 +1,7 @@
 //! The words of the requests a connection makes to the shards; no protocol messages below this line.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -148,6 +150,16 @@ pub struct EpochEndOutcome {
     pub leader_epoch: i32,
     /// The offset after that epoch's last record; -1: none.
     pub end_offset: i64,
+}
+
+/// One data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogDirOutcome {
+    pub path: PathBuf,
+    /// Bytes that may still be written on its file system, and the size of that; `None`: the directory has failed.
+    pub space: Option<(u64, u64)>,
+    /// Partitions in it, and the bytes of their segments.
+    pub partitions: Vec<(PartitionId, u64)>,
 }
 
 /// One topic of a DeleteTopics request.

@@ -14,6 +14,7 @@ mod far_ends;
 mod fetch;
 pub mod groups;
 mod hosting;
+mod log_dirs;
 mod offline;
 mod partition_file;
 mod produce;
@@ -21,6 +22,7 @@ mod queries;
 mod reopen;
 mod start;
 mod state;
+mod trim;
 mod upkeep;
 
 #[cfg(test)]

@@ -207,8 +207,8 @@ pub fn delete_topics(world: &mut World, version: i16) {
     }
 }
 
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub const TOPIC: i8 = 2;
+pub const BROKER: i8 = 4;
 
 pub fn describe_configs(world: &mut World, version: i16) {
     let name = format!("described-{version}");
@@ -274,7 +274,7 @@ fn ask_for(
     result
 }
 
-fn describe(
+pub fn describe(
     world: &mut World,
     version: i16,
     told: bool,
@@ -289,7 +289,7 @@ fn describe(
 }
 
 /// `(value, source, type)`; `told`: synonyms and documentation were asked for.
-fn check_entry(version: i16, told: bool, result: &DescribeConfigsResult, name: &str, expected: (&str, i8, i8)) {
+pub fn check_entry(version: i16, told: bool, result: &DescribeConfigsResult, name: &str, expected: (&str, i8, i8)) {
     let entry = result.configs.iter().find(|config| &*config.name == name).expect(name);
     let (value, source, kind) = expected;
     assert_eq!((entry.value.as_deref(), entry.config_source), (Some(value), source), "{name}");

@@ -58,7 +58,8 @@ macro_rules! for_request {
             CreatePartitions CreatePartitionsRequest, InitProducerId InitProducerIdRequest,
             OffsetForLeaderEpoch OffsetForLeaderEpochRequest, FindCoordinator FindCoordinatorRequest,
             DescribeCluster DescribeClusterRequest, DescribeConfigs DescribeConfigsRequest,
-            IncrementalAlterConfigs IncrementalAlterConfigsRequest, JoinGroup JoinGroupRequest,
+            IncrementalAlterConfigs IncrementalAlterConfigsRequest, AlterConfigs AlterConfigsRequest,
+            DeleteRecords DeleteRecordsRequest, DescribeLogDirs DescribeLogDirsRequest, JoinGroup JoinGroupRequest,
             SyncGroup SyncGroupRequest, Heartbeat HeartbeatRequest, LeaveGroup LeaveGroupRequest,
             OffsetCommit OffsetCommitRequest, OffsetFetch OffsetFetchRequest, OffsetDelete OffsetDeleteRequest,
             DescribeGroups DescribeGroupsRequest, ListGroups ListGroupsRequest, DeleteGroups DeleteGroupsRequest,
@@ -105,7 +106,7 @@ fn again<T: Encodable + Decodable + PartialEq + std::fmt::Debug>(request: &T, ap
 }
 
 fn frame_seeds() -> Vec<Vec<u8>> {
-    const ALL: [ApiKey; 24] = [
+    const ALL: [ApiKey; 27] = [
         ApiKey::ApiVersions,
         ApiKey::Metadata,
         ApiKey::ListOffsets,
@@ -118,6 +119,9 @@ fn frame_seeds() -> Vec<Vec<u8>> {
         ApiKey::DescribeCluster,
         ApiKey::DescribeConfigs,
         ApiKey::IncrementalAlterConfigs,
+        ApiKey::AlterConfigs,
+        ApiKey::DeleteRecords,
+        ApiKey::DescribeLogDirs,
         ApiKey::JoinGroup,
         ApiKey::SyncGroup,
         ApiKey::Heartbeat,

@@ -173,7 +173,7 @@ fn options_are_set_deleted_and_lists_changed() {
     image.put_topic(create(&image, &wanted).unwrap());
     let alter = |set: &[(&str, ConfigOp)]| {
         let set = set.iter().map(|(name, op)| (name.to_string(), op.clone())).collect();
-        alter_topic(&image, &ServerConfig::default(), &AlterTopic { name: "t".into(), set })
+        alter_topic(&image, &ServerConfig::default(), &AlterTopic { name: "t".into(), set, ..Default::default() })
     };
     let set = |value: &str| ConfigOp::Set(value.into());
     let topic = alter(&[("retention.ms", set("7")), ("segment.bytes", ConfigOp::Delete)]).unwrap();
@@ -201,12 +201,34 @@ fn options_are_set_deleted_and_lists_changed() {
 }
 
 #[test]
+fn a_replacement_leaves_nothing_else() {
+    let mut image = image(1);
+    let mut wanted = request("t");
+    wanted.configs = vec![("retention.ms".into(), Some("5".into())), ("segment.bytes".into(), Some("2097152".into()))];
+    image.put_topic(create(&image, &wanted).unwrap());
+    let replace = |pairs: &[(&str, &str)]| {
+        let set = pairs.iter().map(|(name, value)| (name.to_string(), ConfigOp::Set(value.to_string()))).collect();
+        let topic = alter_topic(&image, &ServerConfig::default(), &AlterTopic { name: "t".into(), replace: true, set });
+        topic.map(|topic| (topic.overrides, topic.config.retention_ms, topic.config.segment_bytes))
+    };
+    let retention = BTreeMap::from([("retention.ms".to_owned(), "7".to_owned())]);
+    assert_eq!(replace(&[("retention.ms", "7")]), Ok((retention, Some(7), 1 << 30)));
+    let week = TopicConfig::default().retention_ms;
+    assert_eq!(replace(&[]), Ok((BTreeMap::new(), week, 1 << 30)));
+    assert_eq!(replace(&[("retention.ms", "soon")]).unwrap_err().code, ErrorCode::InvalidConfig);
+}
+
+#[test]
 fn wrong_changes_leave_a_topic_as_it_is() {
     let mut image = image(1);
     image.put_topic(create(&image, &request("t")).unwrap());
     let alter = |name: &str, option: &str, op: ConfigOp| {
         let set = vec![("retention.ms".to_owned(), ConfigOp::Set("5".into())), (option.to_owned(), op)];
-        code(alter_topic(&image, &ServerConfig::default(), &AlterTopic { name: name.into(), set }))
+        code(alter_topic(
+            &image,
+            &ServerConfig::default(),
+            &AlterTopic { name: name.into(), set, ..Default::default() },
+        ))
     };
     let set = |value: &str| ConfigOp::Set(value.into());
     assert_eq!(alter("zz", "segment.bytes", ConfigOp::Delete), ErrorCode::UnknownTopicOrPartition);
@@ -232,7 +254,7 @@ fn lags_that_contradict_each_other_are_refused_when_made_and_when_changed() {
     image.put_topic(create(&image, &wanted).unwrap());
     let alter = |config: &ServerConfig, name: &str, op| {
         let set = vec![(format!("{name}.compaction.lag.ms"), op)];
-        alter_topic(&image, config, &AlterTopic { name: "t".into(), set })
+        alter_topic(&image, config, &AlterTopic { name: "t".into(), set, ..Default::default() })
     };
     let config = ServerConfig::default();
     assert_eq!(code(alter(&config, "min", ConfigOp::Set("6".into()))), ErrorCode::InvalidConfig);

@@ -1,79 +1,50 @@
 //! IncrementalAlterConfigs: the options of topics, one by one (KIP-339).
 
-use std::collections::HashSet;
 use std::rc::Rc;
 
-use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{ApiKey, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::cluster::controller::{AlterTopic, ConfigOp, ControlError};
-use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
-use super::shared::{control_error, error_message, repeated};
+use super::altering::{self, check_kind, check_names, refuse};
+use super::shared::error_message;
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::IncrementalAlterConfigs, 0, 1);
-
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
-const BROKER_LOGGER: i8 = 8;
 
 pub async fn handle(
     context: &Rc<ServerContext>,
     _: i16,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
-    let (mut responses, changes) = sort_out(request.resources);
-    if !changes.is_empty() {
-        fill(&mut responses, context.shard.alter_topics(changes, request.validate_only).await);
-    }
-    IncrementalAlterConfigsResponse::default().with_responses(responses)
+    let ids: Vec<_> = request.resources.iter().map(id).collect();
+    let planned = altering::plan(request.resources, id, change);
+    let outcomes = altering::carry_out(context, planned, request.validate_only).await;
+    let responses = ids.into_iter().zip(outcomes).map(|(id, outcome)| response(id, outcome));
+    IncrementalAlterConfigsResponse::default().with_responses(responses.collect())
 }
 
-/// What goes to the controller, and the response with places for the outcomes: those without an error, in the same order.
-/// A resource named twice is refused in every place, as in Kafka.
-fn sort_out(resources: Vec<AlterConfigsResource>) -> (Vec<AlterConfigsResourceResponse>, Vec<AlterTopic>) {
-    let twice: HashSet<(i8, StrBytes)> = repeated(resources.iter().map(|r| (r.resource_type, r.resource_name.clone())));
-    let mut changes = Vec::new();
-    let mut responses = Vec::with_capacity(resources.len());
-    for AlterConfigsResource { resource_type, resource_name, configs, .. } in resources {
-        let place = AlterConfigsResourceResponse::default()
-            .with_resource_type(resource_type)
-            .with_resource_name(resource_name.clone())
-            .with_error_message(None);
-        let change = if twice.contains(&(resource_type, resource_name.clone())) {
-            Err(control_error(ErrorCode::InvalidRequest, "Each resource must appear at most once."))
-        } else {
-            change(resource_type, &resource_name, configs)
-        };
-        responses.push(match change {
-            Ok(change) => {
-                changes.push(change);
-                place
-            }
-            Err(error) => failed(place, error),
-        });
-    }
-    (responses, changes)
+fn id(resource: &AlterConfigsResource) -> (i8, StrBytes) {
+    (resource.resource_type, resource.resource_name.clone())
 }
 
-fn change(resource_type: i8, name: &str, configs: Vec<AlterableConfig>) -> Result<AlterTopic, ControlError> {
-    let refuse = |message: String| Err(control_error(ErrorCode::InvalidRequest, message));
-    if !repeated(configs.iter().map(|config| &config.name)).is_empty() {
-        return refuse("Error due to duplicate config keys".to_owned());
+fn response((kind, name): (i8, StrBytes), outcome: Result<(), ControlError>) -> AlterConfigsResourceResponse {
+    let place = AlterConfigsResourceResponse::default().with_resource_type(kind).with_resource_name(name);
+    match outcome {
+        Ok(()) => place.with_error_message(None),
+        Err(error) => place.with_error_code(error.code.code()).with_error_message(error_message(error.message)),
     }
-    match resource_type {
-        TOPIC => {}
-        BROKER | BROKER_LOGGER => {
-            return refuse("Broker configs cannot be altered yet: set them in the file and restart.".to_owned());
-        }
-        other => return refuse(format!("Resource type {other} is not supported: topics (2) are.")),
-    }
-    let mut set = Vec::with_capacity(configs.len());
-    for config in configs {
+}
+
+fn change(resource: AlterConfigsResource) -> Result<AlterTopic, ControlError> {
+    check_names(resource.configs.iter().map(|config| &config.name))?;
+    check_kind(resource.resource_type, &resource.resource_name)?;
+    let mut set = Vec::with_capacity(resource.configs.len());
+    for config in resource.configs {
         let value = config.value.map(|value| value.to_string());
         let op = match (config.config_operation, value) {
             (0, Some(value)) => ConfigOp::Set(value),
@@ -85,51 +56,36 @@ fn change(resource_type: i8, name: &str, configs: Vec<AlterableConfig>) -> Resul
         };
         set.push((config.name.to_string(), op));
     }
-    Ok(AlterTopic { name: name.to_owned(), set })
-}
-
-fn failed(place: AlterConfigsResourceResponse, error: ControlError) -> AlterConfigsResourceResponse {
-    place.with_error_code(error.code.code()).with_error_message(error_message(error.message))
-}
-
-fn fill(responses: &mut [AlterConfigsResourceResponse], outcomes: Vec<Result<(), ControlError>>) {
-    let mut outcomes = outcomes.into_iter();
-    for place in responses.iter_mut().filter(|place| place.error_code == 0) {
-        let outcome = outcomes.next().unwrap_or_else(|| {
-            Err(control_error(ErrorCode::UnknownServerError, "the broker gave no outcome for this resource"))
-        });
-        if let Err(error) = outcome {
-            *place = failed(std::mem::take(place), error);
-        }
-    }
+    Ok(AlterTopic { name: resource.resource_name.to_string(), replace: false, set })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::shared::text;
+    use kafka_protocol::messages::incremental_alter_configs_request::AlterableConfig;
+
+    use super::super::shared::testing::through_the_wire;
+    use super::super::shared::{control_error, text};
     use super::*;
-    use crate::protocol::respond::encode;
+    use crate::model::ErrorCode;
 
     fn config(name: &str, operation: i8, value: Option<&str>) -> AlterableConfig {
         AlterableConfig::default().with_name(text(name)).with_config_operation(operation).with_value(value.map(text))
     }
 
-    fn resource(kind: i8, name: &str, configs: Vec<AlterableConfig>) -> AlterConfigsResource {
-        AlterConfigsResource::default().with_resource_type(kind).with_resource_name(text(name)).with_configs(configs)
+    fn resource(kind: i8, configs: Vec<AlterableConfig>) -> AlterConfigsResource {
+        AlterConfigsResource::default().with_resource_type(kind).with_resource_name(text("a")).with_configs(configs)
     }
 
     #[test]
-    fn outcomes_find_their_places_among_refusals() {
-        let (mut responses, changes) = sort_out(vec![
-            resource(BROKER, "0", vec![]),
-            resource(TOPIC, "a", vec![config("x", 0, Some("1")), config("y", 1, None), config("z", 1, Some("2"))]),
-            resource(TOPIC, "twice", vec![]),
-            resource(TOPIC, "b", vec![config("x", 2, Some("1")), config("y", 3, Some("2"))]),
-            resource(TOPIC, "twice", vec![]),
-            resource(99, "a", vec![]),
-        ]);
-        assert_eq!(changes.iter().map(|change| change.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        let ops: Vec<_> = changes.iter().flat_map(|change| &change.set).map(|(_, op)| op.clone()).collect();
+    fn operations_come_through_in_their_order() {
+        let configs = vec![
+            config("u", 0, Some("1")),
+            config("v", 1, None),
+            config("w", 1, Some("2")),
+            config("x", 2, Some("1")),
+            config("y", 3, Some("2")),
+        ];
+        let change = change(resource(2, configs)).unwrap();
         let [one, two] = ["1", "2"].map(str::to_owned);
         let expected = [
             ConfigOp::Set(one.clone()),
@@ -138,30 +94,35 @@ mod tests {
             ConfigOp::Append(one),
             ConfigOp::Subtract(two),
         ];
-        assert_eq!(ops, expected);
-        fill(&mut responses, vec![Ok(()), Err(control_error(ErrorCode::InvalidConfig, "no"))]);
-        let rows: Vec<_> = responses.iter().map(|r| (r.resource_type, &*r.resource_name, r.error_code)).collect();
-        let expected = [(4, "0", 42), (2, "a", 0), (2, "twice", 42), (2, "b", 40), (2, "twice", 42), (99, "a", 42)];
-        assert_eq!(rows, expected);
-        assert!(responses.iter().all(|r| r.error_message.is_some() == (r.error_code != 0)));
-        for version in API.min..=API.max {
-            let response = IncrementalAlterConfigsResponse::default().with_responses(responses.clone());
-            assert!(encode(ApiKey::IncrementalAlterConfigs, version, 1, &response).is_ok(), "v{version}");
+        assert_eq!((change.name.as_str(), change.replace), ("a", false));
+        assert_eq!(change.set.into_iter().map(|(_, op)| op).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_refused() {
+        for (kind, configs) in [
+            (2, vec![config("x", 0, None)]),
+            (2, vec![config("x", 2, None)]),
+            (2, vec![config("x", 4, Some("1"))]),
+            (2, vec![config("x", -1, None)]),
+            (2, vec![config("x", 0, Some("1")), config("x", 1, None)]),
+            (4, vec![config("x", 0, Some("1"))]),
+            (99, vec![]),
+        ] {
+            let refused = change(resource(kind, configs)).unwrap_err();
+            assert_eq!(refused.code, ErrorCode::InvalidRequest, "{refused}");
         }
     }
 
     #[test]
-    fn what_cannot_be_carried_out_is_refused_by_its_resource() {
-        for configs in [
-            vec![config("x", 0, None)],
-            vec![config("x", 2, None)],
-            vec![config("x", 4, Some("1"))],
-            vec![config("x", -1, None)],
-            vec![config("x", 0, Some("1")), config("x", 1, None)],
-        ] {
-            let (responses, changes) = sort_out(vec![resource(TOPIC, "a", configs), resource(TOPIC, "b", vec![])]);
-            let codes: Vec<_> = responses.iter().map(|r| r.error_code).collect();
-            assert_eq!((codes, changes.len()), (vec![42, 0], 1));
+    fn answers_are_read_in_every_version() {
+        let rows = vec![
+            response((2, text("a")), Ok(())),
+            response((4, text("0")), Err(control_error(ErrorCode::InvalidRequest, "no"))),
+        ];
+        let sent = IncrementalAlterConfigsResponse::default().with_responses(rows);
+        for version in API.min..=API.max {
+            assert_eq!(through_the_wire(ApiKey::IncrementalAlterConfigs, version, &sent), sent, "v{version}");
         }
     }
 }

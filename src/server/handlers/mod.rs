@@ -1,6 +1,8 @@
 //! One file per API: which versions are served, and how the request is answered. Request and response are messages of the
 //! protocol; what lies below (the shard, the image) speaks the model's words.
 
+pub mod alter_configs;
+mod altering;
 pub mod api_versions;
 pub mod consumer_group_describe;
 pub mod consumer_group_heartbeat;
@@ -9,12 +11,14 @@ pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_acls;
 pub mod delete_groups;
+pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_acls;
 pub mod describe_client_quotas;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
+pub mod describe_log_dirs;
 pub mod describe_user_scram_credentials;
 pub mod fetch;
 pub mod find_coordinator;

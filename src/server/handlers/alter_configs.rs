@@ -1,0 +1,103 @@
+//! AlterConfigs: the options of topics, all of a topic's own at once. What a request does not name goes back to the broker's
+//! value.
+
+use std::rc::Rc;
+
+use kafka_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::cluster::controller::{AlterTopic, ConfigOp, ControlError};
+use crate::protocol::ApiSpec;
+use crate::server::context::ServerContext;
+
+use super::altering::{self, check_kind, check_names, refuse};
+use super::shared::error_message;
+
+pub const API: ApiSpec = ApiSpec::new(ApiKey::AlterConfigs, 0, 2);
+
+pub async fn handle(context: &Rc<ServerContext>, _: i16, request: AlterConfigsRequest) -> AlterConfigsResponse {
+    let ids: Vec<_> = request.resources.iter().map(id).collect();
+    let planned = altering::plan(request.resources, id, change);
+    let outcomes = altering::carry_out(context, planned, request.validate_only).await;
+    let responses = ids.into_iter().zip(outcomes).map(|(id, outcome)| response(id, outcome));
+    AlterConfigsResponse::default().with_responses(responses.collect())
+}
+
+fn id(resource: &AlterConfigsResource) -> (i8, StrBytes) {
+    (resource.resource_type, resource.resource_name.clone())
+}
+
+fn response((kind, name): (i8, StrBytes), outcome: Result<(), ControlError>) -> AlterConfigsResourceResponse {
+    let place = AlterConfigsResourceResponse::default().with_resource_type(kind).with_resource_name(name);
+    match outcome {
+        Ok(()) => place.with_error_message(None),
+        Err(error) => place.with_error_code(error.code.code()).with_error_message(error_message(error.message)),
+    }
+}
+
+fn change(resource: AlterConfigsResource) -> Result<AlterTopic, ControlError> {
+    check_names(resource.configs.iter().map(|config| &config.name))?;
+    let nulls: Vec<&str> = resource.configs.iter().filter(|c| c.value.is_none()).map(|c| &*c.name).collect();
+    if !nulls.is_empty() {
+        return refuse(format!("Null value not supported for : {}", nulls.join(", ")));
+    }
+    check_kind(resource.resource_type, &resource.resource_name)?;
+    let set = |AlterableConfig { name, value, .. }| (name, value);
+    let set = resource.configs.into_iter().map(set);
+    let set = set.filter_map(|(name, value)| Some((name.to_string(), ConfigOp::Set(value?.to_string()))));
+    Ok(AlterTopic { name: resource.resource_name.to_string(), replace: true, set: set.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shared::testing::through_the_wire;
+    use super::super::shared::{control_error, text};
+    use super::*;
+    use crate::model::ErrorCode;
+
+    fn resource(kind: i8, configs: &[(&str, Option<&str>)]) -> AlterConfigsResource {
+        let configs = configs
+            .iter()
+            .map(|(name, value)| AlterableConfig::default().with_name(text(name)).with_value(value.map(text)));
+        AlterConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(text("a"))
+            .with_configs(configs.collect())
+    }
+
+    #[test]
+    fn a_topic_gets_exactly_what_is_named() {
+        let change = change(resource(2, &[("x", Some("1")), ("y", Some(""))])).unwrap();
+        assert!(change.replace);
+        let expected = [("x", "1"), ("y", "")].map(|(name, value)| (name.to_owned(), ConfigOp::Set(value.to_owned())));
+        assert_eq!((change.name.as_str(), &change.set[..]), ("a", &expected[..]));
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_refused() {
+        for (kind, configs, part) in [
+            (2, &[("x", None), ("y", Some("1")), ("z", None)][..], "for : x, z"),
+            (2, &[("x", Some("1")), ("x", Some("1"))], "duplicate"),
+            (4, &[("x", Some("1"))], "Broker configs"),
+            (8, &[("root", Some("INFO"))], "logger"),
+            (0, &[], "type 0"),
+        ] {
+            let error = change(resource(kind, configs)).unwrap_err();
+            assert!(error.code == ErrorCode::InvalidRequest && error.message.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn answers_are_read_in_every_version() {
+        let rows = vec![
+            response((2, text("a")), Ok(())),
+            response((4, text("0")), Err(control_error(ErrorCode::InvalidRequest, "no"))),
+        ];
+        let sent = AlterConfigsResponse::default().with_responses(rows);
+        for version in API.min..=API.max {
+            assert_eq!(through_the_wire(ApiKey::AlterConfigs, version, &sent), sent, "v{version}");
+        }
+    }
+}
