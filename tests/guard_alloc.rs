@@ -94,6 +94,7 @@ fn cluster_cases(cases: &mut Vec<Case>) {
     });
     guarded(cases, ApiKey::DescribeCluster, |_| DescribeClusterRequest::default());
     absent_cases(cases);
+    replica_cases(cases);
     guarded(cases, ApiKey::DescribeTopicPartitions, |_| {
         let one = |name| describe_topic_partitions_request::TopicRequest::default().with_name(topic(name));
         let cursor = describe_topic_partitions_request::Cursor::default().with_topic_name(topic("a"));
@@ -143,6 +144,32 @@ fn absent_cases(cases: &mut Vec<Case>) {
     guarded(cases, ApiKey::DescribeUserScramCredentials, |_| {
         let one = describe_user_scram_credentials_request::UserName::default().with_name(text("a"));
         DescribeUserScramCredentialsRequest::default().with_users(Some(vec![one.clone(), one]))
+    });
+}
+
+fn replica_cases(cases: &mut Vec<Case>) {
+    guarded(cases, ApiKey::DescribeProducers, |_| {
+        let one = describe_producers_request::TopicRequest::default().with_partition_indexes(vec![1, 2]);
+        DescribeProducersRequest::default().with_topics(vec![one.clone(), one])
+    });
+    guarded(cases, ApiKey::ListConfigResources, |version| {
+        let request = ListConfigResourcesRequest::default();
+        if version < 1 { request } else { request.with_resource_types(vec![2, 4]) }
+    });
+    guarded(cases, ApiKey::ElectLeaders, |_| {
+        let one = elect_leaders_request::TopicPartitions::default().with_partitions(vec![1, 2]);
+        ElectLeadersRequest::default().with_topic_partitions(Some(vec![one.clone(), one]))
+    });
+    guarded(cases, ApiKey::AlterPartitionReassignments, |_| {
+        let partition = alter_partition_reassignments_request::ReassignablePartition::default();
+        let partition = partition.with_replicas(Some(vec![BrokerId(1), BrokerId(2)]));
+        let one = alter_partition_reassignments_request::ReassignableTopic::default();
+        let one = one.with_partitions(vec![partition.clone(), partition]);
+        AlterPartitionReassignmentsRequest::default().with_topics(vec![one.clone(), one])
+    });
+    guarded(cases, ApiKey::UpdateFeatures, |_| {
+        let one = update_features_request::FeatureUpdateKey::default().with_feature(text("a"));
+        UpdateFeaturesRequest::default().with_feature_updates(vec![one.clone(), one])
     });
 }
 

@@ -397,6 +397,11 @@ fn assigned_partitions(image: &MetadataImage, request: &CreateTopic) -> Result<V
     Ok(partitions)
 }
 
+/// Refuses an assignment that names no broker, an unknown one, or one twice.
+pub fn check_assignment(image: &MetadataImage, replicas: &[i32]) -> Result<(), ControlError> {
+    manual_partition(image, replicas, None).map(drop)
+}
+
 fn manual_partition(
     image: &MetadataImage,
     replicas: &[i32],

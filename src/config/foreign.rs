@@ -75,7 +75,7 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("*.quota.*", Ignored("there are no quotas")),
     ("queued.max.request.bytes", Ignored("corelane.receive.memory.bytes bounds the bytes held")),
     ("queued.max.requests", Ignored("corelane.connection.pipeline bounds the requests of each connection")),
-    ("max.request.partition.size.limit", Ignored("DescribeTopicPartitions is not served")),
+    ("max.request.partition.size.limit", Ignored("an answer to DescribeTopicPartitions has at most 2000 partitions")),
     ("unclean.leader.election.enable", Only("false", "no out-of-sync replica ever becomes leader")),
     ("unclean.leader.election.interval.ms", Ignored("no out-of-sync replica ever becomes leader")),
     (

@@ -118,10 +118,18 @@ pub enum ErrorCode {
     OffsetNotAvailable = 78,
     #[error("join again with the member id that the answer names")]
     MemberIdRequired = 79,
+    #[error("the preferred leader is not available")]
+    PreferredLeaderNotAvailable = 80,
     #[error("the group has as many members as it may have")]
     GroupMaxSizeReached = 81,
     #[error("another member has taken this group.instance.id")]
     FencedInstanceId = 82,
+    #[error("no replica may become leader")]
+    EligibleLeadersNotAvailable = 83,
+    #[error("the partition has the leader that it should have")]
+    ElectionNotNeeded = 84,
+    #[error("no reassignment of the partition is under way")]
+    NoReassignmentInProgress = 85,
     #[error("the group subscribes to the topic")]
     GroupSubscribedToTopic = 86,
     #[error("the record is invalid")]
@@ -130,6 +138,8 @@ pub enum ErrorCode {
     ResourceNotFound = 91,
     #[error("a resource is named twice")]
     DuplicateResource = 92,
+    #[error("the feature cannot have this version")]
+    InvalidUpdateVersion = 95,
     #[error("the topic id is unknown")]
     UnknownTopicId = 100,
     #[error("the topic id does not match the session's")]

@@ -71,6 +71,14 @@ impl ProducerStates {
         offsets
     }
 
+    /// Calls `look` with each producer's id, epoch, last sequence and the time of its newest batch, the newest first.
+    pub fn each(&self, mut look: impl FnMut(i64, i16, i32, i64)) {
+        self.0.newest_first(|producer| {
+            let newest = producer.batches.newest();
+            look(producer.id, producer.epoch, sequence_plus(newest.first_sequence, newest.delta), producer.last_ms);
+        });
+    }
+
     /// Forgets batches at or after `end`: the log no longer holds them.
     pub fn truncate(&mut self, end: i64) {
         self.0.retain(|producer| match producer.batches.newest().next_offset() <= end {

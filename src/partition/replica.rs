@@ -320,6 +320,11 @@ impl Replica {
         self.log.unsynced_bytes()
     }
 
+    /// Calls `look` with each producer's id, epoch, last sequence and the time of its newest batch, the newest first.
+    pub fn each_producer(&self, look: impl FnMut(i64, i16, i32, i64)) {
+        self.producers.borrow().each(look);
+    }
+
     /// Forgets producers idle for `limit_ms`.
     pub fn expire_producers(&self, now_ms: i64, limit_ms: i64) {
         self.producers.borrow_mut().expire(now_ms, limit_ms);

@@ -275,6 +275,49 @@ pub(super) static SHAPES: &[Shape] = &[
             optional("cursor", &[text("topic_name"), int32("partition_index")]).nullable(),
         ],
     ),
+    shape(ApiKey::ListConfigResources, 0, 1, &[field("resource_types", Kind::FixedArray(1)).since(1)]),
+    shape(
+        ApiKey::UpdateFeatures,
+        0,
+        2,
+        &[
+            int32("timeout_ms"),
+            array(
+                "feature_updates",
+                &[
+                    text("feature"),
+                    int16("max_version_level"),
+                    boolean("allow_downgrade").until(0),
+                    int8("upgrade_type").since(1),
+                ],
+            ),
+            boolean("validate_only").since(1),
+        ],
+    ),
+    shape(
+        ApiKey::ElectLeaders,
+        0,
+        2,
+        &[
+            int8("election_type").since(1),
+            array("topic_partitions", &[text("topic"), int32s("partitions")]).nullable(),
+            int32("timeout_ms"),
+        ],
+    ),
+    shape(
+        ApiKey::AlterPartitionReassignments,
+        0,
+        1,
+        &[
+            int32("timeout_ms"),
+            boolean("allow_replication_factor_change").since(1),
+            array(
+                "topics",
+                &[text("name"), array("partitions", &[int32("partition_index"), int32s("replicas").nullable()])],
+            ),
+        ],
+    ),
+    shape(ApiKey::DescribeProducers, 0, 0, &[array("topics", &[text("name"), int32s("partition_indexes")])]),
     shape(ApiKey::DescribeLogDirs, 1, 4, &[array("topics", &[text("topic"), int32s("partitions")]).nullable()]),
     // Topics.
     shape(

@@ -169,6 +169,11 @@ apis!(
     alter_configs,
     delete_records,
     describe_log_dirs,
+    describe_producers,
+    list_config_resources,
+    elect_leaders,
+    alter_partition_reassignments,
+    update_features,
     describe_acls,
     create_acls,
     delete_acls,
@@ -177,6 +182,7 @@ apis!(
     describe_user_scram_credentials,
     sasl_handshake;
     by_asker: metadata,
+    describe_topic_partitions,
     find_coordinator,
     describe_cluster,
     init_producer_id;

@@ -152,6 +152,17 @@ pub struct EpochEndOutcome {
     pub end_offset: i64,
 }
 
+/// An idempotent producer that a partition knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    pub id: i64,
+    pub epoch: i16,
+    /// Of the last record of its newest batch.
+    pub last_sequence: i32,
+    /// When that batch was appended, by the broker's clock.
+    pub last_append_ms: i64,
+}
+
 /// One data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogDirOutcome {

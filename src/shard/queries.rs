@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::api::{EpochEndOutcome, OffsetOutcome, OffsetQuery};
+use super::api::{ActiveProducer, EpochEndOutcome, OffsetOutcome, OffsetQuery};
 use super::state::Shard;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
 use crate::partition::Replica;
@@ -44,6 +44,19 @@ impl Shard {
         answers.into_iter().map(|a| a.unwrap_or_else(|| no_epoch(ErrorCode::NotLeaderOrFollower))).collect()
     }
 
+    /// The idempotent producers of partitions, each the one with the newest batch first.
+    pub async fn active_producers(
+        self: &Rc<Self>,
+        parts: Vec<PartitionId>,
+    ) -> Vec<Result<Vec<ActiveProducer>, ErrorCode>> {
+        let look = |shard: Rc<Shard>, parts: Vec<PartitionId>| async move {
+            let producers = |id| shard.online(id).map(|replica| active_producers(&replica));
+            parts.into_iter().map(producers).collect()
+        };
+        let answers = self.scatter(parts, |part| *part, look).await;
+        answers.into_iter().map(|answer| answer.unwrap_or(Err(ErrorCode::NotLeaderOrFollower))).collect()
+    }
+
     fn epoch_end(&self, (partition, believed, asked): EpochPart) -> EpochEndOutcome {
         match self.asked(partition, believed) {
             Ok(replica) => match replica.epoch_end(asked) {
@@ -61,6 +74,14 @@ impl Shard {
         replica.check_epoch(believed)?;
         Ok(replica)
     }
+}
+
+fn active_producers(replica: &Replica) -> Vec<ActiveProducer> {
+    let mut producers = Vec::new();
+    replica.each_producer(|id, epoch, last_sequence, last_append_ms| {
+        producers.push(ActiveProducer { id, epoch, last_sequence, last_append_ms });
+    });
+    producers
 }
 
 async fn offset_of(replica: &Rc<Replica>, query: OffsetQuery) -> OffsetOutcome {

@@ -59,7 +59,10 @@ macro_rules! for_request {
             OffsetForLeaderEpoch OffsetForLeaderEpochRequest, FindCoordinator FindCoordinatorRequest,
             DescribeCluster DescribeClusterRequest, DescribeConfigs DescribeConfigsRequest,
             IncrementalAlterConfigs IncrementalAlterConfigsRequest, AlterConfigs AlterConfigsRequest,
-            DeleteRecords DeleteRecordsRequest, DescribeLogDirs DescribeLogDirsRequest, JoinGroup JoinGroupRequest,
+            DeleteRecords DeleteRecordsRequest, DescribeLogDirs DescribeLogDirsRequest,
+            DescribeTopicPartitions DescribeTopicPartitionsRequest, DescribeProducers DescribeProducersRequest,
+            ListConfigResources ListConfigResourcesRequest, ElectLeaders ElectLeadersRequest,
+            AlterPartitionReassignments AlterPartitionReassignmentsRequest, UpdateFeatures UpdateFeaturesRequest, JoinGroup JoinGroupRequest,
             SyncGroup SyncGroupRequest, Heartbeat HeartbeatRequest, LeaveGroup LeaveGroupRequest,
             OffsetCommit OffsetCommitRequest, OffsetFetch OffsetFetchRequest, OffsetDelete OffsetDeleteRequest,
             DescribeGroups DescribeGroupsRequest, ListGroups ListGroupsRequest, DeleteGroups DeleteGroupsRequest,
@@ -106,7 +109,7 @@ fn again<T: Encodable + Decodable + PartialEq + std::fmt::Debug>(request: &T, ap
 }
 
 fn frame_seeds() -> Vec<Vec<u8>> {
-    const ALL: [ApiKey; 27] = [
+    const ALL: [ApiKey; 33] = [
         ApiKey::ApiVersions,
         ApiKey::Metadata,
         ApiKey::ListOffsets,
@@ -122,6 +125,12 @@ fn frame_seeds() -> Vec<Vec<u8>> {
         ApiKey::AlterConfigs,
         ApiKey::DeleteRecords,
         ApiKey::DescribeLogDirs,
+        ApiKey::DescribeTopicPartitions,
+        ApiKey::DescribeProducers,
+        ApiKey::ListConfigResources,
+        ApiKey::ElectLeaders,
+        ApiKey::AlterPartitionReassignments,
+        ApiKey::UpdateFeatures,
         ApiKey::JoinGroup,
         ApiKey::SyncGroup,
         ApiKey::Heartbeat,

@@ -1,8 +1,10 @@
-"""Administration by stock clients and Kafka's tools: topic options replaced, records deleted, data directories described."""
+"""Administration by stock clients and Kafka's tools: topic options replaced, records deleted, data directories and producers
+described, elections, reassignments and features of one broker."""
 
 import asyncio
 import json
 import os
+import re
 import subprocess
 import time
 
@@ -15,6 +17,11 @@ from support.wire import ERR
 
 DELETE_RECORDS = "org.apache.kafka.tools.DeleteRecordsCommand"
 LOG_DIRS = "org.apache.kafka.tools.LogDirsCommand"
+TRANSACTIONS = "org.apache.kafka.tools.TransactionsCommand"
+ELECTION = "org.apache.kafka.tools.LeaderElectionCommand"
+REASSIGN = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
+FEATURES = "org.apache.kafka.tools.FeatureCommand"
+CLIENT_METRICS = "org.apache.kafka.tools.ClientMetricsCommand"
 
 # ---- AlterConfigs
 
@@ -171,7 +178,9 @@ def test_other_clients_delete_records(broker, topic):
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     at = ck.TopicPartition(name, 0, 5)
     assert admin.delete_records([at])[at].result(30).low_watermark == 5
-    node(broker, f"admin.deleteTopicRecords({{ topic: '{name}', partitions: [{{ partition: 0, offset: '9' }}] }})")
+    # Which asks for no metadata by itself.
+    delete = f"admin.deleteTopicRecords({{ topic: '{name}', partitions: [{{ partition: 0, offset: '9' }}] }})"
+    node(broker, f"admin.fetchTopicOffsets('{name}').then(() => {delete})")
     assert starts(broker, name, [0]) == {0: 9}
 
 
@@ -270,3 +279,115 @@ def test_log_dirs_by_hand(broker, topic, version):
     space = os.statvfs(broker.data_dir)
     total = space.f_blocks * space.f_frsize if version >= 4 else -1
     assert some.TotalBytes == total and (some.UsableBytes > 0) == (version >= 4)
+
+
+# ---- DescribeTopicPartitions
+
+
+def test_topics_page_by_page(broker, topic):
+    """The tool reads 2,000 partitions a page; by hand, pages of any size add up to the whole."""
+    first, second = topic(5), topic(3)
+    with wire.Conn(broker) as conn:
+        api = schema.message("DescribeTopicPartitionsRequest").api
+        assert api in {k.ApiKey for k in schema.call(conn, "ApiVersions", 4, ClientSoftwareName="t", ClientSoftwareVersion="1").ApiKeys}
+        for limit in (1, 2, 5, 7, 2000):
+            seen, cursor = [], None
+            while True:
+                told = schema.call(conn, "DescribeTopicPartitions", 0, Topics=[{"Name": n} for n in (second, "no-such-topic", first)],
+                                   ResponsePartitionLimit=limit, Cursor=cursor)  # fmt: skip
+                for t in told.Topics:
+                    assert t.ErrorCode == (0 if t.Partitions else ERR["UNKNOWN_TOPIC_OR_PARTITION"])
+                    seen += [(t.Name, p.PartitionIndex, p.LeaderId, p.IsrNodes, p.ReplicaNodes) for p in t.Partitions]
+                cursor = told.NextCursor
+                if cursor is None:
+                    break
+            assert seen == [(n, p, 0, [0], [0]) for n, count in ((first, 5), (second, 3)) for p in range(count)]
+        for cursor in ({"TopicName": first, "PartitionIndex": -1}, {"TopicName": "elsewhere", "PartitionIndex": 0}):
+            told = schema.call(conn, "DescribeTopicPartitions", 0, Topics=[{"Name": first}], Cursor=cursor)
+            assert [t.ErrorCode for t in told.Topics] == [ERR["INVALID_REQUEST"]]
+    out = java.run(java.TOPICS, "--describe", "--bootstrap-server", broker.bootstrap, "--topic", first).out
+    assert [s.split("Partition: ")[1].split()[0] for s in out.splitlines() if "Leader: 0" in s] == list("01234"), out
+
+
+# ---- producers, elections, reassignments, features
+
+
+def test_producers_tool(broker, topic):
+    name = topic(2)
+    load.produce_lines(broker, name, 10, 1, enable_idempotence=True)
+    out = java.run(TRANSACTIONS, "--bootstrap-server", broker.bootstrap, "describe-producers", "--topic", name, "--partition", 0).out
+    header, *rows = [s.split() for s in out.splitlines() if s.strip()]
+    assert header[:3] == ["ProducerId", "ProducerEpoch", "LatestCoordinatorEpoch"] and len(rows) == 1, out
+    told = dict(zip(header, rows[0]))
+    assert (told["ProducerEpoch"], told["LastSequence"], told["CurrentTransactionStartOffset"]) == ("0", "9", "None"), out
+    assert abs(int(told["LastTimestamp"]) / 1000 - time.time()) < 600
+    out = java.run(TRANSACTIONS, "--bootstrap-server", broker.bootstrap, "describe-producers", "--topic", name, "--partition", 1).out
+    assert len(out.split("\n")[1:]) <= 1 or not out.splitlines()[1:], out
+
+
+@pytest.mark.parametrize("kind", ["preferred", "unclean"])
+def test_leader_election_tool(broker, topic, kind):
+    name = topic(2)
+    out = java.run(ELECTION, "--bootstrap-server", broker.bootstrap, "--election-type", kind, "--topic", name, "--partition", 1).out
+    assert f"Valid replica already elected for partitions {name}-1" in out, out
+    out = java.run(ELECTION, "--bootstrap-server", broker.bootstrap, "--election-type", kind, "--all-topic-partitions").out
+    assert "Error" not in out, out
+
+
+def test_reassign_partitions_tool(broker, topic, tmp_path):
+    name = topic(1)
+
+    def ask(replicas, *args):
+        plan = tmp_path / "plan.json"
+        plan.write_text(json.dumps({"version": 1, "partitions": [{"topic": name, "partition": 0, "replicas": replicas}]}))
+        return java.run(REASSIGN, "--bootstrap-server", broker.bootstrap, "--reassignment-json-file", plan, *args, check=False)
+
+    done = ask([0], "--execute")
+    assert done.code == 0 and "Successfully started partition reassignment" in done.out, done
+    done = ask([0], "--verify")
+    assert done.code == 0 and f"Reassignment of partition {name}-0 is completed." in done.out, done
+    done = ask([0], "--cancel")
+    assert done.code == 0 and "None of the specified partition reassignments are active" in done.out, done
+    done = ask([7], "--execute")
+    assert done.code != 0, done
+    listed = java.run(REASSIGN, "--bootstrap-server", broker.bootstrap, "--list").out
+    assert "No partition reassignments found." in listed
+
+
+def test_reassignments_by_hand(broker, topic):
+    name = topic(1)
+    with wire.Conn(broker) as conn:
+        for version in (0, 1):
+            for replicas, code in (([0], 0), ([1], 39), ([0, 1], 39), ([0, 0], 39), ([], 39), (None, 85)):
+                asked = [{"Name": name, "Partitions": [{"PartitionIndex": 0, "Replicas": replicas}]}]
+                told = schema.call(conn, "AlterPartitionReassignments", version, TimeoutMs=30_000, Topics=asked)
+                assert (told.ErrorCode, told.Responses[0].Partitions[0].ErrorCode) == (0, code), replicas
+        asked = [{"Name": n, "Partitions": [{"PartitionIndex": p, "Replicas": [0]}]} for n, p in ((name, 9), ("no-such", 0))]
+        told = schema.call(conn, "AlterPartitionReassignments", 1, TimeoutMs=30_000, Topics=asked)
+        assert [p.ErrorCode for t in told.Responses for p in t.Partitions] == [ERR["UNKNOWN_TOPIC_OR_PARTITION"]] * 2
+
+
+def test_features_tool(broker):
+    """What is there of Kafka's features is at Kafka's level."""
+    out = java.run(FEATURES, "--bootstrap-server", broker.bootstrap, "describe").out
+    rows = [dict(re.findall(r"(\w+): (\S+)", s)) for s in out.splitlines() if s.startswith("Feature: ")]
+    groups = [r for r in rows if r["Feature"] == "group.version"]
+    assert [(r["SupportedMaxVersion"], r["FinalizedVersionLevel"]) for r in groups] == [("1", "1")], out
+    done = java.run(FEATURES, "--bootstrap-server", broker.bootstrap, "upgrade", "--feature", "group.version=9", check=False)
+    assert done.code != 0 and "group.version" in done.out, done
+
+
+def test_client_metrics_tool(broker):
+    out = java.run(CLIENT_METRICS, "--bootstrap-server", broker.bootstrap, "--list").out
+    assert out.strip() == "", out
+
+
+def test_resources_with_options(broker, topic):
+    name = topic(1)
+    with wire.Conn(broker) as conn:
+        assert schema.call(conn, "ListConfigResources", 0).ConfigResources == []
+        told = schema.call(conn, "ListConfigResources", 1, ResourceTypes=[])
+        found = {(r.ResourceType, r.ResourceName) for r in told.ConfigResources}
+        assert told.ErrorCode == 0 and found >= {(2, name), (4, "0"), (8, "0")}
+        assert [(r.ResourceType, r.ResourceName) for r in schema.call(conn, "ListConfigResources", 1, ResourceTypes=[4]).ConfigResources] == [(4, "0")]
+        assert schema.call(conn, "ListConfigResources", 1, ResourceTypes=[99]).ErrorCode == ERR["UNSUPPORTED_VERSION"]

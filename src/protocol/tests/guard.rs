@@ -128,6 +128,11 @@ macro_rules! with_request_type {
             DescribeUserScramCredentials: DescribeUserScramCredentialsRequest,
             DescribeTopicPartitions: DescribeTopicPartitionsRequest,
             DescribeLogDirs: DescribeLogDirsRequest,
+            DescribeProducers: DescribeProducersRequest,
+            ListConfigResources: ListConfigResourcesRequest,
+            ElectLeaders: ElectLeadersRequest,
+            AlterPartitionReassignments: AlterPartitionReassignmentsRequest,
+            UpdateFeatures: UpdateFeaturesRequest,
             CreateTopics: CreateTopicsRequest,
             DeleteTopics: DeleteTopicsRequest,
             CreatePartitions: CreatePartitionsRequest,
@@ -336,6 +341,11 @@ fn requests_with_every_null_that_the_crate_can_write_pass() {
     let topic = delete_topics_request::DeleteTopicState::default().with_name(None);
     pass(ApiKey::DeleteTopics, 6..=6, DeleteTopicsRequest::default().with_topics(vec![topic]));
     pass(ApiKey::DescribeTopicPartitions, 0..=0, DescribeTopicPartitionsRequest::default().with_cursor(None));
+    pass(ApiKey::ElectLeaders, 0..=2, ElectLeadersRequest::default().with_topic_partitions(None));
+    let partition = alter_partition_reassignments_request::ReassignablePartition::default().with_replicas(None);
+    let topic = alter_partition_reassignments_request::ReassignableTopic::default().with_partitions(vec![partition]);
+    let request = AlterPartitionReassignmentsRequest::default().with_topics(vec![topic]);
+    pass(ApiKey::AlterPartitionReassignments, 0..=1, request);
     let topic = metadata_request::MetadataRequestTopic::default().with_name(None);
     pass(ApiKey::Metadata, 10..=13, MetadataRequest::default().with_topics(Some(vec![topic])));
     let config = alter_configs_request::AlterableConfig::default().with_value(None);

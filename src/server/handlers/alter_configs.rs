@@ -9,17 +9,19 @@ use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey
 use kafka_protocol::protocol::StrBytes;
 
 use crate::cluster::controller::{AlterTopic, ConfigOp, ControlError};
+use crate::model::BrokerId;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
-use super::altering::{self, check_kind, check_names, refuse};
+use super::altering::{self, check_names, check_resource, refuse};
 use super::shared::error_message;
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::AlterConfigs, 0, 2);
 
 pub async fn handle(context: &Rc<ServerContext>, _: i16, request: AlterConfigsRequest) -> AlterConfigsResponse {
+    let broker = context.shard.config.broker_id;
     let ids: Vec<_> = request.resources.iter().map(id).collect();
-    let planned = altering::plan(request.resources, id, change);
+    let planned = altering::plan(request.resources, id, |resource| change(BrokerId(broker), resource));
     let outcomes = altering::carry_out(context, planned, request.validate_only).await;
     let responses = ids.into_iter().zip(outcomes).map(|(id, outcome)| response(id, outcome));
     AlterConfigsResponse::default().with_responses(responses.collect())
@@ -37,13 +39,14 @@ fn response((kind, name): (i8, StrBytes), outcome: Result<(), ControlError>) -> 
     }
 }
 
-fn change(resource: AlterConfigsResource) -> Result<AlterTopic, ControlError> {
+fn change(broker: BrokerId, resource: AlterConfigsResource) -> Result<AlterTopic, ControlError> {
     check_names(resource.configs.iter().map(|config| &config.name))?;
     let nulls: Vec<&str> = resource.configs.iter().filter(|c| c.value.is_none()).map(|c| &*c.name).collect();
     if !nulls.is_empty() {
         return refuse(format!("Null value not supported for : {}", nulls.join(", ")));
     }
-    check_kind(resource.resource_type, &resource.resource_name)?;
+    let options: Vec<&str> = resource.configs.iter().map(|config| &*config.name).collect();
+    check_resource(broker, (resource.resource_type, &resource.resource_name), &options)?;
     let set = |AlterableConfig { name, value, .. }| (name, value);
     let set = resource.configs.into_iter().map(set);
     let set = set.filter_map(|(name, value)| Some((name.to_string(), ConfigOp::Set(value?.to_string()))));
@@ -69,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_topic_gets_exactly_what_is_named() {
-        let change = change(resource(2, &[("x", Some("1")), ("y", Some(""))])).unwrap();
+        let change = change(BrokerId(7), resource(2, &[("x", Some("1")), ("y", Some(""))])).unwrap();
         assert!(change.replace);
         let expected = [("x", "1"), ("y", "")].map(|(name, value)| (name.to_owned(), ConfigOp::Set(value.to_owned())));
         assert_eq!((change.name.as_str(), &change.set[..]), ("a", &expected[..]));
@@ -80,11 +83,11 @@ mod tests {
         for (kind, configs, part) in [
             (2, &[("x", None), ("y", Some("1")), ("z", None)][..], "for : x, z"),
             (2, &[("x", Some("1")), ("x", Some("1"))], "duplicate"),
-            (4, &[("x", Some("1"))], "Broker configs"),
+            (4, &[("x", Some("1"))], "must be an integer"),
             (8, &[("root", Some("INFO"))], "logger"),
             (0, &[], "type 0"),
         ] {
-            let error = change(resource(kind, configs)).unwrap_err();
+            let error = change(BrokerId(7), resource(kind, configs)).unwrap_err();
             assert!(error.code == ErrorCode::InvalidRequest && error.message.contains(part), "{error}");
         }
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use kafka_protocol::protocol::StrBytes;
 
 use crate::cluster::controller::{AlterTopic, ControlError};
-use crate::model::ErrorCode;
+use crate::model::{BrokerId, ErrorCode};
 use crate::server::context::ServerContext;
 
 use super::shared::{control_error, repeated};
@@ -67,12 +67,22 @@ fn fill(
     places
 }
 
-/// Refuses resources that have no options to alter.
-pub fn check_kind(kind: i8, name: &str) -> Result<(), ControlError> {
+/// Refuses resources that have no options to alter. `options`: those that are to be altered.
+pub fn check_resource(broker: BrokerId, (kind, name): (i8, &str), options: &[&str]) -> Result<(), ControlError> {
     match kind {
         TOPIC if name.is_empty() => refuse("Default topic resources are not allowed."),
         TOPIC => Ok(()),
-        BROKER => refuse("Broker configs cannot be altered yet: set them in the file and restart."),
+        // The empty name stands for all brokers.
+        BROKER if !name.is_empty() && name.parse::<i32>().is_err() => {
+            refuse(format!("Node id must be an integer, but it is: {name}"))
+        }
+        BROKER if !name.is_empty() && name.parse() != Ok(broker.0) => {
+            refuse(format!("Unexpected broker id, expected {}, but received {name}", broker.0))
+        }
+        BROKER => refuse(format!(
+            "Cannot update these configs dynamically: [{}]. Set them in the file and restart.",
+            options.join(", ")
+        )),
         BROKER_LOGGER => refuse("There are no levels by logger: set corelane.log.level in the file and restart."),
         other => refuse(format!("Unknown resource type {other}: topics (2) can be altered.")),
     }
@@ -99,13 +109,23 @@ mod tests {
             resources,
             |(kind, name)| (*kind, text(name)),
             |(kind, name)| {
-                check_kind(kind, name).map(|()| AlterTopic { name: name.to_owned(), ..AlterTopic::default() })
+                check_resource(BrokerId(7), (kind, name), &[])
+                    .map(|()| AlterTopic { name: name.to_owned(), ..AlterTopic::default() })
             },
         );
         let (changes, places) = split(planned);
         assert_eq!(changes.iter().map(|change| change.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         let filled = fill(places, vec![Ok(()), Err(control_error(ErrorCode::InvalidConfig, "no"))]);
-        assert!(check_kind(TOPIC, "").is_err());
+        for (resource, part) in [
+            ((TOPIC, ""), "Default topic"),
+            ((BROKER, "x"), "must be an integer"),
+            ((BROKER, "8"), "expected 7, but received 8"),
+            ((BROKER, "7"), "dynamically: [a, b]"),
+            ((BROKER, ""), "dynamically: [a, b]"),
+        ] {
+            let error = check_resource(BrokerId(7), resource, &["a", "b"]).unwrap_err();
+            assert!(error.message.contains(part), "{resource:?}: {error}");
+        }
         let codes: Vec<_> = filled.iter().map(|outcome| outcome.as_ref().err().map_or(0, |e| e.code.code())).collect();
         assert_eq!(codes, [42, 0, 42, 40, 42, 42]);
     }

@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
+use kafka_protocol::protocol::StrBytes;
 
 use crate::model::ErrorCode;
 use crate::protocol::{ApiSpec, Malformed, respond};
@@ -12,6 +13,12 @@ use crate::server::context::ServerContext;
 use crate::server::dispatch::APIS;
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::ApiVersions, 0, 4);
+
+/// The response has features from here on (KIP-584).
+const FEATURES_FROM: i16 = 3;
+
+/// Features by Kafka's names, and the versions that are supported: consumer groups (KIP-848) are always on.
+pub const FEATURES: [(&str, i16, i16); 1] = [("group.version", 1, 1)];
 
 pub async fn handle(_: &Rc<ServerContext>, version: i16, request: ApiVersionsRequest) -> ApiVersionsResponse {
     respond(version, &request)
@@ -22,7 +29,22 @@ fn respond(version: i16, request: &ApiVersionsRequest) -> ApiVersionsResponse {
     if version >= 3 && !named {
         return ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code());
     }
-    ApiVersionsResponse::default().with_api_keys(ranges())
+    let response = ApiVersionsResponse::default().with_api_keys(ranges());
+    if version < FEATURES_FROM {
+        return response;
+    }
+    let name = StrBytes::from_static_str;
+    let supported = FEATURES.map(|(feature, min, max)| {
+        SupportedFeatureKey::default().with_name(name(feature)).with_min_version(min).with_max_version(max)
+    });
+    // What is supported is in force: nothing is to be switched on.
+    let finalized = FEATURES.map(|(feature, _, max)| {
+        FinalizedFeatureKey::default().with_name(name(feature)).with_min_version_level(max).with_max_version_level(max)
+    });
+    response
+        .with_supported_features(supported.to_vec())
+        .with_finalized_features(finalized.to_vec())
+        .with_finalized_features_epoch(0)
 }
 
 /// The answer to a version that is not known here, in the one shape that every client can read: v0, with the ranges, so that
@@ -58,9 +80,10 @@ fn is_sound(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shared::testing::through_the_wire;
     use super::*;
     use bytes::Buf;
-    use kafka_protocol::protocol::{Decodable, StrBytes};
+    use kafka_protocol::protocol::Decodable;
 
     fn request(name: &'static str, version: &'static str) -> ApiVersionsRequest {
         ApiVersionsRequest::default()
@@ -77,7 +100,12 @@ mod tests {
                 |key: i16| response.api_keys.iter().find(|r| r.api_key == key).map(|r| (r.min_version, r.max_version));
             assert_eq!(range(0), Some((0, 13)));
             assert_eq!(range(18), Some((0, 4)));
-            assert!(respond::encode(API.key, version, 1, &response).is_ok(), "v{version}");
+            let seen = through_the_wire(API.key, version, &response);
+            let level = seen.finalized_features.iter().map(|f| (&*f.name, f.min_version_level, f.max_version_level));
+            let expected = if version >= 3 { vec![("group.version", 1, 1)] } else { vec![] };
+            assert_eq!(level.collect::<Vec<_>>(), expected, "v{version}");
+            let range = seen.supported_features.iter().map(|f| (&*f.name, f.min_version, f.max_version));
+            assert_eq!(range.collect::<Vec<_>>(), expected, "v{version}");
         }
     }
 

@@ -8,10 +8,11 @@ use kafka_protocol::messages::{ApiKey, IncrementalAlterConfigsRequest, Increment
 use kafka_protocol::protocol::StrBytes;
 
 use crate::cluster::controller::{AlterTopic, ConfigOp, ControlError};
+use crate::model::BrokerId;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
-use super::altering::{self, check_kind, check_names, refuse};
+use super::altering::{self, check_names, check_resource, refuse};
 use super::shared::error_message;
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::IncrementalAlterConfigs, 0, 1);
@@ -21,8 +22,9 @@ pub async fn handle(
     _: i16,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
+    let broker = context.shard.config.broker_id;
     let ids: Vec<_> = request.resources.iter().map(id).collect();
-    let planned = altering::plan(request.resources, id, change);
+    let planned = altering::plan(request.resources, id, |resource| change(BrokerId(broker), resource));
     let outcomes = altering::carry_out(context, planned, request.validate_only).await;
     let responses = ids.into_iter().zip(outcomes).map(|(id, outcome)| response(id, outcome));
     IncrementalAlterConfigsResponse::default().with_responses(responses.collect())
@@ -40,9 +42,10 @@ fn response((kind, name): (i8, StrBytes), outcome: Result<(), ControlError>) -> 
     }
 }
 
-fn change(resource: AlterConfigsResource) -> Result<AlterTopic, ControlError> {
+fn change(broker: BrokerId, resource: AlterConfigsResource) -> Result<AlterTopic, ControlError> {
     check_names(resource.configs.iter().map(|config| &config.name))?;
-    check_kind(resource.resource_type, &resource.resource_name)?;
+    let options: Vec<&str> = resource.configs.iter().map(|config| &*config.name).collect();
+    check_resource(broker, (resource.resource_type, &resource.resource_name), &options)?;
     let mut set = Vec::with_capacity(resource.configs.len());
     for config in resource.configs {
         let value = config.value.map(|value| value.to_string());
@@ -85,7 +88,7 @@ mod tests {
             config("x", 2, Some("1")),
             config("y", 3, Some("2")),
         ];
-        let change = change(resource(2, configs)).unwrap();
+        let change = change(BrokerId(7), resource(2, configs)).unwrap();
         let [one, two] = ["1", "2"].map(str::to_owned);
         let expected = [
             ConfigOp::Set(one.clone()),
@@ -109,7 +112,7 @@ mod tests {
             (4, vec![config("x", 0, Some("1"))]),
             (99, vec![]),
         ] {
-            let refused = change(resource(kind, configs)).unwrap_err();
+            let refused = change(BrokerId(7), resource(kind, configs)).unwrap_err();
             assert_eq!(refused.code, ErrorCode::InvalidRequest, "{refused}");
         }
     }

@@ -172,7 +172,7 @@ fn respond(
     wanted: Wanted,
     failures: &HashMap<String, ErrorCode>,
 ) -> MetadataResponse {
-    let view = View { image, version, reachable: image.reachable(listener).map(|(broker, _)| broker.id).collect() };
+    let view = View::new(image, listener, version);
     let topics = match wanted {
         Wanted::All => image.topics().map(|topic| view.describe(topic)).collect(),
         Wanted::Names(names) => names
@@ -231,32 +231,39 @@ fn brokers(image: &MetadataImage, listener: &str) -> Vec<MetadataResponseBroker>
 }
 
 /// The cluster as clients of one listener see it.
-struct View<'a> {
+pub struct View<'a> {
     image: &'a MetadataImage,
     version: i16,
     /// Brokers with an address for the listener.
     reachable: Vec<BrokerId>,
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    /// `version`: of a Metadata response with the same error codes.
+    pub fn new(image: &'a MetadataImage, listener: &str, version: i16) -> View<'a> {
+        View { image, version, reachable: image.reachable(listener).map(|(broker, _)| broker.id).collect() }
+    }
+
     /// A partition that is offline has no leader, and each of its replicas counts as offline: Kafka's answer for a failed
     /// log directory. So do replicas on brokers that cannot be reached.
+    pub fn partition(&self, topic: Uuid, index: i32, partition: &PartitionImage) -> MetadataResponsePartition {
+        let nodes = |ids: &[BrokerId]| ids.iter().map(|id| broker_id(*id)).collect::<Vec<_>>();
+        let offline = self.image.is_offline(PartitionId::new(topic, index));
+        let (leader, error) = if offline { (None, ErrorCode::LeaderNotAvailable) } else { self.leader(partition) };
+        let away = partition.replicas.iter().filter(|id| offline || !self.reachable.contains(id));
+        MetadataResponsePartition::default()
+            .with_error_code(error.code())
+            .with_partition_index(index)
+            .with_leader_id(broker_id(leader.unwrap_or(BrokerId(-1))))
+            .with_leader_epoch(partition.leader_epoch.0)
+            .with_replica_nodes(nodes(&partition.replicas))
+            .with_isr_nodes(nodes(&partition.isr))
+            .with_offline_replicas(away.map(|id| broker_id(*id)).collect())
+    }
+
     fn describe(&self, topic: &TopicImage) -> MetadataResponseTopic {
-        let partitions = topic.partitions.iter().enumerate().map(|(index, partition)| {
-            let index = index as i32;
-            let nodes = |ids: &[BrokerId]| ids.iter().map(|id| broker_id(*id)).collect::<Vec<_>>();
-            let offline = self.image.is_offline(PartitionId::new(topic.id, index));
-            let (leader, error) = if offline { (None, ErrorCode::LeaderNotAvailable) } else { self.leader(partition) };
-            let away = partition.replicas.iter().filter(|id| offline || !self.reachable.contains(id));
-            MetadataResponsePartition::default()
-                .with_error_code(error.code())
-                .with_partition_index(index)
-                .with_leader_id(broker_id(leader.unwrap_or(BrokerId(-1))))
-                .with_leader_epoch(partition.leader_epoch.0)
-                .with_replica_nodes(nodes(&partition.replicas))
-                .with_isr_nodes(nodes(&partition.isr))
-                .with_offline_replicas(away.map(|id| broker_id(*id)).collect())
-        });
+        let partitions =
+            topic.partitions.iter().zip(0..).map(|(partition, index)| self.partition(topic.id, index, partition));
         MetadataResponseTopic::default()
             .with_name(Some(topic_name(&topic.name)))
             .with_topic_id(topic.id)

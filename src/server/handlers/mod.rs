@@ -2,6 +2,7 @@
 //! protocol; what lies below (the shard, the image) speaks the model's words.
 
 pub mod alter_configs;
+pub mod alter_partition_reassignments;
 mod altering;
 pub mod api_versions;
 pub mod consumer_group_describe;
@@ -19,7 +20,10 @@ pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
 pub mod describe_log_dirs;
+pub mod describe_producers;
+pub mod describe_topic_partitions;
 pub mod describe_user_scram_credentials;
+pub mod elect_leaders;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
@@ -27,6 +31,7 @@ pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
+pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
 pub mod list_partition_reassignments;
@@ -39,3 +44,4 @@ pub mod produce;
 pub mod sasl_handshake;
 mod shared;
 pub mod sync_group;
+pub mod update_features;

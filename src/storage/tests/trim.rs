@@ -28,8 +28,15 @@ fn segment_files(dir: &Path) -> Vec<i64> {
 async fn check(log: &Rc<Log>, dir: &Path, to: i64) {
     assert_eq!((log.start_offset(), log.next_offset()), (to, 80));
     assert!(matches!(log.read(to - 1, 10, true).await, Err(ReadError::OutOfRange { .. })));
-    let batches = 80_i64.div_euclid(2) - to.div_euclid(2);
-    assert_eq!(read_all(log, to, 1 << 20).await.len() as i64, batches * (HEADER_BYTES as i64 + 20_000), "from {to}");
+    let (mut from, mut bytes) = (to, 0);
+    if to % 2 != 0 {
+        // The batch around the start comes whole.
+        bytes += log.read(to, 1, true).await.unwrap().records.concat().len();
+        from += 1;
+    }
+    bytes += read_all(log, from, 1 << 20).await.len();
+    let batches = 40 - to as usize / 2;
+    assert_eq!(bytes, batches * (HEADER_BYTES + 20_000), "from {to}");
     let bases = segment_files(dir);
     assert!(bases.len() == 1 || bases[1] > to, "{bases:?} with the start at {to}");
 }
@@ -47,12 +54,8 @@ fn a_trim_to_any_offset_survives_a_crash() {
             log.trim(to, Vec::new).await.unwrap();
             check(&log, &dir, to).await;
             // As a kill leaves it: without a close.
-            let copy = root.join(format!("copy{to}-0"));
-            copy_dir(&dir, &copy);
-            // A copy's name is another one: its checkpoint is another partition's then.
-            let opened = root.join("copies").join(copy.file_name().unwrap()).join("t-0");
-            fs::create_dir_all(opened.parent().unwrap()).unwrap();
-            fs::rename(&copy, &opened).unwrap();
+            let opened = root.join(format!("copy-{to}")).join("t-0");
+            copy_dir(&dir, &opened);
             let again = open(&opened, config(0)).await.log;
             check(&again, &opened, to).await;
             assert!(fs::read_dir(&opened).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().contains("rot")));
