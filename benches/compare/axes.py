@@ -172,7 +172,7 @@ AXES = [
             wanted={"corelane.max.partitions": "20000"}, why="2 GB a run. Corelane's limit of partitions, which follows the open files it may have, is raised for it."),
     produce("hdd-200p", "16 KB batches at 60 MB/s on 200 partitions, hard disk", K16, 60, partitions=200, disk="hdd", wanted=HDD_OPTIONS,
             seconds=30, warmup=10, short_pairs=2, full_pairs=3, metrics=[*PRODUCE, "mean_write_kib"], why=HDD_WHY),
-    produce("16k-100-gather", "16 KB batches at 100 MB/s, gathering for 400 us", K16, 100, options={"corelane.gather.us": "400"}),
+    produce("16k-100-gather", "16 KB batches at 100 MB/s, gathering for 800 us", K16, 100, options={"corelane.gather.us": "800"}),
     produce("16k-written", "16 KB batches at 100 MB/s, acknowledged when written", K16, 100, level="written", why=WRITTEN_WHY),
     Axis("e2e-1k-written", "end to end, 1,000 records/s, acknowledged when written", "e2e", ["--rate", "1000"], level="written", metrics=E2E, why=WRITTEN_WHY),
     Axis("requests-1x5-written", "requests of one record, 1 x 5 in flight, acknowledged when written", "requests", ["--record-size", "100"],
