@@ -6,6 +6,7 @@ mod command;
 mod options;
 mod progress;
 mod server;
+mod take_over;
 mod tune;
 
 pub use command::main;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::command::ServerArguments;
+use super::take_over::{forget_empty, take_over_arenas};
 use crate::cluster::data_dirs::{self, DataDirs, HeldDir};
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{CLEAN_MARK, MetadataImage, Placement};
@@ -21,7 +22,6 @@ use crate::runtime::process::{self, SignalWatch, StopFlag};
 use crate::runtime::{clock, mailbox, net, watchdog};
 use crate::server;
 use crate::shard::{self, ShardReady, ShardStart};
-use crate::storage::{self, Home, Identity, PartitionKey};
 
 /// Exit code 0 after an orderly end, 1 with one line on stderr when the broker cannot start.
 pub(super) fn main(arguments: ServerArguments) -> ExitCode {
@@ -56,7 +56,7 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
         store.raise_leader_epochs(&mut image).map_err(|e| e.to_string())?;
     }
 
-    take_over_arenas(&mut config, &image, &placement)?;
+    let mut arenas = take_over_arenas(&mut config, cpus.len() as u16, &image, &placement)?;
 
     let (config, image, placement) = (Arc::new(config), Arc::new(image), Arc::new(placement));
     let stop = StopFlag::default();
@@ -82,6 +82,7 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     if told {
         mark_clean(&held, &unwell);
     }
+    arenas.iter_mut().for_each(forget_empty);
     if told && ended && unwell.is_empty() {
         tracing::info!("stopped in good order");
     } else if told {
@@ -207,38 +208,6 @@ fn report_last_stop(config: &mut ServerConfig, held: &[HeldDir]) -> io::Result<b
         }
     }
     Ok(unclean)
-}
-
-/// Writes what a killed broker had acknowledged from memory into the logs, before they are opened.
-fn take_over_arenas(config: &mut ServerConfig, image: &MetadataImage, placement: &Placement) -> Result<(), String> {
-    // Without a boot id no arena is made, and none can be of this boot.
-    let boot = probe::boot_id().unwrap_or_default();
-    for (id, root) in &placement.directories {
-        let identity = Identity { boot, cluster: image.cluster_id.clone(), directory: id.0 };
-        let find = |key: PartitionKey| match image.topic_by_id(key.topic) {
-            Some(topic) => placement.dir(topic, key.partition).map_or(Home::Away, Home::Here),
-            // The topic of a damaged file has no id here.
-            None if !image.all_withheld().is_empty() => Home::Away,
-            None => Home::Gone,
-        };
-        let replayed = storage::replay(root, &identity, &find).map_err(|error| {
-            format!(
-                "{error} (it may hold records that the last broker acknowledged just before it was killed; where they do not matter, \
-                 remove the file)"
-            )
-        })?;
-        if replayed.batches > 0 {
-            tracing::info!(
-                "{}: the last broker was killed: {} batch(es), {} bytes of {} partition(s) taken over from its arena",
-                root.display(),
-                replayed.batches,
-                replayed.bytes,
-                replayed.partitions
-            );
-        }
-        config.not_taken_over.extend(replayed.failed);
-    }
-    Ok(())
 }
 
 /// Marks each directory all of whose partitions were closed in good order; `unwell` are the partitions that were not.

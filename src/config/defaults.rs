@@ -134,6 +134,7 @@ impl ServerConfig {
             flush_delay_ms: 0,
             acknowledge: super::Acknowledge::Held,
             arena_bytes: 0,
+            arena_dir: Default::default(),
             write_behind_max_ms: 0,
             produce_validation: super::ProduceValidation::Full,
             internal_topics_delete: false,
@@ -141,6 +142,7 @@ impl ServerConfig {
             shutdown_timeout_ms: 0,
             log_level: String::new(),
             clean_dirs: Vec::new(),
+            arena_folders: Default::default(),
             not_taken_over: Vec::new(),
             given: Default::default(),
         }

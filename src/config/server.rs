@@ -1,6 +1,6 @@
 //! The broker's options, as parsed from `server.properties` and overrides.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -159,6 +159,8 @@ pub struct ServerConfig {
     pub acknowledge: Acknowledge,
     /// `corelane.arena.bytes`: per shard and data directory
     pub arena_bytes: usize,
+    /// `corelane.arena.dir`; empty: in each data directory
+    pub arena_dir: PathBuf,
     /// `corelane.write.behind.max.ms`
     pub write_behind_max_ms: u64,
     /// `corelane.produce.validate`
@@ -173,10 +175,13 @@ pub struct ServerConfig {
     pub log_level: String,
     /// Data directories in which the last broker stopped cleanly; found at the start, not an option.
     pub clean_dirs: Vec<PathBuf>,
+    /// With `corelane.arena.dir`, the folder for the arenas of each data directory that has one there; found at the start, not
+    /// an option.
+    pub arena_folders: BTreeMap<PathBuf, PathBuf>,
     /// Partitions whose acknowledged records an arena still holds; found at the start, not an option.
     pub not_taken_over: Vec<Untaken>,
     /// Options given by the user, by name, as written (DescribeConfigs tells them from defaults).
-    pub given: std::collections::BTreeMap<String, String>,
+    pub given: BTreeMap<String, String>,
 }
 
 /// Acknowledged records of a killed broker that could not be written into their segments, for want of room perhaps. They are

@@ -18,7 +18,7 @@ use crate::runtime::net::Listeners;
 use crate::runtime::process::StopFlag;
 use crate::runtime::watchdog::Heart;
 use crate::runtime::{disk, gather_before_waking, probe, spawn_blocking, spawn_local, spin_before_sleep};
-use crate::storage::{Arena, Identity};
+use crate::storage::{ARENA_FOLDER, Arena, Identity};
 
 /// What one shard starts with. Made on the main thread, used up on the shard's.
 pub struct ShardStart {
@@ -112,9 +112,14 @@ impl Shard {
             // Asked once now: a held batch must find room.
             let disk = self.storage.disk(directory);
             let _ = disk.look().await;
-            let (root, shard, bytes) = (directory.clone(), self.id.0, self.config.arena_bytes);
+            let (shard, bytes) = (self.id.0, self.config.arena_bytes);
             let all = (bytes as u64).saturating_mul(u64::from(self.shards));
-            if !disk.has_twice(all) {
+            let elsewhere = self.config.arena_folders.get(directory).cloned();
+            if elsewhere.is_none() && !self.config.arena_dir.as_os_str().is_empty() {
+                // Told once for all shards.
+                continue;
+            }
+            if elsewhere.is_none() && !disk.has_twice(all) {
                 // Trying would leave others without room for a moment.
                 tracing::warn!(
                     shard = %self.id,
@@ -124,10 +129,11 @@ impl Shard {
                 );
                 continue;
             }
+            let folder = elsewhere.unwrap_or_else(|| directory.join(ARENA_FOLDER));
             let (cluster, directory_id) = (self.image().cluster_id.clone(), id.0);
             let made = spawn_blocking(move || {
                 let identity = Identity { boot: probe::boot_id()?, cluster, directory: directory_id };
-                Arena::create(&root, shard, &identity, bytes)
+                Arena::create(&folder, shard, &identity, bytes)
             });
             match made.await.map(|made| made.open(delay, self.shards)) {
                 Ok(Some(arena)) => self.storage.add_arena(directory, arena),

@@ -10,6 +10,7 @@
 
 pub(super) mod layout;
 mod list;
+mod places;
 pub(super) mod pool;
 mod replay;
 
@@ -33,7 +34,8 @@ use crate::runtime::sync::Notify;
 use crate::runtime::{clock, spawn_local};
 use layout::{Entry, Plan};
 pub use layout::{Identity, PartitionKey};
-pub use list::{ArenaListing, list_arenas};
+pub use list::{ArenaListing, Listings, list_arenas};
+pub use places::Places;
 use pool::{Pool, Size};
 pub(super) use replay::take_over_later;
 pub use replay::{Home, Replayed, TakenOver, replay};
@@ -130,15 +132,14 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Makes the arena of `shard` in a data directory. Blocks.
-    pub fn create(root: &Path, shard: u16, identity: &Identity, bytes: usize) -> io::Result<NewArena> {
+    /// Makes an arena of `shard` in `folder`. Blocks.
+    pub fn create(folder: &Path, shard: u16, identity: &Identity, bytes: usize) -> io::Result<NewArena> {
         let bytes = bytes / PAGE_BYTES * PAGE_BYTES;
         let too_small =
             || io::Error::new(io::ErrorKind::InvalidInput, format!("{bytes} bytes are too few for an arena"));
         let plan = Plan::of(bytes).ok_or_else(too_small)?;
-        let folder = root.join(FOLDER);
-        fs::create_dir_all(&folder)?;
-        let newest = replay::arena_files(&folder)?.into_iter().map(|(number, _)| number).max();
+        fs::create_dir_all(folder)?;
+        let newest = replay::arena_files(folder)?.into_iter().map(|(number, _)| number).max();
         let number = newest.map_or(0, |newest| newest + 1);
         let path = folder.join(format!("{shard}.{number}.{EXTENSION}"));
         let mapping = Mapping::create(&path, bytes)?;

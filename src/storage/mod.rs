@@ -46,7 +46,10 @@ pub use {
     rot::{Bounds, Stretch, survey},
 };
 
-pub use arena::{Arena, ArenaListing, Home, Identity, PartitionKey, Replayed, TakenOver, list_arenas, replay};
+pub use arena::{
+    Arena, ArenaListing, FOLDER as ARENA_FOLDER, Home, Identity, Listings, PartitionKey, Places, Replayed, TakenOver,
+    list_arenas, replay,
+};
 pub use checkpoint::Checkpoint;
 pub use compaction::{CleanError, CleanStats, Cleaner, CleanerLimits, LastOffsets, Survey};
 pub use context::{StorageContext, StorageLimits};

@@ -147,16 +147,17 @@ pub fn arena(data: &[u8]) {
     if flags & 4 != 0 {
         file.truncate(usize::from(*count) * 1024);
     }
-    std::fs::create_dir(dir.path().join("corelane-arena")).unwrap();
-    std::fs::write(dir.path().join("corelane-arena/0.0.arena"), &file).unwrap();
-    let held = list_arenas(dir.path()).unwrap();
+    let folder = dir.path().join("corelane-arena");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("0.0.arena"), &file).unwrap();
+    let held = list_arenas(dir.path()).unwrap().arenas;
     let place = |key: PartitionKey| dir.path().join(format!("{}-{}", key.topic.simple(), key.partition));
     let find = |key: PartitionKey| {
         let path = place(key);
         std::fs::create_dir_all(&path).unwrap();
         Home::Here(path)
     };
-    let replayed = replay(dir.path(), &identity, &find);
+    let replayed = replay(&folder, &identity, &find);
     let (mut batches, mut bytes, mut seen) = (0, 0, BTreeSet::new());
     for run in held.iter().flat_map(|listing| &listing.held) {
         let path = place(run.partition).join(format!("{:020}.log", run.segment));
@@ -177,7 +178,7 @@ pub fn arena(data: &[u8]) {
     }
     if let Ok(replayed) = replayed {
         assert_eq!((replayed.batches, replayed.bytes), (batches, bytes), "what is told of is what was written");
-        assert!(replay(dir.path(), &identity, &find).is_ok_and(|again| again.bytes == 0), "once");
+        assert!(replay(&folder, &identity, &find).is_ok_and(|again| again.bytes == 0), "once");
     }
 }
 

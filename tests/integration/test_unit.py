@@ -45,12 +45,16 @@ def wait_for(b, unit, restarts):
 
 
 @pytest.mark.timeout(900)
-def test_systemd_restarts_a_killed_broker_that_takes_its_arena_over(make_broker, root, corelane_only, request, figure):
+@pytest.mark.parametrize("place", ["data directory", "runtime directory"])
+def test_systemd_restarts_a_killed_broker_that_takes_its_arena_over(make_broker, root, corelane_only, request, figure, place):
     # Only its port and its clients' helpers are used: systemd starts the process.
     b = make_broker()
-    options = {**HELD, "listeners": f"PLAINTEXT://{b.host}:{b.port}", "log.dirs": "/var/lib/corelane"}
+    options, lines = {**HELD, "listeners": f"PLAINTEXT://{b.host}:{b.port}", "log.dirs": "/var/lib/corelane"}, []
+    if place == "runtime directory":
+        options["corelane.arena.dir"] = "/run/corelane"
+        lines = ["RuntimeDirectory=corelane", "RuntimeDirectoryPreserve=yes"]
     try:
-        unit = systemd.Systemd(b.folder / "unit", "".join(f"{k}={v}\n" for k, v in options.items()))
+        unit = systemd.Systemd(b.folder / "unit", "".join(f"{k}={v}\n" for k, v in options.items()), lines)
     except systemd.Unavailable as e:
         pytest.skip(str(e))
     request.addfinalizer(unit.end)
@@ -66,6 +70,8 @@ def test_systemd_restarts_a_killed_broker_that_takes_its_arena_over(make_broker,
     assert unit.shows("MainPID") != pid
     assert consume(b) == values(0)
     assert len(b.taken_over()) == 1, "what stood in the arena alone was not needed"
+    if place == "runtime directory":
+        assert "from its arena in /run/corelane/" in unit.log_text()
     assert "no arena" not in unit.log_text(), "the sandbox has let it make its arenas"
     status = unit.run("cat", f"/proc/{unit.shows('MainPID')}/status")
     assert re.search(r"^Uid:\s+61234", status, re.M) and re.search(r"^NoNewPrivs:\s+1", status, re.M)
@@ -74,7 +80,7 @@ def test_systemd_restarts_a_killed_broker_that_takes_its_arena_over(make_broker,
     produce(b, values(1))
     since = time.monotonic()
     unit.systemctl("stop", "corelane.service")
-    figure("systemctl stop", f"{time.monotonic() - since:.1f} s")
+    figure(f"systemctl stop, {place}", f"{time.monotonic() - since:.1f} s")
     assert (unit.shows("Result"), unit.shows("ActiveState")) == ("success", "inactive"), unit.told()
     assert "stopped in good order" in unit.log_text()
     unit.systemctl("start", "corelane.service")

@@ -1,5 +1,7 @@
 //! Options of acknowledgements: what a batch must have survived, and where it waits for its write.
 
+use std::path::PathBuf;
+
 use super::{Access, MIB, OptionSpec, TIB, broker};
 use crate::config::server::Acknowledge;
 use crate::config::value::{Bounds, Kind};
@@ -34,7 +36,24 @@ pub(super) const ACKNOWLEDGE: &[OptionSpec] = &[
         Bounds::Between(2 * MIB, TIB),
         integer!(Server arena_bytes),
         "With corelane.acknowledge=held, memory per shard and data directory between acknowledgement and write, which serves consumers at the tail as well. It is \
-         a file below corelane-arena/ in the data directory, which a start takes over.",
+         a file below corelane-arena/ in the data directory, or in corelane.arena.dir, which a start takes over.",
+    ),
+    broker(
+        "corelane.arena.dir",
+        Kind::String,
+        "",
+        Bounds::Any,
+        Access::Server {
+            set: |config, value| {
+                config.arena_dir = PathBuf::from(value.text());
+                Ok(())
+            },
+            get: |config| config.arena_dir.to_string_lossy().into_owned(),
+        },
+        "With corelane.acknowledge=held, a directory outside of the data directories for the arenas of all of them, each in a folder of its own: a tmpfs, say, whose \
+         files outlive the process (systemd: RuntimeDirectory= with RuntimeDirectoryPreserve=yes). A note in the data directory names it, so that a \
+         start finds the arenas of the last run after a change too. Where it is lost while the machine runs, records that were acknowledged last are \
+         lost, and the start is refused with a line that says so. Empty: each data directory holds its own.",
     ),
     broker(
         "corelane.write.behind.max.ms",

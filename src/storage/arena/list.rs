@@ -1,11 +1,14 @@
-//! The arenas of a data directory as they are, for people. Changes nothing. Blocks.
+//! The arenas of a data directory, or of several, as they are, for people. Changes nothing. Blocks.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
 use super::FOLDER;
 use super::layout::{Identity, PartitionKey, Slot, Unfit, decode_head};
+use super::places::noted_places;
 use super::replay::{arena_files, read_head, read_slots};
 
 /// One arena.
@@ -31,10 +34,40 @@ pub struct HeldBytes {
     pub bytes: u64,
 }
 
-/// Lists the arenas of the data directory at `root`; of one in use, as it is at this moment.
-pub fn list_arenas(root: &Path) -> io::Result<Vec<ArenaListing>> {
-    std::fs::metadata(root)?;
-    arena_files(&root.join(FOLDER))?.into_iter().map(|(_, path)| list(path)).collect()
+/// The arenas that belong to a directory.
+#[derive(Debug, Default)]
+pub struct Listings {
+    pub arenas: Vec<ArenaListing>,
+    /// Places that the data directory's note names and that cannot be read, and why.
+    pub away: Vec<(PathBuf, String)>,
+}
+
+/// Lists the arenas of a data directory, wherever they are, or those in a directory of `corelane.arena.dir`; of one in use, as
+/// it is at this moment.
+pub fn list_arenas(directory: &Path) -> io::Result<Listings> {
+    let mut folders = vec![directory.join(FOLDER), directory.to_path_buf()];
+    // Each data directory has a folder there that is named by its id.
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.file_name().and_then(|name| Uuid::parse_str(name.to_str()?).ok()).is_some() && path.is_dir() {
+            folders.push(path);
+        }
+    }
+    let mut listings = Listings::default();
+    for folder in noted_places(directory)? {
+        match std::fs::read_dir(&folder) {
+            Ok(_) => folders.push(folder),
+            Err(error) => listings.away.push((folder, error.to_string())),
+        }
+    }
+    folders.sort();
+    folders.dedup();
+    for folder in folders {
+        for (_, path) in arena_files(&folder)? {
+            listings.arenas.push(list(path)?);
+        }
+    }
+    Ok(listings)
 }
 
 fn list(path: PathBuf) -> io::Result<ArenaListing> {

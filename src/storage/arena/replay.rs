@@ -12,8 +12,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::EXTENSION;
 use super::layout::{Entry, Identity, PartitionKey, Plan, Slot, Unfit, decode_head, decode_slot};
-use super::{EXTENSION, FOLDER};
 use crate::config::Untaken;
 use crate::model::record_batch::{self, BatchHeader};
 use crate::runtime::disk::ALIGNMENT;
@@ -74,11 +74,11 @@ pub(super) fn arena_files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Takes over what the arenas of the data directory at `root` hold. An error: an arena cannot be read, and nothing may be served
-/// from this directory.
-pub fn replay(root: &Path, identity: &Identity, find: &dyn Fn(PartitionKey) -> Home) -> io::Result<Replayed> {
+/// Takes over what the arenas in `folder` hold of the data directory that `identity` names. An error: an arena cannot be read, and
+/// nothing may be served from this directory.
+pub fn replay(folder: &Path, identity: &Identity, find: &dyn Fn(PartitionKey) -> Home) -> io::Result<Replayed> {
     let mut replayed = Replayed::default();
-    for (_, path) in arena_files(&root.join(FOLDER))? {
+    for (_, path) in arena_files(folder)? {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         replay_file(&path, identity, find, &mut replayed).map_err(named)?;
     }

@@ -15,7 +15,7 @@ fn identity() -> Identity {
 }
 
 fn arena(root: &Path, bytes: usize, delay: Duration) -> Rc<Arena> {
-    Arena::create(root, 0, &identity(), bytes).unwrap().open(delay, 1).unwrap()
+    Arena::create(&root.join(FOLDER), 0, &identity(), bytes).unwrap().open(delay, 1).unwrap()
 }
 
 async fn open_held(arena: &Rc<Arena>, dir: &Path) -> Rc<Log> {
@@ -39,7 +39,7 @@ fn home(key: PartitionKey, dir: &Path) -> Home {
 
 fn take_over(root: &Path) -> Replayed {
     let dir = root.join("t-0");
-    replay(root, &identity(), &|key| home(key, &dir)).unwrap()
+    replay(&root.join(FOLDER), &identity(), &|key| home(key, &dir)).unwrap()
 }
 
 fn arena_files(root: &Path) -> Vec<String> {
@@ -357,7 +357,7 @@ fn a_damaged_arena_gives_no_wrong_byte_and_is_never_passed_over_in_silence() {
                 bad[at] ^= 1 << random.below(8);
             }
             fs::write(trial.join(FOLDER).join(&name), &bad).unwrap();
-            let outcome = replay(&trial, &identity(), &|key| home(key, &trial.join("t-0")));
+            let outcome = replay(&trial.join(FOLDER), &identity(), &|key| home(key, &trial.join("t-0")));
             let recovered = open(&trial.join("t-0"), small_segments()).await;
             let end = recovered.log.next_offset();
             let expected: Vec<_> = written.iter().filter(|(offset, _)| *offset < end).cloned().collect();
@@ -372,17 +372,20 @@ fn a_damaged_arena_gives_no_wrong_byte_and_is_never_passed_over_in_silence() {
             fs::remove_dir_all(&trial).unwrap();
         }
         assert!(cut > 150, "{cut} {unharmed}");
-        let other = replay(&whole, &Identity { cluster: "d".into(), ..identity() }, &|_| Home::Away).unwrap();
+        let other =
+            replay(&whole.join(FOLDER), &Identity { cluster: "d".into(), ..identity() }, &|_| Home::Away).unwrap();
         assert_eq!((other.batches, arena_files(&whole).len()), (0, 1), "another cluster's is left as it is");
-        let other = replay(&whole, &Identity { directory: Uuid::nil(), ..identity() }, &|_| Home::Away).unwrap();
+        let other =
+            replay(&whole.join(FOLDER), &Identity { directory: Uuid::nil(), ..identity() }, &|_| Home::Away).unwrap();
         assert_eq!((other.batches, arena_files(&whole).len()), (0, 1), "another directory's too");
-        let offline = replay(&whole, &identity(), &|_| Home::Away).unwrap();
+        let offline = replay(&whole.join(FOLDER), &identity(), &|_| Home::Away).unwrap();
         assert_eq!(
             (offline.batches, fs::read(whole.join(FOLDER).join(&name)).unwrap()),
             (0, good),
             "it waits for its partition"
         );
-        let other = replay(&whole, &Identity { boot: Uuid::nil(), ..identity() }, &|_| panic!("not read")).unwrap();
+        let other = replay(&whole.join(FOLDER), &Identity { boot: Uuid::nil(), ..identity() }, &|_| panic!("not read"))
+            .unwrap();
         assert_eq!((other.batches, arena_files(&whole).len()), (0, 0), "another boot's is removed");
     });
 }
@@ -413,7 +416,8 @@ fn an_entry_over_bytes_of_another_partition_gives_nothing() {
             fs::create_dir_all(copy.join(format!("t-{n}"))).unwrap();
         }
         let replayed =
-            replay(&copy, &identity(), &|key| Home::Here(copy.join(format!("t-{}", key.partition)))).unwrap();
+            replay(&copy.join(FOLDER), &identity(), &|key| Home::Here(copy.join(format!("t-{}", key.partition))))
+                .unwrap();
         assert_eq!(replayed.batches, 0);
         assert!(arena_files(&copy)[0].ends_with(".damaged"));
     });
@@ -509,7 +513,7 @@ async fn killed(root: &Path) -> (PathBuf, Vec<(i64, Vec<u8>)>) {
 fn records_of_a_deleted_topic_go_with_the_arena() {
     scratched(|root| async move {
         let (data, _) = killed(&root).await;
-        let replayed = replay(&data, &identity(), &|_| Home::Gone).unwrap();
+        let replayed = replay(&data.join(FOLDER), &identity(), &|_| Home::Gone).unwrap();
         assert_eq!((replayed.batches, arena_files(&data).len()), (0, 0));
     });
 }
@@ -560,5 +564,31 @@ fn what_a_start_cannot_write_is_tried_again_when_the_log_is_opened() {
         let log = open_in(context, &dir, small_segments()).await.log;
         assert!(read_all(&log, 0, 1 << 20).await == joined(&written));
         assert_eq!(arena_files(&data).len(), 0);
+    });
+}
+
+#[test]
+fn arenas_elsewhere_are_listed_and_taken_over() {
+    scratched(|root| async move {
+        let (data, written) = killed(&root).await;
+        let (elsewhere, name) = (root.join("elsewhere"), arena_files(&data).pop().unwrap());
+        let folder = Places::find(&data, identity(), None).unwrap().make(&elsewhere).unwrap();
+        fs::rename(data.join(FOLDER).join(&name), folder.join(&name)).unwrap();
+        for asked in [&data, &elsewhere, &folder] {
+            let listed = list_arenas(asked).unwrap();
+            assert_eq!((listed.arenas.len(), listed.away.len()), (1, 0), "{}", asked.display());
+            assert!(
+                listed.arenas[0].held.iter().all(|held| held.partition == KEY) && !listed.arenas[0].held.is_empty()
+            );
+        }
+        fs::rename(&elsewhere, root.join("away")).unwrap();
+        let listed = list_arenas(&data).unwrap();
+        assert_eq!((listed.arenas.len(), &listed.away[0].0), (0, &folder));
+        fs::rename(root.join("away"), &elsewhere).unwrap();
+        let (places, dir) = (Places::find(&data, identity(), None).unwrap(), data.join("t-0"));
+        let take_over = |folder| replay(folder, places.identity(), &|key| home(key, &dir)).unwrap().batches;
+        assert!(places.folders().iter().map(|folder| take_over(folder)).sum::<u64>() > 0);
+        let log = open(&dir, small_segments()).await.log;
+        assert!(read_all(&log, 0, 1 << 20).await == joined(&written));
     });
 }
