@@ -8,7 +8,7 @@ use crate::storage::{CleanError, CleanStats, Cleaner, Survey};
 impl Replica {
     /// Whether the log should be cleaned, and how dirty it is; see [`Log::survey`](crate::storage::Log::survey).
     pub async fn survey(&self, now_ms: i64) -> Option<Survey> {
-        self.log.survey(now_ms).await
+        self.log.survey(now_ms, self.high_watermark()).await
     }
 
     /// Cleans what `found` names. `ended`: whether to leave off.

@@ -13,12 +13,13 @@ use super::producer_pool::ProducerPool;
 use super::producer_state::{ProducerStates, SequenceCheck};
 use super::validate::CheckedBatch;
 use super::waiters::{AckWait, DataWaiter, Waiters};
+use super::watermarks::{Ends, Watermarks};
 use crate::config::TopicConfig;
 use crate::model::record_batch::BatchHeader;
 use crate::model::records::BadRecord;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
 use crate::observe::client_line;
-use crate::storage::{Log, LogRead, PartitionKey, ReadError, StorageContext, StorageError, files};
+use crate::storage::{self, Log, LogRead, PartitionKey, ReadError, StorageContext, StorageError, files};
 
 /// A batch that has its place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,58 @@ pub struct Replica {
     /// There was no room for the file of epochs; checkpoints try again.
     epochs_unsaved: Cell<bool>,
     pub(super) producers: RefCell<ProducerStates>,
-    waiters: Rc<Waiters>,
+    standing: Rc<Standing>,
+}
+
+/// Visibility: the high watermark, and those who wait for it.
+struct Standing {
+    watermarks: Cell<Watermarks>,
+    acknowledging: Cell<Acknowledging>,
+    waiters: Waiters,
+}
+
+impl Standing {
+    /// An end of the log has moved, or the log has failed.
+    fn log_moved(&self, log: &Log) {
+        let (mut watermarks, failed) = (self.watermarks.get(), log.failure().is_some());
+        match watermarks.observe_alone(self.acknowledging.get().ends(log, watermarks.ends().acknowledged)) {
+            Ok(moved) => {
+                self.watermarks.set(watermarks);
+                if moved.high_watermark || failed {
+                    self.waiters.moved(watermarks.high_watermark(), failed);
+                }
+            }
+            Err(_) if failed => self.waiters.moved(watermarks.high_watermark(), true),
+            Err(broken) => {
+                debug_assert!(false, "{}: {broken}", log.dir().display());
+                let why =
+                    format!("{broken}: the partition is offline until the broker is restarted; please report this");
+                tracing::error!(dir = %log.dir().display(), "{why}");
+                log.lose(&why);
+            }
+        }
+    }
+}
+
+/// The end of the log that acknowledges, by the topic's settings.
+#[derive(Clone, Copy, Debug)]
+struct Acknowledging {
+    /// So many records that are not synced are acknowledged only once they are; 0: all of them.
+    unsynced: u64,
+}
+
+impl Acknowledging {
+    fn by(config: &TopicConfig) -> Acknowledging {
+        Acknowledging { unsynced: if config.flush_ms == Some(0) { 0 } else { config.flush_messages } }
+    }
+
+    /// The ends of `log`. What has been acknowledged stays so.
+    fn ends(self, log: &Log, acknowledged: i64) -> Ends {
+        let storage::Ends { appended, sent, held, written, synced } = log.ends();
+        let waits_for_sync = held.abs_diff(synced) >= self.unsynced;
+        let acknowledged = acknowledged.max(if waits_for_sync { synced } else { held });
+        Ends { start: log.start_offset(), appended, sent, held, written, synced, acknowledged }
+    }
 }
 
 /// State shared by the replicas of one shard.
@@ -123,11 +175,18 @@ impl Replica {
             }
         }
         let (epochs, leader_epoch) = (begun.history, begun.epoch);
-        let waiters = Rc::new(Waiters::default());
-        let (moved, watched) = (waiters.clone(), Rc::downgrade(&log));
-        log.on_progress(Box::new(move || {
+        let acknowledging = Acknowledging::by(&log.config());
+        // Of the only replica everything that the log has.
+        let watermarks = Watermarks::opened(acknowledging.ends(&log, log.start_offset()), i64::MAX);
+        let standing = Rc::new(Standing {
+            watermarks: Cell::new(watermarks.map_err(io::Error::other)?),
+            acknowledging: Cell::new(acknowledging),
+            waiters: Waiters::default(),
+        });
+        let (moved, watched) = (standing.clone(), Rc::downgrade(&log));
+        log.on_move(Box::new(move || {
             if let Some(log) = watched.upgrade() {
-                moved.moved(log.acknowledged(), log.failure().is_some());
+                moved.log_moved(&log);
             }
         }));
         let replica = Replica {
@@ -138,7 +197,7 @@ impl Replica {
             epochs: RefCell::new(epochs),
             epochs_unsaved: Cell::new(unsaved),
             producers,
-            waiters,
+            standing,
         };
         if recovered.damaged {
             // So that what was set aside, and the gap it leaves, is behind the next start.
@@ -148,9 +207,9 @@ impl Replica {
         Ok(Opened { replica: Rc::new(replica), scanned_bytes: recovered.scanned_bytes })
     }
 
-    /// Everything before this may be read (one replica: what is acknowledged).
+    /// Everything before this is acknowledged and may be read.
     pub fn high_watermark(&self) -> i64 {
-        self.log.acknowledged()
+        self.standing.watermarks.get().high_watermark()
     }
 
     pub fn start_offset(&self) -> i64 {
@@ -177,7 +236,7 @@ impl Replica {
 
     /// Another replica of the same partition has taken this one's place: whoever waits looks there.
     pub fn replaced(&self) {
-        self.waiters.data.fire();
+        self.standing.waiters.data.fire();
     }
 
     pub fn log(&self) -> &Rc<Log> {
@@ -186,9 +245,10 @@ impl Replica {
 
     /// Takes over new topic settings and leadership.
     pub fn update(&self, config: Arc<TopicConfig>, leader_epoch: LeaderEpoch) {
+        self.standing.acknowledging.set(Acknowledging::by(&config));
         self.log.set_config(config);
         if self.leader_epoch.replace(leader_epoch) != leader_epoch {
-            self.waiters.data.fire();
+            self.standing.waiters.data.fire();
         }
     }
 
@@ -236,14 +296,14 @@ impl Replica {
 
     /// Lets `wait` settle once everything before `next_offset` is acknowledged (or never will be).
     pub fn expect_ack(&self, next_offset: i64, wait: &Rc<AckWait>) {
-        if self.log.acknowledged() < next_offset && self.log.failure().is_none() {
-            self.waiters.expect_ack(next_offset, wait);
+        if self.high_watermark() < next_offset && self.log.failure().is_none() {
+            self.standing.waiters.expect_ack(next_offset, wait);
         }
     }
 
     /// After the wait: whether everything before `next_offset` is acknowledged.
     pub fn ack_outcome(&self, next_offset: i64) -> Result<(), Rejected> {
-        if self.log.acknowledged() >= next_offset {
+        if self.high_watermark() >= next_offset {
             return Ok(());
         }
         match self.log.failure() {
@@ -257,13 +317,14 @@ impl Replica {
         if self.high_watermark() > seen || self.log.failure().is_some_and(|failure| !failure.is_full()) {
             waiter.fire();
         } else {
-            self.waiters.data.add(waiter);
+            self.standing.waiters.data.add(waiter);
         }
     }
 
     /// Whole batches from `offset` on, up to the high watermark. At the end of a partition that takes no more records, why.
     pub async fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<LogRead, ErrorCode> {
-        let read = self.log.read(offset, max_bytes, at_least_one).await.map_err(|error| self.read_error(error))?;
+        let read = self.log.read(offset, self.high_watermark(), max_bytes, at_least_one).await;
+        let read = read.map_err(|error| self.read_error(error))?;
         match self.log.failure() {
             Some(failure) if !failure.is_full() && read.records.is_empty() && !read.more => {
                 Err(storage_error(failure).code)
@@ -332,8 +393,8 @@ impl Replica {
 
     /// Applies the topic's retention.
     pub async fn enforce_retention(&self, now_ms: i64) -> Result<(), StorageError> {
-        if self.log.enforce_retention(now_ms, || self.sidecar()).await? {
-            self.waiters.moved(self.high_watermark(), false);
+        if self.log.enforce_retention(now_ms, self.high_watermark(), || self.sidecar()).await? {
+            self.standing.waiters.moved(self.high_watermark(), false);
         }
         Ok(())
     }
@@ -350,8 +411,15 @@ impl Replica {
             return Err(ErrorCode::OffsetOutOfRange);
         }
         self.log.trim(to, || self.sidecar()).await.map_err(|error| storage_error(error).code)?;
-        self.waiters.moved(end, false);
+        self.standing.waiters.moved(end, false);
         Ok(self.start_offset())
+    }
+
+    /// Ends a log that found no room, cut back to what was acknowledged: producers were told that the rest is not there.
+    /// Returns the offset at which the next replica of the directory must end.
+    pub async fn cut_back(&self) -> io::Result<i64> {
+        let end = self.high_watermark();
+        self.log.cut_back(end).await.map(|()| end)
     }
 
     /// Ends the replica in good order.

@@ -151,7 +151,7 @@ impl Shard {
         let Some(topic) = image.topic_by_id(full.id.topic).filter(|_| current()) else { return false };
         let dir = full.log().dir();
         let reopened = async {
-            let end = full.log().cut_back().await?;
+            let end = full.cut_back().await?;
             self.end_coordinator(full.id);
             self.open(topic, full.id, &dir, Claim::Known).await?;
             Ok::<i64, std::io::Error>(end)

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::context::StorageLimits;
-use super::log::{Log, Mark};
+use super::ends::Mark;
+use super::log::Log;
 use super::segment::Segment;
 use crate::model::record_batch::BatchHeader;
 use crate::runtime::disk::{ALIGNMENT, DiskBuf, FrozenBuf, MAX_IO_BYTES, align_down, align_up};
@@ -328,7 +329,7 @@ impl Log {
         };
         let last = match self.appender.flights.borrow().back() {
             Some(flight) => flight.mark.clone(),
-            None => self.written.borrow().clone(),
+            None => self.marks.borrow().written.clone(),
         };
         let aligned = align_down(start);
         if align_up(start + bytes) > segment.allocated.get() {
@@ -337,8 +338,9 @@ impl Log {
         let (flight, buf) = self.appender.take_group(segment, start, bytes, last);
         self.sent_to(&flight.segment, &file, flight.end);
         self.tail.push(flight.segment.base_offset, start, flight.end, aligned, buf.bytes());
-        let number = flight.number;
+        let (number, mark) = (flight.number, flight.mark.clone());
         self.appender.flights.borrow_mut().push_back(flight);
+        self.note_sent(mark, false);
         let log = self;
         log.appender.writing.set(log.appender.writing.get() + 1);
         spawn_local(async move {
@@ -374,8 +376,8 @@ impl Log {
             }
         }
         if let Some(mark) = moved {
-            let advanced = mark.offset > self.written.borrow().offset;
-            *self.written.borrow_mut() = mark;
+            let advanced = mark.offset > self.ends().written;
+            self.note_written(mark);
             if advanced {
                 self.after_write();
             } else {

@@ -21,7 +21,8 @@ use super::appender::Pending;
 use super::arena::layout::Entry;
 use super::arena::pool::Size;
 use super::arena::{Arena, Chunk, PartitionKey};
-use super::log::{Log, Mark};
+use super::ends::Mark;
+use super::log::Log;
 use super::segment::Segment;
 use super::slices::Slices;
 use crate::runtime::disk::{ALIGNMENT, DiskBuf, File, MAX_IO_BYTES, align_down, align_up};
@@ -401,7 +402,7 @@ impl Log {
         let _ = self.behind.set(behind);
     }
 
-    /// Appends to the arena and acknowledges, or queues for it.
+    /// Appends to the arena, or queues for it.
     pub(super) fn hold(self: &Rc<Self>, behind: &Behind, mut pending: Pending) {
         let first_in_line = behind.waiting.borrow().is_empty();
         if first_in_line && behind.copy(&mut pending) {
@@ -442,15 +443,15 @@ impl Log {
         if !behind.timed.replace(true) {
             behind.arena.write_by(clock::now() + behind.arena.delay(), self);
         }
-        if self.syncs_before_acknowledging(&mark) || !self.has_room_for(&mark, behind) {
+        let has_room = self.has_room_for(&mark, behind);
+        if !has_room || self.flush_is_due(mark.offset) {
             behind.all_target.set(behind.total.get());
-        } else {
-            self.make_visible(mark);
         }
+        self.note_sent(mark, has_room);
         self.wake_behind(behind);
     }
 
-    /// Nothing that is acknowledged may lack room when it is written: blocks are reserved for it, or there is plenty.
+    /// Nothing that counts as held may lack room when it is written: blocks are reserved for it, or there is plenty.
     fn has_room_for(&self, mark: &Mark, behind: &Behind) -> bool {
         mark.position <= mark.segment.allocated.get() || self.disk.has_twice(behind.arena.reach())
     }
@@ -613,7 +614,7 @@ impl Log {
         }
         match moved {
             Some(mark) => {
-                *self.written.borrow_mut() = mark;
+                self.note_written(mark);
                 self.after_write();
             }
             None => self.progress.notify_all(),

@@ -14,6 +14,7 @@ use super::behind::Behind;
 use super::compaction::CleanState;
 use super::context::StorageContext;
 use super::dir::LogDir;
+use super::ends::{EndMarks, Mark};
 use super::reader::Hints;
 use super::room::Disk;
 use super::segment::{RollRules, Segment};
@@ -52,16 +53,8 @@ impl StorageError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
     pub base_offset: i64,
-    /// The batch is acknowledged once [`Log::acknowledged`] reaches this.
+    /// The end of the log behind the batch.
     pub next_offset: i64,
-}
-
-/// A point between two batches: everything before `offset` lies before `position` of `segment`, or in older segments.
-#[derive(Clone)]
-pub(super) struct Mark {
-    pub offset: i64,
-    pub segment: Rc<Segment>,
-    pub position: u64,
 }
 
 /// One partition's log. Lives on one shard.
@@ -75,12 +68,7 @@ pub struct Log {
     pub(super) segments: RefCell<BTreeMap<i64, Rc<Segment>>>,
     pub(super) start_offset: Cell<i64>,
     pub(super) next_offset: Cell<i64>,
-    /// Reached the device.
-    pub(super) written: RefCell<Mark>,
-    /// Reached the device and survives a power cut.
-    pub(super) synced: RefCell<Mark>,
-    /// May be acknowledged and read.
-    pub(super) visible: RefCell<Mark>,
+    pub(super) marks: RefCell<EndMarks>,
     pub(super) appender: Appender,
     /// The way of appends through an arena; without one they go through `appender`.
     pub(super) behind: OnceCell<Behind>,
@@ -88,10 +76,10 @@ pub struct Log {
     pub(super) tail: Rc<Tail>,
     pub(super) hints: Hints,
     pub(super) failure: RefCell<Option<StorageError>>,
-    /// Notified when `written` moves, a sync ends, or the log fails.
+    /// Notified when an end moves, a sync ends, or the log fails.
     pub(super) progress: Notify,
-    /// Called when `visible` moves or the log fails.
-    pub(super) on_visible: RefCell<Option<Box<dyn Fn()>>>,
+    /// Called when an end moves or the log fails.
+    pub(super) on_move: RefCell<Option<Box<dyn Fn()>>>,
     /// Takes no more appends: it is being closed or removed.
     pub(super) closing: Cell<bool>,
     /// One checkpoint, retention pass or close at a time.
@@ -140,16 +128,14 @@ impl Log {
             segments: RefCell::new(segments),
             start_offset: Cell::new(start_offset),
             next_offset: Cell::new(next_offset),
-            written: RefCell::new(end.clone()),
-            synced: RefCell::new(end.clone()),
-            visible: RefCell::new(end),
+            marks: RefCell::new(EndMarks::all_at(end)),
             appender,
             behind: OnceCell::new(),
             sync: SyncState::default(),
             hints: Hints::default(),
             failure: RefCell::new(None),
             progress: Notify::new(),
-            on_visible: RefCell::new(None),
+            on_move: RefCell::new(None),
             closing: Cell::new(false),
             maintenance: crate::runtime::sync::LocalMutex::new(1),
             checkpointed: Cell::new((-1, -1)),
@@ -172,11 +158,6 @@ impl Log {
         self.next_offset.get()
     }
 
-    /// Everything before this may be acknowledged and read.
-    pub fn acknowledged(&self) -> i64 {
-        self.visible.borrow().offset
-    }
-
     pub fn failure(&self) -> Option<StorageError> {
         self.failure.borrow().clone()
     }
@@ -194,11 +175,6 @@ impl Log {
         *self.config.borrow_mut() = config;
     }
 
-    /// `callback` runs whenever [`acknowledged`](Self::acknowledged) moves or the log fails. It must not append.
-    pub fn on_progress(&self, callback: Box<dyn Fn()>) {
-        *self.on_visible.borrow_mut() = Some(callback);
-    }
-
     /// Bytes of all segments.
     pub fn size_bytes(&self) -> u64 {
         self.segments.borrow().values().map(|s| s.size.get()).sum()
@@ -210,8 +186,8 @@ impl Log {
     }
 
     /// Fixes the place of one checked batch and queues it for the device; `leader_epoch` and the offset are patched in,
-    /// outside the CRC. Returns at once; [`acknowledged`](Self::acknowledged) tells when it is safe. What waits here is bounded by
-    /// the memory that connections may receive into.
+    /// outside the CRC. Returns at once; the [`ends`](Self::ends) tell how safe it is. What waits here is bounded by the
+    /// memory that connections may receive into.
     pub fn append(self: &Rc<Self>, batch: Bytes, leader_epoch: i32, now_ms: i64) -> Result<Appended, StorageError> {
         if let Some(failure) = self.failure.borrow().as_ref() {
             return Err(failure.clone());
@@ -305,37 +281,7 @@ impl Log {
         segments.range(offset.saturating_add(1)..).next().map(|(begin, _)| *begin)
     }
 
-    /// How much of `segment` readers may see.
-    pub(super) fn visible_in(&self, segment: &Segment) -> u64 {
-        // The mark may still be in a segment that was there before.
-        if segment.is_cleaned() {
-            return segment.size.get();
-        }
-        let visible = self.visible.borrow();
-        match segment.base_offset.cmp(&visible.segment.base_offset) {
-            std::cmp::Ordering::Less => segment.size.get(),
-            std::cmp::Ordering::Equal => visible.position,
-            std::cmp::Ordering::Greater => 0,
-        }
-    }
-
-    /// Moves the acknowledged point and tells whoever waits.
-    pub(super) fn make_visible(&self, mark: Mark) {
-        if mark.offset <= self.visible.borrow().offset {
-            return;
-        }
-        *self.visible.borrow_mut() = mark;
-        self.announce();
-    }
-
-    pub(super) fn announce(&self) {
-        self.progress.notify_all();
-        if let Some(callback) = self.on_visible.borrow().as_ref() {
-            callback();
-        }
-    }
-
-    /// Takes the log out of service: nothing is acknowledged after this. A full disk does so until there is room again,
+    /// Takes the log out of service: no end moves after this. A full disk does so until there is room again,
     /// everything else until the broker is restarted.
     pub(super) fn fail(&self, doing: &str, error: &io::Error) {
         if self.failure.borrow().is_some() {
@@ -344,7 +290,7 @@ impl Log {
         if is_full(error) {
             if let Some(unsaid) = self.context.full_lines.due(clock::now()) {
                 tracing::error!(
-                    dir = %self.dir.display(), acknowledged = self.acknowledged(), unsaid,
+                    dir = %self.dir.display(), held = self.ends().held, unsaid,
                     "{doing} found no room on the disk: the partition takes no more records until there is room again: {error}"
                 );
             }
@@ -354,7 +300,7 @@ impl Log {
         let message = format!(
             "{doing} failed, the partition is offline and takes no more records until the broker is restarted: {error}"
         );
-        tracing::error!(dir = %self.dir.display(), acknowledged = self.acknowledged(), "{message}");
+        tracing::error!(dir = %self.dir.display(), held = self.ends().held, "{message}");
         self.context.count_failure();
         self.end(StorageError::Failed(message.into()));
     }
@@ -367,7 +313,7 @@ impl Log {
         }
     }
 
-    /// No more appends, no more acknowledgements; whoever waits is told.
+    /// No more appends, no end moves any more; whoever waits is told.
     pub(super) fn end(&self, why: StorageError) {
         self.failure.borrow_mut().get_or_insert(why);
         self.appender.clear();
@@ -387,7 +333,7 @@ impl Log {
             if let Some(failure) = self.failure() {
                 return Err(failure);
             }
-            if self.written.borrow().offset >= offset {
+            if self.ends().written >= offset {
                 return Ok(());
             }
             self.write_everything();

@@ -69,11 +69,13 @@ impl Log {
         .await
     }
 
-    /// Removes sealed segments that the topic's limits no longer keep or that lie before the log start, and rolls an active one
-    /// whose every record is too old. Returns true if the start offset moved. Works on a full disk too, whose room it makes.
+    /// Removes sealed segments before the offset `upto` that the topic's limits no longer keep or that lie before the log start,
+    /// and rolls an active one whose every record is too old. Returns true if the start offset moved. Works on a full disk
+    /// too, whose room it makes.
     pub async fn enforce_retention(
         self: &Rc<Self>,
         now_ms: i64,
+        upto: i64,
         sidecar: impl Fn() -> Vec<u8>,
     ) -> Result<bool, StorageError> {
         let _one = self.maintenance.acquire(1).await;
@@ -82,9 +84,9 @@ impl Log {
             return Ok(false);
         }
         if !full {
-            self.roll_if_expired(now_ms);
+            self.roll_if_expired(now_ms, upto);
         }
-        let doomed = self.beyond_retention(now_ms);
+        let doomed = self.beyond_retention(now_ms, upto);
         let Some(last) = doomed.last() else { return Ok(false) };
         let start = self.segment_after(last.base_offset).map_or(self.next_offset(), |s| s.base_offset);
         let start = start.max(self.start_offset());
@@ -158,19 +160,19 @@ impl Log {
         active.file().await.map(drop).map_err(|error| self.put_off("the file of a new segment", &error))
     }
 
-    fn roll_if_expired(self: &Rc<Self>, now_ms: i64) {
+    fn roll_if_expired(self: &Rc<Self>, now_ms: i64, upto: i64) {
         let active = self.active();
         let newest = active.newest_ms();
         let config = self.config();
         let limit = config.retention_ms.filter(|_| config.cleanup_delete);
         let expired = limit.is_some_and(|ms| newest >= 0 && now_ms - newest > ms);
-        if expired && active.size.get() > 0 && self.acknowledged() == self.next_offset() {
+        if expired && active.size.get() > 0 && upto == self.next_offset() {
             self.roll(&active);
         }
     }
 
     /// The oldest sealed segments that are too old or too many, or lie before the log start.
-    fn beyond_retention(&self, now_ms: i64) -> Vec<Rc<Segment>> {
+    fn beyond_retention(&self, now_ms: i64, upto: i64) -> Vec<Rc<Segment>> {
         let config = self.config();
         let (limit_ms, limit_bytes) = match config.cleanup_delete {
             true => (config.retention_ms, config.retention_bytes),
@@ -178,13 +180,12 @@ impl Log {
         };
         let mut surplus = limit_bytes.map_or(0, |limit| self.size_bytes().saturating_sub(limit));
         let active = self.active();
-        let acknowledged = self.acknowledged();
         let mut doomed = Vec::new();
         for segment in self.segments.borrow().values() {
             // A segment is removed whole, and only once all of it can have been read.
             let next = self.segment_after(segment.base_offset).map_or(i64::MAX, |s| s.base_offset);
             let unwritten = segment.written.get() < segment.size.get();
-            if Rc::ptr_eq(segment, &active) || next > acknowledged || unwritten {
+            if Rc::ptr_eq(segment, &active) || next > upto || unwritten {
                 break;
             }
             let newest = segment.newest_ms();
@@ -212,7 +213,7 @@ impl Log {
         Ok(())
     }
 
-    /// Ends the log as it is: begins no more writes and acknowledges nothing more.
+    /// Ends the log as it is: begins no more writes, and no end moves any more.
     pub fn abandon(&self) {
         self.closing.set(true);
         self.end(StorageError::Closed);

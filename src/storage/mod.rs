@@ -1,8 +1,8 @@
 //! One partition's bytes on disk: segments in Kafka's own file formats, group-commit appends, tail and cold reads, recovery.
 //!
-//! The contract: [`Log::append`] fixes offset and order at once and returns without waiting; the acknowledged offset moves
-//! when the bytes have reached the device, or stand in an [`Arena`] (and were synced, where `flush.messages` asks for it);
-//! readers see what is acknowledged. A log lives on one shard. What the shard's logs share (caches, budgets) is [`StorageContext`].
+//! The contract: [`Log::append`] fixes offset and order at once and returns without waiting; the [`Ends`] say how far the bytes
+//! have come since: held in an [`Arena`], written, synced. [`Log::read`] reads up to the bound that its caller states: who may
+//! see what, and what counts as acknowledged, is decided above. A log lives on one shard. What the shard's logs share (caches, budgets) is [`StorageContext`].
 //!
 //! Reading order: [`log`] (the facade), `appender` and `behind` (how bytes get to the device), `reader` (how they get out), `recovery`.
 
@@ -17,6 +17,7 @@ mod compaction;
 mod context;
 mod dir;
 mod discard;
+mod ends;
 pub mod files;
 mod index;
 mod log;
@@ -53,6 +54,7 @@ pub use arena::{
 pub use checkpoint::Checkpoint;
 pub use compaction::{CleanError, CleanStats, Cleaner, CleanerLimits, LastOffsets, Survey};
 pub use context::{StorageContext, StorageLimits};
+pub use ends::Ends;
 pub use log::{Appended, Log, StorageError};
 pub use maintenance::{put_away, remove_dir};
 pub use paths::{DELETED_SUFFIX, STRAY_SUFFIX, aside_name, is_deleted_dir, parse_partition_dir, partition_dir};

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use zerocopy::FromBytes;
 
 use super::cold_cache::Visible;
+use super::ends::Mark;
 use super::index::SegmentIndex;
 use super::log::Log;
 use super::rot;
@@ -63,11 +64,12 @@ pub struct Hints(RefCell<VecDeque<(i64, u64, u64)>>);
 const HINTS: usize = 16;
 
 impl Hints {
-    fn find(&self, offset: i64) -> Option<(u64, u64)> {
+    /// Segment number and position of a batch boundary with all records below `offset` before it, none of the others.
+    pub fn find(&self, offset: i64) -> Option<(u64, u64)> {
         self.0.borrow().iter().find(|h| h.0 == offset).map(|h| (h.1, h.2))
     }
 
-    fn note(&self, offset: i64, segment: u64, position: u64) {
+    pub fn note(&self, offset: i64, segment: u64, position: u64) {
         let mut hints = self.0.borrow_mut();
         if hints.iter().any(|h| (h.0, h.1) == (offset, segment)) {
             return;
@@ -118,15 +120,16 @@ impl Found {
 }
 
 impl Log {
-    /// Reads whole batches from the one that holds `offset`, up to `max_bytes`, not beyond what is acknowledged. With
-    /// `at_least_one`, the first batch comes even if it alone is larger (KIP-74).
+    /// Reads whole batches from the one that holds `offset`, up to `max_bytes`, none that reaches beyond the offset
+    /// `limit`. With `at_least_one`, the first batch comes even if it alone is larger (KIP-74).
     pub async fn read(
         self: &Rc<Self>,
         offset: i64,
+        limit: i64,
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<LogRead, ReadError> {
-        let mut read = self.read_once(offset, max_bytes, at_least_one).await?;
+        let mut read = self.read_once(offset, limit, max_bytes, at_least_one).await?;
         // Batches that cleaning has emptied do not leave alone: librdkafka takes a few responses without a record for records
         // that are too large for it.
         let mut empty = end_of_empty(&read.records);
@@ -135,7 +138,7 @@ impl Log {
             breather.pass().await;
             let taken: usize = read.records.iter().map(Bytes::len).sum();
             let left = max_bytes.saturating_sub(taken);
-            let Ok(more) = self.read_once(next, left, at_least_one).await else { break };
+            let Ok(more) = self.read_once(next, limit, left, at_least_one).await else { break };
             if more.needed_bytes > 0 {
                 let needed_bytes = taken + more.needed_bytes;
                 return Ok(LogRead { more: true, needed_bytes, ..LogRead::default() });
@@ -154,23 +157,29 @@ impl Log {
     async fn read_once(
         self: &Rc<Self>,
         offset: i64,
+        limit: i64,
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<LogRead, ReadError> {
         loop {
-            let (start, end) = (self.start_offset(), self.acknowledged());
-            if offset < start || offset > self.next_offset() {
+            let (start, end) = (self.start_offset(), self.next_offset());
+            if offset < start || offset > end {
                 return Err(ReadError::OutOfRange { offset, start, end });
             }
-            if offset >= end {
+            if offset >= limit {
                 return Ok(LogRead::default());
             }
+            let limit = match self.place_of(limit).await {
+                Ok(limit) => limit,
+                Err(_) if self.start_offset() > offset => continue,
+                Err(error) => return Err(error),
+            };
             let Some(mut segment) = self.segment_at(offset) else {
                 return Err(ReadError::OutOfRange { offset, start, end });
             };
             loop {
                 let first = segment.base_offset.max(offset);
-                match self.read_segment(&segment, first, max_bytes, at_least_one).await {
+                match self.read_segment(&segment, first, &limit, max_bytes, at_least_one).await {
                     Ok(Some(read)) => return Ok(read),
                     // Past the segment's last batch: the next one begins at or after `offset`.
                     Ok(None) => match self.segment_after(segment.base_offset) {
@@ -199,19 +208,20 @@ impl Log {
         self: &Rc<Self>,
         segment: &Rc<Segment>,
         offset: i64,
+        limit: &Mark,
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<Option<LogRead>, ReadError> {
-        let visible = self.visible_in(segment);
-        let hinted = self.hints.find(offset).filter(|h| h.0 == segment.number && h.1 < visible);
+        let upto = limit.within(segment);
+        let hinted = self.hints.find(offset).filter(|h| h.0 == segment.number && h.1 < upto);
         let start = match hinted {
             Some((_, position)) => position,
-            None => match self.find_offset(segment, offset, visible).await? {
+            None => match self.find_offset(segment, offset, upto).await? {
                 Some(found) => found.position,
                 None => return Ok(None),
             },
         };
-        let end = match self.end_of_read(segment, start, visible, max_bytes as u64, at_least_one).await? {
+        let end = match self.end_of_read(segment, start, upto, max_bytes as u64, at_least_one).await? {
             ReadEnd::At(end) => end,
             ReadEnd::TooLarge(bytes) => {
                 let needed_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -223,12 +233,9 @@ impl Log {
         if from_disk {
             self.check_read(segment, start, &slices.list)?;
         }
-        let at_the_end = {
-            let newest = self.visible.borrow();
-            newest.segment.base_offset == segment.base_offset && newest.position == end
-        };
+        let at_the_end = limit.segment.base_offset == segment.base_offset && limit.position == end;
         if at_the_end {
-            self.hints.note(self.acknowledged(), segment.number, end);
+            self.hints.note(limit.offset, segment.number, end);
         }
         let Slices { list: records, held_bytes } = slices;
         Ok(Some(LogRead { records, more: !at_the_end, held_bytes, needed_bytes: 0 }))
@@ -239,12 +246,12 @@ impl Log {
         self: &Rc<Self>,
         segment: &Rc<Segment>,
         start: u64,
-        visible: u64,
+        upto: u64,
         max_bytes: u64,
         at_least_one: bool,
     ) -> Result<ReadEnd, ReadError> {
-        if visible - start <= max_bytes {
-            return Ok(ReadEnd::At(visible));
+        if upto - start <= max_bytes {
+            return Ok(ReadEnd::At(upto));
         }
         let limit = start + max_bytes;
         let index = self.index_of(segment).await?;
@@ -252,9 +259,9 @@ impl Log {
             u64::from(index.borrow().position_at_or_before(u32::try_from(limit).unwrap_or(u32::MAX))).max(start);
         let mut end = position;
         let mut breather = Breather;
-        while position < visible {
+        while position < upto {
             breather.pass().await;
-            let batch = self.batch_at(segment, position, visible).await?;
+            let batch = self.batch_at(segment, position, upto).await?;
             if batch.end() > limit {
                 if position > start {
                     self.hints.note(batch.header.base(), segment.number, position);
@@ -277,11 +284,11 @@ impl Log {
         self: &Rc<Self>,
         segment: &Rc<Segment>,
         offset: i64,
-        visible: u64,
+        upto: u64,
     ) -> Result<Option<Found>, ReadError> {
         let index = self.index_of(segment).await?;
         let from = index.borrow().position_before_offset(segment.relative(offset.max(segment.base_offset)));
-        self.scan(segment, u64::from(from), visible, |header| header.next_offset() > offset).await
+        self.scan(segment, u64::from(from), upto, |header| header.next_offset() > offset).await
     }
 
     /// The first batch from `position` on that `wanted` accepts.
@@ -289,13 +296,13 @@ impl Log {
         self: &Rc<Self>,
         segment: &Rc<Segment>,
         mut position: u64,
-        visible: u64,
+        upto: u64,
         wanted: impl Fn(&BatchHeader) -> bool,
     ) -> Result<Option<Found>, ReadError> {
         let mut breather = Breather;
-        while position < visible {
+        while position < upto {
             breather.pass().await;
-            let batch = self.batch_at(segment, position, visible).await?;
+            let batch = self.batch_at(segment, position, upto).await?;
             if wanted(&batch.header) {
                 return Ok(Some(batch));
             }
@@ -304,9 +311,9 @@ impl Log {
         Ok(None)
     }
 
-    async fn batch_at(self: &Rc<Self>, segment: &Rc<Segment>, position: u64, visible: u64) -> Result<Found, ReadError> {
+    async fn batch_at(self: &Rc<Self>, segment: &Rc<Segment>, position: u64, upto: u64) -> Result<Found, ReadError> {
         let mut bytes = [0; HEADER_BYTES];
-        let end = (position + HEADER_BYTES as u64).min(visible);
+        let end = (position + HEADER_BYTES as u64).min(upto);
         let mut slices = Slices::default();
         self.slices(segment, position, end, &mut slices).await?;
         let mut filled = 0;
@@ -316,7 +323,7 @@ impl Log {
         }
         let header = BatchHeader::read_from_bytes(&bytes).map_err(|_| damaged(segment, position))?;
         let end = position as i64 + header.total_bytes();
-        let framed = header.magic == 2 && header.total_bytes() >= HEADER_BYTES as i64 && end <= visible as i64;
+        let framed = header.magic == 2 && header.total_bytes() >= HEADER_BYTES as i64 && end <= upto as i64;
         // The base offset lies outside the CRC: a wrong one would hide records, also from readers that check.
         let within = header.base() >= segment.base_offset
             && header.last_offset_delta.get() >= 0

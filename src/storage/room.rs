@@ -200,9 +200,8 @@ impl Log {
     }
 
     /// Ends a log that found no room, so that its directory can be opened anew: waits for everything under way, admits no
-    /// more, and cuts the files back to what was acknowledged. Producers were told that the rest is not there. Returns the
-    /// acknowledged offset, at which the directory's next log must end.
-    pub async fn cut_back(self: &Rc<Self>) -> io::Result<i64> {
+    /// more, and cuts the files back to the offset `end`, at which the directory's next log must end then.
+    pub async fn cut_back(self: &Rc<Self>, end: i64) -> io::Result<()> {
         // A cleaning under way may want its turn of maintenance; one that begins later ends before it does.
         while self.clean.is_running() {
             clock::sleep(ENDING_PAUSE).await;
@@ -211,32 +210,32 @@ impl Log {
         while self.is_busy() {
             clock::sleep(ENDING_PAUSE).await;
         }
+        let end = self.place_of(end).await.map_err(io::Error::other)?;
         self.dir.retire().await;
         self.context.cold.forget_log(self.number);
         self.write_what_is_held().await?;
-        let visible = self.visible.borrow().clone();
         let segments: Vec<_> = self.segments.borrow().values().cloned().collect();
         let mut kept = false;
         for segment in segments {
-            if segment.base_offset > visible.offset {
+            if segment.base_offset > end.offset {
                 remove_files(&segment).await?;
             } else if segment.is_on_disk() {
-                let holds_end = Rc::ptr_eq(&segment, &visible.segment);
-                let begins_there = segment.base_offset == visible.offset && !holds_end;
-                let end = if begins_there { 0 } else { visible.position };
+                let holds_end = Rc::ptr_eq(&segment, &end.segment);
+                let begins_there = segment.base_offset == end.offset && !holds_end;
+                let position = if begins_there { 0 } else { end.position };
                 if holds_end || begins_there {
                     let path = segment.path("log");
-                    spawn_blocking(move || cut(&path, end)).await?;
+                    spawn_blocking(move || cut(&path, position)).await?;
                 }
                 kept = true;
             }
         }
         if !kept {
             // Without any segment only the checkpoint would know the next offset, and it may be older.
-            let path = segment_file(&self.dir, visible.offset, "log");
+            let path = segment_file(&self.dir, end.offset, "log");
             spawn_blocking(move || fs::OpenOptions::new().create(true).append(true).open(path)?.sync_all()).await?;
         }
-        Ok(visible.offset)
+        Ok(())
     }
 
     /// Writes what stands in the arena alone into the files, where a log that has ended does not write it any more.

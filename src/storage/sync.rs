@@ -1,12 +1,13 @@
-//! When what is written may be acknowledged: at once, or after a grouped fdatasync (`flush.messages`, `flush.ms`).
+//! The way from `written` to `synced`: a grouped fdatasync, by `flush.messages`, `flush.ms`, or when somebody asks for one.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::ends::Mark;
 use super::files::sync_dir;
-use super::log::{Log, Mark, StorageError};
+use super::log::{Log, StorageError};
 use super::segment::Segment;
 use crate::runtime::{clock, spawn_local};
 
@@ -15,7 +16,7 @@ use crate::runtime::{clock, spawn_local};
 pub struct SyncState {
     running: Cell<bool>,
     timer: Cell<bool>,
-    /// A sync that acknowledgements wait for is put off.
+    /// A sync that `flush.messages` asks for is put off.
     put_off: Cell<bool>,
     /// Segments with bytes written since their last sync, oldest first.
     dirty: RefCell<Vec<Rc<Segment>>>,
@@ -28,17 +29,14 @@ impl SyncState {
 }
 
 impl Log {
-    /// The written point has moved: acknowledge it, or sync first.
+    /// The written end has moved: sync it where the topic asks for that.
     pub(super) fn after_write(self: &Rc<Self>) {
-        let mark = self.written.borrow().clone();
+        let mark = self.marks.borrow().written.clone();
         self.note_dirty(&mark);
         self.commit_soon();
-        let before_ack = self.syncs_before_acknowledging(&mark);
+        self.announce();
         let flush_ms = self.config.borrow().flush_ms;
-        if !before_ack {
-            self.make_visible(mark);
-        }
-        if before_ack {
+        if self.flush_is_due(mark.offset) {
             self.start_sync_soon();
         } else if let Some(ms) = flush_ms
             && !self.sync.timer.replace(true)
@@ -52,13 +50,12 @@ impl Log {
                 }
             });
         }
-        self.progress.notify_all();
     }
 
-    /// True if what ends at `mark` may be acknowledged only once it is synced.
-    pub(super) fn syncs_before_acknowledging(&self, mark: &Mark) -> bool {
+    /// True if `flush.messages` or `flush.ms` ask for a sync once everything before `offset` is written.
+    pub(super) fn flush_is_due(&self, offset: i64) -> bool {
         let config = self.config.borrow();
-        let unsynced = mark.offset - self.synced.borrow().offset;
+        let unsynced = offset - self.marks.borrow().synced.offset;
         unsynced as u64 >= config.flush_messages || config.flush_ms == Some(0)
     }
 
@@ -70,7 +67,7 @@ impl Log {
     fn note_dirty(&self, mark: &Mark) {
         // Every segment up to the mark's that has unsynced bytes; rolls may have passed several at once.
         let mut dirty = self.sync.dirty.borrow_mut();
-        let first = dirty.last().map_or(self.synced.borrow().segment.base_offset, |s| s.base_offset);
+        let first = dirty.last().map_or(self.marks.borrow().synced.segment.base_offset, |s| s.base_offset);
         for segment in self.segments.borrow().range(first..=mark.segment.base_offset.max(first)).map(|(_, s)| s) {
             let listed = dirty.iter().any(|s| Rc::ptr_eq(s, segment));
             if !listed && segment.written.get() > segment.synced.get() {
@@ -122,7 +119,7 @@ impl Log {
     /// The sync itself; the caller has set `running`. Failing takes the log offline: after a failed sync the kernel may have
     /// dropped the bytes, and a second try would succeed and lie. So a log that has failed never counts as synced again.
     async fn run_sync(self: &Rc<Self>) -> Result<(), StorageError> {
-        let target = self.written.borrow().clone();
+        let target = self.marks.borrow().written.clone();
         let outcome = match self.failure() {
             None => self.sync_dirty().await,
             Some(_) => Ok(()),
@@ -135,11 +132,8 @@ impl Log {
         if let Some(failure) = self.failure() {
             return Err(failure);
         }
-        if target.offset > self.synced.borrow().offset {
-            *self.synced.borrow_mut() = target;
-        }
+        self.note_synced(target);
         self.after_sync();
-        self.progress.notify_all();
         Ok(())
     }
 
@@ -156,11 +150,11 @@ impl Log {
         Ok(())
     }
 
-    /// Acknowledges what was synced and starts the next sync where acknowledgements wait for one.
+    /// Tells of the synced end, and looks whether what was written meanwhile is to be synced as well.
     fn after_sync(self: &Rc<Self>) {
-        let synced = self.synced.borrow().clone();
-        self.make_visible(synced);
-        if self.written.borrow().offset > self.synced.borrow().offset {
+        self.announce();
+        let ends = self.ends();
+        if ends.written > ends.synced {
             self.after_write();
         }
     }

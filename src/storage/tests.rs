@@ -98,6 +98,14 @@ async fn open_in(context: Rc<StorageContext>, dir: &Path, config: Arc<TopicConfi
     Opened { log: recovered.log, sidecar: sidecar.take(), replayed: replayed.take(), scanned: recovered.scanned_bytes }
 }
 
+impl Log {
+    /// The high watermark of a partition with one replica.
+    pub(super) fn acknowledged(&self) -> i64 {
+        let ends = self.ends();
+        if self.flush_is_due(ends.held) { ends.synced } else { ends.held }
+    }
+}
+
 async fn acknowledged(log: &Rc<Log>, offset: i64) {
     eventually(&format!("offset {offset} is acknowledged"), || {
         assert!(log.failure().is_none(), "{:?}", log.failure());
@@ -117,7 +125,7 @@ async fn read_all(log: &Rc<Log>, from: i64, max_bytes: usize) -> Vec<u8> {
 async fn read_gaps(log: &Rc<Log>, mut from: i64, max_bytes: usize) -> (Vec<u8>, Vec<std::ops::Range<i64>>) {
     let (mut all, mut gaps) = (Vec::new(), Vec::new());
     loop {
-        let read = log.read(from, max_bytes, true).await.unwrap();
+        let read = log.read(from, log.acknowledged(), max_bytes, true).await.unwrap();
         let bytes = read.records.concat();
         if bytes.is_empty() {
             if from < log.acknowledged() {
@@ -213,7 +221,7 @@ fn what_is_written_reads_back_from_tail_and_disk_before_and_after_a_restart() {
             written.extend(fill(&second.log, 50, 12).await);
             assert!(read_all(&second.log, 0, 300_000).await == joined(&written));
             for (offset, bytes) in &written {
-                let read = second.log.read(*offset, 1, true).await.unwrap().records.concat();
+                let read = second.log.read(*offset, second.log.acknowledged(), 1, true).await.unwrap().records.concat();
                 assert!(read == *bytes, "batch at {offset}");
             }
             second.log.close(Vec::new).await.unwrap();
@@ -338,10 +346,13 @@ fn retention_by_size_and_by_time_moves_the_start() {
             }
             acknowledged(&log, 40).await;
             log.checkpoint(Vec::new).await.unwrap();
-            assert!(log.enforce_retention(2000, Vec::new).await.unwrap());
+            assert!(log.enforce_retention(2000, log.acknowledged(), Vec::new).await.unwrap());
             let start = log.start_offset();
             assert!(log.size_bytes() >= 250_000 && log.size_bytes() < 350_000 + 21_000, "{}", log.size_bytes());
-            assert!(matches!(log.read(start - 1, 10, true).await, Err(ReadError::OutOfRange { .. })));
+            assert!(matches!(
+                log.read(start - 1, log.acknowledged(), 10, true).await,
+                Err(ReadError::OutOfRange { .. })
+            ));
             assert!(!read_all(&log, start, 1 << 20).await.is_empty());
             let logs = || {
                 fs::read_dir(&dir)
@@ -352,9 +363,12 @@ fn retention_by_size_and_by_time_moves_the_start() {
             assert_eq!(logs(), log.segments.borrow().len());
             log.set_config(config(None, Some(500)));
             log.checkpoint(Vec::new).await.unwrap();
-            assert!(log.enforce_retention(1_000_000, Vec::new).await.unwrap() || log.start_offset() == 40);
+            assert!(
+                log.enforce_retention(1_000_000, log.acknowledged(), Vec::new).await.unwrap()
+                    || log.start_offset() == 40
+            );
             log.checkpoint(Vec::new).await.unwrap();
-            log.enforce_retention(1_000_000, Vec::new).await.unwrap();
+            log.enforce_retention(1_000_000, log.acknowledged(), Vec::new).await.unwrap();
             assert_eq!(log.start_offset(), 40, "every record is too old, also those of the active segment");
             let appended = log.append(batch(1, 10, 1_000_000, 1), 3, 0).unwrap();
             assert_eq!(appended.base_offset, 40, "offsets are never used again");
@@ -380,7 +394,7 @@ fn nothing_is_acknowledged_after_a_failed_write_or_sync() {
                 acknowledged(&log, first).await;
                 let safe = Rc::new(Cell::new(first));
                 let (watched, seen) = (Rc::downgrade(&log), safe.clone());
-                log.on_progress(Box::new(move || {
+                log.on_move(Box::new(move || {
                     let log = watched.upgrade().unwrap();
                     if log.failure().is_none() {
                         seen.set(log.acknowledged());
@@ -417,9 +431,9 @@ fn flush_messages_acknowledges_only_what_is_synced() {
             let config = Arc::new(TopicConfig { flush_messages: 1, segment_bytes: 200_000, ..TopicConfig::default() });
             let log = open(&dir, config).await.log;
             let watched = Rc::downgrade(&log);
-            log.on_progress(Box::new(move || {
+            log.on_move(Box::new(move || {
                 let log = watched.upgrade().unwrap();
-                assert!(log.acknowledged() <= log.synced.borrow().offset);
+                assert!(log.acknowledged() <= log.ends().synced);
             }));
             for i in 0..60 {
                 let appended = log.append(batch(1, 30_000, 1, i + 1), 3, 0).unwrap();
@@ -478,10 +492,10 @@ fn nothing_is_acknowledged_by_a_second_sync_after_a_failed_one() {
             log.set_config(Arc::new(TopicConfig { flush_messages: 1, ..TopicConfig::default() }));
             log.append(batch(1, 5000, 1, 2), 3, 0).unwrap();
             log.wait_written(2).await.unwrap();
-            assert_eq!(log.acknowledged(), 1);
+            assert_eq!(log.ends().synced, 0);
             faults::inject(faults::Op::Fdatasync, "t-0", 0, faults::Fault::Os(5));
             // As the kernel does it: the error is reported once.
-            log.on_progress(Box::new(faults::clear));
+            log.on_move(Box::new(faults::clear));
             let (checkpointing, outcome) = (log.clone(), Rc::new(RefCell::new(None)));
             let told = outcome.clone();
             crate::runtime::spawn_local(async move {
@@ -495,8 +509,8 @@ fn nothing_is_acknowledged_by_a_second_sync_after_a_failed_one() {
             eventually("the checkpoint ends", || outcome.borrow().is_some()).await;
             assert!(log.failure().is_some() && matches!(*outcome.borrow(), Some(Err(_))));
             let checkpoint = Checkpoint::load(&dir, 1 << 20).unwrap();
-            let found = (log.acknowledged(), checkpoint.map(|c| c.recovery_point));
-            assert_eq!(found, (1, None), "acknowledged offset and recovery point moved after a failed fdatasync");
+            let found = (log.ends().synced, checkpoint.map(|c| c.recovery_point));
+            assert_eq!(found, (0, None), "synced end and recovery point moved after a failed fdatasync");
         }
     });
 }
@@ -551,10 +565,10 @@ fn a_cold_read_over_several_held_chunks_reads_nothing_again() {
             }
             log.close(Vec::new).await.unwrap();
             let log = open(&dir, config).await.log;
-            let first = log.read(0, 600_000, true).await.unwrap().records.concat();
+            let first = log.read(0, log.acknowledged(), 600_000, true).await.unwrap().records.concat();
             assert!(first.len() > 512 << 10);
             faults::inject(faults::Op::Read, "t-0", 0, faults::Fault::Os(5));
-            let second = log.read(0, 600_000, true).await;
+            let second = log.read(0, log.acknowledged(), 600_000, true).await;
             faults::clear();
             assert!(second.expect("from memory").records.concat() == first);
         }
@@ -598,7 +612,7 @@ fn appends_during_close_are_refused_or_kept() {
                 let again = open(&dir, config).await.log;
                 assert!(again.next_offset() >= safe, "round {round}: {} of {safe}", again.next_offset());
                 for offset in 0..safe {
-                    let read = again.read(offset, 1, true).await;
+                    let read = again.read(offset, again.acknowledged(), 1, true).await;
                     assert!(
                         read.is_ok(),
                         "round {round}: acknowledged offset {offset} of {safe}: {}",
@@ -658,7 +672,7 @@ fn retention_by_time_passes_segments_without_timestamps() {
             }
             acknowledged(&log, 40).await;
             let far = clock::wall_ms() + 1_000_000_000;
-            log.enforce_retention(far, Vec::new).await.unwrap();
+            log.enforce_retention(far, log.acknowledged(), Vec::new).await.unwrap();
             assert!(log.start_offset() > 0, "one segment without timestamps holds back all others");
         }
     });

@@ -14,13 +14,13 @@ use crate::runtime::spawn_blocking;
 const MAX_LIES: u32 = 4;
 
 impl Log {
-    /// The first record whose timestamp is `timestamp_ms` or later: its offset and timestamp.
-    pub async fn find_by_time(self: &Rc<Self>, timestamp_ms: i64) -> Result<Option<(i64, i64)>, ReadError> {
-        self.through_exchanges(async |segments| self.first_at_or_after(segments, timestamp_ms).await).await
+    /// The first record before the offset `limit` whose timestamp is `timestamp_ms` or later: its offset and timestamp.
+    pub async fn find_by_time(self: &Rc<Self>, timestamp_ms: i64, limit: i64) -> Result<Option<(i64, i64)>, ReadError> {
+        self.through_exchanges(async |segments| self.first_at_or_after(segments, timestamp_ms, limit).await).await
     }
 
     /// Runs a search over the log's segments, once more where cleaning has taken one of them away meanwhile.
-    async fn through_exchanges<T>(
+    pub(super) async fn through_exchanges<T>(
         self: &Rc<Self>,
         search: impl AsyncFn(&[Rc<Segment>]) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
@@ -39,7 +39,9 @@ impl Log {
         self: &Rc<Self>,
         candidates: &[Rc<Segment>],
         timestamp_ms: i64,
+        limit: i64,
     ) -> Result<Option<(i64, i64)>, ReadError> {
+        let limit = self.place_of(limit).await?;
         let reaches = |h: &BatchHeader| h.max_timestamp.get() >= timestamp_ms && h.record_count.get() > 0;
         let mut lies = 0;
         for segment in candidates {
@@ -49,10 +51,10 @@ impl Log {
             if segment.times_known.get() && segment.max_timestamp.get() < timestamp_ms {
                 continue;
             }
-            let visible = self.visible_in(segment);
+            let upto = limit.within(segment);
             let relative = self.index_of(segment).await?.borrow().offset_before_time(timestamp_ms);
             let from = (segment.base_offset + i64::from(relative)).max(self.start_offset());
-            let Some(mut batch) = self.find_offset(segment, from, visible).await? else { continue };
+            let Some(mut batch) = self.find_offset(segment, from, upto).await? else { continue };
             loop {
                 if reaches(&batch.header) {
                     let wanted = move |bytes: &[u8]| records::first_at_or_after(bytes, timestamp_ms);
@@ -69,7 +71,7 @@ impl Log {
                         None => lies += 1,
                     }
                 }
-                match self.scan(segment, batch.end(), visible, reaches).await? {
+                match self.scan(segment, batch.end(), upto, reaches).await? {
                     Some(next) => batch = next,
                     None => break,
                 }
@@ -78,19 +80,21 @@ impl Log {
         Ok(None)
     }
 
-    /// The first record with the largest timestamp: its offset and timestamp.
-    pub async fn find_max_time(self: &Rc<Self>) -> Result<Option<(i64, i64)>, ReadError> {
-        self.through_exchanges(async |segments| self.newest_of(segments).await).await
+    /// The first record with the largest timestamp: its offset and timestamp. `None` as well while that record is not before
+    /// the offset `limit`.
+    pub async fn find_max_time(self: &Rc<Self>, limit: i64) -> Result<Option<(i64, i64)>, ReadError> {
+        self.through_exchanges(async |segments| self.newest_of(segments, limit).await).await
     }
 
-    async fn newest_of(self: &Rc<Self>, segments: &[Rc<Segment>]) -> Result<Option<(i64, i64)>, ReadError> {
+    async fn newest_of(self: &Rc<Self>, segments: &[Rc<Segment>], limit: i64) -> Result<Option<(i64, i64)>, ReadError> {
+        let limit = self.place_of(limit).await?;
         for segment in segments.iter().filter(|s| !s.times_known.get()) {
             self.index_of(segment).await?;
         }
         let newest = segments.iter().rev().max_by_key(|s| s.max_timestamp.get());
         let Some(segment) = newest.filter(|s| s.max_timestamp.get() >= 0) else { return Ok(None) };
-        let visible = self.visible_in(segment);
-        let Some(batch) = self.find_offset(segment, segment.offset_of_max_timestamp.get(), visible).await? else {
+        let upto = limit.within(segment);
+        let Some(batch) = self.find_offset(segment, segment.offset_of_max_timestamp.get(), upto).await? else {
             return Ok(None);
         };
         let record = self.walk(segment, &batch, records::latest).await?;

@@ -6,7 +6,7 @@ use super::log::{Log, StorageError};
 use super::segment::Segment;
 
 impl Log {
-    /// Moves the log start to `to`, an acknowledged offset or the one behind the last, and removes the sealed segments before
+    /// Moves the log start to `to`, which is no higher than the high watermark, and removes the sealed segments before
     /// it. Returns once the new start survives a crash. [`StorageError::Full`]: there is no room to store it, and a crash may
     /// take it back. A log that begins at or behind `to` stays as it is.
     pub async fn trim(self: &Rc<Self>, to: i64, sidecar: impl Fn() -> Vec<u8>) -> Result<(), StorageError> {
@@ -14,8 +14,9 @@ impl Log {
         if let Some(failure) = self.failure().filter(|failure| !failure.is_full()) {
             return Err(failure);
         }
-        debug_assert!(to <= self.acknowledged(), "records that nobody may read yet would go");
-        let to = to.min(self.acknowledged());
+        let held = self.ends().held;
+        debug_assert!(to <= held, "records that nobody may read yet would go");
+        let to = to.min(held);
         if to > self.start_offset() {
             self.start_offset.set(to);
             tracing::info!(dir = %self.dir.display(), start_offset = to, "deleted records");

@@ -62,7 +62,7 @@ impl Shard {
         let log = hosted.replica.log();
         let (mut offset, mut count, mut breather) = (log.start_offset(), 0, Breather);
         while offset < end && hosted.stage() == Stage::Loading && !self.stop.is_set() {
-            let bytes = match log.read(offset, self.config.offsets_load_buffer_size, true).await {
+            let bytes = match log.read(offset, end, self.config.offsets_load_buffer_size, true).await {
                 Ok(read) => read.records.concat(),
                 Err(ReadError::Damaged { path, position, .. }) => {
                     offset = pass_over(hosted, offset, end, &format!("{path} is damaged at position {position}"));

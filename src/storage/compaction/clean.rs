@@ -99,10 +99,10 @@ pub enum CleanError {
 type Known = (Arc<OffsetMap>, Arc<LastOffsets>);
 
 impl Log {
-    /// Whether the log should be cleaned now, and what would be. Rolls an active segment whose first record has waited for
+    /// Whether the log should be cleaned now, and what would be, before the offset `upto`. Rolls an active segment whose first record has waited for
     /// longer than `max.compaction.lag.ms`. `None`: the topic is not compacted, nothing is dirty, or the last try failed
     /// just now.
-    pub async fn survey(self: &Rc<Self>, now_ms: i64) -> Option<Survey> {
+    pub async fn survey(self: &Rc<Self>, now_ms: i64, upto: i64) -> Option<Survey> {
         let config = self.config();
         if !config.cleanup_compact || self.has_ended() {
             return None;
@@ -115,10 +115,10 @@ impl Log {
             min_lag_ms: config.min_compaction_lag_ms,
             max_lag_ms: config.max_compaction_lag_ms,
         };
-        self.roll_if_waiting(now_ms, rules.max_lag_ms);
+        self.roll_if_waiting(now_ms, rules.max_lag_ms, upto);
         let surveyed = async {
             let first_dirty = self.first_dirty().await?;
-            let segments = self.cleanable_segments(self.acknowledged());
+            let segments = self.cleanable_segments(upto);
             let facts = self.facts(&segments, first_dirty, rules.max_lag_ms < i64::MAX).await?;
             Ok(survey(&facts, first_dirty, &rules, now_ms))
         };
@@ -437,11 +437,11 @@ impl Log {
         }
     }
 
-    fn roll_if_waiting(self: &Rc<Self>, now_ms: i64, max_lag_ms: i64) {
+    fn roll_if_waiting(self: &Rc<Self>, now_ms: i64, max_lag_ms: i64, upto: i64) {
         let active = self.active();
         let first = active.first_timestamp.get().filter(|first| *first >= 0);
         let waits = first.is_some_and(|first| first < now_ms.saturating_sub(max_lag_ms));
-        if waits && active.size.get() > 0 && self.acknowledged() == self.next_offset() {
+        if waits && active.size.get() > 0 && upto == self.next_offset() {
             self.roll(&active);
         }
     }

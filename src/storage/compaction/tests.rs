@@ -113,7 +113,7 @@ async fn append(log: &Rc<Log>, batch: Bytes) {
 async fn read_from(log: &Rc<Log>, mut from: i64, max_bytes: usize) -> (Vec<Record>, Vec<BatchHeader>) {
     let (mut all, mut headers) = (Vec::new(), Vec::new());
     loop {
-        let read = log.read(from, max_bytes, true).await.unwrap();
+        let read = log.read(from, log.acknowledged(), max_bytes, true).await.unwrap();
         let bytes = read.records.concat();
         if bytes.is_empty() {
             assert!(!read.more, "nothing at {from}, yet more");
@@ -151,7 +151,7 @@ fn live(records: &[Record]) -> BTreeMap<Vec<u8>, Vec<u8>> {
 async fn clean_all(log: &Rc<Log>, now_ms: i64, limits: &CleanerLimits) -> CleanStats {
     let (mut last, cleaner) = (CleanStats::default(), Cleaner::new(limits.clone()));
     log.wait_sealed().await.unwrap();
-    while let Some(found) = log.survey(now_ms).await {
+    while let Some(found) = log.survey(now_ms, log.acknowledged()).await {
         log.checkpoint(Vec::new).await.unwrap();
         last = log.clean(found, LastOffsets::new(), &cleaner, now_ms, &|| false).await.unwrap();
         assert!(last.end > found.first_dirty, "no progress from {}", found.first_dirty);

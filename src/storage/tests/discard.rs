@@ -29,7 +29,7 @@ fn files_of_removed_segments_wait_for_their_delay() {
                 }
                 acknowledged(&log, 40).await;
                 log.checkpoint(Vec::new).await.unwrap();
-                assert!(log.enforce_retention(2000, Vec::new).await.unwrap());
+                assert!(log.enforce_retention(2000, log.acknowledged(), Vec::new).await.unwrap());
                 let removed = 10 - with_ending(&dir, ".log");
                 assert!(removed > 3);
                 assert_eq!(with_ending(&dir, ".log.deleted"), if delay_ms == 0 { 0 } else { removed });

@@ -66,7 +66,7 @@ fn batches_are_acknowledged_and_read_before_they_are_written() {
             assert_eq!(log.acknowledged(), appended.next_offset, "at once");
             written.push((appended.base_offset, stored(&batch, appended.base_offset)));
         }
-        assert_eq!(log.written.borrow().offset, 0);
+        assert_eq!(log.ends().written, 0);
         for max_bytes in [1, 200, 1 << 20] {
             assert!(read_all(&log, 0, max_bytes).await == joined(&written), "{max_bytes}");
         }
@@ -86,7 +86,7 @@ fn what_is_held_is_written_after_a_while_and_again_where_the_log_goes_on() {
         let log = open_held(&arena, &root.join("t-0")).await;
         let mut written = burst(&log, 30, 3).await;
         let end = log.next_offset();
-        eventually("everything is written, the last block too", || log.written.borrow().offset == end).await;
+        eventually("everything is written, the last block too", || log.ends().written == end).await;
         assert_eq!(arena.live_chunks(), 0);
         written.extend(burst(&log, 40, 4).await);
         assert!(read_all(&log, 0, 300_000).await == joined(&written));
@@ -147,7 +147,7 @@ fn a_block_that_fills_leaves_with_the_next_ones() {
         assert_eq!(log.chunk_writes(), 2, "nothing has left by itself");
         log.write_unfinished();
         let end = log.next_offset();
-        eventually("nothing has filled the last one", || log.written.borrow().offset == end).await;
+        eventually("nothing has filled the last one", || log.ends().written == end).await;
     });
 }
 
@@ -168,9 +168,9 @@ fn one_sync_commits_what_all_logs_of_a_directory_wrote() {
             }
         }
         eventually("a commit is made", || commits.commits.made.get() > 0).await;
-        let synced = || logs.iter().filter(|log| log.synced.borrow().offset > 0).count();
+        let synced = || logs.iter().filter(|log| log.ends().synced > 0).count();
         assert_eq!(synced(), 1);
-        let last = logs.iter().find(|log| log.synced.borrow().offset == 0).unwrap();
+        let last = logs.iter().find(|log| log.ends().synced == 0).unwrap();
         last.append(batch(1, 5000, 5, 9), 3, 0).unwrap();
         eventually("another covers what came later", || synced() == 2).await;
     });
@@ -212,7 +212,7 @@ fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
                 written.push((appended.base_offset, stored(&batch, appended.base_offset)));
             }
             clock::sleep(Duration::from_micros(300 * round)).await;
-            let (safe, unwritten) = (log.acknowledged(), log.written.borrow().offset);
+            let (safe, unwritten) = (log.acknowledged(), log.ends().written);
             let copy = snapshot(&dir, &root.join(format!("copy{round}")));
             let copied = copy.parent().unwrap();
             let kept = copied.join("kept");
@@ -311,7 +311,7 @@ fn chunks_that_responses_are_made_from_are_not_used_again() {
         let mut responses = Vec::new();
         for round in 0..40 {
             let from = written[written.len() - 10].0;
-            let read = log.read(from, 1 << 20, true).await.unwrap();
+            let read = log.read(from, log.acknowledged(), 1 << 20, true).await.unwrap();
             responses.push((read.records.clone(), read.records.concat()));
             written.extend(burst(&log, 10, 50 + round).await);
         }
@@ -464,7 +464,7 @@ fn a_log_that_found_no_room_keeps_what_was_acknowledged_when_it_is_opened_anew()
         assert_eq!(log.acknowledged(), appended.next_offset);
         eventually("the log is full", || log.failure().is_some_and(|failure| failure.is_full())).await;
         faults::clear();
-        assert_eq!(log.cut_back().await.unwrap(), appended.next_offset);
+        log.cut_back(appended.next_offset).await.unwrap();
         assert_eq!(arena.live_chunks(), 0);
         let again = open_held(&arena, &dir).await;
         assert_eq!(again.next_offset(), appended.next_offset);
@@ -483,7 +483,7 @@ fn nothing_is_acknowledged_before_it_is_synced_where_that_is_asked_for() {
             let appended = log.append(batch(1, 3000, 5, n + 1), 3, 0).unwrap();
             assert!(log.acknowledged() < appended.next_offset);
             acknowledged(&log, appended.next_offset).await;
-            assert!(log.synced.borrow().offset >= appended.next_offset);
+            assert!(log.ends().synced >= appended.next_offset);
         }
     });
 }

@@ -68,11 +68,13 @@ fn depth_and_size_bound_what_is_in_flight() {
                 let log = open_with(&base.join(format!("t-{i}")), TopicConfig::default(), limits).await;
                 acknowledged(&log, append(&log, 10)).await;
                 let (watched, deepest) = (Rc::downgrade(&log), Rc::new(Cell::new(0)));
-                let seen = deepest.clone();
-                log.on_progress(Box::new(move || {
+                let (seen, written) = (deepest.clone(), Cell::new(log.ends().written));
+                log.on_move(Box::new(move || {
+                    let log = watched.upgrade().unwrap();
                     // The landed ones have left; what is still there was in flight beside them.
-                    let flights = watched.upgrade().unwrap().appender.in_flight();
-                    seen.set(flights.max(seen.get()));
+                    if written.replace(log.ends().written) < log.ends().written {
+                        seen.set(log.appender.in_flight().max(seen.get()));
+                    }
                 }));
                 let before = log.appender.groups();
                 for _ in 0..400 {

@@ -135,7 +135,7 @@ fn a_log_that_found_no_room_is_cut_back_to_what_was_acknowledged() {
                 let acknowledged_end = log.acknowledged();
                 assert!(op == Op::Open || acknowledged_end == end, "{op:?}: {acknowledged_end}, not {end}");
                 faults::clear();
-                assert_eq!(log.cut_back().await.unwrap(), acknowledged_end);
+                log.cut_back(acknowledged_end).await.unwrap();
                 let again = open(&dir, config).await.log;
                 assert_eq!((again.next_offset(), again.acknowledged()), (acknowledged_end, acknowledged_end), "{op:?}");
                 let mut offset = end;
@@ -169,7 +169,7 @@ fn an_empty_log_that_found_no_room_keeps_its_place() {
         log.append(batch(1, 100, 1, 1), 3, 0).unwrap();
         eventually("the log is full", || log.failure().is_some()).await;
         faults::clear();
-        log.cut_back().await.unwrap();
+        log.cut_back(log.acknowledged()).await.unwrap();
         assert_eq!(open(&dir, small_segments()).await.log.next_offset(), end);
     });
 }
@@ -205,7 +205,7 @@ fn retention_makes_room_where_there_is_none_for_a_checkpoint() {
                     let _ = log.append(batch(1, 100, 1, 1), 3, 0);
                     eventually("the log is full", || log.failure().is_some()).await;
                 }
-                assert!(log.enforce_retention(0, Vec::new).await.unwrap());
+                assert!(log.enforce_retention(0, log.acknowledged(), Vec::new).await.unwrap());
                 let start = log.start_offset();
                 let is_live = |name: &str| name.ends_with(".log");
                 let names = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name());
@@ -233,7 +233,7 @@ fn retention_of_everything_keeps_the_place_without_a_checkpoint() {
         let end = log.next_offset();
         log.set_config(Arc::new(TopicConfig { retention_ms: Some(1), segment_bytes: 1 << 20, ..Default::default() }));
         inject(Op::Small, "", 0, FULL);
-        assert!(log.enforce_retention(i64::MAX / 2, Vec::new).await.unwrap());
+        assert!(log.enforce_retention(i64::MAX / 2, log.acknowledged(), Vec::new).await.unwrap());
         assert_eq!(log.start_offset(), end);
         faults::clear();
         let copy = dir.with_file_name("copy-0");
@@ -299,7 +299,7 @@ fn readers_need_no_room_for_an_index() {
             let again = open(&dir, small_segments()).await.log;
             assert_eq!(read_all(&again, 0, 1 << 20).await, joined(&written));
             assert_eq!(
-                again.read(written[1].0, 1000, true).await.unwrap().records.concat()[..8],
+                again.read(written[1].0, again.acknowledged(), 1000, true).await.unwrap().records.concat()[..8],
                 written[1].0.to_be_bytes()
             );
             assert!(again.failure().is_none());

@@ -53,7 +53,7 @@ async fn check(log: &Rc<Log>, written: &[(i64, Vec<u8>)], lost: &[i64], what: &s
     let (read, _) = read_gaps(log, 0, 50_000).await;
     assert!(read == joined(&left), "{what}: {} of {} bytes", read.len(), joined(&left).len());
     for (offset, bytes) in &left {
-        let read = log.read(*offset, 1, true).await.unwrap().records.concat();
+        let read = log.read(*offset, log.acknowledged(), 1, true).await.unwrap().records.concat();
         assert!(read == *bytes, "{what}: the batch at {offset}");
     }
     let appended = log.append(batch(1, 100, 1, 99), 3, 0).unwrap();
@@ -245,11 +245,14 @@ fn damage_in_the_active_segment_is_taken_out_while_appends_go_on() {
                 file.write_all_at(&[0xff; 30], 10 * (HEADER_BYTES + 5_000) as u64).unwrap();
                 file.sync_all().unwrap();
             }
-            log.find_by_time(1_011).await.unwrap();
+            log.find_by_time(1_011, log.acknowledged()).await.unwrap();
             assert_eq!(read_gaps(&log, 0, 30_000).await.1, std::slice::from_ref(&(10..11)));
             log.append(batch(1, 100, 1, 99), 3, 0).unwrap();
             acknowledged(&log, 41).await;
-            assert_eq!(log.read(40, 1, true).await.unwrap().records.concat().len(), HEADER_BYTES + 100);
+            assert_eq!(
+                log.read(40, log.acknowledged(), 1, true).await.unwrap().records.concat().len(),
+                HEADER_BYTES + 100
+            );
         }
     });
 }

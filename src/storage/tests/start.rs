@@ -128,15 +128,15 @@ fn index_files_that_are_not_what_was_written_are_made_anew() {
                 }
                 let log = open(&copy, config.clone()).await.log;
                 for offset in 0..60 {
-                    let read = log.read(offset, 1, true).await.unwrap().records.concat();
+                    let read = log.read(offset, log.acknowledged(), 1, true).await.unwrap().records.concat();
                     assert_eq!(BatchHeader::peek(&read).unwrap().base(), offset, "round {round}");
-                    log.find_max_time().await.unwrap();
+                    log.find_max_time(log.acknowledged()).await.unwrap();
                 }
                 // The youngest record is 1,590: nothing is older than the limit, whatever the time
                 // index says.
                 let kept = Arc::new(TopicConfig { retention_ms: Some(10_000), ..(*config).clone() });
                 log.set_config(kept);
-                log.enforce_retention(9_000, Vec::new).await.unwrap();
+                log.enforce_retention(9_000, log.acknowledged(), Vec::new).await.unwrap();
                 assert_eq!(log.start_offset(), 0, "round {round}: sound records were removed");
             }
         }

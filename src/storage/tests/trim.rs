@@ -27,11 +27,11 @@ fn segment_files(dir: &Path) -> Vec<i64> {
 /// What is left after a trim to `to`: the start, the records from there on, and no file that lies wholly before it.
 async fn check(log: &Rc<Log>, dir: &Path, to: i64) {
     assert_eq!((log.start_offset(), log.next_offset()), (to, 80));
-    assert!(matches!(log.read(to - 1, 10, true).await, Err(ReadError::OutOfRange { .. })));
+    assert!(matches!(log.read(to - 1, log.acknowledged(), 10, true).await, Err(ReadError::OutOfRange { .. })));
     let (mut from, mut bytes) = (to, 0);
     if to % 2 != 0 {
         // The batch around the start comes whole.
-        bytes += log.read(to, 1, true).await.unwrap().records.concat().len();
+        bytes += log.read(to, log.acknowledged(), 1, true).await.unwrap().records.concat().len();
         from += 1;
     }
     bytes += read_all(log, from, 1 << 20).await.len();
@@ -93,7 +93,7 @@ fn a_trim_to_the_end_leaves_an_empty_log() {
         }
         acknowledged(&log, 90).await;
         log.checkpoint(Vec::new).await.unwrap();
-        assert!(log.enforce_retention(5000, Vec::new).await.unwrap());
+        assert!(log.enforce_retention(5000, log.acknowledged(), Vec::new).await.unwrap());
         let bases = segment_files(&dir);
         assert!(bases.iter().all(|base| *base >= 78) && log.start_offset() == 80, "{bases:?}");
         log.close(Vec::new).await.unwrap();

@@ -29,7 +29,7 @@ fn the_live_set_is_the_models_after_any_number_of_cleanings_and_restarts() {
                 }
                 let (all, _) = read_from(&log, 0, 1 << 20).await;
                 for offset in (0..writer.next).step_by(7) {
-                    let next = log.read(offset, 4_000, true).await.unwrap().records.concat();
+                    let next = log.read(offset, log.acknowledged(), 4_000, true).await.unwrap().records.concat();
                     let first = parse(&next).0.into_iter().find(|r| r.0 >= offset).map(|r| r.0);
                     let wanted = all.iter().find(|r| r.0 >= offset).map(|r| r.0);
                     assert!(first.is_none() || first == wanted, "{first:?} instead of {wanted:?} from {offset}");
@@ -83,7 +83,7 @@ fn a_reader_from_the_start_sees_the_last_values_at_any_moment_of_a_cleaning() {
                 let upto = log.acknowledged();
                 let (seen, _) = read_from(&log, 0, 200 + random.below(20_000) as usize).await;
                 writer.check(&seen, upto);
-                let late = log.find_by_time(10_000 + upto / 2).await.unwrap();
+                let late = log.find_by_time(10_000 + upto / 2, log.acknowledged()).await.unwrap();
                 assert!(late.is_some_and(|(_, timestamp)| timestamp >= 10_000 + upto / 2), "{late:?}");
             }
             done.set(true);
@@ -108,7 +108,7 @@ fn a_map_too_small_takes_several_rounds_and_comes_to_the_same() {
             // Room for about forty keys.
             let cleaner = Cleaner::new(CleanerLimits { dedupe_buffer_bytes: 1_500, ..LIMITS });
             let mut rounds = 0;
-            while let Some(found) = log.survey(1_000).await {
+            while let Some(found) = log.survey(1_000, log.acknowledged()).await {
                 let done = log.clean(found, LastOffsets::new(), &cleaner, 1_000, &|| false).await.unwrap();
                 assert!(done.end > found.first_dirty && done.keys <= 48, "{done:?}");
                 writer.check(&read_from(&log, 0, 1 << 20).await.0, i64::MAX);
@@ -205,7 +205,7 @@ fn a_producers_newest_batch_is_kept_for_its_sequence() {
                 append(&log, batch(&[record(n, "a", Some(&value))], Codec::None, NOBODY)).await;
             }
             log.checkpoint(Vec::new).await.unwrap();
-            let found = log.survey(1_000).await.unwrap();
+            let found = log.survey(1_000, log.acknowledged()).await.unwrap();
             let producers = LastOffsets::from([(0, 4), (1, 5)]);
             log.clean(found, producers, &Cleaner::new(LIMITS), 1_000, &|| false).await.unwrap();
             let (_, headers) = read_from(&log, 0, 1 << 20).await;
@@ -231,13 +231,13 @@ fn lags_hold_cleaning_back_and_force_it() {
             let set = |config: TopicConfig| log.set_config(Arc::new(config));
             // Timestamps are from 10,001 on.
             set(TopicConfig { min_compaction_lag_ms: 5_000, ..compacted() });
-            assert_eq!(log.survey(12_000).await, None);
-            assert!(log.survey(10_000_000).await.is_some());
+            assert_eq!(log.survey(12_000, log.acknowledged()).await, None);
+            assert!(log.survey(10_000_000, log.acknowledged()).await.is_some());
             set(TopicConfig { min_cleanable_dirty_ratio: 1.0, ..compacted() });
-            assert!(!log.survey(12_000).await.unwrap().due, "a ratio of 1 is never passed");
+            assert!(!log.survey(12_000, log.acknowledged()).await.unwrap().due, "a ratio of 1 is never passed");
             set(TopicConfig { min_cleanable_dirty_ratio: 1.0, max_compaction_lag_ms: 100, ..compacted() });
             let before = log.segments.borrow().len();
-            assert!(log.survey(10_000_000).await.unwrap().due);
+            assert!(log.survey(10_000_000, log.acknowledged()).await.unwrap().due);
             assert_eq!(log.segments.borrow().len(), before + 1, "the active segment was rolled");
             clean_all(&log, 10_000_000, &LIMITS).await;
             let (seen, _) = read_from(&log, 0, 1 << 20).await;
@@ -245,7 +245,7 @@ fn lags_hold_cleaning_back_and_force_it() {
             assert!(seen.len() <= 20, "all of it was cleaned: {} are left", seen.len());
             set(TopicConfig { cleanup_compact: false, cleanup_delete: true, ..compacted() });
             writer.write(&log, 100).await;
-            assert_eq!(log.survey(10_000_000).await, None);
+            assert_eq!(log.survey(10_000_000, log.acknowledged()).await, None);
             log.close(Vec::new).await.unwrap();
         }
     });
@@ -264,7 +264,7 @@ fn the_rate_is_kept_and_a_cleaning_that_is_told_to_leave_off_leaves_nothing() {
                 append(&log, batch(&[record(n, &format!("key-{n}"), Some(&value))], Codec::None, NOBODY)).await;
             }
             log.checkpoint(Vec::new).await.unwrap();
-            let found = log.survey(1_000).await.unwrap();
+            let found = log.survey(1_000, log.acknowledged()).await.unwrap();
             let cleaner = Cleaner::new(CleanerLimits { max_bytes_per_second: 10e6, ..LIMITS });
             let begun = clock::now();
             let asked = Cell::new(0);
@@ -298,7 +298,7 @@ fn small_logs_are_held_to_the_rate_one_after_the_other() {
             let cleaner = Cleaner::new(CleanerLimits { max_bytes_per_second: rate, ..LIMITS });
             let (begun, mut bytes) = (clock::now(), 0);
             for log in logs {
-                let found = log.survey(1_000).await.unwrap();
+                let found = log.survey(1_000, log.acknowledged()).await.unwrap();
                 let done = log.clean(found, LastOffsets::new(), &cleaner, 1_000, &|| false).await.unwrap();
                 assert!(done.bytes_before < 1 << 20, "all of it is one step");
                 // Read for the keys, read again, and written.
@@ -323,7 +323,7 @@ fn a_log_that_goes_while_it_is_cleaned_goes_at_once() {
                 let log = open(&dir, compacted()).await;
                 writer.write(&log, 200).await;
                 log.checkpoint(Vec::new).await.unwrap();
-                let found = log.survey(1_000).await.unwrap();
+                let found = log.survey(1_000, log.acknowledged()).await.unwrap();
                 // The first step is paid for in a day: whatever the machine, the cleaner rests until it is told to leave off.
                 let limits = CleanerLimits { max_bytes_per_second: 1e-3, ..LIMITS };
                 let (outcome, rests) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(0)));
@@ -369,11 +369,11 @@ fn a_damaged_batch_ends_the_cleaning_and_is_set_aside_for_the_next() {
             bytes[5_000] ^= 1;
             fs::write(&path, &bytes).unwrap();
             let log = open(&dir, compacted()).await;
-            let found = log.survey(1_000).await.unwrap();
+            let found = log.survey(1_000, log.acknowledged()).await.unwrap();
             let outcome = log.clean(found, LastOffsets::new(), &Cleaner::new(LIMITS), 1_000, &|| false).await;
             assert!(matches!(&outcome, Err(CleanError::Io(e)) if e.to_string().contains("is damaged")), "{outcome:?}");
-            assert_eq!(log.survey(2_000).await, None, "it is left alone for a while");
-            assert!(log.survey(1_000_000).await.is_some());
+            assert_eq!(log.survey(2_000, log.acknowledged()).await, None, "it is left alone for a while");
+            assert!(log.survey(1_000_000, log.acknowledged()).await.is_some());
             assert!(fs::read(&path).unwrap().len() < bytes.len() && log.failure().is_none());
             let kept = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
             assert_eq!(kept.filter(|name| name.ends_with(".rot")).count(), 1);
@@ -399,13 +399,13 @@ fn a_cleaning_that_cannot_write_leaves_the_log_as_it_was_and_is_tried_again() {
                 let in_the_way = dir.join(format!("00000000000000000000.{obstacle}"));
                 fs::create_dir_all(in_the_way.join("x")).unwrap();
                 let before = log.size_bytes();
-                let found = log.survey(1_000).await.unwrap();
+                let found = log.survey(1_000, log.acknowledged()).await.unwrap();
                 let outcome = log.clean(found, LastOffsets::new(), &Cleaner::new(LIMITS), 1_000, &|| false).await;
                 assert!(matches!(outcome, Err(CleanError::Io(_))), "{obstacle}: {outcome:?}");
                 assert!(log.failure().is_none() && log.size_bytes() == before, "{obstacle}");
                 writer.check(&read_from(&log, 0, 1 << 20).await.0, i64::MAX);
                 writer.write(&log, 5).await;
-                assert_eq!(log.survey(1_001).await, None, "not at once");
+                assert_eq!(log.survey(1_001, log.acknowledged()).await, None, "not at once");
                 fs::remove_dir_all(&in_the_way).unwrap();
                 clean_all(&log, 1_000_000, &LIMITS).await;
                 assert!(log.size_bytes() < before, "{obstacle}");
@@ -435,26 +435,27 @@ fn a_cleaning_that_found_no_room_goes_on_once_there_is_some() {
             faults::inject(faults::Op::Small, "cleaner-offset-checkpoint", 0, full);
             faults::inject(faults::Op::Space, "", 0, full);
             for now_ms in [1_000, 100_000] {
-                let found = log.survey(now_ms).await.unwrap();
+                let found = log.survey(now_ms, log.acknowledged()).await.unwrap();
                 let outcome = log.clean(found, LastOffsets::new(), &cleaner, now_ms, &|| false).await;
                 assert!(matches!(&outcome, Err(CleanError::Io(e)) if files::is_full(e)), "{outcome:?}");
-                assert_eq!(log.survey(now_ms).await, None, "there is no room yet");
+                assert_eq!(log.survey(now_ms, log.acknowledged()).await, None, "there is no room yet");
                 assert!(log.failure().is_none());
                 writer.check(&read_from(&log, 0, 1 << 20).await.0, i64::MAX);
             }
             faults::clear();
-            let found = log.survey(100_000).await.expect("there is room, so it need not wait for its time");
+            let found =
+                log.survey(100_000, log.acknowledged()).await.expect("there is room, so it need not wait for its time");
             log.clean(found, LastOffsets::new(), &cleaner, 100_000, &|| false).await.unwrap();
             // A quota: room that this log does not get.
             writer.write(&log, 60).await;
             log.wait_sealed().await.unwrap();
             log.checkpoint(Vec::new).await.unwrap();
             faults::inject(faults::Op::Small, "cleaner-offset-checkpoint", 0, full);
-            let found = log.survey(100_000).await.unwrap();
+            let found = log.survey(100_000, log.acknowledged()).await.unwrap();
             assert!(log.clean(found, LastOffsets::new(), &cleaner, 100_000, &|| false).await.is_err());
-            assert_eq!(log.survey(100_000).await, None, "it waits for its time");
+            assert_eq!(log.survey(100_000, log.acknowledged()).await, None, "it waits for its time");
             faults::clear();
-            assert!(log.survey(200_000).await.is_some());
+            assert!(log.survey(200_000, log.acknowledged()).await.is_some());
         }
     });
 }
