@@ -4,10 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Options whose own value needs no reader, and why.
-const UNREAD: &[(&str, &str)] = &[
-    ("log_flush_scheduler_interval_ms", "it is the value of log.flush.interval.ms where that is not given"),
-    ("min_insync_replicas", "with one replica, the smaller of it and the number of replicas is always in sync"),
-];
+const UNREAD: &[(&str, &str)] =
+    &[("log_flush_scheduler_interval_ms", "it is the value of log.flush.interval.ms where that is not given")];
 
 #[test]
 fn every_option_of_the_table_is_read_outside_of_it() {

@@ -424,6 +424,15 @@ mod tests {
             (46, 0, 0, 0),
             (48, 0, 0, 1),
             (50, 0, 0, 0),
+            (21, 0, 0, 2),
+            (33, 0, 0, 2),
+            (35, 1, 1, 4),
+            (43, 0, 0, 2),
+            (45, 0, 0, 1),
+            (57, 0, 0, 2),
+            (61, 0, 0, 0),
+            (74, 0, 0, 1),
+            (75, 0, 0, 0),
         ];
         for (key, advertised, min, max) in promised {
             assert_eq!(served(key), Some((advertised, min, max)), "API {key}");
