@@ -39,18 +39,20 @@ fn response((kind, name): (i8, StrBytes), outcome: Result<(), ControlError>) -> 
     }
 }
 
-fn change(broker: BrokerId, resource: AlterConfigsResource) -> Result<AlterTopic, ControlError> {
+fn change(broker: BrokerId, resource: AlterConfigsResource) -> altering::Planned {
     check_names(resource.configs.iter().map(|config| &config.name))?;
     let nulls: Vec<&str> = resource.configs.iter().filter(|c| c.value.is_none()).map(|c| &*c.name).collect();
     if !nulls.is_empty() {
         return refuse(format!("Null value not supported for : {}", nulls.join(", ")));
     }
     let options: Vec<&str> = resource.configs.iter().map(|config| &*config.name).collect();
-    check_resource(broker, (resource.resource_type, &resource.resource_name), &options)?;
+    if !check_resource(broker, (resource.resource_type, &resource.resource_name), &options)? {
+        return Ok(None);
+    }
     let set = |AlterableConfig { name, value, .. }| (name, value);
     let set = resource.configs.into_iter().map(set);
     let set = set.filter_map(|(name, value)| Some((name.to_string(), ConfigOp::Set(value?.to_string()))));
-    Ok(AlterTopic { name: resource.resource_name.to_string(), replace: true, set: set.collect() })
+    Ok(Some(AlterTopic { name: resource.resource_name.to_string(), replace: true, set: set.collect() }))
 }
 
 #[cfg(test)]
@@ -72,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_topic_gets_exactly_what_is_named() {
-        let change = change(BrokerId(7), resource(2, &[("x", Some("1")), ("y", Some(""))])).unwrap();
+        let change = change(BrokerId(7), resource(2, &[("x", Some("1")), ("y", Some(""))])).unwrap().unwrap();
         assert!(change.replace);
         let expected = [("x", "1"), ("y", "")].map(|(name, value)| (name.to_owned(), ConfigOp::Set(value.to_owned())));
         assert_eq!((change.name.as_str(), &change.set[..]), ("a", &expected[..]));

@@ -15,15 +15,12 @@ const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const BROKER_LOGGER: i8 = 8;
 
-/// A resource's change, or the reason for its refusal.
-pub type Planned = Result<AlterTopic, ControlError>;
+/// A resource's change (`None`: it is as it is to be), or the reason for its refusal.
+pub type Planned = Result<Option<AlterTopic>, ControlError>;
+type Outcome = Result<(), ControlError>;
 
 /// The changes that `resources` ask for, in their order. A resource named twice is refused in every place, as in Kafka.
-pub fn plan<T>(
-    resources: Vec<T>,
-    id: impl Fn(&T) -> (i8, StrBytes),
-    change: impl Fn(T) -> Result<AlterTopic, ControlError>,
-) -> Vec<Planned> {
+pub fn plan<T>(resources: Vec<T>, id: impl Fn(&T) -> (i8, StrBytes), change: impl Fn(T) -> Planned) -> Vec<Planned> {
     let twice = repeated(resources.iter().map(&id));
     let planned = resources.into_iter().map(|resource| {
         if twice.contains(&id(&resource)) {
@@ -35,43 +32,40 @@ pub fn plan<T>(
 }
 
 /// Carries out what was not refused; the outcomes in the order of `planned`.
-pub async fn carry_out(
-    context: &Rc<ServerContext>,
-    planned: Vec<Planned>,
-    validate_only: bool,
-) -> Vec<Result<(), ControlError>> {
+pub async fn carry_out(context: &Rc<ServerContext>, planned: Vec<Planned>, validate_only: bool) -> Vec<Outcome> {
     let (changes, places) = split(planned);
-    if changes.is_empty() {
-        return places;
-    }
-    fill(places, context.shard.alter_topics(changes, validate_only).await)
+    let outcomes =
+        if changes.is_empty() { Vec::new() } else { context.shard.alter_topics(changes, validate_only).await };
+    fill(places, outcomes)
 }
 
-/// The changes, and the places for their outcomes: those without an error, in the same order.
-fn split(planned: Vec<Planned>) -> (Vec<AlterTopic>, Vec<Result<(), ControlError>>) {
+/// The changes, and a place for each resource's outcome: empty for those of the changes, in the same order.
+fn split(planned: Vec<Planned>) -> (Vec<AlterTopic>, Vec<Option<Outcome>>) {
     let mut changes = Vec::new();
-    let places = planned.into_iter().map(|planned| planned.map(|change| changes.push(change))).collect();
+    let places = planned.into_iter().map(|planned| match planned {
+        Ok(Some(change)) => {
+            changes.push(change);
+            None
+        }
+        Ok(None) => Some(Ok(())),
+        Err(error) => Some(Err(error)),
+    });
+    let places = places.collect();
     (changes, places)
 }
 
-fn fill(
-    mut places: Vec<Result<(), ControlError>>,
-    outcomes: Vec<Result<(), ControlError>>,
-) -> Vec<Result<(), ControlError>> {
+fn fill(places: Vec<Option<Outcome>>, outcomes: Vec<Outcome>) -> Vec<Outcome> {
     let mut outcomes = outcomes.into_iter();
-    for place in places.iter_mut().filter(|place| place.is_ok()) {
-        *place = outcomes.next().unwrap_or_else(|| {
-            Err(control_error(ErrorCode::UnknownServerError, "the broker gave no outcome for this resource"))
-        });
-    }
-    places
+    let missing = || Err(control_error(ErrorCode::UnknownServerError, "the broker gave no outcome for this resource"));
+    places.into_iter().map(|place| place.or_else(|| outcomes.next()).unwrap_or_else(missing)).collect()
 }
 
-/// Refuses resources that have no options to alter. `options`: those that are to be altered.
-pub fn check_resource(broker: BrokerId, (kind, name): (i8, &str), options: &[&str]) -> Result<(), ControlError> {
+/// Refuses resources that have no options to alter; `true`: it is a topic. `options`: those that are to be set. A broker has no
+/// dynamic options, so to take them away changes nothing.
+pub fn check_resource(broker: BrokerId, (kind, name): (i8, &str), options: &[&str]) -> Result<bool, ControlError> {
     match kind {
         TOPIC if name.is_empty() => refuse("Default topic resources are not allowed."),
-        TOPIC => Ok(()),
+        TOPIC => Ok(true),
         // The empty name stands for all brokers.
         BROKER if !name.is_empty() && name.parse::<i32>().is_err() => {
             refuse(format!("Node id must be an integer, but it is: {name}"))
@@ -79,6 +73,7 @@ pub fn check_resource(broker: BrokerId, (kind, name): (i8, &str), options: &[&st
         BROKER if !name.is_empty() && name.parse() != Ok(broker.0) => {
             refuse(format!("Unexpected broker id, expected {}, but received {name}", broker.0))
         }
+        BROKER if options.is_empty() => Ok(false),
         BROKER => refuse(format!(
             "Cannot update these configs dynamically: [{}]. Set them in the file and restart.",
             options.join(", ")
@@ -104,13 +99,21 @@ mod tests {
 
     #[test]
     fn outcomes_find_their_places_among_refusals() {
-        let resources = vec![(BROKER, "0"), (TOPIC, "a"), (TOPIC, "twice"), (TOPIC, "b"), (TOPIC, "twice"), (99, "a")];
+        let resources = vec![
+            (BROKER, "0"),
+            (TOPIC, "a"),
+            (BROKER, "7"),
+            (TOPIC, "twice"),
+            (TOPIC, "b"),
+            (TOPIC, "twice"),
+            (99, "a"),
+        ];
         let planned = plan(
             resources,
             |(kind, name)| (*kind, text(name)),
             |(kind, name)| {
-                check_resource(BrokerId(7), (kind, name), &[])
-                    .map(|()| AlterTopic { name: name.to_owned(), ..AlterTopic::default() })
+                let is_topic = check_resource(BrokerId(7), (kind, name), &[])?;
+                Ok(is_topic.then(|| AlterTopic { name: name.to_owned(), ..AlterTopic::default() }))
             },
         );
         let (changes, places) = split(planned);
@@ -127,12 +130,13 @@ mod tests {
             assert!(error.message.contains(part), "{resource:?}: {error}");
         }
         let codes: Vec<_> = filled.iter().map(|outcome| outcome.as_ref().err().map_or(0, |e| e.code.code())).collect();
-        assert_eq!(codes, [42, 0, 42, 40, 42, 42]);
+        assert_eq!(codes, [42, 0, 0, 42, 40, 42, 42]);
     }
 
     #[test]
     fn an_outcome_that_is_missing_is_an_error() {
-        let filled = fill(vec![Ok(()), Ok(())], vec![Ok(())]);
-        assert_eq!(filled[1].as_ref().err().map(|e| e.code), Some(ErrorCode::UnknownServerError));
+        let filled = fill(vec![None, Some(Ok(())), None], vec![Ok(())]);
+        assert!(filled[0].is_ok() && filled[1].is_ok());
+        assert_eq!(filled[2].as_ref().err().map(|e| e.code), Some(ErrorCode::UnknownServerError));
     }
 }

@@ -42,10 +42,8 @@ fn response((kind, name): (i8, StrBytes), outcome: Result<(), ControlError>) -> 
     }
 }
 
-fn change(broker: BrokerId, resource: AlterConfigsResource) -> Result<AlterTopic, ControlError> {
+fn change(broker: BrokerId, resource: AlterConfigsResource) -> altering::Planned {
     check_names(resource.configs.iter().map(|config| &config.name))?;
-    let options: Vec<&str> = resource.configs.iter().map(|config| &*config.name).collect();
-    check_resource(broker, (resource.resource_type, &resource.resource_name), &options)?;
     let mut set = Vec::with_capacity(resource.configs.len());
     for config in resource.configs {
         let value = config.value.map(|value| value.to_string());
@@ -59,7 +57,12 @@ fn change(broker: BrokerId, resource: AlterConfigsResource) -> Result<AlterTopic
         };
         set.push((config.name.to_string(), op));
     }
-    Ok(AlterTopic { name: resource.resource_name.to_string(), replace: false, set })
+    let options = set.iter().filter(|(_, op)| *op != ConfigOp::Delete).map(|(name, _)| name.as_str());
+    let options: Vec<&str> = options.collect();
+    if !check_resource(broker, (resource.resource_type, &resource.resource_name), &options)? {
+        return Ok(None);
+    }
+    Ok(Some(AlterTopic { name: resource.resource_name.to_string(), replace: false, set }))
 }
 
 #[cfg(test)]
@@ -88,7 +91,7 @@ mod tests {
             config("x", 2, Some("1")),
             config("y", 3, Some("2")),
         ];
-        let change = change(BrokerId(7), resource(2, configs)).unwrap();
+        let change = change(BrokerId(7), resource(2, configs)).unwrap().unwrap();
         let [one, two] = ["1", "2"].map(str::to_owned);
         let expected = [
             ConfigOp::Set(one.clone()),
@@ -99,6 +102,17 @@ mod tests {
         ];
         assert_eq!((change.name.as_str(), change.replace), ("a", false));
         assert_eq!(change.set.into_iter().map(|(_, op)| op).collect::<Vec<_>>(), expected);
+    }
+
+    /// As kafka-reassign-partitions does with throttles.
+    #[test]
+    fn options_that_a_broker_does_not_have_are_taken_away() {
+        let broker = AlterConfigsResource::default().with_resource_type(4).with_resource_name(text("7"));
+        let delete = broker.clone().with_configs(vec![config("x", 1, None)]);
+        assert!(change(BrokerId(7), delete).unwrap().is_none());
+        let both = broker.with_configs(vec![config("x", 1, None), config("y", 0, Some("1"))]);
+        let refused = change(BrokerId(7), both).unwrap_err();
+        assert!(refused.message.contains("dynamically: [y]"), "{refused}");
     }
 
     #[test]
