@@ -15,6 +15,7 @@ use super::transition::{Election, Transition, initial};
 use super::view::{Dirty, PartitionKey, Standing, TopicView, View};
 use crate::cluster::store::{Assignment, Check, Key, Lifetime, PartitionState, Record, Write};
 use crate::model::BrokerId;
+use crate::model::planted::{Planted, planted};
 
 /// Partitions of a topic that are made or deleted in one commit.
 const TOPIC_CHUNK: usize = 200;
@@ -228,7 +229,7 @@ impl<'a> Round<'a> {
         let mut change = Transition::of(state, &terms);
         for broker in state.isr.iter().chain(&state.elr) {
             match self.standing(*broker) {
-                Standing::Joining { trusted: false } => change.lose(*broker),
+                Standing::Joining { trusted: false } if !planted(Planted::UntrustedStaysInIsr) => change.lose(*broker),
                 Standing::Gone => change.leave(*broker),
                 _ => {}
             }
@@ -261,6 +262,7 @@ impl<'a> Round<'a> {
                 let heir = change.isr().iter().any(|broker| may_lead(*broker));
                 if heir || !replicas.iter().any(can_catch_up) { change.elect(&may_lead, false) } else { None }
             }
+            Standing::Joining { .. } if planted(Planted::ActiveBeforeEpoch) => None,
             Standing::Joining { .. } | Standing::Gone => change.elect(&may_lead, unclean),
         }
     }

@@ -17,6 +17,7 @@ use crate::cluster::store::{
     BrokerRecord, Check, Commit, Incarnation, Key, Lifetime, PartitionState, Phase, Record, Write,
 };
 use crate::model::BrokerId;
+use crate::model::planted::{Planted, planted};
 
 /// Refused connections that prove a process dead, and the time in which they have to be.
 const REFUSALS: usize = 3;
@@ -93,9 +94,10 @@ pub fn activation(view: &View, broker: BrokerId) -> Option<Commit> {
     if !view.registrations().contains_key(&broker) {
         return None;
     }
-    let keeps_sets = before.value.trusted;
+    let keeps_sets = before.value.trusted || planted(Planted::UntrustedStaysInIsr);
     let stands_against = |state: &PartitionState| {
-        state.leader == Some(broker) || !keeps_sets && (state.isr.contains(&broker) || state.elr.contains(&broker))
+        let leads = state.leader == Some(broker) && !planted(Planted::ActiveBeforeEpoch);
+        leads || !keeps_sets && (state.isr.contains(&broker) || state.elr.contains(&broker))
     };
     if states_of(view, broker).any(stands_against) {
         return None;

@@ -8,6 +8,7 @@ use crate::cluster::rules::view::PartitionKey;
 use crate::cluster::rules::{Moment, Options, isr_commit, reconcile};
 use crate::cluster::store::Assignment;
 use crate::model::LeaderEpoch;
+use crate::model::planted::plant;
 
 const ME: BrokerId = BrokerId(1);
 const BOOT: Uuid = Uuid::from_u128(1);
@@ -212,8 +213,9 @@ fn three_refusals_within_300_ms_of_one_another_are_proof() {
     assert!(!suspect.refused(130_002), "it answered in between");
 }
 
-/// A commit, and the brokers that it takes into an ISR.
-type Sent = (Commit, Option<(PartitionKey, Vec<BrokerId>)>);
+/// Brokers that a commit takes into an ISR, with the broker epochs that were meant.
+type Joining = (PartitionKey, Vec<(BrokerId, i64)>);
+type Sent = (Commit, Option<Joining>);
 
 /// Brokers, a controller and leaders that act by old views, with commits that arrive late and in
 /// any order.
@@ -252,7 +254,7 @@ impl Chaos {
         self.views[self.views.len() - 1 - back].clone()
     }
 
-    fn apply(&mut self, commit: &Commit, joining: Option<(PartitionKey, Vec<BrokerId>)>) -> bool {
+    fn apply(&mut self, commit: &Commit, joining: Option<Joining>) -> bool {
         let before = self.store.view();
         if self.store.commit(commit).is_err() {
             return false;
@@ -264,7 +266,11 @@ impl Chaos {
             self.activations += usize::from(!before.is_active(*broker) && after.is_active(*broker));
         }
         if let Some((partition, joining)) = joining {
-            joining.iter().for_each(|broker| self.note_joined(&partition, *broker));
+            for (broker, meant) in joining {
+                let epoch = after.registrations().get(&broker).map(|registration| registration.broker_epoch);
+                assert_eq!(epoch, Some(meant), "{broker} joins {partition:?} by an incarnation that is over");
+                self.note_joined(&partition, broker);
+            }
         }
         let states = |view: &View| -> BTreeMap<PartitionKey, PartitionState> {
             let topic = view.topic("t").unwrap();
@@ -363,24 +369,42 @@ impl Chaos {
         let active = some.iter().filter(|broker| view.is_active(**broker) && !state.value.isr.contains(broker));
         let joining: Vec<_> = active.map(|broker| (*broker, view.incarnation(*broker).unwrap().version)).collect();
         let brokers: Vec<_> = joining.iter().map(|(broker, _)| *broker).collect();
+        let meant = brokers.iter().map(|broker| (*broker, view.registrations()[broker].broker_epoch)).collect();
         if random.chance(3) {
             let after = shrink(&state.value, &terms, &some)?;
             return Some((isr_commit(view, leader, &key, state.version, after, &[])?, None));
         }
         let after = expand(&state.value, &terms, &brokers)?;
-        Some((isr_commit(view, leader, &key, state.version, after, &joining)?, Some((key, brokers))))
+        Some((isr_commit(view, leader, &key, state.version, after, &joining)?, Some((key, meant))))
     }
+}
+
+fn chaos(seed: u64) -> Chaos {
+    let mut random = Random::of(seed);
+    let mut chaos = Chaos::new(&mut random);
+    (0..120).for_each(|_| chaos.step(&mut random));
+    chaos
 }
 
 #[test]
 fn no_epoch_gets_two_histories_and_no_stale_incarnation_counts() {
     let (mut activations, mut epochs) = (0, 0);
     for seed in 0..1_000 {
-        let mut random = Random::of(seed);
-        let mut chaos = Chaos::new(&mut random);
-        (0..120).for_each(|_| chaos.step(&mut random));
+        let chaos = chaos(seed);
         activations += chaos.activations;
         epochs += chaos.led.len();
     }
     assert!(activations > 2_000 && epochs > 2_500, "{activations} {epochs}");
+}
+
+#[test]
+fn the_same_chaos_finds_each_planted_bug() {
+    let bugs = [Planted::ActiveBeforeEpoch, Planted::UntrustedStaysInIsr, Planted::ExpandWithoutIncarnation];
+    for bug in bugs {
+        // Of this thread only.
+        plant(Some(bug));
+        let found = (0..1_000).find(|seed| std::panic::catch_unwind(|| chaos(*seed)).is_err());
+        plant(None);
+        assert!(found.is_some(), "{bug:?} is not found");
+    }
 }
