@@ -63,6 +63,13 @@ pub enum Step {
 }
 
 impl Follower {
+    /// Follows `leader` from now on, with a log that ends at `end`. An epoch that this replica began as leader
+    /// and wrote nothing in is forgotten: records of an older one may follow.
+    pub fn begin(leader: BrokerId, epoch: LeaderEpoch, history: &mut EpochHistory, end: i64) -> Follower {
+        history.truncate(end);
+        Follower { leader, epoch }
+    }
+
     /// The fetch that is due; `None`: part of the log is not acknowledged yet.
     pub fn next_fetch(&self, marks: &Watermarks, history: &EpochHistory) -> Option<NextFetch> {
         let ends = marks.ends();
@@ -146,6 +153,20 @@ mod tests {
         assert_eq!(FOLLOWER.next_fetch(&marks, &history), None);
         marks.observe(Ends { held: 45, acknowledged: 45, ..under_way }).unwrap();
         assert_eq!(FOLLOWER.next_fetch(&marks, &history), Some(NextFetch { offset: 45, ..fetch }));
+    }
+
+    /// Elected at 30 in epoch 5, it wrote nothing; the next leader has more of epoch 3.
+    #[test]
+    fn an_epoch_without_a_record_is_forgotten() {
+        let mut history = history(&[(3, 0), (5, 30)]);
+        let follower = Follower::begin(BrokerId(2), LeaderEpoch(7), &mut history, 30);
+        history.begin(3, 30);
+        let fetch = follower.next_fetch(&marks(0, 40, 20), &history).unwrap();
+        assert_eq!((fetch.offset, fetch.last_epoch), (40, Some(3)));
+        // One with a record stays.
+        history.begin(5, 40);
+        Follower::begin(BrokerId(2), LeaderEpoch(8), &mut history, 41);
+        assert_eq!(history.epoch_of(40), Some(5));
     }
 
     #[test]
