@@ -17,5 +17,7 @@ pub mod protocol;
 pub mod runtime;
 pub mod server;
 pub mod shard;
+#[cfg(any(test, feature = "simulator"))]
+pub mod simulator;
 pub mod storage;
 pub mod tune;

@@ -55,7 +55,9 @@ fn help_prints_the_usage_and_does_nothing() {
 
 #[test]
 fn mistyped_arguments_end_with_the_usage_and_code_2() {
-    let mistyped: [(&str, &[&str]); 20] = [
+    let mistyped: [(&str, &[&str]); 22] = [
+        ("test", &["simulate", "--sedes", "0..5"]),
+        ("test", &["simulate", "--seeds"]),
         ("test", &["--ful"]),
         ("test", &["--hlep"]),
         ("test", &["-full"]),

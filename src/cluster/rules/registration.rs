@@ -99,7 +99,8 @@ pub fn activation(view: &View, broker: BrokerId) -> Option<Commit> {
         let leads = state.leader == Some(broker) && !planted(Planted::ActiveBeforeEpoch);
         leads || !keeps_sets && (state.isr.contains(&broker) || state.elr.contains(&broker))
     };
-    if states_of(view, broker).any(stands_against) {
+    let early = planted(Planted::ActiveBeforeEpoch) || planted(Planted::UntrustedStaysInIsr);
+    if !early && states_of(view, broker).any(stands_against) {
         return None;
     }
     set_phase(view, broker, Phase::Active)

@@ -1,0 +1,369 @@
+//! The omniscient observer: sees every replica's disk and every change of the metadata store, and says
+//! which promise is broken.
+//!
+//! What any leader has shown below its high watermark is *canonical*: a row of batches that no clean
+//! election may take back. Only an unclean election, or crashes that left no copy, may shorten it; what
+//! goes then is excused.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::disk::{Batch, Disk};
+use crate::cluster::store::PartitionState;
+use crate::model::{BrokerId, LeaderEpoch};
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub at_ms: i64,
+    pub rule: &'static str,
+    pub what: String,
+}
+
+/// Situations that a run should meet; counted over all seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mark {
+    Truncation,
+    ElrElection,
+    UncleanElection,
+    DivergingEpoch,
+    LateCommit,
+    UnknownCommit,
+    Reassignment,
+    LostRecords,
+    Resignation,
+    BelowMinimum,
+    SessionExpired,
+    Duplicate,
+    /// A follower began its log anew at the leader's start.
+    Reset,
+}
+
+/// One partition as the observer sees it.
+#[derive(Debug, Default)]
+struct Seen {
+    canonical: Vec<Batch>,
+    /// Digest of each batch by epoch and base offset (I3).
+    known: BTreeMap<(i32, i64), u64>,
+    /// Broker and life that wrote an epoch (I4).
+    writers: BTreeMap<i32, (usize, u32)>,
+    /// The committed state.
+    state: Option<PartitionState>,
+    /// Epoch of an unclean election whose leader has not begun yet.
+    unclean_pending: Option<i32>,
+    /// Leaders of epochs before this one have lost an unclean election.
+    unclean_epoch: i32,
+    /// Batches that were acknowledged with `acks=all`: base offset.
+    acked: BTreeMap<u64, i64>,
+    excused: BTreeSet<u64>,
+    /// Brokers that have lost acknowledged records. True once they have registered since: from then on they
+    /// must be in neither ISR nor ELR before they are active, and are sound again when they are in none.
+    damaged: BTreeMap<usize, bool>,
+    /// Newest epoch and sequence of each producer in the canonical row.
+    sequences: BTreeMap<i64, (i16, i32)>,
+    /// Times that canonical batches were lost.
+    losses: u32,
+    /// Records before this were deleted.
+    trimmed: i64,
+}
+
+#[derive(Debug)]
+pub struct Checker {
+    now_ms: i64,
+    partitions: Vec<Seen>,
+    pub marks: BTreeSet<Mark>,
+    violation: Option<Violation>,
+}
+
+impl Checker {
+    pub fn new(partitions: usize) -> Checker {
+        Checker {
+            now_ms: 0,
+            partitions: (0..partitions).map(|_| Seen::default()).collect(),
+            marks: BTreeSet::new(),
+            violation: None,
+        }
+    }
+
+    pub fn at(&mut self, now_ms: i64) {
+        self.now_ms = now_ms;
+    }
+
+    pub fn mark(&mut self, mark: Mark) {
+        self.marks.insert(mark);
+    }
+
+    /// The first broken promise; later ones may follow from it.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    pub fn broken(&mut self, rule: &'static str, what: String) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation { at_ms: self.now_ms, rule, what });
+        }
+    }
+
+    /// The partition has had an unclean election, or lost every copy of some records.
+    pub fn has_lost(&self, partition: usize) -> bool {
+        let seen = &self.partitions[partition];
+        seen.losses > 0 || seen.unclean_pending.is_some() || seen.unclean_epoch > 0
+    }
+
+    /// The store says that this is the partition's leader epoch.
+    pub fn is_current(&self, partition: usize, epoch: LeaderEpoch) -> bool {
+        self.partitions[partition].state.as_ref().is_some_and(|state| state.leader_epoch == epoch)
+    }
+
+    pub fn canonical_end(&self, partition: usize) -> i64 {
+        self.partitions[partition].canonical.last().map_or(0, Batch::next)
+    }
+
+    // ---- logs
+
+    /// A batch now stands in a log.
+    pub fn appended(&mut self, partition: usize, broker: usize, batch: &Batch) {
+        let seen = &mut self.partitions[partition];
+        let known = *seen.known.entry((batch.epoch, batch.base)).or_insert(batch.chain);
+        if known != batch.chain {
+            let what = format!("partition {partition}, broker {broker}: epoch {} offset {}", batch.epoch, batch.base);
+            self.broken("I3: one epoch and offset, two histories", what);
+        }
+    }
+
+    /// A leader appends in its epoch.
+    pub fn wrote(&mut self, partition: usize, broker: usize, life: u32, epoch: i32) {
+        let writer = *self.partitions[partition].writers.entry(epoch).or_insert((broker, life));
+        if writer != (broker, life) {
+            let what = format!("partition {partition} epoch {epoch}: {writer:?} and {:?}", (broker, life));
+            self.broken("I4: one writer an epoch", what);
+        }
+    }
+
+    /// A broker takes over leadership.
+    pub fn led(&mut self, partition: usize, broker: usize, epoch: i32, disk: &Disk) {
+        let seen = &mut self.partitions[partition];
+        if seen.unclean_pending.is_some_and(|unclean| epoch >= unclean) {
+            seen.unclean_pending = None;
+            seen.unclean_epoch = epoch;
+            let kept = |batch: &&Batch| holds(disk, batch) && batch.next() <= disk.ends.acknowledged;
+            let common = seen.canonical.iter().take_while(kept).count();
+            seen.lose_after(common);
+        }
+        // One that learns late of an election that is over commits nothing.
+        let is_current = seen.state.as_ref().is_some_and(|state| state.leader_epoch.0 == epoch);
+        if !is_current || seen.unclean_pending.is_some() || seen.damaged.contains_key(&broker) {
+            return;
+        }
+        if let Some(batch) = seen.canonical.last().filter(|batch| !holds(disk, batch)) {
+            let what = format!("partition {partition}: broker {broker} leads epoch {epoch} without {batch:?}");
+            self.broken("I2: a leader has all that was committed", what);
+        }
+    }
+
+    /// A leader's high watermark has reached `to`.
+    pub fn committed(&mut self, partition: usize, broker: usize, epoch: i32, disk: &Disk, to: i64) {
+        let now = self.canonical_end(partition);
+        let seen = &mut self.partitions[partition];
+        if epoch < seen.unclean_epoch || seen.unclean_pending.is_some() {
+            return;
+        }
+        let mut broken = None;
+        if let Some(batch) = seen.canonical.iter().rev().find(|batch| batch.next() <= to)
+            && !holds(disk, batch)
+        {
+            broken = Some(("I2: what was committed is taken back", format!("{batch:?}")));
+        }
+        for batch in disk.read(now, to, usize::MAX) {
+            if let Some((id, epoch, sequence)) = batch.producer {
+                let before = seen.sequences.insert(id, (epoch, sequence));
+                if before.is_some_and(|before| before >= (epoch, sequence)) {
+                    broken = Some(("I7: a duplicate, or out of order", format!("{batch:?} after {before:?}")));
+                }
+            }
+            seen.canonical.push(batch);
+        }
+        if let Some((rule, what)) = broken {
+            self.broken(rule, format!("partition {partition}, broker {broker} epoch {epoch} to {to}: {what}"));
+        }
+    }
+
+    /// A produce with `acks=all` is acknowledged by the leader of `epoch`.
+    pub fn acked(&mut self, partition: usize, epoch: i32, id: u64, base: i64) {
+        let seen = &mut self.partitions[partition];
+        if epoch < seen.unclean_epoch || seen.unclean_pending.is_some() {
+            seen.excused.insert(id);
+            return;
+        }
+        let at = seen.canonical.binary_search_by_key(&base, |batch| batch.base);
+        let is_there = at.is_ok_and(|at| seen.canonical[at].id == id);
+        seen.acked.insert(id, base);
+        if !is_there && !seen.excused.contains(&id) {
+            let what = format!("partition {partition} epoch {epoch}: id {id} at {base}");
+            self.broken("an acknowledged record is not committed", what);
+        }
+    }
+
+    /// A consumer is given these by the leader of `epoch`.
+    pub fn served(&mut self, partition: usize, epoch: i32, batches: &[Batch]) {
+        let seen = &self.partitions[partition];
+        if epoch < seen.unclean_epoch || seen.unclean_pending.is_some() {
+            return;
+        }
+        let strange = batches.iter().find(|batch| {
+            let at = seen.canonical.binary_search_by_key(&batch.base, |known| known.base);
+            // A copy that was on its way when the last one on a disk was lost may turn up again.
+            at.map_or(true, |at| seen.canonical[at].chain != batch.chain) && !seen.excused.contains(&batch.id)
+        });
+        if let Some(batch) = strange {
+            let what = format!("partition {partition} epoch {epoch}: {batch:?}");
+            self.broken("a consumer sees what is not committed", what);
+        }
+    }
+
+    /// Records before `start` were deleted on purpose.
+    pub fn trimmed(&mut self, partition: usize, start: i64) {
+        let trimmed = &mut self.partitions[partition].trimmed;
+        *trimmed = start.max(*trimmed);
+    }
+
+    /// The consumer may find the records at `offset` deleted.
+    pub fn is_trimmed(&self, partition: usize, offset: i64) -> bool {
+        offset < self.partitions[partition].trimmed
+    }
+
+    /// A follower cuts below its own high watermark.
+    pub fn cut_committed(&mut self, partition: usize, broker: usize, to: i64, committed: i64) {
+        let seen = &self.partitions[partition];
+        if seen.losses == 0
+            && seen.unclean_epoch == 0
+            && seen.unclean_pending.is_none()
+            && !seen.damaged.contains_key(&broker)
+        {
+            let what = format!("partition {partition}, broker {broker}: cut to {to}, high watermark {committed}");
+            self.broken("I6: the high watermark falls", what);
+        }
+    }
+
+    // ---- crashes
+
+    /// A crash took acknowledged records of a replica. `disks`: all copies of the partition that are left.
+    pub fn damaged<'a>(&mut self, partition: usize, broker: usize, disks: impl Iterator<Item = &'a Disk>) {
+        let seen = &mut self.partitions[partition];
+        seen.damaged.insert(broker, false);
+        let kept =
+            disks.map(|disk| seen.canonical.iter().take_while(|batch| holds(disk, batch)).count()).max().unwrap_or(0);
+        seen.lose_after(kept);
+        if self.partitions[partition].losses > 0 {
+            self.mark(Mark::LostRecords);
+        }
+    }
+
+    // ---- metadata
+
+    /// The store has a new state of a partition.
+    pub fn changed(&mut self, partition: usize, state: Option<&PartitionState>) {
+        let seen = &mut self.partitions[partition];
+        let before = std::mem::replace(&mut seen.state, state.cloned());
+        let Some(state) = state else { return };
+        seen.mend();
+        let Some((before, leader)) = before.zip(state.leader) else { return };
+        if before.leader_epoch == state.leader_epoch {
+            return;
+        }
+        if before.elr.contains(&leader) {
+            self.mark(Mark::ElrElection);
+        } else if !before.isr.contains(&leader) {
+            self.partitions[partition].unclean_pending = Some(state.leader_epoch.0);
+            self.mark(Mark::UncleanElection);
+        }
+    }
+
+    /// Every member of the ISR and of the ELR has all that is committed (I1, I2). `disk_of`: a broker's copy.
+    pub fn members<'a>(&mut self, partition: usize, disk_of: impl Fn(usize) -> &'a Disk) {
+        let seen = &self.partitions[partition];
+        let (Some(state), Some(last)) = (&seen.state, seen.canonical.last()) else { return };
+        if seen.unclean_pending.is_some() {
+            return;
+        }
+        for member in state.isr.iter().chain(&state.elr) {
+            let broker = member.0 as usize;
+            let disk = disk_of(broker);
+            let has_all = holds(disk, last) && last.next() <= disk.ends.acknowledged;
+            if !has_all && !seen.damaged.contains_key(&broker) {
+                let what = format!(
+                    "partition {partition}: broker {broker} of isr {:?} elr {:?} lacks {last:?}; its log ends at {:?}",
+                    state.isr, state.elr, disk.ends
+                );
+                return self.broken("I1: every member of ISR and ELR has all that is committed", what);
+            }
+        }
+    }
+
+    /// A broker has registered: the metadata can tell that its records are not what they were.
+    pub fn registered(&mut self, broker: usize) {
+        for seen in &mut self.partitions {
+            seen.damaged.entry(broker).and_modify(|declared| *declared = true);
+            seen.mend();
+        }
+    }
+
+    /// A broker is active. Records that it may have lost must not be counted on any more (I5).
+    pub fn activated(&mut self, broker: usize) {
+        let counted = |seen: &Seen| seen.damaged.get(&broker) == Some(&true) && seen.counts_on(broker);
+        if let Some(partition) = self.partitions.iter().position(counted) {
+            let what = format!("partition {partition}: broker {broker} in {:?}", self.partitions[partition].state);
+            self.broken("I5: a stale incarnation counts", what);
+        }
+    }
+
+    /// At the end: everything acknowledged is there, unless it is excused.
+    pub fn finish(&mut self) {
+        for partition in 0..self.partitions.len() {
+            let seen = &self.partitions[partition];
+            let there: BTreeSet<u64> = seen.canonical.iter().map(|batch| batch.id).collect();
+            let lost = seen.acked.iter().find(|(id, _)| !there.contains(*id) && !seen.excused.contains(*id));
+            if let Some((id, base)) = lost {
+                let what = format!("partition {partition}: id {id} at {base}");
+                return self.broken("an acknowledged record is lost", what);
+            }
+        }
+    }
+}
+
+impl Seen {
+    fn counts_on(&self, broker: usize) -> bool {
+        let id = BrokerId(broker as i32);
+        self.state.as_ref().is_some_and(|state| state.isr.contains(&id) || state.elr.contains(&id))
+    }
+
+    /// Forgets the damage of brokers that nothing depends on any more.
+    fn mend(&mut self) {
+        let damaged = std::mem::take(&mut self.damaged);
+        self.damaged = damaged.into_iter().filter(|(broker, declared)| !declared || self.counts_on(*broker)).collect();
+    }
+
+    /// Canonical batches after the first `kept` are gone, and that is excused.
+    fn lose_after(&mut self, kept: usize) {
+        if kept == self.canonical.len() {
+            return;
+        }
+        self.losses += 1;
+        let lost: Vec<u64> = self.canonical.drain(kept..).map(|batch| batch.id).collect();
+        self.excused.extend(lost);
+        self.sequences.clear();
+        for batch in &self.canonical {
+            if let Some((id, epoch, sequence)) = batch.producer {
+                self.sequences.insert(id, (epoch, sequence));
+            }
+        }
+    }
+}
+
+/// The very batch stands in the log, with the same history before it, or was deleted on purpose.
+fn holds(disk: &Disk, batch: &Batch) -> bool {
+    if batch.next() <= disk.ends.start {
+        return true;
+    }
+    let at = disk.batches.binary_search_by_key(&batch.base, |own| own.base);
+    at.is_ok_and(|at| disk.batches[at].chain == batch.chain)
+}

@@ -1,0 +1,299 @@
+//! What goes wrong, and how it is put right.
+
+use std::collections::BTreeMap;
+
+use super::broker::{Purpose, topic};
+use super::disk::{Crash, Disk};
+use super::rng::Rng;
+use super::setup::{FaultKind, LoseAnswers, Target};
+use super::world::World;
+use crate::cluster::rules;
+use crate::cluster::store::{Assignment, Check, Commit, Key, Lifetime, Phase, Record, Store, TopicRecord, Write};
+use crate::model::BrokerId;
+
+const MIN_INSYNC: &str = "min.insync.replicas";
+/// A clean stop ends after this, whoever still leads, ms.
+const STOP_MS: i64 = 4_000;
+
+impl World {
+    /// Makes the topic, before any broker starts.
+    pub fn write_topic(&mut self, rng: &mut Rng) {
+        let brokers = self.setup.brokers;
+        let assignment = |partition: usize| Assignment {
+            replicas: (0..self.setup.replication).map(|at| BrokerId(((partition + at) % brokers) as i32)).collect(),
+            ..Assignment::default()
+        };
+        let assignments = (0..self.setup.partitions).map(assignment).collect();
+        let id = uuid::Uuid::from_u64_pair(rng.number(), rng.number());
+        let config = BTreeMap::from([
+            (MIN_INSYNC.to_owned(), self.setup.min_insync.to_string()),
+            ("unclean.leader.election.enable".to_owned(), self.setup.unclean.to_string()),
+        ]);
+        let create = |key, record| Write::Create(key, record, Lifetime::Persistent);
+        self.administer(Commit {
+            checks: Vec::new(),
+            writes: vec![
+                create(Key::ControllerEpoch, Record::ControllerEpoch(0)),
+                create(Key::Topic(topic()), Record::Topic(TopicRecord { id, assignments })),
+                create(Key::TopicConfig(topic()), Record::Config(config)),
+            ],
+        });
+    }
+
+    /// An administrator's commit; carried out at once.
+    fn administer(&mut self, commit: Commit) {
+        self.observer.commit(commit);
+        let id = self.observer.id();
+        self.model.serve(id, self.model.revision());
+        self.model.answer(id);
+    }
+
+    /// The broker that a fault hits now.
+    fn hit(&self, target: Target) -> usize {
+        let partition = match target {
+            Target::Broker(broker) => return broker,
+            Target::LeaderOf(partition) | Target::FollowerOf(partition) | Target::OutsideOf(partition) => partition,
+        };
+        let key = Key::Partition(topic(), partition as i32);
+        let Some(Record::Partition(state)) = self.model.node(&key).map(|node| node.record) else { return 0 };
+        let follows = |broker: &&BrokerId| Some(**broker) != state.leader;
+        let follower = state.isr.iter().find(follows).or(state.isr.first()).copied();
+        let outside = match self.model.node(&Key::Topic(topic())).map(|node| node.record) {
+            Some(Record::Topic(record)) => record
+                .assignments
+                .get(partition)
+                .and_then(|assignment| assignment.replicas.iter().copied().find(|broker| !state.isr.contains(broker))),
+            _ => None,
+        };
+        let hit = match target {
+            Target::LeaderOf(_) => state.leader.or(follower),
+            Target::OutsideOf(_) => outside.or(follower),
+            _ => follower,
+        };
+        hit.map_or(0, |broker| broker.0 as usize)
+    }
+
+    pub fn fault(&mut self, index: usize) {
+        let (kind, now) = (self.setup.faults[index].kind.clone(), self.io.now);
+        self.io.note(|| format!("fault: {kind:?}"));
+        match kind {
+            FaultKind::Crash { target, crash, down_ms } => self.crash(self.hit(target), crash, false, down_ms),
+            FaultKind::Stop { target, down_ms } => {
+                let at = self.hit(target);
+                if self.brokers[at].running {
+                    self.brokers[at].stopping = Some((now + STOP_MS, down_ms));
+                }
+            }
+            FaultKind::Pause { target, ms } => {
+                let at = self.hit(target);
+                self.brokers[at].paused_until = now + ms;
+            }
+            FaultKind::Cut { from, to, ms } => {
+                self.cuts.insert((self.hit(from), self.hit(to)), now + ms);
+            }
+            FaultKind::LateEvents { target, ms } => {
+                let at = self.hit(target);
+                self.late_until[at] = now + ms;
+            }
+            FaultKind::FailDisk { target, partition } => {
+                let at = self.hit(target);
+                let broker = &mut self.brokers[at];
+                if broker.running {
+                    broker.replicas[partition].disk.failed = true;
+                    broker.replicas[partition].moved(&mut self.io);
+                }
+            }
+            FaultKind::Trim { partition, keep } => {
+                for broker in self.brokers.iter_mut().filter(|broker| broker.running) {
+                    broker.replicas[partition].trim(keep, &mut self.io);
+                }
+            }
+            FaultKind::SlowNetwork { ms } => self.slow_until = now + ms,
+            FaultKind::Elect { partition } => self.elect(partition),
+            FaultKind::Reassign { partition, target } => self.reassign(partition, &target),
+            FaultKind::Minimum { value } => self.set_minimum(value),
+            FaultKind::StoreCut { .. }
+            | FaultKind::StoreAway { .. }
+            | FaultKind::Reconnect { .. }
+            | FaultKind::LoseAnswers { .. } => self.store_fault(kind),
+        }
+    }
+
+    /// A fault on the way to the metadata store.
+    fn store_fault(&mut self, kind: FaultKind) {
+        let now = self.io.now;
+        match kind {
+            FaultKind::StoreCut { target, ms } => {
+                let at = self.hit(target);
+                self.store_cut_until[at] = now + ms;
+                self.unlink(at);
+            }
+            FaultKind::StoreAway { ms } => {
+                for at in 0..self.brokers.len() {
+                    self.store_cut_until[at] = now + ms;
+                    self.unlink(at);
+                }
+                self.store_away_until = now + ms;
+            }
+            FaultKind::Reconnect { target } => self.unlink(self.hit(target)),
+            FaultKind::LoseAnswers { target, lose } => {
+                let at = self.hit(target);
+                self.lose_answers[at] = Some(lose);
+            }
+            _ => {}
+        }
+    }
+
+    /// True if the answer to the broker's commit is to get lost.
+    pub fn loses_answer(&self, at: usize) -> bool {
+        let is_isr = |purpose: &Purpose| matches!(purpose, Purpose::Isr { .. });
+        let commits = &self.brokers[at].commits;
+        self.lose_answers[at].is_some_and(|lose| commits.values().any(|purpose| !lose.of_isr || is_isr(purpose)))
+    }
+
+    /// The connection of a broker breaks under a commit.
+    pub fn lose_answer(&mut self, at: usize) {
+        let Some(lose) = self.lose_answers[at] else { return };
+        let left = LoseAnswers { commits: lose.commits.saturating_sub(1), ..lose };
+        self.lose_answers[at] = Some(left).filter(|left| left.commits > 0);
+        let (neighbour, until) = (self.hit(lose.neighbour), self.io.now + lose.ms);
+        self.io.note(|| format!("fault: broker {at} loses an answer, {lose:?}"));
+        self.store_cut_until[at] = until;
+        self.cuts.insert((at, neighbour), until);
+        self.cuts.insert((neighbour, at), until);
+        self.unlink(at);
+        if let Some((crash, down_ms)) = lose.crash.filter(|_| neighbour != at) {
+            self.crash(neighbour, crash, false, down_ms);
+        }
+    }
+
+    pub fn crash(&mut self, at: usize, crash: Crash, clean: bool, down_ms: i64) {
+        if !self.brokers[at].running {
+            return;
+        }
+        let client = self.brokers[at].client.id();
+        if clean {
+            // The session is closed in good order.
+            self.model.expire(client);
+            self.sessions.remove(&client);
+        } else {
+            self.model.disconnect(client);
+        }
+        let damaged = self.brokers[at].end(crash, clean, &mut self.io);
+        for partition in damaged {
+            let copies: Vec<&Disk> = self.brokers.iter().map(|broker| &broker.replicas[partition].disk).collect();
+            self.io.checker.damaged(partition, at, copies.into_iter());
+            self.io.touch(partition);
+        }
+        self.restart_at(self.io.now + down_ms, at);
+    }
+
+    pub fn restart(&mut self, at: usize, life: u32) {
+        let broker = &mut self.brokers[at];
+        if broker.running || broker.life != life {
+            return;
+        }
+        broker.start(&self.model, self.io.now);
+        self.io.note(|| format!("broker {at}: starts, clean {}", self.brokers[at].clean));
+        self.begin_ticks(at);
+    }
+
+    /// A broker that stops cleanly ends once it leads nothing.
+    pub fn stop_if_done(&mut self, at: usize) {
+        let broker = &self.brokers[at];
+        let Some((deadline, down_ms)) = broker.stopping else { return };
+        if broker.may_stop() || self.io.now >= deadline {
+            self.crash(at, Crash::Kill, true, down_ms);
+        }
+    }
+
+    pub fn heal(&mut self) {
+        self.io.note(|| "heal".to_owned());
+        self.healed = true;
+        self.cuts.clear();
+        self.slow_until = 0;
+        self.store_away_until = 0;
+        for at in 0..self.brokers.len() {
+            self.store_cut_until[at] = 0;
+            self.late_until[at] = 0;
+            self.lose_answers[at] = None;
+            self.brokers[at].paused_until = 0;
+            if self.brokers[at].replicas.iter().any(|replica| replica.disk.failed) {
+                self.crash(at, Crash::Kill, false, 100);
+            }
+            if !self.brokers[at].running {
+                self.restart_at(self.io.now + 50, at);
+            }
+        }
+    }
+
+    fn elect(&mut self, partition: usize) {
+        let (topic_key, key) = (Key::Topic(topic()), Key::Partition(topic(), partition as i32));
+        let (Some(topic_node), Some(node)) = (self.model.node(&topic_key), self.model.node(&key)) else { return };
+        let (Record::Topic(record), Record::Partition(state)) = (topic_node.record, node.record) else { return };
+        let Some(assignment) = record.assignments.get(partition) else { return };
+        let heirs: Vec<BrokerId> = state.isr.iter().copied().filter(|broker| Some(*broker) != state.leader).collect();
+        let Some(heir) = self.io.rng.pick(&heirs).copied() else { return };
+        let terms = rules::Terms {
+            replicas: &assignment.replicas,
+            min_isr: rules::effective_min(self.minimum(), assignment),
+            controller_epoch: state.controller_epoch,
+        };
+        if let Some(Record::Incarnation(incarnation)) = self.model.node(&Key::Incarnation(heir)).map(|node| node.record)
+            && incarnation.phase == Phase::Active
+            && state.leader.is_some()
+            && let Some(after) = rules::prefer(&state, &terms, heir)
+        {
+            let writes = vec![Write::Set(key, Record::Partition(after), node.version)];
+            let checks = vec![Check::Exists(Key::Broker(heir))];
+            self.administer(Commit { checks, writes });
+        }
+    }
+
+    fn reassign(&mut self, partition: usize, target: &[usize]) {
+        let target: Vec<BrokerId> = target.iter().map(|at| BrokerId(*at as i32)).collect();
+        let (topic_key, key) = (Key::Topic(topic()), Key::Partition(topic(), partition as i32));
+        let (Some(topic_node), Some(node)) = (self.model.node(&topic_key), self.model.node(&key)) else { return };
+        let (Record::Topic(mut record), Record::Partition(state)) = (topic_node.record, node.record) else { return };
+        let Some(assignment) = record.assignments.get(partition).cloned() else { return };
+        let epoch = match self.model.node(&Key::ControllerEpoch).map(|node| node.record) {
+            Some(Record::ControllerEpoch(epoch)) => epoch,
+            _ => 0,
+        };
+        let old = rules::Partition {
+            assignment: &assignment,
+            state: &state,
+            min_insync_replicas: self.minimum(),
+            controller_epoch: epoch,
+        };
+        let live = self.model.nodes();
+        let may_lead = |broker: BrokerId| live.contains_key(&Key::Broker(broker));
+        let Ok(Some(reassigned)) = rules::begin_reassignment(old, &target, &may_lead) else { return };
+        record.assignments[partition] = reassigned.assignment;
+        let mut writes = vec![Write::Set(topic_key, Record::Topic(record), topic_node.version)];
+        if let Some(after) = reassigned.state {
+            writes.push(Write::Set(key, Record::Partition(after), node.version));
+        }
+        self.io.checker.mark(super::checker::Mark::Reassignment);
+        self.administer(Commit { checks: Vec::new(), writes });
+    }
+
+    /// `min.insync.replicas` as it is configured now.
+    fn minimum(&self) -> i32 {
+        match self.model.node(&Key::TopicConfig(topic())).map(|node| node.record) {
+            Some(Record::Config(entries)) => entries.get(MIN_INSYNC).and_then(|value| value.parse().ok()).unwrap_or(1),
+            _ => 1,
+        }
+    }
+
+    fn set_minimum(&mut self, value: i32) {
+        let key = Key::TopicConfig(topic());
+        let Some(node) = self.model.node(&key) else { return };
+        let Record::Config(mut entries) = node.record else { return };
+        entries.insert(MIN_INSYNC.to_owned(), value.to_string());
+        self.administer(Commit {
+            checks: Vec::new(),
+            writes: vec![Write::Set(key, Record::Config(entries), node.version)],
+        });
+    }
+}

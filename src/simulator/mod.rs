@@ -1,0 +1,21 @@
+//! A simulated cluster: brokers on a model of disk, network and metadata store, faults by seed, and an
+//! observer that holds every promise against what happens. The rules that run in it are the broker's own:
+//! `partition::{watermarks, leader, follower}`, `cluster::rules` and `cluster::store`.
+
+mod broker;
+mod checker;
+mod clients;
+mod controller;
+mod disk;
+mod faults;
+mod net;
+mod replica;
+mod rng;
+mod run;
+mod setup;
+#[cfg(test)]
+mod tests;
+mod world;
+
+pub use run::{explain, find, run, simulate, simulate_planted};
+pub use setup::Setup;

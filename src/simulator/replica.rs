@@ -1,0 +1,548 @@
+//! One simulated replica: the rules of leader and follower over a model of the disk.
+
+use std::rc::Rc;
+
+use zerocopy::FromZeros;
+
+use super::checker::Mark;
+use super::disk::{Acknowledge, Batch, Crash, Disk};
+use super::net::{Address, Io, Payload, Produce};
+use crate::model::planted::{Planted, planted};
+use crate::model::record_batch::BatchHeader;
+use crate::model::{BrokerId, ErrorCode, LeaderEpoch};
+use crate::partition::{
+    AckAll, EpochHistory, FetchAnswer, Follower, FollowerFetch, Leader, LeaderAnswer, PartitionView, ProducerPool,
+    ProducerStates, SequenceCheck, Step, Watermarks,
+};
+
+/// Longest wait of a fetch that finds nothing, ms.
+const WAIT_MS: i64 = 300;
+/// A fetch without an answer is sent again after this, ms.
+const TIMEOUT_MS: i64 = 900;
+const PAUSE_MS: i64 = 50;
+/// Batches of an answer.
+const MOST: usize = 4;
+/// Time between two notes of the high watermark, ms.
+const CHECKPOINT_MS: i64 = 1_000;
+
+pub enum Role {
+    None,
+    Leader(Box<Leader>),
+    Follower(Follower),
+}
+
+/// A produce that waits for its acknowledgement.
+struct Waiting {
+    client: Address,
+    number: u64,
+    id: u64,
+    base: i64,
+    next: i64,
+    all: bool,
+}
+
+/// A fetch that waits for records.
+struct Parked {
+    from: Address,
+    number: u64,
+    fetch: FollowerFetch,
+    until: i64,
+}
+
+pub struct Replica {
+    broker: usize,
+    partition: usize,
+    life: u32,
+    pub disk: Disk,
+    pub marks: Watermarks,
+    pub history: EpochHistory,
+    producers: ProducerStates,
+    pub role: Role,
+    waiting: Vec<Waiting>,
+    parked: Vec<Parked>,
+    /// The fetch under way and when it left.
+    fetching: Option<(u64, i64)>,
+    fetch_at: i64,
+    leaders_high_watermark: i64,
+    leaders_start: i64,
+    noted_at: i64,
+    /// Refused to lead this epoch; said once.
+    refused: Option<LeaderEpoch>,
+}
+
+impl Replica {
+    pub fn new(broker: usize, partition: usize, acknowledge: Acknowledge, pool: &Rc<ProducerPool>) -> Replica {
+        let disk = Disk::new(acknowledge);
+        Replica {
+            broker,
+            partition,
+            life: 0,
+            marks: marks_of(&disk),
+            disk,
+            history: EpochHistory::default(),
+            producers: ProducerStates::new(pool),
+            role: Role::None,
+            waiting: Vec::new(),
+            parked: Vec::new(),
+            fetching: None,
+            fetch_at: 0,
+            leaders_high_watermark: 0,
+            leaders_start: 0,
+            noted_at: 0,
+            refused: None,
+        }
+    }
+
+    fn me(&self) -> Address {
+        Address::Broker(self.broker)
+    }
+
+    /// The process ends. True if records are gone that were acknowledged.
+    pub fn crash(&mut self, crash: Crash, clean: bool, rng: &mut crate::simulator::rng::Rng) -> bool {
+        self.role = Role::None;
+        self.waiting.clear();
+        self.parked.clear();
+        self.fetching = None;
+        if clean {
+            // Everything is synced and noted.
+            self.disk.checkpoint = self.marks.high_watermark();
+            if !self.disk.failed {
+                self.disk.ends.held = self.disk.ends.appended;
+                self.disk.crash(Crash::Kill, rng);
+                return false;
+            }
+        }
+        let acknowledged = self.disk.ends.acknowledged;
+        self.disk.crash(crash, rng) < acknowledged
+    }
+
+    /// The log is opened by a new process.
+    pub fn open(&mut self, pool: &Rc<ProducerPool>) {
+        self.history = self.disk.epochs();
+        self.producers = ProducerStates::new(pool);
+        for batch in &self.disk.batches {
+            if let Some(header) = header_of(batch) {
+                self.producers.note(&header, batch.base, 0);
+            }
+        }
+        self.marks = marks_of(&self.disk);
+        self.leaders_high_watermark = 0;
+        self.leaders_start = 0;
+        self.refused = None;
+    }
+
+    /// The partition is no longer assigned here.
+    pub fn remove(&mut self) {
+        self.disk.reset(0, 0);
+        self.history = EpochHistory::default();
+        self.producers.truncate(i64::MIN);
+        self.marks = marks_of(&self.disk);
+    }
+
+    // ---- roles
+
+    pub fn lead(&mut self, me: BrokerId, life: u32, view: PartitionView, lag_ms: i64, io: &mut Io) {
+        self.life = life;
+        let (end, epoch) = (self.disk.ends.appended, view.leader_epoch);
+        let before = match &self.role {
+            Role::Leader(leader) => Some(leader.epoch()),
+            _ => None,
+        };
+        let led = match &mut self.role {
+            Role::Leader(leader) => leader.update(view, &mut self.history, end, io.now),
+            _ => Leader::take_over(me, view, lag_ms, &mut self.history, end, io.now).map(|leader| {
+                self.role = Role::Leader(Box::new(leader));
+                self.fetching = None;
+            }),
+        };
+        match led {
+            Ok(()) => {
+                if before != Some(epoch) {
+                    io.note(|| format!("broker {}: leads {} in epoch {epoch} from {end}", self.broker, self.partition));
+                    io.checker.led(self.partition, self.broker, epoch.0, &self.disk);
+                    self.answer_parked(true, io);
+                }
+                self.moved(io);
+            }
+            Err(why) => {
+                if self.refused != Some(epoch) {
+                    io.note(|| format!("broker {}: does not lead {}: {why}", self.broker, self.partition));
+                }
+                self.refused = Some(epoch);
+                self.leave(io);
+            }
+        }
+    }
+
+    pub fn follow(&mut self, leader: BrokerId, epoch: LeaderEpoch, io: &mut Io) {
+        if matches!(&self.role, Role::Follower(current) if *current == Follower { leader, epoch }) {
+            return;
+        }
+        self.leave(io);
+        let end = self.disk.ends.appended;
+        self.role = Role::Follower(Follower::begin(leader, epoch, &mut self.history, end));
+        self.fetch_at = io.now;
+        self.leaders_high_watermark = 0;
+        self.leaders_start = 0;
+    }
+
+    /// Ends the role: whoever waits is told.
+    pub fn leave(&mut self, io: &mut Io) {
+        if let Role::Leader(leader) = &self.role {
+            let epoch = leader.epoch();
+            io.note(|| format!("broker {}: leads {} no longer", self.broker, self.partition));
+            for waits in std::mem::take(&mut self.waiting) {
+                let given = planted(Planted::AckWithoutLeadership);
+                if given && waits.all {
+                    io.checker.acked(self.partition, epoch.0, waits.id, waits.base);
+                }
+                let result = if given { Ok(waits.base) } else { Err(ErrorCode::NotLeaderOrFollower) };
+                io.send(self.me(), waits.client, self.partition, waits.number, Payload::Produced(result, epoch));
+            }
+        }
+        self.role = Role::None;
+        self.fetching = None;
+        self.answer_parked(true, io);
+    }
+
+    // ---- the log moves
+
+    /// The disk gets further.
+    pub fn progress(&mut self, io: &mut Io) {
+        let before = self.disk.ends;
+        self.disk.progress(&mut io.rng);
+        if self.disk.ends != before {
+            self.moved(io);
+        }
+    }
+
+    /// Takes over the log's ends, and whatever follows from them.
+    pub fn moved(&mut self, io: &mut Io) {
+        let observed = self.marks.observe(self.disk.ends);
+        if let Err(error) = observed {
+            io.checker.broken("the ends of a log", format!("broker {}: {error}", self.broker));
+        }
+        let mut epoch = LeaderEpoch(-1);
+        let advanced = match &mut self.role {
+            Role::Leader(leader) => {
+                if self.disk.failed {
+                    leader.log_failed();
+                }
+                epoch = leader.epoch();
+                leader.advance(&mut self.marks, io.now)
+            }
+            Role::Follower(follower) => {
+                let moved = self.marks.follow(self.leaders_high_watermark);
+                if let Some(start) = follower.next_start(self.leaders_start, &self.marks) {
+                    self.disk.trim(start);
+                }
+                Ok(moved)
+            }
+            Role::None => Ok(false),
+        };
+        match advanced {
+            Ok(true) if epoch.0 >= 0 => {
+                let to = self.marks.high_watermark();
+                io.note(|| format!("broker {}: partition {} is committed up to {to}", self.broker, self.partition));
+                io.checker.committed(self.partition, self.broker, epoch.0, &self.disk, to);
+            }
+            Ok(_) => {}
+            Err(error) => io.checker.broken("the ends of a log", format!("broker {}: {error}", self.broker)),
+        }
+        if io.now - self.noted_at > CHECKPOINT_MS && !self.disk.failed {
+            self.noted_at = io.now;
+            self.disk.checkpoint = self.marks.high_watermark();
+        }
+        self.settle(io);
+        self.answer_parked(false, io);
+        io.touch(self.partition);
+    }
+
+    /// Answers produces whose wait is over.
+    fn settle(&mut self, io: &mut Io) {
+        let Role::Leader(leader) = &self.role else { return };
+        let (hw, acknowledged) = (self.marks.high_watermark(), self.marks.ends().acknowledged);
+        let mut still = Vec::new();
+        for waits in std::mem::take(&mut self.waiting) {
+            let state = match waits.all {
+                true => leader.ack_all(waits.next, hw),
+                false if acknowledged >= waits.next => AckAll::Committed,
+                false if self.disk.failed => AckAll::Refused(ErrorCode::KafkaStorageError),
+                false => AckAll::Pending,
+            };
+            let result = match state {
+                AckAll::Pending => {
+                    still.push(waits);
+                    continue;
+                }
+                AckAll::Committed => Ok(waits.base),
+                AckAll::Refused(code) => Err(code),
+            };
+            if result.is_ok() && waits.all {
+                io.checker.acked(self.partition, leader.epoch().0, waits.id, waits.base);
+            }
+            let answer = Payload::Produced(result, leader.epoch());
+            io.send(Address::Broker(self.broker), waits.client, self.partition, waits.number, answer);
+        }
+        self.waiting = still;
+    }
+
+    // ---- clients
+
+    pub fn produce(&mut self, from: Address, number: u64, produce: Produce, io: &mut Io) {
+        if let Err(code) = self.accept(from, number, produce, io) {
+            let epoch = match &self.role {
+                Role::Leader(leader) => leader.epoch(),
+                _ => LeaderEpoch(-1),
+            };
+            io.send(self.me(), from, self.partition, number, Payload::Produced(Err(code), epoch));
+        }
+    }
+
+    fn accept(&mut self, client: Address, number: u64, produce: Produce, io: &mut Io) -> Result<(), ErrorCode> {
+        let Role::Leader(leader) = &self.role else { return Err(ErrorCode::NotLeaderOrFollower) };
+        leader.check_epoch(None)?;
+        if self.disk.failed {
+            return Err(ErrorCode::KafkaStorageError);
+        }
+        if produce.all
+            && let Err(code) = leader.may_append_for_all()
+        {
+            io.checker.mark(Mark::BelowMinimum);
+            return Err(code);
+        }
+        let Produce { id, count, producer, all } = produce;
+        let epoch = leader.epoch().0;
+        let batch = Batch { base: self.disk.ends.appended, count, epoch, id, producer, chain: 0 };
+        let header = header_of(&batch);
+        let (mut base, mut next) = (batch.base, batch.next());
+        match header.as_ref().map_or(SequenceCheck::Next, |header| self.producers.check(header)) {
+            SequenceCheck::Next => {
+                let batch = self.disk.append(batch);
+                io.note(|| format!("broker {}: partition {} appends {batch:?}", self.broker, self.partition));
+                io.checker.wrote(self.partition, self.broker, self.life, epoch);
+                io.checker.appended(self.partition, self.broker, &batch);
+                if let Some(header) = header {
+                    self.producers.note(&header, batch.base, 0);
+                }
+            }
+            SequenceCheck::Duplicate { base_offset, next_offset } => {
+                io.checker.mark(Mark::Duplicate);
+                (base, next) = (base_offset, next_offset);
+            }
+            SequenceCheck::Refused(code) => return Err(code),
+        }
+        self.waiting.push(Waiting { client, number, id, base, next, all });
+        self.moved(io);
+        Ok(())
+    }
+
+    pub fn consume(&mut self, from: Address, number: u64, offset: i64, epoch: LeaderEpoch, io: &mut Io) {
+        let result = match &self.role {
+            Role::Leader(leader) => leader.check_epoch(Some(epoch)).and_then(|()| {
+                if offset > self.disk.ends.appended {
+                    return Err(ErrorCode::OffsetOutOfRange);
+                }
+                let from = offset.max(self.disk.ends.start);
+                let batches = self.disk.read(from, self.marks.high_watermark(), 8);
+                io.checker.served(self.partition, leader.epoch().0, &batches);
+                Ok(batches)
+            }),
+            _ => Err(ErrorCode::NotLeaderOrFollower),
+        };
+        io.send(self.me(), from, self.partition, number, Payload::Consumed(result));
+    }
+
+    /// Deletes records below the high watermark, but for the last `keep` batches.
+    pub fn trim(&mut self, keep: usize, io: &mut Io) {
+        if !matches!(self.role, Role::Leader(_)) {
+            return;
+        }
+        let hw = self.marks.high_watermark();
+        let committed = self.disk.batches.partition_point(|batch| batch.next() <= hw);
+        let Some(last) = committed.checked_sub(keep + 1).map(|at| self.disk.batches[at].next()) else { return };
+        io.note(|| format!("broker {}: partition {} begins at {last}", self.broker, self.partition));
+        self.disk.trim(last);
+        io.checker.trimmed(self.partition, last);
+        self.moved(io);
+    }
+
+    // ---- followers, as their leader
+
+    pub fn fetch(&mut self, from: Address, number: u64, fetch: FollowerFetch, io: &mut Io) {
+        let Role::Leader(leader) = &mut self.role else {
+            return self.answer(from, number, &fetch, FetchAnswer::Refuse(ErrorCode::NotLeaderOrFollower), io);
+        };
+        let answer = leader.fetched(&fetch, self.marks.ends(), &self.history, io.now);
+        match answer {
+            FetchAnswer::Serve { up_to } if up_to <= fetch.offset => {
+                self.parked.push(Parked { from, number, fetch, until: io.now + WAIT_MS });
+            }
+            FetchAnswer::Diverging { .. } => {
+                io.checker.mark(Mark::DivergingEpoch);
+                self.answer(from, number, &fetch, answer, io);
+            }
+            _ => self.answer(from, number, &fetch, answer, io),
+        }
+        self.moved(io);
+    }
+
+    /// Fetches that wait are answered when there is something for them, when they have waited long enough, or
+    /// `all` of them.
+    fn answer_parked(&mut self, all: bool, io: &mut Io) {
+        for parked in std::mem::take(&mut self.parked) {
+            let sent = self.marks.ends().sent;
+            if !all && sent <= parked.fetch.offset && io.now < parked.until {
+                self.parked.push(parked);
+                continue;
+            }
+            let leads = matches!(&self.role, Role::Leader(leader)
+                if leader.epoch() == parked.fetch.leader_epoch && !leader.is_deposed());
+            let answer = match leads {
+                true => FetchAnswer::Serve { up_to: sent },
+                false => FetchAnswer::Refuse(ErrorCode::NotLeaderOrFollower),
+            };
+            self.answer(parked.from, parked.number, &parked.fetch, answer, io);
+        }
+    }
+
+    fn answer(&self, to: Address, number: u64, fetch: &FollowerFetch, answer: FetchAnswer, io: &mut Io) {
+        let (start, high_watermark) = (self.marks.ends().start, self.marks.high_watermark());
+        let mut batches = Vec::new();
+        let mut origin = self.disk.chain_before(start);
+        let answer = match answer {
+            FetchAnswer::Serve { up_to } => {
+                batches = self.disk.read(fetch.offset, up_to, MOST);
+                origin = self.disk.chain_before(fetch.offset);
+                LeaderAnswer::Records { first: batches.first().map(|batch| batch.base), high_watermark, start }
+            }
+            FetchAnswer::Diverging { epoch, end } => LeaderAnswer::Diverging { epoch, end },
+            FetchAnswer::Refuse(ErrorCode::OffsetOutOfRange) => LeaderAnswer::OutOfRange { start },
+            FetchAnswer::Refuse(code) => LeaderAnswer::Refused(code),
+        };
+        let payload = Payload::Fetched { epoch: fetch.leader_epoch, answer, batches, origin };
+        io.send(self.me(), to, self.partition, number, payload);
+    }
+
+    // ---- as a follower
+
+    /// What is due now and then.
+    pub fn tick(&mut self, broker_epoch: i64, io: &mut Io) {
+        if self.fetching.is_some_and(|(_, at)| io.now - at > TIMEOUT_MS) {
+            self.fetching = None;
+        }
+        self.try_fetch(broker_epoch, io);
+        self.moved(io);
+    }
+
+    /// Sends the next fetch if it is due.
+    pub fn try_fetch(&mut self, broker_epoch: i64, io: &mut Io) {
+        let Role::Follower(follower) = &self.role else { return };
+        if self.fetching.is_some() || io.now < self.fetch_at || self.disk.failed {
+            return;
+        }
+        let Some(next) = follower.next_fetch(&self.marks, &self.history) else { return };
+        let fetch = FollowerFetch {
+            broker: BrokerId(self.broker as i32),
+            broker_epoch,
+            leader_epoch: next.leader_epoch,
+            offset: next.offset,
+            last_epoch: next.last_epoch,
+        };
+        let (to, number) = (Address::Broker(follower.leader.0 as usize), io.number());
+        self.fetching = Some((number, io.now));
+        io.send(self.me(), to, self.partition, number, Payload::Fetch(fetch));
+    }
+
+    pub fn fetched(
+        &mut self,
+        number: u64,
+        epoch: LeaderEpoch,
+        answer: LeaderAnswer,
+        batches: &[Batch],
+        origin: u64,
+        io: &mut Io,
+    ) {
+        let Role::Follower(follower) = &self.role else { return };
+        if self.fetching.map(|(number, _)| number) != Some(number) || follower.epoch != epoch || self.disk.failed {
+            return;
+        }
+        self.fetching = None;
+        let step = follower.answered(&answer, &self.marks, &self.history);
+        match step {
+            Step::Append { high_watermark, start } => {
+                self.append_as_is(batches, origin, io);
+                self.leaders_high_watermark = high_watermark;
+                self.leaders_start = start;
+            }
+            Step::Cut { to, committed } => {
+                io.note(|| format!("broker {}: cuts {} to {to}, {answer:?}", self.broker, self.partition));
+                io.checker.mark(Mark::Truncation);
+                if let Some(committed) = committed {
+                    io.checker.cut_committed(self.partition, self.broker, to, committed);
+                }
+                self.cut(to);
+            }
+            Step::Reset { begin } => {
+                io.note(|| format!("broker {}: begins {} at {begin}", self.broker, self.partition));
+                io.checker.mark(Mark::Reset);
+                self.disk.reset(begin, origin);
+                self.marks.reset(begin);
+                self.history = EpochHistory::default();
+                self.producers.truncate(i64::MIN);
+            }
+            Step::Retry => self.fetch_at = io.now + PAUSE_MS,
+            Step::Wait => self.fetch_at = io.now + 4 * PAUSE_MS,
+            Step::Refuse { first, end } => {
+                let what = format!("broker {} ends at {end}, records from {first}", self.broker);
+                io.checker.broken("records behind the end of a follower", what);
+            }
+        }
+        self.moved(io);
+    }
+
+    fn append_as_is(&mut self, batches: &[Batch], origin: u64, io: &mut Io) {
+        if self.disk.batches.is_empty() && self.disk.ends.appended > 0 {
+            self.disk.reset(self.disk.ends.appended, origin);
+        }
+        for batch in batches {
+            self.history.begin(batch.epoch, batch.base);
+            let batch = self.disk.append(*batch);
+            io.checker.appended(self.partition, self.broker, &batch);
+            if let Some(header) = header_of(&batch) {
+                self.producers.note(&header, batch.base, 0);
+            }
+        }
+    }
+
+    fn cut(&mut self, to: i64) {
+        let end = self.disk.cut(to);
+        self.marks.cut(end);
+        self.history.truncate(end);
+        // An epoch that begins at the end has nothing left.
+        if !planted(Planted::ProducersNotCut) {
+            self.producers.truncate(end);
+        }
+    }
+}
+
+fn marks_of(disk: &Disk) -> Watermarks {
+    let checkpoint = disk.checkpoint.clamp(disk.ends.start, disk.ends.acknowledged);
+    let ends = crate::partition::Ends::synced(disk.ends.start, disk.ends.appended);
+    // A log that was opened is synced: its ends are in order.
+    match Watermarks::opened(ends, checkpoint) {
+        Ok(marks) => marks,
+        Err(error) => unreachable!("{error}"),
+    }
+}
+
+/// The header that a batch of an idempotent producer has.
+fn header_of(batch: &Batch) -> Option<BatchHeader> {
+    let (id, epoch, sequence) = batch.producer?;
+    let mut header = BatchHeader::new_zeroed();
+    header.producer_id.set(id);
+    header.producer_epoch.set(epoch);
+    header.base_sequence.set(sequence);
+    header.last_offset_delta.set(batch.count - 1);
+    Some(header)
+}
