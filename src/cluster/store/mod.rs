@@ -9,6 +9,7 @@ mod mirror;
 mod model;
 mod nodes;
 mod records;
+pub mod znodes;
 
 pub use commit::{Check, Commit, Lifetime, Node, Outcome, Write};
 pub use engine::{Changes, CommitId, Event, Revision, Session, Snapshot, Store};
