@@ -38,6 +38,11 @@ fn the_operating_system_is_touched_in_runtime_only() {
 }
 
 #[test]
+fn zookeepers_client_is_named_by_its_engine_only() {
+    assert_clean(check_zookeeper_only);
+}
+
+#[test]
 fn files_are_short() {
     assert_clean(check_length);
 }
@@ -126,6 +131,16 @@ fn check_runtime_only(source: &Source) -> Findings {
         findings.extend(forbidden.map(|what| format!("{}:{}: {what} outside src/runtime", source.path, token.line)));
     }
     findings
+}
+
+fn check_zookeeper_only(source: &Source) -> Findings {
+    if !source.path.starts_with("src/") || source.path.starts_with("src/cluster/store/zookeeper/") {
+        return Vec::new();
+    }
+    let foreign = |token: &&Token| matches!(token.text.as_str(), "tokio" | "zookeeper_client");
+    let finding =
+        |token: &Token| format!("{}:{}: {} outside src/cluster/store/zookeeper", source.path, token.line, token.text);
+    tokens(source.text).iter().filter(foreign).map(finding).collect()
 }
 
 fn check_length(source: &Source) -> Findings {
@@ -402,6 +417,14 @@ fn the_operating_system_is_seen_outside_runtime() {
     good("src/runtime/disk.rs", "unsafe { libc::fstat(0) }");
     good("src/storage/log.rs", "//! glommio's unsafe libc:: calls\nuse std::time::Instant; let libc = clock::now();");
     good("tests/kill.rs", "unsafe { libc::kill(1, 9) }");
+}
+
+#[test]
+fn zookeepers_client_is_seen_elsewhere() {
+    let path = "src/cluster/store/engine.rs";
+    assert_eq!(findings(check_zookeeper_only, path, "use tokio::sync::mpsc; use zookeeper_client::Client;"), 2);
+    assert_eq!(findings(check_zookeeper_only, path, "// tokio\nmod zookeeper;"), 0);
+    assert_eq!(findings(check_zookeeper_only, "src/cluster/store/zookeeper/control.rs", "use tokio::time;"), 0);
 }
 
 #[test]

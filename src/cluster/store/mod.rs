@@ -10,6 +10,7 @@ mod model;
 mod nodes;
 mod records;
 pub mod znodes;
+pub mod zookeeper;
 
 pub use commit::{Check, Commit, Lifetime, Node, Outcome, Write};
 pub use engine::{Changes, CommitId, Event, Revision, Session, Snapshot, Store};
