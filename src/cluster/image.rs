@@ -7,6 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::directory_id::DirectoryId;
+use super::store::Revision;
 use crate::config::TopicConfig;
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 
@@ -73,6 +74,8 @@ pub struct TopicImage {
 /// The whole picture.
 #[derive(Clone, Debug, Default)]
 pub struct MetadataImage {
+    /// Revision of the metadata store that the topics are as of; zero before the first change of a run.
+    pub version: Revision,
     pub cluster_id: String,
     pub controller: Option<BrokerId>,
     pub brokers: Vec<BrokerImage>,
