@@ -1,31 +1,33 @@
-//! A batch of changes to topics, on the controller's shard. Each topic has its own outcome; the syncs, the calls to the
-//! owners and the new image are shared.
+//! A batch of changes to topics, on the controller's shard. Each topic has its own outcome; the syncs and the new image
+//! are shared. A request is checked against the image, committed to the store, and answered when every shard shows the
+//! image that the store has then ([`apply`](super::apply)).
 //!
 //! Order and crashes: a topic is created once its file is in its place, and its partitions' directories are made after that
 //! (also by the next start); it is deleted once its file is gone, and its directories go after that (also at the next
 //! start). So a crash leaves each topic of a batch whole or not at all.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::api::TopicRef;
-use super::control::{control_error, stopping};
+use super::apply::Failures;
+use super::control::control_error;
 use super::groups::OFFSETS_TOPIC;
-use super::hosting::Claim;
 use super::state::Shard;
 use crate::cluster::controller::{self, AlterTopic, ControlError, CreateTopic, GrowTopic};
+use crate::cluster::image_diff::{ImageUpdate, TopicChange};
+use crate::cluster::keeper::{Edit, Edited, Keeper};
+use crate::cluster::store::LocalEngine;
 use crate::cluster::{MetadataImage, Placement, TopicImage};
-use crate::model::{ErrorCode, PartitionId, ShardId};
+use crate::model::ErrorCode;
 use crate::observe::client_line;
 use crate::runtime::spawn_blocking;
 
 /// A topic as it is to be, or why it is not.
 type Outcome = Result<Arc<TopicImage>, ControlError>;
-/// Topics with which something went wrong.
-type Failures = HashMap<Uuid, ControlError>;
 
 /// Gives the topic's new partitions their data directories and adds it to the planned image.
 fn settle(mut topic: TopicImage, placement: &Placement, planned: &mut MetadataImage) -> Arc<TopicImage> {
@@ -46,22 +48,11 @@ impl Shard {
         if validate_only {
             return outcomes;
         }
-        let failures = self.keep(good(&outcomes)).await;
+        let failures = self.make(good(&outcomes)).await;
         refuse(&mut outcomes, &failures);
-        let mut failures = self.host_everywhere(good(&outcomes)).await;
-        if !failures.is_empty() {
-            // A topic without its directories must not stay: it would be half there at the next start.
-            let failed: Vec<_> = good(&outcomes).into_iter().filter(|t| failures.contains_key(&t.id)).collect();
-            let ids = failed.iter().map(|topic| topic.id).collect();
-            failures.extend(self.forget(failed).await);
-            self.drop_everywhere(ids).await;
-            refuse(&mut outcomes, &failures);
-        }
-        let made = good(&outcomes);
-        for topic in &made {
+        for topic in good(&outcomes) {
             client_line!(info, topic = %topic.name, id = %topic.id, partitions = topic.partitions.len(), "created topic");
         }
-        self.show_topics(made).await;
         outcomes
     }
 
@@ -82,24 +73,11 @@ impl Shard {
         if validate_only {
             return outcomes.into_iter().map(|outcome| outcome.map(drop)).collect();
         }
-        let wanted = good(&outcomes);
-        let (store, growing) = (self.store.clone(), wanted.clone());
-        let stored = spawn_blocking(move || store.grow_topics(&growing)).await;
-        let mut failed = failures(wanted.clone(), stored);
-        refuse(&mut outcomes, &failed);
-        failed.extend(self.host_everywhere(good(&outcomes)).await);
-        refuse(&mut outcomes, &failed);
-        let image = self.image();
-        let before: Vec<_> = failed.keys().filter_map(|id| image.topic_by_id(*id).cloned()).collect();
-        self.drop_growth(&before).await;
-        let (store, taken_back) = (self.store.clone(), before.clone());
-        let restored = spawn_blocking(move || store.settle_grown(&wanted, &taken_back)).await;
-        failures(before, restored);
-        let grown = good(&outcomes);
-        for topic in &grown {
+        let failures = self.make(good(&outcomes)).await;
+        refuse(&mut outcomes, &failures);
+        for topic in good(&outcomes) {
             client_line!(info, topic = %topic.name, partitions = topic.partitions.len(), "added partitions");
         }
-        self.show_topics(grown).await;
         outcomes.into_iter().map(|outcome| outcome.map(drop)).collect()
     }
 
@@ -118,13 +96,16 @@ impl Shard {
         };
         let mut outcomes: Vec<Outcome> = requests.iter().map(plan).collect();
         if !validate_only {
-            let failures = self.keep(good(&outcomes)).await;
-            refuse(&mut outcomes, &failures);
-            let altered = good(&outcomes);
-            for topic in &altered {
+            let topics = good(&outcomes);
+            let edited = self.edit(topics.iter().cloned().map(Edit::Put).collect()).await;
+            let update = edited_update(&self.image(), &edited);
+            refuse(&mut outcomes, &failures(topics, edited.outcomes));
+            for topic in good(&outcomes) {
                 client_line!(info, topic = %topic.name, options = ?topic.overrides, "altered options");
             }
-            self.show_topics(altered).await;
+            if !update.topics.is_empty() {
+                self.publish(update).await;
+            }
         }
         outcomes.into_iter().map(|outcome| outcome.map(drop)).collect()
     }
@@ -141,97 +122,75 @@ impl Shard {
             Ok(topic)
         };
         let mut outcomes: Vec<Outcome> = wanted.iter().map(plan).collect();
-        let failures = self.forget(good(&outcomes)).await;
-        refuse(&mut outcomes, &failures);
-        let gone = good(&outcomes);
-        if !gone.is_empty() {
-            self.show(|image| gone.iter().for_each(|topic| drop(image.remove_topic(&topic.name)))).await;
-            self.drop_everywhere(gone.iter().map(|topic| topic.id).collect()).await;
-        }
-        for topic in gone {
+        let topics = good(&outcomes);
+        let edited = self.edit(topics.iter().map(|topic| Edit::Remove(topic.name.clone())).collect()).await;
+        let update = edited_update(&self.image(), &edited);
+        refuse(&mut outcomes, &failures(topics, edited.outcomes));
+        let left = if update.topics.is_empty() { HashSet::new() } else { self.publish(update).await };
+        for topic in good(&outcomes) {
             client_line!(info, topic = %topic.name, id = %topic.id, "deleted topic");
+            if !left.contains(&topic.id) {
+                self.forget_deleted_later(topic.id);
+            }
         }
         outcomes
     }
 
-    /// Stores topics as they are to be.
-    pub(super) async fn keep(&self, topics: Vec<Arc<TopicImage>>) -> Failures {
-        let (store, kept) = (self.store.clone(), topics.clone());
-        let stored = spawn_blocking(move || store.put_topics(&kept)).await;
-        failures(topics, stored)
+    /// Makes topics that are new, or have new partitions: stores them, and has the shards open what is theirs. A topic
+    /// that cannot be opened whole is taken back: it would be half there at the next start.
+    async fn make(self: &Rc<Self>, topics: Vec<Arc<TopicImage>>) -> Failures {
+        let before = self.image();
+        let edited = self.edit(topics.iter().cloned().map(Edit::Put).collect()).await;
+        let (proposed, mut failed) = (edited_update(&before, &edited), failures(topics, edited.outcomes));
+        if proposed.topics.is_empty() {
+            return failed;
+        }
+        let mut taken_back: Vec<Uuid> = Vec::new();
+        let mut left = self
+            .publish_or(proposed, async |proposed: Arc<ImageUpdate>, unopened: Failures| {
+                let is_back =
+                    |change: &&TopicChange| change.after.as_ref().is_some_and(|after| unopened.contains_key(&after.id));
+                let (back, made): (Vec<_>, Vec<_>) = proposed.topics.iter().partition(is_back);
+                let edits = back.iter().filter_map(|change| match &change.before {
+                    Some(before) => Some(Edit::Put(before.clone())),
+                    None => change.after.as_ref().map(|after| Edit::Remove(after.name.clone())),
+                });
+                let edited = self.edit(edits.collect()).await;
+                let topics: Vec<_> = back.iter().filter_map(|change| change.after.clone()).collect();
+                let made: Vec<_> = made.iter().filter_map(|change| change.after.clone()).collect();
+                taken_back.extend(topics.iter().filter(|topic| before.topic(&topic.name).is_none()).map(|t| t.id));
+                failed.extend(unopened.clone());
+                failed.extend(failures(topics, edited.outcomes));
+                Arc::new(ImageUpdate::new(&before, made, &[], edited.revision))
+            })
+            .await;
+        taken_back.retain(|topic| !left.remove(topic));
+        taken_back.into_iter().for_each(|topic| self.forget_deleted_later(topic));
+        failed
     }
 
-    async fn forget(&self, topics: Vec<Arc<TopicImage>>) -> Failures {
-        let (store, gone) = (self.store.clone(), topics.clone());
-        let removed = spawn_blocking(move || {
-            let gone: Vec<_> = gone.iter().map(|topic| (&*topic.name, topic.id)).collect();
-            store.remove_topics(&gone)
-        })
-        .await;
-        failures(topics, removed)
-    }
-
-    /// Has the owners make the new partitions of `topics`.
-    async fn host_everywhere(self: &Rc<Self>, topics: Vec<Arc<TopicImage>>) -> Failures {
-        // One part for each owner of a topic's partitions.
-        let parts = topics.iter().flat_map(|topic| {
-            let mut owners: HashSet<ShardId> = HashSet::new();
-            let ids = (0..topic.partitions.len() as i32).map(|index| PartitionId::new(topic.id, index));
-            ids.filter(|id| owners.insert(self.owner(*id))).map(|id| (topic.clone(), id)).collect::<Vec<_>>()
-        });
-        let parts: Vec<(Arc<TopicImage>, PartitionId)> = parts.collect();
-        let ids: Vec<Uuid> = parts.iter().map(|(topic, _)| topic.id).collect();
-        let host = |shard: Rc<Shard>, parts: Vec<(Arc<TopicImage>, PartitionId)>| async move {
-            let ids: Vec<Uuid> = parts.iter().map(|(topic, _)| topic.id).collect();
-            let hosted = shard.host(parts.into_iter().map(|(topic, _)| topic).collect(), Claim::New).await;
-            let hosted = hosted.map_err(|error| error.to_string());
-            ids.iter()
-                .map(|id| hosted.as_ref().map_or_else(|e| Some(e.clone()), |h| h.failed.get(id).cloned()))
-                .collect()
+    /// Carries changes of topics out in the store, on a helper thread.
+    pub(super) async fn edit(&self, edits: Vec<Edit>) -> Edited {
+        let (keeper, image, run) = (self.keeper.take(), self.image(), self.placement().run);
+        let (files, defaults) = (self.store.clone(), self.config.topic_defaults.clone());
+        let edit = move || {
+            let new = || Keeper::new(LocalEngine::new(files, &image, defaults.clone(), run), defaults);
+            let mut keeper = keeper.unwrap_or_else(new);
+            let edited = keeper.edit(&edits);
+            (keeper, edited)
         };
-        let hosted = self.scatter(parts, |(_, id)| *id, host).await;
-        let mut failures = Failures::new();
-        for (id, outcome) in ids.into_iter().zip(hosted) {
-            match outcome {
-                Some(None) => {}
-                Some(Some(message)) => {
-                    client_line!(error, %message, "making a partition failed");
-                    failures.insert(id, control_error(ErrorCode::KafkaStorageError, message));
-                }
-                None => drop(failures.insert(id, stopping())),
-            }
-        }
-        failures
+        let (keeper, edited) = spawn_blocking(edit).await;
+        self.keeper.replace(Some(keeper));
+        edited
     }
+}
 
-    async fn drop_everywhere(self: &Rc<Self>, topics: HashSet<Uuid>) {
-        let (topics, mut left) = (Arc::new(topics), HashSet::new());
-        for shard in self.all_shards() {
-            let dropping = topics.clone();
-            let dropped = self.on_shard(shard, move |shard| async move { shard.drop_topics(&dropping).await }).await;
-            // The next start clears the directories of a shard that has stopped.
-            left.extend(dropped.unwrap_or_else(|_| HashSet::clone(&topics)));
-        }
-        topics.difference(&left).for_each(|topic| self.forget_deleted_later(*topic));
-    }
-
-    /// Has the owners remove partitions that were made for topics whose growth has failed.
-    async fn drop_growth(self: &Rc<Self>, before: &[Arc<TopicImage>]) {
-        let sizes: HashMap<Uuid, usize> = before.iter().map(|topic| (topic.id, topic.partitions.len())).collect();
-        if sizes.is_empty() {
-            return;
-        }
-        for shard in self.all_shards() {
-            let sizes = sizes.clone();
-            let _ = self.on_shard(shard, move |shard| async move { shard.drop_partitions_beyond(&sizes).await }).await;
-        }
-    }
-
-    async fn show_topics(self: &Rc<Self>, topics: Vec<Arc<TopicImage>>) {
-        if !topics.is_empty() {
-            self.show(|image| topics.into_iter().for_each(|topic| image.put_topic(topic))).await;
-        }
-    }
+/// The next image, with topics as the store has them.
+pub(super) fn edited_update(before: &MetadataImage, edited: &Edited) -> ImageUpdate {
+    let put = edited.topics.values().flatten().cloned().collect();
+    let gone = edited.topics.iter().filter(|(_, topic)| topic.is_none());
+    let removed: Vec<Arc<str>> = gone.map(|(name, _)| name.clone()).collect();
+    ImageUpdate::new(before, put, &removed, edited.revision)
 }
 
 /// The topics that are fine so far; of one that the batch changes twice, as it is to be in the end.
@@ -253,15 +212,14 @@ fn refuse(outcomes: &mut [Outcome], failures: &Failures) {
     }
 }
 
-fn failures(topics: Vec<Arc<TopicImage>>, stored: Vec<std::io::Result<()>>) -> Failures {
-    let failed = topics.into_iter().zip(stored).filter_map(|(topic, outcome)| Some((topic, outcome.err()?)));
+/// What edits of `topics` did not do.
+pub(super) fn failures(topics: Vec<Arc<TopicImage>>, outcomes: Vec<Result<(), String>>) -> Failures {
+    let failed = topics.into_iter().zip(outcomes).filter_map(|(topic, outcome)| Some((topic, outcome.err()?)));
     let failed: Vec<_> = failed.collect();
     if let Some((topic, error)) = failed.first() {
         client_line!(error, topic = %topic.name, topics = failed.len(), %error, "writing metadata failed");
     }
-    let told =
-        |error: std::io::Error| control_error(ErrorCode::KafkaStorageError, format!("writing metadata: {error}"));
-    failed.into_iter().map(|(topic, error)| (topic.id, told(error))).collect()
+    failed.into_iter().map(|(topic, why)| (topic.id, control_error(ErrorCode::KafkaStorageError, why))).collect()
 }
 
 fn fixed_offsets_topic() -> ControlError {

@@ -1,5 +1,5 @@
 //! Changes of metadata. They run on the controller's shard, one batch after the other ([`changes`](super::changes)): checked
-//! against the image, made durable, carried out by the owners, then shown to every shard.
+//! against the image, committed to the store, then carried out by every shard as its image changes ([`apply`](super::apply)).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -8,9 +8,12 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::api::TopicRef;
+use super::changes::failures;
 use super::state::{CONTROLLER, Shard};
+use crate::cluster::TopicImage;
 use crate::cluster::controller::{AlterTopic, ControlError, CreateTopic, GrowTopic};
-use crate::cluster::{MetadataImage, TopicImage};
+use crate::cluster::image_diff::ImageUpdate;
+use crate::cluster::keeper::Edit;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId, ShardId};
 use crate::observe::client_line;
 use crate::runtime::spawn_blocking;
@@ -153,37 +156,14 @@ impl Shard {
             }
         }
         let changed: Vec<Arc<TopicImage>> = changed.into_values().map(Arc::new).collect();
-        let shown = changed.clone();
-        self.show(move |image| shown.into_iter().for_each(|topic| image.put_topic(topic))).await;
-        self.keep(changed).await.into_values().next().map_or(Ok(()), Err)
+        let edited = self.edit(changed.iter().cloned().map(Edit::Put).collect()).await;
+        // Shown in any case: requests are held to the epochs that the partitions go by.
+        self.publish(ImageUpdate::new(&self.image(), changed.clone(), &[], edited.revision)).await;
+        failures(changed, edited.outcomes).into_values().next().map_or(Ok(()), Err)
     }
 
     pub(super) fn all_shards(&self) -> impl Iterator<Item = ShardId> + use<> {
         (0..self.shards).map(ShardId)
-    }
-
-    /// Makes the next image and shows it to every shard before it returns.
-    pub(super) async fn show(self: &Rc<Self>, change: impl FnOnce(&mut MetadataImage)) {
-        let mut image = (*self.image()).clone();
-        change(&mut image);
-        let image = Arc::new(image);
-        for shard in self.all_shards() {
-            let image = image.clone();
-            let _ = self.on_shard(shard, move |shard| async move { shard.take_image(image) }).await;
-        }
-    }
-
-    /// Replaces this shard's image; replicas take over changed settings.
-    fn take_image(&self, image: Arc<MetadataImage>) {
-        for replica in self.all_replicas() {
-            if let Some(topic) = image.topic_by_id(replica.id.topic)
-                && let Some(partition) = topic.partitions.get(replica.id.index.0 as usize)
-            {
-                replica.update(topic.config.clone(), partition.leader_epoch);
-            }
-        }
-        let before = self.image.replace(image);
-        self.tell_coordinators(&before);
     }
 }
 

@@ -33,24 +33,35 @@ pub(super) struct Hosted {
 }
 
 impl Shard {
-    /// Opens every partition of `topics` that this shard owns and does not hold yet. `claim`: what a directory that names
-    /// another topic means. Of known topics, a partition that cannot be opened is taken offline and the others are served; of
-    /// new ones it is a failure of its topic.
+    /// Opens every partition of `topics` that this shard owns and does not hold yet, as
+    /// [`host_partitions`](Self::host_partitions) does.
     pub(super) async fn host(self: &Rc<Self>, topics: Vec<Arc<TopicImage>>, claim: Claim) -> io::Result<Hosted> {
+        let ids = |topic: &Arc<TopicImage>| {
+            let topic = topic.clone();
+            (0..topic.partitions.len() as i32).map(move |index| (topic.clone(), PartitionId::new(topic.id, index)))
+        };
+        self.host_partitions(topics.iter().flat_map(ids).collect(), claim).await
+    }
+
+    /// Opens those of `partitions` that this shard owns and does not hold yet. `claim`: what a directory that names another
+    /// topic means. Of known topics, a partition that cannot be opened is taken offline and the others are served; of new
+    /// ones it is a failure of its topic.
+    pub(super) async fn host_partitions(
+        self: &Rc<Self>,
+        partitions: Vec<(Arc<TopicImage>, PartitionId)>,
+        claim: Claim,
+    ) -> io::Result<Hosted> {
         let mut wanted = Vec::new();
-        for topic in topics {
-            for index in 0..topic.partitions.len() as i32 {
-                let id = PartitionId::new(topic.id, index);
-                // New partitions must not bring back old ones that are offline.
-                let waits = claim == Claim::New && self.is_unopened(id);
-                if self.owner(id) != self.id || self.replica(id).is_some() || waits {
-                    continue;
-                }
-                match self.place(&topic, id) {
-                    Ok(dir) => wanted.push((topic.clone(), id, dir)),
-                    Err(why) if claim == Claim::Known => self.set_offline(id, why),
-                    Err(why) => return Err(io::Error::other(format!("{}-{index}: {why}", topic.name))),
-                }
+        for (topic, id) in partitions {
+            // New partitions must not bring back old ones that are offline.
+            let waits = claim == Claim::New && self.is_unopened(id);
+            if self.owner(id) != self.id || self.replica(id).is_some() || waits {
+                continue;
+            }
+            match self.place(&topic, id) {
+                Ok(dir) => wanted.push((topic, id, dir)),
+                Err(why) if claim == Claim::Known => self.set_offline(id, why),
+                Err(why) => return Err(io::Error::other(format!("{}-{}: {why}", topic.name, id.index))),
             }
         }
         let slots = Budget::new(OPENING);
@@ -127,14 +138,13 @@ impl Shard {
         Ok(opened.scanned_bytes)
     }
 
-    /// Ends and removes this shard's partitions of topics beyond so many: their making has failed elsewhere. One with records
-    /// is none of these, and stays.
-    pub(super) async fn drop_partitions_beyond(self: &Rc<Self>, sizes: &HashMap<Uuid, usize>) {
+    /// Ends and removes those of this shard's `partitions` that were never used: their making has failed elsewhere. One with
+    /// records is none of these, and stays.
+    pub(super) async fn drop_unused(self: &Rc<Self>, partitions: &HashSet<PartitionId>) {
         let _one = self.hosting.acquire(1).await;
-        let beyond = |id: &PartitionId| sizes.get(&id.topic).is_some_and(|size| id.index.0 as usize >= *size);
         let made: Vec<Rc<Replica>> = {
             let mut replicas = self.replicas.borrow_mut();
-            let unused = replicas.extract_if(|id, replica| beyond(id) && replica.log().next_offset() == 0);
+            let unused = replicas.extract_if(|id, replica| partitions.contains(id) && replica.log().next_offset() == 0);
             unused.map(|(_, replica)| replica).collect()
         };
         for replica in made {

@@ -2,6 +2,7 @@
 
 mod answer_memory;
 mod api;
+mod apply;
 mod changes;
 mod check;
 mod cleaning;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::state::{CONTROLLER, Shard};
+use crate::cluster::image_diff::ImageUpdate;
 use crate::cluster::{MetadataImage, OfflinePartitions};
 use crate::model::{ErrorCode, PartitionId, ShardId};
 use crate::partition::Replica;
@@ -110,7 +111,10 @@ impl Shard {
         let mut all: OfflinePartitions = self.image().offline().clone();
         all.retain(|partition, _| self.owner(*partition) != from);
         all.extend(offline);
-        self.show(|image| image.set_offline(all)).await;
+        let before = self.image();
+        let mut image = MetadataImage::clone(&before);
+        image.set_offline(all);
+        self.publish(ImageUpdate::between(&before, Arc::new(image), &[])).await;
     }
 
     /// Has the directories of partitions that failed since the last look tried out, beside everything else: a disk that

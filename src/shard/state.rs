@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer_memory::AnswerMemory;
+use super::apply::Round;
 use super::dir_sync::DirSyncs;
 use super::directories::Directories;
 use super::far_ends::FarEnd;
 use super::groups::Coordinators;
 use super::offline::Offline;
 use crate::cluster::MetadataImage;
+use crate::cluster::keeper::Keeper;
 use crate::cluster::metadata_store::LocalStore;
+use crate::cluster::store::LocalEngine;
 use crate::config::ServerConfig;
 use crate::model::{PartitionId, ShardId};
 use crate::partition::{DataWaiter, ProducerPool, Replica, Shared};
@@ -60,6 +63,10 @@ pub struct Shard {
     /// Held by whoever opens a partition anew or removes one.
     pub(super) hosting: Rc<LocalMutex>,
     pub(super) dir_syncs: DirSyncs,
+    /// The metadata store's client, from the first change on. Only the controller's shard has one, under `control`.
+    pub(super) keeper: RefCell<Option<Keeper<LocalEngine>>>,
+    /// The update that all shards carry out at present. Only on the controller's shard, under `control`.
+    pub(super) round: RefCell<Option<Rc<Round>>>,
     /// Whether this shard holds its partitions.
     pub(super) recovered: Cell<bool>,
     pub(super) on_recovered: Notify,
@@ -136,6 +143,8 @@ impl Shard {
             offline: Offline::default(),
             hosting: LocalMutex::new(1),
             dir_syncs: DirSyncs::default(),
+            keeper: RefCell::new(None),
+            round: RefCell::new(None),
             recovered: Cell::new(false),
             on_recovered: Notify::new(),
             config,

@@ -14,7 +14,9 @@ use uuid::Uuid;
 use super::api::*;
 use super::hosting::Claim;
 use super::state::Shard;
+use crate::cluster::image_diff::ImageUpdate;
 use crate::cluster::metadata_store::LocalStore;
+use crate::cluster::store::Revision;
 use crate::cluster::{DirectoryId, MetadataImage, PartitionImage, Placement, TopicImage};
 use crate::config::{ServerConfig, TopicConfig};
 use crate::model::record_batch::{CRC_START, HEADER_BYTES};
@@ -310,7 +312,7 @@ fn a_partition_whose_opening_found_no_room_is_opened_later() {
         async move {
             let (shard, _) = shard(&path).await;
             let (other, id) = topic(5);
-            shard.show(|image| image.put_topic(TopicImage::clone(&other))).await;
+            shard.publish(ImageUpdate::new(&shard.image(), vec![other.clone()], &[], Revision(1))).await;
             // A new segment's file cannot be made, nor read.
             std::fs::create_dir(path.join("t5-0")).unwrap();
             std::fs::write(path.join("t5-0/00000000000000000000.log"), [0; 100]).unwrap();

@@ -8,7 +8,6 @@ use futures_lite::future::or;
 
 use super::hosted::{Hosted, Stage};
 use super::routing::OFFSETS_TOPIC;
-use crate::cluster::MetadataImage;
 use crate::model::{PartitionId, record_batch, records};
 use crate::partition::Replica;
 use crate::runtime::{Breather, clock, spawn_local};
@@ -124,17 +123,14 @@ impl Shard {
     }
 
     /// This shard's image has been replaced.
-    pub(in crate::shard) fn tell_coordinators(&self, before: &MetadataImage) {
+    pub(in crate::shard) fn tell_coordinators(&self, removed: &[Arc<str>]) {
         self.coordinators.topics_version.set(self.coordinators.topics_version.get() + 1);
         let coordinators = self.coordinators.all();
         if coordinators.is_empty() {
             return;
         }
-        let image = self.image();
-        let gone = before.topics().filter(|topic| image.topic_by_id(topic.id).is_none());
-        let removed: Vec<Arc<str>> = gone.map(|topic| topic.name.clone()).collect();
         for hosted in coordinators {
-            self.with_world(|world| hosted.topics_changed(&removed, world));
+            self.with_world(|world| hosted.topics_changed(removed, world));
         }
     }
 }
