@@ -36,11 +36,11 @@ def test_a_binary_without_levels_acknowledges_what_is_written():
 def test_an_axis_is_left_out_without_an_option_it_needs_and_runs_without_one_it_wants():
     axis = axes.by_id()["16k-100-gather"]
     assert "corelane.gather.us" in levels.terms(axis, {levels.OPTION}).left_out
-    assert levels.terms(axis, {levels.OPTION, "corelane.gather.us"}).options == {"corelane.gather.us": "400", levels.OPTION: "held"}
+    assert levels.terms(axis, {levels.OPTION, "corelane.gather.us"}).options == {"corelane.gather.us": "800", levels.OPTION: "held"}
     disk = axes.by_id()["hdd-200p"]
     found = levels.terms(disk, {levels.OPTION})
     assert not found.left_out and "corelane.arena.bytes" in found.note
-    assert levels.terms(disk, {levels.OPTION, "corelane.arena.bytes"}).options["corelane.arena.bytes"] == str(256 << 20)
+    assert levels.terms(disk, {levels.OPTION, "corelane.arena.bytes"}).options["corelane.arena.bytes"] == str(1 << 30)
 
 
 def test_brokers_that_differ_have_names_of_their_own():
