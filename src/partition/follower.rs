@@ -81,7 +81,7 @@ impl Follower {
         })
     }
 
-    /// What to do about an answer. The caller drops answers to fetches of another epoch.
+    /// The step that an answer asks for. The caller drops answers to fetches of another epoch.
     pub fn answered(&self, answer: &LeaderAnswer, marks: &Watermarks, history: &EpochHistory) -> Step {
         let ends = marks.ends();
         match *answer {

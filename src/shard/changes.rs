@@ -212,7 +212,7 @@ fn refuse(outcomes: &mut [Outcome], failures: &Failures) {
     }
 }
 
-/// What edits of `topics` did not do.
+/// Edits of `topics` that were not carried out.
 pub(super) fn failures(topics: Vec<Arc<TopicImage>>, outcomes: Vec<Result<(), String>>) -> Failures {
     let failed = topics.into_iter().zip(outcomes).filter_map(|(topic, outcome)| Some((topic, outcome.err()?)));
     let failed: Vec<_> = failed.collect();

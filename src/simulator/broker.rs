@@ -25,7 +25,7 @@ pub fn topic() -> Arc<str> {
     Arc::from(TOPIC)
 }
 
-/// What a commit under way is for.
+/// Purpose of a commit under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Register,

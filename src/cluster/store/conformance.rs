@@ -1,4 +1,4 @@
-//! What every engine of the store must do. Each engine's tests run [`all`].
+//! The conformance suite: each engine's tests run [`all`].
 //!
 //! The commits are such that an engine for one broker can carry them out: a topic is made whole, and
 //! each commit changes what lasts of one topic at most.

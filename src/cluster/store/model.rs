@@ -340,7 +340,7 @@ impl State {
 
 impl Client {
     fn can_be_shown(&self, changes: usize) -> bool {
-        // What comes after a load must not overtake it.
+        // Later changes must not overtake a load.
         let loading = self.answers.iter().any(|answer| matches!(answer, Event::Loaded(_)));
         self.connected && !loading && self.shown < changes
     }

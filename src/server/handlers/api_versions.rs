@@ -37,7 +37,7 @@ fn respond(version: i16, request: &ApiVersionsRequest) -> ApiVersionsResponse {
     let supported = FEATURES.map(|(feature, min, max)| {
         SupportedFeatureKey::default().with_name(name(feature)).with_min_version(min).with_max_version(max)
     });
-    // What is supported is in force: nothing is to be switched on.
+    // Supported features are in force: nothing is to be switched on.
     let finalized = FEATURES.map(|(feature, _, max)| {
         FinalizedFeatureKey::default().with_name(name(feature)).with_min_version_level(max).with_max_version_level(max)
     });

@@ -74,7 +74,7 @@ fn config(entries: &[(&str, &str)]) -> Record {
     Record::Config(entries.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect())
 }
 
-/// What Kafka wrote, where, and what it says.
+/// Bytes that Kafka wrote, their path, and their meaning.
 fn written_by_kafka() -> Vec<(&'static str, &'static str, Record)> {
     let orders = "/brokers/topics/orders";
     let partition = "/brokers/topics/orders/partitions/0/state";

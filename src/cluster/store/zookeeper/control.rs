@@ -328,7 +328,7 @@ impl Control {
             Answer::Synced(Ok(())) => {}
             Answer::RoundTrip(Ok(())) => self.returned.extend(self.travelling.pop_front().unwrap_or_default()),
             Answer::Watching(place, Ok(watcher)) => {
-                // What the one before had to tell was taken before this answer.
+                // The last one's events were taken before this answer.
                 if let State::Linked(link) = &mut self.state
                     && let Some(before) = link.watchers.get_mut(place)
                 {
