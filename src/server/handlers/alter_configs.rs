@@ -8,7 +8,7 @@ use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceRespon
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey};
 use kafka_protocol::protocol::StrBytes;
 
-use crate::cluster::controller::{AlterTopic, ConfigOp, ControlError};
+use crate::cluster::controller::{AlterTopic, ConfigOp};
 use crate::model::BrokerId;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
@@ -19,19 +19,16 @@ use super::shared::error_message;
 pub const API: ApiSpec = ApiSpec::new(ApiKey::AlterConfigs, 0, 2);
 
 pub async fn handle(context: &Rc<ServerContext>, _: i16, request: AlterConfigsRequest) -> AlterConfigsResponse {
-    let broker = context.shard.config.broker_id;
-    let ids: Vec<_> = request.resources.iter().map(id).collect();
-    let planned = altering::plan(request.resources, id, |resource| change(BrokerId(broker), resource));
-    let outcomes = altering::carry_out(context, planned, request.validate_only).await;
-    let responses = ids.into_iter().zip(outcomes).map(|(id, outcome)| response(id, outcome));
-    AlterConfigsResponse::default().with_responses(responses.collect())
+    let AlterConfigsRequest { resources, validate_only, .. } = request;
+    let responses = altering::answer(context, resources, validate_only, id, change, response).await;
+    AlterConfigsResponse::default().with_responses(responses)
 }
 
 fn id(resource: &AlterConfigsResource) -> (i8, StrBytes) {
     (resource.resource_type, resource.resource_name.clone())
 }
 
-fn response((kind, name): (i8, StrBytes), outcome: Result<(), ControlError>) -> AlterConfigsResourceResponse {
+fn response((kind, name): (i8, StrBytes), outcome: altering::Outcome) -> AlterConfigsResourceResponse {
     let place = AlterConfigsResourceResponse::default().with_resource_type(kind).with_resource_name(name);
     match outcome {
         Ok(()) => place.with_error_message(None),

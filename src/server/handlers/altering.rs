@@ -17,10 +17,26 @@ const BROKER_LOGGER: i8 = 8;
 
 /// A resource's change (`None`: it is as it is to be), or the reason for its refusal.
 pub type Planned = Result<Option<AlterTopic>, ControlError>;
-type Outcome = Result<(), ControlError>;
+pub type Outcome = Result<(), ControlError>;
+
+/// Plans and carries out the changes of `resources`; the responses in their order.
+pub async fn answer<T, R>(
+    context: &Rc<ServerContext>,
+    resources: Vec<T>,
+    validate_only: bool,
+    id: impl Fn(&T) -> (i8, StrBytes),
+    change: impl Fn(BrokerId, T) -> Planned,
+    response: impl Fn((i8, StrBytes), Outcome) -> R,
+) -> Vec<R> {
+    let broker = BrokerId(context.shard.config.broker_id);
+    let ids: Vec<_> = resources.iter().map(&id).collect();
+    let planned = plan(resources, id, |resource| change(broker, resource));
+    let outcomes = carry_out(context, planned, validate_only).await;
+    ids.into_iter().zip(outcomes).map(|(id, outcome)| response(id, outcome)).collect()
+}
 
 /// The changes that `resources` ask for, in their order. A resource named twice is refused in every place, as in Kafka.
-pub fn plan<T>(resources: Vec<T>, id: impl Fn(&T) -> (i8, StrBytes), change: impl Fn(T) -> Planned) -> Vec<Planned> {
+fn plan<T>(resources: Vec<T>, id: impl Fn(&T) -> (i8, StrBytes), change: impl Fn(T) -> Planned) -> Vec<Planned> {
     let twice = repeated(resources.iter().map(&id));
     let planned = resources.into_iter().map(|resource| {
         if twice.contains(&id(&resource)) {
@@ -32,7 +48,7 @@ pub fn plan<T>(resources: Vec<T>, id: impl Fn(&T) -> (i8, StrBytes), change: imp
 }
 
 /// Carries out what was not refused; the outcomes in the order of `planned`.
-pub async fn carry_out(context: &Rc<ServerContext>, planned: Vec<Planned>, validate_only: bool) -> Vec<Outcome> {
+async fn carry_out(context: &Rc<ServerContext>, planned: Vec<Planned>, validate_only: bool) -> Vec<Outcome> {
     let (changes, places) = split(planned);
     let outcomes =
         if changes.is_empty() { Vec::new() } else { context.shard.alter_topics(changes, validate_only).await };

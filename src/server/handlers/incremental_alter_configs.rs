@@ -7,7 +7,7 @@ use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsRe
 use kafka_protocol::messages::{ApiKey, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use crate::cluster::controller::{AlterTopic, ConfigOp, ControlError};
+use crate::cluster::controller::{AlterTopic, ConfigOp};
 use crate::model::BrokerId;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
@@ -22,19 +22,16 @@ pub async fn handle(
     _: i16,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
-    let broker = context.shard.config.broker_id;
-    let ids: Vec<_> = request.resources.iter().map(id).collect();
-    let planned = altering::plan(request.resources, id, |resource| change(BrokerId(broker), resource));
-    let outcomes = altering::carry_out(context, planned, request.validate_only).await;
-    let responses = ids.into_iter().zip(outcomes).map(|(id, outcome)| response(id, outcome));
-    IncrementalAlterConfigsResponse::default().with_responses(responses.collect())
+    let IncrementalAlterConfigsRequest { resources, validate_only, .. } = request;
+    let responses = altering::answer(context, resources, validate_only, id, change, response).await;
+    IncrementalAlterConfigsResponse::default().with_responses(responses)
 }
 
 fn id(resource: &AlterConfigsResource) -> (i8, StrBytes) {
     (resource.resource_type, resource.resource_name.clone())
 }
 
-fn response((kind, name): (i8, StrBytes), outcome: Result<(), ControlError>) -> AlterConfigsResourceResponse {
+fn response((kind, name): (i8, StrBytes), outcome: altering::Outcome) -> AlterConfigsResourceResponse {
     let place = AlterConfigsResourceResponse::default().with_resource_type(kind).with_resource_name(name);
     match outcome {
         Ok(()) => place.with_error_message(None),
