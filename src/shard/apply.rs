@@ -102,7 +102,7 @@ impl Shard {
             let (controller, round, update) = (self.clone(), round.clone(), update.clone());
             spawn_local(async move {
                 let carried = update.clone();
-                let begun = controller.mesh.call(shard, move |shard| shard.carry_out(carried)).await;
+                let begun = controller.mesh.call(shard, move |shard| shard.carry_out(carried, opens)).await;
                 let outcome = match begun {
                     Ok(running) => running.await,
                     Err(stopped) => Err(stopped),
@@ -135,9 +135,9 @@ impl Shard {
         }
     }
 
-    /// Carries an update out on this shard.
-    async fn carry_out(self: Rc<Self>, update: Arc<ImageUpdate>) -> HashSet<Uuid> {
-        if !update.opens(self.broker()) {
+    /// Carries an update out on this shard; `opens`: some shard has partitions to open.
+    async fn carry_out(self: Rc<Self>, update: Arc<ImageUpdate>, opens: bool) -> HashSet<Uuid> {
+        if !opens {
             return self.show(&update).await;
         }
         let (from, unopened) = (self.id, self.open_new(&update).await);
@@ -147,8 +147,9 @@ impl Shard {
         let mut left = self.show(&shown).await;
         let undone = update.topics.iter().filter_map(|change| {
             let proposed = change.after.as_ref()?;
-            let after = shown.image.topic(&proposed.name).cloned();
-            Some(TopicChange { before: Some(proposed.clone()), after })
+            let after = shown.image.topic(&proposed.name);
+            let is_as_proposed = after.is_some_and(|after| Arc::ptr_eq(after, proposed));
+            (!is_as_proposed).then(|| TopicChange { before: Some(proposed.clone()), after: after.cloned() })
         });
         let undone: Vec<_> = undone.flat_map(|change| self.own_steps(&change)).collect();
         left.extend(self.close(undone).await);
