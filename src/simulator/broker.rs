@@ -62,7 +62,7 @@ pub struct Broker {
     pub replicas: Vec<Replica>,
     pub client: ModelClient,
     pub mirror: Mirror,
-    /// What the mirror has, as the rules see it.
+    /// The mirror's nodes, as the rules see them.
     pub view: View,
     pub timers: Timers,
     pub options: Options,
@@ -321,7 +321,7 @@ impl Broker {
 
     // ---- duties
 
-    /// What is due now and then: roles move on, proposals leave.
+    /// Periodic work: roles move on, proposals leave.
     pub fn tick(&mut self, io: &mut Io) {
         let broker_epoch = self.registered.unwrap_or(-1);
         for partition in 0..self.replicas.len() {

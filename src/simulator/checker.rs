@@ -1,7 +1,7 @@
 //! The omniscient observer: sees every replica's disk and every change of the metadata store, and says
 //! which promise is broken.
 //!
-//! What any leader has shown below its high watermark is *canonical*: a row of batches that no clean
+//! Batches that any leader has shown below its high watermark are *canonical*: a row that no clean
 //! election may take back. Only an unclean election, or crashes that left no copy, may shorten it; what
 //! goes then is excused.
 

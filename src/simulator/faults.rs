@@ -1,4 +1,4 @@
-//! What goes wrong, and how it is put right.
+//! Faults, and how they are put right.
 
 use std::collections::BTreeMap;
 

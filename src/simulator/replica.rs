@@ -426,7 +426,7 @@ impl Replica {
 
     // ---- as a follower
 
-    /// What is due now and then.
+    /// Periodic work.
     pub fn tick(&mut self, broker_epoch: i64, io: &mut Io) {
         if self.fetching.is_some_and(|(_, at)| io.now - at > TIMEOUT_MS) {
             self.fetching = None;

@@ -165,7 +165,7 @@ impl Setup {
             let at_ms = rng.between(FAULTS_FROM_MS, heal_at_ms - 500);
             setup.faults.push(Fault { at_ms, kind: setup.fault(kind, &mut rng) });
             if kind == 10 && rng.chance(60) {
-                // Somebody has to come back into an ISR.
+                // Some broker has to come back into an ISR.
                 let target = Target::FollowerOf(rng.below(setup.partitions as u64) as usize);
                 let kind = FaultKind::Crash { target, crash: Crash::Wipe, down_ms: rng.between(20, 300) };
                 setup.faults.push(Fault { at_ms: at_ms + rng.between(1, 50), kind });

@@ -176,7 +176,7 @@ impl World {
         self.observe();
     }
 
-    /// What the step has caused is put on its way.
+    /// Effects of the step are put on their way.
     fn flush(&mut self) {
         for message in std::mem::take(&mut self.io.out) {
             self.hash = fold(self.hash, message.number);
