@@ -368,7 +368,7 @@ fn new_partition(replicas: Vec<BrokerId>) -> PartitionImage {
         leader_epoch: LeaderEpoch(0),
         isr: replicas.clone(),
         replicas,
-        home: None,
+        ..PartitionImage::default()
     }
 }
 

@@ -144,7 +144,7 @@ mod tests {
             leader_epoch: LeaderEpoch(epoch),
             replicas: vec![this],
             isr: vec![this],
-            home: None,
+            ..PartitionImage::default()
         };
         TopicImage {
             name: name.into(),

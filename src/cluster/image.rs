@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::directory_id::DirectoryId;
-use super::store::Revision;
+use super::store::{Phase, Revision};
 use crate::config::TopicConfig;
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 
@@ -18,6 +18,11 @@ pub struct BrokerImage {
     /// Advertised, each under another listener's name.
     pub endpoints: Vec<EndpointImage>,
     pub rack: Option<String>,
+    /// Number of its registration: a later one of the same broker has a larger number.
+    pub epoch: i64,
+    pub phase: Phase,
+    /// Version of the record that tells the phase.
+    pub incarnation: i32,
 }
 
 /// Where clients of one listener reach a broker.
@@ -30,6 +35,11 @@ pub struct EndpointImage {
 }
 
 impl BrokerImage {
+    /// A broker that takes part, where nobody registers.
+    pub fn alone(id: BrokerId, endpoints: Vec<EndpointImage>, rack: Option<String>) -> BrokerImage {
+        BrokerImage { id, endpoints, rack, epoch: 0, phase: Phase::Active, incarnation: 0 }
+    }
+
     /// `None`: the broker cannot be reached by that listener.
     pub fn endpoint(&self, listener: &str) -> Option<&EndpointImage> {
         self.endpoints.iter().find(|endpoint| endpoint.listener == listener)
@@ -37,12 +47,23 @@ impl BrokerImage {
 }
 
 /// One partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionImage {
+    /// Of the state: what stands below except the replicas and the home.
+    pub version: i32,
     pub leader: Option<BrokerId>,
     pub leader_epoch: LeaderEpoch,
+    /// Those of a reassignment under way too.
     pub replicas: Vec<BrokerId>,
+    /// Replicas that a reassignment brings, and those that it takes away (KIP-455).
+    pub adding: Vec<BrokerId>,
+    pub removing: Vec<BrokerId>,
     pub isr: Vec<BrokerId>,
+    /// Eligible leader replicas (KIP-966), and the least `min.insync.replicas` that one of them left under.
+    pub elr: Vec<BrokerId>,
+    pub elr_min: i32,
+    /// The leader before there was none.
+    pub last_leader: Option<BrokerId>,
     /// Where its records are; `None`: not settled yet.
     pub home: Option<PartitionHome>,
 }

@@ -181,7 +181,7 @@ mod tests {
             leader_epoch: LeaderEpoch(epoch),
             isr: replicas.clone(),
             replicas,
-            home: None,
+            ..PartitionImage::default()
         }
     }
 

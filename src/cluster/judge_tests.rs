@@ -52,6 +52,7 @@ fn stored() -> Stored {
         replicas: vec![BrokerId(1)],
         isr: vec![BrokerId(1)],
         home: Some(PartitionHome { directory: B, since_run: 1 }),
+        ..PartitionImage::default()
     };
     let mut stored = Stored { run: 5, ..Stored::default() };
     stored.image.cluster_id = "c".into();

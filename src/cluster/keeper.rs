@@ -69,8 +69,7 @@ impl<S: Store> Keeper<S> {
         self.outcomes.clear();
         let mut topics = BTreeMap::new();
         for name in std::mem::take(&mut self.changed) {
-            let record = |key: &Key| self.mirror.node(key).map(|node| &node.record);
-            match topic_of(&name, record, &self.defaults) {
+            match topic_of(&name, |key| self.mirror.node(key), &self.defaults) {
                 Ok(topic) => drop(topics.insert(name, topic.map(Arc::new))),
                 Err(why) => tracing::error!("the metadata shows topic {name} as it was before: {why}"),
             }

@@ -219,7 +219,7 @@ impl LocalStore {
             Some(EndpointImage { listener: listener.name.clone(), host, port })
         };
         let endpoints = config.listeners.iter().filter_map(endpoint).collect();
-        let broker = BrokerImage { id: this, endpoints, rack: config.broker_rack.clone() };
+        let broker = BrokerImage::alone(this, endpoints, config.broker_rack.clone());
         let mut stored = Stored::default();
         stored.image.controller = Some(this);
         stored.image.brokers = vec![broker];
@@ -454,6 +454,7 @@ fn load_topic(store: &LocalStore, path: &Path, defaults: &TopicConfig) -> io::Re
             .as_deref()
             .and_then(DirectoryId::parse)
             .map(|directory| PartitionHome { directory, since_run: partition.since_run.unwrap_or(0) }),
+        ..PartitionImage::default()
     };
     Ok(TopicImage {
         name: record.name.into(),

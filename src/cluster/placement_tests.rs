@@ -19,6 +19,7 @@ fn topic(id: Uuid, homes: &[Option<(DirectoryId, u64)>]) -> TopicImage {
         replicas: vec![BrokerId(1)],
         isr: vec![BrokerId(1)],
         home: home.map(|(directory, since_run)| PartitionHome { directory, since_run }),
+        ..PartitionImage::default()
     };
     TopicImage {
         name: "t".into(),

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::image::{PartitionImage, TopicImage};
-use super::store::{Assignment, Key, PartitionState, Record, TopicRecord};
+use super::store::{Assignment, Key, Node, PartitionState, Record, TopicRecord};
 use crate::config::TopicConfig;
 
 /// The nodes that hold `topic`.
 pub fn nodes_of(topic: &TopicImage) -> Vec<(Key, Record)> {
     let name = || topic.name.clone();
-    let assignment =
-        |partition: &PartitionImage| Assignment { replicas: partition.replicas.clone(), ..Assignment::default() };
+    let assignment = |partition: &PartitionImage| Assignment {
+        replicas: partition.replicas.clone(),
+        adding: partition.adding.clone(),
+        removing: partition.removing.clone(),
+    };
     let assignments = topic.partitions.iter().map(assignment).collect();
     let mut nodes = vec![(Key::Topic(name()), Record::Topic(TopicRecord { id: topic.id, assignments }))];
     for (partition, index) in topic.partitions.iter().zip(0..) {
@@ -20,9 +23,9 @@ pub fn nodes_of(topic: &TopicImage) -> Vec<(Key, Record)> {
             leader_epoch: partition.leader_epoch,
             controller_epoch: 0,
             isr: partition.isr.clone(),
-            elr: Vec::new(),
-            elr_min: 0,
-            last_leader: None,
+            elr: partition.elr.clone(),
+            elr_min: partition.elr_min,
+            last_leader: partition.last_leader,
         };
         nodes.push((Key::Partition(name(), index), Record::Partition(state)));
         nodes.extend(partition.home.map(|home| (Key::Home(name(), index), Record::Home(home))));
@@ -33,17 +36,19 @@ pub fn nodes_of(topic: &TopicImage) -> Vec<(Key, Record)> {
     nodes
 }
 
-/// The topic that nodes hold; `None`: there is none of this name. `record` finds nodes. The error says
-/// what is wrong with them.
+/// The topic that nodes hold; `None`: there is none of this name. `node` finds them. The error says what is
+/// wrong with them.
 pub fn topic_of<'a>(
     name: &Arc<str>,
-    record: impl Fn(&Key) -> Option<&'a Record>,
+    node: impl Fn(&Key) -> Option<&'a Node>,
     defaults: &TopicConfig,
 ) -> Result<Option<TopicImage>, String> {
+    let record = |key: &Key| node(key).map(|node| &node.record);
     let Some(Record::Topic(topic)) = record(&Key::Topic(name.clone())) else { return Ok(None) };
     let mut partitions = Vec::with_capacity(topic.assignments.len());
     for (assignment, index) in topic.assignments.iter().zip(0..) {
-        let Some(Record::Partition(state)) = record(&Key::Partition(name.clone(), index)) else {
+        let Some(Node { record: Record::Partition(state), version, .. }) = node(&Key::Partition(name.clone(), index))
+        else {
             return Err(format!("partition {index} of topic {name} has no state"));
         };
         let home = match record(&Key::Home(name.clone(), index)) {
@@ -51,10 +56,16 @@ pub fn topic_of<'a>(
             _ => None,
         };
         partitions.push(PartitionImage {
+            version: *version,
             leader: state.leader,
             leader_epoch: state.leader_epoch,
             replicas: assignment.replicas.clone(),
+            adding: assignment.adding.clone(),
+            removing: assignment.removing.clone(),
             isr: state.isr.clone(),
+            elr: state.elr.clone(),
+            elr_min: state.elr_min,
+            last_leader: state.last_leader,
             home,
         });
     }

@@ -40,7 +40,7 @@ fn topic(number: u128) -> (Arc<TopicImage>, PartitionId) {
         leader_epoch: LeaderEpoch(0),
         replicas: vec![],
         isr: vec![],
-        home: None,
+        ..PartitionImage::default()
     };
     let topic = TopicImage {
         name: format!("t{number}").into(),

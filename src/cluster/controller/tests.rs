@@ -2,7 +2,7 @@ use super::*;
 use crate::cluster::BrokerImage;
 
 fn image(brokers: i32) -> MetadataImage {
-    let broker = |id| BrokerImage { id: BrokerId(id), endpoints: Vec::new(), rack: None };
+    let broker = |id| BrokerImage::alone(BrokerId(id), Vec::new(), None);
     let mut image = MetadataImage::default();
     image.brokers = (0..brokers).map(broker).collect();
     image

@@ -222,9 +222,9 @@ impl LocalEngine {
         if let Some(why) = self.withheld.get(&**name) {
             return Err(why.clone());
         }
-        let changes: BTreeMap<&Key, Option<&Record>> =
-            changed.iter().map(|(key, node)| (key, node.as_ref().map(|(node, _)| &node.record))).collect();
-        let before = |key: &Key| self.nodes.all().get(key).map(|node| &node.record);
+        let changes: BTreeMap<&Key, Option<&Node>> =
+            changed.iter().map(|(key, node)| (key, node.as_ref().map(|(node, _)| node))).collect();
+        let before = |key: &Key| self.nodes.all().get(key);
         let after = |key: &Key| changes.get(key).copied().unwrap_or_else(|| before(key));
         let key = Key::Topic(name.clone());
         let (then, now) = (topic_of(name, before, &self.defaults)?, topic_of(name, after, &self.defaults)?);
@@ -247,7 +247,7 @@ impl LocalEngine {
         &self,
         key: &Key,
         topic: Option<&TopicImage>,
-        changes: &BTreeMap<&Key, Option<&Record>>,
+        changes: &BTreeMap<&Key, Option<&Node>>,
     ) -> Result<(), String> {
         let Key::Topic(name) = key else { return Ok(()) };
         let partitions = topic.map_or(0, |topic| topic.partitions.len());
@@ -273,7 +273,7 @@ impl LocalEngine {
         {
             return Err(format!("{key:?} belongs to no partition of its topic"));
         }
-        let odd = changes.values().flatten().find_map(|record| match record {
+        let odd = changes.values().flatten().find_map(|node| match &node.record {
             Record::Partition(state) if !is_plain(state) => Some("an ELR, a last leader or a controller's epoch"),
             Record::Topic(topic)
                 if topic.assignments.iter().any(|a| !a.adding.is_empty() || !a.removing.is_empty()) =>
@@ -312,9 +312,8 @@ impl LocalEngine {
         outcomes.extend(remove.iter().map(|(at, _)| *at).zip(self.files.remove_topics(&names)));
         let topics: Vec<&TopicImage> = grow.iter().map(|(_, topic)| *topic).collect();
         outcomes.extend(grow.iter().map(|(at, _)| *at).zip(self.files.grow_topics(&topics)));
-        let before = |topic: &&TopicImage| {
-            topic_of(&topic.name, |key| self.nodes.all().get(key).map(|node| &node.record), &self.defaults).ok()?
-        };
+        let before =
+            |topic: &&TopicImage| topic_of(&topic.name, |key| self.nodes.all().get(key), &self.defaults).ok()?;
         self.grown.extend(topics.iter().filter_map(before));
         for (at, planned) in group.iter().enumerate() {
             if let Some(FileChange::ProducerIds(next)) = &planned.file {

@@ -200,7 +200,7 @@ pub mod testing {
         let endpoint =
             |listener: &str, host: &str, port| EndpointImage { listener: listener.into(), host: host.into(), port };
         let endpoints = vec![endpoint("PLAINTEXT", "host", 9092), endpoint("EXTERNAL", "outside", 19092)];
-        image.brokers = vec![BrokerImage { id: BrokerId(7), endpoints, rack: None }];
+        image.brokers = vec![BrokerImage::alone(BrokerId(7), endpoints, None)];
         for (name, id, partitions) in topics {
             image.put_topic(topic(name, *id, *partitions));
         }
@@ -213,7 +213,7 @@ pub mod testing {
             leader_epoch: LeaderEpoch(4),
             replicas: vec![BrokerId(7)],
             isr: vec![BrokerId(7)],
-            home: None,
+            ..PartitionImage::default()
         };
         TopicImage {
             name: name.into(),

@@ -23,7 +23,7 @@ async fn shard(root: &Path, topic: Option<Arc<TopicImage>>) -> Rc<Shard> {
     let config =
         ServerConfig { log_dirs: vec![root.to_path_buf()], offsets_topic_num_partitions: 3, ..ServerConfig::default() };
     let mut image = MetadataImage::default();
-    image.brokers = vec![BrokerImage { id: BrokerId(0), endpoints: Vec::new(), rack: None }];
+    image.brokers = vec![BrokerImage::alone(BrokerId(0), Vec::new(), None)];
     if let Some(topic) = &topic {
         image.put_topic(TopicImage::clone(topic));
     }
