@@ -1,0 +1,139 @@
+"""Producers and group consumers that write a history down, through every failure of the brokers."""
+
+import threading
+import time
+
+import confluent_kafka as ck
+
+from . import load
+from .history import History
+
+RETRIES = {"reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 200, "socket.timeout.ms": 5000, "topic.metadata.refresh.interval.ms": 2000}
+
+
+class Witness:
+    """`rate` records a second into each of the topic's partitions."""
+
+    def __init__(self, cluster, topic, partitions, consumers=2, rate=100):
+        self.cluster, self.topic, self.partitions, self.rate = cluster, topic, partitions, rate
+        self.history, self.ended, self.failed = History(), threading.Event(), []
+        self.acked_at = time.monotonic()
+        """When the last acknowledgement came."""
+        self.longest = 0.0
+        self.threads = [threading.Thread(target=self._guard, args=(self._produce, 0), daemon=True)]
+        self.threads += [threading.Thread(target=self._guard, args=(self._consume, n), daemon=True) for n in range(consumers)]
+        for thread in self.threads:
+            thread.start()
+
+    def _guard(self, work, number):
+        try:
+            work(number)
+        except Exception as e:  # noqa: BLE001 - handed to the test
+            self.failed.append(repr(e))
+
+    def _produce(self, number):
+        producer = ck.Producer(
+            {
+                "bootstrap.servers": self.cluster.bootstrap,
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": 2,
+                "message.timeout.ms": 300_000,
+                "retry.backoff.ms": 20,
+                "retry.backoff.max.ms": 100,
+                **RETRIES,
+            }
+        )
+        value, began = 0, time.monotonic()
+
+        def delivered(entry, error, message):
+            if error is not None:
+                self.failed.append(f"{message.partition()}: {error}")
+                return
+            now = time.monotonic()
+            self.longest, self.acked_at = max(self.longest, now - self.acked_at), now
+            self.history.ack(entry, message.offset())
+
+        while not self.ended.is_set():
+            if value > (time.monotonic() - began) * self.rate:
+                producer.poll(0.005)
+                continue
+            for p in range(self.partitions):
+                entry = self.history.send(number, (self.topic, p), value)
+                report = lambda error, message, entry=entry: delivered(entry, error, message)  # noqa: E731
+                while True:
+                    try:
+                        producer.produce(self.topic, b"%d" % value, partition=p, on_delivery=report)
+                        break
+                    except BufferError:
+                        producer.poll(0.02)
+            value += 1
+            producer.poll(0)
+        left = producer.flush(180)
+        if left:
+            self.failed.append(f"{left} records without a report three minutes after the last failure")
+
+    def _consume(self, number):
+        consumer = ck.Consumer(
+            {
+                "bootstrap.servers": self.cluster.bootstrap,
+                "group.id": f"witness-{self.topic}",
+                "auto.offset.reset": "earliest",
+                "session.timeout.ms": 6000,
+                "heartbeat.interval.ms": 500,
+                "auto.commit.interval.ms": 500,
+                **RETRIES,
+            }
+        )
+        session = [0]
+
+        def assigned(*_):
+            session[0] += 1
+
+        consumer.subscribe([self.topic], on_assign=assigned)
+        while not self.ended.is_set():
+            for message in consumer.consume(200, timeout=0.1):
+                if message.error() is None:
+                    self.history.poll(
+                        (number, session[0]), (self.topic, message.partition()), message.offset(), int(message.value())
+                    )
+        consumer.close()
+
+    def acked(self):
+        return self.history.acked()
+
+    def wait_for_acks(self, count=50, timeout=60):
+        """Until so many more are acknowledged."""
+        wanted, end = self.acked() + count, time.monotonic() + timeout
+        while self.acked() < wanted:
+            assert not self.failed, self.failed[:5]
+            assert time.monotonic() < end, f"{wanted - self.acked()} of {count} acknowledgements are missing after {timeout} s"
+            time.sleep(0.01)
+
+    def finish(self):
+        """Ends the load, reads all of the topic, and checks the history. Returns the number of acknowledged records."""
+        self.ended.set()
+        for thread in self.threads:
+            thread.join(240)
+            assert not thread.is_alive(), "a client does not end"
+        assert not self.failed, self.failed[:5]
+        self._read_all()
+        self.history.check()
+        return self.acked()
+
+    def _read_all(self):
+        consumer = load.consumer(self.cluster, enable_partition_eof=True, auto_offset_reset="earliest", **RETRIES)
+        left = set(range(self.partitions))
+        for p in left:
+            self.history.final[self.topic, p] = {}
+        consumer.assign([ck.TopicPartition(self.topic, p, 0) for p in left])
+        end = time.monotonic() + 120
+        while left:
+            assert time.monotonic() < end, f"partitions {left} are not read to their ends"
+            for message in consumer.consume(1000, timeout=1):
+                error = message.error()
+                if error is None:
+                    self.history.final[self.topic, message.partition()][message.offset()] = int(message.value())
+                elif error.code() == ck.KafkaError._PARTITION_EOF:
+                    left.discard(message.partition())
+        consumer.close()
