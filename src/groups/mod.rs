@@ -5,7 +5,8 @@
 //! written. What it gave to append, read again in order ([`Coordinator::replay`]), makes the same state.
 //!
 //! Time, randomness and topics come with each call ([`Env`]). Reading order: [`api`] (the words), [`record`] (what is written),
-//! [`coordinator`] (which group a request is for), [`classic`] and [`consumer`] (the two protocols), [`offsets`].
+//! [`coordinator`] (which group a request is for), [`classic`] and [`consumer`] (the two protocols), [`offsets`], [`Tenure`] (when
+//! it serves, and when a reply may leave).
 
 pub mod api;
 pub mod classic;
@@ -14,9 +15,11 @@ pub mod coordinator;
 mod env;
 pub mod offsets;
 pub mod record;
+mod tenure;
 mod timers;
 
 pub use api::{Call, Reply, Request};
 pub use coordinator::Coordinator;
 pub use env::{Effects, Env, Room, Ticket, TopicFacts, Topics};
+pub use tenure::{Stage, Tenure};
 pub use timers::Timers;

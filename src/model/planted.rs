@@ -30,10 +30,12 @@ pub enum Planted {
     ProducersNotCut,
     /// A produce is acknowledged although leadership was lost.
     AckWithoutLeadership,
+    /// A group coordinator answers before its answer is committed.
+    CoordinatorAnswersEarly,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 13] = [
+    pub const ALL: [Planted; 14] = [
         Planted::HighWatermarkBelowMinimum,
         Planted::HighWatermarkCountsSent,
         Planted::ShrinkBeforeCommit,
@@ -47,6 +49,7 @@ impl Planted {
         Planted::ElrKeptWhenMinimumFalls,
         Planted::ProducersNotCut,
         Planted::AckWithoutLeadership,
+        Planted::CoordinatorAnswersEarly,
     ];
 }
 

@@ -1,7 +1,7 @@
 //! One coordinator over its partition, and all those of a shard.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::cluster::{MetadataImage, TopicImage};
 use crate::config::GroupConfig;
-use crate::groups::{Coordinator, Effects, Env, Reply, Request, Room, Ticket, TopicFacts, Topics};
+use crate::groups::{Coordinator, Effects, Env, Reply, Request, Room, Stage, Tenure, Ticket, TopicFacts, Topics};
 use crate::model::{ErrorCode, PartitionId, records};
 use crate::partition::{AckWait, Replica};
 use crate::runtime::sync::{OneshotSender, oneshot};
@@ -78,22 +78,15 @@ impl Coordinators {
     }
 }
 
-/// What a coordinator can do at present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Its partition is being read.
-    Loading,
-    Serving,
-    /// Its partition takes no more records, or is gone: what its state says may not be on disk.
-    Ended,
-}
-
 /// What a call needs besides the coordinator.
 pub struct World<'a> {
     pub config: &'a GroupConfig,
     pub image: &'a MetadataImage,
     pub topics_version: u64,
 }
+
+/// A reply and the way to whoever waits for it; dropped, it says that this is not the coordinator.
+type Held = (OneshotSender<Reply>, Reply);
 
 /// A coordinator over its partition.
 pub struct Hosted {
@@ -104,39 +97,39 @@ pub struct Hosted {
     memory: Rc<GroupMemory>,
     /// Bytes that `core` is charged with in `memory`.
     charged: Cell<usize>,
-    stage: Cell<Stage>,
+    /// Its stage, and the replies that wait until everything before them is acknowledged.
+    tenure: RefCell<Tenure<Held>>,
     next_ticket: Cell<u64>,
     /// Topics that were removed while it was loading.
     removed: RefCell<Vec<Arc<str>>>,
     /// Whose reply the core still owes.
     owed: RefCell<HashMap<Ticket, OneshotSender<Reply>>>,
-    /// Replies that wait until everything before the offset is written, in the order of the offsets.
-    held: RefCell<VecDeque<(i64, OneshotSender<Reply>, Reply)>>,
-    /// Everything given to append ends here.
-    appended: Cell<i64>,
     releasing: Cell<bool>,
 }
 
 impl Hosted {
     fn new(replica: Rc<Replica>, deadlines: Rc<Deadlines>, memory: Rc<GroupMemory>) -> Rc<Hosted> {
         Rc::new(Hosted {
-            appended: Cell::new(replica.high_watermark()),
+            tenure: RefCell::new(Tenure::begin(replica.leader_epoch(), replica.log().next_offset())),
             replica,
             core: RefCell::default(),
             deadlines,
             memory,
             charged: Cell::new(0),
-            stage: Cell::new(Stage::Loading),
             next_ticket: Cell::new(0),
             removed: RefCell::default(),
             owed: RefCell::default(),
-            held: RefCell::default(),
             releasing: Cell::new(false),
         })
     }
 
     pub fn stage(&self) -> Stage {
-        self.stage.get()
+        self.tenure.borrow().stage()
+    }
+
+    /// Every record before this is to be replayed.
+    pub fn load_end(&self) -> i64 {
+        self.tenure.borrow().load_end()
     }
 
     /// A record of the log, in order, while loading.
@@ -146,8 +139,7 @@ impl Hosted {
 
     /// All of the log has been replayed.
     pub fn begin(self: &Rc<Self>, world: &World<'_>) {
-        if self.stage.get() == Stage::Loading {
-            self.stage.set(Stage::Serving);
+        if self.tenure.borrow_mut().serve() {
             let removed = self.removed.take();
             self.run(world, |core, env| {
                 core.loaded(env);
@@ -162,33 +154,26 @@ impl Hosted {
         request: Request,
         world: &World<'_>,
     ) -> impl Future<Output = Result<Reply, ErrorCode>> + use<> {
-        let asked = match self.stage.get() {
-            Stage::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
-            Stage::Ended => Err(ErrorCode::NotCoordinator),
-            Stage::Serving => {
-                let ticket = Ticket(self.next_ticket.get());
-                self.next_ticket.set(ticket.0 + 1);
-                let (sender, receiver) = oneshot();
-                self.owed.borrow_mut().insert(ticket, sender);
-                self.run(world, |core, env| core.handle(ticket, request, env));
-                Ok(receiver)
-            }
-        };
+        let admitted = self.tenure.borrow().admit();
+        let asked = admitted.map(|()| {
+            let ticket = Ticket(self.next_ticket.get());
+            self.next_ticket.set(ticket.0 + 1);
+            let (sender, receiver) = oneshot();
+            self.owed.borrow_mut().insert(ticket, sender);
+            self.run(world, |core, env| core.handle(ticket, request, env));
+            receiver
+        });
         async move { asked?.recv().await.ok_or(ErrorCode::NotCoordinator) }
     }
 
     pub fn list(&self) -> Result<Vec<ListedGroup>, ErrorCode> {
-        match self.stage.get() {
-            Stage::Loading => Err(ErrorCode::CoordinatorLoadInProgress),
-            Stage::Ended => Err(ErrorCode::NotCoordinator),
-            Stage::Serving => Ok(self.core.borrow().list()),
-        }
+        self.tenure.borrow().admit().map(|()| self.core.borrow().list())
     }
 
     /// Does what is due.
     pub fn tick(self: &Rc<Self>, world: &World<'_>) {
         let due = self.core.borrow().next_deadline().is_some_and(|at| at <= clock::mono_ms());
-        if due && self.stage.get() == Stage::Serving {
+        if due && self.stage() == Stage::Serving {
             self.run(world, |core, env| core.tick(env));
         } else {
             self.note_deadline();
@@ -197,7 +182,7 @@ impl Hosted {
 
     /// Topics were made, removed (these) or grown.
     pub fn topics_changed(self: &Rc<Self>, removed: &[Arc<str>], world: &World<'_>) {
-        match self.stage.get() {
+        match self.stage() {
             Stage::Loading => self.removed.borrow_mut().extend_from_slice(removed),
             Stage::Serving => self.run(world, |core, env| core.topics_changed(removed, env)),
             Stage::Ended => {}
@@ -206,9 +191,8 @@ impl Hosted {
 
     /// Takes the coordinator out of service; whoever waits is told that it is not the coordinator.
     pub fn end(&self) {
-        self.stage.set(Stage::Ended);
+        drop(self.tenure.borrow_mut().end());
         self.owed.take();
-        self.held.take();
         self.core.take();
         self.note_deadline();
         self.charge();
@@ -220,7 +204,7 @@ impl Hosted {
     }
 
     fn note_deadline(&self) {
-        let next = match self.stage.get() {
+        let next = match self.stage() {
             Stage::Serving => self.core.borrow().next_deadline(),
             Stage::Loading | Stage::Ended => None,
         };
@@ -253,13 +237,11 @@ impl Hosted {
             self.end();
             return;
         }
-        let mut held = self.held.borrow_mut();
         for (ticket, reply) in effects.replies {
             if let Some(sender) = self.owed.borrow_mut().remove(&ticket) {
-                held.push_back((self.appended.get(), sender, reply));
+                self.tenure.borrow_mut().hold((sender, reply));
             }
         }
-        drop(held);
         self.release();
     }
 
@@ -285,14 +267,15 @@ impl Hosted {
         now_ms: i64,
     ) -> Result<(), crate::partition::Rejected> {
         let bytes = Bytes::from(records::build(batch, now_ms));
-        self.appended.set(self.replica.append_own(bytes, now_ms)?.next_offset);
+        let next_offset = self.replica.append_own(bytes, now_ms)?.next_offset;
+        self.tenure.borrow_mut().appended(next_offset);
         Ok(())
     }
 
     /// Sends the replies whose time has come; a task sees to the others.
     fn release(self: &Rc<Self>) {
-        self.send_written();
-        if self.held.borrow().is_empty() || self.releasing.replace(true) {
+        self.send_acknowledged();
+        if self.waits_for().is_none() || self.releasing.replace(true) {
             return;
         }
         let hosted = self.clone();
@@ -304,7 +287,7 @@ impl Hosted {
 
     async fn release_all(&self) {
         loop {
-            let Some(offset) = self.held.borrow().front().map(|(offset, ..)| *offset) else { return };
+            let Some(offset) = self.waits_for() else { return };
             let wait = Rc::new(AckWait::default());
             self.replica.expect_ack(offset, &wait);
             wait.settled().await;
@@ -315,14 +298,18 @@ impl Hosted {
                 );
                 return self.end();
             }
-            self.send_written();
+            self.send_acknowledged();
         }
     }
 
-    fn send_written(&self) {
-        let written = self.replica.high_watermark();
-        let mut held = self.held.borrow_mut();
-        while let Some((_, sender, reply)) = held.pop_front_if(|(offset, ..)| *offset <= written) {
+    fn waits_for(&self) -> Option<i64> {
+        self.tenure.borrow().waits_for()
+    }
+
+    fn send_acknowledged(&self) {
+        let high_watermark = self.replica.high_watermark();
+        let mut tenure = self.tenure.borrow_mut();
+        while let Some((sender, reply)) = tenure.release(high_watermark) {
             sender.send(reply);
         }
     }

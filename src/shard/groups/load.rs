@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use futures_lite::future::or;
 
-use super::hosted::{Hosted, Stage};
+use super::hosted::Hosted;
 use super::routing::OFFSETS_TOPIC;
+use crate::groups::Stage;
 use crate::model::{PartitionId, record_batch, records};
 use crate::partition::Replica;
 use crate::runtime::{Breather, clock, spawn_local};
@@ -34,7 +35,7 @@ impl Shard {
     }
 
     async fn load(self: &Rc<Self>, hosted: &Rc<Hosted>) {
-        let (started, end) = (clock::now(), hosted.replica.high_watermark());
+        let (started, end) = (clock::now(), hosted.load_end());
         match self.replay(hosted, end).await {
             Ok(0) => {}
             Ok(count) => tracing::debug!(
