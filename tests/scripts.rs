@@ -9,7 +9,7 @@ use std::process::Command;
 /// The scripts that can run here: two are in Python, which a machine that only builds need not have.
 fn scripts() -> &'static [&'static str] {
     let python = Command::new("python3").arg("--version").output().is_ok();
-    if python { &["test", "compare-kafka", "count-instructions"] } else { &["test"] }
+    if python { &["test", "cluster", "compare-kafka", "count-instructions"] } else { &["test", "cluster"] }
 }
 
 /// Programs a script may run to look at its arguments; it finds no others, so nothing is installed or built.
@@ -55,7 +55,7 @@ fn help_prints_the_usage_and_does_nothing() {
 
 #[test]
 fn mistyped_arguments_end_with_the_usage_and_code_2() {
-    let mistyped: [(&str, &[&str]); 22] = [
+    let mistyped: [(&str, &[&str]); 26] = [
         ("test", &["simulate", "--sedes", "0..5"]),
         ("test", &["simulate", "--seeds"]),
         ("test", &["--ful"]),
@@ -72,6 +72,10 @@ fn mistyped_arguments_end_with_the_usage_and_code_2() {
         ("test", &["integration", "--ful"]),
         ("test", &["integration", "-k", "crash", "--kepe"]),
         ("test", &["integration", "crash"]),
+        ("cluster", &["--broker", "3"]),
+        ("cluster", &["--brokers"]),
+        ("cluster", &["--brokers", "three"]),
+        ("cluster", &["--zookeepers", "0"]),
         ("compare-kafka", &["--ful"]),
         ("compare-kafka", &["--shrot"]),
         ("compare-kafka", &["--only", "no-such-axis"]),

@@ -69,6 +69,8 @@ FIXED = [
     Aim("synced-p99", "p99", "64k-synced", "p99", most(0.1)),
     Aim("synced-e2e-cpu", "CPU", "e2e-1k-synced", "cpu_percent", most(0.4)),
     Aim("synced-e2e-p99", "p99", "e2e-1k-synced", "p99", most(0.1)),
+    *(Aim(f"cluster-{rate}-cpu", CPU, f"cluster-64k-{rate}", "cpu_s_per_gb", most(0.5)) for rate in (25, 50)),
+    *(Aim(f"cluster-{rate}-p50", "p50", f"cluster-64k-{rate}", "p50", most(1.0)) for rate in (25, 50)),
     Aim("idle", "resident", "idle", "rss_mb", most(0.15)),
     Aim("start", "time", "start", "seconds", most(0.1)),
 ]
@@ -82,7 +84,7 @@ def latency_aims(axes=AXES, named=FIXED):
         Aim(f"{axis.id}-{metric}", metric, axis.id, metric, *bounds[metric])
         for axis in axes
         for metric in bounds
-        if axis.kind == "produce" and axis.rate and axis.level == "held" and not axis.options and not axis.disk
+        if axis.kind == "produce" and axis.rate and axis.level == "held" and not axis.options and not axis.disk and axis.brokers == 1
         if metric in axis.metrics and (axis.id, metric) not in taken
     ]
 

@@ -19,6 +19,7 @@ class Axis:
     disk: str = ""  # or "hdd": both on a device throttled to a hard disk
     work: str = "bench"  # the function in works.py
     lanes: str = "pinned"  # or "free": both cores for both sides
+    brokers: int = 1  # or 3: a cluster a side, each partition on all of them
     short: bool = False
     short_pairs: Optional[int] = None  # fewer than the short profile's four
     full_pairs: Optional[int] = None
@@ -218,6 +219,18 @@ AXES = [
          metrics=["mb_per_s", "records_per_s", "cpu_s_per_gb"], why="300,000 records of 1 KB."),
 ]  # fmt: skip
 
+
+def cluster(rate):
+    """Replication factor 3, acks=all."""
+    return produce(f"cluster-64k-{rate}", f"64 KB batches at {rate} MB/s, three brokers, acks=all", K64, rate, brokers=3, lanes="free", ceiling=False,
+                   seconds=10, warmup=3, short_pairs=3, full_pairs=3, why=CLUSTER_WHY)  # fmt: skip
+
+
+CLUSTER_WHY = (
+    "Three brokers a side on the same two cores as the client, each partition on all three (min.insync.replicas=2). CPU is that of all brokers, and of "
+    "Corelane's ZooKeeper server, for each GB that clients produced. Each side is warmed up with this load before its first pair."
+)
+AXES += [cluster(25), cluster(50)]
 
 LONG_SECONDS = 60
 

@@ -215,11 +215,14 @@ class Broker:
         with wire.Conn(self.port, timeout) as conn:
             conn.delete_topics(names)
         since = time.monotonic()
-        pattern = re.compile("^(" + "|".join(map(re.escape, names)) + r")[.-]")
         while time.monotonic() - since < timeout:
-            if not any(pattern.match(p.name) for p in self.data.iterdir()):
+            if not self.has_files_of(names):
                 return
             time.sleep(0.05)
+
+    def has_files_of(self, topics):
+        pattern = re.compile("^(" + "|".join(map(re.escape, topics)) + r")[.-]")
+        return any(pattern.match(p.name) for p in self.data.iterdir())
 
     # what it takes
 
@@ -243,7 +246,7 @@ class Broker:
 
 
 class Corelane(Broker):
-    name = "Corelane"
+    name, side = "Corelane", "corelane"
     properties = CORELANE_PROPERTIES
 
     def __init__(self, binary, *args, **kwargs):
@@ -296,8 +299,9 @@ class Null(Broker):
 
 
 class Kafka(Broker):
-    name = "Kafka"
+    name, side = "Kafka", "kafka"
     properties = KAFKA_PROPERTIES
+    standalone = ["--standalone"]  # how its storage is formatted
 
     def __init__(self, libs, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -310,7 +314,7 @@ class Kafka(Broker):
         if (self.data / "meta.properties").exists():
             return
         self.data.mkdir(parents=True, exist_ok=True)
-        cmd = self.java("kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", self.config, "--standalone")
+        cmd = self.java("kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", self.config, *self.standalone)
         done = subprocess.run(cmd, capture_output=True, text=True, cwd=self.folder)
         if done.returncode != 0:
             raise BrokerError(f"Kafka's storage cannot be formatted:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")

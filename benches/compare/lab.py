@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import client, cpu, disk, host, isolate, levels, stats
+from . import cluster
 from .brokers import BrokerError, Corelane, Kafka, Null
 from .cgroup import Groups
 from .works import WORKS
@@ -26,14 +27,16 @@ def broker_label(side, axis, options):
     parts = [side, "free" if side == "corelane" and axis.lanes == "free" else ""]
     level = options.get(levels.OPTION)
     parts += [level if level not in (None, "held") else ""]
+    parts += ["cluster"] if axis.brokers > 1 else []
     parts += [f"{name.rpartition('corelane.')[2]}-{value}" for name, value in sorted(options.items()) if name != levels.OPTION]
     return "-".join(filter(None, [*parts, axis.disk]))
 
 
 class Lab:
-    def __init__(self, options, folder, data, binary, libs, progress):
+    def __init__(self, options, folder, data, binary, libs, progress, zookeeper_libs=None):
         self.options, self.folder, self.data = options, Path(folder), Path(data)
         self.binary, self.libs, self.progress = binary, libs, progress
+        self.zookeeper_libs = zookeeper_libs
         self.cpus = host.two_cpus()
         self.groups = Groups()
         self.port = 21000
@@ -81,6 +84,14 @@ class Lab:
             return Corelane(self.binary, folder, self.ports(), group, extra, label)
         return Kafka(self.libs, folder, self.ports(), group, extra, label)
 
+    def create_cluster(self, side, label):
+        folder, group = self.data / label, self.groups.make(label)
+        if side == "kafka":
+            return cluster.kafka(self.libs, folder, self.ports(), group, label)
+        if not self.zookeeper_libs:
+            raise levels.Refused("there are no jars of ZooKeeper")
+        return cluster.corelane(self.binary, self.zookeeper_libs, folder, self.ports(), group, label)
+
     def another(self, broker, suffix):
         """A second broker of the same kind, not started, in a folder of its own. Its group is the run's to remove."""
         fresh = self.create("corelane" if isinstance(broker, Corelane) else "kafka", f"{broker.label}-{suffix}-{self.port}", broker.extra)
@@ -102,7 +113,7 @@ class Lab:
                 self.topics = {k: v for k, v in self.topics.items() if k[0] != found.label}
                 found.wipe()
             else:
-                found = self.create(side, label, options, self.disk(axis))
+                found = self.create_cluster(side, label) if axis.brokers > 1 else self.create(side, label, options, self.disk(axis))
                 self.started[label] = found
             pinned = self.cpus and axis.lanes == "pinned" and side == "corelane"
             try:
@@ -115,6 +126,8 @@ class Lab:
                 raise
             if found.lost:
                 self.note(f"{found.label} could not be put into a control group for: {', '.join(found.lost)}")
+            if axis.brokers > 1:
+                self.warm_cluster(found, axis)
         return found
 
     def broker_cpus(self, axis):
@@ -169,7 +182,7 @@ class Lab:
     def drop_quietly(self, side, axis):
         """After a failure the topic may be in any state: the next run gets a new one."""
         for broker in self.started.values():
-            if broker.alive() and isinstance(broker, Corelane) == (side == "corelane"):
+            if broker.alive() and broker.side == side:
                 try:
                     self.drop(broker, axis)
                 except FAILURES:
@@ -228,6 +241,19 @@ class Lab:
         client.timed_run(self.binary, "requests", args, self.folder, "warm-1", cpus, broker.window())
         self.written(broker, axis, result["bytes"])
         return window.seconds() / max(result["window_mb"], 1e-9) * 1000
+
+    def warm_cluster(self, broker, axis):
+        """The axis' own load, discarded: as long as single brokers are warmed up for Kafka, and a few seconds for Corelane."""
+        seconds = self.options.warm if broker.side == "kafka" else min(self.options.warm, 10)
+        self.progress.say(f"warm-up of {broker.label}: {seconds:.0f} s")
+        self.focus(broker, axis)
+        args = ["--bootstrap", broker.bootstrap, "--topic", self.topic(broker, axis), *axis.args]
+        args += ["--duration", str(max(1, round(seconds))), "--warmup", "0", "--tolerate"]
+        window = broker.window()
+        result = client.timed_run(self.binary, axis.kind, args, self.folder, f"warm-{broker.label}", self.client_cpus(axis), window)
+        self.warm[broker.label] = {"seconds": seconds, "settled": None,
+                                   "steps": [{"lanes": axis.lanes, "cpu_s_per_gb": [window.seconds() / max(result["window_mb"], 1e-9) * 1000]}]}  # fmt: skip
+        self.drop(broker, axis)
 
     def wait_for_quiet(self):
         """With --patient: until nothing else takes more than a tenth of a core, for a minute at most; all brokers rest meanwhile."""

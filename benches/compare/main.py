@@ -50,6 +50,7 @@ def options(argv):
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--short", action="store_true", help="the short list, within 25 minutes (the default)")
     length.add_argument("--full", action="store_true", help="every axis, hours")
+    length.add_argument("--cluster", action="store_true", help="the axes of three brokers a side, replication factor 3, acks=all")
     parser.add_argument("--long", action="store_true", help="rows of 60 s beside the short ones, where such a row is telling")
     parser.add_argument("--only", metavar="AXIS,...", help="these axes; --list names them")
     parser.add_argument("--list", action="store_true", help="name the axes and end")
@@ -81,10 +82,10 @@ def choose(parser, chosen):
             parser.error(f"no such axis: {', '.join(unknown)}; there are {', '.join(known)}")
         run = [known[n] for n in chosen.only.split(",")]
     else:
-        run = [a for a in table.AXES if chosen.full or a.short]
+        run = [a for a in table.AXES if (a.brokers > 1 if chosen.cluster else chosen.full or a.short)]
     if chosen.long:
         run = [b for a in run for b in ([a, table.long_of(a)] if a.long else [a])]
-    return run, [] if chosen.only else [{"id": a.id, "title": a.title} for a in table.AXES if a not in run]
+    return run, [] if chosen.only or chosen.cluster else [{"id": a.id, "title": a.title} for a in table.AXES if a not in run]
 
 
 def pairs_of(axis, chosen):
@@ -123,7 +124,7 @@ class Ceilings:
 
 def run(lab, run_axes, chosen, results, left_out):
     ceilings, warmed = Ceilings(lab), False
-    bounded = not (chosen.full or chosen.only or chosen.long or chosen.patient)
+    bounded = not (chosen.full or chosen.only or chosen.cluster or chosen.long or chosen.patient)
     for axis in run_axes:
         expected, terms = expected_seconds(axis, chosen), lab.terms_of(axis)
         because = terms.left_out
@@ -133,7 +134,7 @@ def run(lab, run_axes, chosen, results, left_out):
             left_out.append({"id": axis.id, "title": axis.title, "because": f" ({because})"})
             lab.progress.ended(expected)
             continue
-        if axis.work not in ("start", "idle", "recovery") and not warmed:
+        if axis.work not in ("start", "idle", "recovery") and axis.brokers == 1 and not warmed:
             lab.warm_up(table.by_id()["16k-100"], chosen.warm)
             warmed = True
         outcome, ceiling = {"pairs": [], "problems": [], "level": terms.level}, None
@@ -190,7 +191,8 @@ def measured(chosen, run_axes, left_out, binary, started, data, out):
     facts = host.facts(data) | {"disk: read-ahead": read_ahead}
     network = isolate.own_network()
     libs = os.environ.get("CORELANE_KAFKA_LIBS") if shutil.which("java") else None
-    lab = Lab(chosen, out / "raw", data, binary, libs, progress)
+    zookeeper = os.environ.get("CORELANE_ZOOKEEPER_LIBS", "").split(":")[-1] if shutil.which("java") else None
+    lab = Lab(chosen, out / "raw", data, binary, libs, progress, zookeeper)
     if not libs:
         lab.problem("Apache Kafka is missing (no JDK, or its artefacts could not be fetched): only Corelane was measured")
     results, ended = [], "to its end"

@@ -131,7 +131,7 @@ def void_words(figure, axis):
 def document(chosen, command, started, seconds, ended, facts, network, lab, results, aims, left_out):
     brokers = {b.label: b for b in lab.started.values()}
     return {
-        "profile": "full" if chosen.full else ("chosen axes" if chosen.only else "short"),
+        "profile": "full" if chosen.full else "cluster" if chosen.cluster else "chosen axes" if chosen.only else "short",
         "command": command,
         "started": f"{started:%Y-%m-%d %H:%M:%S}",
         "minutes": seconds / 60,

@@ -126,9 +126,9 @@ class Conn:
         r.array(lambda: (r.string(), r.array(partition)))
         return len(errors) == partitions and not any(errors)
 
-    def create_topic(self, name, partitions, configs):
+    def create_topic(self, name, partitions, configs, replicas=1):
         """(error, message). A topic of many partitions is made in steps."""
-        error, message = self._create_topic(name, min(partitions, MOST_AT_ONCE), configs)
+        error, message = self._create_topic(name, min(partitions, MOST_AT_ONCE), configs, replicas)
         for count in steps(partitions):
             if error == 0:
                 error, message = self._grow(name, count)
@@ -140,9 +140,9 @@ class Conn:
         r.take("i")
         return r.array(lambda: (r.string(), r.take("h"), r.string()))[0][1:]
 
-    def _create_topic(self, name, partitions, configs):
+    def _create_topic(self, name, partitions, configs, replicas):
         pairs = [_string(k) + _string(str(v)) for k, v in configs.items()]
-        topic = _string(name) + struct.pack(">ih", partitions, 1) + _array([]) + _array(pairs)
+        topic = _string(name) + struct.pack(">ih", partitions, replicas) + _array([]) + _array(pairs)
         r = self.ask(CREATE_TOPICS, 2, _array([topic]) + struct.pack(">i?", 60000, False))
         r.take("i")
         return r.array(lambda: (r.string(), r.take("h"), r.string()))[0][1:]
