@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("storage", &["model", "runtime"]),
     ("partition", &["model", "storage"]),
     ("cluster", &["model", "protocol", "runtime", "storage"]),
-    ("simulator", &["partition", "cluster", "model"]),
+    ("simulator", &["partition", "groups", "cluster", "model"]),
     ("shard", &["partition", "groups", "cluster", "storage", "runtime", "model"]),
     ("server", &["shard", "cluster", "protocol", "runtime", "model"]),
     ("client", &["protocol", "runtime", "model"]),

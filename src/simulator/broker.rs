@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::checker::Mark;
 use super::disk::{Acknowledge, Crash};
 use super::net::Io;
+use super::place::{number_of, place_of, topic_of};
 use super::replica::{Replica, Role};
 use super::setup::LAG_MS;
 use crate::cluster::rules::{self, Options, Terms, Timers, TopicDefaults, Versioned, View};
@@ -17,13 +17,6 @@ use crate::cluster::store::{
 use crate::model::planted::{Planted, planted};
 use crate::model::{BrokerId, LeaderEpoch};
 use crate::partition::{Change, Decision, PartitionView, ProducerPool, Proposal, ReplicaView};
-
-/// The only topic.
-const TOPIC: &str = "t";
-
-pub fn topic() -> Arc<str> {
-    Arc::from(TOPIC)
-}
 
 /// Purpose of a commit under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,16 +250,16 @@ impl Broker {
     // ---- roles
 
     fn assignment(&self, partition: usize) -> Option<&Assignment> {
-        self.view.topic(TOPIC)?.assignment(partition as i32)
+        self.view.topic(topic_of(partition))?.assignment(number_of(partition))
     }
 
     fn state(&self, partition: usize) -> Option<&Versioned<PartitionState>> {
-        self.view.state(TOPIC, partition as i32)
+        self.view.state(topic_of(partition), number_of(partition))
     }
 
     fn terms(&self, partition: usize) -> Option<Terms<'_>> {
-        let topic = self.view.topic(TOPIC)?;
-        Some(self.view.terms(topic, topic.assignment(partition as i32)?))
+        let topic = self.view.topic(topic_of(partition))?;
+        Some(self.view.terms(topic, topic.assignment(number_of(partition))?))
     }
 
     fn partition_view(&self, partition: usize) -> Option<PartitionView> {
@@ -377,8 +370,7 @@ impl Broker {
             Change::Confirm => state.value.clone(),
             Change::Resign => rules::resign(&state.value, &terms, self.id(), |broker| self.view.is_active(broker))?,
         };
-        let key = (topic(), partition as i32);
-        rules::isr_commit(&self.view, self.id(), &key, state.version, after, checked)
+        rules::isr_commit(&self.view, self.id(), &place_of(partition), state.version, after, checked)
     }
 
     /// A follower whose disk has failed gives up its places.

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::disk::{Batch, Disk};
+use super::offsets::Offsets;
 use crate::cluster::store::PartitionState;
 use crate::model::{BrokerId, LeaderEpoch};
 
@@ -36,6 +37,12 @@ pub enum Mark {
     Duplicate,
     /// A follower began its log anew at the leader's start.
     Reset,
+    /// A coordinator loaded what another one wrote.
+    CoordinatorLoads,
+    /// Some of that was not committed yet.
+    LoadsUncommitted,
+    /// Replies of a coordinator were held when its epoch ended.
+    NotCoordinator,
 }
 
 /// One partition as the observer sees it.
@@ -70,6 +77,7 @@ struct Seen {
 pub struct Checker {
     now_ms: i64,
     partitions: Vec<Seen>,
+    pub offsets: Offsets,
     pub marks: BTreeSet<Mark>,
     violation: Option<Violation>,
 }
@@ -79,6 +87,7 @@ impl Checker {
         Checker {
             now_ms: 0,
             partitions: (0..partitions).map(|_| Seen::default()).collect(),
+            offsets: Offsets::default(),
             marks: BTreeSet::new(),
             violation: None,
         }
@@ -116,6 +125,12 @@ impl Checker {
 
     pub fn canonical_end(&self, partition: usize) -> i64 {
         self.partitions[partition].canonical.last().map_or(0, Batch::next)
+    }
+
+    /// The batch stands in the canonical row.
+    pub fn is_canonical(&self, partition: usize, base: i64, id: u64) -> bool {
+        let canonical = &self.partitions[partition].canonical;
+        canonical.binary_search_by_key(&base, |batch| batch.base).is_ok_and(|at| canonical[at].id == id)
     }
 
     // ---- logs
@@ -189,13 +204,12 @@ impl Checker {
 
     /// A produce with `acks=all` is acknowledged by the leader of `epoch`.
     pub fn acked(&mut self, partition: usize, epoch: i32, id: u64, base: i64) {
+        let is_there = self.is_canonical(partition, base, id);
         let seen = &mut self.partitions[partition];
         if epoch < seen.unclean_epoch || seen.unclean_pending.is_some() {
             seen.excused.insert(id);
             return;
         }
-        let at = seen.canonical.binary_search_by_key(&base, |batch| batch.base);
-        let is_there = at.is_ok_and(|at| seen.canonical[at].id == id);
         seen.acked.insert(id, base);
         if !is_there && !seen.excused.contains(&id) {
             let what = format!("partition {partition} epoch {epoch}: id {id} at {base}");

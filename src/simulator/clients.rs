@@ -1,15 +1,15 @@
-//! Producers, idempotent and plain, and consumers with committed offsets.
+//! Producers, idempotent and plain.
 
 use std::collections::BTreeMap;
 
-use super::disk::Batch;
 use super::net::{Address, Io, Payload, Produce};
+use super::place::FIRST;
 use crate::model::{ErrorCode, LeaderEpoch};
 
 /// Where a partition's leader is believed to be.
 pub type Leaders = [Option<(usize, LeaderEpoch)>];
 
-const TIMEOUT_MS: i64 = 700;
+pub const TIMEOUT_MS: i64 = 700;
 
 /// A batch on its way.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +61,7 @@ impl Producer {
                 self.send(again, leaders, io);
             }
             None if more && io.now >= self.next_at => {
-                let partition = io.rng.below(leaders.len() as u64) as usize;
+                let partition = io.rng.between(FIRST as i64, leaders.len() as i64 - 1) as usize;
                 let count = io.rng.between(1, 3) as i32;
                 self.sent += 1;
                 let id = (self.index as u64 + 1) << 32 | self.sent;
@@ -109,82 +109,6 @@ impl Producer {
                 let until = io.now + io.rng.between(20, 150);
                 self.sending = Some(Sending { until, ..sending });
             }
-        }
-    }
-}
-
-pub struct Consumer {
-    index: usize,
-    /// By partition: position and the offset committed last.
-    positions: Vec<(i64, i64)>,
-    /// Newest leader epoch heard of.
-    epochs: Vec<LeaderEpoch>,
-    /// By partition: number of the fetch and when it is given up.
-    fetching: Vec<Option<(u64, i64)>>,
-}
-
-impl Consumer {
-    pub fn new(index: usize, partitions: usize) -> Consumer {
-        Consumer {
-            index,
-            positions: vec![(0, 0); partitions],
-            epochs: vec![LeaderEpoch(-1); partitions],
-            fetching: vec![None; partitions],
-        }
-    }
-
-    pub fn position(&self, partition: usize) -> i64 {
-        self.positions[partition].0
-    }
-
-    pub fn tick(&mut self, leaders: &Leaders, io: &mut Io) {
-        if io.rng.chance(1) {
-            // It restarts where it has committed.
-            self.positions.iter_mut().for_each(|(position, committed)| *position = *committed);
-            self.fetching.iter_mut().for_each(|fetching| *fetching = None);
-        }
-        for (partition, leader) in leaders.iter().enumerate() {
-            let waits = self.fetching[partition].is_some_and(|(_, until)| io.now < until);
-            let known = self.epochs[partition];
-            if let Some((leader, epoch)) = leader.filter(|(_, epoch)| !waits && *epoch >= known) {
-                self.epochs[partition] = epoch;
-                let number = io.number();
-                self.fetching[partition] = Some((number, io.now + TIMEOUT_MS));
-                let (from, to) = (Address::Consumer(self.index), Address::Broker(leader));
-                io.send(from, to, partition, number, Payload::Consume(self.positions[partition].0, epoch));
-            }
-        }
-    }
-
-    pub fn answered(&mut self, partition: usize, number: u64, result: Result<Vec<Batch>, ErrorCode>, io: &mut Io) {
-        if self.fetching[partition].map(|(number, _)| number) != Some(number) {
-            return;
-        }
-        self.fetching[partition] = Some((0, io.now + 40));
-        let position = &mut self.positions[partition];
-        let excused = io.checker.has_lost(partition) || io.checker.is_trimmed(partition, position.0);
-        match result {
-            Ok(batches) => {
-                for batch in &batches {
-                    if batch.base != position.0 && !excused {
-                        let what = format!("partition {partition} at {}: {batch:?}", position.0);
-                        io.checker.broken("a consumer misses records, or sees them twice", what);
-                    }
-                    position.0 = batch.next();
-                }
-                if io.rng.chance(30) {
-                    position.1 = position.0;
-                }
-            }
-            Err(ErrorCode::OffsetOutOfRange) => {
-                if !excused {
-                    let what = format!("partition {partition}: nothing at {}", position.0);
-                    io.checker.broken("a consumer has read what is gone", what);
-                }
-                position.0 = position.0.min(io.checker.canonical_end(partition));
-                position.1 = position.1.min(position.0);
-            }
-            Err(_) => {}
         }
     }
 }

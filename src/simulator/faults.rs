@@ -1,9 +1,11 @@
 //! Faults, and how they are put right.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::broker::{Purpose, topic};
+use super::broker::Purpose;
 use super::disk::{Crash, Disk};
+use super::place::{FIRST, TOPICS, number_of, place_of, topic_of};
 use super::rng::Rng;
 use super::setup::{FaultKind, LoseAnswers, Target};
 use super::world::World;
@@ -16,28 +18,26 @@ const MIN_INSYNC: &str = "min.insync.replicas";
 const STOP_MS: i64 = 4_000;
 
 impl World {
-    /// Makes the topic, before any broker starts.
+    /// Makes the topics, before any broker starts.
     pub fn write_topic(&mut self, rng: &mut Rng) {
         let brokers = self.setup.brokers;
         let assignment = |partition: usize| Assignment {
             replicas: (0..self.setup.replication).map(|at| BrokerId(((partition + at) % brokers) as i32)).collect(),
             ..Assignment::default()
         };
-        let assignments = (0..self.setup.partitions).map(assignment).collect();
-        let id = uuid::Uuid::from_u64_pair(rng.number(), rng.number());
         let config = BTreeMap::from([
             (MIN_INSYNC.to_owned(), self.setup.min_insync.to_string()),
             ("unclean.leader.election.enable".to_owned(), self.setup.unclean.to_string()),
         ]);
         let create = |key, record| Write::Create(key, record, Lifetime::Persistent);
-        self.administer(Commit {
-            checks: Vec::new(),
-            writes: vec![
-                create(Key::ControllerEpoch, Record::ControllerEpoch(0)),
-                create(Key::Topic(topic()), Record::Topic(TopicRecord { id, assignments })),
-                create(Key::TopicConfig(topic()), Record::Config(config)),
-            ],
-        });
+        let mut writes = vec![create(Key::ControllerEpoch, Record::ControllerEpoch(0))];
+        for (name, partitions) in TOPICS.into_iter().zip([0..FIRST, FIRST..self.setup.partitions]) {
+            let id = uuid::Uuid::from_u64_pair(rng.number(), rng.number());
+            let record = TopicRecord { id, assignments: partitions.map(assignment).collect() };
+            writes.push(create(Key::Topic(Arc::from(name)), Record::Topic(record)));
+            writes.push(create(Key::TopicConfig(Arc::from(name)), Record::Config(config.clone())));
+        }
+        self.administer(Commit { checks: Vec::new(), writes });
     }
 
     /// An administrator's commit; carried out at once.
@@ -54,14 +54,15 @@ impl World {
             Target::Broker(broker) => return broker,
             Target::LeaderOf(partition) | Target::FollowerOf(partition) | Target::OutsideOf(partition) => partition,
         };
-        let key = Key::Partition(topic(), partition as i32);
+        let (topic, number) = place_of(partition);
+        let key = Key::Partition(topic.clone(), number);
         let Some(Record::Partition(state)) = self.model.node(&key).map(|node| node.record) else { return 0 };
         let follows = |broker: &&BrokerId| Some(**broker) != state.leader;
         let follower = state.isr.iter().find(follows).or(state.isr.first()).copied();
-        let outside = match self.model.node(&Key::Topic(topic())).map(|node| node.record) {
+        let outside = match self.model.node(&Key::Topic(topic)).map(|node| node.record) {
             Some(Record::Topic(record)) => record
                 .assignments
-                .get(partition)
+                .get(number as usize)
                 .and_then(|assignment| assignment.replicas.iter().copied().find(|broker| !state.isr.contains(broker))),
             _ => None,
         };
@@ -111,7 +112,7 @@ impl World {
             FaultKind::SlowNetwork { ms } => self.slow_until = now + ms,
             FaultKind::Elect { partition } => self.elect(partition),
             FaultKind::Reassign { partition, target } => self.reassign(partition, &target),
-            FaultKind::Minimum { value } => self.set_minimum(value),
+            FaultKind::Minimum { partition, value } => self.set_minimum(partition, value),
             FaultKind::StoreCut { .. }
             | FaultKind::StoreAway { .. }
             | FaultKind::Reconnect { .. }
@@ -228,15 +229,15 @@ impl World {
     }
 
     fn elect(&mut self, partition: usize) {
-        let (topic_key, key) = (Key::Topic(topic()), Key::Partition(topic(), partition as i32));
+        let (topic_key, key, at) = keys_of(partition);
         let (Some(topic_node), Some(node)) = (self.model.node(&topic_key), self.model.node(&key)) else { return };
         let (Record::Topic(record), Record::Partition(state)) = (topic_node.record, node.record) else { return };
-        let Some(assignment) = record.assignments.get(partition) else { return };
+        let Some(assignment) = record.assignments.get(at) else { return };
         let heirs: Vec<BrokerId> = state.isr.iter().copied().filter(|broker| Some(*broker) != state.leader).collect();
         let Some(heir) = self.io.rng.pick(&heirs).copied() else { return };
         let terms = rules::Terms {
             replicas: &assignment.replicas,
-            min_isr: rules::effective_min(self.minimum(), assignment),
+            min_isr: rules::effective_min(self.minimum(partition), assignment),
             controller_epoch: state.controller_epoch,
         };
         if let Some(Record::Incarnation(incarnation)) = self.model.node(&Key::Incarnation(heir)).map(|node| node.record)
@@ -252,10 +253,10 @@ impl World {
 
     fn reassign(&mut self, partition: usize, target: &[usize]) {
         let target: Vec<BrokerId> = target.iter().map(|at| BrokerId(*at as i32)).collect();
-        let (topic_key, key) = (Key::Topic(topic()), Key::Partition(topic(), partition as i32));
+        let (topic_key, key, at) = keys_of(partition);
         let (Some(topic_node), Some(node)) = (self.model.node(&topic_key), self.model.node(&key)) else { return };
         let (Record::Topic(mut record), Record::Partition(state)) = (topic_node.record, node.record) else { return };
-        let Some(assignment) = record.assignments.get(partition).cloned() else { return };
+        let Some(assignment) = record.assignments.get(at).cloned() else { return };
         let epoch = match self.model.node(&Key::ControllerEpoch).map(|node| node.record) {
             Some(Record::ControllerEpoch(epoch)) => epoch,
             _ => 0,
@@ -263,13 +264,13 @@ impl World {
         let old = rules::Partition {
             assignment: &assignment,
             state: &state,
-            min_insync_replicas: self.minimum(),
+            min_insync_replicas: self.minimum(partition),
             controller_epoch: epoch,
         };
         let live = self.model.nodes();
         let may_lead = |broker: BrokerId| live.contains_key(&Key::Broker(broker));
         let Ok(Some(reassigned)) = rules::begin_reassignment(old, &target, &may_lead) else { return };
-        record.assignments[partition] = reassigned.assignment;
+        record.assignments[at] = reassigned.assignment;
         let mut writes = vec![Write::Set(topic_key, Record::Topic(record), topic_node.version)];
         if let Some(after) = reassigned.state {
             writes.push(Write::Set(key, Record::Partition(after), node.version));
@@ -279,15 +280,15 @@ impl World {
     }
 
     /// `min.insync.replicas` as it is configured now.
-    fn minimum(&self) -> i32 {
-        match self.model.node(&Key::TopicConfig(topic())).map(|node| node.record) {
+    fn minimum(&self, partition: usize) -> i32 {
+        match self.model.node(&Key::TopicConfig(Arc::from(topic_of(partition)))).map(|node| node.record) {
             Some(Record::Config(entries)) => entries.get(MIN_INSYNC).and_then(|value| value.parse().ok()).unwrap_or(1),
             _ => 1,
         }
     }
 
-    fn set_minimum(&mut self, value: i32) {
-        let key = Key::TopicConfig(topic());
+    fn set_minimum(&mut self, partition: usize, value: i32) {
+        let key = Key::TopicConfig(Arc::from(topic_of(partition)));
         let Some(node) = self.model.node(&key) else { return };
         let Record::Config(mut entries) = node.record else { return };
         entries.insert(MIN_INSYNC.to_owned(), value.to_string());
@@ -296,4 +297,10 @@ impl World {
             writes: vec![Write::Set(key, Record::Config(entries), node.version)],
         });
     }
+}
+
+/// Of a partition: keys of its topic and of its state, and its place in the topic's record.
+fn keys_of(partition: usize) -> (Key, Key, usize) {
+    let (topic, number) = place_of(partition);
+    (Key::Topic(topic.clone()), Key::Partition(topic, number), number_of(partition) as usize)
 }

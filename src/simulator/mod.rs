@@ -1,14 +1,18 @@
 //! A simulated cluster: brokers on a model of disk, network and metadata store, faults by seed, and an
 //! observer that holds every promise against what happens. The rules that run in it are the broker's own:
-//! `partition::{watermarks, leader, follower}`, `cluster::rules` and `cluster::store`.
+//! `partition::{watermarks, leader, follower}`, `cluster::rules`, `cluster::store` and `groups`.
 
 mod broker;
 mod checker;
 mod clients;
+mod consumer;
 mod controller;
+mod coordinator;
 mod disk;
 mod faults;
 mod net;
+mod offsets;
+mod place;
 mod replica;
 mod rng;
 mod run;

@@ -1,8 +1,12 @@
 //! Messages between brokers and clients, and what every part of the simulated world may use.
 
+use std::collections::BTreeMap;
+
 use super::checker::Checker;
+use super::coordinator::GroupRecords;
 use super::disk::Batch;
 use super::rng::Rng;
+use crate::groups::{Reply, Request};
 use crate::model::{ErrorCode, LeaderEpoch};
 use crate::partition::{FollowerFetch, LeaderAnswer};
 
@@ -40,6 +44,10 @@ pub enum Payload {
     /// From this offset on, of the leader of this epoch or a later one.
     Consume(i64, LeaderEpoch),
     Consumed(Result<Vec<Batch>, ErrorCode>),
+    /// For the group coordinator.
+    Group(Box<Request>),
+    /// Of the coordinator of this epoch.
+    Grouped(Box<Result<Reply, ErrorCode>>, LeaderEpoch),
 }
 
 /// One batch as a producer sends it.
@@ -62,12 +70,23 @@ pub struct Io {
     pub out: Vec<Message>,
     /// Partitions that have changed since the observer looked.
     pub touched: Vec<usize>,
+    /// Records of the batches that coordinators have written, by the batch's id.
+    pub group_records: BTreeMap<u64, GroupRecords>,
     numbers: u64,
 }
 
 impl Io {
     pub fn new(rng: Rng, checker: Checker, trace: Trace) -> Io {
-        Io { now: 0, rng, checker, trace, out: Vec::new(), touched: Vec::new(), numbers: 0 }
+        Io {
+            now: 0,
+            rng,
+            checker,
+            trace,
+            out: Vec::new(),
+            touched: Vec::new(),
+            group_records: BTreeMap::new(),
+            numbers: 0,
+        }
     }
 
     /// A number that no other message has.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use zerocopy::FromZeros;
 
 use super::checker::Mark;
+use super::coordinator::Hosted;
 use super::disk::{Acknowledge, Batch, Crash, Disk};
 use super::net::{Address, Io, Payload, Produce};
 use crate::model::planted::{Planted, planted};
@@ -50,14 +51,16 @@ struct Parked {
 }
 
 pub struct Replica {
-    broker: usize,
-    partition: usize,
-    life: u32,
+    pub broker: usize,
+    pub partition: usize,
+    pub life: u32,
     pub disk: Disk,
     pub marks: Watermarks,
     pub history: EpochHistory,
     producers: ProducerStates,
     pub role: Role,
+    /// Of groups, where the partition is that of `__consumer_offsets` and is led here.
+    pub coordinator: Option<Box<Hosted>>,
     waiting: Vec<Waiting>,
     parked: Vec<Parked>,
     /// The fetch under way and when it left.
@@ -82,6 +85,7 @@ impl Replica {
             history: EpochHistory::default(),
             producers: ProducerStates::new(pool),
             role: Role::None,
+            coordinator: None,
             waiting: Vec::new(),
             parked: Vec::new(),
             fetching: None,
@@ -100,6 +104,7 @@ impl Replica {
     /// The process ends. True if records are gone that were acknowledged.
     pub fn crash(&mut self, crash: Crash, clean: bool, rng: &mut crate::simulator::rng::Rng) -> bool {
         self.role = Role::None;
+        self.coordinator = None;
         self.waiting.clear();
         self.parked.clear();
         self.fetching = None;
@@ -203,6 +208,7 @@ impl Replica {
         self.role = Role::None;
         self.fetching = None;
         self.answer_parked(true, io);
+        self.coordinate(io);
     }
 
     // ---- the log moves
@@ -254,6 +260,7 @@ impl Replica {
             self.disk.checkpoint = self.marks.high_watermark();
         }
         self.settle(io);
+        self.coordinate(io);
         self.answer_parked(false, io);
         io.touch(self.partition);
     }
@@ -432,6 +439,7 @@ impl Replica {
             self.fetching = None;
         }
         self.try_fetch(broker_epoch, io);
+        self.tick_coordinator(io);
         self.moved(io);
     }
 

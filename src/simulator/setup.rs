@@ -1,6 +1,7 @@
 //! Configuration and faults of one run, all drawn from its seed.
 
 use super::disk::{Acknowledge, Crash};
+use super::place::FIRST;
 use super::rng::Rng;
 
 /// Session timeout of the metadata store, ms.
@@ -87,6 +88,8 @@ pub enum FaultKind {
         target: Vec<usize>,
     },
     Minimum {
+        /// Of the topic that this belongs to.
+        partition: usize,
         value: i32,
     },
     /// Records below the high watermark are deleted, but for so many batches.
@@ -118,6 +121,7 @@ pub struct LoseAnswers {
 pub struct Setup {
     pub seed: u64,
     pub brokers: usize,
+    /// Of both topics together.
     pub partitions: usize,
     pub replication: usize,
     pub min_insync: i32,
@@ -134,7 +138,7 @@ impl Setup {
     pub fn of(seed: u64) -> Setup {
         let mut rng = Rng::new(seed);
         let brokers = rng.between(3, 5) as usize;
-        let partitions = rng.between(1, 4) as usize;
+        let partitions = FIRST + rng.between(1, 4) as usize;
         let replication = if rng.chance(75) { 3 } else { rng.between(1, 3) as usize };
         let min_insync =
             if rng.chance(70) { 2.min(replication as i32) } else { rng.between(1, replication as i64) as i32 };
@@ -220,8 +224,8 @@ impl Setup {
             }
             11 => FaultKind::FailDisk { target, partition },
             12 => FaultKind::Reassign { partition, target: self.replicas(rng) },
-            13 => FaultKind::Minimum { value: rng.between(1, 3) as i32 },
-            14 => FaultKind::Trim { partition, keep: rng.below(8) as usize },
+            13 => FaultKind::Minimum { partition, value: rng.between(1, 3) as i32 },
+            14 => FaultKind::Trim { partition: partition.max(FIRST), keep: rng.below(8) as usize },
             15 => FaultKind::Elect { partition },
             _ => FaultKind::SlowNetwork { ms },
         }

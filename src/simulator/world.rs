@@ -4,10 +4,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use super::broker::{Broker, topic};
+use super::broker::Broker;
 use super::checker::{Checker, Mark, Violation};
-use super::clients::{Consumer, Producer};
+use super::clients::Producer;
+use super::consumer::Consumer;
 use super::net::{Address, Io, Message, Payload, Trace};
+use super::place::{FIRST, partition_at, place_of};
 use super::rng::{Rng, fold};
 use super::setup::{LoseAnswers, SESSION_MS, Setup};
 use crate::cluster::store::{
@@ -104,7 +106,7 @@ impl World {
         world
     }
 
-    /// The topic is there from the beginning; the brokers start one after the other.
+    /// The topics are there from the beginning; the brokers start one after the other.
     fn found(&mut self, rng: &mut Rng) {
         self.write_topic(rng);
         for broker in 0..self.setup.brokers {
@@ -241,7 +243,8 @@ impl World {
                     }
                     Payload::Produce(produce) => replica.produce(from, number, produce, io),
                     Payload::Consume(offset, epoch) => replica.consume(from, number, offset, epoch, io),
-                    Payload::Produced(..) | Payload::Consumed(_) => {}
+                    Payload::Group(request) => replica.ask(from, number, *request, io),
+                    Payload::Produced(..) | Payload::Consumed(_) | Payload::Grouped(..) => {}
                 }
                 broker.next(partition, io);
             }
@@ -250,6 +253,9 @@ impl World {
             }
             (Address::Consumer(at), Payload::Consumed(result)) => {
                 self.consumers[at].answered(partition, number, result, &mut self.io);
+            }
+            (Address::Consumer(at), Payload::Grouped(result, epoch)) => {
+                self.consumers[at].told(number, epoch, *result, &mut self.io);
             }
             _ => {}
         }
@@ -416,15 +422,16 @@ impl World {
 
     fn observe_node(&mut self, key: &Key, record: Option<&Record>) {
         match (key, record) {
-            (Key::Partition(_, partition), record) => {
+            (Key::Partition(topic, number), record) => {
+                let partition = partition_at(topic, *number);
                 let state = match record {
                     Some(Record::Partition(state)) => Some(state),
                     _ => None,
                 };
                 let now = self.io.now;
                 self.io.note(|| format!("store {now}: partition {partition} is {state:?}"));
-                self.io.checker.changed(*partition as usize, state);
-                self.io.touch(*partition as usize);
+                self.io.checker.changed(partition, state);
+                self.io.touch(partition);
             }
             (Key::Incarnation(broker), Some(Record::Incarnation(incarnation))) => {
                 self.io.note(|| format!("store: broker {broker} is {incarnation:?}"));
@@ -455,7 +462,7 @@ impl World {
             producer.tick(&leaders, more, &mut self.io);
         }
         for consumer in &mut self.consumers {
-            consumer.tick(&leaders, &mut self.io);
+            consumer.tick(&leaders, more, &mut self.io);
         }
     }
 
@@ -466,15 +473,19 @@ impl World {
         if let Some(busy) = self.producers.iter().position(|producer| !producer.is_idle()) {
             return Some(format!("producer {busy} waits"));
         }
+        if let Some(busy) = self.consumers.iter().position(|consumer| !consumer.is_idle()) {
+            return Some(format!("consumer {busy} waits for its coordinator"));
+        }
         (0..self.setup.partitions).find_map(|partition| self.missing_of(partition))
     }
 
     fn missing_of(&self, partition: usize) -> Option<String> {
-        let Some(Record::Topic(record)) = self.model.node(&Key::Topic(topic())).map(|node| node.record) else {
+        let (topic, number) = place_of(partition);
+        let Some(Record::Topic(record)) = self.model.node(&Key::Topic(topic.clone())).map(|node| node.record) else {
             return Some("no topic".to_owned());
         };
-        let assignment = record.assignments.get(partition)?;
-        let node = self.model.node(&Key::Partition(topic(), partition as i32));
+        let assignment = record.assignments.get(number as usize)?;
+        let node = self.model.node(&Key::Partition(topic, number));
         let Some(Record::Partition(state)) = node.map(|node| node.record) else {
             return Some(format!("partition {partition} has no state"));
         };
@@ -494,7 +505,10 @@ impl World {
                 return Some(format!("partition {partition}: broker {broker} has {:?}, not {end}", replica.marks));
             }
         }
-        let behind = self.consumers.iter().position(|consumer| consumer.position(partition) != end);
+        if partition < FIRST {
+            return None;
+        }
+        let behind = self.consumers.iter().position(|consumer| consumer.position(partition) != Some(end));
         behind.map(|at| format!("partition {partition}: consumer {at} has not read up to {end}"))
     }
 }
