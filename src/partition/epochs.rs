@@ -55,6 +55,17 @@ impl EpochHistory {
         true
     }
 
+    /// Notes that a batch at `offset`, the end of the log or behind it, is of `epoch`; returns whether that is news. Epochs of
+    /// a log do not fall: later ones that are in the history wrote nothing, and leave no trace.
+    pub fn assign(&mut self, epoch: i32, offset: i64) -> bool {
+        if self.entries.last().is_some_and(|last| last.0 == epoch && last.1 <= offset) {
+            return false;
+        }
+        let before = self.entries.len();
+        self.entries.retain(|e| e.0 <= epoch && e.1 < offset);
+        self.begin(epoch, offset) || self.entries.len() != before
+    }
+
     /// The newest epoch.
     pub fn latest(&self) -> Option<i32> {
         self.entries.last().map(|last| last.0)
@@ -71,9 +82,10 @@ impl EpochHistory {
         }
     }
 
-    /// True if every epoch that batches of the log name is in the history at their offsets.
+    /// True if the epochs that batches of the log name are in the history at their offsets, but for later ones.
     fn agrees(&self, read: &EpochHistory) -> bool {
-        read.entries.iter().all(|(epoch, offset)| self.epoch_of(*offset) == Some(*epoch))
+        let is_later = |offset: i64| self.entries.last().is_none_or(|last| last.1 <= offset);
+        read.entries.iter().all(|(epoch, offset)| is_later(*offset) || self.epoch_of(*offset) == Some(*epoch))
     }
 
     /// Forgets epochs without a record before `end`, where the log now ends. One that began at `end` goes
@@ -116,6 +128,8 @@ pub struct EpochEvidence {
     /// From the batches that were read: all behind the recovery point, or all of the log where
     /// there is no checkpoint.
     read: EpochHistory,
+    /// Base offset of the newest batch that was read.
+    newest: i64,
 }
 
 /// A partition's history after a start.
@@ -136,6 +150,7 @@ impl EpochEvidence {
     pub fn saw(&mut self, epoch: i32, base_offset: i64, current: i32) {
         if (0..=current).contains(&epoch) {
             self.read.begin(epoch, base_offset);
+            self.newest = base_offset;
         }
     }
 
@@ -156,13 +171,17 @@ impl EpochEvidence {
             }
             (_, parsed, _) => (parsed, None),
         };
-        let mut history = sound.unwrap_or_else(|| {
-            let mut made = self.checkpointed.unwrap_or_default();
-            for (epoch, offset) in self.read.entries {
-                made.begin(epoch, offset);
+        let mut history = sound.or(self.checkpointed).unwrap_or_default();
+        // Nor need the file tell that an epoch wrote nothing: batches behind its start are of older ones.
+        if let Some(latest) = self.read.latest() {
+            history.entries.retain(|(epoch, start)| *epoch <= latest || *start > self.newest);
+        }
+        // A follower's file need not cover what it wrote since the checkpoint.
+        for (epoch, offset) in self.read.entries {
+            if history.entries.last().is_none_or(|last| last.1 <= offset) {
+                history.assign(epoch, offset);
             }
-            made
-        });
+        }
         // Of offsets that may be used again the epoch must be a new one. The image has been raised
         // for that, unless it was restored from an old copy.
         let least = match (history.latest(), last_stop) {
@@ -212,6 +231,51 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_batch_tells_of_an_epoch_and_of_those_that_wrote_nothing() {
+        let mut history = history(&[(0, 0), (4, 80), (5, 100)]);
+        assert!(!history.assign(5, 100), "its first batch");
+        assert!(history.assign(4, 100), "5 began there and wrote nothing");
+        assert_eq!(history.entries, [(0, 0), (4, 80)]);
+        assert!(!history.assign(4, 110));
+        assert!(history.assign(7, 120));
+        assert!(history.assign(6, 130), "7 wrote nothing, and cleaning has left a gap");
+        assert_eq!(history.entries, [(0, 0), (4, 80), (6, 130)]);
+        assert!(history.assign(7, 140));
+        assert_eq!(history.entries, [(0, 0), (4, 80), (6, 130), (7, 140)]);
+        history.truncate(130);
+        assert_eq!(history.entries, [(0, 0), (4, 80)]);
+    }
+
+    /// A follower's file is as of its last checkpoint, or has an epoch that began as it was opened.
+    #[test]
+    fn batches_behind_the_checkpoint_complete_the_file() {
+        let after = |file: &str, read: &[_]| begun(evidence(None, read), Some(file), 6, LastStop::Running, 400).history;
+        assert_eq!(
+            after("0\n1\n0 0\n", &[(0, 50), (2, 100), (3, 250)]),
+            history(&[(0, 0), (2, 100), (3, 250), (6, 400)])
+        );
+        let copy = || Some(history(&[(0, 0)]));
+        let with_copy = evidence(copy(), &[(3, 250)]);
+        let later = begun(with_copy, Some("0\n2\n0 0\n5 250\n"), 6, LastStop::Running, 400);
+        assert_eq!((later.history, later.damage), (history(&[(0, 0), (3, 250), (6, 400)]), None));
+        // Epoch 5 began at 250 and wrote nothing: the epoch before went on.
+        let before = evidence(copy(), &[(0, 200), (0, 250)]);
+        let before = begun(before, Some("0\n2\n0 0\n5 250\n"), 6, LastStop::Running, 400);
+        assert_eq!((before.history, before.damage), (history(&[(0, 0), (6, 400)]), None));
+        // One whose first batch may be the next stays, as long as the log goes on there.
+        let next = begun(evidence(copy(), &[(0, 200)]), Some("0\n2\n0 0\n5 250\n"), 5, LastStop::Running, 250);
+        assert_eq!(next.history, history(&[(0, 0), (5, 250)]));
+    }
+
+    fn evidence(checkpointed: Option<EpochHistory>, read: &[(i32, i64)]) -> EpochEvidence {
+        let mut evidence = EpochEvidence { checkpointed, ..EpochEvidence::default() };
+        for (epoch, offset) in read {
+            evidence.saw(*epoch, *offset, 1_000);
+        }
+        evidence
+    }
+
     fn history(entries: &[(i32, i64)]) -> EpochHistory {
         EpochHistory { entries: entries.to_vec() }
     }
@@ -240,21 +304,20 @@ mod tests {
 
     #[test]
     fn a_damaged_file_is_made_anew_from_checkpoint_and_batches() {
-        let evidence =
-            || EpochEvidence { checkpointed: Some(history(&[(0, 0), (2, 100)])), read: history(&[(2, 250), (3, 300)]) };
+        let stored = || evidence(Some(history(&[(0, 0), (2, 100)])), &[(2, 250), (3, 300)]);
         let right = history(&[(0, 0), (2, 100), (3, 300)]);
         for file in [None, Some(""), Some("0\n3\n0 0\n2 180\n3 300\n"), Some("0\n2\n0 0\n3 300\n"), Some("0\n1\n0 0\n")]
         {
-            let made = begun(evidence(), file, 3, LastStop::Clean, 400);
+            let made = begun(stored(), file, 3, LastStop::Clean, 400);
             assert_eq!((&made.history, made.damage.is_some(), made.changed), (&right, true, true), "{file:?}");
         }
-        let sound = begun(evidence(), Some(&right.format()), 3, LastStop::Clean, 400);
+        let sound = begun(stored(), Some(&right.format()), 3, LastStop::Clean, 400);
         assert_eq!((sound.history, sound.damage, sound.changed), (right.clone(), None, false));
         // An epoch of the copy wrote nothing, or was cut off.
         let later = history(&[(0, 0), (4, 90)]);
-        assert_eq!(begun(evidence(), Some(&later.format()), 4, LastStop::Clean, 400).damage, None);
+        assert_eq!(begun(stored(), Some(&later.format()), 4, LastStop::Clean, 400).damage, None);
         // Without a checkpoint all batches were read.
-        let only_read = || EpochEvidence { checkpointed: None, read: history(&[(0, 0), (2, 100)]) };
+        let only_read = || evidence(None, &[(0, 0), (2, 100)]);
         assert_eq!(begun(only_read(), Some("0\n2\n0 0\n2 100\n"), 2, LastStop::Clean, 400).damage, None);
         let flipped = begun(only_read(), Some("0\n2\n0 0\n2 140\n"), 2, LastStop::Clean, 400);
         assert_eq!((flipped.history, flipped.damage.is_some()), (history(&[(0, 0), (2, 100)]), true));

@@ -3,6 +3,7 @@
 mod cleaning;
 mod epochs;
 mod follower;
+mod high_watermarks;
 mod leader;
 #[cfg(test)]
 mod leader_tests;
@@ -10,12 +11,14 @@ mod offsets;
 mod producer_pool;
 mod producer_state;
 mod replica;
+mod truncate;
 mod validate;
 mod waiters;
 mod watermarks;
 
 pub use epochs::EpochHistory;
 pub use follower::{Follower, LeaderAnswer, NextFetch, Step};
+pub use high_watermarks::HighWatermarks;
 pub use leader::{
     AckAll, Change, Decision, FetchAnswer, FollowerFetch, Leader, PartitionView, Proposal, RefusedLead, ReplicaView,
 };

@@ -1,6 +1,6 @@
 //! What a partition remembers of its idempotent producers (KIP-98): the newest five batches of each. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::producer_pool::{Batch, Batches, Keep, PoolShare, Producer, ProducerPool, WINDOW};
@@ -79,12 +79,25 @@ impl ProducerStates {
         });
     }
 
-    /// Forgets batches at or after `end`: the log no longer holds them.
-    pub fn truncate(&mut self, end: i64) {
+    /// Forgets the producers that have batches at or after `end`; their ids.
+    pub fn forget_after(&mut self, end: i64) -> BTreeSet<i64> {
+        let mut forgotten = BTreeSet::new();
         self.0.retain(|producer| match producer.batches.newest().next_offset() <= end {
             true => Keep::Whole,
-            false => Keep::Until(end),
+            false => {
+                forgotten.insert(producer.id);
+                Keep::Until(i64::MIN)
+            }
         });
+        forgotten
+    }
+
+    pub fn forget(&mut self, ids: &BTreeSet<i64>) {
+        self.0.retain(|producer| if ids.contains(&producer.id) { Keep::Until(i64::MIN) } else { Keep::Whole });
+    }
+
+    pub fn forget_all(&mut self) {
+        self.0.retain(|_| Keep::Until(i64::MIN));
     }
 
     /// Forgets producers idle for `limit_ms` (`producer.id.expiration.ms`).
@@ -118,11 +131,17 @@ impl ProducerStates {
     /// Adds the producers that [`encode`](Self::encode) stored. The bytes may end anywhere: what a
     /// larger bound let in is read only as far as the present one has room for.
     pub fn restore(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
+        self.restore_only(bytes, |_| true)
+    }
+
+    /// As [`restore`](Self::restore), but only those whose ids are `wanted`.
+    pub fn restore_only(&mut self, bytes: &[u8], wanted: impl Fn(i64) -> bool) -> Result<(), Damaged> {
         let mut input = Input(bytes);
         let count = u32::from_le_bytes(input.take().ok_or(Damaged)?);
         for _ in 0..count {
             match input.producer()? {
-                Some(producer) => self.0.restore(producer),
+                Some(producer) if wanted(producer.id) => self.0.restore(producer),
+                Some(_) => {}
                 None => return Ok(()),
             }
         }
@@ -262,12 +281,17 @@ mod tests {
     }
 
     #[test]
-    fn truncation_forgets_what_is_gone() {
+    fn a_cut_forgets_the_producers_that_wrote_behind_it() {
         let mut states = written(&[(0, 1), (1, 2), (3, 3)]);
-        states.truncate(103);
-        assert_eq!(states.check(&batch(0, 3, 3)), SequenceCheck::Next);
-        assert_eq!(states.check(&batch(0, 1, 2)), SequenceCheck::Duplicate { base_offset: 101, next_offset: 103 });
-        states.truncate(100);
+        states.note(&of(8, 0), 90, 1);
+        let stored = states.encode();
+        assert_eq!(states.forget_after(106), BTreeSet::new());
+        assert_eq!(states.forget_after(105), BTreeSet::from([7]));
+        assert!(!knows(&states, 7) && knows(&states, 8));
+        states.forget_all();
+        states.restore_only(&stored, |id| id == 7).unwrap();
+        assert!(knows(&states, 7) && !knows(&states, 8));
+        states.forget(&BTreeSet::from([7]));
         assert!(states.is_empty());
     }
 

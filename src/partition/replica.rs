@@ -55,7 +55,7 @@ pub struct Replica {
     pub(super) leader_epoch: Cell<LeaderEpoch>,
     pub(super) epochs: RefCell<EpochHistory>,
     /// There was no room for the file of epochs; checkpoints try again.
-    epochs_unsaved: Cell<bool>,
+    pub(super) epochs_unsaved: Cell<bool>,
     pub(super) producers: RefCell<ProducerStates>,
     standing: Rc<Standing>,
 }
@@ -357,7 +357,7 @@ impl Replica {
     }
 
     /// State that the checkpoint keeps for the partition: a copy of the epochs' file, then the producers.
-    fn sidecar(&self) -> Vec<u8> {
+    pub(super) fn sidecar(&self) -> Vec<u8> {
         let epochs = self.epochs.borrow().format();
         let mut out = EPOCHS_MARK.to_vec();
         out.extend_from_slice(&u32::try_from(epochs.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -368,12 +368,14 @@ impl Replica {
 
     /// Syncs, and remembers the place and the producers for the next start.
     pub async fn checkpoint(&self) -> Result<(), StorageError> {
-        if self.epochs_unsaved.get() {
-            let text = self.epochs.borrow().format();
-            let saved = files::replace(&self.log.dir(), EpochHistory::FILE, text).await;
-            self.epochs_unsaved.set(saved.is_err());
-        }
+        self.save_new_epochs().await;
         self.log.checkpoint(|| self.sidecar()).await
+    }
+
+    async fn save_new_epochs(&self) {
+        if self.epochs_unsaved.get() {
+            self.save_epochs().await;
+        }
     }
 
     /// Bytes that a start would have to read after a crash, but for what is not written yet.
@@ -393,6 +395,7 @@ impl Replica {
 
     /// Applies the topic's retention.
     pub async fn enforce_retention(&self, now_ms: i64) -> Result<(), StorageError> {
+        self.save_new_epochs().await;
         if self.log.enforce_retention(now_ms, self.high_watermark(), || self.sidecar()).await? {
             self.standing.waiters.moved(self.high_watermark(), false);
         }
@@ -410,9 +413,33 @@ impl Replica {
         if !(0..=end).contains(&to) {
             return Err(ErrorCode::OffsetOutOfRange);
         }
+        self.save_new_epochs().await;
         self.log.trim(to, || self.sidecar()).await.map_err(|error| storage_error(error).code)?;
         self.standing.waiters.moved(end, false);
         Ok(self.start_offset())
+    }
+
+    /// The log has been cut to `end`.
+    pub(super) fn was_cut(&self, end: i64) {
+        let mut watermarks = self.standing.watermarks.get();
+        let taken_back = watermarks.cut(end);
+        self.standing.watermarks.set(watermarks);
+        if let Some(high_watermark) = taken_back {
+            tracing::error!(
+                topic = %self.topic, partition = %self.id.index, high_watermark, end,
+                "the log was cut below its high watermark: records that were committed are gone, as after an unclean election"
+            );
+        }
+        // Nothing that waits for an acknowledgement behind the end will get it.
+        self.standing.waiters.moved(watermarks.high_watermark(), true);
+    }
+
+    /// The log has been emptied and begins at `begin`.
+    pub(super) fn was_begun_at(&self, begin: i64) {
+        let mut watermarks = self.standing.watermarks.get();
+        watermarks.reset(begin);
+        self.standing.watermarks.set(watermarks);
+        self.standing.waiters.moved(begin, true);
     }
 
     /// Ends a log that found no room, cut back to what was acknowledged: producers were told that the rest is not there.
@@ -424,6 +451,7 @@ impl Replica {
 
     /// Ends the replica in good order.
     pub async fn close(&self) -> Result<(), StorageError> {
+        self.save_new_epochs().await;
         self.log.close(|| self.sidecar()).await
     }
 
@@ -450,7 +478,7 @@ fn storage_error(error: StorageError) -> Rejected {
 const EPOCHS_MARK: &[u8; 4] = b"EPOC";
 
 /// The epochs and the producers' part of a sidecar.
-fn split_sidecar(sidecar: &[u8]) -> (Option<EpochHistory>, &[u8]) {
+pub(super) fn split_sidecar(sidecar: &[u8]) -> (Option<EpochHistory>, &[u8]) {
     let parts = || {
         let (length, rest) = sidecar.strip_prefix(EPOCHS_MARK)?.split_first_chunk::<4>()?;
         rest.split_at_checked(u32::from_le_bytes(*length) as usize)

@@ -27,6 +27,8 @@ mod trim;
 mod upkeep;
 
 #[cfg(test)]
+mod replica_log_tests;
+#[cfg(test)]
 mod tests;
 
 pub use answer_memory::{AnswerMemory, SMALL_ANSWER_BYTES, Share, Shortage};

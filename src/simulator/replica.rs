@@ -140,7 +140,7 @@ impl Replica {
     pub fn remove(&mut self) {
         self.disk.reset(0, 0);
         self.history = EpochHistory::default();
-        self.producers.truncate(i64::MIN);
+        self.producers.forget_all();
         self.marks = marks_of(&self.disk);
     }
 
@@ -497,7 +497,7 @@ impl Replica {
                 self.disk.reset(begin, origin);
                 self.marks.reset(begin);
                 self.history = EpochHistory::default();
-                self.producers.truncate(i64::MIN);
+                self.producers.forget_all();
             }
             Step::Retry => self.fetch_at = io.now + PAUSE_MS,
             Step::Wait => self.fetch_at = io.now + 4 * PAUSE_MS,
@@ -514,7 +514,7 @@ impl Replica {
             self.disk.reset(self.disk.ends.appended, origin);
         }
         for batch in batches {
-            self.history.begin(batch.epoch, batch.base);
+            self.history.assign(batch.epoch, batch.base);
             let batch = self.disk.append(*batch);
             io.checker.appended(self.partition, self.broker, &batch);
             if let Some(header) = header_of(&batch) {
@@ -529,7 +529,12 @@ impl Replica {
         self.history.truncate(end);
         // An epoch that begins at the end has nothing left.
         if !planted(Planted::ProducersNotCut) {
-            self.producers.truncate(end);
+            let cut = self.producers.forget_after(end);
+            for batch in &self.disk.batches {
+                if let Some(header) = header_of(batch).filter(|header| cut.contains(&header.producer_id.get())) {
+                    self.producers.note(&header, batch.base, 0);
+                }
+            }
         }
     }
 }

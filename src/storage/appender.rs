@@ -18,6 +18,7 @@ use super::context::StorageLimits;
 use super::ends::Mark;
 use super::log::Log;
 use super::segment::Segment;
+use super::slices::Slices;
 use crate::model::record_batch::BatchHeader;
 use crate::runtime::disk::{ALIGNMENT, DiskBuf, FrozenBuf, MAX_IO_BYTES, align_down, align_up};
 use crate::runtime::{clock, spawn_local};
@@ -40,7 +41,10 @@ struct Flight {
     /// Everything the group completes.
     mark: Mark,
     segment: Rc<Segment>,
+    start: u64,
     end: u64,
+    /// Its bytes, from the block that `start` is in.
+    bytes: Bytes,
     landed: bool,
 }
 
@@ -131,6 +135,16 @@ impl Appender {
         *self.cursor.borrow_mut() = Some((segment, end));
     }
 
+    /// Appends to `out` the bytes of `[start, end)` of the segment that are on their way.
+    pub fn collect(&self, segment: i64, start: u64, end: u64, out: &mut Slices) {
+        for flight in self.flights.borrow().iter().filter(|flight| flight.segment.base_offset == segment) {
+            let (low, high, front) = (flight.start.max(start), flight.end.min(end), align_down(flight.start));
+            if low < high {
+                out.push(&flight.bytes, (low - front) as usize..(high - front) as usize);
+            }
+        }
+    }
+
     /// The place at which the log goes on, and the bytes of the unfinished block before it; nothing is appended here after.
     pub fn take_resume(&self) -> Option<(i64, u64, Vec<u8>)> {
         let (segment, end) = self.cursor.borrow_mut().take()?;
@@ -206,7 +220,8 @@ impl Appender {
             mean => (7 * mean + bytes) / 8,
         });
         let number = self.next_flight.replace(self.next_flight.get() + 1);
-        (Flight { number, mark, segment, end, landed: false }, buf.freeze())
+        let buf = buf.freeze();
+        (Flight { number, mark, segment, start, end, bytes: buf.bytes(), landed: false }, buf)
     }
 }
 
@@ -337,7 +352,7 @@ impl Log {
         }
         let (flight, buf) = self.appender.take_group(segment, start, bytes, last);
         self.sent_to(&flight.segment, &file, flight.end);
-        self.tail.push(flight.segment.base_offset, start, flight.end, aligned, buf.bytes());
+        self.tail.push(flight.segment.base_offset, start, flight.end, aligned, flight.bytes.clone());
         let (number, mark) = (flight.number, flight.mark.clone());
         self.appender.flights.borrow_mut().push_back(flight);
         self.note_sent(mark, false);

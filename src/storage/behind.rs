@@ -247,12 +247,12 @@ impl Behind {
     }
 
     /// Copies what it can of the batch into chunks; `true`: all of it is there.
-    fn copy(&self, pending: &mut Pending) -> bool {
+    fn copy(&self, pending: &mut Pending, gaps: bool) -> bool {
         while !pending.is_taken() {
             let open = self.chunks.borrow().back().cloned();
             let open = match open {
                 Some(held) if held.takes_more() && Rc::ptr_eq(&held.segment, &pending.segment) => held,
-                last => match self.new_chunk(last, pending) {
+                last => match self.new_chunk(last, pending, gaps) {
                     Some(held) => held,
                     None => return false,
                 },
@@ -269,7 +269,7 @@ impl Behind {
         true
     }
 
-    fn new_chunk(&self, last: Option<Rc<HeldChunk>>, pending: &Pending) -> Option<Rc<HeldChunk>> {
+    fn new_chunk(&self, last: Option<Rc<HeldChunk>>, pending: &Pending, gaps: bool) -> Option<Rc<HeldChunk>> {
         let now = clock::now();
         if let Some(last) = &last {
             last.closed.set(true);
@@ -292,6 +292,7 @@ impl Behind {
             first_offset: pending.base_offset(),
             carried: carried as u16,
             first_crc: pending.crc() as u16,
+            gaps,
         };
         let size = self.size.get().max(Size::of(carried + pending.left()));
         let size = self.arena.fair_size(size);
@@ -405,7 +406,7 @@ impl Log {
     /// Appends to the arena, or queues for it.
     pub(super) fn hold(self: &Rc<Self>, behind: &Behind, mut pending: Pending) {
         let first_in_line = behind.waiting.borrow().is_empty();
-        if first_in_line && behind.copy(&mut pending) {
+        if first_in_line && behind.copy(&mut pending, self.gaps.get()) {
             return self.held(behind, pending);
         }
         behind.waiting.borrow_mut().push_back(pending);
@@ -426,7 +427,7 @@ impl Log {
             if self.failure.borrow().is_some() {
                 continue;
             }
-            if !behind.copy(&mut pending) {
+            if !behind.copy(&mut pending, self.gaps.get()) {
                 behind.waiting.borrow_mut().push_front(pending);
                 self.wake_behind(behind);
                 return false;
@@ -508,6 +509,18 @@ impl Log {
     /// Gives the memory of the oldest chunk back, if all of it is written.
     pub(super) fn drop_oldest_chunk(&self) -> bool {
         self.behind.get().is_some_and(Behind::drop_oldest)
+    }
+
+    /// Has appends go on at `end` of `segment`, whose unfinished block holds `last_block`. Everything appended before is
+    /// written.
+    pub(super) fn resume_at(&self, segment: i64, end: u64, last_block: &[u8]) {
+        match self.behind.get() {
+            None => self.appender.resume(segment, end, last_block),
+            Some(behind) => {
+                self.drop_chunks(true);
+                *behind.resume.borrow_mut() = Some((segment, end, last_block.to_vec()));
+            }
+        }
     }
 
     /// Drops every chunk, and what waits; `written`: nothing in them needs to be taken over by a start any more.

@@ -131,7 +131,7 @@ impl Log {
         }
     }
 
-    async fn search_place_of(self: &Rc<Self>, limit: i64) -> Result<Mark, ReadError> {
+    pub(super) async fn search_place_of(self: &Rc<Self>, limit: i64) -> Result<Mark, ReadError> {
         let sent = self.marks.borrow().sent.clone();
         let Some(segment) = self.segment_at(limit - 1) else {
             let first = self.segments.borrow().values().next().cloned().unwrap_or_else(|| sent.segment.clone());

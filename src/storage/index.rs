@@ -74,7 +74,6 @@ impl SegmentIndex {
         }
     }
 
-    #[cfg(test)]
     pub fn last_time(&self) -> Option<TimeEntry> {
         self.times.last().copied()
     }
@@ -83,6 +82,13 @@ impl SegmentIndex {
     pub fn truncate(&mut self, position: u32, offset: u32) {
         self.offsets.retain(|e| e.position < position && e.last_offset < offset);
         self.times.retain(|e| e.offset < offset);
+    }
+
+    /// Forgets entries at or after `position`, and timestamps that were noted without a batch start: those of a seal.
+    pub fn reopen_at(&mut self, position: u32) {
+        self.offsets.retain(|e| e.position < position);
+        let last = self.offsets.last().map(|e| e.last_offset);
+        self.times.retain(|e| last.is_some_and(|last| e.offset <= last));
     }
 
     /// The `.index` file: absolute offsets are `base + last_offset`.

@@ -82,6 +82,10 @@ pub struct Log {
     pub(super) on_move: RefCell<Option<Box<dyn Fn()>>>,
     /// Takes no more appends: it is being closed or removed.
     pub(super) closing: Cell<bool>,
+    /// Takes no appends: it is being truncated.
+    pub(super) truncating: Cell<bool>,
+    /// Offsets may be missing between batches; a file beside the log says so.
+    pub(super) gaps: Cell<bool>,
     /// One checkpoint, retention pass or close at a time.
     pub(super) maintenance: Rc<crate::runtime::sync::LocalMutex>,
     pub(super) checkpointed: Cell<(i64, i64)>,
@@ -137,6 +141,8 @@ impl Log {
             progress: Notify::new(),
             on_move: RefCell::new(None),
             closing: Cell::new(false),
+            truncating: Cell::new(false),
+            gaps: Cell::new(false),
             maintenance: crate::runtime::sync::LocalMutex::new(1),
             checkpointed: Cell::new((-1, -1)),
             checkpoint_stale: Cell::new(false),
@@ -189,15 +195,7 @@ impl Log {
     /// outside the CRC. Returns at once; the [`ends`](Self::ends) tell how safe it is. What waits here is bounded by the
     /// memory that connections may receive into.
     pub fn append(self: &Rc<Self>, batch: Bytes, leader_epoch: i32, now_ms: i64) -> Result<Appended, StorageError> {
-        if let Some(failure) = self.failure.borrow().as_ref() {
-            return Err(failure.clone());
-        }
-        if self.closing.get() {
-            return Err(StorageError::Closed);
-        }
-        if let Some(refusal) = self.refusal() {
-            return Err(refusal);
-        }
+        self.check_open()?;
         let Some(header) = BatchHeader::peek(&batch).copied() else {
             return Err(StorageError::Failed(
                 format!("a batch of {} bytes has no {HEADER_BYTES}-byte header", batch.len()).into(),
@@ -205,13 +203,37 @@ impl Log {
         };
         let base_offset = self.next_offset.get();
         let next_offset = base_offset + i64::from(header.last_offset_delta.get()) + 1;
-        let segment = self.segment_for(&header, next_offset, now_ms);
+        Ok(self.place(batch, &header, (base_offset, next_offset), leader_epoch, now_ms))
+    }
+
+    /// Why nothing can be appended now.
+    pub(super) fn check_open(&self) -> Result<(), StorageError> {
+        if let Some(failure) = self.failure.borrow().as_ref() {
+            return Err(failure.clone());
+        }
+        if self.closing.get() || self.truncating.get() {
+            return Err(StorageError::Closed);
+        }
+        self.refusal().map_or(Ok(()), Err)
+    }
+
+    /// Gives a batch of the `offsets` its place and queues it for the device.
+    pub(super) fn place(
+        self: &Rc<Self>,
+        batch: Bytes,
+        header: &BatchHeader,
+        offsets: (i64, i64),
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Appended {
+        let (base_offset, next_offset) = offsets;
+        let segment = self.segment_for(header, offsets, now_ms);
         let position = segment.size.get();
         let interval = self.config.borrow().index_interval_bytes;
-        segment.note_batch(&header, next_offset - 1, position, interval);
+        segment.note_batch(header, next_offset - 1, position, interval);
         segment.last_append_ms.set(now_ms);
         self.next_offset.set(next_offset);
-        let pending = Pending::new(batch, (base_offset, next_offset), leader_epoch, position, segment);
+        let pending = Pending::new(batch, offsets, leader_epoch, position, segment);
         match self.behind.get() {
             Some(behind) => self.hold(behind, pending),
             None => {
@@ -219,16 +241,23 @@ impl Log {
                 self.wake_appender();
             }
         }
-        Ok(Appended { base_offset, next_offset })
+        Appended { base_offset, next_offset }
     }
 
     /// The segment that takes the batch: the active one, or a new one when it must roll.
-    fn segment_for(self: &Rc<Self>, header: &BatchHeader, next_offset: i64, now_ms: i64) -> Rc<Segment> {
+    fn segment_for(self: &Rc<Self>, header: &BatchHeader, offsets: (i64, i64), now_ms: i64) -> Rc<Segment> {
         let active = self.active();
-        let rules = self.roll_rules();
+        let (base_offset, next_offset) = offsets;
         let timestamp = header.max_timestamp.get();
         let newest = if timestamp >= 0 { timestamp } else { now_ms };
-        if !active.must_roll(header.total_bytes() as u64, next_offset, &rules, newest) {
+        if base_offset > self.next_offset.get() {
+            // A fresh segment would begin at the end of the log.
+            let begin = if active.size.get() == 0 { active.base_offset } else { self.next_offset.get() };
+            if next_offset - 1 - begin > i64::from(i32::MAX) {
+                return self.roll_beyond(&active, base_offset);
+            }
+        }
+        if !active.must_roll(header.total_bytes() as u64, next_offset, &self.roll_rules(), newest) {
             return active;
         }
         self.roll(&active)
@@ -236,7 +265,22 @@ impl Log {
 
     /// Starts a new segment at the end of the log and seals `active` in the background.
     pub(super) fn roll(self: &Rc<Self>, active: &Rc<Segment>) -> Rc<Segment> {
-        let fresh = Segment::new(self.dir.clone(), self.next_offset.get());
+        self.roll_at(active, self.next_offset.get())
+    }
+
+    /// Starts a new segment behind a gap that is wider than the offsets of one segment may span.
+    fn roll_beyond(self: &Rc<Self>, active: &Rc<Segment>, base_offset: i64) -> Rc<Segment> {
+        if active.size.get() == 0 && !active.is_on_disk() {
+            self.segments.borrow_mut().remove(&active.base_offset);
+            let fresh = Segment::new(self.dir.clone(), base_offset);
+            self.segments.borrow_mut().insert(base_offset, fresh.clone());
+            return fresh;
+        }
+        self.roll_at(active, base_offset)
+    }
+
+    fn roll_at(self: &Rc<Self>, active: &Rc<Segment>, base_offset: i64) -> Rc<Segment> {
+        let fresh = Segment::new(self.dir.clone(), base_offset);
         fresh.ahead.continue_from(&active.ahead);
         self.segments.borrow_mut().insert(fresh.base_offset, fresh.clone());
         self.seal_later(active.clone());

@@ -60,7 +60,14 @@ impl Log {
         Ok(())
     }
 
-    async fn store(&self, checkpoint: Checkpoint) -> io::Result<()> {
+    /// The checkpoint as it was last stored.
+    pub async fn stored_checkpoint(&self) -> io::Result<Option<Checkpoint>> {
+        let (dir, limit) = (self.dir.to_path_buf(), self.context.limits.sidecar_max_bytes);
+        let _visit = self.dir.visit()?;
+        spawn_blocking(move || Checkpoint::load(&dir, limit)).await
+    }
+
+    pub(super) async fn store(&self, checkpoint: Checkpoint) -> io::Result<()> {
         let checkpoint = Arc::new(checkpoint);
         patiently(async || {
             let (checkpoint, dir) = (checkpoint.clone(), self.dir.to_path_buf());

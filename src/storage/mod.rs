@@ -9,6 +9,7 @@
 mod ahead;
 mod appender;
 mod arena;
+mod as_is;
 mod behind;
 mod checkpoint;
 mod cold_cache;
@@ -35,6 +36,7 @@ mod sync;
 mod tail_cache;
 mod timestamps;
 mod trim;
+mod truncate;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +53,7 @@ pub use arena::{
     Arena, ArenaListing, FOLDER as ARENA_FOLDER, Home, Identity, Listings, PartitionKey, Places, Replayed, TakenOver,
     list_arenas, replay,
 };
+pub use as_is::ReplicateError;
 pub use checkpoint::Checkpoint;
 pub use compaction::{CleanError, CleanStats, Cleaner, CleanerLimits, LastOffsets, Survey};
 pub use context::{StorageContext, StorageLimits};
@@ -60,3 +63,4 @@ pub use maintenance::{put_away, remove_dir};
 pub use paths::{DELETED_SUFFIX, STRAY_SUFFIX, aside_name, is_deleted_dir, parse_partition_dir, partition_dir};
 pub use reader::{LogRead, ReadError};
 pub use recovery::{LastStop, Recovered, RecoveredBatch};
+pub use truncate::TruncateError;

@@ -69,6 +69,10 @@ impl Hints {
         self.0.borrow().iter().find(|h| h.0 == offset).map(|h| (h.1, h.2))
     }
 
+    pub fn clear(&self) {
+        self.0.borrow_mut().clear();
+    }
+
     pub fn note(&self, offset: i64, segment: u64, position: u64) {
         let mut hints = self.0.borrow_mut();
         if hints.iter().any(|h| (h.0, h.1) == (offset, segment)) {
@@ -174,7 +178,8 @@ impl Log {
                 Err(_) if self.start_offset() > offset => continue,
                 Err(error) => return Err(error),
             };
-            let Some(mut segment) = self.segment_at(offset) else {
+            // Before the first segment there may be a gap.
+            let Some(mut segment) = self.segment_at(offset).or_else(|| self.segment_after(offset)) else {
                 return Err(ReadError::OutOfRange { offset, start, end });
             };
             loop {
@@ -200,7 +205,7 @@ impl Log {
     }
 
     /// The offset that no record of `segment` reaches.
-    fn end_of_segment(&self, segment: &Segment) -> i64 {
+    pub(super) fn end_of_segment(&self, segment: &Segment) -> i64 {
         self.segment_begin_after(segment.base_offset).unwrap_or_else(|| self.next_offset())
     }
 
@@ -354,7 +359,15 @@ impl Log {
         let from = match (segment.is_cleaned(), self.behind.get()) {
             (true, _) => end,
             (false, Some(behind)) => behind.collect(segment.base_offset, start, end, &mut newest),
-            (false, None) => self.tail.collect(segment.base_offset, start, end, &mut newest),
+            (false, None) => {
+                // What is on its way may have left the tail already.
+                let landed = segment.written.get().clamp(start, end);
+                let from = self.tail.collect(segment.base_offset, start, landed, &mut newest);
+                if landed < end {
+                    self.appender.collect(segment.base_offset, landed, end, &mut newest);
+                }
+                from
+            }
         };
         if from == start {
             out.extend(newest);

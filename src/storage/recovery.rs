@@ -95,6 +95,7 @@ impl Log {
             log_start: checkpoint.log_start,
             known: checkpoint.segments,
             set_aside_before: found.has_rot,
+            gaps: found.has_gaps,
             segments: VecDeque::new(),
             next_offset: checkpoint.log_start.max(0),
             delivered: checkpoint.recovery_point,
@@ -110,6 +111,7 @@ impl Log {
         let recovered = recovery.finish(context, config, checkpoint.log_start, last_stop)?;
         recovered.log.checkpointed.set((checkpoint.recovery_point, checkpoint.log_start));
         recovered.log.checkpoint_stale.set(damaged);
+        recovered.log.gaps.set(found.has_gaps);
         Ok(recovered)
     }
 }
@@ -137,6 +139,8 @@ struct Recovery {
     known: Option<Vec<SegmentEntry>>,
     /// Damage was set aside at an earlier start: gaps in the offsets are nothing new.
     set_aside_before: bool,
+    /// The log's batches are as another replica has them, gaps and all.
+    gaps: bool,
     segments: VecDeque<Rc<Segment>>,
     next_offset: i64,
     /// Batches before this were handed on, or need not be.
@@ -226,7 +230,7 @@ impl Recovery {
         batch: &mut dyn FnMut(&RecoveredBatch),
     ) -> io::Result<bool> {
         let next_sound = self.next_sound_segment(rest).await?;
-        let before = self.next_offset.max(found.base);
+        let (end, before) = (self.next_offset, self.next_offset.max(found.base));
         let mut bytes = found.bytes;
         // Once as it is, and once more when damage was taken out of it.
         for mended in [false, true] {
@@ -237,7 +241,20 @@ impl Recovery {
             // The remaining segments were looked at as a whole, gaps and all.
             bounds.gap_at_end |= mended;
             let scan = self.scan(&segment, bounds, mended, batch).await?;
-            match self.examine(&segment, &scan, bounds, rest, next_sound).await? {
+            let outcome = self.examine(&segment, &scan, bounds, rest, next_sound).await?;
+            let ends = !matches!(outcome, mend::Outcome::Rewritten(_));
+            if ends && self.gaps && scan.position == 0 && end < found.base {
+                // Behind a gap, and nothing of it has landed: its name is no end of the log.
+                self.next_offset = end;
+                self.drop_rest(rest).await?;
+                self.remove(found.base).await?;
+                // The log goes on in the one before; one that was taken on trust stays sealed.
+                if let Some(last) = self.segments.back() {
+                    last.reopen();
+                }
+                return Ok(false);
+            }
+            match outcome {
                 mend::Outcome::Rewritten(smaller) if !mended => bytes = smaller,
                 mend::Outcome::Rewritten(_) => break,
                 mend::Outcome::Sound => {
@@ -381,14 +398,21 @@ impl Recovery {
     }
 
     fn finish(
-        self,
+        mut self,
         context: Rc<StorageContext>,
         config: Arc<TopicConfig>,
         log_start: i64,
         last_stop: LastStop,
     ) -> io::Result<Recovered> {
-        let first = self.segments.front().map_or(self.next_offset, |s| s.base_offset);
+        let first = match self.gaps {
+            // The gap may be wider than the offsets of one segment span.
+            true => log_start,
+            false => self.segments.front().map_or(self.next_offset, |s| s.base_offset),
+        };
         let start = log_start.max(first).min(self.next_offset);
+        if self.segments.back().is_some_and(|last| last.sealed.get() && last.base_offset < self.next_offset) {
+            self.segments.push_back(Segment::new(self.dir.clone(), self.next_offset));
+        }
         let active = self.segments.back().map(|s| (s.base_offset, s.size.get(), s.sealed.get()));
         let log = Log::assemble(context, self.dir, config, self.segments, start, self.next_offset);
         if let Some((base, end, false)) = active {

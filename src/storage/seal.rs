@@ -58,7 +58,7 @@ impl Log {
     }
 
     /// Waits until nothing of `segment` is queued, in flight, being reserved, or being zeroed.
-    async fn settle(self: &Rc<Self>, segment: &Rc<Segment>) -> Result<(), StorageError> {
+    pub(super) async fn settle(self: &Rc<Self>, segment: &Rc<Segment>) -> Result<(), StorageError> {
         let busy = || segment.allocating.get() || segment.ahead.is_running();
         while segment.written.get() < segment.size.get() || busy() {
             if let Some(failure) = self.failure() {

@@ -326,6 +326,16 @@ impl Segment {
         Ok(())
     }
 
+    /// Takes appends again, if its index is there to go on with.
+    pub fn reopen(&self) {
+        if let Some(index) = self.loaded_index() {
+            index.borrow_mut().reopen_at(u32::try_from(self.size.get()).unwrap_or(u32::MAX));
+            self.index_sums.set(None);
+            self.sealed.set(false);
+            self.seal_waits.set(false);
+        }
+    }
+
     /// Whether rolling is due before a batch of `bytes` ending `next_offset` is appended (Kafka's conditions).
     pub fn must_roll(&self, bytes: u64, next_offset: i64, rules: &RollRules, newest_timestamp: i64) -> bool {
         if self.size.get() == 0 {

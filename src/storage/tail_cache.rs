@@ -61,6 +61,14 @@ impl Tail {
         self.budget.admit(self, held);
     }
 
+    /// Gives nothing back any more of what it holds.
+    pub fn forget(&self) {
+        for group in self.groups.borrow_mut().iter_mut() {
+            // The entry stays: the budget takes entries away one by one.
+            *group = Group { segment: i64::MIN, start: 0, end: 0, buf_start: 0, buf: Bytes::new() };
+        }
+    }
+
     /// Appends to `out` what is held of `[start, end)`, from the first held byte on, and returns where that begins:
     /// `end` when nothing is held. What is held always reaches up to the newest byte.
     pub fn collect(&self, segment: i64, start: u64, end: u64, out: &mut Slices) -> u64 {

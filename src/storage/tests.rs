@@ -198,6 +198,7 @@ mod room;
 mod rot;
 mod start;
 mod trim;
+mod truncate;
 
 #[test]
 fn what_is_written_reads_back_from_tail_and_disk_before_and_after_a_restart() {

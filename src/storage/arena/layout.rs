@@ -174,7 +174,12 @@ pub struct Entry {
     /// The lower half of that batch's CRC, which ties the entry to what is in the chunk: a file system that was shut down
     /// may keep an older one of the two.
     pub first_crc: u16,
+    /// Offsets may be missing between its batches.
+    pub gaps: bool,
 }
+
+/// In `carried`, which is less than a page: the chunk's batches may have gaps between their offsets.
+const GAPS: u16 = 1 << 15;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -214,7 +219,7 @@ impl Entry {
         raw.position.set(self.position);
         raw.begins.set(self.begins);
         raw.first_offset.set(self.first_offset);
-        raw.carried.set(self.carried);
+        raw.carried.set(self.carried | if self.gaps { GAPS } else { 0 });
         raw.first_crc.set(self.first_crc);
         raw.crc.set(crc32c::crc32c(&raw.as_bytes()[..ENTRY_CRC_BYTES]));
         let mut body = [0; SLOT_BODY_BYTES];
@@ -267,8 +272,9 @@ pub fn decode_slot(bytes: &[u8; SLOT_BYTES], index: usize, plan: Plan) -> Slot {
         position: raw.position.get(),
         begins: raw.begins.get(),
         first_offset: raw.first_offset.get(),
-        carried: raw.carried.get(),
+        carried: raw.carried.get() & !GAPS,
         first_crc: raw.first_crc.get(),
+        gaps: raw.carried.get() & GAPS != 0,
     };
     if entry.is_possible(held, index, plan) {
         Slot::Held(entry, held)
@@ -295,6 +301,7 @@ mod tests {
             first_offset: 120,
             carried: 10,
             first_crc: 0xabcd,
+            gaps: true,
         }
     }
 

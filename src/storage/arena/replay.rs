@@ -296,7 +296,8 @@ fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk]) -> io::R
     let mut next_offset = None;
     for run in chunks.chunk_by(|a, b| a.entry.segment == b.entry.segment) {
         let first = &run[0].entry;
-        if next_offset.is_some_and(|next| next != first.segment) {
+        let gaps = run.iter().all(|chunk| chunk.entry.gaps);
+        if next_offset.is_some_and(|next| next != first.segment && !(gaps && next < first.segment)) {
             return Ok((taken, Some(format!("the segment {} does not follow", first.segment))));
         }
         let follows = |pair: &[HeldChunk]| {
@@ -331,7 +332,7 @@ fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk]) -> io::R
             bytes.resize(at + held - carried, 0);
             file.read_exact_at(&mut bytes[at..], (plan.chunk(chunk.index) + carried) as u64)?;
         }
-        let walk = walk(&bytes, first.first_offset, |place, header| {
+        let walk = walk(&bytes, first.first_offset, gaps, |place, header| {
             let begins = |chunk: &&HeldChunk| u64::from(chunk.entry.begins) == u64::from(first.begins) + place as u64;
             let mut named = run.iter().filter(begins).map(|chunk| &chunk.entry);
             named.all(|entry| entry.first_offset == header.base() && entry.first_crc == header.crc.get() as u16)
@@ -380,8 +381,9 @@ struct Walk {
     torn: bool,
 }
 
-/// Walks over batches that follow each other from `offset` on, as long as `expected` knows the one at a place.
-fn walk(bytes: &[u8], offset: i64, expected: impl Fn(usize, &BatchHeader) -> bool) -> Walk {
+/// Walks over batches that follow each other from `offset` on, with `gaps` also where offsets are missing between them, as
+/// long as `expected` knows the one at a place.
+fn walk(bytes: &[u8], offset: i64, gaps: bool, expected: impl Fn(usize, &BatchHeader) -> bool) -> Walk {
     let mut walk = Walk { end: 0, batches: 0, next_offset: offset, torn: false };
     while walk.end < bytes.len() {
         let rest = &bytes[walk.end..];
@@ -390,7 +392,8 @@ fn walk(bytes: &[u8], offset: i64, expected: impl Fn(usize, &BatchHeader) -> boo
             break;
         };
         let total = header.total_bytes();
-        let follows = header.magic == 2 && header.base() == walk.next_offset && expected(walk.end, header);
+        let in_order = header.base() == walk.next_offset || (gaps && header.base() > walk.next_offset);
+        let follows = header.magic == 2 && in_order && expected(walk.end, header);
         let possible = follows && total >= record_batch::HEADER_BYTES as i64;
         if possible && total > rest.len() as i64 {
             walk.torn = true;

@@ -452,19 +452,30 @@ impl Log {
 
     /// Where the next cleaning begins; the log's start when the checkpoint is of no use.
     async fn first_dirty(&self) -> io::Result<i64> {
-        let noted = match self.clean.first_dirty.get() {
-            Some(noted) => noted,
-            None => {
-                let _visit = self.dir.visit()?;
-                let text = files::read(&self.dir, CHECKPOINT).await?;
-                let (topic, partition) = self.name();
-                let noted = text.and_then(|text| parse_checkpoint(&text, &topic, partition)).unwrap_or(-1);
-                self.clean.first_dirty.set(Some(noted));
-                noted
-            }
-        };
+        let noted = self.noted_clean().await?;
         let within = (self.start_offset()..=self.next_offset()).contains(&noted);
         Ok(if within { noted } else { self.start_offset() })
+    }
+
+    /// The offset in the checkpoint; -1: there is none that is sound.
+    async fn noted_clean(&self) -> io::Result<i64> {
+        if let Some(noted) = self.clean.first_dirty.get() {
+            return Ok(noted);
+        }
+        let _visit = self.dir.visit()?;
+        let text = files::read(&self.dir, CHECKPOINT).await?;
+        let (topic, partition) = self.name();
+        let noted = text.and_then(|text| parse_checkpoint(&text, &topic, partition)).unwrap_or(-1);
+        self.clean.first_dirty.set(Some(noted));
+        Ok(noted)
+    }
+
+    /// Has everything behind `end` count as dirty: it is cut off, and other records come in its place.
+    pub(in crate::storage) async fn forget_cleaning_after(&self, end: i64) -> io::Result<()> {
+        match self.noted_clean().await? > end {
+            true => self.note_cleaned(end.max(0)).await,
+            false => Ok(()),
+        }
     }
 
     /// Topic and partition as its directory names them.

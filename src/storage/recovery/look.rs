@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use super::FoundSegment;
+use crate::storage::as_is::GAPS_FILE;
 use crate::storage::checkpoint::Checkpoint;
 use crate::storage::compaction::named;
 use crate::storage::paths::parse_segment_file;
@@ -19,13 +20,15 @@ pub struct Found {
     pub lost_segment: Option<i64>,
     /// Damaged bytes lie beside the log.
     pub has_rot: bool,
+    /// Offsets may be missing between batches.
+    pub has_gaps: bool,
 }
 
 /// Lists a partition directory, clearing leftovers of torn replacements. Blocks.
 pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
     fs::create_dir_all(dir)?;
     crate::storage::compaction::recover(dir)?;
-    let (mut segments, mut indexes, mut has_rot) = (Vec::new(), Vec::new(), false);
+    let (mut segments, mut indexes, mut has_rot, mut has_gaps) = (Vec::new(), Vec::new(), false, false);
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -37,6 +40,8 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
             remove(&entry.path())?;
         } else if name.ends_with(".rot") {
             has_rot = true;
+        } else if name == GAPS_FILE {
+            has_gaps = true;
         } else if let Some(base) = parse_segment_file(name, "log") {
             let path = entry.path();
             // Of a link, what it leads to.
@@ -66,7 +71,7 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
         }
     }
     let checkpoint = Checkpoint::load(dir, sidecar_limit).map_err(|e| named("read", &Checkpoint::path(dir), e))?;
-    Ok(Found { segments, checkpoint, lost_segment, has_rot })
+    Ok(Found { segments, checkpoint, lost_segment, has_rot, has_gaps })
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -47,7 +47,7 @@ impl Recovery {
             None if self.clean_stop && self.recovery_point > 0 => self.recovery_point.min(farthest),
             None => farthest,
         };
-        let gap_at_end = self.config.cleanup_compact || self.set_aside_before;
+        let gap_at_end = self.config.cleanup_compact || self.set_aside_before || self.gaps;
         Bounds {
             size: bytes,
             from_offset: self.next_offset.max(segment.base_offset),
@@ -97,7 +97,7 @@ impl Recovery {
     pub(super) fn note_gap(&mut self, base: i64) {
         // A log that starts with this segment misses nothing, unless the checkpoint knows better.
         let known = !self.segments.is_empty() || self.recovery_point > 0;
-        if known && base > self.next_offset {
+        if known && base > self.next_offset && !self.gaps {
             self.damaged = true;
             tracing::error!(
                 dir = %self.dir.display(), first_offset = self.next_offset, end_offset = base,
@@ -149,7 +149,10 @@ impl Recovery {
         let synced = scan.next_offset < self.recovery_point || rest.iter().any(|found| found.has_index);
         let all_counts = synced || self.clean_stop;
         let behind = self.behind(segment, scan, bounds, all_counts).await?;
-        let gap = next_sound.is_some_and(|next| next > scan.next_offset);
+        let gap = next_sound.is_some_and(|next| match self.gaps {
+            true => Self::ended_later(segment, scan, rest),
+            false => next > scan.next_offset,
+        });
         if behind.stretches.is_empty() && (!gap || all_counts) {
             return Ok(Outcome::Sound);
         }
@@ -171,6 +174,13 @@ impl Recovery {
             Verdict::Rot if behind.stretches.is_empty() => Ok(Outcome::Sound),
             Verdict::Rot => self.set_aside(segment, bounds, scan.position).await,
         }
+    }
+
+    /// True if the segment had more batches when the next one was begun, whose name is the end of the log then. Only
+    /// behind a gap wider than a segment spans it is not, and there all before had landed.
+    fn ended_later(segment: &Segment, scan: &Scan, rest: &[FoundSegment]) -> bool {
+        let spanned = |base: i64| base.saturating_sub(segment.base_offset) <= i64::from(i32::MAX) + 1;
+        rest.first().is_some_and(|next| next.base > scan.next_offset && spanned(next.base))
     }
 
     /// Looks at the bytes between the end of the scan and the end of the file.
