@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("partition", &["model", "storage"]),
     ("cluster", &["model", "protocol", "runtime", "storage"]),
     ("simulator", &["partition", "groups", "cluster", "model"]),
-    ("shard", &["partition", "groups", "cluster", "storage", "runtime", "model"]),
+    ("shard", &["client", "partition", "groups", "cluster", "storage", "runtime", "model"]),
     ("server", &["shard", "cluster", "protocol", "runtime", "model"]),
     ("client", &["protocol", "runtime", "model"]),
     ("bench", &["client", "protocol", "runtime", "model"]),

@@ -1,11 +1,13 @@
 //! Kafka clients. The cores (`core`, `api`) do no I/O; `connection` drives them on [`runtime`](crate::runtime), `admin` is what
-//! is asked about topics. Producer and Consumer will stand on the same parts.
+//! is asked about topics, `leader` is a follower's connection. Producer and Consumer will stand on the same parts.
 
 pub mod admin;
 pub mod api;
 pub mod connection;
 pub mod core;
 pub mod error;
+pub mod leader;
 
 pub use connection::{Connection, Idle, Receiver, Sender};
 pub use error::{ClientError, error_name};
+pub use leader::{LeaderConnection, Received, Receiving};

@@ -20,6 +20,7 @@ pub(super) enum Verdict {
 const LOOPS: &str = "not needed: one event loop per core (corelane.shards)";
 const NO_SECURITY: &str = "this version of Corelane has neither encryption nor authentication nor authorization; \
                            starting without them would leave open what you mean to protect";
+const ONE_FETCHER: &str = "each shard has one fetcher for each broker that leads partitions of it (corelane.shards)";
 const OWN_SHARD: &str = "groups live on the shards that own their partitions of __consumer_offsets";
 const NO_GROUP_OPTIONS: &str = "it bounds settings of single groups, which this version of Corelane does not have";
 const NO_SHARE: &str = "this version of Corelane has no transaction, share or streams coordinator";
@@ -115,8 +116,11 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("controlled.shutdown.*", Ignored(NO_CLUSTER)),
     ("auto.leader.rebalance.enable", Ignored(NO_CLUSTER)),
     ("leader.imbalance.*", Ignored(NO_CLUSTER)),
-    ("replica.*", Ignored(NO_CLUSTER)),
-    ("num.replica.fetchers", Ignored(NO_CLUSTER)),
+    ("replica.high.watermark.checkpoint.interval.ms", Ignored(NO_CLUSTER)),
+    ("replica.lag.*", Ignored(NO_CLUSTER)),
+    ("replica.selector.class", Ignored(NO_CLUSTER)),
+    ("replica.socket.receive.buffer.bytes", Ignored("the kernel sizes the buffers of connections between brokers")),
+    ("num.replica.fetchers", Ignored(ONE_FETCHER)),
     ("follower.*", Ignored(NO_CLUSTER)),
     ("offsets.topic.compression.codec", Only("0", "what group coordinators write is not compressed")),
     ("offsets.commit.timeout.ms", Ignored("a commit is answered when the disk has it")),

@@ -122,6 +122,7 @@ mod connections;
 mod disk;
 mod groups;
 mod records;
+mod replication;
 mod stores;
 
 /// An option of the broker alone, with one name.
@@ -154,6 +155,7 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
             + records::RECORDS.len()
             + acknowledge::ACKNOWLEDGE.len()
             + disk::DISK.len()
+            + replication::REPLICATION.len()
     },
 >([
     BROKER,
@@ -164,9 +166,10 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
     records::RECORDS,
     acknowledge::ACKNOWLEDGE,
     disk::DISK,
+    replication::REPLICATION,
 ]);
 
-const fn joined<const N: usize>(tables: [&[OptionSpec]; 8]) -> [OptionSpec; N] {
+const fn joined<const N: usize>(tables: [&[OptionSpec]; 9]) -> [OptionSpec; N] {
     let mut all = [tables[0][0]; N];
     let (mut table, mut at) = (0, 0);
     while table < tables.len() {

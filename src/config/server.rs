@@ -79,6 +79,18 @@ pub struct ServerConfig {
     pub max_incremental_fetch_session_cache_slots: u32,
     /// `corelane.fetch.session.memory.bytes`, over all shards
     pub fetch_session_memory_bytes: usize,
+    /// `replica.fetch.max.bytes`: of one partition
+    pub replica_fetch_max_bytes: u32,
+    /// `replica.fetch.response.max.bytes`
+    pub replica_fetch_response_max_bytes: u32,
+    /// `replica.fetch.min.bytes`
+    pub replica_fetch_min_bytes: u32,
+    /// `replica.fetch.wait.max.ms`
+    pub replica_fetch_wait_max_ms: u32,
+    /// `replica.fetch.backoff.ms`
+    pub replica_fetch_backoff_ms: u32,
+    /// `replica.socket.timeout.ms`
+    pub replica_socket_timeout_ms: u32,
     /// `producer.id.expiration.ms`
     pub producer_id_expiration_ms: i64,
     /// `producer.id.expiration.check.interval.ms`

@@ -11,6 +11,7 @@ pub mod fetch;
 pub mod frame;
 pub mod guard;
 pub mod produce;
+pub mod replica_fetch;
 pub mod respond;
 mod shapes;
 mod topic_key;

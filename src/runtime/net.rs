@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Poll;
@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::clock;
-use super::executor::Breather;
+use super::executor::{Breather, spawn_blocking};
 use super::port_holder::{self, Holder};
 use super::ring::{Interest, Watch};
 use super::send_room::SendRoom;
@@ -214,6 +214,16 @@ impl Drop for Listener {
 
 fn internet_address(address: SockAddr) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(|| io::Error::other("a socket without an internet address"))
+}
+
+/// The addresses of `host`, looked up on a helper thread; a literal address is its own. Call on a shard.
+pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let name = host.to_owned();
+    let found = spawn_blocking(move || Ok((name.as_str(), port).to_socket_addrs()?.collect()));
+    found.await.map_err(|cause: io::Error| io::Error::new(cause.kind(), format!("cannot resolve {host}: {cause}")))
 }
 
 /// Opens a connection, with TCP_NODELAY set; `TimedOut` after `timeout`. Call on a shard.

@@ -13,6 +13,7 @@ mod directories;
 mod failed_dirs;
 mod far_ends;
 mod fetch;
+pub mod fetchers;
 pub mod groups;
 mod hosting;
 mod log_dirs;

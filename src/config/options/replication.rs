@@ -1,0 +1,58 @@
+//! Options of followers: how they fetch from leaders.
+
+use super::{Access, OptionSpec, broker};
+use crate::config::value::{Bounds, Kind};
+use Bounds::{AtLeast, Between};
+use Kind::Int;
+
+pub(super) const REPLICATION: &[OptionSpec] = &[
+    broker(
+        "replica.fetch.max.bytes",
+        Int,
+        "1048576",
+        AtLeast(0),
+        integer!(Server replica_fetch_max_bytes),
+        "Records of one partition in an answer to a follower, at most; a larger first batch comes all the same.",
+    ),
+    broker(
+        "replica.fetch.response.max.bytes",
+        Int,
+        "10485760",
+        AtLeast(0),
+        integer!(Server replica_fetch_response_max_bytes),
+        "Records of an answer to a follower, at most; a larger first batch comes all the same. A shard asks no leader for more than half of \
+         corelane.receive.memory.bytes, and receives the answers of all of them in as much memory as that option says, beside requests.",
+    ),
+    broker(
+        "replica.fetch.min.bytes",
+        Int,
+        "1",
+        AtLeast(0),
+        integer!(Server replica_fetch_min_bytes),
+        "Records for which a leader answers a follower before replica.fetch.wait.max.ms have passed.",
+    ),
+    broker(
+        "replica.fetch.wait.max.ms",
+        Int,
+        "500",
+        AtLeast(0),
+        integer!(Server replica_fetch_wait_max_ms),
+        "Longest wait of a follower's fetch for records. It should be less than replica.lag.time.max.ms.",
+    ),
+    broker(
+        "replica.fetch.backoff.ms",
+        Int,
+        "1000",
+        AtLeast(0),
+        integer!(Server replica_fetch_backoff_ms),
+        "Longest pause between two tries to reach a leader, and before a partition is fetched again that its leader refused. The first tries follow sooner.",
+    ),
+    broker(
+        "replica.socket.timeout.ms",
+        Int,
+        "30000",
+        Between(1, 3_600_000),
+        integer!(Server replica_socket_timeout_ms),
+        "Time after which a leader that does not answer is given up, on top of what a fetch waits for records; also for connecting.",
+    ),
+];
