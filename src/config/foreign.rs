@@ -21,10 +21,13 @@ const LOOPS: &str = "not needed: one event loop per core (corelane.shards)";
 const NO_SECURITY: &str = "this version of Corelane has neither encryption nor authentication nor authorization; \
                            starting without them would leave open what you mean to protect";
 const ONE_FETCHER: &str = "each shard has one fetcher for each broker that leads partitions of it (corelane.shards)";
+const NO_ZOOKEEPER_SECURITY: &str = "this version of Corelane has neither encryption nor authentication towards ZooKeeper; \
+                                     starting without them would leave open what you mean to protect";
 const OWN_SHARD: &str = "groups live on the shards that own their partitions of __consumer_offsets";
 const NO_GROUP_OPTIONS: &str = "it bounds settings of single groups, which this version of Corelane does not have";
 const NO_SHARE: &str = "this version of Corelane has no transaction, share or streams coordinator";
-const NO_CLUSTER: &str = "this version of Corelane runs as a single broker without replication";
+const NO_CLUSTER: &str = "this version of Corelane has no such setting of replication";
+const NO_RETRIES: &str = "a stop waits for at most 30 s until its leaderships have moved";
 const NO_QUORUM: &str = "Corelane keeps its metadata itself; there is no controller quorum";
 const NO_OTHERS: &str = "Corelane keeps its metadata itself (refused when several nodes are named)";
 const NO_TIERS: &str = "this version of Corelane has no tiered storage";
@@ -36,14 +39,12 @@ const NO_LIMIT: &str =
 
 /// By name; a name that ends in `*` stands for all that begin so, and earlier entries win.
 pub(super) static BROKER: &[(&str, Verdict)] = &[
-    (
-        "zookeeper.connect",
-        Refused(
-            "this version of Corelane keeps its metadata in its own data directory; a cluster through ZooKeeper does not exist yet. \
-             For a single broker leave the option out",
-        ),
-    ),
-    ("zookeeper.*", Ignored("there is no connection to ZooKeeper yet")),
+    ("zookeeper.set.acl", Only("false", NO_ZOOKEEPER_SECURITY)),
+    ("zookeeper.ssl.client.enable", Only("false", NO_ZOOKEEPER_SECURITY)),
+    ("zookeeper.ssl.*", Refused(NO_ZOOKEEPER_SECURITY)),
+    ("zookeeper.clientCnxnSocket", Refused(NO_ZOOKEEPER_SECURITY)),
+    ("zookeeper.metadata.migration.enable", Only("false", "the metadata of a cluster stays in ZooKeeper")),
+    ("zookeeper.sync.time.ms", Ignored("Kafka 3 removed it")),
     ("process.roles", Ignored("every Corelane node does both jobs (refused when broker is not among them)")),
     ("controller.quorum.voters", Ignored(NO_OTHERS)),
     ("controller.quorum.bootstrap.servers", Ignored(NO_OTHERS)),
@@ -77,8 +78,7 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("queued.max.request.bytes", Ignored("corelane.receive.memory.bytes bounds the bytes held")),
     ("queued.max.requests", Ignored("corelane.connection.pipeline bounds the requests of each connection")),
     ("max.request.partition.size.limit", Ignored("an answer to DescribeTopicPartitions has at most 2000 partitions")),
-    ("unclean.leader.election.enable", Only("false", "no out-of-sync replica ever becomes leader")),
-    ("unclean.leader.election.interval.ms", Ignored("no out-of-sync replica ever becomes leader")),
+    ("unclean.leader.election.interval.ms", Ignored("the controller elects whenever something changes")),
     (
         "log.preallocate",
         Only("false", "segments are always extended ahead of their writes, in steps (corelane.preallocate.max.bytes)"),
@@ -113,9 +113,8 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("broker.session.timeout.ms", Ignored(NO_CLUSTER)),
     ("initial.broker.registration.timeout.ms", Ignored(NO_CLUSTER)),
     ("server.max.startup.time.ms", Ignored("start-up waits for recovery, however long it takes")),
-    ("controlled.shutdown.*", Ignored(NO_CLUSTER)),
-    ("auto.leader.rebalance.enable", Ignored(NO_CLUSTER)),
-    ("leader.imbalance.*", Ignored(NO_CLUSTER)),
+    ("controlled.shutdown.max.retries", Ignored(NO_RETRIES)),
+    ("controlled.shutdown.retry.backoff.ms", Ignored(NO_RETRIES)),
     ("replica.high.watermark.checkpoint.interval.ms", Ignored(NO_CLUSTER)),
     ("replica.lag.*", Ignored(NO_CLUSTER)),
     ("replica.selector.class", Ignored(NO_CLUSTER)),
@@ -222,7 +221,6 @@ const NO_THROTTLE: &str = "replication is not throttled in this version of Corel
 pub(super) static TOPIC: &[TopicOption] = &[
     fixed("segment.jitter.ms", Kind::Long, "0", AtLeast(0), NO_JITTER),
     fixed("preallocate", Kind::Boolean, "false", Any, "segments are always extended ahead of their writes, in steps"),
-    fixed("unclean.leader.election.enable", Kind::Boolean, "false", Any, "no out-of-sync replica ever becomes leader"),
     fixed("leader.replication.throttled.replicas", Kind::List, "", Any, NO_THROTTLE),
     fixed("follower.replication.throttled.replicas", Kind::List, "", Any, NO_THROTTLE),
     fixed("remote.storage.enable", Kind::Boolean, "false", Any, NO_TIERS),
@@ -268,8 +266,8 @@ mod tests {
         assert!(matches!(broker("ssl.keystore.location"), Some(Refused(_))));
         assert!(broker("compression.type").is_none());
         assert!(matches!(broker("leader.replication.quota.window.num"), Some(Ignored(_)) | None));
-        assert!(matches!(broker("zookeeper.connect"), Some(Refused(_))));
-        assert!(matches!(broker("zookeeper.connection.timeout.ms"), Some(Ignored(_))));
+        assert!(matches!(broker("zookeeper.ssl.truststore.location"), Some(Refused(_))));
+        assert!(matches!(broker("zookeeper.sync.time.ms"), Some(Ignored(_))));
         assert!(broker("log.segment.byte").is_none());
     }
 

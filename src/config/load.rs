@@ -162,9 +162,8 @@ fn refuse_other_roles(name: &str, given: &Given) -> Result<(), ConfigError> {
         "process.roles" if !items.is_empty() && !items.iter().any(|role| role == "broker") => {
             Err(given.refused(name, "there are no separate controllers; every Corelane node is a broker"))
         }
-        "controller.quorum.voters" | "controller.quorum.bootstrap.servers" if items.len() > 1 => {
-            Err(given.refused(name, "several nodes are named, but this version of Corelane runs as a single broker"))
-        }
+        "controller.quorum.voters" | "controller.quorum.bootstrap.servers" if items.len() > 1 => Err(given
+            .refused(name, "Corelane has no controller quorum; several brokers are a cluster by zookeeper.connect")),
         _ => Ok(()),
     }
 }
@@ -259,10 +258,11 @@ fn cross_check(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warni
     }
     if let Some(one) = given.get("default.replication.factor")
         && config.default_replication_factor > 1
+        && !config.in_cluster()
     {
         return Err(one.invalid(
             "default.replication.factor",
-            "is more than the brokers there are: this version runs one, and topics could not be created".into(),
+            "is more than the brokers there are: without zookeeper.connect there is one, and topics could not be created".into(),
         ));
     }
     if let Some(one) = given.get("min.insync.replicas")
@@ -273,6 +273,9 @@ fn cross_check(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warni
             config.default_replication_factor
         );
         warnings.push(Warning { origin: one.origin.clone(), option: "min.insync.replicas".into(), message });
+    }
+    if let Some(one) = given.get("zookeeper.connect").filter(|_| config.in_cluster()) {
+        check_inter_broker(config, given, one)?;
     }
     if let Some(one) = given.get("inter.broker.listener.name").filter(|one| !one.value.is_empty())
         && given.contains_key("security.inter.broker.protocol")
@@ -296,6 +299,23 @@ fn cross_check(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warni
         return Err(one.invalid(name, format!("contradicts another option: {reason}")));
     }
     cross_check_groups(config, given, warnings)
+}
+
+/// A broker of a cluster that the others cannot reach would hold no replicas.
+fn check_inter_broker(config: &ServerConfig, given: &AllGiven, connect: &Given) -> Result<(), ConfigError> {
+    let name = config.inter_broker_listener();
+    if config.listeners.iter().any(|one| one.name == name && one.advertised.is_some()) {
+        return Ok(());
+    }
+    let reason = format!(
+        "needs a listener for other brokers: {name} is not among advertised.listeners; name one of them in \
+         inter.broker.listener.name"
+    );
+    let (option, one) = match given.get("inter.broker.listener.name") {
+        Some(one) => ("inter.broker.listener.name", one),
+        None => ("zookeeper.connect", connect),
+    };
+    Err(one.invalid(option, reason))
 }
 
 /// Timeouts of groups that contradict each other: every member would be refused, or put out between two heartbeats.

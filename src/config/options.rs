@@ -118,6 +118,7 @@ macro_rules! optional {
 // Behind the macros, which they use.
 mod acknowledge;
 mod cleaner;
+mod cluster;
 mod connections;
 mod disk;
 mod groups;
@@ -148,6 +149,7 @@ const NO_LIMIT: i64 = -1;
 pub static OPTIONS: &[OptionSpec] = &joined::<
     {
         BROKER.len()
+            + cluster::CLUSTER.len()
             + connections::CONNECTIONS.len()
             + cleaner::CLEANER.len()
             + groups::GROUPS.len()
@@ -159,6 +161,7 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
     },
 >([
     BROKER,
+    cluster::CLUSTER,
     connections::CONNECTIONS,
     cleaner::CLEANER,
     groups::GROUPS,
@@ -169,7 +172,7 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
     replication::REPLICATION,
 ]);
 
-const fn joined<const N: usize>(tables: [&[OptionSpec]; 9]) -> [OptionSpec; N] {
+const fn joined<const N: usize>(tables: [&[OptionSpec]; 10]) -> [OptionSpec; N] {
     let mut all = [tables[0][0]; N];
     let (mut table, mut at) = (0, 0);
     while table < tables.len() {
@@ -242,7 +245,7 @@ const BROKER: &[OptionSpec] = &[
         kind: Text,
         default: "",
         bounds: Any,
-        doc: "The advertised listener that other brokers connect to. There are no others yet, so it is checked and not used; Kafka insists on it where no listener is called PLAINTEXT.",
+        doc: "The advertised listener that other brokers connect to. Not given: the one called PLAINTEXT. A broker that is alone does not use it.",
         access: Access::Server {
             set: |c, v| listener::set_inter_broker(c, v.text()),
             get: |c| c.inter_broker_listener_name.clone(),
@@ -255,7 +258,7 @@ const BROKER: &[OptionSpec] = &[
         kind: Text,
         default: "",
         bounds: Any,
-        doc: "The rack this broker is in, told to clients in Metadata.",
+        doc: "The rack this broker is in, told to clients in Metadata. Replicas of a partition are spread over racks where every broker has one.",
         access: Access::Server {
             set: |c, v| {
                 c.broker_rack = Some(v.text().to_owned()).filter(|rack| !rack.is_empty());
@@ -291,7 +294,7 @@ const BROKER: &[OptionSpec] = &[
         kind: Int,
         default: "1",
         bounds: Between(1, 32_767),
-        doc: "Replicas of a topic created without a number.",
+        doc: "Replicas of a topic created without a number. A broker that is alone takes 1 only.",
         access: integer!(Server default_replication_factor),
     },
     OptionSpec {

@@ -41,6 +41,22 @@ pub struct ServerConfig {
     pub broker_rack: Option<String>,
     /// `log.dirs` / `log.dir`
     pub log_dirs: Vec<PathBuf>,
+    /// `zookeeper.connect`; empty: this broker is alone
+    pub zookeeper_connect: String,
+    /// `zookeeper.session.timeout.ms`
+    pub zookeeper_session_timeout_ms: u64,
+    /// `zookeeper.connection.timeout.ms`
+    pub zookeeper_connection_timeout_ms: u64,
+    /// `zookeeper.max.in.flight.requests`
+    pub zookeeper_max_in_flight_requests: usize,
+    /// `auto.leader.rebalance.enable`
+    pub auto_leader_rebalance_enable: bool,
+    /// `leader.imbalance.check.interval.seconds`
+    pub leader_imbalance_check_interval_seconds: i64,
+    /// `leader.imbalance.per.broker.percentage`
+    pub leader_imbalance_per_broker_percentage: i64,
+    /// `controlled.shutdown.enable`
+    pub controlled_shutdown_enable: bool,
     /// `num.partitions`
     pub num_partitions: i32,
     /// `default.replication.factor`
@@ -194,6 +210,24 @@ pub struct ServerConfig {
     pub not_taken_over: Vec<Untaken>,
     /// Options given by the user, by name, as written (DescribeConfigs tells them from defaults).
     pub given: BTreeMap<String, String>,
+}
+
+/// The listener of brokers among each other where none is named.
+const INTER_BROKER: &str = "PLAINTEXT";
+
+impl ServerConfig {
+    /// The broker is one of a cluster.
+    pub fn in_cluster(&self) -> bool {
+        !self.zookeeper_connect.is_empty()
+    }
+
+    /// Name of the listener by which brokers reach each other.
+    pub fn inter_broker_listener(&self) -> &str {
+        match self.inter_broker_listener_name.as_str() {
+            "" => INTER_BROKER,
+            name => name,
+        }
+    }
 }
 
 /// Acknowledged records of a killed broker that could not be written into their segments, for want of room perhaps. They are

@@ -44,6 +44,8 @@ pub struct TopicConfig {
     pub timestamp_after_max_ms: i64,
     /// `min.insync.replicas`
     pub min_insync_replicas: u32,
+    /// `unclean.leader.election.enable`
+    pub unclean_leader_election: bool,
     /// `file.delete.delay.ms`
     pub file_delete_delay_ms: u64,
     /// `cleanup.policy` contains delete.
@@ -190,7 +192,6 @@ mod tests {
     fn what_is_not_honoured_is_accepted_only_where_it_changes_nothing() {
         let default = TopicConfig::default();
         for harmless in [
-            ("unclean.leader.election.enable", "false"),
             ("preallocate", "false"),
             ("remote.storage.enable", "false"),
             ("cleanup.policy", "delete"),
@@ -208,7 +209,7 @@ mod tests {
             ("compression.zstd.level", "23"),
             ("compression.zstd.level", "-131073"),
             ("delete.retention.ms", "-5"),
-            ("unclean.leader.election.enable", "true"),
+            ("unclean.leader.election.enable", "perhaps"),
             ("preallocate", "true"),
             ("remote.storage.enable", "true"),
             ("min.cleanable.dirty.ratio", "1.5"),

@@ -29,6 +29,8 @@ OTHER_DEFAULT = {
 DELIBERATE = {
     ("num.partitions", None): "a topic has at most 100,000 partitions",
     ("default.replication.factor", None): "at least 1, and no more than there are brokers",
+    ("leader.imbalance.check.interval.seconds", None): "at least 1: less would be a busy loop",
+    ("leader.imbalance.per.broker.percentage", None): "0 to 100",
     ("message.max.bytes", None): "at most 256 MiB: recovery takes no larger batch",
     ("max.message.bytes", None): "at most 256 MiB: recovery takes no larger batch",
     ("socket.request.max.bytes", None): "1,024 to 256 MiB",
@@ -126,7 +128,7 @@ def test_the_table_is_kafkas(kafka):
     for names, kind, default, bounds, topic in rows():
         for side, name, limits in [("broker", names[0], bounds)] + ([("topic", *topic)] if topic else []):
             if (side, name) not in kafka.options:
-                assert name.startswith("corelane."), f"{name} is no option of Kafka's"
+                assert name.startswith(("corelane.", "zookeeper.")), f"{name} is no option of Kafka's"
                 continue
             kafka_kind, kafka_default = kafka.options[side, name]
             compared += 1

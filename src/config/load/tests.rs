@@ -111,10 +111,11 @@ fn what_would_be_unsafe_to_ignore_stops_the_start() {
         "ssl.keystore.location=/k",
         "sasl.enabled.mechanisms=PLAIN",
         "authorizer.class.name=org.example.Authorizer",
-        "zookeeper.connect=localhost:2181",
+        "zookeeper.ssl.client.enable=true",
+        "zookeeper.ssl.keystore.location=/k",
+        "zookeeper.set.acl=true",
         "process.roles=controller",
         "controller.quorum.voters=1@a:1,2@b:1",
-        "unclean.leader.election.enable=true",
         "create.topic.policy.class.name=x",
     ] {
         let error = error(text);
@@ -151,7 +152,7 @@ fn more_in_sync_replicas_than_there_are_refuse_nothing() {
 
 #[test]
 fn harmless_values_of_refused_options_pass_without_a_word() {
-    let text = "unclean.leader.election.enable=false\nauthorizer.class.name=\n\
+    let text = "zookeeper.set.acl=false\nzookeeper.ssl.client.enable=false\nauthorizer.class.name=\n\
                 security.inter.broker.protocol=PLAINTEXT";
     assert_eq!(warnings(text), [""; 0]);
 }
