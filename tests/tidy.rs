@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("groups", &["model"]),
     ("storage", &["model", "runtime"]),
     ("partition", &["model", "storage"]),
-    ("cluster", &["model", "protocol", "runtime", "storage"]),
+    ("cluster", &["model", "protocol", "runtime", "storage", "partition"]),
     ("simulator", &["partition", "groups", "cluster", "model"]),
     ("shard", &["client", "partition", "groups", "cluster", "storage", "runtime", "model"]),
     ("server", &["shard", "cluster", "protocol", "runtime", "model"]),

@@ -43,37 +43,86 @@ pub fn topic_of<'a>(
     node: impl Fn(&Key) -> Option<&'a Node>,
     defaults: &TopicConfig,
 ) -> Result<Option<TopicImage>, String> {
-    let record = |key: &Key| node(key).map(|node| &node.record);
-    let Some(Record::Topic(topic)) = record(&Key::Topic(name.clone())) else { return Ok(None) };
-    let mut partitions = Vec::with_capacity(topic.assignments.len());
-    for (assignment, index) in topic.assignments.iter().zip(0..) {
-        let Some(Node { record: Record::Partition(state), version, .. }) = node(&Key::Partition(name.clone(), index))
-        else {
-            return Err(format!("partition {index} of topic {name} has no state"));
-        };
-        let home = match record(&Key::Home(name.clone(), index)) {
-            Some(Record::Home(home)) => Some(*home),
-            _ => None,
-        };
-        partitions.push(PartitionImage {
-            version: *version,
-            leader: state.leader,
-            leader_epoch: state.leader_epoch,
-            replicas: assignment.replicas.clone(),
-            adding: assignment.adding.clone(),
-            removing: assignment.removing.clone(),
-            isr: state.isr.clone(),
-            elr: state.elr.clone(),
-            elr_min: state.elr_min,
-            last_leader: state.last_leader,
-            home,
-        });
-    }
-    let overrides = match record(&Key::TopicConfig(name.clone())) {
-        Some(Record::Config(overrides)) => overrides.clone(),
-        _ => BTreeMap::new(),
-    };
+    let Some(Record::Topic(topic)) = record(&node, &Key::Topic(name.clone())) else { return Ok(None) };
+    let partitions = topic.assignments.iter().zip(0..).map(|(assignment, index)| {
+        let partition = partition_of(name, index, assignment, &node);
+        partition.ok_or_else(|| format!("partition {index} of topic {name} has no state"))
+    });
+    let partitions = partitions.collect::<Result<_, String>>()?;
+    let overrides = overrides_of(name, &node);
     let pairs = overrides.iter().map(|(option, value)| (option.as_str(), value.as_str()));
     let config = defaults.with_overrides(pairs).map_err(|why| format!("options of topic {name}: {why}"))?;
     Ok(Some(TopicImage { name: name.clone(), id: topic.id, partitions, overrides, config: config.into() }))
+}
+
+/// The topic of a store that others write to as well. A partition without a state has no leader yet; an option
+/// that this broker does not know, or whose value it does not take, has no effect here; a topic whose deletion
+/// was begun is none.
+pub fn shared_topic_of<'a>(
+    name: &Arc<str>,
+    node: impl Fn(&Key) -> Option<&'a Node>,
+    defaults: &TopicConfig,
+) -> Option<TopicImage> {
+    let Some(Record::Topic(topic)) = record(&node, &Key::Topic(name.clone())) else { return None };
+    if node(&Key::Deletion(name.clone())).is_some() {
+        return None;
+    }
+    let stateless = |assignment: &Assignment| PartitionImage {
+        version: -1,
+        replicas: assignment.replicas.clone(),
+        adding: assignment.adding.clone(),
+        removing: assignment.removing.clone(),
+        ..PartitionImage::default()
+    };
+    let partitions = topic.assignments.iter().zip(0..).map(|(assignment, index)| {
+        partition_of(name, index, assignment, &node).unwrap_or_else(|| stateless(assignment))
+    });
+    let (partitions, overrides) = (partitions.collect(), overrides_of(name, &node));
+    let set = |config: TopicConfig, (option, value): (&String, &String)| {
+        let pair = std::iter::once((option.as_str(), value.as_str()));
+        config.with_overrides(pair).unwrap_or(config)
+    };
+    let config = overrides.iter().fold(defaults.clone(), set);
+    Some(TopicImage { name: name.clone(), id: topic.id, partitions, overrides, config: config.into() })
+}
+
+fn record<'a>(node: &impl Fn(&Key) -> Option<&'a Node>, key: &Key) -> Option<&'a Record> {
+    node(key).map(|node| &node.record)
+}
+
+/// `None`: it has no state.
+fn partition_of<'a>(
+    name: &Arc<str>,
+    index: i32,
+    assignment: &Assignment,
+    node: &impl Fn(&Key) -> Option<&'a Node>,
+) -> Option<PartitionImage> {
+    let Some(Node { record: Record::Partition(state), version, .. }) = node(&Key::Partition(name.clone(), index))
+    else {
+        return None;
+    };
+    let home = match record(node, &Key::Home(name.clone(), index)) {
+        Some(Record::Home(home)) => Some(*home),
+        _ => None,
+    };
+    Some(PartitionImage {
+        version: *version,
+        leader: state.leader,
+        leader_epoch: state.leader_epoch,
+        replicas: assignment.replicas.clone(),
+        adding: assignment.adding.clone(),
+        removing: assignment.removing.clone(),
+        isr: state.isr.clone(),
+        elr: state.elr.clone(),
+        elr_min: state.elr_min,
+        last_leader: state.last_leader,
+        home,
+    })
+}
+
+fn overrides_of<'a>(name: &Arc<str>, node: &impl Fn(&Key) -> Option<&'a Node>) -> BTreeMap<String, String> {
+    match record(node, &Key::TopicConfig(name.clone())) {
+        Some(Record::Config(overrides)) => overrides.clone(),
+        _ => BTreeMap::new(),
+    }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::broker::Purpose;
 use super::disk::{Crash, Disk};
 use super::place::{FIRST, TOPICS, number_of, place_of, topic_of};
 use super::rng::Rng;
 use super::setup::{FaultKind, LoseAnswers, Target};
 use super::world::World;
+use crate::cluster::node::Purpose;
 use crate::cluster::rules;
 use crate::cluster::store::{Assignment, Check, Commit, Key, Lifetime, Phase, Record, Store, TopicRecord, Write};
 use crate::model::BrokerId;
@@ -148,8 +148,8 @@ impl World {
     /// True if the answer to the broker's commit is to get lost.
     pub fn loses_answer(&self, at: usize) -> bool {
         let is_isr = |purpose: &Purpose| matches!(purpose, Purpose::Isr { .. });
-        let commits = &self.brokers[at].commits;
-        self.lose_answers[at].is_some_and(|lose| commits.values().any(|purpose| !lose.of_isr || is_isr(purpose)))
+        let mut purposes = self.brokers[at].node.purposes();
+        self.lose_answers[at].is_some_and(|lose| purposes.any(|purpose| !lose.of_isr || is_isr(purpose)))
     }
 
     /// The connection of a broker breaks under a commit.
@@ -172,7 +172,7 @@ impl World {
         if !self.brokers[at].running {
             return;
         }
-        let client = self.brokers[at].client.id();
+        let client = self.brokers[at].client();
         if clean {
             // The session is closed in good order.
             self.model.expire(client);
@@ -195,7 +195,7 @@ impl World {
             return;
         }
         broker.start(&self.model, self.io.now);
-        self.io.note(|| format!("broker {at}: starts, clean {}", self.brokers[at].clean));
+        self.io.note(|| format!("broker {at}: starts, clean {}", self.brokers[at].identity.clean));
         self.begin_ticks(at);
     }
 
@@ -203,7 +203,7 @@ impl World {
     pub fn stop_if_done(&mut self, at: usize) {
         let broker = &self.brokers[at];
         let Some((deadline, down_ms)) = broker.stopping else { return };
-        if broker.may_stop() || self.io.now >= deadline {
+        if broker.node.may_stop() || self.io.now >= deadline {
             self.crash(at, Crash::Kill, true, down_ms);
         }
     }

@@ -282,8 +282,7 @@ impl World {
         self.at(self.io.now + TICK_MS, Event::Tick(at, life));
         let (broker, io) = (&mut self.brokers[at], &mut self.io);
         broker.poll(io);
-        broker.register(io);
-        broker.control(io);
+        broker.act(io);
         broker.tick(io);
         self.stop_if_done(at);
     }
@@ -312,7 +311,7 @@ impl World {
         self.store_due = false;
         for step in self.model.steps() {
             let (Step::Serve(client) | Step::Answer(client) | Step::Show(client) | Step::Land(client)) = step;
-            let broker = (0..self.brokers.len()).find(|at| self.brokers[*at].client.id() == client);
+            let broker = (0..self.brokers.len()).find(|at| self.brokers[*at].client() == client);
             let is_late = broker.is_some_and(|at| self.io.now < self.late_until[at]);
             let odds = match step {
                 _ if self.healed => 90,
@@ -368,7 +367,7 @@ impl World {
 
     /// Breaks the connection of a broker to the store.
     pub fn unlink(&mut self, broker: usize) {
-        self.model.disconnect(self.brokers[broker].client.id());
+        self.model.disconnect(self.brokers[broker].client());
         self.brokers[broker].linked = false;
     }
 
@@ -377,7 +376,7 @@ impl World {
         self.at(now + 40, Event::Servers);
         for at in 0..self.brokers.len() {
             let broker = &mut self.brokers[at];
-            let (client, awake) = (broker.client.id(), broker.running && broker.paused_until <= now);
+            let (client, awake) = (broker.client(), broker.running && broker.paused_until <= now);
             if awake && !broker.linked && now >= self.store_cut_until[at] {
                 let newest = self.model.revision();
                 let place = Revision(newest.0 - self.io.rng.between(0, 4));
@@ -399,7 +398,7 @@ impl World {
         for client in over {
             self.sessions.remove(&client);
             self.model.expire(client);
-            if let Some(broker) = self.brokers.iter_mut().find(|broker| broker.client.id() == client) {
+            if let Some(broker) = self.brokers.iter_mut().find(|broker| broker.client() == client) {
                 broker.linked = false;
             }
         }

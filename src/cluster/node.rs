@@ -1,0 +1,364 @@
+//! A broker's part in the cluster: its copy of the metadata, its own registration, the controller's duty
+//! where it has the office, and the commits that others of this broker ask for. Pure: events of the store,
+//! requests and the time go in; commits go to the store, and news comes out.
+//!
+//! A registration counts as this broker's own once a commit of its present session that made it is done
+//! and shown. One that the metadata shows from before is of an earlier life; it goes with the next
+//! registration. So does one whose commit has an unknown outcome: whether it took effect need not be known.
+
+mod images;
+mod office;
+mod proposals;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::rules::{self, Options, PartitionKey, RegisterError, RiskyElection, Start, TopicDefaults, View};
+use super::store::{BrokerRecord, Commit, CommitId, Event, Key, Mirror, Outcome, Phase, Revision, Session, Store};
+use crate::model::BrokerId;
+use crate::model::planted::{Planted, planted};
+use crate::partition::Decision;
+use office::Office;
+
+pub use images::{Images, first_image};
+
+/// Time between two tries to register.
+const AGAIN_MS: i64 = 300;
+
+/// Identity and settings of a broker.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub me: BrokerId,
+    pub record: BrokerRecord,
+    pub start: Start,
+    pub options: Options,
+    pub defaults: TopicDefaults,
+}
+
+/// Purpose of a commit under way.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    Register,
+    Claim,
+    Control,
+    Drain,
+    /// Of a partition's leader, based on this version.
+    Isr {
+        partition: PartitionKey,
+        based_on: i32,
+    },
+    /// Of a follower whose log has failed.
+    Resign {
+        partition: PartitionKey,
+    },
+    /// Of an admin request.
+    Request,
+}
+
+/// The end of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    pub id: CommitId,
+    pub purpose: Purpose,
+    pub outcome: Outcome,
+    /// Revision whose nodes show the outcome, where it is known.
+    pub revision: Option<Revision>,
+}
+
+impl Settled {
+    /// The outcome as a leader understands it.
+    pub fn decision(&self) -> Decision {
+        match self.outcome {
+            Outcome::Done => Decision::Committed,
+            Outcome::Conflict(_) | Outcome::Failed(_) => Decision::Refused,
+            Outcome::Unknown => Decision::Unknown,
+        }
+    }
+}
+
+/// What has come of the store's events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Nodes that are not as before.
+    pub changed: BTreeSet<Key>,
+    /// Changes of the session, in their order.
+    pub sessions: Vec<Session>,
+    pub settled: Vec<Settled>,
+    /// The broker takes part from here on, or no longer.
+    pub part: Option<bool>,
+    /// There was an event.
+    pub any: bool,
+}
+
+/// Steps that were begun, for the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Acted {
+    pub risky: Vec<RiskyElection>,
+    pub refused: Option<RegisterError>,
+    pub registers: bool,
+    pub claims: bool,
+}
+
+/// The broker's registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    None,
+    /// Done; this revision shows it.
+    Made(Revision),
+    /// Shown, with this broker epoch.
+    Shown(i64),
+}
+
+pub struct Node<S> {
+    store: S,
+    settings: Settings,
+    mirror: Mirror,
+    view: View,
+    office: Office,
+    own: Own,
+    ask_at_ms: i64,
+    commits: BTreeMap<CommitId, Purpose>,
+    /// The steps of a commit that has several.
+    singles: BTreeMap<CommitId, Vec<Commit>>,
+    /// This process has taken part.
+    let_in: bool,
+    was_active: bool,
+    draining: bool,
+    closing: bool,
+}
+
+impl<S: Store> Node<S> {
+    pub fn new(store: S, settings: Settings, now_ms: i64) -> Node<S> {
+        Node::with(store, Mirror::default(), settings, now_ms)
+    }
+
+    /// A node that goes on with what was read before.
+    pub fn with(store: S, mirror: Mirror, settings: Settings, now_ms: i64) -> Node<S> {
+        let view = View::of(mirror.nodes(), settings.defaults);
+        let office = Office::new(settings.options, now_ms);
+        Node {
+            store,
+            settings,
+            mirror,
+            view,
+            office,
+            own: Own::None,
+            ask_at_ms: 0,
+            commits: BTreeMap::new(),
+            singles: BTreeMap::new(),
+            let_in: false,
+            was_active: false,
+            draining: false,
+            closing: false,
+        }
+    }
+
+    pub fn me(&self) -> BrokerId {
+        self.settings.me
+    }
+
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    pub fn mirror(&self) -> &Mirror {
+        &self.mirror
+    }
+
+    /// The mirror's nodes, as the rules see them.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Broker epoch of the registration that is this broker's own.
+    pub fn broker_epoch(&self) -> Option<i64> {
+        match self.own {
+            Own::Shown(epoch) => Some(epoch),
+            Own::None | Own::Made(_) => None,
+        }
+    }
+
+    /// Takes part in the cluster, as far as it knows.
+    pub fn is_active(&self) -> bool {
+        if planted(Planted::OldEpochAfterRestart) {
+            return self.mirror.revision().0 > 0 && self.store.session() != Session::Expired;
+        }
+        let phase = self.view.incarnation(self.me()).map(|incarnation| incarnation.value.phase);
+        self.broker_epoch().is_some() && phase.is_some_and(|phase| phase != Phase::Joining)
+    }
+
+    /// A clean stop now says that nothing was lost. It does not for a process that was never let in, unless
+    /// the one before had stopped so too.
+    pub fn may_mark_clean(&self) -> bool {
+        self.let_in || self.settings.start.clean_stop
+    }
+
+    pub fn is_waiting_for(&self, purpose: &Purpose) -> bool {
+        self.commits.values().any(|waits| waits == purpose)
+    }
+
+    /// Purposes of the commits under way.
+    pub fn purposes(&self) -> impl Iterator<Item = &Purpose> {
+        self.commits.values()
+    }
+
+    // ---- events
+
+    /// Takes all news of the store in.
+    pub fn poll(&mut self, now_ms: i64) -> News {
+        let mut news = News::default();
+        while let Some(event) = self.store.poll() {
+            news.any = true;
+            let keeps = planted(Planted::NoReloadAfterReconnect) && self.mirror.is_whole();
+            match &event {
+                Event::Session(session) => {
+                    news.sessions.push(*session);
+                    match session {
+                        Session::Connected if !keeps => self.store.load(),
+                        Session::Expired => self.expired(&mut news),
+                        Session::Connected | Session::Suspended => {}
+                    }
+                }
+                Event::Settled { id, outcome, revision } => self.settled(*id, outcome, *revision, now_ms, &mut news),
+                Event::Loaded(_) | Event::Changed(_) => {}
+            }
+            if !(keeps && matches!(event, Event::Session(_))) {
+                let changed = self.mirror.take(&event);
+                let dirty = self.view.update(self.mirror.nodes(), &changed);
+                self.office.note(!changed.is_empty(), dirty);
+                news.changed.extend(changed);
+            }
+        }
+        if news.any {
+            self.recognise(&mut news);
+        }
+        news
+    }
+
+    fn expired(&mut self, news: &mut News) {
+        self.own = Own::None;
+        // From here on it is this process that may lose records.
+        self.settings.start.clean_stop = false;
+        self.singles.clear();
+        for (id, purpose) in std::mem::take(&mut self.commits) {
+            news.settled.push(Settled { id, purpose, outcome: Outcome::Unknown, revision: None });
+        }
+        if !self.closing {
+            self.store.renew();
+        }
+    }
+
+    fn settled(&mut self, id: CommitId, outcome: &Outcome, revision: Option<Revision>, now_ms: i64, news: &mut News) {
+        let Some(purpose) = self.commits.remove(&id) else { return };
+        match &purpose {
+            Purpose::Register => {
+                let made = revision.filter(|_| *outcome == Outcome::Done);
+                self.own = made.map_or(Own::None, Own::Made);
+            }
+            Purpose::Control => {
+                self.office.settled(outcome, revision, now_ms);
+                // Steps that shared a commit with one that met a conflict are sent again, each for itself.
+                let singles = self.singles.remove(&id).unwrap_or_default();
+                if matches!(outcome, Outcome::Conflict(_)) {
+                    singles.into_iter().for_each(|commit| _ = self.commit(commit, Purpose::Control));
+                }
+            }
+            _ => {}
+        }
+        news.settled.push(Settled { id, purpose, outcome: outcome.clone(), revision });
+    }
+
+    /// Finds its own registration in the metadata.
+    fn recognise(&mut self, news: &mut News) {
+        if self.store.session() != Session::Expired {
+            let shown = self.view.registrations().get(&self.me()).map(|own| own.broker_epoch);
+            let directories = self.view.incarnation(self.me()).map(|incarnation| &incarnation.value.directories);
+            let is_ours = directories == Some(&self.settings.start.directories);
+            self.own = match (self.own, shown) {
+                (Own::Made(revision), _) if self.mirror.revision() < revision => self.own,
+                (Own::Made(_), Some(epoch)) if is_ours => Own::Shown(epoch),
+                (Own::Shown(epoch), Some(shown)) if epoch == shown => self.own,
+                _ => Own::None,
+            };
+        }
+        let active = self.is_active();
+        if active && !self.was_active {
+            self.settings.start.clean_stop = false;
+            self.let_in = true;
+        }
+        if active != std::mem::replace(&mut self.was_active, active) {
+            news.part = Some(active);
+        }
+    }
+
+    // ---- duties
+
+    /// Does what is due: registers, becomes controller, does the controller's work, gives leaderships away.
+    pub fn act(&mut self, now_ms: i64) -> Acted {
+        let mut acted = Acted::default();
+        self.register(now_ms, &mut acted);
+        self.control(now_ms, &mut acted);
+        self.drain();
+        acted
+    }
+
+    /// The time at which something is due even without news.
+    pub fn due_ms(&self) -> Option<i64> {
+        let register = (self.own == Own::None && !self.draining).then_some(self.ask_at_ms);
+        let office = if self.holds_office() { self.office.due_ms() } else { None };
+        register.into_iter().chain(office).min()
+    }
+
+    fn register(&mut self, now_ms: i64, acted: &mut Acted) {
+        let waits = self.own != Own::None || self.is_waiting_for(&Purpose::Register);
+        if waits || !self.mirror.is_whole() || now_ms < self.ask_at_ms || self.draining {
+            return;
+        }
+        self.ask_at_ms = now_ms.saturating_add(AGAIN_MS);
+        match rules::register(&self.view, self.me(), self.settings.record.clone(), &self.settings.start) {
+            Ok(commit) => {
+                acted.registers = true;
+                self.commit(commit, Purpose::Register);
+            }
+            Err(why) => acted.refused = Some(why),
+        }
+    }
+
+    /// A clean stop begins: from here on the broker is to lead nothing.
+    pub fn begin_drain(&mut self) {
+        self.draining = true;
+    }
+
+    fn drain(&mut self) {
+        if !self.draining || self.broker_epoch().is_none() || self.is_waiting_for(&Purpose::Drain) {
+            return;
+        }
+        if let Some(commit) = rules::drain(&self.view, self.me()) {
+            self.commit(commit, Purpose::Drain);
+        }
+    }
+
+    /// A clean stop may end the process.
+    pub fn may_stop(&self) -> bool {
+        !self.view.is_active(self.me()) && rules::leads_nothing(&self.view, self.me())
+    }
+
+    /// Ends the session, and with it the registration.
+    pub fn close(&mut self) {
+        (self.draining, self.closing) = (true, true);
+        self.store.close();
+    }
+
+    fn commit(&mut self, commit: Commit, purpose: Purpose) -> CommitId {
+        let id = self.store.commit(commit);
+        self.commits.insert(id, purpose);
+        id
+    }
+
+    /// Begins a commit of an admin request.
+    pub fn request(&mut self, commit: Commit) -> CommitId {
+        self.commit(commit, Purpose::Request)
+    }
+}
+
+#[cfg(test)]
+mod tests;

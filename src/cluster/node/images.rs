@@ -1,0 +1,174 @@
+//! Images of the metadata as a node knows it. Pure.
+//!
+//! While the broker takes no part its images show no leader of any partition that it has a replica of: it leads
+//! nothing and follows nothing. Nor do they take a replica away then: before the own registration is shown,
+//! the metadata may be older than what an earlier life saw.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Node;
+use crate::cluster::homes::Homes;
+use crate::cluster::image::{BrokerImage, MetadataImage, TopicImage};
+use crate::cluster::image_diff::ImageUpdate;
+use crate::cluster::placement::Placement;
+use crate::cluster::rules::View;
+use crate::cluster::store::{Key, Mirror, Phase, Store};
+use crate::cluster::topic_nodes::shared_topic_of;
+use crate::config::TopicConfig;
+use crate::model::BrokerId;
+
+/// Makes one image after the other.
+pub struct Images {
+    me: BrokerId,
+    defaults: TopicConfig,
+    homes: Homes,
+    /// Topics that may not be as the last image shows them.
+    names: BTreeSet<Arc<str>>,
+    brokers: bool,
+}
+
+/// The image of a start, without homes: `me` takes no part yet.
+pub fn first_image(
+    mirror: &Mirror,
+    view: &View,
+    me: BrokerId,
+    cluster_id: &str,
+    defaults: &TopicConfig,
+) -> MetadataImage {
+    let mut image = MetadataImage::default();
+    image.cluster_id = cluster_id.to_owned();
+    image.version = mirror.revision();
+    (image.brokers, image.controller) = brokers(view);
+    for name in view.topics().keys() {
+        if let Some(mut topic) = shared_topic_of(name, |key| mirror.node(key), defaults) {
+            silence(&mut topic, me);
+            image.put_topic(topic);
+        }
+    }
+    image
+}
+
+impl Images {
+    /// Images that follow `first`, which names the homes that were found.
+    pub fn new(me: BrokerId, defaults: TopicConfig, first: &MetadataImage) -> Images {
+        Images { me, defaults, homes: Homes::of(first), names: BTreeSet::new(), brokers: false }
+    }
+
+    /// Notes nodes that are not as before.
+    pub fn note(&mut self, changed: &BTreeSet<Key>) {
+        for key in changed {
+            match key {
+                Key::Broker(_) | Key::Incarnation(_) | Key::Controller => self.brokers = true,
+                Key::Deletion(name) => drop(self.names.insert(name.clone())),
+                key => self.names.extend(key.topic().cloned()),
+            }
+        }
+    }
+
+    /// Notes that the broker takes part from here on, or no longer.
+    pub fn note_part<S: Store>(&mut self, before: &MetadataImage, node: &Node<S>) {
+        self.brokers = true;
+        let own = |topic: &&Arc<TopicImage>| topic.partitions.iter().any(|p| p.replicas.contains(&self.me));
+        let held: Vec<_> = before.topics().filter(own).map(|topic| topic.name.clone()).collect();
+        self.names.extend(held);
+        self.names.extend(node.view().partitions_of(self.me).map(|(name, _)| name.clone()));
+    }
+
+    /// The update from `before`, the last image, to what the node knows now. `None`: it is the same.
+    pub fn next<S: Store>(
+        &mut self,
+        before: &MetadataImage,
+        node: &Node<S>,
+        placement: &Placement,
+    ) -> Option<ImageUpdate> {
+        let mut image = before.clone();
+        image.version = node.mirror().revision();
+        let mut is_other = false;
+        if std::mem::take(&mut self.brokers) {
+            (image.brokers, image.controller) = brokers(node.view());
+            is_other = (&image.brokers, image.controller) != (&before.brokers, before.controller);
+        }
+        let mut names = Vec::new();
+        for name in std::mem::take(&mut self.names) {
+            if self.put(&name, before, &mut image, node, placement) {
+                names.push(name);
+            }
+        }
+        (is_other || !names.is_empty()).then(|| ImageUpdate::between(before, Arc::new(image), &names))
+    }
+
+    /// Brings a topic of the image up to date; `false`: it was.
+    fn put<S: Store>(
+        &mut self,
+        name: &Arc<str>,
+        before: &MetadataImage,
+        image: &mut MetadataImage,
+        node: &Node<S>,
+        placement: &Placement,
+    ) -> bool {
+        let old = before.topic(name);
+        let mut new = shared_topic_of(name, |key| node.mirror().node(key), &self.defaults);
+        if !node.is_active() {
+            if old.is_some_and(|old| takes_away(old, new.as_ref(), self.me)) {
+                // Until the broker takes part again.
+                self.names.insert(name.clone());
+                new = old.map(|old| TopicImage::clone(old));
+            }
+            new.iter_mut().for_each(|topic| silence(topic, self.me));
+        }
+        self.homes.settle(self.me, placement, old.map(|old| &**old), new.as_mut());
+        match (old, new) {
+            (None, None) => return false,
+            (Some(old), Some(new)) if is_same(old, &new) => return false,
+            (_, None) => drop(image.remove_topic(name)),
+            (_, Some(new)) => {
+                // Under another id before, it would be found by that still.
+                image.remove_topic(name);
+                image.put_topic(new);
+            }
+        }
+        true
+    }
+}
+
+/// Everybody that is registered, and an active one that stands for the controller: any of them does what a
+/// controller is asked for.
+fn brokers(view: &View) -> (Vec<BrokerImage>, Option<BrokerId>) {
+    let brokers: Vec<BrokerImage> = view
+        .registrations()
+        .iter()
+        .map(|(id, registration)| {
+            let incarnation = view.incarnation(*id);
+            BrokerImage {
+                id: *id,
+                endpoints: registration.record.endpoints.clone(),
+                rack: registration.record.rack.clone(),
+                epoch: registration.broker_epoch,
+                phase: incarnation.map_or(Phase::Joining, |incarnation| incarnation.value.phase),
+                incarnation: incarnation.map_or(-1, |incarnation| incarnation.version),
+            }
+        })
+        .collect();
+    let holder = view.controller().map(|controller| controller.value).filter(|holder| view.is_active(*holder));
+    let any = brokers.iter().find(|broker| broker.phase == Phase::Active).map(|broker| broker.id);
+    (brokers, holder.or(any))
+}
+
+/// Partitions with a replica here have no leader.
+fn silence(topic: &mut TopicImage, me: BrokerId) {
+    for partition in topic.partitions.iter_mut().filter(|partition| partition.replicas.contains(&me)) {
+        partition.leader = None;
+    }
+}
+
+/// A replica of `me` that the old topic has is not in the new one.
+fn takes_away(old: &TopicImage, new: Option<&TopicImage>, me: BrokerId) -> bool {
+    let new = new.filter(|new| new.id == old.id);
+    let mut own = old.partitions.iter().enumerate().filter(|(_, partition)| partition.replicas.contains(&me));
+    own.any(|(index, _)| !new.and_then(|new| new.partitions.get(index)).is_some_and(|now| now.replicas.contains(&me)))
+}
+
+fn is_same(old: &TopicImage, new: &TopicImage) -> bool {
+    (old.id, &old.partitions, &old.overrides) == (new.id, &new.partitions, &new.overrides)
+}

@@ -1,0 +1,411 @@
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::*;
+use crate::cluster::homes::Homes;
+use crate::cluster::image::{EndpointImage, MetadataImage, PartitionHome};
+use crate::cluster::placement::Placement;
+use crate::cluster::store::{
+    Assignment, Check, Incarnation, Lifetime, Model, ModelClient, PartitionState, Record, TopicRecord, Write,
+};
+use crate::cluster::{DirectoryId, decode_id};
+use crate::config::TopicConfig;
+use crate::model::LeaderEpoch;
+use crate::partition::{Change, Proposal};
+
+/// Nodes 1 to N on one store, where everything arrives at once.
+struct Cluster {
+    model: Model,
+    nodes: Vec<Node<ModelClient>>,
+    now_ms: i64,
+}
+
+fn start(broker: i32, boot: u128) -> Start {
+    let directories = BTreeSet::from([DirectoryId(Uuid::from_u128(1000 + broker.unsigned_abs() as u128))]);
+    Start { clean_stop: false, boot: Uuid::from_u128(boot), flushes_each_message: false, directories }
+}
+
+fn node(model: &Model, broker: i32, start: Start) -> Node<ModelClient> {
+    let endpoint = EndpointImage { listener: "PLAINTEXT".into(), host: "h".into(), port: 9000 };
+    let settings = Settings {
+        me: BrokerId(broker),
+        record: BrokerRecord { endpoints: vec![endpoint], rack: None },
+        start,
+        options: Options::default(),
+        defaults: TopicDefaults { min_insync_replicas: 1, unclean_election: false },
+    };
+    Node::new(model.client(), settings, 0)
+}
+
+impl Cluster {
+    fn of(count: i32) -> Cluster {
+        let model = Model::new();
+        let nodes = (1..=count).map(|broker| node(&model, broker, start(broker, 1))).collect();
+        let mut cluster = Cluster { model, nodes, now_ms: 0 };
+        (0..cluster.nodes.len()).for_each(|at| cluster.connect(at));
+        cluster.settle();
+        cluster
+    }
+
+    fn connect(&self, at: usize) {
+        self.model.connect(self.nodes[at].store().id(), self.model.revision());
+    }
+
+    /// Until nothing happens any more; what each node was told.
+    fn settle(&mut self) -> Vec<Vec<News>> {
+        let mut told: Vec<Vec<News>> = self.nodes.iter().map(|_| Vec::new()).collect();
+        for _ in 0..200 {
+            self.now_ms += 100;
+            self.model.settle();
+            for (node, told) in self.nodes.iter_mut().zip(&mut told) {
+                let news = node.poll(self.now_ms);
+                if news.any {
+                    told.push(news);
+                }
+                node.act(self.now_ms);
+            }
+        }
+        told
+    }
+
+    fn write(&self, write: Write) {
+        let mut admin = self.model.client();
+        self.model.connect(admin.id(), self.model.revision());
+        admin.commit(Commit { checks: Vec::<Check>::new(), writes: vec![write] });
+        // Before anything that is on its way from the nodes.
+        assert!(self.model.serve(admin.id(), self.model.revision()) && self.model.answer(admin.id()));
+        let outcomes = std::iter::from_fn(|| admin.poll()).filter_map(|event| match event {
+            Event::Settled { outcome, .. } => Some(outcome),
+            _ => None,
+        });
+        assert_eq!(outcomes.collect::<Vec<_>>(), [Outcome::Done]);
+        self.model.expire(admin.id());
+    }
+
+    fn make_topic(&mut self, replicas: &[&[i32]]) {
+        let record =
+            TopicRecord { id: Uuid::from_u128(77), assignments: replicas.iter().map(|r| assigned(r)).collect() };
+        self.write(Write::Create(Key::Topic("t".into()), Record::Topic(record), Lifetime::Persistent));
+        self.settle();
+    }
+
+    fn state(&self, partition: i32) -> PartitionState {
+        match self.model.node(&Key::Partition("t".into(), partition)).map(|node| node.record) {
+            Some(Record::Partition(state)) => state,
+            other => panic!("no state: {other:?}"),
+        }
+    }
+
+    fn leaders(&self, count: i32) -> Vec<i32> {
+        (0..count).map(|partition| self.state(partition).leader.map_or(0, |leader| leader.0)).collect()
+    }
+
+    fn incarnation(&self, broker: i32) -> Incarnation {
+        match self.model.node(&Key::Incarnation(BrokerId(broker))).map(|node| node.record) {
+            Some(Record::Incarnation(incarnation)) => incarnation,
+            other => panic!("none: {other:?}"),
+        }
+    }
+}
+
+fn assigned(replicas: &[i32]) -> Assignment {
+    Assignment { replicas: replicas.iter().copied().map(BrokerId).collect(), ..Assignment::default() }
+}
+
+fn key(partition: i32) -> PartitionKey {
+    ("t".into(), partition)
+}
+
+#[test]
+fn brokers_register_and_are_let_in() {
+    let mut cluster = Cluster::of(3);
+    for node in &cluster.nodes {
+        assert!(node.is_active() && node.may_mark_clean());
+        let own = cluster.model.node(&Key::Broker(node.me())).map(|node| node.created);
+        assert_eq!(node.broker_epoch(), own);
+    }
+    assert_eq!(cluster.nodes.iter().filter(|node| node.holds_office()).count(), 1);
+    let revision = cluster.model.revision();
+    cluster.settle();
+    assert_eq!(cluster.model.revision(), revision, "nothing is written where nothing changes");
+}
+
+#[test]
+fn a_process_that_was_never_let_in_says_nothing_of_its_logs() {
+    let model = Model::new();
+    let mut node = node(&model, 1, start(1, 1));
+    model.connect(node.store().id(), Revision(0));
+    assert!(!node.may_mark_clean());
+    for now_ms in 0..20 {
+        model.settle();
+        node.poll(now_ms * 100);
+        node.act(now_ms * 100);
+    }
+    assert!(node.is_active() && node.may_mark_clean());
+    let clean = Start { clean_stop: true, ..start(2, 1) };
+    assert!(self::node(&model, 2, clean).may_mark_clean(), "the one before had stopped well");
+}
+
+#[test]
+fn leaders_of_a_dead_broker_move_and_it_comes_back_as_another_incarnation() {
+    let mut cluster = Cluster::of(3);
+    cluster.make_topic(&[&[1, 2, 3], &[2, 3, 1], &[1, 3, 2]]);
+    assert_eq!(cluster.leaders(3), [1, 2, 1]);
+    let dead = cluster.nodes[0].store().id();
+    cluster.model.expire(dead);
+    cluster.nodes[0] = node(&cluster.model, 1, start(1, 1));
+    cluster.settle();
+    assert_eq!(cluster.leaders(3), [2, 2, 3]);
+    assert!((0..3).all(|partition| !cluster.state(partition).isr.contains(&BrokerId(1))));
+    let before = cluster.model.node(&Key::Incarnation(BrokerId(1))).unwrap().version;
+    cluster.connect(0);
+    cluster.settle();
+    assert!(cluster.nodes[0].is_active() && cluster.incarnation(1).trusted, "the same boot of the host");
+    assert!(cluster.model.node(&Key::Incarnation(BrokerId(1))).unwrap().version > before);
+    assert_eq!(cluster.leaders(3), [2, 2, 3], "it has to catch up first");
+}
+
+/// The registration of an earlier life stands still when the broker is back.
+#[test]
+fn a_registration_of_an_earlier_life_is_replaced() {
+    let mut cluster = Cluster::of(2);
+    cluster.make_topic(&[&[1, 2]]);
+    let old = cluster.nodes[0].broker_epoch().unwrap();
+    cluster.model.disconnect(cluster.nodes[0].store().id());
+    cluster.nodes[0] = node(&cluster.model, 1, start(1, 2));
+    cluster.connect(0);
+    cluster.settle();
+    let new = cluster.nodes[0].broker_epoch().unwrap();
+    assert!(new > old && cluster.nodes[0].is_active());
+    let state = cluster.state(0);
+    assert_eq!((state.leader, state.isr), (Some(BrokerId(2)), vec![BrokerId(2)]), "another boot: not trusted");
+    assert!(state.leader_epoch > LeaderEpoch(0));
+}
+
+#[test]
+fn another_machine_with_the_same_number_waits() {
+    let mut cluster = Cluster::of(1);
+    cluster.nodes.push(node(&cluster.model, 1, start(9, 5)));
+    cluster.connect(1);
+    cluster.model.settle();
+    cluster.nodes[1].poll(cluster.now_ms);
+    cluster.model.settle();
+    cluster.nodes[1].poll(cluster.now_ms);
+    let acted = cluster.nodes[1].act(cluster.now_ms);
+    assert_eq!(acted.refused, Some(RegisterError::Taken(BrokerId(1))));
+    cluster.settle();
+    assert!(cluster.nodes[0].is_active() && cluster.nodes[1].broker_epoch().is_none());
+}
+
+#[test]
+fn an_expired_session_ends_the_part_at_once() {
+    let mut cluster = Cluster::of(2);
+    cluster.make_topic(&[&[1, 2]]);
+    let id = cluster.nodes[0].store().id();
+    cluster.model.expire(id);
+    assert!(cluster.nodes[0].is_active(), "while nobody says so, it serves on");
+    let news = cluster.nodes[0].poll(cluster.now_ms);
+    assert_eq!((news.sessions, news.part), (vec![Session::Suspended], None));
+    assert!(cluster.nodes[0].is_active());
+    cluster.connect(0);
+    let news = cluster.nodes[0].poll(cluster.now_ms);
+    assert_eq!((news.sessions, news.part), (vec![Session::Expired], Some(false)));
+    assert!(!cluster.nodes[0].is_active());
+    cluster.connect(0);
+    let told = cluster.settle();
+    assert!(told[0].iter().any(|news| news.part == Some(true)));
+    assert_eq!(cluster.state(0).leader, Some(BrokerId(2)));
+}
+
+/// Whether a registration took effect need not be known.
+#[test]
+fn a_registration_that_nothing_is_known_of_is_made_again() {
+    for lands in [false, true] {
+        let mut cluster = Cluster::of(1);
+        cluster.nodes.push(node(&cluster.model, 2, start(2, 1)));
+        let id = cluster.nodes[1].store().id();
+        cluster.connect(1);
+        cluster.nodes[1].poll(0);
+        cluster.model.settle();
+        cluster.nodes[1].poll(0);
+        assert!(cluster.nodes[1].act(cluster.now_ms + 1000).registers);
+        cluster.model.disconnect(id);
+        cluster.now_ms += 2000;
+        if lands {
+            assert!(cluster.model.land(id));
+        }
+        cluster.connect(1);
+        cluster.settle();
+        let own = cluster.model.node(&Key::Broker(BrokerId(2))).unwrap();
+        assert_eq!(cluster.nodes[1].broker_epoch(), Some(own.created));
+        assert!(cluster.nodes[1].is_active());
+        cluster.model.land(id);
+        cluster.settle();
+        let same = cluster.model.node(&Key::Broker(BrokerId(2))).unwrap();
+        assert_eq!(same.created, own.created, "what is late does nothing");
+    }
+}
+
+fn decisions(told: &[News], of: CommitId) -> Vec<Decision> {
+    let settled = told.iter().flat_map(|news| &news.settled).filter(|settled| settled.id == of);
+    settled.map(Settled::decision).collect()
+}
+
+#[test]
+fn proposals_of_leaders_are_committed_refused_or_overtaken() {
+    let mut cluster = Cluster::of(3);
+    cluster.make_topic(&[&[1, 2, 3]]);
+    let version = |cluster: &Cluster| cluster.nodes[0].view().state("t", 0).unwrap().version;
+    let shrink = |cluster: &Cluster, broker| Proposal {
+        based_on: version(cluster),
+        change: Change::Shrink(vec![BrokerId(broker)]),
+    };
+    let proposal = shrink(&cluster, 3);
+    let id = cluster.nodes[0].propose(&key(0), &proposal).unwrap();
+    let told = cluster.settle();
+    assert_eq!(decisions(&told[0], id), [Decision::Committed]);
+    assert_eq!(cluster.state(0).isr, [BrokerId(1), BrokerId(2)]);
+    assert_eq!(cluster.nodes[0].propose(&key(0), &proposal), None, "overtaken");
+    // The incarnation whose fetches were counted is over.
+    let stale =
+        Change::Expand(vec![(BrokerId(3), cluster.nodes[0].view().incarnation(BrokerId(3)).unwrap().version - 1)]);
+    let proposal = Proposal { based_on: version(&cluster), change: stale };
+    let id = cluster.nodes[0].propose(&key(0), &proposal).unwrap();
+    assert_eq!(decisions(&cluster.settle()[0], id), [Decision::Refused]);
+    let proposal = shrink(&cluster, 2);
+    let id = cluster.nodes[0].propose(&key(0), &proposal).unwrap();
+    cluster.model.disconnect(cluster.nodes[0].store().id());
+    assert_eq!(decisions(&[cluster.nodes[0].poll(cluster.now_ms)], id), [Decision::Unknown]);
+    cluster.connect(0);
+    cluster.settle();
+    let id = cluster.nodes[1].resign(&key(0)).unwrap();
+    assert_eq!(cluster.nodes[1].resign(&key(0)), None, "it is on its way");
+    assert_eq!(decisions(&cluster.settle()[1], id), [Decision::Committed]);
+    assert_eq!(cluster.state(0).isr, [BrokerId(1)]);
+}
+
+#[test]
+fn a_clean_stop_gives_leaderships_away_first() {
+    let mut cluster = Cluster::of(3);
+    cluster.make_topic(&[&[1, 2, 3], &[1, 3, 2], &[2, 1, 3]]);
+    assert!(!cluster.nodes[0].may_stop());
+    cluster.nodes[0].begin_drain();
+    cluster.settle();
+    assert!(cluster.nodes[0].may_stop());
+    assert_eq!(cluster.leaders(3), [2, 3, 2]);
+    assert!((0..3).all(|partition| !cluster.state(partition).isr.contains(&BrokerId(1))));
+    cluster.nodes[0].close();
+    cluster.settle();
+    assert!(cluster.model.node(&Key::Broker(BrokerId(1))).is_none(), "it registers no more");
+    assert_eq!(cluster.nodes[1..].iter().filter(|node| node.holds_office()).count(), 1);
+}
+
+/// Many partitions change together; one of them has moved meanwhile.
+#[test]
+fn steps_get_through_beside_one_that_meets_a_conflict() {
+    let mut cluster = Cluster::of(3);
+    let all: Vec<&[i32]> = (0..70).map(|_| &[1, 2, 3][..]).collect();
+    cluster.make_topic(&all);
+    assert!(cluster.leaders(70).iter().all(|leader| *leader == 1));
+    cluster.model.expire(cluster.nodes[0].store().id());
+    cluster.nodes[0] = node(&cluster.model, 1, start(1, 1));
+    // The controller decides on what it knows; then a state moves.
+    for _ in 0..20 {
+        let holder =
+            cluster.nodes.iter().position(|node| node.holds_office() && node.is_waiting_for(&Purpose::Control));
+        if holder.is_some() {
+            break;
+        }
+        cluster.now_ms += 100;
+        cluster.model.settle();
+        for node in &mut cluster.nodes {
+            node.poll(cluster.now_ms);
+            node.act(cluster.now_ms);
+        }
+    }
+    let key = Key::Partition("t".into(), 3);
+    let before = cluster.model.node(&key).unwrap();
+    cluster.write(Write::Set(key, before.record, before.version));
+    cluster.settle();
+    assert!(cluster.leaders(70).iter().all(|leader| *leader == 2));
+}
+
+// ---- images
+
+fn placement() -> Placement {
+    let id = DirectoryId(decode_id("AAAAAAAAAAAAAAAAq83vAA").unwrap());
+    Placement { directories: vec![(id, "/d".into())], run: 3, ..Placement::default() }
+}
+
+fn leaders_shown(image: &MetadataImage) -> Vec<i32> {
+    let topic = image.topic("t").unwrap();
+    topic.partitions.iter().map(|partition| partition.leader.map_or(0, |leader| leader.0)).collect()
+}
+
+#[test]
+fn images_show_no_leadership_while_the_broker_takes_no_part() {
+    let mut cluster = Cluster::of(3);
+    cluster.make_topic(&[&[1, 2], &[2, 3], &[2, 1]]);
+    let (me, defaults) = (BrokerId(1), TopicConfig::default());
+    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &defaults);
+    assert_eq!(leaders_shown(&first), [0, 2, 0], "of partitions with a replica here");
+    let mut images = Images::new(me, defaults, &first);
+    assert!(images.next(&first, &cluster.nodes[0], &placement()).is_none());
+    images.note_part(&first, &cluster.nodes[0]);
+    let update = images.next(&first, &cluster.nodes[0], &placement()).unwrap();
+    assert_eq!(leaders_shown(&update.image), [1, 2, 2]);
+    let homes: Vec<Option<PartitionHome>> =
+        update.image.topic("t").unwrap().partitions.iter().map(|partition| partition.home).collect();
+    assert!(homes[0].is_some() && homes[1].is_none() && homes[2].is_some(), "only own replicas have a home");
+    assert!(Homes::of(&update.image).get(crate::model::PartitionId::new(Uuid::from_u128(77), 0)).is_some());
+    let shown: Vec<(i32, Phase)> = update.image.brokers.iter().map(|broker| (broker.id.0, broker.phase)).collect();
+    assert_eq!(shown, [(1, Phase::Active), (2, Phase::Active), (3, Phase::Active)]);
+
+    // Its session ends, and meanwhile its replicas go elsewhere.
+    cluster.model.expire(cluster.nodes[0].store().id());
+    let topic = cluster.model.node(&Key::Topic("t".into())).unwrap();
+    let assignments = [&[2, 3][..], &[2, 3], &[2, 1]].into_iter().map(assigned).collect();
+    let moved = Record::Topic(TopicRecord { id: Uuid::from_u128(77), assignments });
+    cluster.write(Write::Set(Key::Topic("t".into()), moved, topic.version));
+    cluster.connect(0);
+    let news = cluster.nodes[0].poll(cluster.now_ms);
+    assert_eq!(news.part, Some(false));
+    let before = update.image;
+    images.note_part(&before, &cluster.nodes[0]);
+    cluster.connect(0);
+    cluster.nodes[0].poll(cluster.now_ms);
+    cluster.model.settle();
+    images.note(&cluster.nodes[0].poll(cluster.now_ms).changed);
+    let silent = images.next(&before, &cluster.nodes[0], &placement()).unwrap().image;
+    assert_eq!(leaders_shown(&silent), [0, 2, 0]);
+    assert!(silent.topic("t").unwrap().partitions[0].replicas.contains(&me), "nothing is taken away yet");
+    for news in &cluster.settle()[0] {
+        images.note(&news.changed);
+        if news.part.is_some() {
+            images.note_part(&silent, &cluster.nodes[0]);
+        }
+    }
+    let back = images.next(&silent, &cluster.nodes[0], &placement()).unwrap();
+    assert!(!back.image.topic("t").unwrap().partitions[0].replicas.contains(&me));
+    assert_eq!(back.image.version, cluster.nodes[0].mirror().revision());
+}
+
+#[test]
+fn a_topic_without_states_has_no_leaders_and_a_marked_one_is_none() {
+    let cluster = Cluster::of(1);
+    let record = TopicRecord { id: Uuid::from_u128(5), assignments: vec![assigned(&[1])] };
+    cluster.write(Write::Create(Key::Topic("u".into()), Record::Topic(record), Lifetime::Persistent));
+    let options = BTreeMap::from([("retention.ms".to_owned(), "5".to_owned()), ("strange".to_owned(), "1".to_owned())]);
+    cluster.write(Write::Create(Key::TopicConfig("u".into()), Record::Config(options), Lifetime::Persistent));
+    let nodes = cluster.model.nodes();
+    let name: Arc<str> = "u".into();
+    let shown =
+        crate::cluster::topic_nodes::shared_topic_of(&name, |key| nodes.get(key), &TopicConfig::default()).unwrap();
+    assert_eq!((shown.partitions[0].leader, shown.partitions[0].version), (None, -1));
+    assert_eq!((shown.config.retention_ms, shown.overrides.len()), (Some(5), 2), "what is not known has no effect");
+    cluster.write(Write::Create(Key::Deletion("u".into()), Record::Deletion, Lifetime::Persistent));
+    let nodes = cluster.model.nodes();
+    let shown = crate::cluster::topic_nodes::shared_topic_of(&name, |key| nodes.get(key), &TopicConfig::default());
+    assert!(shown.is_none());
+}
