@@ -3,6 +3,7 @@
 mod arena;
 mod bench;
 mod command;
+mod membership;
 mod options;
 mod progress;
 mod server;

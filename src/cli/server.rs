@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::command::ServerArguments;
+use super::membership::{Membership, start_of};
 use super::take_over::{forget_empty, take_over_arenas};
 use crate::cluster::data_dirs::{self, DataDirs, HeldDir};
 use crate::cluster::metadata_store::LocalStore;
@@ -21,7 +22,7 @@ use crate::runtime::probe;
 use crate::runtime::process::{self, SignalWatch, StopFlag};
 use crate::runtime::{clock, mailbox, net, watchdog};
 use crate::server;
-use crate::shard::{self, ShardReady, ShardStart};
+use crate::shard::{self, Joining, ShardReady, ShardStart};
 
 /// Exit code 0 after an orderly end, 1 with one line on stderr when the broker cannot start.
 pub(super) fn main(arguments: ServerArguments) -> ExitCode {
@@ -50,17 +51,23 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     }
     // Before anything is served: a stop is orderly from the first answer on.
     let mut signals = SignalWatch::install().map_err(|e| format!("signals cannot be watched: {e}"))?;
+    let membership = if config.in_cluster() { Some(Membership::open(&config)?) } else { None };
     // The directories are locked until `held` goes, after the shards.
-    let DataDirs { held, mut store, mut image, placement } = data_dirs::open(&config)?;
-    if report_last_stop(&mut config, &held).map_err(|e| e.to_string())? {
+    let shared = membership.as_ref().map(|membership| membership.image(&config));
+    let DataDirs { held, mut store, mut image, placement, strays, all } = data_dirs::open(&config, shared)?;
+    let unclean = report_last_stop(&mut config, &held).map_err(|e| e.to_string())?;
+    if unclean && membership.is_none() {
         store.raise_leader_epochs(&mut image).map_err(|e| e.to_string())?;
     }
 
     let mut arenas = take_over_arenas(&mut config, cpus.len() as u16, &image, &placement)?;
 
+    let start = start_of(&config, &held, (&image, &placement), !unclean && all);
+    let membership = membership.map(|membership| membership.begin(&config, &image, start, strays));
+    let (joining, leaving) = membership.unzip();
     let (config, image, placement) = (Arc::new(config), Arc::new(image), Arc::new(placement));
     let stop = StopFlag::default();
-    let (threads, reports, closings) = start_shards(&config, &cpus, &store, (&image, &placement), &stop)?;
+    let (threads, reports, closings) = start_shards(&config, &cpus, &store, (&image, &placement), &stop, joining)?;
     let ready = match await_ready(&reports, cpus.len(), || signals.obey_pending(&stop)) {
         Ok(ready) => ready,
         Err(message) => {
@@ -70,7 +77,12 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
         }
     };
     announce(&config, &cpus, &held, &image, &ready, begun);
-    let waited = signals.wait_for_stop(&stop);
+    // Of a cluster, leaderships move away before anything ends.
+    let asked = if leaving.is_some() { StopFlag::default() } else { stop.clone() };
+    let waited = signals.wait_for_stop(&asked);
+    if let Some(leaving) = leaving.as_ref().filter(|_| config.controlled_shutdown_enable) {
+        leaving.drain();
+    }
     stop.set();
     tracing::info!("stopping");
     let limit = Duration::from_millis(config.shutdown_timeout_ms).saturating_add(ENDING_GRACE);
@@ -79,7 +91,7 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     let told = closed.len() == cpus.len();
     // Where everything is closed the threads end by themselves; behind a disk that hangs they do not.
     let ended = threads.join_within(if told && unwell.is_empty() { limit } else { ENDING_GRACE });
-    if told {
+    if told && leaving.as_ref().is_none_or(|leaving| leaving.may_mark_clean()) {
         mark_clean(&held, &unwell);
     }
     arenas.iter_mut().for_each(forget_empty);
@@ -229,6 +241,7 @@ fn start_shards(
     store: &LocalStore,
     (image, placement): (&Arc<MetadataImage>, &Arc<Placement>),
     stop: &StopFlag,
+    mut joining: Option<Joining>,
 ) -> Result<(ShardThreads, Reports, Receiver<Vec<PathBuf>>), String> {
     let shards = cpus.len() as u16;
     let hearts = watchdog::start(shards).map_err(|e| format!("the watchdog cannot be started: {e}"))?;
@@ -243,7 +256,23 @@ fn start_shards(
         .map(|(index, (seat, heart))| {
             let (config, store, image, stop) = (config.clone(), store.clone(), image.clone(), stop.clone());
             let (ready, closed, placement) = (sender.clone(), closed.clone(), placement.clone());
-            (index, ShardStart { index, shards, config, seat, heart, store, image, placement, stop, ready, closed })
+            // Of the first, which is the controller's.
+            let joining = joining.take();
+            let start = ShardStart {
+                index,
+                shards,
+                config,
+                seat,
+                heart,
+                store,
+                image,
+                placement,
+                stop,
+                joining,
+                ready,
+                closed,
+            };
+            (index, start)
         })
         .collect();
     // From here on only shards hold senders: when the last one is gone without a word, the wait for them ends.

@@ -3,8 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::cluster::{MetadataImage, Placement};
+use crate::cluster::{MetadataImage, Placement, TopicImage};
 use crate::config::{Acknowledge, ServerConfig};
+use crate::model::BrokerId;
 use crate::runtime::probe;
 use crate::storage::{self, Home, Identity, PartitionKey, Places};
 
@@ -49,7 +50,10 @@ fn take_over(
     image: &MetadataImage,
     placement: &Placement,
 ) -> Result<(), String> {
+    let node_id = config.broker_id;
     let find = |key: PartitionKey| match image.topic_by_id(key.topic) {
+        // The replica has gone to another broker.
+        Some(topic) if !is_here(topic, key.partition, BrokerId(node_id)) => Home::Gone,
         Some(topic) => placement.dir(topic, key.partition).map_or(Home::Away, Home::Here),
         // The topic of a damaged file has no id here.
         None if !image.all_withheld().is_empty() => Home::Away,
@@ -75,6 +79,11 @@ fn take_over(
         config.not_taken_over.extend(replayed.failed);
     }
     Ok(())
+}
+
+fn is_here(topic: &TopicImage, index: i32, broker: BrokerId) -> bool {
+    let partition = usize::try_from(index).ok().and_then(|index| topic.partitions.get(index));
+    partition.is_some_and(|partition| partition.replicas.contains(&broker))
 }
 
 /// Makes a place in `dir` for the arenas of each data directory. Where that fails, batches are acknowledged when they are written.

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use super::directory_id::DirectoryId;
 use super::image::MetadataImage;
-use super::judge::{Home, OfflineDir, State, Usable, Verdict, check_home, find_home, judge};
+use super::judge::{Home, LEFT, OfflineDir, State, Usable, Verdict, check_home, find_home, judge};
 use super::look::{CLEAN_MARK, Contents, Seen, SeenPartition, look};
 use super::meta_properties::MetaProperties;
 use super::metadata_store::{KnownDirectory, LocalStore, Stored, new_cluster_id};
 use super::placement::{Assignment, Opened, Placement, assign, unclaimed_line};
 use crate::config::ServerConfig;
+use crate::model::BrokerId;
 use crate::runtime::probe::{DataDir, OpenError, open_data_dir};
 use crate::storage::{DELETED_SUFFIX, aside_name};
 
@@ -34,11 +35,16 @@ pub struct DataDirs {
     pub store: LocalStore,
     pub image: MetadataImage,
     pub placement: Placement,
+    /// Directories of replicas that this broker has no longer, where brokers share the metadata.
+    pub strays: Vec<PathBuf>,
+    /// Every directory of `log.dirs` is in use.
+    pub all: bool,
 }
 
 /// Opens the directories of `log.dirs`. One that fails stays offline with its partitions; the start ends where the
-/// directory with the metadata fails, or where one belongs to somebody else. Blocks.
-pub fn open(config: &ServerConfig) -> Result<DataDirs, String> {
+/// directory with the metadata fails, or where one belongs to somebody else. `shared`: the metadata that brokers share;
+/// without it the first directory has it. Blocks.
+pub fn open(config: &ServerConfig, shared: Option<MetadataImage>) -> Result<DataDirs, String> {
     let seen = look(&config.log_dirs);
     let home = find_home(&seen)?;
     let at = match home {
@@ -55,12 +61,17 @@ pub fn open(config: &ServerConfig) -> Result<DataDirs, String> {
         Home::Held(_) => store.load(config).map_err(|e| e.to_string())?,
         Home::First => store.nothing(config),
     };
+    if let Some(shared) = shared {
+        share(&mut stored, &home_path, shared, config.broker_id, home == Home::First)?;
+    }
     let first_start = home == Home::First;
     let verdict = judge(&seen, home, &stored, config.broker_id, &mut DirectoryId::random)?;
     if let Some(why) = stored.cluster_lost.as_ref().filter(|_| !first_start) {
         tracing::warn!("the cluster's id is taken from meta.properties: {why}");
     }
-    stored.image.cluster_id = verdict.cluster_id.clone().unwrap_or_else(new_cluster_id);
+    if stored.shared_by.is_none() {
+        stored.image.cluster_id = verdict.cluster_id.clone().unwrap_or_else(new_cluster_id);
+    }
     let (held, offline) = take(&verdict, &home_path, &store, &stored.image.cluster_id, config.broker_id)?;
     if first_start {
         store.begin_producer_ids().map_err(|e| e.to_string())?;
@@ -70,7 +81,32 @@ pub fn open(config: &ServerConfig) -> Result<DataDirs, String> {
     }
     note_directories(&mut stored, &held, &offline);
     let assignment = settle(&mut stored, &seen, &held, &offline, &store);
-    Ok(DataDirs { held, store, image: stored.image, placement: assignment.placement })
+    let (all, strays) = (offline.is_empty(), assignment.strays);
+    Ok(DataDirs { held, store, image: stored.image, placement: assignment.placement, strays, all })
+}
+
+/// Puts the shared metadata in the place of the stored.
+fn share(stored: &mut Stored, home: &Path, shared: MetadataImage, node_id: i32, is_first: bool) -> Result<(), String> {
+    let (ours, theirs) = (&stored.image.cluster_id, &shared.cluster_id);
+    let knows = !is_first && stored.cluster_lost.is_none();
+    if stored.image.topics().next().is_some() || !stored.image.all_withheld().is_empty() {
+        return Err(format!(
+            "log.dirs: {} holds the metadata of a broker that is alone, with topics: leave zookeeper.connect out, or name \
+             empty directories for a broker of the cluster. {LEFT}",
+            home.display()
+        ));
+    }
+    if knows && ours != theirs {
+        return Err(format!(
+            "log.dirs: {} belongs to cluster {ours}, and the cluster of zookeeper.connect is {theirs}: see that \
+             zookeeper.connect names the right servers and the right chroot. {LEFT}",
+            home.display()
+        ));
+    }
+    stored.image = shared;
+    stored.cluster_lost = None;
+    stored.shared_by = Some(BrokerId(node_id));
+    Ok(())
 }
 
 /// Locks and tries out each usable directory, then writes what it needs to be known by.
@@ -163,7 +199,9 @@ fn settle(
         tracing::warn!("the list of data directories stays as it was: {error}");
     }
     for topic in std::mem::take(&mut assignment.changed) {
-        if let Err(error) = store.put_topic(&topic) {
+        if stored.shared_by.is_none()
+            && let Err(error) = store.put_topic(&topic)
+        {
             tracing::warn!(topic = %topic.name, "the data directories of its partitions are not noted: {error}");
         }
         stored.image.put_topic(topic);
@@ -181,6 +219,9 @@ fn settle(
         if let Err(error) = store.forget_deleted(*id) {
             tracing::warn!("{error}");
         }
+    }
+    if stored.shared_by.is_some() {
+        return assignment;
     }
     for (topic, example) in &assignment.unclaimed {
         let line = unclaimed_line(&stored.image, topic, example);

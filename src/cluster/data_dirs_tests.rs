@@ -26,7 +26,7 @@ impl Host {
     }
 
     fn open(&self, names: &[&str]) -> Result<DataDirs, String> {
-        open(&self.config(names))
+        open(&self.config(names), None)
     }
 
     /// Starts, creates a topic with two partitions and their directories, and stops.
@@ -166,7 +166,7 @@ fn directories_of_others_are_left_exactly_as_they_are() {
         assert!(!host.path("fresh").exists());
     }
     let before = everything(&host.path("other"));
-    let error = open(&config).unwrap_err();
+    let error = open(&config, None).unwrap_err();
     assert!(error.contains("node.id 4") && error.contains("node.id 5"), "{error}");
     assert_eq!(everything(&host.path("other")), before);
 }

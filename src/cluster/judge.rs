@@ -53,7 +53,7 @@ pub struct Verdict {
     pub offline: Vec<OfflineDir>,
 }
 
-const LEFT: &str = "Nothing in it was changed.";
+pub(super) const LEFT: &str = "Nothing in it was changed.";
 
 /// Finds the metadata store; an error where there is none although there is data.
 pub fn find_home(seen: &[Seen]) -> Result<Home, String> {

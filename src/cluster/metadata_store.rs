@@ -114,9 +114,16 @@ pub struct Stored {
     pub run: u64,
     /// Topics that are deleted, but whose partitions' directories may still be there.
     pub deleted: Vec<TopicImage>,
+    /// The broker, where it shares the topics with others.
+    pub shared_by: Option<BrokerId>,
 }
 
 impl Stored {
+    /// This broker has a replica of the partition.
+    pub fn is_here(&self, partition: &PartitionImage) -> bool {
+        self.shared_by.is_none_or(|me| partition.replicas.contains(&me))
+    }
+
     /// True while partitions of topics, or topics of which that is not known, are recorded in a directory.
     pub fn holds(&self, id: DirectoryId) -> bool {
         let homes = |topic: &TopicImage| topic.partitions.iter().any(|p| p.home.is_some_and(|h| h.directory == id));
@@ -562,7 +569,7 @@ fn remove_leftovers(directory: &Path) -> io::Result<()> {
 
 /// A random UUID in Kafka's spelling: URL-safe base64 without padding. A leading '-' would look like an option on a
 /// command line, so Kafka never makes one.
-pub(super) fn new_cluster_id() -> String {
+pub fn new_cluster_id() -> String {
     loop {
         let id = encode_id(Uuid::new_v4());
         if !id.starts_with('-') {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::directory_id::DirectoryId;
-use super::image::{MetadataImage, OfflinePartitions, PartitionHome, TopicImage};
+use super::image::{MetadataImage, OfflinePartitions, PartitionHome, PartitionImage, TopicImage};
 use super::judge::OfflineDir;
 use super::look::SeenPartition;
 use super::metadata_store::Stored;
@@ -41,7 +41,7 @@ impl Placement {
         if self.directories.len() > 1 {
             image.topics().for_each(|topic| held.count(topic));
         }
-        held.settle(self, topic);
+        held.settle(self, topic, |_| true);
     }
 }
 
@@ -56,11 +56,12 @@ impl Held {
         }
     }
 
-    fn settle(&mut self, placement: &Placement, topic: &mut TopicImage) {
+    fn settle(&mut self, placement: &Placement, topic: &mut TopicImage, is_here: impl Fn(&PartitionImage) -> bool) {
         let id = topic.id;
         let new = topic.partitions.iter_mut().zip(0..).filter(|(partition, index)| {
             // One that is offline may have a directory that is not there.
-            partition.home.is_none() && !placement.offline.contains_key(&PartitionId::new(id, *index))
+            let offline = placement.offline.contains_key(&PartitionId::new(id, *index));
+            partition.home.is_none() && is_here(partition) && !offline
         });
         for (partition, _) in new {
             let ids = placement.directories.iter().map(|(id, _)| *id);
@@ -92,6 +93,8 @@ pub struct Assignment {
     pub forgotten: Vec<Uuid>,
     /// Directories that no topic claims: by topic name, with one of them each.
     pub unclaimed: Vec<(String, PathBuf)>,
+    /// All of these whose topic is known.
+    pub strays: Vec<PathBuf>,
     /// Log lines about partitions that were moved or are made anew.
     pub remarks: Vec<String>,
 }
@@ -142,7 +145,7 @@ struct Assigning<'a> {
 impl<'a> Assigning<'a> {
     fn place(&mut self, topic: &'a TopicImage) {
         let mut changed = topic.clone();
-        for index in 0..topic.partitions.len() {
+        for (index, _) in topic.partitions.iter().enumerate().filter(|(_, partition)| self.stored.is_here(partition)) {
             match self.home(topic, index as i32) {
                 Ok(home) => changed.partitions[index].home = home,
                 Err(why) => {
@@ -151,7 +154,7 @@ impl<'a> Assigning<'a> {
                 }
             }
         }
-        self.held.settle(&self.out.placement, &mut changed);
+        self.held.settle(&self.out.placement, &mut changed, |partition| self.stored.is_here(partition));
         if changed.partitions != topic.partitions {
             self.out.changed.push(changed);
         }
@@ -229,6 +232,7 @@ impl<'a> Assigning<'a> {
         if id.is_some_and(|id| self.stored.deleted.iter().any(|deleted| deleted.id == id)) {
             self.out.doomed.push(path);
         } else {
+            self.out.strays.extend(id.map(|_| path.clone()));
             self.out.unclaimed.push((topic.to_owned(), path));
         }
     }

@@ -6,6 +6,7 @@
 //! latency queues, and [`Breather`] in every loop that can stay runnable.
 
 pub mod admission;
+pub mod bell;
 pub mod buffers;
 pub mod clock;
 pub mod disk;

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::control::{control_error, stopping};
 use super::hosting::Claim;
 use super::state::{CONTROLLER, Shard};
+use crate::cluster::PartitionImage;
 use crate::cluster::controller::ControlError;
 use crate::cluster::image_diff::{Closing, ImageUpdate, Step, TopicChange};
 use crate::model::{BrokerId, ErrorCode, PartitionId, ShardId};
@@ -157,8 +158,13 @@ impl Shard {
     }
 
     /// This broker's number.
-    fn broker(&self) -> BrokerId {
+    pub(super) fn broker(&self) -> BrokerId {
         BrokerId(self.config.broker_id)
+    }
+
+    /// This broker has a replica of the partition.
+    pub(super) fn is_here(&self, partition: &PartitionImage) -> bool {
+        !self.config.in_cluster() || partition.replicas.contains(&self.broker())
     }
 
     fn own_steps(&self, change: &TopicChange) -> Vec<(PartitionId, Step)> {
@@ -174,7 +180,8 @@ impl Shard {
         });
         let new: Vec<_> = new.collect();
         let topics: HashSet<Uuid> = new.iter().map(|(topic, _)| topic.id).collect();
-        match self.host_partitions(new, Claim::New).await {
+        let claim = if self.config.in_cluster() { Claim::Assigned } else { Claim::New };
+        match self.host_partitions(new, claim).await {
             Ok(hosted) => hosted.failed,
             Err(error) => topics.into_iter().map(|topic| (topic, error.to_string())).collect(),
         }
@@ -219,7 +226,9 @@ impl Shard {
                 Step::Open | Step::Lead(_) | Step::Follow(..) | Step::Configure => {}
             }
         }
-        if !elsewhere.is_empty() {
+        if !elsewhere.is_empty() && self.config.in_cluster() {
+            self.drop_replicas(&elsewhere).await;
+        } else if !elsewhere.is_empty() {
             self.drop_unused(&elsewhere).await;
         }
         if deleted.is_empty() { deleted } else { self.drop_topics(&deleted).await }

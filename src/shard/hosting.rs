@@ -38,7 +38,9 @@ impl Shard {
     pub(super) async fn host(self: &Rc<Self>, topics: Vec<Arc<TopicImage>>, claim: Claim) -> io::Result<Hosted> {
         let ids = |topic: &Arc<TopicImage>| {
             let topic = topic.clone();
-            (0..topic.partitions.len() as i32).map(move |index| (topic.clone(), PartitionId::new(topic.id, index)))
+            let here = (0..).zip(&topic.partitions).filter(|(_, partition)| self.is_here(partition));
+            let indexes: Vec<i32> = here.map(|(index, _)| index).collect();
+            indexes.into_iter().map(move |index| (topic.clone(), PartitionId::new(topic.id, index)))
         };
         self.host_partitions(topics.iter().flat_map(ids).collect(), claim).await
     }
@@ -54,13 +56,13 @@ impl Shard {
         let mut wanted = Vec::new();
         for (topic, id) in partitions {
             // New partitions must not bring back old ones that are offline.
-            let waits = claim == Claim::New && self.is_unopened(id);
+            let waits = claim != Claim::Known && self.is_unopened(id);
             if self.owner(id) != self.id || self.replica(id).is_some() || waits {
                 continue;
             }
             match self.place(&topic, id) {
                 Ok(dir) => wanted.push((topic, id, dir)),
-                Err(why) if claim == Claim::Known => self.set_offline(id, why),
+                Err(why) if claim != Claim::New => self.set_offline(id, why),
                 Err(why) => return Err(io::Error::other(format!("{}-{}: {why}", topic.name, id.index))),
             }
         }
@@ -73,7 +75,7 @@ impl Shard {
                 let outcome = shard.open(&topic, id, &dir, claim).await;
                 match outcome.map_err(|e| name_error(&dir, e)) {
                     Ok(scanned) => hosted.borrow_mut().scanned_bytes += scanned,
-                    Err(error) if claim == Claim::Known => {
+                    Err(error) if claim != Claim::New => {
                         let (topic, partition) = (&topic.name, id.index);
                         tracing::error!(%topic, %partition, "the partition is offline: {error}");
                         if is_full(&error) {
@@ -136,6 +138,26 @@ impl Shard {
         self.replicas.borrow_mut().insert(id, opened.replica);
         self.clear_offline(id);
         Ok(opened.scanned_bytes)
+    }
+
+    /// Ends and removes this shard's replicas of `partitions`: they are on other brokers now.
+    pub(super) async fn drop_replicas(self: &Rc<Self>, partitions: &HashSet<PartitionId>) {
+        let _one = self.hosting.acquire(1).await;
+        let gone: Vec<Rc<Replica>> = {
+            let mut replicas = self.replicas.borrow_mut();
+            replicas.extract_if(|id, _| partitions.contains(id)).map(|(_, replica)| replica).collect()
+        };
+        partitions.iter().for_each(|id| self.clear_offline(*id));
+        for replica in gone {
+            self.end_coordinator(replica.id);
+            match replica.retire().await {
+                Ok(put_away) => put_away.into_iter().for_each(|dir| self.remove_later(dir)),
+                Err(error) => tracing::error!(
+                    dir = %replica.log().dir().display(), %error,
+                    "setting aside the directory of a replica that is elsewhere now failed; it goes at the next start"
+                ),
+            }
+        }
     }
 
     /// Ends and removes those of this shard's `partitions` that were never used: their making has failed elsewhere. One with
@@ -206,6 +228,9 @@ pub(super) enum Claim {
     /// The topic was there before: the directory, or the file that names its topic, is damaged. Going on without the records
     /// in it would be worse than not starting.
     Known,
+    /// The metadata that brokers share assigns the partition here, whether it was here before or not: a directory of
+    /// another topic is set aside, and what cannot be opened is offline.
+    Assigned,
 }
 
 /// Outcome of taking a directory. It is there after a crash once the directory that holds it is synced.
@@ -227,9 +252,9 @@ fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<Taken> {
             (Owner::This, _) => return Ok(Taken::Found),
             // Cut short by a power cut right after it was made.
             (Owner::Damaged, _) if found.is_empty() => {}
-            (_, Claim::New) => set_aside(dir)?,
+            (Owner::Other, Claim::Assigned) | (_, Claim::New) => set_aside(dir)?,
             // Name and records are the topic's, and no other topic is named.
-            (Owner::Damaged, Claim::Known) => tracing::error!(
+            (Owner::Damaged, Claim::Known | Claim::Assigned) => tracing::error!(
                 file = %path.display(), bytes = found.len(), "the file is damaged: it is made anew with the topic's id"
             ),
             (Owner::Other, Claim::Known) => return Err(names_another(topic)),

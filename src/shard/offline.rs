@@ -81,6 +81,11 @@ impl Shard {
         })
     }
 
+    /// Partitions of this shard that were offline when that was last told.
+    pub(super) fn offline_replicas(&self) -> Vec<PartitionId> {
+        self.offline.published.borrow().keys().copied().collect()
+    }
+
     /// Tells the controller which partitions of this shard are offline, if that has changed.
     pub(super) async fn publish_offline(self: &Rc<Self>) {
         let failures = self.storage.failures();

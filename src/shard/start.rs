@@ -8,6 +8,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::hosting::Claim;
+use super::member::Joining;
 use super::state::Shard;
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{MetadataImage, Placement};
@@ -33,6 +34,8 @@ pub struct ShardStart {
     pub image: Arc<MetadataImage>,
     pub placement: Arc<Placement>,
     pub stop: StopFlag,
+    /// Of the controller's shard, where the broker is one of a cluster.
+    pub joining: Option<Joining>,
     /// Told exactly once: recovered and listening, or why not. Dropping it untold counts as failure.
     pub ready: Sender<Result<ShardReady, String>>,
     /// Told once at the end: the directories of the partitions that were not closed in good order.
@@ -88,12 +91,14 @@ where
             if shard.all_recovered().await {
                 shard.publish_offline().await;
                 let _ = ready.send(Ok(recovered));
+                start.joining.into_iter().for_each(|joining| shard.join(joining));
                 shard.start_upkeep(recovered.scanned_bytes);
                 serve(shard.clone(), listeners).await;
             }
             let unwell = shard.close_all().await;
             shard.remove_arenas();
             let _ = start.closed.send(unwell);
+            shard.leave().await;
         }
         Err(error) => {
             let _ = ready.send(Err(error.to_string()));
@@ -171,9 +176,13 @@ impl Shard {
         }
         self.make_arenas().await;
         let topics = self.image().topics().cloned().collect();
-        let scanned_bytes = self.host(topics, Claim::Known).await?.scanned_bytes;
+        // In a cluster a directory of another topic may be left from a deletion that this broker has missed.
+        let claim = if self.config.in_cluster() { Claim::Assigned } else { Claim::Known };
+        let scanned_bytes = self.host(topics, claim).await?.scanned_bytes;
         self.storage.end_start();
-        self.show_later_epochs().await;
+        if !self.config.in_cluster() {
+            self.show_later_epochs().await;
+        }
         let listeners = Listeners::bind(self.config.listeners.iter().map(|listener| listener.address))?;
         let partitions = self.replicas.borrow().len();
         Ok((listeners, ShardReady { index: self.id.0, partitions, scanned_bytes }))

@@ -12,6 +12,7 @@ use super::dir_sync::DirSyncs;
 use super::directories::Directories;
 use super::far_ends::FarEnd;
 use super::groups::Coordinators;
+use super::member::Member;
 use super::offline::Offline;
 use crate::cluster::MetadataImage;
 use crate::cluster::keeper::Keeper;
@@ -67,6 +68,8 @@ pub struct Shard {
     pub(super) keeper: RefCell<Option<Keeper<LocalEngine>>>,
     /// The update that all shards carry out at present. Only on the controller's shard, under `control`.
     pub(super) round: RefCell<Option<Rc<Round>>>,
+    /// The broker's part in a cluster. Only on the controller's shard, and only where the broker is one of several.
+    pub(super) member: RefCell<Option<Rc<Member>>>,
     /// Whether this shard holds its partitions.
     pub(super) recovered: Cell<bool>,
     pub(super) on_recovered: Notify,
@@ -145,6 +148,7 @@ impl Shard {
             dir_syncs: DirSyncs::default(),
             keeper: RefCell::new(None),
             round: RefCell::new(None),
+            member: RefCell::new(None),
             recovered: Cell::new(false),
             on_recovered: Notify::new(),
             config,

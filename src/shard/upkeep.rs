@@ -26,6 +26,9 @@ impl Shard {
         spawn_local(self.clone().keep_group_deadlines());
         spawn_local(self.clone().keep_offline_published());
         spawn_local(self.clone().keep_reopening());
+        if self.config.in_cluster() {
+            spawn_local(self.clone().keep_resigning());
+        }
     }
 
     async fn keep_retention(self: Rc<Self>) {

@@ -1,0 +1,198 @@
+//! A broker's way into its cluster, before its shards run.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::cluster::data_dirs::HeldDir;
+use crate::cluster::metadata_store::new_cluster_id;
+use crate::cluster::node::{Images, Node, Settings, first_image};
+use crate::cluster::rules::{Options, Start, TopicDefaults, View};
+use crate::cluster::store::zookeeper::{self, ConnectString, ZooKeeper};
+use crate::cluster::store::{BrokerRecord, Commit, Event, Key, Lifetime, Mirror, Record, Session, Store, Write};
+use crate::cluster::{EndpointImage, MetadataImage, PartitionImage, Placement};
+use crate::config::{Advertised, ListenerConfig, ServerConfig};
+use crate::model::BrokerId;
+use crate::runtime::bell::Bell;
+use crate::runtime::{clock, probe};
+use crate::shard::{Joining, Leave};
+
+/// Time between two looks for news, before the shards run.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Time for leaderships to move away, at a stop.
+const LEAVING: Duration = Duration::from_secs(30);
+
+/// A session with ZooKeeper, and what the cluster's metadata was when it began.
+pub(super) struct Membership {
+    store: ZooKeeper,
+    mirror: Mirror,
+    view: View,
+    defaults: TopicDefaults,
+    cluster_id: String,
+    bell: Bell,
+    begun: Instant,
+}
+
+/// The main thread's end of a membership.
+pub(super) struct Leaving {
+    leave: Leave,
+    bell: Bell,
+    left: Receiver<()>,
+}
+
+impl Membership {
+    /// Connects, and reads everything. Before any thread is pinned. Blocks.
+    pub fn open(config: &ServerConfig) -> Result<Membership, String> {
+        let bell = Bell::new().map_err(|e| format!("a bell for ZooKeeper's news cannot be made: {e}"))?;
+        let (settings, ringer, begun) = (settings(config)?, bell.clone(), clock::now());
+        let limit = settings.connection_timeout;
+        let mut store =
+            ZooKeeper::open(settings, Box::new(move || ringer.ring())).map_err(|error| error.to_string())?;
+        let (mut mirror, deadline) = (Mirror::default(), clock::now() + limit);
+        until(&mut store, &mut mirror, deadline, Mirror::is_whole)?;
+        let cluster_id = cluster_id(&mut store, &mut mirror, deadline)?;
+        let topics = &config.topic_defaults;
+        let defaults = TopicDefaults {
+            min_insync_replicas: i32::try_from(topics.min_insync_replicas).unwrap_or(i32::MAX),
+            unclean_election: topics.unclean_leader_election,
+        };
+        let view = View::of(mirror.nodes(), defaults);
+        Ok(Membership { store, mirror, view, defaults, cluster_id, bell, begun })
+    }
+
+    /// The cluster's metadata, without where this broker has its replicas.
+    pub fn image(&self, config: &ServerConfig) -> MetadataImage {
+        let me = BrokerId(config.broker_id);
+        first_image(&self.mirror, &self.view, me, &self.cluster_id, &config.topic_defaults)
+    }
+
+    /// What the controller's shard goes on with. `image`: with the homes of this broker's replicas.
+    pub fn begin(
+        self,
+        config: &ServerConfig,
+        image: &MetadataImage,
+        start: Start,
+        strays: Vec<std::path::PathBuf>,
+    ) -> (Joining, Leaving) {
+        let me = BrokerId(config.broker_id);
+        let interval = config.leader_imbalance_check_interval_seconds.saturating_mul(1000);
+        let options = Options {
+            imbalance_percentage: config.leader_imbalance_per_broker_percentage,
+            imbalance_interval_ms: config.auto_leader_rebalance_enable.then_some(interval),
+            ..Options::default()
+        };
+        let endpoint = |listener: &ListenerConfig| {
+            let Advertised { host, port } = listener.advertised.clone()?;
+            Some(EndpointImage { listener: listener.name.clone(), host, port })
+        };
+        let endpoints = config.listeners.iter().filter_map(endpoint).collect();
+        let record = BrokerRecord { endpoints, rack: config.broker_rack.clone() };
+        let settings = Settings { me, record, start, options, defaults: self.defaults };
+        let node = Node::with(self.store, self.mirror, settings, 0);
+        let (leave, (tell, left)) = (Leave::default(), sync_channel(1));
+        let images = Images::new(me, config.topic_defaults.clone(), image);
+        let leaving = Leaving { leave: leave.clone(), bell: self.bell.clone(), left };
+        (Joining { node, images, bell: self.bell, begun: self.begun, strays, leave, left: tell }, leaving)
+    }
+}
+
+impl Leaving {
+    /// Has the broker's leaderships move to others, and waits for it.
+    pub fn drain(&self) {
+        self.leave.begin(&self.bell);
+        if self.left.recv_timeout(LEAVING).is_err() {
+            tracing::warn!("leaderships have not moved to other brokers within {} s", LEAVING.as_secs());
+        }
+    }
+
+    pub fn may_mark_clean(&self) -> bool {
+        self.leave.may_mark_clean()
+    }
+}
+
+fn settings(config: &ServerConfig) -> Result<zookeeper::Settings, String> {
+    let connect = ConnectString::parse(&config.zookeeper_connect).map_err(|error| error.to_string())?;
+    let mut settings = zookeeper::Settings::new(connect, BrokerId(config.broker_id));
+    settings.session_timeout = Duration::from_millis(config.zookeeper_session_timeout_ms);
+    settings.connection_timeout = match config.given.contains_key("zookeeper.connection.timeout.ms") {
+        true => Duration::from_millis(config.zookeeper_connection_timeout_ms),
+        false => settings.session_timeout,
+    };
+    settings.max_in_flight = config.zookeeper_max_in_flight_requests;
+    Ok(settings)
+}
+
+/// Takes the store's news in until `done`.
+fn until(
+    store: &mut ZooKeeper,
+    mirror: &mut Mirror,
+    deadline: Instant,
+    done: impl Fn(&Mirror) -> bool,
+) -> Result<(), String> {
+    loop {
+        while let Some(event) = store.poll() {
+            mirror.take(&event);
+            match event {
+                Event::Session(Session::Connected) => store.load(),
+                Event::Session(Session::Expired) => store.renew(),
+                _ => {}
+            }
+        }
+        if done(mirror) {
+            return Ok(());
+        }
+        if clock::now() >= deadline {
+            return Err(
+                "ZooKeeper has not told the cluster's metadata in time (zookeeper.connection.timeout.ms)".into()
+            );
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// The cluster's id, made by the first broker.
+fn cluster_id(store: &mut ZooKeeper, mirror: &mut Mirror, deadline: Instant) -> Result<String, String> {
+    let known = |mirror: &Mirror| match mirror.node(&Key::ClusterId).map(|node| &node.record) {
+        Some(Record::ClusterId(id)) => Some(id.clone()),
+        _ => None,
+    };
+    if known(mirror).is_none() {
+        let write = Write::Create(Key::ClusterId, Record::ClusterId(new_cluster_id()), Lifetime::Persistent);
+        // Of several that make it at once one succeeds, and all read it.
+        store.commit(Commit { checks: Vec::new(), writes: vec![write] });
+        until(store, mirror, deadline, |mirror| known(mirror).is_some())?;
+    }
+    known(mirror).ok_or_else(|| "ZooKeeper does not tell the cluster's id".to_owned())
+}
+
+/// This start as the cluster is to know it. `clean`: every directory that is not new has the mark of a clean stop.
+pub(super) fn start_of(
+    config: &ServerConfig,
+    held: &[HeldDir],
+    (image, placement): (&MetadataImage, &Placement),
+    clean: bool,
+) -> Start {
+    let me = BrokerId(config.broker_id);
+    let own = || image.topics().filter(|topic| topic.partitions.iter().any(|p| p.replicas.contains(&me)));
+    let flushes = config.topic_defaults.flush_messages == 1 && own().all(|topic| topic.config.flush_messages == 1);
+    let directories: BTreeSet<_> = held.iter().map(|dir| dir.id).collect();
+    // Counted on, and not found: its directory is lost, if it ever was there.
+    let is_missing = |partition: &PartitionImage| {
+        let is_new = partition.home.is_some_and(|home| home.since_run == placement.run);
+        is_new && (partition.isr.contains(&me) || partition.elr.contains(&me))
+    };
+    let missing = own().flat_map(|topic| &topic.partitions).filter(|partition| is_missing(partition)).count();
+    if missing > 0 {
+        tracing::warn!(
+            "{missing} partition(s) that this broker counts as in sync have no directory here: it catches up first"
+        );
+        // Like no boot before.
+        return Start { clean_stop: false, boot: Uuid::new_v4(), flushes_each_message: false, directories };
+    }
+    // Without the host's word on its boot, this one is like no other.
+    let boot = probe::boot_id().unwrap_or_else(|_| Uuid::new_v4());
+    Start { clean_stop: clean, boot, flushes_each_message: flushes, directories }
+}
