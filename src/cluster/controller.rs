@@ -1,6 +1,6 @@
 //! The controller's rules, pure: an image and a request give the changed topics or Kafka's error.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use uuid::Uuid;
 
@@ -155,7 +155,8 @@ pub fn grow_topic(
         }
         None => {
             check_replication(image, replication)?;
-            let new = (existing..request.count).map(|index| placed_partition(image, topic.id, index, replication));
+            let ring = ring(image);
+            let new = (existing..request.count).map(|index| placed_partition(&ring, topic.id, index, replication));
             grown.partitions.extend(new);
         }
     }
@@ -350,15 +351,50 @@ fn placed_partitions(
     let replication = if wanted == -1 { config.default_replication_factor } else { wanted };
     let replication = usize::try_from(replication).unwrap_or(1);
     check_replication(image, replication)?;
-    Ok((0..count).map(|index| placed_partition(image, id, index, replication)).collect())
+    let ring = ring(image);
+    Ok((0..count).map(|index| placed_partition(&ring, id, index, replication)).collect())
 }
 
-/// Neighbouring partitions start at neighbouring brokers; topics start at different ones.
-fn placed_partition(image: &MetadataImage, id: Uuid, index: i32, replication: usize) -> PartitionImage {
-    let brokers = image.brokers.len().max(1);
-    let start = (id.as_u128() % brokers as u128) as usize + index.unsigned_abs() as usize;
-    let replicas =
-        image.brokers.iter().cycle().skip(start % brokers).take(replication).map(|broker| broker.id).collect();
+/// Brokers in the order in which replicas go round, each with its rack: racks take turns where every broker has one,
+/// and count for nothing otherwise.
+fn ring(image: &MetadataImage) -> Vec<(BrokerId, Option<&str>)> {
+    if image.brokers.iter().any(|broker| broker.rack.is_none()) {
+        return image.brokers.iter().map(|broker| (broker.id, None)).collect();
+    }
+    let mut by_rack: BTreeMap<&str, VecDeque<BrokerId>> = BTreeMap::new();
+    for broker in &image.brokers {
+        by_rack.entry(broker.rack.as_deref().unwrap_or_default()).or_default().push_back(broker.id);
+    }
+    let mut ring = Vec::with_capacity(image.brokers.len());
+    while ring.len() < image.brokers.len() {
+        for (rack, brokers) in &mut by_rack {
+            ring.extend(brokers.pop_front().map(|broker| (broker, Some(*rack))));
+        }
+    }
+    ring
+}
+
+/// Neighbouring partitions start at neighbouring brokers; topics start at different ones. The other replicas are shifted
+/// each time round, so that the partitions of one leader have different followers. No rack gets a second replica
+/// before each has one.
+fn placed_partition(ring: &[(BrokerId, Option<&str>)], id: Uuid, index: i32, replication: usize) -> PartitionImage {
+    let (count, index) = (ring.len().max(1), index.unsigned_abs() as usize);
+    let first = ((id.as_u128() % count as u128) as usize + index) % count;
+    let (others, shift) = (count - 1, index / count);
+    let order = (0..others).map(|step| (first + 1 + (shift + step) % others) % count);
+    let mut left: Vec<usize> = std::iter::once(first).chain(order).filter(|at| *at < ring.len()).collect();
+    let (mut replicas, mut racks) = (Vec::with_capacity(replication), BTreeSet::new());
+    while replicas.len() < replication && !left.is_empty() {
+        let other_rack = |at: &usize| ring[*at].1.is_none_or(|rack| !racks.contains(rack));
+        match left.iter().position(other_rack) {
+            Some(place) => {
+                let (broker, rack) = ring[left.remove(place)];
+                replicas.push(broker);
+                racks.extend(rack);
+            }
+            None => racks.clear(),
+        }
+    }
     new_partition(replicas)
 }
 

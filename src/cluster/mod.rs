@@ -1,5 +1,6 @@
 //! What the cluster consists of: the metadata image every shard reads, the store that keeps it, the controller's rules.
 
+pub mod admin;
 pub mod controller;
 pub mod data_dirs;
 mod directory_id;

@@ -222,7 +222,7 @@ pub(super) fn failures(topics: Vec<Arc<TopicImage>>, outcomes: Vec<Result<(), St
     failed.into_iter().map(|(topic, why)| (topic.id, control_error(ErrorCode::KafkaStorageError, why))).collect()
 }
 
-fn fixed_offsets_topic() -> ControlError {
+pub(super) fn fixed_offsets_topic() -> ControlError {
     let message = "Groups find their partition of this topic by the number of partitions: with another number they would \
                    lose what they have committed. It is fixed when the topic is made (offsets.topic.num.partitions).";
     control_error(ErrorCode::InvalidPartitions, message)

@@ -31,13 +31,20 @@ impl Shard {
         topics: Vec<CreateTopic>,
         validate_only: bool,
     ) -> Vec<Result<Arc<TopicImage>, ControlError>> {
-        self.on_controller(topics, async move |shard: &Rc<Shard>, batch| shard.create_batch(batch, validate_only).await)
-            .await
+        self.on_controller(topics, async move |shard: &Rc<Shard>, batch| match shard.member() {
+            Some(member) => shard.create_shared(member, batch, validate_only).await,
+            None => shard.create_batch(batch, validate_only).await,
+        })
+        .await
     }
 
     /// Returns the deleted topics.
     pub async fn delete_topics(self: &Rc<Self>, topics: Vec<TopicRef>) -> Vec<Result<Arc<TopicImage>, ControlError>> {
-        self.on_controller(topics, async |shard: &Rc<Shard>, batch| shard.delete_batch(batch).await).await
+        self.on_controller(topics, async |shard: &Rc<Shard>, batch| match shard.member() {
+            Some(member) => shard.delete_shared(member, batch).await,
+            None => shard.delete_batch(batch).await,
+        })
+        .await
     }
 
     pub async fn create_partitions(
@@ -45,8 +52,11 @@ impl Shard {
         topics: Vec<GrowTopic>,
         validate_only: bool,
     ) -> Vec<Result<(), ControlError>> {
-        self.on_controller(topics, async move |shard: &Rc<Shard>, batch| shard.grow_batch(batch, validate_only).await)
-            .await
+        self.on_controller(topics, async move |shard: &Rc<Shard>, batch| match shard.member() {
+            Some(member) => shard.grow_shared(member, batch, validate_only).await,
+            None => shard.grow_batch(batch, validate_only).await,
+        })
+        .await
     }
 
     pub async fn alter_topics(
@@ -54,8 +64,11 @@ impl Shard {
         changes: Vec<AlterTopic>,
         validate_only: bool,
     ) -> Vec<Result<(), ControlError>> {
-        self.on_controller(changes, async move |shard: &Rc<Shard>, batch| shard.alter_batch(batch, validate_only).await)
-            .await
+        self.on_controller(changes, async move |shard: &Rc<Shard>, batch| match shard.member() {
+            Some(member) => shard.alter_shared(member, batch, validate_only).await,
+            None => shard.alter_batch(batch, validate_only).await,
+        })
+        .await
     }
 
     /// A producer id no one ever got before.
@@ -80,7 +93,9 @@ impl Shard {
             let (mut requests, mut results) = (requests.into_iter(), Vec::with_capacity(count));
             while results.len() < count {
                 let batch = requests.by_ref().take(BATCH).collect();
-                let _one = shard.control.acquire(1).await;
+                // Shared metadata changes while images are made of it.
+                let alone = shard.member().is_none();
+                let _one = if alone { Some(shard.control.acquire(1).await) } else { None };
                 results.extend(change(&shard, batch).await);
             }
             results
@@ -95,18 +110,26 @@ impl Shard {
         let _one = self.producer_id_turn.acquire(1).await;
         let (mut next, mut end) = self.producer_ids.get();
         if next >= end {
-            // Later on the counter is known to be ahead of the logs.
-            let seen = if end == 0 { self.largest_producer_id().await? } else { -1 };
-            let store = self.store.clone();
-            let reserve = move || store.reserve_producer_ids(PRODUCER_ID_BLOCK, seen);
-            next = spawn_blocking(reserve).await.map_err(|error| {
-                client_line!(error, %error, "reserving producer ids failed");
-                control_error(ErrorCode::KafkaStorageError, format!("reserving producer ids: {error}"))
-            })?;
+            next = match self.member() {
+                Some(member) => self.take_shared_producer_ids(&member, PRODUCER_ID_BLOCK).await?,
+                None => self.take_own_producer_ids(end == 0).await?,
+            };
             end = next + i64::from(PRODUCER_ID_BLOCK);
         }
         self.producer_ids.set((next + 1, end));
         Ok(next)
+    }
+
+    /// `first`: of this run.
+    async fn take_own_producer_ids(self: &Rc<Self>, first: bool) -> Result<i64, ControlError> {
+        // Later on the counter is known to be ahead of the logs.
+        let seen = if first { self.largest_producer_id().await? } else { -1 };
+        let store = self.store.clone();
+        let reserve = move || store.reserve_producer_ids(PRODUCER_ID_BLOCK, seen);
+        spawn_blocking(reserve).await.map_err(|error| {
+            client_line!(error, %error, "reserving producer ids failed");
+            control_error(ErrorCode::KafkaStorageError, format!("reserving producer ids: {error}"))
+        })
     }
 
     /// The largest producer id in the logs and checkpoints of all shards.

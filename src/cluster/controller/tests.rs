@@ -294,3 +294,42 @@ fn partitions_of_all_topics_are_bounded() {
     assert_eq!(code(grow(9)), ErrorCode::PolicyViolation);
     assert_eq!(code(grow(8)), ErrorCode::InvalidPartitions, "as Kafka says it");
 }
+
+fn replicas(topic: &TopicImage) -> Vec<Vec<i32>> {
+    topic.partitions.iter().map(|partition| partition.replicas.iter().map(|broker| broker.0).collect()).collect()
+}
+
+#[test]
+fn replicas_are_spread_over_brokers_and_a_leaders_followers_differ() {
+    let placed = CreateTopic { num_partitions: 20, replication_factor: 3, ..request("t") };
+    let topic = create_topic(&image(5), &ServerConfig::default(), &placed, Uuid::from_u128(5)).unwrap();
+    let all = replicas(&topic);
+    for broker in 0..5 {
+        let with = |at: usize| all.iter().filter(|replicas| replicas[at] == broker).count();
+        assert_eq!((with(0), with(0) + with(1) + with(2)), (4, 12), "broker {broker}");
+        let second: BTreeSet<i32> = all.iter().filter(|r| r[0] == broker).map(|r| r[1]).collect();
+        assert_eq!(second.len(), 4, "the partitions of broker {broker} go to all others");
+    }
+    assert!(all.iter().all(|replicas| replicas.iter().collect::<BTreeSet<_>>().len() == 3));
+}
+
+#[test]
+fn replicas_are_spread_over_racks() {
+    let racks = ["a", "a", "a", "b", "b", "c"];
+    let mut image = image(6);
+    for (broker, rack) in image.brokers.iter_mut().zip(racks) {
+        broker.rack = Some(rack.to_owned());
+    }
+    for (replication, wanted) in [(2, 2), (3, 3), (4, 3), (6, 3)] {
+        let placed = CreateTopic { num_partitions: 24, replication_factor: replication, ..request("t") };
+        let topic = create(&image, &placed).unwrap();
+        for replicas in replicas(&topic) {
+            let racks: BTreeSet<&str> = replicas.iter().map(|broker| racks[*broker as usize]).collect();
+            assert_eq!((replicas.len(), racks.len()), (replication as usize, wanted), "{replicas:?}");
+        }
+    }
+    image.brokers[5].rack = None;
+    let placed = CreateTopic { num_partitions: 6, replication_factor: 1, ..request("t") };
+    let leaders: BTreeSet<Vec<i32>> = replicas(&create(&image, &placed).unwrap()).into_iter().collect();
+    assert_eq!(leaders.len(), 6, "without a rack of every broker, racks count for nothing");
+}

@@ -1,5 +1,5 @@
-//! AlterPartitionReassignments: a partition's replicas stay where they are, so no reassignment begins and none can be
-//! cancelled (KIP-455).
+//! AlterPartitionReassignments (KIP-455). The replicas of a broker that is alone stay where they are, so no reassignment
+//! begins there and none can be cancelled.
 
 use std::rc::Rc;
 
@@ -14,6 +14,7 @@ use crate::cluster::controller::{ControlError, check_assignment};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
+use crate::shard::Reassignment;
 
 use super::shared::{control_error, error_message, no_time};
 
@@ -24,7 +25,27 @@ pub async fn handle(
     _: i16,
     request: AlterPartitionReassignmentsRequest,
 ) -> AlterPartitionReassignmentsResponse {
-    respond(&context.shard.image(), request)
+    let shard = &context.shard;
+    if !shard.config.in_cluster() || no_time(request.timeout_ms).is_some() {
+        return respond(&shard.image(), request);
+    }
+    let wanted = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| Reassignment {
+            topic: topic.name.0.to_string(),
+            partition: partition.partition_index,
+            target: partition.replicas.as_ref().map(|ids| ids.iter().map(|id| id.0).collect()),
+        })
+    });
+    let mut outcomes = shard.reassign_partitions(wanted.collect()).await.into_iter();
+    let responses = request.topics.into_iter().map(|topic| {
+        let results = topic.partitions.iter().zip(outcomes.by_ref());
+        let results = results.map(|(partition, outcome)| result(partition.partition_index, outcome)).collect();
+        ReassignableTopicResponse::default().with_name(topic.name).with_partitions(results)
+    });
+    AlterPartitionReassignmentsResponse::default()
+        .with_allow_replication_factor_change(request.allow_replication_factor_change)
+        .with_error_message(None)
+        .with_responses(responses.collect())
 }
 
 fn respond(image: &MetadataImage, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
@@ -63,7 +84,7 @@ fn reassign(image: &MetadataImage, name: &str, wanted: &ReassignablePartition) -
     if partition.replicas.iter().map(|id| id.0).eq(replicas) {
         return Ok(());
     }
-    let message = "Replicas cannot be moved to another broker in this version of Corelane.";
+    let message = "This broker is alone: its replicas cannot be moved to another one.";
     Err(control_error(ErrorCode::InvalidReplicaAssignment, message))
 }
 

@@ -1,4 +1,4 @@
-//! ElectLeaders: a partition's only replica leads it, or its log is offline.
+//! ElectLeaders (KIP-460). Of a broker that is alone a partition's only replica leads it, or its log is offline.
 
 use std::rc::Rc;
 
@@ -10,6 +10,7 @@ use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::{ErrorCode, PartitionId};
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
+use crate::shard::LeaderElection;
 
 use super::shared::{control_error, error_message, no_time, topic_name};
 
@@ -26,7 +27,35 @@ enum Election {
 }
 
 pub async fn handle(context: &Rc<ServerContext>, version: i16, request: ElectLeadersRequest) -> ElectLeadersResponse {
-    respond(&context.shard.image(), version, request)
+    let (shard, image) = (&context.shard, context.shard.image());
+    let unclean = request.election_type == 1;
+    let is_known = matches!(request.election_type, 0 | 1) && no_time(request.timeout_ms).is_none();
+    if !shard.config.in_cluster() || !is_known {
+        return respond(&image, version, request);
+    }
+    let all = request.topic_partitions.is_none();
+    let asked: Vec<(String, Vec<i32>)> = match request.topic_partitions {
+        Some(topics) => topics.into_iter().map(|topic| (topic.topic.0.to_string(), topic.partitions)).collect(),
+        None => {
+            image.topics().map(|topic| (topic.name.to_string(), (0..).take(topic.partitions.len()).collect())).collect()
+        }
+    };
+    let wanted = asked.iter().flat_map(|(topic, partitions)| {
+        partitions.iter().map(|partition| LeaderElection { topic: topic.clone(), partition: *partition, unclean })
+    });
+    let mut outcomes = shard.elect_leaders(wanted.collect()).await.into_iter();
+    let results = asked.iter().map(|(topic, partitions)| {
+        let of = partitions.iter().copied().zip(outcomes.by_ref());
+        let told = of.filter_map(|(index, outcome)| match outcome {
+            // As in Kafka, those that need none are told only to who asks for them.
+            Err(error) if all && error.code == ErrorCode::ElectionNotNeeded => None,
+            Err(error) => Some(result(index, error)),
+            Ok(()) => Some(PartitionResult::default().with_partition_id(index).with_error_message(None)),
+        });
+        let told = told.collect();
+        ReplicaElectionResult::default().with_topic(topic_name(topic)).with_partition_result(told)
+    });
+    ElectLeadersResponse::default().with_replica_election_results(results.collect())
 }
 
 fn respond(image: &MetadataImage, version: i16, request: ElectLeadersRequest) -> ElectLeadersResponse {

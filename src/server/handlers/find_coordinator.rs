@@ -1,18 +1,20 @@
-//! FindCoordinator: this broker, for every group and transactional id. The first to ask for a group's has the topic of
-//! committed offsets made.
+//! FindCoordinator: the broker that leads the group's partition of the topic of committed offsets. The first to ask for a
+//! group's has that topic made. A broker that is alone is the coordinator of everything.
 
 use std::collections::HashSet;
 use std::rc::Rc;
 
+use crate::cluster::MetadataImage;
 use crate::cluster::controller::ControlError;
-use crate::config::{Advertised, ServerConfig};
-use crate::model::ErrorCode;
+use crate::config::ServerConfig;
+use crate::model::{BrokerId as Leader, ErrorCode};
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 use crate::server::dispatch::Asker;
 use crate::shard::OFFSETS_TOPIC;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{ApiKey, BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
+use kafka_protocol::protocol::StrBytes;
 
 use super::shared::{control_error, error_message, text};
 
@@ -45,7 +47,33 @@ pub async fn handle(
             Err(control_error(ErrorCode::InvalidRequest, message))
         }
     };
-    respond(&context.shard.config, &asker.listener, version, request, found)
+    let shard = &context.shard;
+    if request.key_type != GROUP || !shard.config.in_cluster() {
+        return respond(&shard.config, &asker.listener, version, request, found);
+    }
+    let image = shard.image();
+    answer(version, request, |group| {
+        found.clone()?;
+        leader(&image, shard.coordinator_of(group), &asker.listener)
+    })
+}
+
+/// Where a coordinator is.
+#[derive(Clone)]
+struct Place {
+    node: i32,
+    host: StrBytes,
+    port: i32,
+}
+
+fn leader(image: &MetadataImage, leader: Option<Leader>, listener: &str) -> Result<Place, ControlError> {
+    let missing = |message: &str| control_error(ErrorCode::CoordinatorNotAvailable, message);
+    let leader =
+        leader.ok_or_else(|| missing("the group's partition of __consumer_offsets has no leader at present"))?;
+    let broker = image.brokers.iter().find(|broker| broker.id == leader);
+    let endpoint = broker.and_then(|broker| broker.endpoint(listener));
+    let endpoint = endpoint.ok_or_else(|| missing("the coordinator has no address for clients of this listener"))?;
+    Ok(Place { node: leader.0, host: text(&endpoint.host), port: i32::from(endpoint.port) })
 }
 
 fn respond(
@@ -55,30 +83,41 @@ fn respond(
     request: FindCoordinatorRequest,
     found: Result<(), ControlError>,
 ) -> FindCoordinatorResponse {
-    let endpoint = || {
+    let own = || {
         let own = config.listeners.iter().find(|own| own.name == listener).and_then(|own| own.advertised.as_ref());
         let message = "this broker has no address for clients of this listener (advertised.listeners)";
-        own.ok_or_else(|| control_error(ErrorCode::CoordinatorNotAvailable, message))
+        let own = own.ok_or_else(|| control_error(ErrorCode::CoordinatorNotAvailable, message))?;
+        Ok(Place { node: config.broker_id, host: text(&own.host), port: i32::from(own.port) })
     };
-    let (code, message, node, host, port) = match found.and_then(|()| endpoint()) {
-        Ok(Advertised { host, port }) => (ErrorCode::None, None, config.broker_id, text(host), i32::from(*port)),
-        Err(error) => (error.code, error_message(error.message), -1, text(""), -1),
+    answer(version, request, |_| found.clone().and_then(|()| own()))
+}
+
+fn answer(
+    version: i16,
+    request: FindCoordinatorRequest,
+    find: impl Fn(&str) -> Result<Place, ControlError>,
+) -> FindCoordinatorResponse {
+    let find = |key: &str| match find(key) {
+        Ok(place) => (ErrorCode::None, None, place),
+        Err(error) => (error.code, error_message(error.message), Place { node: -1, host: text(""), port: -1 }),
     };
     if version >= BATCHED_FROM {
         // A key of a byte or two must not buy an answer of a hundred again and again.
         let mut answered = HashSet::new();
         let keys = request.coordinator_keys.into_iter().filter(|key| answered.insert(key.clone()));
         let coordinators = keys.map(|key| {
+            let (code, message, Place { node, host, port }) = find(&key);
             Coordinator::default()
                 .with_key(key)
                 .with_node_id(BrokerId(node))
-                .with_host(host.clone())
+                .with_host(host)
                 .with_port(port)
                 .with_error_code(code.code())
-                .with_error_message(message.clone())
+                .with_error_message(message)
         });
         return FindCoordinatorResponse::default().with_coordinators(coordinators.collect());
     }
+    let (code, message, Place { node, host, port }) = find(&request.key);
     FindCoordinatorResponse::default()
         .with_error_code(code.code())
         .with_error_message(message)
@@ -90,9 +129,8 @@ fn respond(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ListenerConfig;
+    use crate::config::{Advertised, ListenerConfig};
     use crate::protocol::respond::encode;
-    use kafka_protocol::protocol::StrBytes;
 
     fn listeners() -> Vec<ListenerConfig> {
         let advertised = |host: &str, port| Some(Advertised { host: host.into(), port });

@@ -7,7 +7,8 @@ use super::hosted::World;
 use super::{Call, ListedGroup, Reply, Request};
 use crate::cluster::TopicImage;
 use crate::cluster::controller::CreateTopic;
-use crate::model::{ErrorCode, PartitionId, ShardId};
+use crate::cluster::store::Phase;
+use crate::model::{BrokerId, ErrorCode, PartitionId, ShardId};
 use crate::observe::client_line;
 use crate::shard::Shard;
 
@@ -46,7 +47,8 @@ impl Shard {
         if let Some(topic) = self.image().topic(OFFSETS_TOPIC) {
             return Ok(topic.clone());
         }
-        let brokers = i16::try_from(self.image().brokers.len()).unwrap_or(i16::MAX).max(1);
+        let brokers = self.image().brokers.iter().filter(|broker| broker.phase == Phase::Active).count();
+        let brokers = i16::try_from(brokers).unwrap_or(i16::MAX).max(1);
         let config = |name: &str, value: String| (name.to_owned(), Some(value));
         let request = CreateTopic {
             name: OFFSETS_TOPIC.to_owned(),
@@ -71,6 +73,13 @@ impl Shard {
             }
             None => Err(ErrorCode::CoordinatorNotAvailable),
         }
+    }
+
+    /// The broker that leads the group's partition.
+    pub fn coordinator_of(&self, group: &str) -> Option<BrokerId> {
+        let (image, partition) = (self.image(), self.partition_of_group(group)?);
+        let topic = image.topic_by_id(partition.topic)?;
+        topic.partitions.get(usize::try_from(partition.index.0).ok()?)?.leader
     }
 
     fn partition_of_group(&self, group: &str) -> Option<PartitionId> {
