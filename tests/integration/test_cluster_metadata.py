@@ -1,0 +1,149 @@
+"""Three brokers on a real ZooKeeper: registration, topics, leaders that move, admin requests. What is produced and read is another
+suite's (test_cluster_faults)."""
+
+import json
+import shutil
+import signal
+import time
+
+import pytest
+
+from support import cluster as clusters
+from support import java
+from support.broker import target
+
+pytestmark = pytest.mark.skipif(target() != "corelane", reason="starts Corelane's brokers")
+SESSION = clusters.QUICK["zookeeper.session.timeout.ms"] / 1000
+
+
+@pytest.fixture
+def cluster(request, root):
+    c = clusters.Cluster(root / f"cluster-{request.node.name[:40]}", props={"min.insync.replicas": 1}).start()
+    yield c
+    c.kill()
+    for b in c.brokers.values():
+        assert "panicked at" not in b.log_text(), b.log_tail()
+    if not request.config.getoption("--keep"):
+        shutil.rmtree(c.folder, ignore_errors=True)
+
+
+def topics(cluster, *args, check=True):
+    return java.run(java.TOPICS, "--bootstrap-server", cluster.bootstrap, *args, check=check)
+
+
+def leaders(cluster, topic):
+    return [state[0] for _, state in sorted(cluster.describe(topic).items())]
+
+
+def wait_for_leaders(cluster, topic, holds, timeout, what):
+    start = time.monotonic()
+    cluster.wait_for(topic, lambda leader, replicas, isr: holds(leader, replicas, isr), timeout, what)
+    return round(time.monotonic() - start, 2)
+
+
+def test_brokers_and_topics_as_kafkas_tools_see_them(cluster):
+    shell = cluster.zookeeper.shell("ls /brokers/ids", "get /brokers/ids/2", "get /corelane/brokers/3", "get /controller")
+    assert "[1, 2, 3]" in shell, shell
+    assert f'"endpoints":["PLAINTEXT://{cluster[2].bootstrap}"]' in shell, shell
+    assert '"phase":"active"' in shell and '"brokerid":' in shell, shell
+    made = topics(cluster, "--create", "--topic", "t", "--partitions", 6, "--replication-factor", 3, "--config", "retention.ms=77777")
+    assert "Created topic t" in made.out
+    text = topics(cluster, "--describe", "--topic", "t").out
+    assert "PartitionCount: 6\tReplicationFactor: 3" in text and "retention.ms=77777" in text, text
+    assert all(text.count(f"\tLeader: {broker}\t") == 2 for broker in (1, 2, 3)), "each leads its share"
+    stored = cluster.zookeeper.shell("get /brokers/topics/t/partitions/5/state", "get /config/topics/t")
+    assert '"leader_epoch":0' in stored and '"retention.ms":"77777"' in stored, stored
+    again = topics(cluster, "--create", "--topic", "t", "--partitions", 6, check=False)
+    assert again.code != 0 and "already exists" in again.out + again.log
+    few = topics(cluster, "--create", "--topic", "u", "--partitions", 1, "--replication-factor", 4, check=False)
+    assert "cannot be reached because only 3 broker(s) are registered" in few.out + few.log, str(few)
+    topics(cluster, "--alter", "--topic", "t", "--partitions", 9)
+    assert topics(cluster, "--describe", "--topic", "t").out.count("\tLeader: ") == 9
+    # Every broker has its directories.
+    cluster.wait(lambda: all(len(list((b.folder / "data").glob("t-*"))) == 9 for b in cluster.brokers.values()), 10, "directories")
+    topics(cluster, "--delete", "--topic", "t")
+    cluster.wait(lambda: all(not cluster.describe("t", b) for b in cluster.brokers.values()), 20, "the topic is gone")
+    cluster.wait(lambda: "t" not in cluster.zookeeper.shell("ls /brokers/topics").splitlines()[-3], 20, "its znode is gone")
+    topics(cluster, "--create", "--topic", "t", "--partitions", 2, "--replication-factor", 2)
+    assert topics(cluster, "--describe", "--topic", "t").out.count("\tLeader: ") == 2, "the name is free again"
+
+
+def test_leaders_move_from_a_killed_broker_and_it_comes_back(cluster, figure):
+    topics(cluster, "--create", "--topic", "t", "--partitions", 6, "--replication-factor", 3)
+    cluster[1].kill()
+    took = wait_for_leaders(
+        cluster, "t", lambda leader, _, isr: leader in (2, 3) and 1 not in isr, SESSION + 2, "leaders of a dead broker have moved"
+    )
+    figure("leaders of a killed broker have moved, s after the kill", took)
+    cluster[1].start()
+    cluster.wait_for_members({1, 2, 3})
+    cluster.wait(
+        lambda: '"phase":"active"' in cluster.zookeeper.shell("get /corelane/brokers/1"), 20, "the broker takes part again"
+    )
+    assert all(leader in (2, 3) for leader in leaders(cluster, "t"))
+
+
+def test_a_controlled_stop_moves_leaders_first(cluster, figure):
+    topics(cluster, "--create", "--topic", "t", "--partitions", 6, "--replication-factor", 3)
+    begun = time.monotonic()
+    cluster[2].stop()
+    figure("a controlled stop, s", round(time.monotonic() - begun, 2))
+    assert "stopped in good order" in cluster[2].log_text() and "have not moved" not in cluster[2].log_text()
+    # Before the session could have expired.
+    wait_for_leaders(cluster, "t", lambda leader, _, isr: leader in (1, 3) and 2 not in isr, SESSION / 2, "leaders have moved")
+    cluster[2].start()
+    cluster.wait_for_members({1, 2, 3})
+    assert '"trusted":true' in cluster.zookeeper.shell("get /corelane/brokers/2")
+
+
+def test_a_broker_that_was_cut_off_registers_anew(cluster):
+    topics(cluster, "--create", "--topic", "t", "--partitions", 3, "--replication-factor", 3)
+    before = cluster.zookeeper.shell("stat /brokers/ids/3")
+    cluster[3].popen.send_signal(signal.SIGSTOP)
+    rest = [cluster[1], cluster[2]]
+    cluster.wait(
+        lambda: all(state[0] in (1, 2) for b in rest for state in cluster.describe("t", b).values()), SESSION + 5, "leaders have moved"
+    )
+    cluster[3].popen.send_signal(signal.SIGCONT)
+    cluster.wait_for_members({1, 2, 3})
+    cluster.wait(lambda: all(leader in (1, 2) for leader in leaders(cluster, "t")), 10, "it learns who leads")
+    assert cluster.zookeeper.shell("stat /brokers/ids/3") != before, "another registration"
+
+
+def test_the_cluster_starts_again_on_its_metadata(cluster):
+    topics(cluster, "--create", "--topic", "t", "--partitions", 3, "--replication-factor", 3)
+    before = cluster.describe("t")
+    for b in cluster.brokers.values():
+        b.kill()
+    for b in cluster.brokers.values():
+        b.spawn()
+    for b in cluster.brokers.values():
+        b.wait(time.monotonic())
+    cluster.wait_for("t", lambda leader, replicas, _: leader in replicas, 20, "every partition has a leader")
+    assert {p: state[1] for p, state in cluster.describe("t").items()} == {p: state[1] for p, state in before.items()}
+
+
+def test_replicas_move_and_preferred_leaders_are_elected(cluster, tmp_path):
+    topics(cluster, "--create", "--topic", "t", "--replica-assignment", "1:2,2:3")
+    wanted = tmp_path / "elect.json"
+    wanted.write_text(json.dumps({"partitions": [{"topic": "t", "partition": 0}]}))
+    election = ("--bootstrap-server", cluster.bootstrap, "--election-type", "preferred", "--path-to-json-file", wanted)
+    needless = java.run("org.apache.kafka.tools.LeaderElectionCommand", *election)
+    assert "Valid replica already elected" in needless.out + needless.log, str(needless)
+    moves = tmp_path / "moves.json"
+    moves.write_text(json.dumps({"version": 1, "partitions": [{"topic": "t", "partition": 0, "replicas": [2, 1]}]}))
+    reassign = ("--bootstrap-server", cluster.bootstrap, "--reassignment-json-file", moves)
+    java.run("org.apache.kafka.tools.reassign.ReassignPartitionsCommand", *reassign, "--execute")
+    cluster.wait_for("t", lambda leader, replicas, isr: set(isr) == set(replicas), 20, "the reassignment is complete")
+    assert cluster.describe("t")[0][1] == [2, 1], "the order is another"
+    java.run("org.apache.kafka.tools.LeaderElectionCommand", *election)
+    assert leaders(cluster, "t") == [2, 2]
+
+
+def test_a_broker_of_another_cluster_is_refused(cluster):
+    stranger = cluster[1]
+    stranger.stop()
+    stranger.props["zookeeper.connect"] += "/elsewhere"
+    stranger.spawn()
+    assert stranger.popen.wait(30) == 1
+    assert "belongs to cluster" in stranger.log_text() and "zookeeper.connect" in stranger.log_text(), stranger.log_tail()
