@@ -99,6 +99,8 @@ pub struct MetadataImage {
     pub version: Revision,
     pub cluster_id: String,
     pub controller: Option<BrokerId>,
+    /// The broker that has the image, where it is one of several.
+    pub this: Option<BrokerId>,
     pub brokers: Vec<BrokerImage>,
     by_name: BTreeMap<Arc<str>, Arc<TopicImage>>,
     by_id: HashMap<Uuid, Arc<TopicImage>>,
@@ -134,7 +136,7 @@ impl MetadataImage {
         self.by_name.insert(topic.name.clone(), topic);
     }
 
-    /// Partitions that cannot be served; the leader in their [`PartitionImage`] does not count meanwhile.
+    /// Partitions that this broker cannot serve; as the leader in their [`PartitionImage`] it does not count meanwhile.
     pub fn offline(&self) -> &OfflinePartitions {
         &self.offline
     }

@@ -303,8 +303,13 @@ impl<S: Store> Node<S> {
 
     /// The time at which something is due even without news.
     pub fn due_ms(&self) -> Option<i64> {
-        let register = (self.own == Own::None && !self.draining).then_some(self.ask_at_ms);
-        let office = if self.holds_office() { self.office.due_ms() } else { None };
+        if !self.mirror.is_whole() {
+            return None;
+        }
+        let registers = self.own == Own::None && !self.draining && !self.is_waiting_for(&Purpose::Register);
+        let rules = self.holds_office() && !self.is_waiting_for(&Purpose::Control);
+        let register = registers.then_some(self.ask_at_ms);
+        let office = if rules { self.office.due_ms() } else { None };
         register.into_iter().chain(office).min()
     }
 

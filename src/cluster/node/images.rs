@@ -39,6 +39,7 @@ pub fn first_image(
     let mut image = MetadataImage::default();
     image.cluster_id = cluster_id.to_owned();
     image.version = mirror.revision();
+    image.this = Some(me);
     (image.brokers, image.controller) = brokers(view);
     for name in view.topics().keys() {
         if let Some(mut topic) = shared_topic_of(name, |key| mirror.node(key), defaults) {

@@ -34,7 +34,7 @@ pub(super) const GROUPS: &[OptionSpec] = &[
         "3",
         Between(1, 32_767),
         integer!(Server offsets_topic_replication_factor),
-        "Replicas of __consumer_offsets when it is made; no more than there are brokers then.",
+        "Replicas of __consumer_offsets when it is made; with fewer brokers than that it is not made, and groups are not served. A broker that is alone makes it with one.",
     ),
     broker(
         "offsets.topic.segment.bytes",

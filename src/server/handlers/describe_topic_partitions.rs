@@ -16,7 +16,7 @@ use crate::server::context::ServerContext;
 use crate::server::dispatch::Asker;
 
 use super::metadata::{self, View};
-use super::shared::{TOPIC_OPERATIONS, is_internal, topic_name, unknown_name};
+use super::shared::{TOPIC_OPERATIONS, broker_id, is_internal, topic_name, unknown_name};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::DescribeTopicPartitions, 0, 0);
 
@@ -101,7 +101,6 @@ impl Page<'_> {
         if end < topic.partitions.len() { go_on(end) } else { None }
     }
 
-    /// Nothing is known of eligible leader replicas: the ISR is all there is.
     fn partition(
         &self,
         topic: &TopicImage,
@@ -109,6 +108,8 @@ impl Page<'_> {
         partition: &crate::cluster::PartitionImage,
     ) -> DescribeTopicPartitionsResponsePartition {
         let told = self.view.partition(topic.id, index, partition);
+        let eligible = partition.elr.iter().map(|id| broker_id(*id)).collect();
+        let last = partition.last_leader.iter().map(|id| broker_id(*id)).collect();
         DescribeTopicPartitionsResponsePartition::default()
             .with_error_code(told.error_code)
             .with_partition_index(index)
@@ -116,8 +117,8 @@ impl Page<'_> {
             .with_leader_epoch(told.leader_epoch)
             .with_replica_nodes(told.replica_nodes)
             .with_isr_nodes(told.isr_nodes)
-            .with_eligible_leader_replicas(Some(Vec::new()))
-            .with_last_known_elr(Some(Vec::new()))
+            .with_eligible_leader_replicas(Some(eligible))
+            .with_last_known_elr(Some(last))
             .with_offline_replicas(told.offline_replicas)
     }
 }

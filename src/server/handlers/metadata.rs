@@ -244,13 +244,19 @@ impl<'a> View<'a> {
         View { image, version, reachable: image.reachable(listener).map(|(broker, _)| broker.id).collect() }
     }
 
-    /// A partition that is offline has no leader, and each of its replicas counts as offline: Kafka's answer for a failed
-    /// log directory. So do replicas on brokers that cannot be reached.
+    /// A partition that is offline where it is led has no leader, and each of its replicas counts as offline: Kafka's answer
+    /// for a failed log directory. So do replicas on brokers that cannot be reached.
     pub fn partition(&self, topic: Uuid, index: i32, partition: &PartitionImage) -> MetadataResponsePartition {
         let nodes = |ids: &[BrokerId]| ids.iter().map(|id| broker_id(*id)).collect::<Vec<_>>();
-        let offline = self.image.is_offline(PartitionId::new(topic, index));
+        let failed = self.image.is_offline(PartitionId::new(topic, index));
+        let this = self.image.this;
+        // Of several replicas only the own one is known to have failed.
+        let offline = failed && (this.is_none() || partition.leader.is_none_or(|leader| Some(leader) == this));
         let (leader, error) = if offline { (None, ErrorCode::LeaderNotAvailable) } else { self.leader(partition) };
-        let away = partition.replicas.iter().filter(|id| offline || !self.reachable.contains(id));
+        let away = partition
+            .replicas
+            .iter()
+            .filter(|id| offline || !self.reachable.contains(id) || failed && this == Some(**id));
         MetadataResponsePartition::default()
             .with_error_code(error.code())
             .with_partition_index(index)

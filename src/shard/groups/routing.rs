@@ -7,7 +7,6 @@ use super::hosted::World;
 use super::{Call, ListedGroup, Reply, Request};
 use crate::cluster::TopicImage;
 use crate::cluster::controller::CreateTopic;
-use crate::cluster::store::Phase;
 use crate::model::{BrokerId, ErrorCode, PartitionId, ShardId};
 use crate::observe::client_line;
 use crate::shard::Shard;
@@ -47,13 +46,13 @@ impl Shard {
         if let Some(topic) = self.image().topic(OFFSETS_TOPIC) {
             return Ok(topic.clone());
         }
-        let brokers = self.image().brokers.iter().filter(|broker| broker.phase == Phase::Active).count();
-        let brokers = i16::try_from(brokers).unwrap_or(i16::MAX).max(1);
+        // Of a cluster, too few brokers are an error, as in Kafka: the topic would keep too few replicas for good.
+        let most = if self.config.in_cluster() { i16::MAX } else { 1 };
         let config = |name: &str, value: String| (name.to_owned(), Some(value));
         let request = CreateTopic {
             name: OFFSETS_TOPIC.to_owned(),
             num_partitions: self.config.offsets_topic_num_partitions,
-            replication_factor: self.config.offsets_topic_replication_factor.min(brokers),
+            replication_factor: self.config.offsets_topic_replication_factor.min(most),
             configs: vec![
                 config("cleanup.policy", "compact".to_owned()),
                 config("segment.bytes", self.config.offsets_topic_segment_bytes.to_string()),
