@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{arena, bench, options, server, tune};
+use super::{arena, bench, cluster, options, server, tune};
 
 /// A message broker that speaks the Apache Kafka wire protocol.
 #[derive(Parser)]
@@ -31,6 +31,9 @@ enum Command {
     /// Look at the memory that outlives the broker (corelane.acknowledge=held)
     #[command(subcommand)]
     Arena(arena::ArenaCommand),
+    /// Make a cluster of brokers that were alone
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Look at this host and its disk: what is off, and the options that fit
     Tune(tune::TuneArguments),
 }
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
         Some(Command::Options { markdown }) => options::main(markdown),
         Some(Command::Bench(command)) => bench::main(command),
         Some(Command::Arena(command)) => arena::main(command),
+        Some(Command::Cluster(command)) => cluster::main(command),
         Some(Command::Tune(arguments)) => tune::main(arguments),
     }
 }

@@ -6,21 +6,19 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::session::Session;
 use crate::cluster::data_dirs::HeldDir;
 use crate::cluster::metadata_store::new_cluster_id;
 use crate::cluster::node::{Images, Node, Settings, first_image};
 use crate::cluster::rules::{Options, Start, TopicDefaults, View};
-use crate::cluster::store::zookeeper::{self, ConnectString, ZooKeeper};
-use crate::cluster::store::{BrokerRecord, Commit, Event, Key, Lifetime, Mirror, Record, Session, Store, Write};
+use crate::cluster::store::zookeeper::ZooKeeper;
+use crate::cluster::store::{BrokerRecord, Commit, Key, Lifetime, Mirror, Record, Write};
 use crate::cluster::{EndpointImage, MetadataImage, PartitionImage, Placement};
 use crate::config::{Advertised, ListenerConfig, ServerConfig};
 use crate::model::BrokerId;
 use crate::runtime::bell::Bell;
 use crate::runtime::{clock, probe};
 use crate::shard::{Joining, Leave};
-
-/// Time between two looks for news, before the shards run.
-const PAUSE: Duration = Duration::from_millis(2);
 
 /// Time for leaderships to move away, at a stop.
 const LEAVING: Duration = Duration::from_secs(30);
@@ -47,13 +45,10 @@ impl Membership {
     /// Connects, and reads everything. Before any thread is pinned. Blocks.
     pub fn open(config: &ServerConfig) -> Result<Membership, String> {
         let bell = Bell::new().map_err(|e| format!("a bell for ZooKeeper's news cannot be made: {e}"))?;
-        let (settings, ringer, begun) = (settings(config)?, bell.clone(), clock::now());
-        let limit = settings.connection_timeout;
-        let mut store =
-            ZooKeeper::open(settings, Box::new(move || ringer.ring())).map_err(|error| error.to_string())?;
-        let (mut mirror, deadline) = (Mirror::default(), clock::now() + limit);
-        until(&mut store, &mut mirror, deadline, Mirror::is_whole)?;
-        let cluster_id = cluster_id(&mut store, &mut mirror, deadline)?;
+        let (ringer, begun) = (bell.clone(), clock::now());
+        let mut session = Session::open(config, Box::new(move || ringer.ring()))?;
+        let cluster_id = cluster_id(&mut session)?;
+        let (store, mirror) = session.into_parts();
         let topics = &config.topic_defaults;
         let defaults = TopicDefaults {
             min_insync_replicas: i32::try_from(topics.min_insync_replicas).unwrap_or(i32::MAX),
@@ -113,59 +108,19 @@ impl Leaving {
     }
 }
 
-fn settings(config: &ServerConfig) -> Result<zookeeper::Settings, String> {
-    let connect = ConnectString::parse(&config.zookeeper_connect).map_err(|error| error.to_string())?;
-    let mut settings = zookeeper::Settings::new(connect, BrokerId(config.broker_id));
-    settings.session_timeout = Duration::from_millis(config.zookeeper_session_timeout_ms);
-    settings.connection_timeout = match config.given.contains_key("zookeeper.connection.timeout.ms") {
-        true => Duration::from_millis(config.zookeeper_connection_timeout_ms),
-        false => settings.session_timeout,
-    };
-    settings.max_in_flight = config.zookeeper_max_in_flight_requests;
-    Ok(settings)
-}
-
-/// Takes the store's news in until `done`.
-fn until(
-    store: &mut ZooKeeper,
-    mirror: &mut Mirror,
-    deadline: Instant,
-    done: impl Fn(&Mirror) -> bool,
-) -> Result<(), String> {
-    loop {
-        while let Some(event) = store.poll() {
-            mirror.take(&event);
-            match event {
-                Event::Session(Session::Connected) => store.load(),
-                Event::Session(Session::Expired) => store.renew(),
-                _ => {}
-            }
-        }
-        if done(mirror) {
-            return Ok(());
-        }
-        if clock::now() >= deadline {
-            return Err(
-                "ZooKeeper has not told the cluster's metadata in time (zookeeper.connection.timeout.ms)".into()
-            );
-        }
-        std::thread::sleep(PAUSE);
-    }
-}
-
 /// The cluster's id, made by the first broker.
-fn cluster_id(store: &mut ZooKeeper, mirror: &mut Mirror, deadline: Instant) -> Result<String, String> {
+fn cluster_id(session: &mut Session) -> Result<String, String> {
     let known = |mirror: &Mirror| match mirror.node(&Key::ClusterId).map(|node| &node.record) {
         Some(Record::ClusterId(id)) => Some(id.clone()),
         _ => None,
     };
-    if known(mirror).is_none() {
+    if known(session.mirror()).is_none() {
         let write = Write::Create(Key::ClusterId, Record::ClusterId(new_cluster_id()), Lifetime::Persistent);
         // Of several that make it at once one succeeds, and all read it.
-        store.commit(Commit { checks: Vec::new(), writes: vec![write] });
-        until(store, mirror, deadline, |mirror| known(mirror).is_some())?;
+        session.begin(Commit { checks: Vec::new(), writes: vec![write] });
+        session.until(|mirror| known(mirror).is_some())?;
     }
-    known(mirror).ok_or_else(|| "ZooKeeper does not tell the cluster's id".to_owned())
+    known(session.mirror()).ok_or_else(|| "ZooKeeper does not tell the cluster's id".to_owned())
 }
 
 /// This start as the cluster is to know it. `clean`: every directory that is not new has the mark of a clean stop.

@@ -2,11 +2,13 @@
 
 mod arena;
 mod bench;
+mod cluster;
 mod command;
 mod membership;
 mod options;
 mod progress;
 mod server;
+mod session;
 mod take_over;
 mod tune;
 

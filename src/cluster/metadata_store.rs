@@ -40,6 +40,9 @@ pub struct LocalStore {
 /// Both copies of the counter of producer ids, in the order in which they are written.
 const PRODUCER_ID_FILES: [&str; 2] = ["producer-ids.json", "producer-ids.copy.json"];
 
+/// Ending of the folder of topics that a cluster has taken over.
+const ADOPTED: &str = "adopted";
+
 /// Ids left out where it is not known how many were given away: more than a broker gives away in its life.
 const LOST_IDS: i64 = 1 << 32;
 
@@ -327,7 +330,7 @@ impl LocalStore {
     }
 
     /// The first producer id not given away, as far as a copy of the count can be read.
-    pub(super) fn stored_producer_ids(&self) -> Option<i64> {
+    pub fn stored_producer_ids(&self) -> Option<i64> {
         PRODUCER_ID_FILES.iter().filter_map(|name| read_producer_ids(&self.directory.join(name)).ok()).max()
     }
 
@@ -349,6 +352,21 @@ impl LocalStore {
     /// Begins the count on a first start, so that a missing file is known to be lost.
     pub fn begin_producer_ids(&self) -> io::Result<()> {
         self.put_producer_ids(0)
+    }
+
+    /// Puts the files of all topics aside, once they are kept elsewhere. Returns where they are now; `None`: there
+    /// were none. Durable when it returns.
+    pub fn put_topics_aside(&self) -> io::Result<Option<PathBuf>> {
+        let (topics, aside) = (self.topics(), self.directory.join(format!("topics.{ADOPTED}")));
+        if !topics.exists() {
+            return Ok(None);
+        }
+        fs::rename(&topics, &aside)
+            .map_err(|e| at(&topics, &format!("cannot be renamed to {}", aside.display()), e))?;
+        File::open(&self.directory)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|e| at(&self.directory, "cannot be synced", e))?;
+        Ok(Some(aside))
     }
 
     pub(super) fn topics(&self) -> PathBuf {

@@ -25,6 +25,7 @@ pub use image::{
     BrokerImage, EndpointImage, MetadataImage, OfflinePartitions, PartitionHome, PartitionImage, TopicImage,
 };
 pub use look::{CLEAN_MARK, PARTITION_METADATA, parse_partition_metadata};
-pub use meta_properties::{MetaFile, MetaProperties};
+pub use meta_properties::{FILE as META_FILE, MetaFile, MetaProperties};
 pub use metadata_store::encode_id;
 pub use placement::Placement;
+pub use topic_nodes::nodes_of;
