@@ -71,6 +71,11 @@ impl EpochHistory {
         self.entries.last().map(|last| last.0)
     }
 
+    /// True if all that `epoch` and older ones wrote is gone from the log's beginning: nothing can be said of it.
+    pub fn is_before_all(&self, epoch: i32) -> bool {
+        self.entries.first().is_some_and(|first| epoch < first.0)
+    }
+
     /// True if this is what `older` may have become: epochs that began later were added, and those
     /// that wrote nothing, or whose records were cut off, are gone.
     fn follows(&self, older: &EpochHistory) -> bool {

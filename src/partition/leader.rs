@@ -255,6 +255,11 @@ impl Leader {
             return FetchAnswer::Refuse(code);
         }
         if let Some(last) = fetch.last_epoch {
+            if history.is_before_all(last) {
+                // What it has below our start cannot be told from what was committed there. Cut to our start,
+                // it might join the ISR with it, and show it as the next leader. So it begins at our start.
+                return FetchAnswer::Refuse(ErrorCode::OffsetOutOfRange);
+            }
             match history.end_of(last, ends.appended) {
                 None => return FetchAnswer::Refuse(ErrorCode::UnknownLeaderEpoch),
                 Some((epoch, end)) if epoch < last || end < fetch.offset => {

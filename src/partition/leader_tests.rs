@@ -209,6 +209,20 @@ fn a_log_that_is_another_is_told_where_and_counts_for_nothing() {
     assert_eq!(bench.send(emptied), FetchAnswer::Refuse(ErrorCode::OffsetOutOfRange));
 }
 
+/// The leader's records of epoch 2 and before were deleted. Those of a follower that has no later ones may be
+/// another leader's, wherever they end.
+#[test]
+fn a_log_of_deleted_epochs_begins_anew() {
+    let mut bench = Bench::new(&[1, 2], 1);
+    for offset in [1, 60, 90, 100, 120] {
+        let fetch = FollowerFetch { last_epoch: Some(2), ..bench.fetch_of(3, 0) };
+        let answer = bench.send(FollowerFetch { offset, ..fetch });
+        assert_eq!(answer, FetchAnswer::Refuse(ErrorCode::OffsetOutOfRange), "{offset}");
+    }
+    bench.fetch(2, 100);
+    assert_eq!(bench.propose(), None, "nor does it join");
+}
+
 #[test]
 fn who_lags_leaves_and_who_has_caught_up_joins() {
     let mut bench = Bench::new(&[1, 2], 1);
