@@ -3,19 +3,20 @@
 //! ```text
 //! simulate --seeds A..B             seeds A up to B; fails when one breaks a promise
 //! simulate --planted [--seeds A..B] plants each bug; fails when one is not found
-//! simulate --explain SEED [--bug NAME]  the smallest set of faults, and the trace that leads to the violation
+//! simulate --explain SEED [--bug NAME] [--lines N]
+//!                           the smallest set of faults, and the trace that leads to the violation
 //! ```
 
 use std::ops::Range;
 use std::process::ExitCode;
 
 use corelane::model::planted::{Planted, plant};
-use corelane::simulator::{explain, simulate, simulate_planted};
+use corelane::simulator::{LINES, explain, simulate, simulate_planted};
 
 enum Run {
     Seeds(Range<u64>),
     Planted(Range<u64>),
-    Explain(u64, Option<Planted>),
+    Explain(u64, Option<Planted>, usize),
 }
 
 fn main() -> ExitCode {
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
         Ok(run) => run,
         Err(why) => {
             eprintln!(
-                "simulate: {why}\nusage: simulate --seeds A..B | --planted [--seeds A..B] | --explain SEED [--bug NAME]"
+                "simulate: {why}\nusage: simulate --seeds A..B | --planted [--seeds A..B] | --explain SEED [--bug NAME] [--lines N]"
             );
             return ExitCode::from(2);
         }
@@ -32,9 +33,9 @@ fn main() -> ExitCode {
     let found_nothing = match run {
         Run::Seeds(seeds) => simulate(seeds).is_empty(),
         Run::Planted(seeds) => simulate_planted(seeds).is_empty(),
-        Run::Explain(seed, bug) => {
+        Run::Explain(seed, bug, lines) => {
             plant(bug);
-            explain(seed);
+            explain(seed, lines);
             true
         }
     };
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn parse(arguments: &[String]) -> Result<Run, String> {
-    let (mut seeds, mut planted, mut explained, mut bug) = (None, false, None, None);
+    let (mut seeds, mut planted, mut explained, mut bug, mut lines) = (None, false, None, None, LINES);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().ok_or_else(|| format!("{argument} lacks its value"));
@@ -50,12 +51,13 @@ fn parse(arguments: &[String]) -> Result<Run, String> {
             "--planted" => planted = true,
             "--seeds" => seeds = Some(range(value()?)?),
             "--explain" => explained = Some(number(value()?)?),
+            "--lines" => lines = usize::try_from(number(value()?)?).unwrap_or(usize::MAX),
             "--bug" => bug = Some(named(value()?)?),
             _ => return Err(format!("unknown argument {argument}")),
         }
     }
     Ok(match (explained, planted) {
-        (Some(seed), _) => Run::Explain(seed, bug),
+        (Some(seed), _) => Run::Explain(seed, bug, lines),
         (None, true) => Run::Planted(seeds.unwrap_or(0..2_000)),
         (None, false) => Run::Seeds(seeds.unwrap_or(0..300)),
     })

@@ -1,11 +1,13 @@
-//! Rules of one coordinator's tenure, pure: the log's ends and the leadership go in; what may be served, and which replies may
-//! leave, comes out.
+//! Rules of one coordinator's tenure, pure: the log's ends and the leadership go in; what may be
+//! served, and which replies may leave, comes out.
 //!
-//! A coordinator belongs to a partition of `__consumer_offsets` and one leader epoch of it. It loads the whole log as the epoch
-//! found it: what is not committed yet may still become so, and nothing but the epoch's end takes it back. A reply rests on
-//! everything given to append before, the log that was loaded included, so it leaves once the high watermark is past all that:
-//! neither an acknowledged commit nor an offset that was shown is lost with the leader. The first sign of another epoch ends the
-//! tenure, and every reply still held is owed NOT_COORDINATOR: the next leader may know nothing of what it says.
+//! A coordinator belongs to a partition of `__consumer_offsets` and one leader epoch of it. It
+//! loads the whole log as the epoch found it: what is not committed yet may still become so, and
+//! nothing but the epoch's end takes it back. A reply rests on everything given to append before,
+//! the log that was loaded included, so it leaves once the high watermark is past all that: neither
+//! an acknowledged commit nor an offset that was shown is lost with the leader. The first sign of
+//! another epoch ends the tenure, and every reply still held is owed NOT_COORDINATOR: the next
+//! leader may know nothing of what it says.
 
 use std::collections::VecDeque;
 
@@ -18,11 +20,13 @@ pub enum Stage {
     /// Its partition is being read.
     Loading,
     Serving,
-    /// Its partition takes no more records, is led in another epoch, or is gone: its state may not be on disk.
+    /// Its partition takes no more records, is led in another epoch, or is gone: its state may not
+    /// be on disk.
     Ended,
 }
 
-/// Stage of one coordinator, and the replies that it holds. `R`: a reply, with the way to whoever waits for it.
+/// Stage of one coordinator, and the replies that it holds. `R`: a reply, with the way to whoever
+/// waits for it.
 #[derive(Debug)]
 pub struct Tenure<R> {
     epoch: LeaderEpoch,
@@ -53,7 +57,8 @@ impl<R> Tenure<R> {
         self.load_end
     }
 
-    /// False ends it. `led`: the epoch that this broker leads the partition in and is not known to be deposed from.
+    /// False ends it. `led`: the epoch that this broker leads the partition in and is not known to
+    /// be deposed from.
     pub fn belongs_to(&self, led: Option<LeaderEpoch>) -> bool {
         led == Some(self.epoch)
     }
@@ -82,7 +87,8 @@ impl<R> Tenure<R> {
         self.appended = next_offset.max(self.appended);
     }
 
-    /// Keeps a reply until everything before it is committed; [`release`](Self::release) gives it back then.
+    /// Keeps a reply until everything before it is committed; [`release`](Self::release) gives it
+    /// back then.
     pub fn hold(&mut self, reply: R) {
         self.held.push_back((self.appended, reply));
     }
@@ -93,7 +99,8 @@ impl<R> Tenure<R> {
         self.held.pop_front_if(|(offset, _)| *offset <= high_watermark || early).map(|(_, reply)| reply)
     }
 
-    /// Offset that the high watermark has to reach before the next reply leaves; `None`: none is held.
+    /// Offset that the high watermark has to reach before the next reply leaves; `None`: none is
+    /// held.
     pub fn waits_for(&self) -> Option<i64> {
         self.held.front().map(|(offset, _)| *offset)
     }
@@ -140,7 +147,8 @@ mod tests {
         assert!(!tenure.belongs_to(None));
     }
 
-    /// What was loaded above the high watermark may be taken back, so it is not shown before it is committed.
+    /// What was loaded above the high watermark may be taken back, so it is not shown before it is
+    /// committed.
     #[test]
     fn a_reply_waits_for_what_was_loaded_and_for_what_was_appended() {
         let mut tenure = Tenure::begin(EPOCH, 40);
@@ -156,8 +164,8 @@ mod tests {
         assert_eq!((tenure.release(43), tenure.waits_for()), (None, None));
     }
 
-    /// Any row of appends, replies and moves of the high watermark: replies leave in order, each as soon as and no sooner than
-    /// everything before it is committed.
+    /// Any row of appends, replies and moves of the high watermark: replies leave in order, each as
+    /// soon as and no sooner than everything before it is committed.
     #[test]
     fn replies_leave_in_order_and_exactly_when_they_may() {
         let mut state = 88_172_645_463_325_252_u64;

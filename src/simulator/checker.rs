@@ -1,9 +1,9 @@
-//! The omniscient observer: sees every replica's disk and every change of the metadata store, and says
-//! which promise is broken.
+//! The omniscient observer: sees every replica's disk and every change of the metadata store, and
+//! says which promise is broken.
 //!
 //! Batches that any leader has shown below its high watermark are *canonical*: a row that no clean
-//! election may take back. Only an unclean election, or crashes that left no copy, may shorten it; what
-//! goes then is excused.
+//! election may take back. Only an unclean election, or crashes that left no copy, may shorten it;
+//! what goes then is excused.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +30,11 @@ pub enum Mark {
     LateCommit,
     UnknownCommit,
     Reassignment,
+    /// A reassignment is complete.
+    Reassigned,
+    /// A member of the ISR took over from another one that stays in it.
+    LeaderMoved,
+    MinimumChanged,
     LostRecords,
     Resignation,
     BelowMinimum,
@@ -62,8 +67,9 @@ struct Seen {
     /// Batches that were acknowledged with `acks=all`: base offset.
     acked: BTreeMap<u64, i64>,
     excused: BTreeSet<u64>,
-    /// Brokers that have lost acknowledged records. True once they have registered since: from then on they
-    /// must be in neither ISR nor ELR before they are active, and are sound again when they are in none.
+    /// Brokers that have lost acknowledged records. True once they have registered since: from then
+    /// on they must be in neither ISR nor ELR before they are active, and are sound again when they
+    /// are in none.
     damaged: BTreeMap<usize, bool>,
     /// Newest epoch and sequence of each producer in the canonical row.
     sequences: BTreeMap<i64, (i16, i32)>,
@@ -240,6 +246,11 @@ impl Checker {
         *trimmed = start.max(*trimmed);
     }
 
+    /// Records of the partition before this were deleted.
+    pub fn start(&self, partition: usize) -> i64 {
+        self.partitions[partition].trimmed
+    }
+
     /// The consumer may find the records at `offset` deleted.
     pub fn is_trimmed(&self, partition: usize, offset: i64) -> bool {
         offset < self.partitions[partition].trimmed
@@ -260,7 +271,8 @@ impl Checker {
 
     // ---- crashes
 
-    /// A crash took acknowledged records of a replica. `disks`: all copies of the partition that are left.
+    /// A crash took acknowledged records of a replica. `disks`: all copies of the partition that
+    /// are left.
     pub fn damaged<'a>(&mut self, partition: usize, broker: usize, disks: impl Iterator<Item = &'a Disk>) {
         let seen = &mut self.partitions[partition];
         seen.damaged.insert(broker, false);
@@ -284,6 +296,9 @@ impl Checker {
         if before.leader_epoch == state.leader_epoch {
             return;
         }
+        if before.leader.is_some_and(|old| old != leader && state.isr.contains(&old)) {
+            self.mark(Mark::LeaderMoved);
+        }
         if before.elr.contains(&leader) {
             self.mark(Mark::ElrElection);
         } else if !before.isr.contains(&leader) {
@@ -292,7 +307,8 @@ impl Checker {
         }
     }
 
-    /// Every member of the ISR and of the ELR has all that is committed (I1, I2). `disk_of`: a broker's copy.
+    /// Every member of the ISR and of the ELR has all that is committed (I1, I2). `disk_of`: a
+    /// broker's copy.
     pub fn members<'a>(&mut self, partition: usize, disk_of: impl Fn(usize) -> &'a Disk) {
         let seen = &self.partitions[partition];
         let (Some(state), Some(last)) = (&seen.state, seen.canonical.last()) else { return };

@@ -51,8 +51,8 @@ impl Producer {
         self.sending.is_none()
     }
 
-    /// Begins the next batch, or sends the one on its way again. `leaders`: where each partition's leader is
-    /// believed to be. `more`: new batches are wanted.
+    /// Begins the next batch, or sends the one on its way again. `leaders`: where each partition's
+    /// leader is believed to be. `more`: new batches are wanted.
     pub fn tick(&mut self, leaders: &Leaders, more: bool, io: &mut Io) {
         match &mut self.sending {
             Some(sending) if io.now >= sending.until => {

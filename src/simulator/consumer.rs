@@ -1,5 +1,5 @@
-//! Consumers: each reads all partitions, commits its offsets through its group's coordinator, and begins where it has committed
-//! when it starts again.
+//! Consumers: each reads all partitions, commits its offsets through its group's coordinator, and
+//! begins where it has committed when it starts again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -229,7 +229,8 @@ impl Consumer {
                     let what = format!("partition {partition}: nothing at {position}");
                     io.checker.broken("a consumer has read what is gone", what);
                 }
-                *position = (*position).min(io.checker.canonical_end(partition));
+                let start = io.checker.start(partition);
+                *position = (*position).max(start).min(io.checker.canonical_end(partition));
             }
             Err(_) => {}
         }

@@ -1,4 +1,5 @@
-//! The group coordinator of a simulated broker: the broker's own `groups` over the log of `__consumer_offsets`.
+//! The group coordinator of a simulated broker: the broker's own `groups` over the log of
+//! `__consumer_offsets`.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

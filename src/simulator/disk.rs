@@ -1,5 +1,7 @@
 //! A model of one partition's storage: batches, the four ends, and what each kind of crash leaves.
 
+use std::collections::BTreeMap;
+
 use super::rng::{Rng, fold};
 use crate::partition::{Ends, EpochHistory};
 
@@ -58,11 +60,21 @@ pub struct Disk {
     pub failed: bool,
     /// Digest of all before the first batch.
     origin: u64,
+    /// The last batch of each producer that was deleted: a checkpoint keeps what is known of producers.
+    deleted: BTreeMap<i64, Batch>,
 }
 
 impl Disk {
     pub fn new(acknowledge: Acknowledge) -> Disk {
-        Disk { batches: Vec::new(), ends: Ends::synced(0, 0), acknowledge, checkpoint: 0, failed: false, origin: 0 }
+        Disk {
+            batches: Vec::new(),
+            ends: Ends::synced(0, 0),
+            acknowledge,
+            checkpoint: 0,
+            failed: false,
+            origin: 0,
+            deleted: BTreeMap::new(),
+        }
     }
 
     /// Digest of everything in the log.
@@ -163,15 +175,20 @@ impl Disk {
     /// Batches that end at or before `start` are deleted.
     pub fn trim(&mut self, start: i64) {
         let gone = self.batches.partition_point(|batch| batch.next() <= start);
-        if let Some(last) = self.batches.drain(..gone).next_back() {
-            self.origin = last.chain;
-            self.ends.start = last.next();
+        for batch in self.batches.drain(..gone) {
+            self.origin = batch.chain;
+            self.ends.start = batch.next();
+            if let Some((id, ..)) = batch.producer {
+                self.deleted.insert(id, batch);
+            }
         }
     }
 
-    /// Empties the log; it begins at `begin`. `origin`: digest of what came before, as the leader has it.
+    /// Empties the log; it begins at `begin`. `origin`: digest of what came before, as the leader
+    /// has it.
     pub fn reset(&mut self, begin: i64, origin: u64) {
         self.batches.clear();
+        self.deleted.clear();
         self.ends = Ends::synced(begin, begin);
         self.checkpoint = begin;
         self.origin = origin;
@@ -192,6 +209,11 @@ impl Disk {
         self.ends = Ends::synced(self.ends.start, self.ends.appended);
         self.failed = false;
         self.ends.appended
+    }
+
+    /// Batches that say what is known of producers, in order.
+    pub fn of_producers(&self) -> impl Iterator<Item = &Batch> {
+        self.deleted.values().chain(&self.batches)
     }
 
     /// Leader epochs, from the batches.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::checker::Mark;
 use super::disk::{Crash, Disk};
 use super::place::{FIRST, TOPICS, number_of, place_of, topic_of};
 use super::rng::Rng;
@@ -79,6 +80,12 @@ impl World {
         self.io.note(|| format!("fault: {kind:?}"));
         match kind {
             FaultKind::Crash { target, crash, down_ms } => self.crash(self.hit(target), crash, false, down_ms),
+            FaultKind::CrashAll { crash, down_ms } => {
+                for at in 0..self.brokers.len() {
+                    let down_ms = self.io.rng.between(1, down_ms);
+                    self.crash(at, crash, false, down_ms);
+                }
+            }
             FaultKind::Stop { target, down_ms } => {
                 let at = self.hit(target);
                 if self.brokers[at].running {
@@ -92,6 +99,7 @@ impl World {
             FaultKind::Cut { from, to, ms } => {
                 self.cuts.insert((self.hit(from), self.hit(to)), now + ms);
             }
+            FaultKind::Isolate { target, store, ms } => self.isolate(self.hit(target), store, ms),
             FaultKind::LateEvents { target, ms } => {
                 let at = self.hit(target);
                 self.late_until[at] = now + ms;
@@ -117,6 +125,18 @@ impl World {
             | FaultKind::StoreAway { .. }
             | FaultKind::Reconnect { .. }
             | FaultKind::LoseAnswers { .. } => self.store_fault(kind),
+        }
+    }
+
+    fn isolate(&mut self, at: usize, store: bool, ms: i64) {
+        let until = self.io.now + ms;
+        for other in 0..self.brokers.len() {
+            self.cuts.insert((at, other), until);
+            self.cuts.insert((other, at), until);
+        }
+        if store {
+            self.store_cut_until[at] = until;
+            self.unlink(at);
         }
     }
 
@@ -275,7 +295,7 @@ impl World {
         if let Some(after) = reassigned.state {
             writes.push(Write::Set(key, Record::Partition(after), node.version));
         }
-        self.io.checker.mark(super::checker::Mark::Reassignment);
+        self.io.checker.mark(Mark::Reassignment);
         self.administer(Commit { checks: Vec::new(), writes });
     }
 
@@ -291,6 +311,7 @@ impl World {
         let key = Key::TopicConfig(Arc::from(topic_of(partition)));
         let Some(node) = self.model.node(&key) else { return };
         let Record::Config(mut entries) = node.record else { return };
+        self.io.checker.mark(Mark::MinimumChanged);
         entries.insert(MIN_INSYNC.to_owned(), value.to_string());
         self.administer(Commit {
             checks: Vec::new(),

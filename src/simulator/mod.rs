@@ -1,6 +1,7 @@
-//! A simulated cluster: brokers on a model of disk, network and metadata store, faults by seed, and an
-//! observer that holds every promise against what happens. The rules that run in it are the broker's own:
-//! `partition::{watermarks, leader, follower}`, `cluster::rules`, `cluster::store` and `groups`.
+//! A simulated cluster: brokers on a model of disk, network and metadata store, faults by seed, and
+//! an observer that holds every promise against what happens. The rules that run in it are the
+//! broker's own: `partition::{watermarks, leader, follower}`, `cluster::rules`, `cluster::store`
+//! and `groups`.
 
 mod broker;
 mod checker;
@@ -21,5 +22,5 @@ mod setup;
 mod tests;
 mod world;
 
-pub use run::{explain, find, run, simulate, simulate_planted};
+pub use run::{LINES, explain, find, run, simulate, simulate_planted};
 pub use setup::Setup;

@@ -1,5 +1,5 @@
-//! Committed offsets as the observer sees them: an acknowledged one is never lost nor goes back, and none is shown that a clean
-//! election can take back.
+//! Committed offsets as the observer sees them: an acknowledged one is never lost nor goes back,
+//! and none is shown that a clean election can take back.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ use crate::groups::record::Record;
 /// Group and partition number.
 pub type Key = (String, i32);
 
-/// One commit of a consumer, as a coordinator wrote it. Its metadata is a number that no other commit has.
+/// One commit of a consumer, as a coordinator wrote it. Its metadata is a number that no other
+/// commit has.
 #[derive(Clone, Copy, Debug)]
 struct Written {
     /// Of the batch.
@@ -68,13 +69,14 @@ impl Checker {
         }
     }
 
-    /// A consumer is told `offset` of the commit that `metadata` names; -1: there is none. `epoch`: of the coordinator.
-    /// `acknowledged`: as it was when the consumer asked.
+    /// A consumer is told `offset` of the commit that `metadata` names; -1: there is none. `epoch`:
+    /// of the coordinator. `acknowledged`: as it was when the consumer asked.
     pub fn offset_read(&mut self, key: &Key, epoch: i32, acknowledged: usize, metadata: &str, offset: i64) {
         if self.has_lost(OFFSETS) {
             return;
         }
-        // A coordinator that is deposed without knowing it cannot know what a later one has acknowledged.
+        // A coordinator that is deposed without knowing it cannot know what a later one has
+        // acknowledged.
         let known = self.offsets.acked.get(key).into_iter().flatten().take(acknowledged);
         let newest = known.filter(|written| written.epoch <= epoch).map(|written| written.base).max();
         let written = metadata.parse().ok().and_then(|number: u64| self.offsets.written.get(&number).copied());

@@ -1,5 +1,5 @@
-//! The two topics, and their partitions counted through: the only one of `__consumer_offsets` first, then those of the topic
-//! that clients use.
+//! The two topics, and their partitions counted through: the only one of `__consumer_offsets`
+//! first, then those of the topic that clients use.
 
 use std::sync::Arc;
 

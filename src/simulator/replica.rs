@@ -125,7 +125,7 @@ impl Replica {
     pub fn open(&mut self, pool: &Rc<ProducerPool>) {
         self.history = self.disk.epochs();
         self.producers = ProducerStates::new(pool);
-        for batch in &self.disk.batches {
+        for batch in self.disk.of_producers() {
             if let Some(header) = header_of(batch) {
                 self.producers.note(&header, batch.base, 0);
             }
@@ -165,6 +165,9 @@ impl Replica {
                 if before != Some(epoch) {
                     io.note(|| format!("broker {}: leads {} in epoch {epoch} from {end}", self.broker, self.partition));
                     io.checker.led(self.partition, self.broker, epoch.0, &self.disk);
+                    // After an election that has lost records it may know more than anybody has seen.
+                    let known = self.marks.high_watermark();
+                    io.checker.committed(self.partition, self.broker, epoch.0, &self.disk, known);
                     self.answer_parked(true, io);
                 }
                 self.moved(io);
@@ -347,11 +350,10 @@ impl Replica {
     pub fn consume(&mut self, from: Address, number: u64, offset: i64, epoch: LeaderEpoch, io: &mut Io) {
         let result = match &self.role {
             Role::Leader(leader) => leader.check_epoch(Some(epoch)).and_then(|()| {
-                if offset > self.disk.ends.appended {
+                if !(self.disk.ends.start..=self.disk.ends.appended).contains(&offset) {
                     return Err(ErrorCode::OffsetOutOfRange);
                 }
-                let from = offset.max(self.disk.ends.start);
-                let batches = self.disk.read(from, self.marks.high_watermark(), 8);
+                let batches = self.disk.read(offset, self.marks.high_watermark(), 8);
                 io.checker.served(self.partition, leader.epoch().0, &batches);
                 Ok(batches)
             }),
@@ -362,7 +364,7 @@ impl Replica {
 
     /// Deletes records below the high watermark, but for the last `keep` batches.
     pub fn trim(&mut self, keep: usize, io: &mut Io) {
-        if !matches!(self.role, Role::Leader(_)) {
+        if !matches!(self.role, Role::Leader(_)) || self.disk.failed {
             return;
         }
         let hw = self.marks.high_watermark();
@@ -394,8 +396,8 @@ impl Replica {
         self.moved(io);
     }
 
-    /// Fetches that wait are answered when there is something for them, when they have waited long enough, or
-    /// `all` of them.
+    /// Fetches that wait are answered when there is something for them, when they have waited long
+    /// enough, or `all` of them.
     fn answer_parked(&mut self, all: bool, io: &mut Io) {
         for parked in std::mem::take(&mut self.parked) {
             let sent = self.marks.ends().sent;
@@ -530,7 +532,7 @@ impl Replica {
         // An epoch that begins at the end has nothing left.
         if !planted(Planted::ProducersNotCut) {
             let cut = self.producers.forget_after(end);
-            for batch in &self.disk.batches {
+            for batch in self.disk.of_producers() {
                 if let Some(header) = header_of(batch).filter(|header| cut.contains(&header.producer_id.get())) {
                     self.producers.note(&header, batch.base, 0);
                 }

@@ -1,4 +1,5 @@
-//! Runs of many seeds: what they found, the shortest way to a violation, and the bugs that were planted.
+//! Runs of many seeds: what they found, the shortest way to a violation, and the bugs that were
+//! planted.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,8 +10,8 @@ use super::setup::Setup;
 use super::world::World;
 use crate::model::planted::{Planted, plant};
 
-/// Lines of a trace that are printed.
-const LINES: usize = 150;
+/// Lines of a trace that are printed, unless more are asked for.
+pub const LINES: usize = 150;
 
 /// The end of one seed.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub fn simulate(seeds: Range<u64>) -> Vec<u64> {
             Err(violation) => {
                 println!("seed {seed}: {} at {} ms: {}", violation.rule, violation.at_ms, violation.what);
                 if failed.is_empty() {
-                    explain(seed);
+                    explain(seed, LINES);
                 }
                 failed.push(seed);
             }
@@ -56,14 +57,14 @@ pub fn simulate(seeds: Range<u64>) -> Vec<u64> {
     failed
 }
 
-/// Prints the smallest set of faults that still breaks a promise, and the end of its trace.
-pub fn explain(seed: u64) {
+/// Prints the smallest set of faults that still breaks a promise, and the last lines of its trace.
+pub fn explain(seed: u64, most: usize) {
     let setup = shrink(Setup::of(seed));
     let mut world = World::new(setup.clone(), Trace::kept());
     let result = world.run();
     println!("seed {seed}, with as few faults as break it:\n{setup:#?}");
     let lines = world.io.trace.lines();
-    for line in &lines[lines.len().saturating_sub(LINES)..] {
+    for line in &lines[lines.len().saturating_sub(most)..] {
         println!("  {line}");
     }
     println!("  {result:?}");

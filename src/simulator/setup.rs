@@ -36,6 +36,11 @@ pub enum FaultKind {
         crash: Crash,
         down_ms: i64,
     },
+    /// Every broker, one shortly after the other.
+    CrashAll {
+        crash: Crash,
+        down_ms: i64,
+    },
     /// A clean stop.
     Stop {
         target: Target,
@@ -49,6 +54,13 @@ pub enum FaultKind {
     Cut {
         from: Target,
         to: Target,
+        ms: i64,
+    },
+    /// One broker reaches no other and is reached by none; nor does it reach the metadata store,
+    /// where that is cut off as well.
+    Isolate {
+        target: Target,
+        store: bool,
         ms: i64,
     },
     /// One broker does not reach the metadata store.
@@ -69,8 +81,8 @@ pub enum FaultKind {
     Reconnect {
         target: Target,
     },
-    /// The connection to the store breaks under each of the next commits, for so long, and with it that to a
-    /// neighbour.
+    /// The connection to the store breaks under each of the next commits, for so long, and with it
+    /// that to a neighbour.
     LoseAnswers {
         target: Target,
         lose: LoseAnswers,
@@ -227,7 +239,12 @@ impl Setup {
             13 => FaultKind::Minimum { partition, value: rng.between(1, 3) as i32 },
             14 => FaultKind::Trim { partition: partition.max(FIRST), keep: rng.below(8) as usize },
             15 => FaultKind::Elect { partition },
-            _ => FaultKind::SlowNetwork { ms },
+            16 => FaultKind::SlowNetwork { ms },
+            17 => FaultKind::Isolate { target, store: rng.chance(40), ms },
+            _ => {
+                let crash = if rng.chance(60) { Crash::Kill } else { Crash::Power };
+                FaultKind::CrashAll { crash, down_ms }
+            }
         }
     }
 
@@ -245,4 +262,4 @@ impl Setup {
 }
 
 /// Kinds of faults that [`Setup::fault`] knows.
-const KINDS: u64 = 17;
+const KINDS: u64 = 19;

@@ -1,5 +1,5 @@
-//! The simulated world: brokers, clients, a network and the metadata store, and one queue of what happens
-//! next. No clock and no thread: the same setup gives the same run.
+//! The simulated world: brokers, clients, a network and the metadata store, and one queue of what
+//! happens next. No clock and no thread: the same setup gives the same run.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -13,7 +13,7 @@ use super::place::{FIRST, partition_at, place_of};
 use super::rng::{Rng, fold};
 use super::setup::{LoseAnswers, SESSION_MS, Setup};
 use crate::cluster::store::{
-    ClientId, Event as StoreEvent, Key, Model, ModelClient, Phase, Record, Revision, Step, Store,
+    ClientId, Event as StoreEvent, Key, Model, ModelClient, Phase, Record, Revision, Step, Store, TopicRecord,
 };
 
 /// Time between two looks of a broker at what is due, ms.
@@ -59,6 +59,8 @@ pub struct World {
     pub late_until: Vec<i64>,
     pub lose_answers: Vec<Option<LoseAnswers>>,
     pub store_away_until: i64,
+    /// By partition: it is being reassigned.
+    moving: Vec<bool>,
     /// Last sign of each session: client and time.
     pub sessions: BTreeMap<ClientId, i64>,
     store_due: bool,
@@ -96,6 +98,7 @@ impl World {
             late_until: vec![0; count],
             lose_answers: vec![None; count],
             store_away_until: 0,
+            moving: vec![false; setup.partitions],
             sessions: BTreeMap::new(),
             store_due: false,
             disk_due: vec![false; count],
@@ -440,7 +443,19 @@ impl World {
                     Phase::Draining => {}
                 }
             }
+            (Key::Topic(topic), Some(Record::Topic(record))) => self.observe_topic(topic, record),
             (key, record) => self.io.note(|| format!("store: {key:?} is {record:?}")),
+        }
+    }
+
+    fn observe_topic(&mut self, topic: &str, record: &TopicRecord) {
+        self.io.note(|| format!("store: topic {topic} is {:?}", record.assignments));
+        for (number, assignment) in record.assignments.iter().enumerate() {
+            let partition = partition_at(topic, number as i32);
+            let moves = !assignment.adding.is_empty() || !assignment.removing.is_empty();
+            if std::mem::replace(&mut self.moving[partition], moves) && !moves {
+                self.io.checker.mark(Mark::Reassigned);
+            }
         }
     }
 
