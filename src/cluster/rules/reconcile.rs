@@ -157,17 +157,18 @@ impl<'a> Round<'a> {
         self.plan.steps.push(Step::one(checks, write, most));
     }
 
-    /// A deletion that was begun is finished: states in chunks, then what is left together with the
-    /// topic.
+    /// A deletion that was begun is finished: the topic's children in chunks, then what is left together
+    /// with the topic.
     fn deletion(&mut self, name: &Arc<str>) {
         let Some((topic, mark)) = self.view.topic(name).and_then(|topic| Some((topic, topic.deletion?))) else {
             return;
         };
         let checks = vec![self.office.clone(), Check::Version(Key::Deletion(name.clone()), mark)];
-        let states: Vec<Write> =
-            topic.states.keys().map(|index| Write::Delete(Key::Partition(name.clone(), *index), None)).collect();
-        if states.len() > TOPIC_CHUNK {
-            for chunk in states.chunks(TOPIC_CHUNK) {
+        let states = topic.states.keys().map(|index| Key::Partition(name.clone(), *index));
+        let homes = topic.homes.iter().map(|index| Key::Home(name.clone(), *index));
+        let children: Vec<Write> = states.chain(homes).map(|key| Write::Delete(key, None)).collect();
+        if children.len() > TOPIC_CHUNK {
+            for chunk in children.chunks(TOPIC_CHUNK) {
                 self.plan.steps.push(Step::whole(checks.clone(), chunk.to_vec()));
             }
             return;
@@ -175,7 +176,7 @@ impl<'a> Round<'a> {
         let record = topic.record.as_ref().map(|_| Write::Delete(Key::Topic(name.clone()), None));
         let config = topic.config.as_ref().map(|_| Write::Delete(Key::TopicConfig(name.clone()), None));
         let mark = Write::Delete(Key::Deletion(name.clone()), Some(mark));
-        let writes = states.into_iter().chain(record).chain(config).chain([mark]).collect();
+        let writes = children.into_iter().chain(record).chain(config).chain([mark]).collect();
         self.plan.steps.push(Step::whole(checks, writes));
     }
 

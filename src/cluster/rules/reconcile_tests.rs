@@ -259,6 +259,28 @@ fn a_deletion_that_was_begun_is_finished_in_chunks() {
     assert_eq!(store.view().topics().keys().map(|name| &**name).collect::<Vec<_>>(), ["t"]);
 }
 
+/// Data directories are children of their topic, which cannot go before them.
+#[test]
+fn a_deletion_takes_the_data_directories_along() {
+    let mut store = cluster(state(&[0, 1, 2], &[], 0));
+    for (topic, partitions) in [("one", 1), ("many", 150)] {
+        store.topic(topic, (0..partitions).map(|_| assigned(&[0])).collect());
+        for index in 0..partitions {
+            store.partition(topic, index, state(&[0], &[], 0));
+            store.home(topic, index);
+        }
+        store.create(Key::Deletion(name(topic)), Record::Deletion);
+    }
+    // Only its directory is left of this one.
+    store.home("rest", 3);
+    store.create(Key::Deletion(name("rest")), Record::Deletion);
+    let batches = reconcile(&store.view(), ME, SETTLED, &Options::default()).batches();
+    assert_eq!(batches.iter().map(|batch| batch.commit.writes.len()).collect::<Vec<_>>(), [200, 100, 4, 2]);
+    settle(&mut store, SETTLED);
+    assert_eq!(store.view().topics().keys().map(|name| &**name).collect::<Vec<_>>(), ["t"]);
+    assert!(!store.nodes.keys().any(|key| matches!(key, Key::Home(..))));
+}
+
 #[test]
 fn finished_reassignments_are_written_with_their_topic() {
     let moving = Assignment { replicas: ids(&[1, 2, 0]), adding: ids(&[1]), removing: ids(&[0]) };

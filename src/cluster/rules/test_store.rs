@@ -8,10 +8,10 @@ use uuid::Uuid;
 use super::random::Random;
 use super::transition::{Transition, effective_min, initial};
 use super::{Terms, TopicDefaults, View};
-use crate::cluster::DirectoryId;
 use crate::cluster::store::{
     Assignment, BrokerRecord, Check, Commit, Incarnation, Key, Node, PartitionState, Phase, Record, TopicRecord, Write,
 };
+use crate::cluster::{DirectoryId, PartitionHome};
 use crate::model::BrokerId;
 
 pub const DEFAULTS: TopicDefaults = TopicDefaults { min_insync_replicas: 2, unclean_election: false };
@@ -48,7 +48,11 @@ impl TestStore {
                 (Write::Set(_, record, version), Some(old)) if old.version == *version => {
                     Some(Node { record: record.clone(), version: version + 1, ..old })
                 }
-                (Write::Delete(_, version), Some(old)) if version.is_none_or(|version| version == old.version) => None,
+                (Write::Delete(_, version), Some(old))
+                    if version.is_none_or(|version| version == old.version) && !self.has_children(key) =>
+                {
+                    None
+                }
                 _ => {
                     for (key, old) in before.into_iter().rev() {
                         self.nodes.remove(&key);
@@ -61,6 +65,10 @@ impl TestStore {
         }
         self.revision += 1;
         Ok(before.into_iter().map(|(key, _)| key).collect())
+    }
+
+    fn has_children(&self, key: &Key) -> bool {
+        key.children().into_iter().flatten().any(|range| self.nodes.range(range).next().is_some())
     }
 
     pub fn create(&mut self, key: Key, record: Record) {
@@ -104,6 +112,11 @@ impl TestStore {
         self.create(Key::Partition(name.into(), index), Record::Partition(state));
     }
 
+    pub fn home(&mut self, name: &str, index: i32) {
+        let home = PartitionHome { directory: directory(0), since_run: 1 };
+        self.create(Key::Home(name.into(), index), Record::Home(home));
+    }
+
     pub fn config(&mut self, name: &str, option: &str, value: &str) {
         let config = BTreeMap::from([(option.to_owned(), value.to_owned())]);
         self.create(Key::TopicConfig(name.into()), Record::Config(config));
@@ -142,6 +155,9 @@ impl TestStore {
         for (index, assignment) in (0..).zip(&assignments) {
             if !random.chance(6) {
                 self.partition(name, index, random_state(assignment, random));
+            }
+            if random.chance(6) {
+                self.home(name, index);
             }
         }
         self.topic(name, assignments);

@@ -59,6 +59,8 @@ pub struct TopicView {
     pub record: Option<Versioned<TopicRecord>>,
     /// States by partition index, with those of partitions that are in no assignment.
     pub states: BTreeMap<i32, Versioned<PartitionState>>,
+    /// Partitions whose data directory the store has: they go with the topic.
+    pub homes: BTreeSet<i32>,
     pub config: Option<Versioned<BTreeMap<String, String>>>,
     /// Version of the mark that its deletion was begun.
     pub deletion: Option<i32>,
@@ -70,7 +72,8 @@ impl TopicView {
     }
 
     fn is_empty(&self) -> bool {
-        self.record.is_none() && self.states.is_empty() && self.config.is_none() && self.deletion.is_none()
+        let no_children = self.states.is_empty() && self.homes.is_empty();
+        self.record.is_none() && no_children && self.config.is_none() && self.deletion.is_none()
     }
 }
 
@@ -272,7 +275,11 @@ impl View {
                 self.cluster_config =
                     if let Some(Record::Config(config)) = record { config.clone() } else { BTreeMap::new() };
             }
-            Key::Topic(name) | Key::Partition(name, _) | Key::TopicConfig(name) | Key::Deletion(name) => {
+            Key::Topic(name)
+            | Key::Partition(name, _)
+            | Key::Home(name, _)
+            | Key::TopicConfig(name)
+            | Key::Deletion(name) => {
                 self.put_topic(name, key, record, version);
             }
             // Nothing that the rules go by.
@@ -293,6 +300,8 @@ impl View {
                 topic.states.insert(*index, Versioned { value: value.clone(), version });
             }
             (Key::Partition(_, index), _) => drop(topic.states.remove(index)),
+            (Key::Home(_, index), Some(Record::Home(_))) => drop(topic.homes.insert(*index)),
+            (Key::Home(_, index), _) => drop(topic.homes.remove(index)),
             (Key::TopicConfig(_), Some(Record::Config(value))) => {
                 topic.config = Some(Versioned { value: value.clone(), version });
             }
@@ -361,6 +370,7 @@ impl View {
                 dirty.partitions.insert((name.clone(), *index));
                 dirty.topics.insert(name.clone());
             }
+            Key::Home(name, _) => drop(dirty.topics.insert(name.clone())),
             Key::Topic(name) | Key::TopicConfig(name) | Key::Deletion(name) => {
                 dirty.partitions.extend(all_of(name));
                 dirty.topics.insert(name.clone());
