@@ -4,16 +4,18 @@ import os
 import re
 import subprocess
 
-from support import java
+from support import broker, java
 
 WRITER = "shard::replica_log_tests::a_log_for_kafkas_tools"
 
 
-def test_kafka_reads_a_log_that_was_appended_as_it_is(tmp_path):
+def test_kafka_reads_a_log_that_was_appended_as_it_is(root):
+    folder = root / "replica-log"
+    folder.mkdir()
     args = ["cargo", "test", "--locked", "--lib", WRITER, "--", "--exact", "--ignored"]
-    done = subprocess.run(args, env={**os.environ, "CORELANE_AS_IS_LOG": str(tmp_path)}, capture_output=True, text=True, timeout=1800)
+    done = subprocess.run(args, cwd=broker.REPO, env={**os.environ, "CORELANE_AS_IS_LOG": str(folder)}, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
-    logs = sorted((tmp_path / "run-0" / "t-0").glob("*.log"))
+    logs = sorted((folder / "run-0" / "t-0").glob("*.log"))
     assert len(logs) > 3, logs
     got = java.run(java.DUMP, "--files", ",".join(map(str, logs)), "--deep-iteration", heap="512m")
     complaints = re.sub(r"Non-consecutive offsets in .*\n(  -?\d+ is followed by \d+\n?)+", "", got.log)
@@ -21,7 +23,7 @@ def test_kafka_reads_a_log_that_was_appended_as_it_is(tmp_path):
     bad += [line for line in got.out.splitlines() if re.search(r"isvalid: false|invalid bytes at the end", line)]
     assert not bad, "\n".join(bad[:10])
     batches = re.findall(r"^baseOffset: (\d+) lastOffset: (\d+) .*partitionLeaderEpoch: (\d+)", got.out, re.M)
-    expected = [tuple(line.split()) for line in (tmp_path / "expected").read_text().splitlines()]
+    expected = [tuple(line.split()) for line in (folder / "expected").read_text().splitlines()]
     assert batches == expected
     for index in [*logs[0].parent.glob("*.index"), *logs[0].parent.glob("*.timeindex")]:
         checked = java.run(java.DUMP, "--files", index, "--index-sanity-check", heap="512m")
