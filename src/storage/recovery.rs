@@ -189,7 +189,8 @@ impl Recovery {
         }
         let Some(known) = &self.known else { return Some(None) };
         let at = known.binary_search_by_key(&segment.base, |entry| entry.base).ok()?;
-        let ends = known.get(at + 1).map_or(self.recovery_point, |after| after.base);
+        // The last one took appends still: its index files may not be those of a sealed segment.
+        let ends = known.get(at + 1)?.base;
         let entry = known[at];
         (entry.bytes == segment.bytes && ends == next).then_some(Some(entry))
     }

@@ -34,6 +34,35 @@ fn a_start_after_a_clean_stop_reads_a_block() {
     });
 }
 
+/// The checkpoint ends where the segment does, and the kill came before the segment was sealed.
+#[test]
+fn a_segment_that_was_not_sealed_in_time_is_sealed_by_the_start() {
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let settings = TopicConfig { segment_bytes: 10_000, index_interval_bytes: 1 << 20, ..TopicConfig::default() };
+        let config = Arc::new(settings);
+        let log = open(&dir, config.clone()).await.log;
+        for timestamp in [7, 9, 8] {
+            log.append(batch(1, 3_000, timestamp, 1), 3, 0).unwrap();
+        }
+        acknowledged(&log, 3).await;
+        log.checkpoint(Vec::new).await.unwrap();
+        let times = segment_file(&dir, 0, "timeindex");
+        let growing = fs::read(&times).unwrap();
+        log.append(batch(1, 3_000, 10, 1), 3, 0).unwrap();
+        acknowledged(&log, 4).await;
+        eventually("it is sealed", || fs::read(&times).unwrap() != growing).await;
+        let sealed = fs::read(&times).unwrap();
+        log.abandon();
+        fs::write(&times, &growing).unwrap();
+        let newest = fs::metadata(segment_file(&dir, 3, "log")).unwrap().len();
+        let again = open(&dir, config).await;
+        assert_eq!((again.log.next_offset(), again.log.segments.borrow().len()), (4, 2));
+        assert!(again.scanned <= newest + disk::ALIGNMENT, "{} bytes scanned", again.scanned);
+        assert_eq!(fs::read(&times).unwrap(), sealed);
+    });
+}
+
 /// A broker that was killed has not told any checkpoint of its newest segment.
 #[test]
 fn the_newest_segment_does_not_get_lost_unnoticed() {
