@@ -29,7 +29,7 @@ use super::log::Log;
 use super::segment::Segment;
 use crate::config::TopicConfig;
 use crate::model::record_batch::BatchHeader;
-use crate::runtime::disk::{ALIGNMENT, MAX_IO_BYTES, align_down, is_full};
+use crate::runtime::disk::{ALIGNMENT, MAX_IO_BYTES, align_down, align_up, is_full};
 use crate::runtime::spawn_blocking;
 
 /// A batch read during recovery, at or after the recovery point.
@@ -313,10 +313,15 @@ impl Recovery {
         let mut skip = (scan.position - read_at) as usize;
         segment.size.set(scan.position);
         while read_at < bytes && !scan.stopped {
-            let part = file.read_at(read_at, MAX_IO_BYTES).await?;
+            // No longer than the file is: the kernel would write zeros over the rest of the buffer.
+            let part = file.read_at(read_at, align_up(bytes - read_at).min(MAX_IO_BYTES as u64) as usize).await?;
             if part.is_empty() {
                 break;
             }
+            if read_at == 0 && skip > 0 {
+                segment.first_timestamp.set(BatchHeader::peek(&part).map(|h| h.max_timestamp.get()));
+            }
+            scan.newest = Some((read_at, part.clone()));
             read_at += part.len() as u64;
             self.scanned_bytes += part.len() as u64;
             scan.window.extend_from_slice(&part[skip.min(part.len())..]);
@@ -345,20 +350,33 @@ impl Recovery {
         if end != bytes || !self.clean_stop {
             file.truncate(end).await?;
         }
-        file.fdatasync().await?;
+        if end != bytes || !self.is_synced(&segment, &scan) {
+            file.fdatasync().await?;
+        }
         for cell in [&segment.written, &segment.synced, &segment.allocated] {
             cell.set(end);
         }
         self.next_offset = scan.next_offset.max(segment.base_offset);
-        self.last_block = match end - align_down(end) {
-            0 => Vec::new(),
-            rest => {
-                let block = file.read_at(align_down(end), ALIGNMENT as usize).await?;
-                block[..(rest as usize).min(block.len())].to_vec()
+        let unfinished = align_down(end);
+        self.last_block = match &scan.newest {
+            _ if unfinished == end => Vec::new(),
+            Some((at, part)) if *at <= unfinished && end <= at + part.len() as u64 => {
+                part[(unfinished - at) as usize..(end - at) as usize].to_vec()
+            }
+            _ => {
+                let block = file.read_at(unfinished, ALIGNMENT as usize).await?;
+                block[..((end - unfinished) as usize).min(block.len())].to_vec()
             }
         };
         self.segments.push_back(segment);
         Ok(())
+    }
+
+    /// The checkpoint ends where the segment does: all of it was synced before.
+    fn is_synced(&self, segment: &Segment, scan: &Scan) -> bool {
+        let checkpointed = self.known.as_ref().and_then(|known| known.last());
+        let ends_there = |entry: &SegmentEntry| (entry.base, entry.bytes) == (segment.base_offset, scan.position);
+        self.recovery_point == scan.next_offset && checkpointed.is_some_and(ends_there)
     }
 
     /// Where reading begins: at the recovery point, whose place is in the checkpoint. Leaves the
@@ -384,7 +402,8 @@ impl Recovery {
         segment.set_since_index_entry(entry.bytes - u64::from(index.position_at_or_before(u32::MAX)));
         segment.max_timestamp.set(timestamp);
         segment.offset_of_max_timestamp.set(offset);
-        if entry.bytes > 0 {
+        // Otherwise it is in the block that reading begins with.
+        if align_down(entry.bytes) > 0 {
             let file = segment.file().await?;
             let head = file.read_at(0, ALIGNMENT as usize).await?;
             segment.first_timestamp.set(BatchHeader::peek(&head).map(|h| h.max_timestamp.get()));

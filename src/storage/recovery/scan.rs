@@ -1,5 +1,7 @@
 //! The batches of one segment, read in order from the device.
 
+use bytes::Bytes;
+
 use crate::model::record_batch::{self, BatchHeader};
 use crate::storage::rot::{Bounds, MAX_BATCH_BYTES};
 
@@ -10,11 +12,13 @@ pub struct Scan {
     pub bounds: Bounds,
     pub window: Vec<u8>,
     pub stopped: bool,
+    /// What was read last, and from where.
+    pub newest: Option<(u64, Bytes)>,
 }
 
 impl Scan {
     pub fn new(position: u64, next_offset: i64, bounds: Bounds) -> Scan {
-        Scan { position, next_offset, bounds, window: Vec::new(), stopped: false }
+        Scan { position, next_offset, bounds, window: Vec::new(), stopped: false, newest: None }
     }
 
     /// Takes whole sound batches off the window's front; stops at what is not one. `ended`: nothing
