@@ -224,3 +224,7 @@ pub fn take_producer_ids(next: Option<(i64, i32)>, count: i64) -> Option<(i64, C
     };
     Some((first, Commit { checks: Vec::new(), writes: vec![write] }))
 }
+
+#[cfg(test)]
+#[path = "admin_tests.rs"]
+mod tests;

@@ -61,8 +61,16 @@ pub fn open(config: &ServerConfig, shared: Option<MetadataImage>) -> Result<Data
         Home::Held(_) => store.load(config).map_err(|e| e.to_string())?,
         Home::First => store.nothing(config),
     };
-    if let Some(shared) = shared {
-        share(&mut stored, &home_path, shared, config.broker_id, home == Home::First)?;
+    match shared {
+        Some(shared) => share(&mut stored, &home_path, shared, config.broker_id, home == Home::First)?,
+        None if store.is_shared() => {
+            return Err(format!(
+                "log.dirs: {} belongs to a broker of a cluster, whose metadata is in ZooKeeper: set zookeeper.connect, or name \
+                 empty directories for a broker that is alone. {LEFT}",
+                home_path.display()
+            ));
+        }
+        None => {}
     }
     let first_start = home == Home::First;
     let verdict = judge(&seen, home, &stored, config.broker_id, &mut DirectoryId::random)?;
@@ -72,7 +80,8 @@ pub fn open(config: &ServerConfig, shared: Option<MetadataImage>) -> Result<Data
     if stored.shared_by.is_none() {
         stored.image.cluster_id = verdict.cluster_id.clone().unwrap_or_else(new_cluster_id);
     }
-    let (held, offline) = take(&verdict, &home_path, &store, &stored.image.cluster_id, config.broker_id)?;
+    let cluster = (stored.image.cluster_id.as_str(), stored.shared_by.is_some());
+    let (held, offline) = take(&verdict, &home_path, &store, cluster, config.broker_id)?;
     if first_start {
         store.begin_producer_ids().map_err(|e| e.to_string())?;
     }
@@ -114,7 +123,7 @@ fn take(
     verdict: &Verdict,
     home: &Path,
     store: &LocalStore,
-    cluster_id: &str,
+    (cluster_id, shared): (&str, bool),
     node_id: i32,
 ) -> Result<(Vec<HeldDir>, Vec<OfflineDir>), String> {
     let mut offline = verdict.offline.clone();
@@ -136,7 +145,7 @@ fn take(
             Err(OpenError::Failed(error)) => lose(usable, error.to_string())?,
         }
     }
-    store.prepare(cluster_id).map_err(|e| e.to_string())?;
+    store.prepare(cluster_id, shared).map_err(|e| e.to_string())?;
     let mut ready = Vec::new();
     for (usable, dir) in held {
         if let State::Mend(why) = &usable.state {

@@ -250,3 +250,71 @@ fn a_directory_named_twice_is_refused_before_anything_is_made() {
     host.with_topic(&["link"]);
     assert_eq!(offline(&host.open(&["a"]).unwrap()), Vec::<String>::new());
 }
+
+/// Metadata that brokers share: topic `t` of this broker (4) and others.
+fn shared(cluster: &str, topic: u128, replicas: &[&[i32]]) -> MetadataImage {
+    let partition = |ids: &&[i32]| crate::cluster::PartitionImage {
+        replicas: ids.iter().copied().map(BrokerId).collect(),
+        ..Default::default()
+    };
+    let mut image = MetadataImage::default();
+    image.cluster_id = cluster.to_owned();
+    image.put_topic(crate::cluster::TopicImage {
+        name: "t".into(),
+        id: uuid::Uuid::from_u128(topic),
+        partitions: replicas.iter().map(partition).collect(),
+        overrides: BTreeMap::new(),
+        config: Default::default(),
+    });
+    image
+}
+
+fn replica_dir(path: PathBuf, topic: u128) -> PathBuf {
+    fs::create_dir_all(&path).unwrap();
+    let id = encode_id(uuid::Uuid::from_u128(topic));
+    fs::write(path.join("partition.metadata"), format!("version: 0\ntopic_id: {id}\n")).unwrap();
+    path
+}
+
+#[test]
+fn replicas_of_shared_topics_are_found_by_looking() {
+    let host = Host::new();
+    let open_shared = |image| open(&host.config(&["a", "b"]), Some(image));
+    let first = open_shared(shared("c", 77, &[&[4], &[5], &[5, 4]])).unwrap();
+    let homes = |dirs: &DataDirs| -> Vec<Option<DirectoryId>> {
+        let topic = dirs.image.topic("t").unwrap();
+        topic.partitions.iter().map(|partition| partition.home.map(|home| home.directory)).collect()
+    };
+    let ids: Vec<DirectoryId> = first.placement.directories.iter().map(|(id, _)| *id).collect();
+    assert_eq!(homes(&first), [Some(ids[0]), None, Some(ids[1])], "only own replicas have a home");
+    assert!(!host.path("a/corelane-metadata/topics/t.json").exists() && first.all);
+    drop(first);
+    // Found where they are, with what is left of a replica that went elsewhere, and of a topic that is gone.
+    replica_dir(host.path("b/t-0"), 77);
+    let strays = [replica_dir(host.path("a/t-1"), 77), replica_dir(host.path("a/u-0"), 5)];
+    let again = open_shared(shared("c", 77, &[&[4], &[5], &[5, 4]])).unwrap();
+    assert_eq!(homes(&again), [Some(ids[1]), None, Some(ids[0])]);
+    let mut found = again.strays.clone();
+    found.sort();
+    assert_eq!(found, strays);
+    assert!(strays.iter().all(|dir| dir.exists()), "removed once the broker takes part");
+    assert!(again.image.all_withheld().is_empty());
+    drop(again);
+    // A topic made anew under the name.
+    let anew = open_shared(shared("c", 78, &[&[4]])).unwrap();
+    assert_eq!(anew.strays.len(), 3, "{:?}", anew.strays);
+}
+
+#[test]
+fn a_broker_alone_and_one_of_several_do_not_take_each_others_directories() {
+    let host = Host::new();
+    drop(open(&host.config(&["a"]), Some(shared("c", 77, &[&[4]]))).unwrap());
+    let error = host.open(&["a"]).unwrap_err();
+    assert!(error.contains("zookeeper.connect") && error.contains(LEFT), "{error}");
+    let error = open(&host.config(&["a"]), Some(shared("d", 77, &[&[4]]))).unwrap_err();
+    assert!(error.contains("belongs to cluster c") && error.contains("is d"), "{error}");
+    let alone = Host::new();
+    alone.with_topic(&["a"]);
+    let error = open(&alone.config(&["a"]), Some(shared("c", 77, &[&[4]]))).unwrap_err();
+    assert!(error.contains("a broker that is alone"), "{error}");
+}

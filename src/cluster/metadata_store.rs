@@ -53,6 +53,9 @@ pub(super) const FORMAT: u32 = 1;
 struct ClusterRecord {
     format: u32,
     cluster_id: String,
+    /// The cluster's topics are in a store that brokers share.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    shared: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -154,13 +157,13 @@ impl LocalStore {
     pub fn open(log_dir: &Path) -> io::Result<LocalStore> {
         let mut store = LocalStore::at(log_dir);
         let cluster_id = store.cluster_id().unwrap_or_else(|_| new_cluster_id());
-        store.prepare(&cluster_id)?;
+        store.prepare(&cluster_id, false)?;
         store.read_epochs_raised()?;
         Ok(store)
     }
 
     /// Makes what is missing and clears what a cut-off write has left; changes no sound file.
-    pub fn prepare(&self, cluster_id: &str) -> io::Result<()> {
+    pub fn prepare(&self, cluster_id: &str, shared: bool) -> io::Result<()> {
         let topics = self.topics();
         fs::create_dir_all(&topics).map_err(|e| at(&topics, "cannot be made", e))?;
         for directory in [&self.directory, &topics] {
@@ -170,19 +173,28 @@ impl LocalStore {
         if let Some(log_dir) = self.directory.parent() {
             sync_directory(log_dir)?;
         }
-        if self.cluster_id().is_ok_and(|stored| stored == cluster_id) {
+        if self.cluster().is_ok_and(|stored| stored.cluster_id == cluster_id && stored.shared == shared) {
             return Ok(());
         }
-        let record = ClusterRecord { format: FORMAT, cluster_id: cluster_id.to_owned() };
+        let record = ClusterRecord { format: FORMAT, cluster_id: cluster_id.to_owned(), shared };
         replace(&self.cluster_file(), "cluster", &record)
     }
 
     /// 22 characters, as Kafka makes them.
     pub fn cluster_id(&self) -> io::Result<String> {
+        self.cluster().map(|record| record.cluster_id)
+    }
+
+    /// The directory is that of one of several brokers, as far as it can be told.
+    pub fn is_shared(&self) -> bool {
+        self.cluster().is_ok_and(|record| record.shared)
+    }
+
+    fn cluster(&self) -> io::Result<ClusterRecord> {
         let file = self.cluster_file();
         let record: ClusterRecord = read(&file)?;
         check_format(&file, record.format)?;
-        Ok(record.cluster_id)
+        Ok(record)
     }
 
     /// Everything stored, with the image of a one-broker cluster. Reads only. A damaged topic is withheld, and the others are

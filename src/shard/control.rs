@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -30,18 +31,23 @@ impl Shard {
         self: &Rc<Self>,
         topics: Vec<CreateTopic>,
         validate_only: bool,
+        patience: Duration,
     ) -> Vec<Result<Arc<TopicImage>, ControlError>> {
         self.on_controller(topics, async move |shard: &Rc<Shard>, batch| match shard.member() {
-            Some(member) => shard.create_shared(member, batch, validate_only).await,
+            Some(member) => shard.create_shared(member, batch, validate_only, patience).await,
             None => shard.create_batch(batch, validate_only).await,
         })
         .await
     }
 
     /// Returns the deleted topics.
-    pub async fn delete_topics(self: &Rc<Self>, topics: Vec<TopicRef>) -> Vec<Result<Arc<TopicImage>, ControlError>> {
-        self.on_controller(topics, async |shard: &Rc<Shard>, batch| match shard.member() {
-            Some(member) => shard.delete_shared(member, batch).await,
+    pub async fn delete_topics(
+        self: &Rc<Self>,
+        topics: Vec<TopicRef>,
+        patience: Duration,
+    ) -> Vec<Result<Arc<TopicImage>, ControlError>> {
+        self.on_controller(topics, async move |shard: &Rc<Shard>, batch| match shard.member() {
+            Some(member) => shard.delete_shared(member, batch, patience).await,
             None => shard.delete_batch(batch).await,
         })
         .await
@@ -51,9 +57,10 @@ impl Shard {
         self: &Rc<Self>,
         topics: Vec<GrowTopic>,
         validate_only: bool,
+        patience: Duration,
     ) -> Vec<Result<(), ControlError>> {
         self.on_controller(topics, async move |shard: &Rc<Shard>, batch| match shard.member() {
-            Some(member) => shard.grow_shared(member, batch, validate_only).await,
+            Some(member) => shard.grow_shared(member, batch, validate_only, patience).await,
             None => shard.grow_batch(batch, validate_only).await,
         })
         .await

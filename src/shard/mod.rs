@@ -40,6 +40,6 @@ pub use api::*;
 pub use groups::OFFSETS_TOPIC;
 pub use member::{Joining, Leave};
 pub use produce::ProduceOutcomes;
-pub use requests::{LeaderElection, Reassignment};
+pub use requests::{LeaderElection, PATIENCE, Reassignment};
 pub use start::{ShardReady, ShardStart, run};
 pub use state::Shard;

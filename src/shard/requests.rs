@@ -24,8 +24,8 @@ use crate::observe::client_line;
 use crate::runtime::sync::{Budget, oneshot};
 use crate::runtime::{clock, spawn_local};
 
-/// Longest wait for a change to be committed and shown.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Wait for a change to be committed and shown, where a client names none.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Times that a change is decided when others get in its way.
 const TRIES: usize = 20;
 /// Changes of one request under way at a time.
@@ -139,9 +139,11 @@ impl Shard {
         member: Rc<Member>,
         requests: Vec<CreateTopic>,
         validate_only: bool,
+        patience: Duration,
     ) -> Vec<Result<Arc<TopicImage>, ControlError>> {
+        let deadline = clock::now() + patience;
         self.side_by_side(requests, async move |shard: Rc<Shard>, request| {
-            let made = shard.create_one(&member, &request, validate_only).await?;
+            let made = shard.create_one(&member, &request, validate_only, deadline).await?;
             if !validate_only {
                 client_line!(info, topic = %made.name, id = %made.id, partitions = made.partitions.len(), "created topic");
             }
@@ -155,8 +157,9 @@ impl Shard {
         member: &Rc<Member>,
         request: &CreateTopic,
         validate_only: bool,
+        deadline: Instant,
     ) -> Result<Arc<TopicImage>, ControlError> {
-        let (id, deadline) = (Uuid::new_v4(), clock::now() + PATIENCE);
+        let id = Uuid::new_v4();
         let made = self
             .request(member, deadline, |image, view, _| {
                 if let Some(made) = image.topic_by_id(id) {
@@ -194,7 +197,9 @@ impl Shard {
         member: Rc<Member>,
         requests: Vec<GrowTopic>,
         validate_only: bool,
+        patience: Duration,
     ) -> Vec<Result<(), ControlError>> {
+        let deadline = clock::now() + patience;
         self.side_by_side(requests, async move |shard: Rc<Shard>, request: GrowTopic| {
             if request.name == OFFSETS_TOPIC {
                 return Err(fixed_offsets_topic());
@@ -215,7 +220,7 @@ impl Shard {
                     }
                 }
             };
-            shard.request(&member, clock::now() + PATIENCE, decide).await?;
+            shard.request(&member, deadline, decide).await?;
             if !validate_only {
                 client_line!(info, topic = %request.name, partitions = request.count, "added partitions");
             }
@@ -259,7 +264,9 @@ impl Shard {
         self: &Rc<Self>,
         member: Rc<Member>,
         wanted: Vec<TopicRef>,
+        patience: Duration,
     ) -> Vec<Result<Arc<TopicImage>, ControlError>> {
+        let deadline = clock::now() + patience;
         self.side_by_side(wanted, async move |shard: Rc<Shard>, wanted: TopicRef| {
             let mut found: Option<Arc<TopicImage>> = None;
             let decide = |image: &MetadataImage, view: &View, unknown: bool| {
@@ -281,7 +288,7 @@ impl Shard {
                     }
                 }
             };
-            let topic = shard.request(&member, clock::now() + PATIENCE, decide).await?;
+            let topic = shard.request(&member, deadline, decide).await?;
             client_line!(info, topic = %topic.name, id = %topic.id, "deleted topic");
             Ok(topic)
         })
@@ -289,14 +296,18 @@ impl Shard {
     }
 
     /// Moves replicas to other brokers, or ends the moving (KIP-455). Only in a cluster.
-    pub async fn reassign_partitions(self: &Rc<Self>, wanted: Vec<Reassignment>) -> Vec<Result<(), ControlError>> {
-        let count = wanted.len();
+    pub async fn reassign_partitions(
+        self: &Rc<Self>,
+        wanted: Vec<Reassignment>,
+        patience: Duration,
+    ) -> Vec<Result<(), ControlError>> {
+        let (count, deadline) = (wanted.len(), clock::now() + patience);
         let done = self.on_shard(CONTROLLER, move |shard| async move {
             let member = shard.member().ok_or_else(stopping)?;
             let mut results = Vec::with_capacity(wanted.len());
             // One after the other: partitions of one topic share a node.
             for one in wanted {
-                results.push(shard.reassign_one(&member, &one).await);
+                results.push(shard.reassign_one(&member, &one, deadline).await);
             }
             Ok::<_, ControlError>(results)
         });
@@ -307,7 +318,12 @@ impl Shard {
         }
     }
 
-    async fn reassign_one(self: &Rc<Self>, member: &Rc<Member>, wanted: &Reassignment) -> Result<(), ControlError> {
+    async fn reassign_one(
+        self: &Rc<Self>,
+        member: &Rc<Member>,
+        wanted: &Reassignment,
+        deadline: Instant,
+    ) -> Result<(), ControlError> {
         let decide = |image: &MetadataImage, view: &View, _: bool| {
             let topic = match find(image, &wanted.topic, wanted.partition) {
                 Ok(topic) => topic,
@@ -325,17 +341,22 @@ impl Shard {
                 Err(stale) => stale.into(),
             }
         };
-        self.request(member, clock::now() + PATIENCE, decide).await?;
+        self.request(member, deadline, decide).await?;
         client_line!(info, topic = %wanted.topic, partition = wanted.partition, target = ?wanted.target, "reassigned");
         Ok(())
     }
 
     /// Elects leaders. Only in a cluster.
-    pub async fn elect_leaders(self: &Rc<Self>, wanted: Vec<LeaderElection>) -> Vec<Result<(), ControlError>> {
-        let count = wanted.len();
+    pub async fn elect_leaders(
+        self: &Rc<Self>,
+        wanted: Vec<LeaderElection>,
+        patience: Duration,
+    ) -> Vec<Result<(), ControlError>> {
+        let (count, deadline) = (wanted.len(), clock::now() + patience);
         let done = self.on_shard(CONTROLLER, move |shard| async move {
             let member = shard.member().ok_or_else(stopping)?;
-            let elect = async move |shard: Rc<Shard>, one: LeaderElection| shard.elect_one(&member, &one).await;
+            let elect =
+                async move |shard: Rc<Shard>, one: LeaderElection| shard.elect_one(&member, &one, deadline).await;
             Ok::<_, ControlError>(shard.side_by_side(wanted, elect).await)
         });
         match done.await {
@@ -345,7 +366,12 @@ impl Shard {
         }
     }
 
-    async fn elect_one(self: &Rc<Self>, member: &Rc<Member>, wanted: &LeaderElection) -> Result<(), ControlError> {
+    async fn elect_one(
+        self: &Rc<Self>,
+        member: &Rc<Member>,
+        wanted: &LeaderElection,
+        deadline: Instant,
+    ) -> Result<(), ControlError> {
         let decide = |image: &MetadataImage, view: &View, _: bool| {
             let topic = match find(image, &wanted.topic, wanted.partition) {
                 Ok(topic) => topic,
@@ -357,7 +383,7 @@ impl Shard {
                 Err(stale) => stale.into(),
             }
         };
-        self.request(member, clock::now() + PATIENCE, decide).await
+        self.request(member, deadline, decide).await
     }
 
     /// The first of `count` producer ids that no broker gives away but this one.

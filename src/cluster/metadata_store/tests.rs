@@ -125,7 +125,7 @@ fn a_damaged_or_missing_cluster_file_is_told_apart_from_a_first_start() {
         assert!(stored.cluster_lost.unwrap().contains("cluster.json"));
         assert!(stored.image.cluster_id.is_empty());
     }
-    store.prepare("abc").unwrap();
+    store.prepare("abc", false).unwrap();
     assert_eq!(LocalStore::at(directory.path()).cluster_id().unwrap(), "abc");
 }
 

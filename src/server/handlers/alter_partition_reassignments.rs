@@ -16,7 +16,7 @@ use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 use crate::shard::Reassignment;
 
-use super::shared::{control_error, error_message, no_time};
+use super::shared::{control_error, error_message, no_time, patience};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::AlterPartitionReassignments, 0, 1);
 
@@ -36,7 +36,7 @@ pub async fn handle(
             target: partition.replicas.as_ref().map(|ids| ids.iter().map(|id| id.0).collect()),
         })
     });
-    let mut outcomes = shard.reassign_partitions(wanted.collect()).await.into_iter();
+    let mut outcomes = shard.reassign_partitions(wanted.collect(), patience(request.timeout_ms)).await.into_iter();
     let responses = request.topics.into_iter().map(|topic| {
         let results = topic.partitions.iter().zip(outcomes.by_ref());
         let results = results.map(|(partition, outcome)| result(partition.partition_index, outcome)).collect();

@@ -13,12 +13,14 @@ use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
 use super::shared::{
-    MAX_PARTITIONS_PER_REQUEST, control_error, error_message, no_time, repeated, too_many_partitions, topic_name,
+    MAX_PARTITIONS_PER_REQUEST, control_error, error_message, no_time, patience, repeated, too_many_partitions,
+    topic_name,
 };
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::CreatePartitions, 0, 3);
 
-/// Apart from [`no_time`] `timeout_ms` is not looked at: the partitions are there when the answer is.
+/// The partitions are there when the answer is. Of a broker that is alone `timeout_ms` is not looked at, apart from
+/// [`no_time`].
 pub async fn handle(context: &Rc<ServerContext>, _: i16, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     if let Some(error) = no_time(request.timeout_ms) {
         let refused = request.topics.into_iter().map(|topic| result(topic.name, Err(error.clone())));
@@ -30,7 +32,8 @@ pub async fn handle(context: &Rc<ServerContext>, _: i16, request: CreatePartitio
     }
     if !wanted.is_empty() {
         let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
-        let outcomes = context.shard.create_partitions(wanted, request.validate_only).await;
+        let outcomes =
+            context.shard.create_partitions(wanted, request.validate_only, patience(request.timeout_ms)).await;
         let mut outcomes = outcomes.into_iter();
         for name in names {
             let outcome = outcomes.next().unwrap_or_else(|| {

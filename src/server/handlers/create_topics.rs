@@ -17,7 +17,7 @@ use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
 use super::shared::{
-    CLUSTER_METADATA, MAX_PARTITIONS_PER_REQUEST, control_error, error_message, no_time, repeated, text,
+    CLUSTER_METADATA, MAX_PARTITIONS_PER_REQUEST, control_error, error_message, no_time, patience, repeated, text,
     too_many_partitions,
 };
 
@@ -29,7 +29,7 @@ const CONFIGS_FROM: i16 = 5;
 /// broker says that it does not tell them.
 const CONFIGS_TOLD: usize = 5000;
 
-/// Apart from [`no_time`] `timeout_ms` is not looked at: the topics are there when the answer is.
+/// The topics are there when the answer is. Of a broker that is alone `timeout_ms` is not looked at, apart from [`no_time`].
 pub async fn handle(context: &Rc<ServerContext>, version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {
     let validate_only = request.validate_only;
     if let Some(error) = no_time(request.timeout_ms) {
@@ -43,7 +43,7 @@ pub async fn handle(context: &Rc<ServerContext>, version: i16, request: CreateTo
     }
     if !wanted.is_empty() {
         let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
-        let outcomes = context.shard.create_topics(wanted, validate_only).await;
+        let outcomes = context.shard.create_topics(wanted, validate_only, patience(request.timeout_ms)).await;
         let mut outcomes = outcomes.into_iter();
         for (place, name) in names.into_iter().enumerate() {
             let outcome = outcomes.next().unwrap_or_else(|| Err(no_outcome()));

@@ -15,7 +15,7 @@ use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 use crate::shard::TopicRef;
 
-use super::shared::{control_error, error_message, is_internal, no_time, repeated, topic_name};
+use super::shared::{control_error, error_message, is_internal, no_time, patience, repeated, topic_name};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::DeleteTopics, 1, 6);
 
@@ -24,9 +24,10 @@ const BY_ID_FROM: i16 = 6;
 /// The error code of its own for a broker that deletes nothing came here.
 const DISABLED_FROM: i16 = 3;
 
-/// Apart from [`no_time`] `timeout_ms` is not looked at: the topics are gone when the answer is there.
+/// The topics are gone when the answer is there. Of a broker that is alone `timeout_ms` is not looked at, apart from
+/// [`no_time`].
 pub async fn handle(context: &Rc<ServerContext>, version: i16, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
-    let no_time = no_time(request.timeout_ms);
+    let (no_time, patience) = (no_time(request.timeout_ms), patience(request.timeout_ms));
     let topics = named(version, request);
     if let Some(error) = no_time {
         let refused = topics.into_iter().map(|topic| failed(topic.name, topic.topic_id, error.clone()));
@@ -39,7 +40,7 @@ pub async fn handle(context: &Rc<ServerContext>, version: i16, request: DeleteTo
         without_internal(&context.shard.image(), wanted, &mut results)
     };
     if !wanted.is_empty() {
-        let outcomes = context.shard.delete_topics(wanted.clone()).await;
+        let outcomes = context.shard.delete_topics(wanted.clone(), patience).await;
         let mut outcomes = outcomes.into_iter();
         for topic in wanted {
             let outcome = outcomes.next().unwrap_or_else(|| {

@@ -12,7 +12,7 @@ use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 use crate::shard::LeaderElection;
 
-use super::shared::{control_error, error_message, no_time, topic_name};
+use super::shared::{control_error, error_message, no_time, patience, topic_name};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::ElectLeaders, 0, 2);
 
@@ -43,7 +43,7 @@ pub async fn handle(context: &Rc<ServerContext>, version: i16, request: ElectLea
     let wanted = asked.iter().flat_map(|(topic, partitions)| {
         partitions.iter().map(|partition| LeaderElection { topic: topic.clone(), partition: *partition, unclean })
     });
-    let mut outcomes = shard.elect_leaders(wanted.collect()).await.into_iter();
+    let mut outcomes = shard.elect_leaders(wanted.collect(), patience(request.timeout_ms)).await.into_iter();
     let results = asked.iter().map(|(topic, partitions)| {
         let of = partitions.iter().copied().zip(outcomes.by_ref());
         let told = of.filter_map(|(index, outcome)| match outcome {

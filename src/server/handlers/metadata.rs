@@ -17,7 +17,7 @@ use crate::model::{BrokerId, ErrorCode, PartitionId};
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 use crate::server::dispatch::Asker;
-use crate::shard::OFFSETS_TOPIC;
+use crate::shard::{OFFSETS_TOPIC, PATIENCE};
 
 use super::shared::{
     CLUSTER_METADATA, CLUSTER_OPERATIONS, TOPIC_OPERATIONS, broker_id, is_internal, text, topic_name, unknown_name,
@@ -70,7 +70,7 @@ pub async fn handle(
         let room = context.auto_creations.try_acquire(missing.len());
         if let (Some(_room), false) = (room, missing.is_empty()) {
             let names: Vec<String> = missing.iter().map(|topic| topic.name.clone()).collect();
-            let results = shard.create_topics(missing, false).await;
+            let results = shard.create_topics(missing, false, PATIENCE).await;
             for (name, result) in names.into_iter().zip(results) {
                 match result {
                     Ok(_) => {}

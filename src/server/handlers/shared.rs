@@ -1,5 +1,7 @@
 //! What several handlers need.
 
+use std::time::Duration;
+
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -38,6 +40,12 @@ pub fn error_message(mut message: String) -> Option<StrBytes> {
 /// as in Kafka.
 pub fn no_time(timeout_ms: i32) -> Option<ControlError> {
     (timeout_ms <= 0).then(|| control_error(ErrorCode::RequestTimedOut, "timeout_ms is not above 0: nothing was done"))
+}
+
+/// Time that a client gives a change of metadata.
+pub fn patience(timeout_ms: i32) -> Duration {
+    const LONGEST: Duration = Duration::from_secs(300);
+    Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0)).min(LONGEST)
 }
 
 pub fn topic_name(name: &str) -> TopicName {

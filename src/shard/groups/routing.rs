@@ -9,7 +9,7 @@ use crate::cluster::TopicImage;
 use crate::cluster::controller::CreateTopic;
 use crate::model::{BrokerId, ErrorCode, PartitionId, ShardId};
 use crate::observe::client_line;
-use crate::shard::Shard;
+use crate::shard::{PATIENCE, Shard};
 
 pub use crate::cluster::controller::OFFSETS_TOPIC;
 
@@ -60,7 +60,7 @@ impl Shard {
             ],
             ..CreateTopic::default()
         };
-        match self.create_topics(vec![request], false).await.pop() {
+        match self.create_topics(vec![request], false, PATIENCE).await.pop() {
             Some(Ok(topic)) => Ok(topic),
             // Somebody else was faster.
             Some(Err(error)) if error.code == ErrorCode::TopicAlreadyExists => {

@@ -13,6 +13,7 @@ use crate::config::ServerConfig;
 use crate::model::{BrokerId, ErrorCode, ShardId, record_batch};
 use crate::runtime::mailbox::{Mesh, mesh};
 use crate::runtime::{clock, disk, faults, on_shard, scratch, spawn_local};
+use crate::shard::PATIENCE;
 use crate::shard::hosting::Claim;
 use crate::shard::{Shard, TopicRef};
 
@@ -220,7 +221,7 @@ fn a_group_has_no_coordinator_once_its_topic_is_gone() {
             let shard = shard(&path, None).await;
             shard.offsets_topic().await.unwrap();
             commit_until_served(&shard, "a", 1).await.unwrap();
-            let deleted = shard.delete_topics(vec![TopicRef::Name(OFFSETS_TOPIC.into())]).await;
+            let deleted = shard.delete_topics(vec![TopicRef::Name(OFFSETS_TOPIC.into())], PATIENCE).await;
             assert!(deleted[0].is_ok());
             assert_eq!(shard.ask_group(commit("a", 2)).await, Err(ErrorCode::NotCoordinator));
             shard.offsets_topic().await.unwrap();
