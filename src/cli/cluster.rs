@@ -85,10 +85,8 @@ fn adopt(arguments: &ServerArguments) -> Result<String, String> {
     nodes.push((Key::ClusterId, Record::ClusterId(image.cluster_id.clone())));
 
     let mut session = Session::open(&config, Box::new(|| {}))?;
-    let missing = missing(&session, &image.cluster_id, nodes)?;
-    for part in missing.chunks(NODES) {
-        let writes = part.iter().map(|(key, record)| Write::Create(key.clone(), record.clone(), Lifetime::Persistent));
-        match session.commit(Commit { checks: Vec::new(), writes: writes.collect() })? {
+    for part in missing(&session, nodes)?.chunks(NODES) {
+        match session.commit(Commit { checks: Vec::new(), writes: part.to_vec() })? {
             Outcome::Done => {}
             Outcome::Conflict(key) => {
                 return Err(format!("{key:?} was made by somebody else meanwhile; nothing is lost here"));
@@ -99,6 +97,7 @@ fn adopt(arguments: &ServerArguments) -> Result<String, String> {
     }
     drop(session);
     let aside = store.put_topics_aside().map_err(|e| e.to_string())?;
+    store.prepare(&image.cluster_id, true).map_err(|e| e.to_string())?;
     let (topics, id) = (image.topics().count(), &image.cluster_id);
     let aside = aside.map_or(String::new(), |aside| format!("; their files are now in {}", aside.display()));
     Ok(format!("{topics} topics of cluster {id} are in {}{aside}", config.zookeeper_connect))
@@ -115,24 +114,28 @@ fn shared_nodes(topic: &TopicImage, me: BrokerId) -> Result<Vec<(Key, Record)>, 
     Ok(nodes_of(topic).into_iter().filter(|(key, _)| !matches!(key, Key::Home(..))).collect())
 }
 
-/// The nodes that are not there yet. Others than these may not be there, unless the cluster is this one.
-fn missing(session: &Session, cluster_id: &str, nodes: Vec<(Key, Record)>) -> Result<Vec<(Key, Record)>, String> {
+/// Writes of the nodes that are not there yet. Others than these may not be there; but a broker that was refused may
+/// have given the place an id.
+fn missing(session: &Session, nodes: Vec<(Key, Record)>) -> Result<Vec<Write>, String> {
     let there = session.mirror().nodes();
-    match there.get(&Key::ClusterId).map(|node| &node.record) {
-        Some(Record::ClusterId(id)) if id != cluster_id => {
-            return Err(format!("zookeeper.connect is the place of cluster {id} already: name another chroot"));
-        }
-        _ => {}
-    }
     if let Some((Key::Broker(broker), _)) = there.iter().find(|(key, _)| matches!(key, Key::Broker(_))) {
         return Err(format!("broker {broker} is registered there: stop it first"));
     }
+    let ours: BTreeSet<&Key> = nodes.iter().map(|(key, _)| key).collect();
+    let is_used = there.keys().any(|key| !ours.contains(key) && *key != Key::ControllerEpoch);
     let mut missing = Vec::new();
     for (key, record) in nodes {
-        match there.get(&key) {
-            None => missing.push((key, record)),
-            Some(node) if node.record == record || matches!(key, Key::Incarnation(_)) => {}
-            Some(_) => return Err(format!("zookeeper.connect holds another {key:?} already: name another chroot")),
+        match (there.get(&key), &key) {
+            (None, _) => missing.push(Write::Create(key, record, Lifetime::Persistent)),
+            (Some(node), _) if node.record == record => {}
+            (Some(_), Key::Incarnation(_)) => {}
+            (Some(node), Key::ClusterId) if !is_used => missing.push(Write::Set(key, record, node.version)),
+            (Some(_), Key::ClusterId) => {
+                return Err("zookeeper.connect is the place of another cluster already: name another chroot".into());
+            }
+            (Some(_), _) => {
+                return Err(format!("zookeeper.connect holds another {key:?} already: name another chroot"));
+            }
         }
     }
     Ok(missing)
