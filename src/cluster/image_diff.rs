@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::image::{MetadataImage, PartitionImage, TopicImage};
+use super::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
 use super::store::Revision;
 use crate::model::{BrokerId, LeaderEpoch, PartitionId};
 
@@ -22,6 +22,8 @@ pub struct ImageUpdate {
     pub image: Arc<MetadataImage>,
     /// In name order; no name twice.
     pub topics: Vec<TopicChange>,
+    /// Brokers that have come, gone, or registered anew, and those in another phase.
+    pub brokers: Vec<BrokerId>,
 }
 
 /// Step of a broker for one of its partitions.
@@ -79,13 +81,26 @@ impl ImageUpdate {
             (!change.is_none()).then_some(change)
         };
         let topics = names.iter().filter_map(change).collect();
-        ImageUpdate { image, topics }
+        let brokers = changed_brokers(before, &image);
+        ImageUpdate { image, topics, brokers }
     }
 
     /// Broker `this` has to open a partition.
     pub fn opens(&self, this: BrokerId) -> bool {
         self.topics.iter().any(|change| change.steps(this).iter().any(|(_, step)| *step == Step::Open))
     }
+}
+
+/// Brokers whose part in the cluster is not the same in both images.
+fn changed_brokers(before: &MetadataImage, after: &MetadataImage) -> Vec<BrokerId> {
+    let part = |broker: &BrokerImage| (broker.id, broker.epoch, broker.phase, broker.incarnation);
+    let other = |broker: &&BrokerImage, image: &MetadataImage| !image.brokers.iter().any(|b| part(b) == part(broker));
+    let gone = before.brokers.iter().filter(|broker| other(broker, after));
+    let new = after.brokers.iter().filter(|broker| other(broker, before));
+    let mut ids: Vec<BrokerId> = gone.chain(new).map(|broker| broker.id).collect();
+    ids.sort();
+    ids.dedup();
+    ids
 }
 
 /// Names of topics that are not the same in both images. Walks over all of them, comparing pointers: for

@@ -148,6 +148,7 @@ impl ServerConfig {
             gather_us: 0,
             flush_delay_ms: 0,
             acknowledge: super::Acknowledge::Held,
+            replica_lag_time_max_ms: 0,
             arena_bytes: 0,
             arena_dir: Default::default(),
             write_behind_max_ms: 0,

@@ -57,6 +57,8 @@ pub struct ServerConfig {
     pub leader_imbalance_per_broker_percentage: i64,
     /// `controlled.shutdown.enable`
     pub controlled_shutdown_enable: bool,
+    /// `replica.lag.time.max.ms`: a follower that lags for longer leaves the ISR
+    pub replica_lag_time_max_ms: i64,
     /// `num.partitions`
     pub num_partitions: i32,
     /// `default.replication.factor`

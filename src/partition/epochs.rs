@@ -159,9 +159,10 @@ impl EpochEvidence {
         }
     }
 
-    /// Begins the image's epoch `current`, or a later one, at the end of the log. `file`: the text
-    /// of the history's file.
-    pub fn begin(self, file: Option<&str>, current: LeaderEpoch, last_stop: LastStop, next_offset: i64) -> Begun {
+    /// Begins the image's epoch, or a later one, at the end of the log; `begins`: that epoch and how the
+    /// last run ended, or `None` where no epoch begins with the start, as in a cluster. `file`: the text of
+    /// the history's file.
+    pub fn begin(self, file: Option<&str>, begins: Option<(LeaderEpoch, LastStop)>, next_offset: i64) -> Begun {
         let known = self.checkpointed.is_some() || self.read.latest().is_some();
         let parsed = file.and_then(EpochHistory::parse);
         let (sound, damage) = match (file, parsed, &self.checkpointed) {
@@ -189,14 +190,16 @@ impl EpochEvidence {
         }
         // Of offsets that may be used again the epoch must be a new one. The image has been raised
         // for that, unless it was restored from an old copy.
-        let least = match (history.latest(), last_stop) {
-            (Some(latest), LastStop::Unclean) => latest.saturating_add(1),
-            (Some(latest), _) => latest,
-            (None, _) => 0,
+        let epoch = match (begins, history.latest()) {
+            (Some((current, LastStop::Unclean)), Some(latest)) => current.0.max(latest.saturating_add(1)),
+            (Some((current, _)), latest) => current.0.max(latest.unwrap_or(0)),
+            (None, latest) => latest.unwrap_or(-1),
         };
-        let epoch = LeaderEpoch(current.0.max(least));
+        let epoch = LeaderEpoch(epoch);
         history.truncate(next_offset);
-        history.begin(epoch.0, next_offset);
+        if begins.is_some() {
+            history.begin(epoch.0, next_offset);
+        }
         let changed = file != Some(history.format().as_str());
         Begun { history, epoch, changed, damage }
     }
@@ -286,7 +289,7 @@ mod tests {
     }
 
     fn begun(evidence: EpochEvidence, file: Option<&str>, current: i32, last_stop: LastStop, end: i64) -> Begun {
-        evidence.begin(file, LeaderEpoch(current), last_stop, end)
+        evidence.begin(file, Some((LeaderEpoch(current), last_stop)), end)
     }
 
     /// Records up to 400 in epoch 0, of which a power cut left 219: the new epoch begins there.

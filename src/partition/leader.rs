@@ -236,6 +236,11 @@ impl Leader {
         self.epoch_start
     }
 
+    /// Another replica is in the committed ISR.
+    pub fn has_others_in_sync(&self) -> bool {
+        self.view.isr.iter().any(|broker| *broker != self.me)
+    }
+
     /// A replica has shown that the epoch is over: nothing is served until the metadata is newer.
     pub fn is_deposed(&self) -> bool {
         self.deposed

@@ -11,24 +11,28 @@ use bytes::Bytes;
 use super::epochs::{EpochEvidence, EpochHistory};
 use super::producer_pool::ProducerPool;
 use super::producer_state::{ProducerStates, SequenceCheck};
+use super::role::{Start, Term};
+use super::standing::{Acknowledging, Standing};
 use super::validate::CheckedBatch;
-use super::waiters::{AckWait, DataWaiter, Waiters};
-use super::watermarks::{Ends, Watermarks};
+use super::waiters::DataWaiter;
+use super::watermarks::Watermarks;
 use crate::config::TopicConfig;
 use crate::model::record_batch::BatchHeader;
 use crate::model::records::BadRecord;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
 use crate::observe::client_line;
-use crate::storage::{self, Log, LogRead, PartitionKey, ReadError, StorageContext, StorageError, files};
+use crate::storage::{Log, LogRead, PartitionKey, ReadError, StorageContext, StorageError, files};
 
 /// A batch that has its place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
     pub base_offset: i64,
-    /// Acknowledged once the high watermark reaches this.
+    /// Committed once the high watermark reaches this.
     pub next_offset: i64,
     /// -1 unless message.timestamp.type=LogAppendTime.
     pub log_append_time_ms: i64,
+    /// The leadership that it was accepted in.
+    pub term: Term,
 }
 
 /// A batch that was refused, and why; nothing of it was written.
@@ -57,58 +61,7 @@ pub struct Replica {
     /// There was no room for the file of epochs; checkpoints try again.
     pub(super) epochs_unsaved: Cell<bool>,
     pub(super) producers: RefCell<ProducerStates>,
-    standing: Rc<Standing>,
-}
-
-/// Visibility: the high watermark, and those who wait for it.
-struct Standing {
-    watermarks: Cell<Watermarks>,
-    acknowledging: Cell<Acknowledging>,
-    waiters: Waiters,
-}
-
-impl Standing {
-    /// An end of the log has moved, or the log has failed.
-    fn log_moved(&self, log: &Log) {
-        let (mut watermarks, failed) = (self.watermarks.get(), log.failure().is_some());
-        match watermarks.observe_alone(self.acknowledging.get().ends(log, watermarks.ends().acknowledged)) {
-            Ok(moved) => {
-                self.watermarks.set(watermarks);
-                if moved.high_watermark || failed {
-                    self.waiters.moved(watermarks.high_watermark(), failed);
-                }
-            }
-            Err(_) if failed => self.waiters.moved(watermarks.high_watermark(), true),
-            Err(broken) => {
-                debug_assert!(false, "{}: {broken}", log.dir().display());
-                let why =
-                    format!("{broken}: the partition is offline until the broker is restarted; please report this");
-                tracing::error!(dir = %log.dir().display(), "{why}");
-                log.lose(&why);
-            }
-        }
-    }
-}
-
-/// The end of the log that acknowledges, by the topic's settings.
-#[derive(Clone, Copy, Debug)]
-struct Acknowledging {
-    /// So many records that are not synced are acknowledged only once they are; 0: all of them.
-    unsynced: u64,
-}
-
-impl Acknowledging {
-    fn by(config: &TopicConfig) -> Acknowledging {
-        Acknowledging { unsynced: if config.flush_ms == Some(0) { 0 } else { config.flush_messages } }
-    }
-
-    /// The ends of `log`. What has been acknowledged stays so.
-    fn ends(self, log: &Log, acknowledged: i64) -> Ends {
-        let storage::Ends { appended, sent, held, written, synced } = log.ends();
-        let waits_for_sync = held.abs_diff(synced) >= self.unsynced;
-        let acknowledged = acknowledged.max(if waits_for_sync { synced } else { held });
-        Ends { start: log.start_offset(), appended, sent, held, written, synced, acknowledged }
-    }
+    pub(super) standing: Rc<Standing>,
 }
 
 /// State shared by the replicas of one shard.
@@ -132,10 +85,16 @@ impl Replica {
         dir: &Path,
         id: PartitionId,
         topic: Arc<str>,
-        leader_epoch: LeaderEpoch,
+        start: impl Into<Start>,
         config: Arc<TopicConfig>,
         now_ms: i64,
     ) -> io::Result<Opened> {
+        let start = start.into();
+        let newest_epoch = match start {
+            Start::Alone(epoch) => epoch,
+            // Metadata that is older than the log must be noticed.
+            Start::Member { .. } => LeaderEpoch(i32::MAX),
+        };
         let producers = RefCell::new(ProducerStates::new(&shared.producers));
         let evidence = RefCell::new(EpochEvidence::default());
         let storage = shared.storage;
@@ -151,7 +110,7 @@ impl Replica {
                 }
             },
             &mut |header| {
-                evidence.borrow_mut().saw(header.partition_leader_epoch.get(), header.base(), leader_epoch.0);
+                evidence.borrow_mut().saw(header.partition_leader_epoch.get(), header.base(), newest_epoch.0);
                 if header.is_idempotent() {
                     producers.borrow_mut().note(header, header.base(), now_ms);
                 }
@@ -163,7 +122,11 @@ impl Replica {
             log.write_behind(arena, PartitionKey { topic: id.topic, partition: id.index.0 });
         }
         let text = files::read(dir, EpochHistory::FILE).await?;
-        let begun = evidence.take().begin(text.as_deref(), leader_epoch, recovered.last_stop, log.next_offset());
+        let begins = match start {
+            Start::Alone(epoch) => Some((epoch, recovered.last_stop)),
+            Start::Member { .. } => None,
+        };
+        let begun = evidence.take().begin(text.as_deref(), begins, log.next_offset());
         if let Some(why) = begun.damage {
             tracing::error!(file = %dir.join(EpochHistory::FILE).display(), "{why}: made anew from the checkpoint and the log");
         }
@@ -176,13 +139,14 @@ impl Replica {
         }
         let (epochs, leader_epoch) = (begun.history, begun.epoch);
         let acknowledging = Acknowledging::by(&log.config());
-        // Of the only replica everything that the log has.
-        let watermarks = Watermarks::opened(acknowledging.ends(&log, log.start_offset()), i64::MAX);
-        let standing = Rc::new(Standing {
-            watermarks: Cell::new(watermarks.map_err(io::Error::other)?),
-            acknowledging: Cell::new(acknowledging),
-            waiters: Waiters::default(),
-        });
+        let (membership, noted) = match start {
+            // Of the only replica everything that the log has.
+            Start::Alone(_) => (None, i64::MAX),
+            Start::Member { membership, high_watermark } => (Some(membership), high_watermark),
+        };
+        let watermarks = Watermarks::opened(acknowledging.ends(&log, log.start_offset()), noted);
+        let watermarks = watermarks.map_err(io::Error::other)?;
+        let standing = Rc::new(Standing::new(watermarks, acknowledging, membership, &log));
         let (moved, watched) = (standing.clone(), Rc::downgrade(&log));
         log.on_move(Box::new(move || {
             if let Some(log) = watched.upgrade() {
@@ -207,9 +171,14 @@ impl Replica {
         Ok(Opened { replica: Rc::new(replica), scanned_bytes: recovered.scanned_bytes })
     }
 
-    /// Everything before this is acknowledged and may be read.
+    /// Everything before this is committed and may be read.
     pub fn high_watermark(&self) -> i64 {
         self.standing.watermarks.get().high_watermark()
+    }
+
+    /// Everything before this is acknowledged by this replica.
+    pub fn acknowledged(&self) -> i64 {
+        self.standing.watermarks.get().ends().acknowledged
     }
 
     pub fn start_offset(&self) -> i64 {
@@ -243,32 +212,26 @@ impl Replica {
         &self.log
     }
 
-    /// Takes over new topic settings and leadership.
+    /// Takes over new topic settings; on a broker without a cluster the leader epoch as well.
     pub fn update(&self, config: Arc<TopicConfig>, leader_epoch: LeaderEpoch) {
         self.standing.acknowledging.set(Acknowledging::by(&config));
         self.log.set_config(config);
-        if self.leader_epoch.replace(leader_epoch) != leader_epoch {
+        if self.standing.membership.is_none() && self.leader_epoch.replace(leader_epoch) != leader_epoch {
             self.standing.waiters.data.fire();
         }
     }
 
-    /// Kafka's fencing: what a client believes about the leader must be what is (KIP-320).
-    pub fn check_epoch(&self, believed: Option<LeaderEpoch>) -> Result<(), ErrorCode> {
-        match believed.map(|epoch| epoch.cmp(&self.leader_epoch.get())) {
-            Some(std::cmp::Ordering::Less) => Err(ErrorCode::FencedLeaderEpoch),
-            Some(std::cmp::Ordering::Greater) => Err(ErrorCode::UnknownLeaderEpoch),
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks a batch's sequence and fixes its place. Returns at once; [`expect_ack`](Self::expect_ack) waits.
-    pub fn append(&self, batch: CheckedBatch, now_ms: i64) -> Result<Accepted, Rejected> {
+    /// Checks a batch's sequence and fixes its place; `for_all`: the whole ISR is to acknowledge it. Returns at once;
+    /// [`expect_ack`](Self::expect_ack) and [`expect_commit`](Self::expect_commit) wait.
+    pub fn append(&self, batch: CheckedBatch, for_all: bool, now_ms: i64) -> Result<Accepted, Rejected> {
+        self.may_append(for_all)?;
+        let term = self.term();
         let (header, log_append_time_ms) = (*batch.header(), batch.log_append_time_ms());
         if header.is_idempotent() {
             match self.producers.borrow().check(&header) {
                 SequenceCheck::Next => {}
                 SequenceCheck::Duplicate { base_offset, next_offset } => {
-                    return Ok(Accepted { base_offset, next_offset, log_append_time_ms: -1 });
+                    return Ok(Accepted { base_offset, next_offset, log_append_time_ms: -1, term });
                 }
                 SequenceCheck::Refused(code) => return Err(self.refused_sequence(code, &header)),
             }
@@ -277,13 +240,16 @@ impl Replica {
         if header.is_idempotent() {
             self.producers.borrow_mut().note(&header, appended.base_offset, now_ms);
         }
-        Ok(Accepted { base_offset: appended.base_offset, next_offset: appended.next_offset, log_append_time_ms })
+        let (base_offset, next_offset) = (appended.base_offset, appended.next_offset);
+        Ok(Accepted { base_offset, next_offset, log_append_time_ms, term })
     }
 
     /// Appends a batch that the broker has made itself: sound, without a producer, of any size. As [`append`](Self::append).
     pub fn append_own(&self, records: Bytes, now_ms: i64) -> Result<Accepted, Rejected> {
+        self.may_append(false)?;
         let appended = self.log.append(records, self.leader_epoch.get().0, now_ms).map_err(storage_error)?;
-        Ok(Accepted { base_offset: appended.base_offset, next_offset: appended.next_offset, log_append_time_ms: -1 })
+        let (base_offset, next_offset) = (appended.base_offset, appended.next_offset);
+        Ok(Accepted { base_offset, next_offset, log_append_time_ms: -1, term: self.term() })
     }
 
     fn refused_sequence(&self, code: ErrorCode, header: &BatchHeader) -> Rejected {
@@ -294,27 +260,12 @@ impl Replica {
         Rejected::new(code, message)
     }
 
-    /// Lets `wait` settle once everything before `next_offset` is acknowledged (or never will be).
-    pub fn expect_ack(&self, next_offset: i64, wait: &Rc<AckWait>) {
-        if self.high_watermark() < next_offset && self.log.failure().is_none() {
-            self.standing.waiters.expect_ack(next_offset, wait);
-        }
-    }
-
-    /// After the wait: whether everything before `next_offset` is acknowledged.
-    pub fn ack_outcome(&self, next_offset: i64) -> Result<(), Rejected> {
-        if self.high_watermark() >= next_offset {
-            return Ok(());
-        }
-        match self.log.failure() {
-            Some(failure) => Err(storage_error(failure)),
-            None => Err(Rejected::new(ErrorCode::RequestTimedOut, "the batch was not acknowledged in time")),
-        }
-    }
-
-    /// Fires `waiter` when the high watermark moves past `seen`, or the partition fails or goes.
+    /// Fires `waiter` when the high watermark moves past `seen`, or the partition fails or goes, or is led elsewhere.
     pub fn expect_data(&self, seen: i64, waiter: &Rc<DataWaiter>) {
-        if self.high_watermark() > seen || self.log.failure().is_some_and(|failure| !failure.is_full()) {
+        if self.high_watermark() > seen
+            || self.led_epoch().is_none()
+            || self.log.failure().is_some_and(|failure| !failure.is_full())
+        {
             waiter.fire();
         } else {
             self.standing.waiters.data.add(waiter);
@@ -445,7 +396,7 @@ impl Replica {
     /// Ends a log that found no room, cut back to what was acknowledged: producers were told that the rest is not there.
     /// Returns the offset at which the next replica of the directory must end.
     pub async fn cut_back(&self) -> io::Result<i64> {
-        let end = self.high_watermark();
+        let end = self.acknowledged();
         self.log.cut_back(end).await.map(|()| end)
     }
 
@@ -466,7 +417,7 @@ impl Replica {
     }
 }
 
-fn storage_error(error: StorageError) -> Rejected {
+pub(super) fn storage_error(error: StorageError) -> Rejected {
     let code = match error {
         StorageError::Failed(_) | StorageError::Full(_) => ErrorCode::KafkaStorageError,
         StorageError::Closed => ErrorCode::NotLeaderOrFollower,

@@ -21,6 +21,7 @@ impl Replica {
     /// Appends the leader's batches as they are, back to back in `records`; returns the log's end. Epochs and producers are
     /// noted from their headers. On an error the batches before the bad one have been appended.
     pub async fn append_as_is(&self, mut records: Bytes, now_ms: i64) -> Result<i64, ReplicateError> {
+        let _moving = self.begin_move();
         while !records.is_empty() {
             let end = self.log.ends().appended;
             let framed = record_batch::frame(&records).map(|(header, total)| (*header, total));
@@ -43,6 +44,7 @@ impl Replica {
         if end < self.start_offset() {
             return self.truncate_fully_and_start_at(end).await.map(|()| end).map_err(TruncateError::from);
         }
+        let _moving = self.begin_move();
         let before = self.before();
         let state = async |end| {
             self.forget_after(end, now_ms).await?;
@@ -65,6 +67,7 @@ impl Replica {
     /// Removes all records and has the log begin at `begin`. Kafka's `truncateFullyAndStartAt`. On an error nothing has
     /// changed, or the partition is offline.
     pub async fn truncate_fully_and_start_at(self: &Rc<Self>, begin: i64) -> Result<(), StorageError> {
+        let _moving = self.begin_move();
         let before = self.before();
         self.epochs.take();
         self.producers.borrow_mut().forget_all();

@@ -105,37 +105,66 @@ impl DataWaiters {
     }
 }
 
+/// Batches that wait for an end, in its order.
+#[derive(Default)]
+struct Queue(RefCell<VecDeque<(i64, Rc<AckWait>)>>);
+
+impl Queue {
+    fn expect(&self, next_offset: i64, wait: &Rc<AckWait>) {
+        wait.missing.set(wait.missing.get() + 1);
+        let mut waits = self.0.borrow_mut();
+        // In order but for duplicates of older batches, which wait for what is in flight already.
+        let at = waits.partition_point(|(offset, _)| *offset <= next_offset);
+        waits.insert(at, (next_offset, wait.clone()));
+    }
+
+    /// The end has reached `to`; with `over`, nothing more is to come.
+    fn settle(&self, to: i64, over: bool) {
+        while let Some((_, wait)) = self.next(to, over) {
+            wait.one_settled();
+        }
+    }
+
+    fn next(&self, to: i64, over: bool) -> Option<(i64, Rc<AckWait>)> {
+        self.0.borrow_mut().pop_front_if(|(offset, _)| over || *offset <= to)
+    }
+}
+
 /// One partition's queues.
 #[derive(Default)]
 pub struct Waiters {
-    acks: RefCell<VecDeque<(i64, Rc<AckWait>)>>,
+    acks: Queue,
+    commits: Queue,
+    /// Fetches of consumers, which wait for the high watermark.
     pub data: DataWaiters,
+    /// Fetches of replicas, which wait for what can be read.
+    pub sent: DataWaiters,
 }
 
 impl Waiters {
-    /// `wait` counts one batch more, acknowledged once the log reaches `next_offset`.
+    /// `wait` counts one batch more, acknowledged once the replica has everything before `next_offset`.
     pub fn expect_ack(&self, next_offset: i64, wait: &Rc<AckWait>) {
-        wait.missing.set(wait.missing.get() + 1);
-        let mut acks = self.acks.borrow_mut();
-        // In order but for duplicates of older batches, which wait for what is in flight already.
-        let at = acks.partition_point(|(offset, _)| *offset <= next_offset);
-        acks.insert(at, (next_offset, wait.clone()));
+        self.acks.expect(next_offset, wait);
     }
 
-    /// The log has reached `acknowledged`; with `failed`, nothing more is to come.
-    pub fn moved(&self, acknowledged: i64, failed: bool) {
-        loop {
-            let settled = {
-                let mut acks = self.acks.borrow_mut();
-                match acks.front() {
-                    Some((offset, _)) if failed || *offset <= acknowledged => acks.pop_front(),
-                    _ => None,
-                }
-            };
-            let Some((_, wait)) = settled else { break };
-            wait.one_settled();
-        }
+    /// `wait` counts one batch more, committed once the high watermark reaches `next_offset`.
+    pub fn expect_commit(&self, next_offset: i64, wait: &Rc<AckWait>) {
+        self.commits.expect(next_offset, wait);
+    }
+
+    /// The replica acknowledges everything before `end`.
+    pub fn acknowledged(&self, end: i64) {
+        self.acks.settle(end, false);
+    }
+
+    /// Everything before `committed` is; with `over`, nothing more is to come: the log has failed, or the role has ended.
+    pub fn moved(&self, committed: i64, over: bool) {
+        self.acks.settle(committed, over);
+        self.commits.settle(committed, over);
         self.data.fire();
+        if over {
+            self.sent.fire();
+        }
     }
 }
 

@@ -202,9 +202,22 @@ impl Shard {
             steps.extend(own);
         }
         self.image.replace(update.image.clone());
+        self.hand_out_roles(update);
         let deleted = update.topics.iter().filter(|change| change.is_deletion());
         self.tell_coordinators(&deleted.filter_map(|c| Some(c.before.as_ref()?.name.clone())).collect::<Vec<_>>());
         self.close(steps).await
+    }
+
+    /// Gives the replicas of topics that have changed their roles; where a broker has changed, every leader looks anew.
+    fn hand_out_roles(self: &Rc<Self>, update: &ImageUpdate) {
+        let Some(membership) = self.membership() else { return };
+        self.follow_brokers(&update.brokers);
+        for topic in update.topics.iter().filter_map(|change| change.after.as_ref()) {
+            let own = (0..).zip(&topic.partitions).filter(|(_, partition)| partition.replicas.contains(&membership.me));
+            for replica in own.filter_map(|(index, _)| self.replica(PartitionId::new(topic.id, index))) {
+                self.assign_role(&replica);
+            }
+        }
     }
 
     fn update_replica(&self, change: &TopicChange, id: PartitionId) {

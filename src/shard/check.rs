@@ -28,6 +28,7 @@ pub(super) struct CheckedPart {
 pub(super) fn not_served(code: ErrorCode) -> Rejected {
     let why = match code {
         ErrorCode::KafkaStorageError => "the partition is offline; the broker's log says why",
+        ErrorCode::NotLeaderOrFollower => "this broker has no replica of the partition",
         _ => "the partition is not on this broker",
     };
     Rejected::new(code, why)

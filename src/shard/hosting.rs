@@ -14,7 +14,7 @@ use super::partition_file::{self, Owner};
 use super::state::Shard;
 use crate::cluster::{PARTITION_METADATA, TopicImage};
 use crate::model::PartitionId;
-use crate::partition::Replica;
+use crate::partition::{Replica, Start};
 use crate::runtime::disk::is_full;
 use crate::runtime::sync::Budget;
 use crate::runtime::{clock, faults, spawn_blocking, spawn_local};
@@ -133,10 +133,15 @@ impl Shard {
         let _stored = self.opening.acquire(usize::try_from(stored).unwrap_or(usize::MAX)).await;
         let epoch = topic.partitions.get(id.index.0 as usize).map(|p| p.leader_epoch).unwrap_or_default();
         let (shared, name, config) = (self.shared(), topic.name.clone(), topic.config.clone());
-        let opened = Replica::open(shared, dir, id, name, epoch, config, clock::wall_ms()).await?;
+        let start = match self.membership() {
+            Some(membership) => Start::Member { membership, high_watermark: self.noted_high_watermark(id) },
+            None => Start::Alone(epoch),
+        };
+        let opened = Replica::open(shared, dir, id, name, start, config, clock::wall_ms()).await?;
         self.coordinate(&opened.replica);
-        self.replicas.borrow_mut().insert(id, opened.replica);
+        self.replicas.borrow_mut().insert(id, opened.replica.clone());
         self.clear_offline(id);
+        self.assign_role(&opened.replica);
         Ok(opened.scanned_bytes)
     }
 

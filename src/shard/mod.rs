@@ -17,6 +17,7 @@ pub mod fetchers;
 pub mod groups;
 mod hosting;
 mod isr;
+mod leadership;
 mod log_dirs;
 mod member;
 mod offline;

@@ -77,6 +77,7 @@ impl Shard {
     pub(super) fn online(&self, partition: PartitionId) -> Result<Rc<Replica>, ErrorCode> {
         self.replica(partition).ok_or_else(|| match self.offline.unopened.borrow().contains_key(&partition) {
             true => ErrorCode::KafkaStorageError,
+            false if self.is_elsewhere(partition) => ErrorCode::NotLeaderOrFollower,
             false => ErrorCode::UnknownTopicOrPartition,
         })
     }
@@ -84,6 +85,13 @@ impl Shard {
     /// Partitions of this shard that were offline when that was last told.
     pub(super) fn offline_replicas(&self) -> Vec<PartitionId> {
         self.offline.published.borrow().keys().copied().collect()
+    }
+
+    /// As [`online`](Self::online), if this broker leads the partition.
+    pub(super) fn led(&self, partition: PartitionId) -> Result<Rc<Replica>, ErrorCode> {
+        let replica = self.online(partition)?;
+        replica.check_epoch(None)?;
+        Ok(replica)
     }
 
     /// Tells the controller which partitions of this shard are offline, if that has changed.

@@ -57,8 +57,8 @@ impl Shard {
         let mut appends = Vec::with_capacity(parts.len());
         for part in parts {
             appends.push(self.online(part.partition).map_err(not_served).and_then(|replica| {
-                let accepted = replica.append(part.batch?, now_ms)?;
-                replica.expect_ack(accepted.next_offset, &wait);
+                let accepted = replica.append(part.batch?, true, now_ms)?;
+                replica.expect_commit(accepted.next_offset, accepted.term, &wait);
                 Ok((replica, accepted))
             }));
         }
@@ -81,7 +81,7 @@ impl Appends {
 
 fn outcome(append: Result<(Rc<Replica>, Accepted), Rejected>) -> ProduceOutcome {
     let settled = append.and_then(|(replica, accepted)| {
-        replica.ack_outcome(accepted.next_offset)?;
+        replica.commit_outcome(accepted.next_offset, accepted.term)?;
         Ok((replica.start_offset(), accepted))
     });
     match settled {

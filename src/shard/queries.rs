@@ -92,7 +92,7 @@ async fn offset_of(replica: &Rc<Replica>, query: OffsetQuery) -> OffsetOutcome {
         leader_epoch: replica.epoch_of(offset),
     };
     let found = match query {
-        OffsetQuery::Latest => return at(replica.high_watermark()),
+        OffsetQuery::Latest => return replica.latest_offset().map_or_else(no_offset, at),
         OffsetQuery::Earliest | OffsetQuery::EarliestLocal => return at(replica.start_offset()),
         OffsetQuery::LatestTiered => return no_offset(ErrorCode::None),
         OffsetQuery::MaxTimestamp => replica.offset_of_max_time().await,

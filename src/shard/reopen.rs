@@ -153,12 +153,16 @@ impl Shard {
         let reopened = async {
             let end = full.cut_back().await?;
             self.end_coordinator(full.id);
+            full.leave();
+            if self.membership().is_some() {
+                self.note_high_watermark(full.id, full.high_watermark());
+            }
             self.open(topic, full.id, &dir, Claim::Known).await?;
             Ok::<i64, std::io::Error>(end)
         };
         let outcome = reopened.await;
         let why = match (outcome, self.replica(full.id)) {
-            (Ok(end), Some(fresh)) if fresh.high_watermark() == end => {
+            (Ok(end), Some(fresh)) if fresh.acknowledged() == end => {
                 full.replaced();
                 return true;
             }
@@ -166,7 +170,7 @@ impl Shard {
                 "{}: acknowledged up to {end}, but the files end at {}: restore them from a copy, or start the broker again to \
                  go on without the rest",
                 dir.display(),
-                fresh.high_watermark()
+                fresh.acknowledged()
             ),
             (Err(error), _) if disk::is_full(&error) => return false,
             (Err(error), _) => format!("opening {} anew: {error}", dir.display()),

@@ -12,6 +12,7 @@ use super::dir_sync::DirSyncs;
 use super::directories::Directories;
 use super::far_ends::FarEnd;
 use super::groups::Coordinators;
+use super::leadership::Roles;
 use super::member::Member;
 use super::offline::Offline;
 use crate::cluster::MetadataImage;
@@ -60,6 +61,7 @@ pub struct Shard {
     pub(super) promises: RefCell<HashMap<(ShardId, PartitionId), Rc<DataWaiter>>>,
     /// Of the partitions of `__consumer_offsets` that live here.
     pub(super) coordinators: Coordinators,
+    pub(super) roles: Roles,
     pub(super) offline: Offline,
     /// Held by whoever opens a partition anew or removes one.
     pub(super) hosting: Rc<LocalMutex>,
@@ -143,6 +145,7 @@ impl Shard {
             far_ends: RefCell::new(HashMap::new()),
             promises: RefCell::new(HashMap::new()),
             coordinators: Coordinators::new(config.group_memory_bytes / usize::from(shards.max(1))),
+            roles: Roles::default(),
             offline: Offline::default(),
             hosting: LocalMutex::new(1),
             dir_syncs: DirSyncs::default(),

@@ -98,7 +98,7 @@ fn plan(partition: PartitionId, offset: i64, max_bytes: u32, min_bytes: u32, max
 }
 
 /// So long that an answer within half of it did not wait, on whatever machine.
-const WAIT_MS: u32 = 60_000;
+pub(super) const WAIT_MS: u32 = 60_000;
 
 /// A consumer at the end of a partition that went offline must not stop the whole shard.
 #[test]

@@ -15,7 +15,7 @@ impl Shard {
         let trim = |shard: Rc<Shard>, parts: Vec<(PartitionId, Option<i64>)>| async move {
             let mut outcomes = Vec::with_capacity(parts.len());
             for (partition, offset) in parts {
-                outcomes.push(match shard.online(partition) {
+                outcomes.push(match shard.led(partition) {
                     Ok(replica) => replica.delete_records(offset).await,
                     Err(code) => Err(code),
                 });

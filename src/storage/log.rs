@@ -181,6 +181,11 @@ impl Log {
         *self.config.borrow_mut() = config;
     }
 
+    /// Unique on its shard.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Bytes of all segments.
     pub fn size_bytes(&self) -> u64 {
         self.segments.borrow().values().map(|s| s.size.get()).sum()

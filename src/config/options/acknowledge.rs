@@ -1,4 +1,4 @@
-//! Options of acknowledgements: what a batch must have survived, and where it waits for its write.
+//! Options of acknowledgements: what a batch must have survived, where it waits for its write, and which followers it waits for.
 
 use std::path::PathBuf;
 
@@ -72,5 +72,13 @@ pub(super) const ACKNOWLEDGE: &[OptionSpec] = &[
         integer!(Server gather_us),
         "How long a shard that has gone to sleep lets requests gather before it wakes; microseconds. Answers come later by up to that, and take less processor \
          time: many small requests are handled together. Needs Linux 6.12.",
+    ),
+    broker(
+        "replica.lag.time.max.ms",
+        Kind::Long,
+        "30000",
+        Bounds::AtLeast(1),
+        integer!(Server replica_lag_time_max_ms),
+        "A follower that has not caught up with its leader for so long leaves the ISR.",
     ),
 ];

@@ -289,9 +289,9 @@ impl Hosted {
         loop {
             let Some(offset) = self.waits_for() else { return };
             let wait = Rc::new(AckWait::default());
-            self.replica.expect_ack(offset, &wait);
+            self.replica.expect_commit(offset, self.replica.term(), &wait);
             wait.settled().await;
-            if let Err(error) = self.replica.ack_outcome(offset) {
+            if let Err(error) = self.replica.commit_outcome(offset, self.replica.term()) {
                 tracing::error!(
                     partition = %self.replica.id.index, %error,
                     "what the group coordinator wrote is not on disk: it ends, and its groups are served again with the partition"
