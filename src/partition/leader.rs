@@ -256,6 +256,18 @@ impl Leader {
     /// Judges a follower's fetch and notes its progress. Afterwards the high watermark may move and a
     /// proposal may be due.
     pub fn fetched(&mut self, fetch: &FollowerFetch, ends: &Ends, history: &EpochHistory, now_ms: i64) -> FetchAnswer {
+        let answer = self.judge(fetch, ends, history);
+        if let FetchAnswer::Serve { .. } = answer
+            && let Some(progress) = self.followers.get_mut(&fetch.broker)
+            && progress.broker_epoch == Some(fetch.broker_epoch)
+        {
+            progress.note(fetch.offset, ends.sent, now_ms);
+        }
+        answer
+    }
+
+    /// The answer to a follower's fetch, which is no progress: it has waited here since it was noted.
+    pub fn judge(&mut self, fetch: &FollowerFetch, ends: &Ends, history: &EpochHistory) -> FetchAnswer {
         if let Err(code) = self.admit(fetch) {
             return FetchAnswer::Refuse(code);
         }
@@ -275,11 +287,6 @@ impl Leader {
         }
         if fetch.offset < ends.start || fetch.offset > ends.appended {
             return FetchAnswer::Refuse(ErrorCode::OffsetOutOfRange);
-        }
-        if let Some(progress) = self.followers.get_mut(&fetch.broker)
-            && progress.broker_epoch == Some(fetch.broker_epoch)
-        {
-            progress.note(fetch.offset, ends.sent, now_ms);
         }
         FetchAnswer::Serve { up_to: ends.sent }
     }

@@ -11,6 +11,7 @@ use super::replica::{Accepted, Rejected, Replica, storage_error};
 use super::standing::Standing;
 use super::waiters::{AckWait, DataWaiter};
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch};
+use crate::storage::LogRead;
 
 /// A broker's membership in a cluster, as its replicas need it.
 #[derive(Clone, Copy, Debug)]
@@ -352,18 +353,28 @@ impl Replica {
 // ---- followers of a leader, and the ISR
 
 impl Replica {
-    /// Judges a follower's fetch, whose offset is its acknowledgement. The high watermark may have moved afterwards, and a
-    /// proposal may be due.
-    pub fn fetched(&self, fetch: &FollowerFetch) -> FetchAnswer {
+    /// Judges a follower's fetch, whose offset is its acknowledgement when it `arrives`. The high watermark may have moved
+    /// afterwards, and a proposal may be due.
+    pub fn fetched(&self, fetch: &FollowerFetch, arrives: bool) -> FetchAnswer {
         let watermarks = self.standing.watermarks.get();
+        let (ends, now_ms) = (watermarks.ends(), self.standing.now_ms());
         let answer = match &mut *self.standing.role.borrow_mut() {
-            Role::Leader(leader) => {
-                leader.fetched(fetch, watermarks.ends(), &self.epochs.borrow(), self.standing.now_ms())
-            }
+            Role::Leader(leader) if arrives => leader.fetched(fetch, ends, &self.epochs.borrow(), now_ms),
+            Role::Leader(leader) => leader.judge(fetch, ends, &self.epochs.borrow()),
             Role::Alone | Role::None | Role::Follower(_) => FetchAnswer::Refuse(ErrorCode::NotLeaderOrFollower),
         };
         self.moved();
         answer
+    }
+
+    /// Whole batches from `offset` on, up to `limit`, committed or not: for replicas.
+    pub async fn read_up_to(&self, offset: i64, limit: i64, max_bytes: usize) -> Result<LogRead, ErrorCode> {
+        self.log.read(offset, limit, max_bytes, false).await.map_err(|error| self.read_error(error))
+    }
+
+    /// Everything before this can be read.
+    pub fn sent(&self) -> i64 {
+        self.standing.watermarks.get().ends().sent
     }
 
     /// The change of the ISR that is due. It counts as in flight until [`decided`](Self::decided).
@@ -384,10 +395,10 @@ impl Replica {
         self.moved();
     }
 
-    /// Fires `waiter` when there is something to read behind `offset` for a replica, or this one does not lead any more.
-    pub fn expect_sent(&self, offset: i64, waiter: &Rc<DataWaiter>) {
-        let leads = !matches!(&*self.standing.role.borrow(), Role::None | Role::Follower(_));
-        if !leads || self.standing.watermarks.get().ends().sent > offset || self.log.failure().is_some() {
+    /// Fires `waiter` when there is something to read behind `offset` for a replica, the log fails, or, for one that reads
+    /// `leaders` only, this one does not lead any more.
+    pub fn expect_sent(&self, offset: i64, leaders: bool, waiter: &Rc<DataWaiter>) {
+        if leaders && self.led_epoch().is_none() || self.sent() > offset || self.log.failure().is_some() {
             waiter.fire();
         } else {
             self.standing.waiters.sent.add(waiter);

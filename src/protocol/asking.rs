@@ -300,6 +300,7 @@ mod tests {
                 last_stable_offset: 30,
                 log_start_offset: 0,
                 records: vec![Bytes::from_static(BATCH)],
+                diverging: None,
             };
             let frame = fetch::encode_response(version, 5, ErrorCode::None, 0, vec![(name(), vec![answer])]).concat();
             let mut seen = Vec::new();

@@ -19,6 +19,7 @@ const TOPIC_IDS_FROM: i16 = 13;
 /// The replica id moved into the tagged field `replica_state` here (KIP-903).
 const REPLICA_STATE_FROM: i16 = 15;
 const REPLICA_STATE_TAG: u32 = 1;
+const DIVERGING_EPOCH_TAG: u32 = 0;
 
 /// Record bytes in one response; what does not fit is sent as empty, to be fetched again. Far above any sensible
 /// `fetch.max.bytes`: it only keeps the frame's length within 32 bits.
@@ -39,8 +40,10 @@ pub struct FetchRequest {
     pub forgotten: Vec<ForgottenTopic>,
     /// `None` before v11; a consumer without a rack sends "".
     pub rack_id: Option<String>,
-    /// A follower's broker id; -1: a consumer.
+    /// A follower's broker id; -1: a consumer; -2: a reader of any replica, up to its end.
     pub replica_id: i32,
+    /// A follower's broker epoch (KIP-903); -1: it does not say.
+    pub replica_epoch: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +80,9 @@ pub struct FetchPartitionResponse {
     pub log_start_offset: i64,
     /// Whole batches, in order; together the partition's records.
     pub records: Vec<Bytes>,
+    /// To a follower whose log is another: the largest epoch up to its last one that the leader knows, and that epoch's end
+    /// (KIP-595).
+    pub diverging: Option<(i32, i64)>,
 }
 
 /// Decodes the request's body, all of it.
@@ -90,6 +96,7 @@ fn read(version: i16, body: &Bytes) -> Result<FetchRequest, Malformed> {
     }
     let mut reader = Reader::new(body, version >= FLEXIBLE_FROM);
     let mut replica_id = if version < REPLICA_STATE_FROM { reader.int32("the replica id")? } else { -1 };
+    let mut replica_epoch = -1;
     let max_wait_ms = reader.int32("max_wait_ms")?;
     let min_bytes = reader.int32("min_bytes")?;
     let max_bytes = reader.int32("max_bytes")?;
@@ -102,7 +109,7 @@ fn read(version: i16, body: &Bytes) -> Result<FetchRequest, Malformed> {
     // Tag 0 is the cluster id, which brokers do not look at.
     reader.tagged_fields(|tag, bytes| {
         if tag == REPLICA_STATE_TAG && version >= REPLICA_STATE_FROM {
-            replica_id = read_replica_state(bytes)?;
+            (replica_id, replica_epoch) = read_replica_state(bytes)?;
         }
         Ok(())
     })?;
@@ -117,6 +124,7 @@ fn read(version: i16, body: &Bytes) -> Result<FetchRequest, Malformed> {
         forgotten,
         rack_id,
         replica_id,
+        replica_epoch,
     })
 }
 
@@ -173,15 +181,15 @@ fn read_rack(reader: &mut Reader<'_>) -> Result<String, Malformed> {
     }
 }
 
-/// The replica's id; its broker epoch is not looked at.
-fn read_replica_state(bytes: &[u8]) -> Result<i32, Malformed> {
+/// The replica's id and its broker epoch.
+fn read_replica_state(bytes: &[u8]) -> Result<(i32, i64), Malformed> {
     let read = || {
         let mut reader = Reader::new(bytes, true);
         let replica_id = reader.int32("the replica id")?;
-        reader.int64("the replica epoch")?;
+        let replica_epoch = reader.int64("the replica epoch")?;
         reader.skip_tagged_fields()?;
         reader.finish()?;
-        Ok(replica_id)
+        Ok((replica_id, replica_epoch))
     };
     read().map_err(|e: Malformed| Malformed(format!("in the tagged field replica_state, {e}")))
 }
@@ -242,7 +250,10 @@ pub fn encode_response(
                 slices += partition.records.len() + 1;
                 cuts.push((writer.len(), partition.records));
             }
-            writer.no_tagged_fields();
+            match partition.diverging.filter(|_| version >= FLEXIBLE_FROM) {
+                Some(diverging) => write_diverging(&mut writer, diverging),
+                None => writer.no_tagged_fields(),
+            }
         }
         writer.no_tagged_fields();
     }
@@ -265,6 +276,16 @@ fn write_partition(writer: &mut Writer, version: i16, partition: &FetchPartition
     }
     // Empty, never null: some clients take null for a broken response.
     writer.count(Some(record_bytes));
+}
+
+/// The tagged field `diverging_epoch`, as the only one.
+fn write_diverging(writer: &mut Writer, (epoch, end): (i32, i64)) {
+    writer.unsigned_varint(1);
+    writer.unsigned_varint(DIVERGING_EPOCH_TAG);
+    writer.unsigned_varint(13);
+    writer.int32(epoch);
+    writer.int64(end);
+    writer.no_tagged_fields();
 }
 
 fn interleave(fields: Bytes, cuts: Vec<(usize, Vec<Bytes>)>, slices: usize) -> Vec<Bytes> {

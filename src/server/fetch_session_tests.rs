@@ -42,6 +42,7 @@ fn request(
             .collect(),
         rack_id: None,
         replica_id: -1,
+        replica_epoch: -1,
     }
 }
 
@@ -53,6 +54,7 @@ fn answer(index: i32, high_watermark: i64, data: bool) -> Option<FetchPartitionR
         last_stable_offset: high_watermark,
         log_start_offset: 0,
         records: if data { vec![Bytes::from_static(b"batch")] } else { Vec::new() },
+        diverging: None,
     })
 }
 

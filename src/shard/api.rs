@@ -6,7 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::model::records::BadRecord;
-use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
+use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 use crate::runtime::SendRoom;
 
 /// One partition's share of a produce request.
@@ -41,6 +41,25 @@ pub struct FetchPart {
     pub max_bytes: u32,
     /// What the client believes; `None`: it does not say.
     pub current_leader_epoch: Option<LeaderEpoch>,
+    pub reader: Reader,
+}
+
+/// The kind of a fetch's sender, by its replica id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Reads what is committed, from the leader.
+    Consumer,
+    /// Kafka's tool that compares replicas: reads any of them up to its end.
+    Verifier,
+    Follower {
+        broker: BrokerId,
+        /// -1: it does not say.
+        broker_epoch: i64,
+        /// Of the record before the offset; `None`: its log is empty.
+        last_epoch: Option<i32>,
+        /// False once the fetch has been noted: it waits here since.
+        arrives: bool,
+    },
 }
 
 /// A whole fetch.
@@ -72,6 +91,8 @@ pub struct FetchOutcome {
     pub held_bytes: usize,
     /// Size of the first batch to read, where that alone was beyond the limit; otherwise 0.
     pub needed_bytes: usize,
+    /// To a follower whose log is another: an epoch that the leader knows, and its end.
+    pub diverging: Option<(i32, i64)>,
 }
 
 impl FetchOutcome {
@@ -86,6 +107,7 @@ impl FetchOutcome {
             more: false,
             held_bytes: 0,
             needed_bytes: 0,
+            diverging: None,
         }
     }
 

@@ -69,7 +69,8 @@ impl Shard {
     /// On the owner: sends `origin` word, once, when one of the partitions that had nothing new moves. One that has moved
     /// since it was read (others were read meanwhile) has more now.
     pub(super) fn promise_word(self: &Rc<Self>, origin: ShardId, parts: &[FetchPart], outcomes: &mut [FetchOutcome]) {
-        for (part, outcome) in parts.iter().zip(outcomes).filter(|(_, o)| is_quiet(o)) {
+        let quiet = |(part, outcome): &(&FetchPart, &mut FetchOutcome)| part.is_consumers() && is_quiet(outcome);
+        for (part, outcome) in parts.iter().zip(outcomes).filter(quiet) {
             let (partition, key) = (part.partition, (origin, part.partition));
             let Some(replica) = self.replica(partition) else { continue };
             outcome.more = replica.high_watermark() != outcome.high_watermark;

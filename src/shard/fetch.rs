@@ -33,7 +33,7 @@ enum Reading {
 impl Shard {
     /// Reads, waiting up to `max_wait_ms` for `min_bytes`; outcomes in the order of `parts`, with the memory that they are
     /// charged. An error in any part, or a partition on its way out, ends the wait.
-    pub async fn fetch(self: &Rc<Self>, plan: FetchPlan) -> (Vec<FetchOutcome>, Option<Share>) {
+    pub async fn fetch(self: &Rc<Self>, mut plan: FetchPlan) -> (Vec<FetchOutcome>, Option<Share>) {
         let deadline = clock::now() + Duration::from_millis(u64::from(plan.max_wait_ms));
         let grid_ms = (plan.max_wait_ms / WAIT_GRID).min(MAX_WAIT_GRID_MS);
         let wait_until = clock::round_up(deadline, Duration::from_millis(u64::from(grid_ms.max(1))));
@@ -45,14 +45,16 @@ impl Shard {
                 Reading::Done(outcomes, share) => (outcomes, share),
                 Reading::Needs(bytes) => {
                     least = bytes;
+                    plan.parts.iter_mut().for_each(FetchPart::has_arrived);
                     breather.pass().await;
                     continue;
                 }
             };
+            plan.parts.iter_mut().for_each(FetchPart::has_arrived);
             if is_enough(&outcomes, plan.min_bytes) || self.stop.is_set() || clock::now() >= deadline {
                 return (outcomes, share);
             }
-            let waiter = self.watch(&plan.parts, &outcomes);
+            let waiter = self.watch(&plan.parts, &outcomes, wait_until);
             // Nothing is held on to while waiting; without anything read there is nothing to let go of.
             let quiet = outcomes.iter().all(|o| o.records.is_empty()).then_some(outcomes);
             drop(share);
@@ -99,7 +101,8 @@ impl Shard {
             return self.read_here(parts, max_bytes).await;
         }
         // What is known to have nothing new needs no call.
-        let ends: Vec<Option<Rc<FarEnd>>> = parts.iter().map(|p| self.far_end(p.partition)).collect();
+        let far_end = |part: &FetchPart| if part.is_consumers() { self.far_end(part.partition) } else { None };
+        let ends: Vec<Option<Rc<FarEnd>>> = parts.iter().map(far_end).collect();
         let known = parts.iter().zip(&ends).map(|(part, end)| end.as_ref()?.answer(part));
         let mut outcomes: Vec<Option<FetchOutcome>> = known.collect();
         let asked: Vec<usize> = (0..outcomes.len()).filter(|i| outcomes[*i].is_none()).collect();
@@ -131,9 +134,12 @@ impl Shard {
     }
 
     /// A waiter that fires when any of the partitions moves on from what `outcomes` saw of it.
-    fn watch(&self, parts: &[FetchPart], outcomes: &[FetchOutcome]) -> Rc<DataWaiter> {
+    fn watch(self: &Rc<Self>, parts: &[FetchPart], outcomes: &[FetchOutcome], until: Instant) -> Rc<DataWaiter> {
         let waiter = DataWaiter::new(None);
-        for (part, outcome) in parts.iter().zip(outcomes) {
+        if parts.iter().any(|part| !part.is_consumers()) {
+            self.watch_sent(parts, &waiter, until);
+        }
+        for (part, outcome) in parts.iter().zip(outcomes).filter(|(part, _)| part.is_consumers()) {
             if self.owner(part.partition) != self.id {
                 self.expect_far_data(part.partition, &waiter);
                 continue;
@@ -169,6 +175,9 @@ impl Shard {
             Ok(replica) => replica,
             Err(code) => return FetchOutcome::failed(code),
         };
+        if !part.is_consumers() {
+            return self.read_for_replica(&replica, part, limit).await;
+        }
         if let Err(code) = replica.check_epoch(part.current_leader_epoch) {
             return FetchOutcome::failed(code);
         }
@@ -248,13 +257,15 @@ fn settle(outcomes: &mut [FetchOutcome], mut share: Share) -> Option<Share> {
 /// Whether there is no reason to wait: enough bytes, an error to tell, or more at hand than the limits let through.
 fn is_enough(outcomes: &[FetchOutcome], min_bytes: u32) -> bool {
     let bytes: usize = outcomes.iter().map(FetchOutcome::bytes).sum();
-    bytes >= min_bytes as usize || outcomes.iter().any(|o| o.error != ErrorCode::None || o.more)
+    bytes >= min_bytes as usize
+        || outcomes.iter().any(|o| o.error != ErrorCode::None || o.more || o.diverging.is_some())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::PartitionId;
+    use crate::shard::Reader;
     use bytes::Bytes;
     use uuid::Uuid;
 
@@ -264,6 +275,7 @@ mod tests {
             offset: 0,
             max_bytes: *max_bytes,
             current_leader_epoch: None,
+            reader: Reader::Consumer,
         };
         max_bytes.iter().enumerate().map(part).collect()
     }

@@ -1,14 +1,43 @@
 //! Proposals of leaders for the state of their partitions, on their way to the metadata store.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::state::{CONTROLLER, Shard};
 use crate::cluster::PartitionImage;
 use crate::model::PartitionId;
-use crate::partition::{Change, Decision, Proposal};
-use crate::runtime::clock;
+use crate::partition::{Change, Decision, Proposal, Replica};
+use crate::runtime::{clock, spawn_local};
+
+/// What was not committed is looked at again after this, when the rules may propose anew.
+const AGAIN: Duration = Duration::from_millis(510);
 
 impl Shard {
+    /// Looks at every leader twice in `replica.lag.time.max.ms`: a follower that has stopped is seen by nothing else.
+    pub(super) async fn keep_isr(self: Rc<Self>) {
+        let interval =
+            Duration::from_millis(u64::try_from(self.config.replica_lag_time_max_ms / 2).unwrap_or(1).max(1));
+        while !self.stop.is_set() {
+            self.pause(interval).await;
+            self.all_replicas().iter().for_each(|replica| self.look_at_isr(replica));
+        }
+    }
+
+    /// Proposes the change of the ISR that is due, if one is.
+    pub(super) fn look_at_isr(self: &Rc<Self>, replica: &Rc<Replica>) {
+        let Some(proposal) = replica.propose() else { return };
+        let (shard, replica) = (self.clone(), replica.clone());
+        spawn_local(async move {
+            let based_on = proposal.based_on;
+            let decision = shard.propose(replica.id, proposal).await;
+            replica.decided(based_on, decision);
+            if decision != Decision::Committed {
+                clock::sleep(AGAIN).await;
+                shard.look_at_isr(&replica);
+            }
+        });
+    }
+
     /// Commits a leader's proposal. It is carried out on the state that it is based on, or not at all.
     pub(super) async fn propose(self: &Rc<Self>, partition: PartitionId, proposal: Proposal) -> Decision {
         let decided = self.on_shard(CONTROLLER, move |shard| async move { shard.decide(partition, &proposal).await });

@@ -63,6 +63,7 @@ impl Shard {
             && let Some(moves_end) = replica.moves_end()
         {
             replica.leave();
+            self.coordinate(replica);
             let (shard, replica) = (self.clone(), replica.clone());
             spawn_local(async move {
                 moves_end.await;
@@ -77,6 +78,7 @@ impl Shard {
             Assigned::Follow(leader, epoch) => replica.follow(leader, epoch),
             Assigned::None => replica.leave(),
         }
+        self.coordinate(replica);
     }
 
     fn lead(&self, replica: &Rc<Replica>, view: PartitionView) {

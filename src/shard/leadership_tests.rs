@@ -19,7 +19,7 @@ use crate::partition::{FetchAnswer, FollowerFetch};
 use crate::runtime::mailbox::{Mesh, mesh};
 use crate::runtime::{SendRoom, disk, on_shard, scratch};
 use crate::shard::hosting::Claim;
-use crate::shard::{FetchPart, FetchPlan, OffsetQuery, ProducePart};
+use crate::shard::{FetchPart, FetchPlan, OffsetQuery, ProducePart, Reader};
 
 const ME: BrokerId = BrokerId(0);
 const OTHER: BrokerId = BrokerId(1);
@@ -112,12 +112,50 @@ pub(in crate::shard) fn fetch(offset: i64, last_epoch: Option<i32>) -> FollowerF
 }
 
 async fn produce(shard: &Rc<Shard>) -> (ErrorCode, i64) {
-    let outcomes = shard.produce(vec![ProducePart { partition: id(), records: batch(1) }]).await.await;
+    produce_for(shard, true).await
+}
+
+/// With acks=all, or acks=1.
+async fn produce_for(shard: &Rc<Shard>, all: bool) -> (ErrorCode, i64) {
+    let parts = vec![ProducePart { partition: id(), records: batch(1) }];
+    let outcomes = shard.produce(parts, all).await.await.outcomes().await;
     (outcomes[0].error, outcomes[0].base_offset)
 }
 
+/// The other broker's fetch over the shard: error, high watermark, bytes of records, divergence.
+async fn replicate(
+    shard: &Rc<Shard>,
+    fetch: FollowerFetch,
+    max_wait_ms: u32,
+) -> (ErrorCode, i64, usize, Option<(i32, i64)>) {
+    let FollowerFetch { broker, broker_epoch, leader_epoch, offset, last_epoch } = fetch;
+    read(
+        shard,
+        offset,
+        Some(leader_epoch),
+        Reader::Follower { broker, broker_epoch, last_epoch, arrives: true },
+        max_wait_ms,
+    )
+    .await
+}
+
+async fn read(
+    shard: &Rc<Shard>,
+    offset: i64,
+    current_leader_epoch: Option<LeaderEpoch>,
+    reader: Reader,
+    max_wait_ms: u32,
+) -> (ErrorCode, i64, usize, Option<(i32, i64)>) {
+    let part = FetchPart { partition: id(), offset, max_bytes: 1 << 20, current_leader_epoch, reader };
+    let plan =
+        FetchPlan { parts: vec![part], max_bytes: 1 << 20, min_bytes: 1, max_wait_ms, room: SendRoom::default() };
+    let outcome = &shard.fetch(plan).await.0[0];
+    (outcome.error, outcome.high_watermark, outcome.bytes(), outcome.diverging)
+}
+
 async fn consume(shard: &Rc<Shard>, offset: i64, max_wait_ms: u32) -> (ErrorCode, i64) {
-    let part = FetchPart { partition: id(), offset, max_bytes: 1 << 20, current_leader_epoch: None };
+    let part =
+        FetchPart { partition: id(), offset, max_bytes: 1 << 20, current_leader_epoch: None, reader: Reader::Consumer };
     let plan =
         FetchPlan { parts: vec![part], max_bytes: 1 << 20, min_bytes: 1, max_wait_ms, room: SendRoom::default() };
     let outcome = &shard.fetch(plan).await.0[0];
@@ -174,9 +212,9 @@ fn what_is_committed_waits_for_the_follower() {
         }
         assert!(poll_once(&mut produced).await.is_none());
         assert_eq!(consume(&shard, 0, 0).await, (ErrorCode::None, 0), "not committed, so not shown");
-        assert_eq!(replica.fetched(&fetch(0, None)), FetchAnswer::Serve { up_to: 1 });
+        assert_eq!(replica.fetched(&fetch(0, None), true), FetchAnswer::Serve { up_to: 1 });
         assert!(poll_once(&mut produced).await.is_none());
-        assert_eq!(replica.fetched(&fetch(1, Some(3))), FetchAnswer::Serve { up_to: 1 });
+        assert_eq!(replica.fetched(&fetch(1, Some(3)), true), FetchAnswer::Serve { up_to: 1 });
         assert_eq!(produced.await, (ErrorCode::None, 0));
         assert_eq!(latest(&shard).await, (ErrorCode::None, 1));
     });
@@ -208,8 +246,96 @@ fn who_waits_is_told_when_the_leadership_ends() {
         assert_eq!(replica.led_epoch(), Some(LeaderEpoch(5)));
         assert_eq!(latest(&shard).await.0, ErrorCode::OffsetNotAvailable, "KIP-207");
         let again = FollowerFetch { leader_epoch: LeaderEpoch(5), ..fetch(1, Some(3)) };
-        replica.fetched(&again);
+        replica.fetched(&again, true);
         assert_eq!(latest(&shard).await, (ErrorCode::None, 1));
+    });
+}
+
+#[test]
+fn one_acknowledgement_waits_for_nobody_else_and_all_of_them_for_a_minimum() {
+    let state = State { isr: vec![ME], min_insync: 2, ..State::led() };
+    on_member(state, |shard, replica| async move {
+        assert_eq!(produce_for(&shard, false).await, (ErrorCode::None, 0));
+        assert_eq!(produce_for(&shard, true).await.0, ErrorCode::NotEnoughReplicas);
+        assert_eq!(
+            (replica.acknowledged(), replica.high_watermark()),
+            (1, 0),
+            "nothing was written, nothing is committed"
+        );
+        // Enough of them, and then too few again.
+        let both = State { isr: vec![ME, OTHER], min_insync: 2, ..State::led().next() };
+        show(&shard, &both).await;
+        let mut produced = Box::pin(produce_for(&shard, true));
+        while replica.acknowledged() < 2 {
+            assert!(poll_once(&mut produced).await.is_none());
+            clock::sleep(Duration::from_millis(1)).await;
+        }
+        replica.fetched(&fetch(2, Some(3)), true);
+        show(&shard, &State { isr: vec![ME], ..both.next() }).await;
+        assert_eq!(produced.await.0, ErrorCode::NotEnoughReplicasAfterAppend);
+    });
+}
+
+/// The request's memory is free when this broker has the batch.
+#[test]
+fn a_batch_is_written_before_it_is_committed() {
+    on_member(State::led(), |shard, replica| async move {
+        let parts = vec![ProducePart { partition: id(), records: batch(1) }];
+        let written = shard.produce(parts, true).await.await;
+        assert_eq!((replica.acknowledged(), replica.high_watermark()), (1, 0));
+        let mut outcomes = Box::pin(written.outcomes());
+        assert!(poll_once(&mut outcomes).await.is_none());
+        replica.fetched(&fetch(1, Some(3)), true);
+        assert_eq!(outcomes.await[0].error, ErrorCode::None);
+    });
+}
+
+#[test]
+fn a_followers_fetch_waits_for_records_and_moves_the_high_watermark() {
+    on_member(State::led(), |shard, replica| async move {
+        let wait_ms = crate::shard::tests::WAIT_MS;
+        let mut replicated = Box::pin(replicate(&shard, fetch(0, None), wait_ms));
+        assert!(poll_once(&mut replicated).await.is_none());
+        let mut produced = Box::pin(produce(&shard));
+        assert!(poll_once(&mut produced).await.is_none());
+        // It gets what is not committed; a consumer does not, and a reader of any replica does.
+        let (error, high_watermark, bytes, _) = replicated.await;
+        assert_eq!((error, high_watermark), (ErrorCode::None, 0));
+        assert!(bytes > 0);
+        assert_eq!(read(&shard, 0, None, Reader::Consumer, 0).await, (ErrorCode::None, 0, 0, None));
+        assert_eq!(read(&shard, 0, None, Reader::Verifier, 0).await, (ErrorCode::None, 0, bytes, None));
+        assert!(poll_once(&mut produced).await.is_none());
+        // The next fetch acknowledges, and waits.
+        let mut next = Box::pin(replicate(&shard, fetch(1, Some(3)), wait_ms));
+        assert!(poll_once(&mut next).await.is_none());
+        assert_eq!(produced.await, (ErrorCode::None, 0));
+        let began = clock::now();
+        show(&shard, &State::led().led_by(Some(OTHER))).await;
+        assert_eq!(next.await.0, ErrorCode::NotLeaderOrFollower, "its leader leads no more");
+        assert!(began.elapsed() < Duration::from_millis(u64::from(wait_ms / 2)));
+        assert!(replica.led_epoch().is_none());
+        assert_eq!(read(&shard, 0, None, Reader::Verifier, 0).await.2, bytes, "a follower's log is read by it as well");
+    });
+}
+
+#[test]
+fn what_a_follower_says_is_judged() {
+    on_member(State::led(), |shard, _| async move {
+        assert_eq!(produce_for(&shard, false).await, (ErrorCode::None, 0));
+        // It has records of an epoch that is none of ours.
+        assert_eq!(replicate(&shard, fetch(7, Some(2)), 0).await, (ErrorCode::None, 0, 0, Some((2, 0))));
+        assert_eq!(replicate(&shard, fetch(0, Some(9)), 0).await.0, ErrorCode::UnknownLeaderEpoch);
+        show(&shard, &State::led().led_by(Some(ME))).await;
+        let now = |fetch| FollowerFetch { leader_epoch: LeaderEpoch(4), ..fetch };
+        assert_eq!(produce_for(&shard, false).await, (ErrorCode::None, 1));
+        assert_eq!(replicate(&shard, now(fetch(5, Some(3))), 0).await, (ErrorCode::None, 0, 0, Some((3, 1))));
+        assert_eq!(replicate(&shard, fetch(0, None), 0).await.0, ErrorCode::FencedLeaderEpoch);
+        let stale = FollowerFetch { broker_epoch: OTHER_EPOCH - 1, ..now(fetch(1, Some(3))) };
+        assert_eq!(replicate(&shard, stale, 0).await.0, ErrorCode::NotLeaderOrFollower);
+        let stranger = FollowerFetch { broker: BrokerId(9), ..now(fetch(1, Some(3))) };
+        assert_eq!(replicate(&shard, stranger, 0).await.0, ErrorCode::NotLeaderOrFollower);
+        let (error, high_watermark, ..) = replicate(&shard, now(fetch(9, None)), 0).await;
+        assert_eq!((error, high_watermark), (ErrorCode::OffsetOutOfRange, 0), "it has to know where to begin");
     });
 }
 
@@ -229,12 +355,12 @@ fn a_broker_that_takes_no_part_has_no_role() {
 #[test]
 fn leaders_look_at_brokers_that_have_changed() {
     on_member(State::led(), |shard, replica| async move {
-        replica.fetched(&fetch(0, None));
+        replica.fetched(&fetch(0, None), true);
         let before = shard.image();
         let mut image = State::led().image();
         image.brokers[1].epoch += 1;
         shard.publish(ImageUpdate::between(&before, Arc::new(image), &[])).await;
-        assert_eq!(replica.fetched(&fetch(0, None)), FetchAnswer::Refuse(ErrorCode::NotLeaderOrFollower));
+        assert_eq!(replica.fetched(&fetch(0, None), true), FetchAnswer::Refuse(ErrorCode::NotLeaderOrFollower));
     });
 }
 

@@ -1,4 +1,7 @@
 //! Produce: stage one gives every batch its place, stage two waits until they are acknowledged.
+//!
+//! Stage two has two parts. First this broker has the batches, and the request's memory is free; with `acks=all` the whole
+//! ISR has them next. On a broker without a cluster both are one.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -6,63 +9,127 @@ use std::rc::Rc;
 use super::api::{ProduceOutcome, ProducePart};
 use super::check::{CheckedPart, not_served};
 use super::state::{Group, Groups, Shard};
-use crate::model::ErrorCode;
-use crate::partition::{Accepted, AckWait, Rejected, Replica};
+use crate::model::{ErrorCode, PartitionId};
+use crate::partition::{Accepted, AckAll, AckWait, Rejected, Replica};
 use crate::runtime::clock;
 
-/// Stage two of a produce.
-pub type ProduceOutcomes = Pin<Box<dyn Future<Output = Vec<ProduceOutcome>>>>;
+/// Stage two of a produce, up to where this broker has the batches.
+pub type ProduceWrites = Pin<Box<dyn Future<Output = Written>>>;
+
+/// Batches that this broker has or has refused.
+pub struct Written {
+    shard: Rc<Shard>,
+    writes: Writes,
+}
+
+impl Written {
+    /// The outcomes, in the order of the parts, once the ISR has what it is to have.
+    pub async fn outcomes(self) -> Vec<ProduceOutcome> {
+        let Writes { mut outcomes, pledges } = self.writes;
+        if pledges.is_empty() {
+            return outcomes;
+        }
+        let (places, pledges): (Vec<usize>, Vec<Pledge>) = pledges.into_iter().unzip();
+        let committed =
+            self.shard.scatter(pledges, |pledge| pledge.partition, |shard, pledges| shard.committed(pledges)).await;
+        for (place, outcome) in places.into_iter().zip(committed) {
+            outcomes[place] = outcome.unwrap_or_else(outcome_of_stopped_shard);
+        }
+        outcomes
+    }
+}
+
+/// The same of one shard.
+#[derive(Default)]
+struct Writes {
+    outcomes: Vec<ProduceOutcome>,
+    /// Batches that wait for the ISR, and their places in `outcomes`.
+    pledges: Vec<(usize, Pledge)>,
+}
+
+type OwnersWrites = Pin<Box<dyn Future<Output = Writes>>>;
+
+/// A batch that waits for the ISR.
+#[derive(Clone, Copy)]
+struct Pledge {
+    partition: PartitionId,
+    accepted: Accepted,
+}
 
 impl Shard {
-    /// Stage one of a produce: when this returns, the batches are checked, and their order against later requests is fixed. Stage two
-    /// is the returned future: the outcomes, in the order of `parts`, once every batch is acknowledged or refused. It is not
-    /// bounded in time: whoever holds the budget of the request's memory must know when the disk has it, also when nobody
-    /// waits for the answer any more.
-    pub async fn produce(self: &Rc<Self>, parts: Vec<ProducePart>) -> ProduceOutcomes {
+    /// Stage one of a produce: when this returns, the batches are checked, and their order against later requests is fixed.
+    /// `for_all`: the whole ISR is to acknowledge them. Stage two is the returned future. It is not bounded in time: whoever
+    /// holds the budget of the request's memory must know when the disk has it, also when nobody waits for the answer any more.
+    pub async fn produce(self: &Rc<Self>, parts: Vec<ProducePart>, for_all: bool) -> ProduceWrites {
         let parts = self.check_all(parts).await;
         let groups = Groups::split(parts, |p| self.owner(p.partition));
+        let shard = self.clone();
         if let [group] = &groups.by_owner[..]
             && group.owner == self.id
         {
             let parts = groups.by_owner.into_iter().flat_map(|g| g.parts).collect();
-            return Box::pin(self.append_all(parts).outcomes());
+            let appends = self.append_all(parts, for_all);
+            return Box::pin(async move { Written { shard, writes: appends.written().await } });
         }
-        let mut results = Vec::new();
-        results.resize_with(groups.total, outcome_of_stopped_shard);
-        let mut running: Vec<(Vec<usize>, ProduceOutcomes)> = Vec::new();
+        let mut outcomes = Vec::new();
+        outcomes.resize_with(groups.total, outcome_of_stopped_shard);
+        let mut running: Vec<(Vec<usize>, OwnersWrites)> = Vec::new();
         for Group { owner, places, parts } in groups.by_owner {
             if owner == self.id {
-                running.push((places, Box::pin(self.append_all(parts).outcomes())));
+                running.push((places, Box::pin(self.append_all(parts, for_all).written())));
                 continue;
             }
             // The closure appends when it arrives, in the order of arrival; its future only waits.
-            let call = self.mesh.call(owner, move |shard| shard.append_all(parts).outcomes()).await;
+            let call = self.mesh.call(owner, move |shard| shard.append_all(parts, for_all).written()).await;
             if let Ok(answer) = call {
                 running.push((places, Box::pin(async move { answer.await.unwrap_or_default() })));
             }
         }
         Box::pin(async move {
-            for (places, outcomes) in running {
-                for (place, outcome) in places.into_iter().zip(outcomes.await) {
-                    results[place] = outcome;
+            let mut pledges = Vec::new();
+            for (places, writes) in running {
+                let writes = writes.await;
+                pledges.extend(writes.pledges.into_iter().map(|(at, pledge)| (places[at], pledge)));
+                for (place, outcome) in places.into_iter().zip(writes.outcomes) {
+                    outcomes[place] = outcome;
                 }
             }
-            results
+            Written { shard, writes: Writes { outcomes, pledges } }
         })
     }
 
     /// Gives every batch its place or refuses it, without waiting.
-    fn append_all(&self, parts: Vec<CheckedPart>) -> Appends {
+    fn append_all(&self, parts: Vec<CheckedPart>, for_all: bool) -> Appends {
         let (wait, now_ms) = (Rc::new(AckWait::default()), clock::wall_ms());
         let mut appends = Vec::with_capacity(parts.len());
         for part in parts {
             appends.push(self.online(part.partition).map_err(not_served).and_then(|replica| {
-                let accepted = replica.append(part.batch?, true, now_ms)?;
-                replica.expect_commit(accepted.next_offset, accepted.term, &wait);
+                let accepted = replica.append(part.batch?, for_all, now_ms)?;
+                replica.expect_ack(accepted.next_offset, &wait);
                 Ok((replica, accepted))
             }));
         }
-        Appends { wait, appends }
+        Appends { wait, appends, for_all }
+    }
+
+    /// On the owner: the outcomes of batches, once they are committed or will not be.
+    async fn committed(self: Rc<Self>, pledges: Vec<Pledge>) -> Vec<ProduceOutcome> {
+        let wait = Rc::new(AckWait::default());
+        let find = |pledge: &Pledge| {
+            let replica = self.replica(pledge.partition)?;
+            replica.expect_commit(pledge.accepted.next_offset, pledge.accepted.term, &wait);
+            Some(replica)
+        };
+        let replicas: Vec<Option<Rc<Replica>>> = pledges.iter().map(find).collect();
+        wait.settled().await;
+        let outcomes = pledges.iter().zip(replicas).map(|(pledge, replica)| {
+            let replica = replica.ok_or_else(|| not_served(ErrorCode::NotLeaderOrFollower));
+            outcome(replica.and_then(|replica| {
+                replica.commit_outcome(pledge.accepted.next_offset, pledge.accepted.term)?;
+                Ok((replica, pledge.accepted))
+            }))
+        });
+        outcomes.collect()
     }
 }
 
@@ -70,28 +137,40 @@ impl Shard {
 struct Appends {
     wait: Rc<AckWait>,
     appends: Vec<Result<(Rc<Replica>, Accepted), Rejected>>,
+    for_all: bool,
 }
 
 impl Appends {
-    async fn outcomes(self) -> Vec<ProduceOutcome> {
+    async fn written(self) -> Writes {
         self.wait.settled().await;
-        self.appends.into_iter().map(outcome).collect()
+        let mut pledges = Vec::new();
+        let settle = |(at, append): (usize, Result<(Rc<Replica>, Accepted), Rejected>)| {
+            outcome(append.and_then(|(replica, accepted)| {
+                replica.ack_outcome(&accepted)?;
+                if self.for_all {
+                    match replica.commit_state(accepted.next_offset, accepted.term) {
+                        AckAll::Committed => {}
+                        AckAll::Pending => pledges.push((at, Pledge { partition: replica.id, accepted })),
+                        AckAll::Refused(_) => replica.commit_outcome(accepted.next_offset, accepted.term)?,
+                    }
+                }
+                Ok((replica, accepted))
+            }))
+        };
+        let outcomes = self.appends.into_iter().enumerate().map(settle).collect();
+        Writes { outcomes, pledges }
     }
 }
 
-fn outcome(append: Result<(Rc<Replica>, Accepted), Rejected>) -> ProduceOutcome {
-    let settled = append.and_then(|(replica, accepted)| {
-        replica.commit_outcome(accepted.next_offset, accepted.term)?;
-        Ok((replica.start_offset(), accepted))
-    });
+fn outcome(settled: Result<(Rc<Replica>, Accepted), Rejected>) -> ProduceOutcome {
     match settled {
-        Ok((log_start_offset, accepted)) => ProduceOutcome {
+        Ok((replica, accepted)) => ProduceOutcome {
             error: ErrorCode::None,
             message: None,
             bad_records: Vec::new(),
             base_offset: accepted.base_offset,
             log_append_time_ms: accepted.log_append_time_ms,
-            log_start_offset,
+            log_start_offset: replica.start_offset(),
         },
         Err(rejected) => {
             ProduceOutcome { bad_records: rejected.records, ..refused(rejected.code, Some(rejected.message)) }

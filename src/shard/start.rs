@@ -175,6 +175,7 @@ impl Shard {
             }
         }
         self.make_arenas().await;
+        self.recall_high_watermarks().await;
         let topics = self.image().topics().cloned().collect();
         // In a cluster a directory of another topic may be left from a deletion that this broker has missed.
         let claim = if self.config.in_cluster() { Claim::Assigned } else { Claim::Known };

@@ -93,7 +93,7 @@ async fn shard_with(root: &Path, config: ServerConfig) -> (Rc<Shard>, PartitionI
 }
 
 fn plan(partition: PartitionId, offset: i64, max_bytes: u32, min_bytes: u32, max_wait_ms: u32) -> FetchPlan {
-    let part = FetchPart { partition, offset, max_bytes, current_leader_epoch: None };
+    let part = FetchPart { partition, offset, max_bytes, current_leader_epoch: None, reader: Reader::Consumer };
     FetchPlan { parts: vec![part], max_bytes: 50 << 20, min_bytes, max_wait_ms, room: SendRoom::default() }
 }
 
@@ -111,7 +111,7 @@ fn a_fetch_from_a_failed_partition_lets_the_shard_go_on() {
             let (shard, id) = shard(&path).await;
             faults::inject(faults::Op::Write, "t0-0", 0, faults::Fault::Os(5));
             let part = ProducePart { partition: id, records: batch(100) };
-            let outcomes = shard.produce(vec![part]).await.await;
+            let outcomes = shard.produce(vec![part], true).await.await.outcomes().await;
             faults::clear();
             assert_eq!(outcomes[0].error, ErrorCode::KafkaStorageError);
             let ticks = Rc::new(Cell::new(0));
@@ -147,7 +147,10 @@ fn a_partition_that_fails_or_cannot_be_opened_is_offline_in_the_image() {
             assert!(shard.image().offline().is_empty());
             faults::inject(faults::Op::Write, "t0-0", 0, faults::Fault::Os(5));
             let part = ProducePart { partition: id, records: batch(100) };
-            assert_eq!(shard.produce(vec![part]).await.await[0].error, ErrorCode::KafkaStorageError);
+            assert_eq!(
+                shard.produce(vec![part], true).await.await.outcomes().await[0].error,
+                ErrorCode::KafkaStorageError
+            );
             faults::clear();
             let absent = topic(9).1;
             shard.set_offline(absent, "its directory is not mounted");
@@ -156,7 +159,10 @@ fn a_partition_that_fails_or_cannot_be_opened_is_offline_in_the_image() {
             assert!(image.is_offline(id) && image.is_offline(absent), "{:?}", image.offline());
             assert!(image.offline()[&id].contains("t0-0"), "{:?}", image.offline());
             let part = ProducePart { partition: absent, records: batch(100) };
-            assert_eq!(shard.produce(vec![part]).await.await[0].error, ErrorCode::KafkaStorageError);
+            assert_eq!(
+                shard.produce(vec![part], true).await.await.outcomes().await[0].error,
+                ErrorCode::KafkaStorageError
+            );
             assert_eq!(shard.fetch(plan(absent, 0, 1 << 20, 1, 1000)).await.0[0].error, ErrorCode::KafkaStorageError);
             let asked = shard.list_offsets(vec![(absent, OffsetQuery::Latest, None)]).await;
             assert_eq!(asked[0].error, ErrorCode::KafkaStorageError);
@@ -181,7 +187,8 @@ fn idempotent(sequence: i32) -> Bytes {
 }
 
 async fn produce(shard: &Rc<Shard>, partition: PartitionId, records: Bytes) -> (ErrorCode, i64) {
-    let outcome = shard.produce(vec![ProducePart { partition, records }]).await.await.pop().unwrap();
+    let outcome =
+        shard.produce(vec![ProducePart { partition, records }], true).await.await.outcomes().await.pop().unwrap();
     (outcome.error, outcome.base_offset)
 }
 
@@ -338,7 +345,7 @@ fn a_fetch_that_is_full_does_not_wait_for_min_bytes() {
             let (shard, id) = shard(&path).await;
             for _ in 0..10 {
                 let part = ProducePart { partition: id, records: batch(300_000) };
-                let outcomes = shard.produce(vec![part]).await.await;
+                let outcomes = shard.produce(vec![part], true).await.await.outcomes().await;
                 assert_eq!(outcomes[0].error, ErrorCode::None);
             }
             let began = clock::now();
@@ -371,7 +378,10 @@ fn one_batch_at_most_exceeds_the_limit_of_a_fetch_over_shards() {
                 for id in &ids {
                     for size in [921_611, 100] {
                         let part = ProducePart { partition: *id, records: batch(size) };
-                        assert_eq!(shard.produce(vec![part]).await.await[0].error, ErrorCode::None);
+                        assert_eq!(
+                            shard.produce(vec![part], true).await.await.outcomes().await[0].error,
+                            ErrorCode::None
+                        );
                     }
                 }
                 let fetch = async |max_bytes: u32, part_max: u32| {
@@ -380,6 +390,7 @@ fn one_batch_at_most_exceeds_the_limit_of_a_fetch_over_shards() {
                         offset: 0,
                         max_bytes: part_max,
                         current_leader_epoch: None,
+                        reader: Reader::Consumer,
                     };
                     let parts = ids.iter().map(part).collect();
                     let (outcomes, _) = shard
@@ -425,7 +436,7 @@ fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
                     // This shard produces to every topic: half of it reaches the other shard by message.
                     for n in (0..TOPICS).filter(|n| n % 2 == u128::from(producing.id.0)) {
                         let part = ProducePart { partition: topic(n).1, records: batch(50) };
-                        let outcomes = producing.produce(vec![part]).await.await;
+                        let outcomes = producing.produce(vec![part], true).await.await.outcomes().await;
                         assert_eq!(outcomes[0].error, ErrorCode::None);
                     }
                     let pause = [0, 50, 400, 3000][round as usize % 4];
@@ -439,6 +450,7 @@ fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
                     offset: *offset,
                     max_bytes: 1 << 20,
                     current_leader_epoch: None,
+                    reader: Reader::Consumer,
                 };
                 let parts = offsets.iter().enumerate().map(part).collect();
                 let plan = FetchPlan {
@@ -479,7 +491,7 @@ fn a_directory_that_fails_goes_offline_as_a_whole() {
             shard.set_placement(Arc::new(Placement { directories, ..Placement::default() }));
             let produce = async |number: u128| {
                 let part = ProducePart { partition: topic(number).1, records: batch(100) };
-                shard.produce(vec![part]).await.await[0].error
+                shard.produce(vec![part], true).await.await.outcomes().await[0].error
             };
             faults::inject(faults::Op::Write, "t0-0", 0, faults::Fault::Os(5));
             assert_eq!(produce(0).await, ErrorCode::KafkaStorageError);

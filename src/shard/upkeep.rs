@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::state::Shard;
+use super::state::{CONTROLLER, Shard};
 use crate::runtime::{clock, spawn_local};
 
 /// Time between two lines about forgotten producers, at least.
@@ -28,6 +28,10 @@ impl Shard {
         spawn_local(self.clone().keep_reopening());
         if self.config.in_cluster() {
             spawn_local(self.clone().keep_resigning());
+            spawn_local(self.clone().keep_isr());
+            if self.id == CONTROLLER {
+                spawn_local(self.clone().keep_high_watermarks());
+            }
         }
     }
 

@@ -185,6 +185,7 @@ impl Facts {
                     last_stable_offset: end,
                     log_start_offset: if known { 0 } else { -1 },
                     records,
+                    diverging: None,
                 }
             });
             (topic.topic, partitions.collect())

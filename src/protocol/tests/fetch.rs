@@ -27,14 +27,16 @@ fn request(version: i16, random: &mut Random) -> (Bytes, FetchRequest) {
         forgotten: Vec::new(),
         rack_id: None,
         replica_id: random.next() as i32,
+        replica_epoch: -1,
     };
     if version >= 15 {
         if random.chance(3) {
             ours.replica_id = -1; // the default: the field is left out
         } else {
+            ours.replica_epoch = random.next() as i64;
             theirs.replica_state = fetch_request::ReplicaState::default()
                 .with_replica_id(ours.replica_id.into())
-                .with_replica_epoch(random.next() as i64)
+                .with_replica_epoch(ours.replica_epoch)
                 .with_unknown_tagged_fields(random.tags(true));
         }
     } else {
@@ -199,6 +201,7 @@ fn response(version: i16, random: &mut Random) -> (Vec<(TopicKey, Vec<FetchParti
                 last_stable_offset: random.next() as i64,
                 log_start_offset: random.next() as i64,
                 records: (0..random.below(4)).map(|_| random.bytes(200)).collect(),
+                diverging: random.chance(3).then(|| (random.next() as i32, random.next() as i64)),
             };
             let mut expected = fetch_response::PartitionData::default()
                 .with_partition_index(partition.index)
@@ -209,6 +212,10 @@ fn response(version: i16, random: &mut Random) -> (Vec<(TopicKey, Vec<FetchParti
                 .with_records(Some(partition.records.concat().into()));
             if version >= 5 {
                 expected.log_start_offset = partition.log_start_offset;
+            }
+            if let Some((epoch, end)) = partition.diverging.filter(|_| version >= 12) {
+                expected.diverging_epoch =
+                    fetch_response::EpochEndOffset::default().with_epoch(epoch).with_end_offset(end);
             }
             topic.partitions.push(expected);
             partitions.push(partition);
@@ -257,6 +264,7 @@ fn records_are_passed_on_uncopied() {
         last_stable_offset: 9,
         log_start_offset: 0,
         records: records.to_vec(),
+        diverging: None,
     };
     let partitions = vec![partition(0, &records), partition(1, &[]), partition(2, &records[2..])];
     let topics = vec![(TopicKey::Name(Bytes::from_static(b"t")), partitions)];
@@ -281,6 +289,7 @@ fn what_a_frame_cannot_hold_is_left_for_the_next_fetch() {
         last_stable_offset: 9,
         log_start_offset: 0,
         records: vec![gigabyte.clone()],
+        diverging: None,
     };
     let topics = vec![(TopicKey::Id(uuid::Uuid::nil()), vec![partition(0), partition(1), partition(2)])];
     let slices = fetch::encode_response(13, 1, ErrorCode::None, 0, topics);

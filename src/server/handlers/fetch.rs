@@ -5,7 +5,7 @@ use std::rc::Rc;
 use kafka_protocol::messages::ApiKey;
 
 use crate::cluster::MetadataImage;
-use crate::model::{ErrorCode, PartitionId};
+use crate::model::{BrokerId, ErrorCode, PartitionId};
 use crate::protocol::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest, decode, encode_response};
 use crate::protocol::{ApiSpec, Malformed, TopicKey};
 use crate::runtime::SendRoom;
@@ -13,7 +13,7 @@ use crate::server::context::ServerContext;
 use crate::server::dispatch::Call;
 use crate::server::fetch_session::{NO_SESSION, Opened, SessionCache};
 use crate::server::pipeline::{Answer, Reply};
-use crate::shard::{FetchOutcome, FetchPart, FetchPlan};
+use crate::shard::{FetchOutcome, FetchPart, FetchPlan, Reader};
 
 use super::shared::{find_partition, find_topic, stated_epoch};
 
@@ -52,6 +52,32 @@ struct Job {
     slots: Vec<u32>,
     opened: Opened,
     plan: FetchPlan,
+    sender: Sender,
+}
+
+/// The replica that sends a request; a consumer has id -1.
+#[derive(Clone, Copy, Debug)]
+struct Sender {
+    replica_id: i32,
+    replica_epoch: i64,
+}
+
+/// Replica id of Kafka's tool that compares replicas.
+const VERIFIER: i32 = -2;
+
+impl Sender {
+    fn reader(self, last_fetched_epoch: i32) -> Reader {
+        match self.replica_id {
+            VERIFIER => Reader::Verifier,
+            0.. => Reader::Follower {
+                broker: BrokerId(self.replica_id),
+                broker_epoch: self.replica_epoch,
+                last_epoch: (last_fetched_epoch >= 0).then_some(last_fetched_epoch),
+                arrives: true,
+            },
+            _ => Reader::Consumer,
+        }
+    }
 }
 
 /// Stage one settles the session; the reading is the answer.
@@ -112,6 +138,9 @@ fn sort_out(
     // Without the system's randomness ids are merely guessable, which costs nobody more than a fresh session.
     let random = || getrandom::u32().unwrap_or(now_ms as u32);
     let opened = sessions.open(&request, version >= TOPIC_IDS_FROM, now_ms, random);
+    let sender = Sender { replica_id: request.replica_id, replica_epoch: request.replica_epoch };
+    // fetch.max.bytes is for consumers.
+    let limit = if request.replica_id >= 0 { u32::MAX } else { limit };
     let max_bytes = (request.max_bytes.max(0) as u32).min(limit);
     let plan = FetchPlan {
         parts: Vec::new(),
@@ -120,7 +149,7 @@ fn sort_out(
         max_wait_ms: request.max_wait_ms.max(0) as u32,
         room: SendRoom::default(),
     };
-    let mut job = Job { keys: Vec::new(), asked: Vec::new(), slots: Vec::new(), opened, plan };
+    let mut job = Job { keys: Vec::new(), asked: Vec::new(), slots: Vec::new(), opened, plan, sender };
     match opened {
         Opened::Refused(code) => return Err(code),
         Opened::Sessionless => {
@@ -177,6 +206,7 @@ impl Job {
                     offset: partition.fetch_offset,
                     max_bytes: partition.max_bytes.max(0) as u32,
                     current_leader_epoch: stated_epoch(partition.current_leader_epoch),
+                    reader: self.sender.reader(partition.last_fetched_epoch),
                 });
                 None
             }
@@ -238,6 +268,7 @@ fn answered(index: i32, outcome: FetchOutcome) -> FetchPartitionResponse {
         last_stable_offset: outcome.last_stable_offset,
         log_start_offset: outcome.log_start_offset,
         records: outcome.records,
+        diverging: outcome.diverging,
     }
 }
 
@@ -249,6 +280,7 @@ fn failed(index: i32, error: ErrorCode) -> FetchPartitionResponse {
         last_stable_offset: -1,
         log_start_offset: -1,
         records: Vec::new(),
+        diverging: None,
     }
 }
 
@@ -288,6 +320,7 @@ mod tests {
             forgotten: Vec::new(),
             rack_id: None,
             replica_id: -1,
+            replica_epoch: -1,
         }
     }
 
@@ -301,6 +334,7 @@ mod tests {
             more: false,
             held_bytes: records.len(),
             needed_bytes: 0,
+            diverging: None,
         }
     }
 

@@ -69,14 +69,14 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
         return Ok(Answer::Now(reply(acks, version, correlation_id, &topics).held(share)));
     };
     let count = parts.len();
-    let outcomes = context.shard.produce(parts).await;
+    let writes = context.shard.produce(parts, acks == Acks::All).await;
     // A task of its own: the memory is given back when the disk has the batches, whether or not anybody still waits for the
     // answer, or takes the ones before it.
     let (sender, receiver) = oneshot();
     spawn_local(async move {
-        let outcomes = outcomes.await;
+        let written = writes.await;
         drop(permit);
-        sender.send(outcomes);
+        sender.send(written.outcomes().await);
     });
     Ok(Answer::Later(Box::pin(async move {
         let settled = async { receiver.recv().await.unwrap_or_default() };

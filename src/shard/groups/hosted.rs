@@ -12,7 +12,7 @@ use crate::cluster::{MetadataImage, TopicImage};
 use crate::config::GroupConfig;
 use crate::groups::{Coordinator, Effects, Env, Reply, Request, Room, Stage, Tenure, Ticket, TopicFacts, Topics};
 use crate::model::{ErrorCode, PartitionId, records};
-use crate::partition::{AckWait, Replica};
+use crate::partition::{AckWait, Replica, Term};
 use crate::runtime::sync::{OneshotSender, oneshot};
 use crate::runtime::{clock, spawn_local};
 use crate::shard::groups::ListedGroup;
@@ -97,6 +97,8 @@ pub struct Hosted {
     memory: Rc<GroupMemory>,
     /// Bytes that `core` is charged with in `memory`.
     charged: Cell<usize>,
+    /// The leadership that it belongs to.
+    term: Term,
     /// Its stage, and the replies that wait until everything before them is acknowledged.
     tenure: RefCell<Tenure<Held>>,
     next_ticket: Cell<u64>,
@@ -110,6 +112,7 @@ pub struct Hosted {
 impl Hosted {
     fn new(replica: Rc<Replica>, deadlines: Rc<Deadlines>, memory: Rc<GroupMemory>) -> Rc<Hosted> {
         Rc::new(Hosted {
+            term: replica.term(),
             tenure: RefCell::new(Tenure::begin(replica.leader_epoch(), replica.log().next_offset())),
             replica,
             core: RefCell::default(),
@@ -125,6 +128,11 @@ impl Hosted {
 
     pub fn stage(&self) -> Stage {
         self.tenure.borrow().stage()
+    }
+
+    /// The leadership that it belongs to goes on.
+    pub fn is_in_office(&self) -> bool {
+        self.replica.is_alone() || self.tenure.borrow().belongs_to(self.replica.led_epoch())
     }
 
     /// Every record before this is to be replayed.
@@ -230,6 +238,9 @@ impl Hosted {
 
     fn carry_out(self: &Rc<Self>, effects: Effects, now_ms: i64) {
         if let Err(error) = self.append(&effects, now_ms) {
+            if !self.is_in_office() {
+                return self.end();
+            }
             tracing::error!(
                 partition = %self.replica.id.index, %error,
                 "the group coordinator cannot write to its partition and ends: its groups are served again with the partition"
@@ -289,9 +300,14 @@ impl Hosted {
         loop {
             let Some(offset) = self.waits_for() else { return };
             let wait = Rc::new(AckWait::default());
-            self.replica.expect_commit(offset, self.replica.term(), &wait);
+            self.replica.expect_commit(offset, self.term, &wait);
             wait.settled().await;
-            if let Err(error) = self.replica.commit_outcome(offset, self.replica.term()) {
+            // What is committed is answered for, however few replicas are in sync by now.
+            let committed = self.replica.high_watermark() >= offset;
+            if !self.is_in_office() {
+                return self.end();
+            }
+            if let Some(error) = self.replica.commit_outcome(offset, self.term).err().filter(|_| !committed) {
                 tracing::error!(
                     partition = %self.replica.id.index, %error,
                     "what the group coordinator wrote is not on disk: it ends, and its groups are served again with the partition"

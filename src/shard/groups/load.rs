@@ -16,9 +16,19 @@ use crate::shard::Shard;
 use crate::storage::ReadError;
 
 impl Shard {
-    /// A partition was opened: one of `__consumer_offsets` gets its coordinator, which begins to load.
+    /// A partition was opened, or its role may be another: one of `__consumer_offsets` that this broker leads gets its
+    /// coordinator, which begins to load. That of another epoch ends.
     pub(in crate::shard) fn coordinate(self: &Rc<Self>, replica: &Rc<Replica>) {
         if &*replica.topic != OFFSETS_TOPIC {
+            return;
+        }
+        if let Some(hosted) = self.coordinators.get(replica.id) {
+            if Rc::ptr_eq(&hosted.replica, replica) && hosted.is_in_office() {
+                return;
+            }
+            self.end_coordinator(replica.id);
+        }
+        if replica.led_epoch().is_none() {
             return;
         }
         let hosted = self.coordinators.host(replica.clone());

@@ -94,7 +94,8 @@ impl Shard {
         partition: PartitionId,
         request: Request,
     ) -> impl Future<Output = Result<Reply, ErrorCode>> {
-        let asked = self.coordinators.get(partition).map(|hosted| self.with_world(|world| hosted.ask(request, world)));
+        let hosted = self.coordinators.get(partition).filter(|hosted| hosted.is_in_office());
+        let asked = hosted.map(|hosted| self.with_world(|world| hosted.ask(request, world)));
         async move { asked.ok_or(ErrorCode::NotCoordinator)?.await }
     }
 
