@@ -3,6 +3,7 @@
 mod cleaning;
 mod epochs;
 mod follower;
+mod following;
 mod high_watermarks;
 mod leader;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod watermarks;
 
 pub use epochs::EpochHistory;
 pub use follower::{Follower, LeaderAnswer, NextFetch, Step};
+pub use following::Followed;
 pub use high_watermarks::HighWatermarks;
 pub use leader::{
     AckAll, Change, Decision, FetchAnswer, FollowerFetch, Leader, PartitionView, Proposal, RefusedLead, ReplicaView,

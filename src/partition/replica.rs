@@ -370,6 +370,14 @@ impl Replica {
         Ok(self.start_offset())
     }
 
+    /// Has the log begin at `begin`, as its leader's does; the high watermark is there already.
+    pub(super) async fn move_start(&self, begin: i64) -> Result<(), StorageError> {
+        self.save_new_epochs().await;
+        self.log.trim(begin, || self.sidecar()).await?;
+        self.standing.waiters.moved(self.high_watermark(), false);
+        Ok(())
+    }
+
     /// The log has been cut to `end`.
     pub(super) fn was_cut(&self, end: i64) {
         let mut watermarks = self.standing.watermarks.get();

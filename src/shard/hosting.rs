@@ -155,6 +155,7 @@ impl Shard {
         partitions.iter().for_each(|id| self.clear_offline(*id));
         for replica in gone {
             self.end_coordinator(replica.id);
+            self.fetchers.remove(replica.id);
             match replica.retire().await {
                 Ok(put_away) => put_away.into_iter().for_each(|dir| self.remove_later(dir)),
                 Err(error) => tracing::error!(
@@ -176,6 +177,7 @@ impl Shard {
         };
         for replica in made {
             self.end_coordinator(replica.id);
+            self.fetchers.remove(replica.id);
             match replica.retire().await {
                 Ok(put_away) => put_away.into_iter().for_each(|dir| self.remove_later(dir)),
                 Err(error) => tracing::error!(
@@ -202,6 +204,7 @@ impl Shard {
         }
         for replica in gone {
             self.end_coordinator(replica.id);
+            self.fetchers.remove(replica.id);
             match replica.retire().await {
                 Ok(put_away) => put_away.into_iter().for_each(|dir| self.remove_later(dir)),
                 Err(error) => {

@@ -64,6 +64,7 @@ impl Shard {
         {
             replica.leave();
             self.coordinate(replica);
+            self.fetchers.look_at(replica);
             let (shard, replica) = (self.clone(), replica.clone());
             spawn_local(async move {
                 moves_end.await;
@@ -79,6 +80,7 @@ impl Shard {
             Assigned::None => replica.leave(),
         }
         self.coordinate(replica);
+        self.fetchers.look_at(replica);
     }
 
     fn lead(&self, replica: &Rc<Replica>, view: PartitionView) {

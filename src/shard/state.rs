@@ -11,6 +11,7 @@ use super::apply::Round;
 use super::dir_sync::DirSyncs;
 use super::directories::Directories;
 use super::far_ends::FarEnd;
+use super::fetchers::{self, Fetchers};
 use super::groups::Coordinators;
 use super::leadership::Roles;
 use super::member::Member;
@@ -62,6 +63,8 @@ pub struct Shard {
     /// Of the partitions of `__consumer_offsets` that live here.
     pub(super) coordinators: Coordinators,
     pub(super) roles: Roles,
+    /// Of partitions that follow leaders elsewhere.
+    pub(super) fetchers: Rc<Fetchers>,
     pub(super) offline: Offline,
     /// Held by whoever opens a partition anew or removes one.
     pub(super) hosting: Rc<LocalMutex>,
@@ -125,7 +128,9 @@ impl Shard {
         image: Arc<MetadataImage>,
         store: LocalStore,
     ) -> Rc<Shard> {
-        Rc::new(Shard {
+        let settings = fetchers::Settings::of(&config, id);
+        Rc::new_cyclic(|shard| Shard {
+            fetchers: Fetchers::new(fetchers::host(shard.clone()), settings),
             id,
             stop,
             shards,

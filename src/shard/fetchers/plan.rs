@@ -307,12 +307,16 @@ impl FetchPlan {
         }
         self.next_in_session(answer.session_id)?;
         let mut told = BTreeSet::new();
+        // All of them first: of an answer that is none, no part is taken.
+        for id in answer.partitions.iter().map(|part| part.partition) {
+            if !self.session.places.contains_key(&id) || !told.insert(id) {
+                return Err(Mismatch::NotAsked(id));
+            }
+        }
         let mut parts = Vec::with_capacity(answer.partitions.len());
         for part in answer.partitions {
             let id = part.partition;
-            let Some(asked) = self.session.places.get(&id).copied().filter(|_| told.insert(id)) else {
-                return Err(Mismatch::NotAsked(id));
-            };
+            let Some(asked) = self.session.places.get(&id).copied() else { continue };
             // It may be followed in another epoch now, or not at all.
             let waits = self.partitions.get(&id).is_some_and(|entry| entry.turn == Turn::Due(asked));
             if waits {

@@ -208,7 +208,11 @@ fn what_was_not_asked_is_no_answer() {
         plan.next_request(ME, 110).unwrap();
         plan
     };
-    assert_eq!(asked().answered(answer(7, vec![part(5, b"r")]), 120), Err(Mismatch::NotAsked(id(5))));
+    // Nothing of it is taken: the others are asked for again.
+    let mut plan = asked();
+    assert_eq!(plan.answered(answer(7, vec![part(0, b"r"), part(5, b"r")]), 120), Err(Mismatch::NotAsked(id(5))));
+    plan.disconnected();
+    assert_eq!(indexes(&plan.next_request(ME, 130).unwrap()).0, [0, 1]);
     assert_eq!(asked().answered(answer(7, vec![part(1, b"r"), part(1, b"r")]), 120), Err(Mismatch::NotAsked(id(1))));
     let other = asked().answered(answer(8, Vec::new()), 120);
     assert_eq!(other, Err(Mismatch::OtherSession { found: 8, wanted: 7 }));

@@ -1,0 +1,41 @@
+//! A shard as its fetchers see it.
+
+use std::rc::{Rc, Weak};
+
+use super::all::Host;
+use crate::model::{BrokerId, PartitionId};
+use crate::partition::Replica;
+use crate::shard::state::Shard;
+
+struct OnShard(Weak<Shard>);
+
+/// The host of a shard's fetchers, which does not keep it.
+pub fn host(shard: Weak<Shard>) -> Rc<dyn Host> {
+    Rc::new(OnShard(shard))
+}
+
+impl Host for OnShard {
+    fn replica(&self, id: PartitionId) -> Option<Rc<Replica>> {
+        self.0.upgrade()?.replica(id)
+    }
+
+    fn address(&self, broker: BrokerId) -> Option<(String, u16)> {
+        let shard = self.0.upgrade()?;
+        let image = shard.image();
+        let known = image.brokers.iter().find(|known| known.id == broker)?;
+        let endpoint = known.endpoint(shard.config.inter_broker_listener())?;
+        Some((endpoint.host.clone(), endpoint.port))
+    }
+
+    fn broker_epoch(&self) -> i64 {
+        let own = |shard: Rc<Shard>| {
+            let (image, this) = (shard.image(), BrokerId(shard.config.broker_id));
+            image.brokers.iter().find(|broker| broker.id == this).map(|own| own.epoch)
+        };
+        self.0.upgrade().and_then(own).unwrap_or(-1)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.0.upgrade().is_none_or(|shard| shard.stop.is_set())
+    }
+}
