@@ -132,7 +132,6 @@ pub(super) fn start_of(
 ) -> Start {
     let me = BrokerId(config.broker_id);
     let own = || image.topics().filter(|topic| topic.partitions.iter().any(|p| p.replicas.contains(&me)));
-    let flushes = config.topic_defaults.flush_messages == 1 && own().all(|topic| topic.config.flush_messages == 1);
     let directories: BTreeSet<_> = held.iter().map(|dir| dir.id).collect();
     // Counted on, and not found: its directory is lost, if it ever was there.
     let is_missing = |partition: &PartitionImage| {
@@ -149,5 +148,6 @@ pub(super) fn start_of(
     }
     // Without the host's word on its boot, this one is like no other.
     let boot = probe::boot_id().unwrap_or_else(|_| Uuid::new_v4());
-    Start { clean_stop: clean, boot, flushes_each_message: flushes, directories }
+    // The settings of the run that wrote the logs are not kept, so flushing each message does not count.
+    Start { clean_stop: clean, boot, flushes_each_message: false, directories }
 }
