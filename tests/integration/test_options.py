@@ -53,6 +53,7 @@ DELIBERATE = {
     ("group.initial.rebalance.delay.ms", None): "at least 0",
     ("group.consumer.session.timeout.ms", None): "Kafka's bounds are options of their own, which are ignored",
     ("group.consumer.heartbeat.interval.ms", None): "Kafka's bounds are options of their own, which are ignored",
+    ("replica.fetch.min.bytes", None): "at least 0: less has no meaning",
     ("replica.fetch.wait.max.ms", None): "Kafka compares it with two other options",
     ("replica.lag.time.max.ms", None): "at least 1; Kafka compares it with another option",
     ("replica.socket.timeout.ms", None): "1 to an hour; Kafka compares it with another option",
