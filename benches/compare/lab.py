@@ -251,8 +251,8 @@ class Lab:
         args += ["--duration", str(max(1, round(seconds))), "--warmup", "0", "--tolerate"]
         window = broker.window()
         result = client.timed_run(self.binary, axis.kind, args, self.folder, f"warm-{broker.label}", self.client_cpus(axis), window)
-        self.warm[broker.label] = {"seconds": seconds, "settled": None,
-                                   "steps": [{"lanes": axis.lanes, "cpu_s_per_gb": [window.seconds() / max(result["window_mb"], 1e-9) * 1000]}]}  # fmt: skip
+        cpu = window.seconds() / max(result["window_mb"], 1e-9) * 1000
+        self.note(f"{broker.label} was warmed up for {seconds:.0f} s with its first axis' load: {cpu:.2f} CPU-s/GB")
         self.drop(broker, axis)
 
     def wait_for_quiet(self):
