@@ -64,7 +64,7 @@ impl Membership {
         first_image(&self.mirror, &self.view, me, &self.cluster_id, &config.topic_defaults)
     }
 
-    /// What the controller's shard goes on with. `image`: with the homes of this broker's replicas.
+    /// State with which the controller's shard goes on. `image`: with the homes of this broker's replicas.
     pub fn begin(
         self,
         config: &ServerConfig,

@@ -75,7 +75,7 @@ impl Settled {
     }
 }
 
-/// What has come of the store's events.
+/// Outcome of the store's events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct News {
     /// Nodes that are not as before.

@@ -147,7 +147,7 @@ mod tests {
         assert!(!tenure.belongs_to(None));
     }
 
-    /// What was loaded above the high watermark may be taken back, so it is not shown before it is
+    /// State loaded above the high watermark may be taken back, so it is not shown before it is
     /// committed.
     #[test]
     fn a_reply_waits_for_what_was_loaded_and_for_what_was_appended() {

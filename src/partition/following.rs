@@ -11,7 +11,7 @@ use crate::model::LeaderEpoch;
 use crate::observe::client_line;
 use crate::storage::{ReplicateError, StorageError, TruncateError};
 
-/// What follows on an answer of the leader.
+/// Consequence of an answer of the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Followed {
     /// The next fetch, once all is written.

@@ -273,7 +273,7 @@ impl Leader {
         }
         if let Some(last) = fetch.last_epoch {
             if history.is_before_all(last) {
-                // What it has below our start cannot be told from what was committed there. Cut to our start,
+                // Its records below our start cannot be told from what was committed there. Cut to our start,
                 // it might join the ISR with it, and show it as the next leader. So it begins at our start.
                 return FetchAnswer::Refuse(ErrorCode::OffsetOutOfRange);
             }

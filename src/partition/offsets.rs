@@ -38,7 +38,7 @@ impl Replica {
 
     /// For OffsetForLeaderEpoch; `None`: nothing is known of such an epoch.
     pub fn epoch_end(&self, asked: LeaderEpoch) -> Option<(i32, i64)> {
-        // What a follower has is measured against the whole log.
+        // A follower's end is measured against the whole log.
         let end = if self.is_alone() { self.high_watermark() } else { self.log.next_offset() };
         self.epochs.borrow().end_of(asked.0, end)
     }

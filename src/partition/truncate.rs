@@ -11,7 +11,7 @@ use super::replica::{Replica, split_sidecar};
 use crate::model::record_batch;
 use crate::storage::{ReadError, ReplicateError, StorageError, TruncateError, files};
 
-/// What a replica knows of its log beside the records, as it was before a truncation.
+/// Knowledge of a log beside its records, as it was before a truncation.
 struct Before {
     epochs: EpochHistory,
     producers: Vec<u8>,

@@ -33,7 +33,7 @@ pub struct Limits {
 enum Turn {
     /// Goes into the next request.
     Due(ReplicaPlace),
-    /// What came is being written, or its log is not ready yet.
+    /// Batches that came are being written, or the log is not ready yet.
     Busy,
     /// Left out until then.
     Paused(u64),
