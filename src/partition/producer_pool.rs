@@ -184,11 +184,11 @@ impl PoolShare {
         pool.make_room();
     }
 
-    /// Adds a producer that was stored; `last_ms` orders it among the others.
-    pub fn restore(&self, producer: Producer) {
+    /// As [`put`](Self::put) for a producer of an earlier run: `last_ms` orders it among the others.
+    pub fn restore(&self, id: i64, change: impl FnOnce(Option<&mut Producer>) -> Option<Producer>) {
         let mut pool = self.pool.0.borrow_mut();
         pool.unsorted = true;
-        pool.put(self.partition, producer.id, |_| Some(producer));
+        pool.put(self.partition, id, change);
         pool.make_room();
     }
 

@@ -7,6 +7,9 @@ use super::producer_pool::{Batch, Batches, Keep, PoolShare, Producer, ProducerPo
 use crate::model::ErrorCode;
 use crate::model::record_batch::{BatchHeader, sequence_plus};
 
+/// Idleness of a producer whose newest batch is read back from the log and has an old timestamp, ms.
+const LONGEST_IDLE_MS: i64 = 10 * 60 * 1000;
+
 /// How a batch relates to what its producer sent before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceCheck {
@@ -39,19 +42,16 @@ impl ProducerStates {
         known.unwrap_or(SequenceCheck::Next)
     }
 
-    /// Remembers an accepted (or recovered) batch that was given `base_offset`.
+    /// Remembers an accepted batch that was given `base_offset`.
     pub fn note(&mut self, header: &BatchHeader, base_offset: i64, now_ms: i64) {
-        let (id, epoch) = (header.producer_id.get(), header.producer_epoch.get());
-        let batch =
-            Batch { base_offset, first_sequence: header.base_sequence.get(), delta: header.last_offset_delta.get() };
-        self.0.put(id, |known| match known {
-            Some(producer) if producer.epoch == epoch => {
-                producer.last_ms = now_ms;
-                producer.batches.push(batch);
-                None
-            }
-            _ => Some(Producer { id, epoch, last_ms: now_ms, batches: Batches::new(batch) }),
-        });
+        self.0.put(header.producer_id.get(), |known| noted(known, header, base_offset, now_ms));
+    }
+
+    /// Remembers a batch that is read back from the log. Logs are read one after the other, so its timestamp says how long
+    /// the producer has been idle beside others. A producer of old records is not taken for one that was idle for long.
+    pub fn note_stored(&mut self, header: &BatchHeader, now_ms: i64) {
+        let last_ms = header.max_timestamp.get().clamp(now_ms.saturating_sub(LONGEST_IDLE_MS), now_ms);
+        self.0.restore(header.producer_id.get(), |known| noted(known, header, header.base(), last_ms));
     }
 
     pub fn len(&self) -> usize {
@@ -140,12 +140,27 @@ impl ProducerStates {
         let count = u32::from_le_bytes(input.take().ok_or(Damaged)?);
         for _ in 0..count {
             match input.producer()? {
-                Some(producer) if wanted(producer.id) => self.0.restore(producer),
+                Some(producer) if wanted(producer.id) => self.0.restore(producer.id, |_| Some(producer)),
                 Some(_) => {}
                 None => return Ok(()),
             }
         }
         if input.0.is_empty() { Ok(()) } else { Err(Damaged) }
+    }
+}
+
+/// Adds the batch to a known producer, or gives a new one that replaces an older epoch.
+fn noted(known: Option<&mut Producer>, header: &BatchHeader, base_offset: i64, last_ms: i64) -> Option<Producer> {
+    let (id, epoch) = (header.producer_id.get(), header.producer_epoch.get());
+    let delta = header.last_offset_delta.get();
+    let batch = Batch { base_offset, first_sequence: header.base_sequence.get(), delta };
+    match known {
+        Some(producer) if producer.epoch == epoch => {
+            producer.last_ms = last_ms;
+            producer.batches.push(batch);
+            None
+        }
+        _ => Some(Producer { id, epoch, last_ms, batches: Batches::new(batch) }),
     }
 }
 
@@ -424,5 +439,37 @@ mod tests {
         // A batch produced now is newer than all that was restored.
         partitions[9].note(&of(1 << 40, 0), 0, 2_000_000);
         assert!(knows(&partitions[9], 1 << 40));
+    }
+
+    #[test]
+    fn batches_read_back_log_by_log_leave_the_least_idle_producers_known() {
+        let pool = pool();
+        let now = 1_000_000_000;
+        let stored = |id: i64, at: i64| {
+            let mut header = of(id, 0);
+            header.max_timestamp.set(at);
+            header
+        };
+        let mut partitions: Vec<_> = (0..4).map(|_| ProducerStates::new(&pool)).collect();
+        // The first log to be read has the producer that wrote last of all.
+        partitions[0].note_stored(&stored(7, now - 10), now);
+        for partition in 1..4 {
+            for id in 0..ROOM {
+                partitions[partition].note_stored(&stored(1000 + id, now - 2000 + id), now);
+            }
+        }
+        assert!(knows(&partitions[0], 7), "logs read later had it forgotten");
+        assert!(pool.take_forgotten() > 0);
+    }
+
+    #[test]
+    fn a_producer_of_old_records_has_not_been_idle_since_then() {
+        let mut states = states(1 << 20);
+        let (now, day) = (1_000_000_000_000, 86_400_000);
+        states.note_stored(&of(8, 0), now);
+        states.expire(now, day);
+        assert!(knows(&states, 8));
+        states.expire(now + day, day);
+        assert!(!knows(&states, 8));
     }
 }

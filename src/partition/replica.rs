@@ -112,7 +112,7 @@ impl Replica {
             &mut |header| {
                 evidence.borrow_mut().saw(header.partition_leader_epoch.get(), header.base(), newest_epoch.0);
                 if header.is_idempotent() {
-                    producers.borrow_mut().note(header, header.base(), now_ms);
+                    producers.borrow_mut().note_stored(header, now_ms);
                 }
             },
         )

@@ -105,7 +105,7 @@ impl Replica {
         self.log
             .walk_headers(from, end, &mut |header| {
                 if header.is_idempotent() && cut.contains(&header.producer_id.get()) {
-                    self.producers.borrow_mut().note(header, header.base(), now_ms);
+                    self.producers.borrow_mut().note_stored(header, now_ms);
                 }
             })
             .await
