@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 
+use super::context;
+
 /// The smallest buffer, bytes.
 const SMALLEST: usize = 4096;
 
@@ -21,10 +23,14 @@ const CLASSES: usize = (LARGEST_KEPT / SMALLEST).ilog2() as usize + 1;
 
 type Class = Arc<ArrayQueue<Box<[u8]>>>;
 
-thread_local! {
-    static POOL: [Class; CLASSES] = std::array::from_fn(|class| {
-        Arc::new(ArrayQueue::new((KEPT_PER_CLASS / (SMALLEST << class)).min(KEPT_BUFFERS)))
-    });
+/// Buffers that one shard keeps, by size.
+pub(super) struct Pool([Class; CLASSES]);
+
+impl Default for Pool {
+    fn default() -> Pool {
+        let kept = |class: usize| (KEPT_PER_CLASS / (SMALLEST << class)).min(KEPT_BUFFERS);
+        Pool(std::array::from_fn(|class| Arc::new(ArrayQueue::new(kept(class)))))
+    }
 }
 
 /// Memory with the way back to its pool.
@@ -61,7 +67,7 @@ impl RecvBuf {
         }
         let size = capacity.max(SMALLEST).next_power_of_two();
         let class = (size / SMALLEST).ilog2() as usize;
-        let home = POOL.with(|pool| pool[class].clone());
+        let home = context::with(|shard| shard.receive.0[class].clone());
         let memory = home.pop().unwrap_or_else(|| vec![0; size].into_boxed_slice());
         RecvBuf(Lease { memory, filled: 0, home: Some(home) })
     }
@@ -132,7 +138,7 @@ mod tests {
     fn the_pool_is_bounded() {
         let buffers: Vec<_> = (0..100).map(|_| RecvBuf::take(LARGEST_KEPT)).collect();
         drop(buffers);
-        let kept = POOL.with(|pool| pool[CLASSES - 1].len());
+        let kept = context::with(|shard| shard.receive.0[CLASSES - 1].len());
         assert_eq!(kept, KEPT_PER_CLASS / LARGEST_KEPT);
     }
 }

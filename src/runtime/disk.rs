@@ -4,7 +4,7 @@
 //!
 //! A future of this module that is dropped before its end leaves the operation's outcome open: await writes to their end.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use glommio::GlommioError;
 use glommio::io::{DmaFile, OpenOptions};
 
 use super::clock;
+use super::context;
 pub use super::dma::{DiskBuf, FrozenBuf, drain_returns};
 use super::executor::spawn_blocking;
 use super::faults::{self, Fault, Op};
@@ -66,11 +67,6 @@ pub fn is_out_of_descriptors(error: &io::Error) -> bool {
 
 /// Linux 6.17; not in libc yet.
 const FALLOC_FL_WRITE_ZEROES: i32 = 0x80;
-
-thread_local! {
-    /// File systems that do not offer [`File::write_zeroes_range`]; few.
-    static ZEROES_REFUSED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
-}
 
 /// True if an error says that the device, or the quota on it, is full: the one failure of a disk that passes by itself.
 /// Goes by the kind, which errors keep when a path is added to them.
@@ -401,14 +397,14 @@ impl File {
     pub async fn write_zeroes_range(&self, position: u64, len: u64) -> io::Result<bool> {
         const OPERATION: &str = "write zeros to";
         let device = self.device().map_err(|cause| self.failed(OPERATION, cause))?;
-        if ZEROES_REFUSED.with_borrow(|refused| refused.contains(&device)) {
+        if context::with(|shard| shard.zeroes_refused.borrow().contains(&device)) {
             return Ok(false);
         }
         self.fault(Op::Ahead, OPERATION)?;
         match self.fallocate(FALLOC_FL_WRITE_ZEROES, position, len).await {
             Ok(()) => Ok(true),
             Err(cause) if matches!(cause.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
-                ZEROES_REFUSED.with_borrow_mut(|refused| refused.push(device));
+                context::with(|shard| shard.zeroes_refused.borrow_mut().push(device));
                 Ok(false)
             }
             Err(cause) => Err(self.failed(OPERATION, cause)),

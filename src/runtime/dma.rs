@@ -11,29 +11,26 @@ use bytes::Bytes;
 use crossbeam_queue::SegQueue;
 use glommio::io::DmaBuffer;
 
+use super::context;
 use super::disk::{ALIGNMENT, MAX_IO_BYTES};
 
 /// What may be dropped on its home thread only; read by nobody, kept for its memory.
 type Held = Rc<DmaBuffer>;
 
 /// A buffer on its way home. Dropping it elsewhere leaks it, which is what happens when the home shard has ended.
-struct Returned(ManuallyDrop<Held>);
+pub(super) struct Returned(ManuallyDrop<Held>);
 
 // SAFETY: a `Returned` is only moved between threads; the value inside is touched by its home thread alone (`drain_returns`)
 // and never dropped by another (`ManuallyDrop`).
 #[allow(unsafe_code)]
 unsafe impl Send for Returned {}
 
-type Home = Arc<SegQueue<Returned>>;
-
-thread_local! {
-    static HOME: Home = Arc::new(SegQueue::new());
-}
+pub(super) type Home = Arc<SegQueue<Returned>>;
 
 /// Frees the buffers that other shards have sent home. Cheap when there are none.
 pub fn drain_returns() {
-    let _ = HOME.try_with(|home| {
-        while let Some(Returned(held)) = home.pop() {
+    context::peek(|shard| {
+        while let Some(Returned(held)) = shard.home.pop() {
             drop(ManuallyDrop::into_inner(held));
         }
     });
@@ -63,7 +60,7 @@ impl Traveller {
         if len == 0 {
             return Bytes::new();
         }
-        let home = HOME.with(Arc::clone);
+        let home = context::with(|shard| shard.home.clone());
         Bytes::from_owner(Traveller { pointer, len, held: ManuallyDrop::new(held), home })
     }
 }
@@ -83,8 +80,8 @@ impl Drop for Traveller {
         // SAFETY: taken once, here; `self` is not used afterwards.
         #[allow(unsafe_code)]
         let held = unsafe { ManuallyDrop::take(&mut self.held) };
-        // At the end of a thread its `HOME` may be gone already: then nothing is at home, and the value goes to the queue.
-        if HOME.try_with(|home| Arc::ptr_eq(home, &self.home)).unwrap_or(false) {
+        // At the end of a thread its context may be gone already: then nothing is at home, and the value goes to the queue.
+        if context::peek(|shard| Arc::ptr_eq(&shard.home, &self.home)).unwrap_or(false) {
             drop(held);
         } else {
             self.home.push(Returned(ManuallyDrop::new(held)));

@@ -1,6 +1,5 @@
 //! Shard threads: one glommio executor pinned to one CPU each.
 
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 
 use super::clock;
+use super::context;
 use super::ring;
 use super::turn::{self, Bridge, Counted, Foreign};
 
@@ -63,29 +63,25 @@ where
     }
 }
 
-thread_local! {
-    /// Blocking steps of this shard that have not ended.
-    static STEPS: Cell<usize> = const { Cell::new(0) };
-}
-
+/// A blocking step of this shard that has not ended.
 struct Step;
 
 impl Step {
     fn begin() -> Step {
-        STEPS.set(STEPS.get() + 1);
+        context::with(|shard| shard.steps.set(shard.steps.get() + 1));
         Step
     }
 }
 
 impl Drop for Step {
     fn drop(&mut self) {
-        let _ = STEPS.try_with(|steps| steps.set(steps.get() - 1));
+        context::peek(|shard| shard.steps.set(shard.steps.get().saturating_sub(1)));
     }
 }
 
 /// Waits for all blocking steps: glommio's helper threads panic when they have a result for an executor that is gone.
 async fn end_of_steps() {
-    while STEPS.get() > 0 {
+    while context::with(|shard| shard.steps.get()) > 0 {
         clock::sleep(STEPS_PAUSE).await;
     }
 }
@@ -240,17 +236,13 @@ impl ShardThreads {
     }
 }
 
-thread_local! {
-    static END_HOOKS: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
-}
-
 /// Runs `hook` on this shard after its body has ended, while its executor still exists.
 pub(super) fn at_shard_end(hook: impl FnOnce() + 'static) {
-    END_HOOKS.with_borrow_mut(|hooks| hooks.push(Box::new(hook)));
+    context::with(|shard| shard.end_hooks.borrow_mut().push(Box::new(hook)));
 }
 
 fn run_end_hooks() {
-    for hook in END_HOOKS.take() {
+    for hook in context::with(|shard| shard.end_hooks.take()) {
         hook();
     }
 }
@@ -273,6 +265,7 @@ impl Breather {
 pub(crate) mod tests {
     use super::*;
     use crate::runtime::clock;
+    use std::cell::Cell;
     use std::rc::Rc;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,6 +1,6 @@
 //! Faults on demand, for tests: a rule makes one kind of file operation on matching paths fail from some point on.
 //!
-//! Rules live per thread. Tests add them with [`inject`]; a whole process takes them at a shard's first file from the
+//! Rules belong to a shard. Tests add them with [`inject`]; a whole process takes them at a shard's first file from the
 //! environment: `CORELANE_FAULTS="write:EIO:topic-0:100;fdatasync:EIO:.log:0"`, which reads: of the writes to paths that
 //! contain `topic-0` let 100 pass, then fail with EIO. Errors: `EIO`, `ENOSPC`, `EROFS`, `EDQUOT`, a number, `SHORT` (write half)
 //! or `SLOW<ms>` (writes and syncs take that much longer). A fifth field ends the rule: `write:ENOSPC:topic-0:100:3` fails three
@@ -10,6 +10,8 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
+
+use super::context;
 
 /// The kinds of file operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,37 +50,50 @@ struct Rule {
     fault: Fault,
 }
 
-thread_local! {
-    static ACTIVE: Cell<bool> = const { Cell::new(false) };
-    static LOADED: Cell<bool> = const { Cell::new(false) };
-    static RULES: RefCell<Vec<Rule>> = const { RefCell::new(Vec::new()) };
+/// Rules of one shard.
+#[derive(Default)]
+pub(super) struct Faults {
+    active: Cell<bool>,
+    loaded: Cell<bool>,
+    rules: RefCell<Vec<Rule>>,
 }
 
-/// On this thread: of the `op`s on paths that contain `path_part`, `pass` more succeed, all later ones meet `fault`.
+impl Faults {
+    fn add(&self, rule: Rule) {
+        self.rules.borrow_mut().push(rule);
+        self.active.set(true);
+    }
+}
+
+/// On this shard: of the `op`s on paths that contain `path_part`, `pass` more succeed, all later ones meet `fault`.
 pub fn inject(op: Op, path_part: &str, pass: u64, fault: Fault) {
     inject_times(op, path_part, pass, u64::MAX, fault);
 }
 
 /// As [`inject`], but only `times` operations meet `fault`.
 pub fn inject_times(op: Op, path_part: &str, pass: u64, times: u64, fault: Fault) {
-    RULES.with_borrow_mut(|rules| rules.push(Rule { op, path_part: path_part.to_owned(), pass, times, fault }));
-    ACTIVE.set(true);
+    let rule = Rule { op, path_part: path_part.to_owned(), pass, times, fault };
+    context::with(|shard| shard.faults.add(rule));
 }
 
-/// Removes this thread's rules.
+/// Removes this shard's rules.
 pub fn clear() {
-    RULES.with_borrow_mut(Vec::clear);
-    ACTIVE.set(false);
+    context::with(|shard| {
+        shard.faults.rules.borrow_mut().clear();
+        shard.faults.active.set(false);
+    });
 }
 
 /// The fault that `op` on `path` meets now, if any.
 pub(super) fn check(op: Op, path: &Path) -> Option<Fault> {
-    if !ACTIVE.get() {
-        return None;
-    }
-    let path = path.to_string_lossy();
-    RULES.with_borrow_mut(|rules| {
+    context::with(|shard| if shard.faults.active.get() { shard.faults.meet(op, path) } else { None })
+}
+
+impl Faults {
+    fn meet(&self, op: Op, path: &Path) -> Option<Fault> {
+        let path = path.to_string_lossy();
         let applies = |rule: &Rule| rule.op == op && rule.times > 0 && path.contains(&rule.path_part);
+        let mut rules = self.rules.borrow_mut();
         let rule = rules.iter_mut().find(|rule| applies(rule))?;
         if rule.pass > 0 {
             rule.pass -= 1;
@@ -86,7 +101,7 @@ pub(super) fn check(op: Op, path: &Path) -> Option<Fault> {
         }
         rule.times -= 1;
         Some(rule.fault)
-    })
+    }
 }
 
 /// The fault of blocking code that writes the small file at `path`.
@@ -98,10 +113,10 @@ pub fn check_small(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes the environment's rules, once per thread.
+/// Takes the environment's rules, once per shard.
 pub(super) fn load() {
     static TEXT: OnceLock<Option<String>> = OnceLock::new();
-    if LOADED.replace(true) {
+    if context::with(|shard| shard.faults.loaded.replace(true)) {
         return;
     }
     let Some(text) = TEXT.get_or_init(|| std::env::var("CORELANE_FAULTS").ok()) else { return };
@@ -109,8 +124,7 @@ pub(super) fn load() {
         match parse(part) {
             Some(rule) => {
                 tracing::warn!("CORELANE_FAULTS: {part} is in force");
-                RULES.with_borrow_mut(|rules| rules.push(rule));
-                ACTIVE.set(true);
+                context::with(|shard| shard.faults.add(rule));
             }
             None => tracing::error!("CORELANE_FAULTS: {part:?} is not op:error:part-of-path:count"),
         }

@@ -9,6 +9,7 @@ pub mod admission;
 pub mod bell;
 pub mod buffers;
 pub mod clock;
+mod context;
 pub mod disk;
 mod dma;
 mod doorbell;

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use crossbeam_queue::SegQueue;
 
+use super::context;
+
 /// Bytes of a piece; a read of so many is made to one.
 pub const PIECE_BYTES: usize = 256 << 10;
 /// Bytes that are got from the kernel at a time: a huge page.
@@ -22,13 +24,9 @@ unsafe impl Send for Free {}
 /// Pieces of one shard. Regions stay until the shard and all readers are done with them; there are as many as were in
 /// use at once.
 #[derive(Default)]
-struct Pool {
+pub(super) struct Pool {
     free: SegQueue<Free>,
     regions: Mutex<Vec<Free>>,
-}
-
-thread_local! {
-    static POOL: Arc<Pool> = Arc::default();
 }
 
 impl Pool {
@@ -88,7 +86,7 @@ unsafe impl Sync for Piece {}
 impl Piece {
     /// A piece of this shard's memory, with arbitrary contents.
     pub fn take() -> io::Result<Arc<Piece>> {
-        let pool = POOL.with(Arc::clone);
+        let pool = context::with(|shard| shard.pieces.clone());
         loop {
             if let Some(Free(start)) = pool.free.pop() {
                 return Ok(Arc::new(Piece { start, pool }));

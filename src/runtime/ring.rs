@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
 
+use super::context;
 use super::turn;
 
 /// Submission queue entries; more wait in memory.
@@ -38,10 +39,6 @@ const POLL_IN: u32 = libc::POLLIN as u32;
 const POLL_OUT: u32 = libc::POLLOUT as u32;
 /// The peer has ended, or the socket has failed: reading it says which.
 const POLL_ENDED: u32 = (libc::POLLERR | libc::POLLHUP | libc::POLLRDHUP) as u32;
-
-thread_local! {
-    static RING: RefCell<Option<Rc<Ring>>> = const { RefCell::new(None) };
-}
 
 pub(super) struct Ring {
     uring: RefCell<IoUring>,
@@ -90,7 +87,7 @@ pub(super) fn start() -> io::Result<()> {
         operations: Cell::new(0),
         gather_us: Cell::new(0),
     });
-    RING.set(Some(ring));
+    context::with(|shard| shard.ring.replace(Some(ring)));
     Ok(())
 }
 
@@ -105,7 +102,7 @@ fn build() -> io::Result<IoUring> {
 
 /// Ends this thread's ring, after its tasks. Memory that the kernel still uses then is never freed.
 pub(super) fn end() {
-    let Some(ring) = RING.take() else { return };
+    let Some(ring) = context::with(|shard| shard.ring.take()) else { return };
     let begun = Instant::now();
     while ring.operations.get() > 0 && begun.elapsed() < END_WAIT {
         if ring.enter(Some(Duration::from_millis(10))).is_err() {
@@ -130,7 +127,8 @@ pub(super) fn gather(time: Duration) -> io::Result<bool> {
 
 /// This thread's ring; an error elsewhere than on a shard.
 pub(super) fn current() -> io::Result<Rc<Ring>> {
-    RING.with_borrow(Clone::clone).ok_or_else(|| io::Error::other("not on a shard's thread, or the shard has ended"))
+    let ring = context::with(|shard| shard.ring.borrow().clone());
+    ring.ok_or_else(|| io::Error::other("not on a shard's thread, or the shard has ended"))
 }
 
 impl Ring {

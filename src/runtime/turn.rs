@@ -21,6 +21,7 @@ use futures_lite::future::{or, yield_now};
 use glommio::io::BufferedFile;
 
 use super::clock::TICK;
+use super::context;
 use super::doorbell::{Doorbell, eventfd};
 use super::ring::{self, Ring};
 use super::sync::Notify;
@@ -31,12 +32,9 @@ const INTERVAL: Duration = Duration::from_micros(100);
 /// A pass of glommio's reactor: it polls its rings only when it has nothing to run, which a timer sees to.
 const PASS: Duration = Duration::from_nanos(500);
 
-thread_local! {
-    static TURN: Rc<Turn> = Rc::new(Turn::default());
-}
-
+/// State of a shard's turns.
 #[derive(Default)]
-struct Turn {
+pub(super) struct Turn {
     /// Polls of all tasks; a turn in which it stands still has run nothing.
     polls: Cell<u64>,
     /// Operations under way in glommio's reactor or on its helper threads.
@@ -54,13 +52,9 @@ struct Turn {
     stopped: Cell<bool>,
 }
 
-fn turn() -> Rc<Turn> {
-    TURN.with(Rc::clone)
-}
-
 /// Has this shard look for news for so long before it sleeps.
 pub fn spin_before_sleep(time: Duration) {
-    turn().spin.set(time);
+    context::with(|shard| shard.turn.spin.set(time));
 }
 
 /// Has this shard, once it sleeps, sleep for `time` at least, so that more is done together when it wakes; `false`: the kernel
@@ -76,7 +70,7 @@ impl<F: Future> Future for Counted<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        TURN.with(|turn| turn.polls.set(turn.polls.get().wrapping_add(1)));
+        context::with(|shard| shard.turn.polls.set(shard.turn.polls.get().wrapping_add(1)));
         // SAFETY: a projection to the only field, which is never moved out of `self`.
         #[allow(unsafe_code)]
         let future = unsafe { self.map_unchecked_mut(|counted| &mut counted.0) };
@@ -89,7 +83,7 @@ pub(super) struct Foreign(());
 
 impl Foreign {
     pub(super) fn begin() -> Foreign {
-        TURN.with(|turn| turn.foreign.set(turn.foreign.get() + 1));
+        context::with(|shard| shard.turn.foreign.set(shard.turn.foreign.get() + 1));
         wake_if_parked();
         Foreign(())
     }
@@ -97,11 +91,11 @@ impl Foreign {
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        let left = TURN.try_with(|turn| {
-            turn.foreign.set(turn.foreign.get() - 1);
-            turn.foreign.get()
+        let left = context::peek(|shard| {
+            shard.turn.foreign.set(shard.turn.foreign.get() - 1);
+            shard.turn.foreign.get()
         });
-        if left == Ok(0) {
+        if left == Some(0) {
             wake_if_parked();
         }
     }
@@ -109,7 +103,7 @@ impl Drop for Foreign {
 
 /// Ends a sleep in glommio: there is something for the ring to do.
 pub(super) fn wake_if_parked() {
-    let waker = TURN.try_with(|turn| turn.parked.take()).ok().flatten();
+    let waker = context::peek(|shard| shard.turn.parked.take()).flatten();
     if let Some(waker) = waker {
         waker.wake();
     }
@@ -117,7 +111,8 @@ pub(super) fn wake_if_parked() {
 
 /// Lets others run once [`INTERVAL`] has passed since the kernel was asked for news, and lets glommio pass when it is to.
 pub(super) async fn breathe() {
-    let turn = turn();
+    let shard = context::current();
+    let turn = &shard.turn;
     if turn.stopped.get() {
         // Nobody asks for news any more; what stays runnable would keep the executor from its end.
         std::future::pending::<()>().await;
@@ -135,7 +130,7 @@ pub(super) fn listen(doorbell: Arc<Doorbell>) -> io::Result<()> {
     let watch = ring::Watch::new(Rc::new(doorbell.descriptor()?), ring::Interest::Readable)?;
     // For as long as the shard runs: its completions are what ends the sleep.
     std::mem::forget(watch);
-    turn().doorbells.borrow_mut().push(doorbell);
+    context::with(|shard| shard.turn.doorbells.borrow_mut().push(doorbell));
     Ok(())
 }
 
@@ -143,6 +138,19 @@ pub(super) fn listen(doorbell: Arc<Doorbell>) -> io::Result<()> {
 struct Timers {
     by_time: BTreeMap<(Instant, u64), Waker>,
     number: u64,
+}
+
+impl Timers {
+    /// Has `waker` wait on the timer `number`, or on a new one: its number. `None`: it has fired.
+    fn wait(&mut self, at: Instant, number: Option<u64>, waker: &Waker) -> Option<u64> {
+        if let Some(number) = number {
+            self.by_time.get_mut(&(at, number))?.clone_from(waker);
+            return Some(number);
+        }
+        self.number += 1;
+        self.by_time.insert((at, self.number), waker.clone());
+        Some(self.number)
+    }
 }
 
 /// Ends at its time, in a later turn at the earliest.
@@ -161,25 +169,16 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let turn = turn();
-        let mut timers = turn.timers.borrow_mut();
-        let number = match self.number {
-            Some(number) => match timers.by_time.get_mut(&(self.at, number)) {
-                None => return Poll::Ready(()),
-                Some(waker) => {
-                    waker.clone_from(cx.waker());
-                    return Poll::Pending;
-                }
-            },
-            None => {
-                timers.number += 1;
-                timers.number
+        let (at, number) = (self.at, self.number);
+        let waits = context::with(|shard| shard.turn.timers.borrow_mut().wait(at, number, cx.waker()));
+        match (waits, number) {
+            (None, _) => return Poll::Ready(()),
+            (Some(_), Some(_)) => {}
+            (Some(new), None) => {
+                self.number = Some(new);
+                wake_if_parked();
             }
-        };
-        self.number = Some(number);
-        timers.by_time.insert((self.at, number), cx.waker().clone());
-        drop(timers);
-        wake_if_parked();
+        }
         Poll::Pending
     }
 }
@@ -187,7 +186,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            let _ = TURN.try_with(|turn| turn.timers.borrow_mut().by_time.remove(&(self.at, number)));
+            context::peek(|shard| shard.turn.timers.borrow_mut().by_time.remove(&(self.at, number)));
         }
     }
 }
@@ -230,17 +229,21 @@ pub(super) fn start(bridge: Bridge) {
         }
     })
     .detach();
-    glommio::spawn_local(async move { turn().run(&bridge.ring).await }).detach();
+    glommio::spawn_local(async move {
+        let shard = context::current();
+        shard.turn.run(&bridge.ring).await;
+    })
+    .detach();
 }
 
 /// Ends the shard's turns, so that its executor can end.
 pub(super) fn stop() {
-    turn().stopped.set(true);
+    context::with(|shard| shard.turn.stopped.set(true));
     wake_if_parked();
 }
 
 impl Turn {
-    async fn run(self: Rc<Self>, ring: &Ring) {
+    async fn run(&self, ring: &Ring) {
         let mut seen = self.polls.get();
         let mut last_pass = Instant::now();
         let mut last_news = Instant::now();
