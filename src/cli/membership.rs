@@ -17,6 +17,7 @@ use crate::cluster::{EndpointImage, MetadataImage, PartitionImage, Placement};
 use crate::config::{Advertised, ListenerConfig, ServerConfig};
 use crate::model::BrokerId;
 use crate::runtime::bell::Bell;
+use crate::runtime::process::StopFlag;
 use crate::runtime::{clock, probe};
 use crate::shard::{Joining, Leave};
 
@@ -105,6 +106,15 @@ impl Leaving {
 
     pub fn may_mark_clean(&self) -> bool {
         self.leave.may_mark_clean()
+    }
+
+    /// Set when the cluster does not let this broker in.
+    pub fn asked(&self) -> StopFlag {
+        self.leave.asked().clone()
+    }
+
+    pub fn refusal(&self) -> Option<&str> {
+        self.leave.refusal()
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::command::ServerArguments;
-use super::membership::{Membership, start_of};
+use super::membership::{Leaving, Membership, start_of};
 use super::take_over::{forget_empty, take_over_arenas};
 use crate::cluster::data_dirs::{self, DataDirs, HeldDir};
 use crate::cluster::metadata_store::LocalStore;
@@ -78,9 +78,10 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     };
     announce(&config, &cpus, &held, &image, &ready, begun);
     // Of a cluster, leaderships move away before anything ends.
-    let asked = if leaving.is_some() { StopFlag::default() } else { stop.clone() };
+    let asked = leaving.as_ref().map_or_else(|| stop.clone(), Leaving::asked);
     let waited = signals.wait_for_stop(&asked);
-    if let Some(leaving) = leaving.as_ref().filter(|_| config.controlled_shutdown_enable) {
+    let refusal = leaving.as_ref().and_then(Leaving::refusal).map(str::to_owned);
+    if let Some(leaving) = leaving.as_ref().filter(|_| config.controlled_shutdown_enable && refusal.is_none()) {
         leaving.drain();
     }
     stop.set();
@@ -102,7 +103,8 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     } else {
         tracing::warn!("stopped; a shard did not end in time: its disk does not answer");
     }
-    waited.map_err(|e| format!("signals cannot be waited for: {e}"))
+    waited.map_err(|e| format!("signals cannot be waited for: {e}"))?;
+    refusal.map_or(Ok(()), Err)
 }
 
 /// Memory for more must be asked for.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::image::TopicImage;
 use super::rules::{self, Partition, ReassignError, Reassigned, TopicView, Versioned, View};
+use super::store::znodes::topic_bytes;
 use super::store::{Assignment, Check, Commit, Key, Lifetime, PartitionState, Record, TopicRecord, Write};
 use crate::model::BrokerId;
 
@@ -28,6 +29,28 @@ pub enum NotElected {
 fn assignments(topic: &TopicImage) -> Vec<Assignment> {
     let replicas = topic.partitions.iter().map(|partition| partition.replicas.clone());
     replicas.map(|replicas| Assignment { replicas, ..Assignment::default() }).collect()
+}
+
+/// Largest znode of a topic that a request may make, bytes. ZooKeeper takes less than a mebibyte at a time, and a
+/// reassignment adds to what the partitions need.
+const LARGEST_TOPIC: usize = 512 << 10;
+
+/// A change of a topic that has too many replicas for its znode: why it is refused.
+pub fn oversized(commit: &Commit) -> Option<String> {
+    commit.writes.iter().find_map(|write| {
+        let (Write::Create(Key::Topic(name), Record::Topic(topic), _) | Write::Set(Key::Topic(name), Record::Topic(topic), _)) =
+            write
+        else {
+            return None;
+        };
+        let (bytes, partitions) = (topic_bytes(topic), topic.assignments.len());
+        (bytes > LARGEST_TOPIC).then(|| {
+            format!(
+                "the {partitions} partitions of topic {name} with their replicas take {bytes} bytes in ZooKeeper; at most \
+                 {LARGEST_TOPIC} fit. Use several topics"
+            )
+        })
+    })
 }
 
 /// Makes a topic, with the states of its partitions where they are few.

@@ -222,3 +222,15 @@ fn producer_ids_are_given_away_once() {
     assert_eq!((first, commit.writes), (1000, vec![Write::Set(Key::ProducerIds, Record::ProducerIds(2000), 3)]));
     assert!(take_producer_ids(Some((i64::MAX - 5, 3)), 1000).is_none());
 }
+
+#[test]
+fn a_topic_that_its_znode_has_no_room_for_is_refused() {
+    let shown = Shown::new();
+    let many = |count: usize| {
+        let replicas: Vec<&[i32]> = vec![&[1, 2, 3]; count];
+        create(&shown.view(), &topic(&replicas, &[])).expect("as the metadata has it")
+    };
+    assert_eq!(oversized(&many(20_000)), None);
+    let why = oversized(&many(40_000)).expect("more than fits");
+    assert!(why.contains("40000 partitions of topic t") && why.contains("524288"), "{why}");
+}

@@ -108,6 +108,7 @@ impl ServerConfig {
             replica_fetch_min_bytes: 0,
             replica_fetch_wait_max_ms: 0,
             replica_fetch_backoff_ms: 0,
+            replica_high_watermark_checkpoint_interval_ms: 0,
             replica_socket_timeout_ms: 0,
             producer_id_expiration_ms: 0,
             producer_id_expiration_check_interval_ms: 0,

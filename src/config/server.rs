@@ -107,6 +107,8 @@ pub struct ServerConfig {
     pub replica_fetch_wait_max_ms: u32,
     /// `replica.fetch.backoff.ms`
     pub replica_fetch_backoff_ms: u32,
+    /// `replica.high.watermark.checkpoint.interval.ms`
+    pub replica_high_watermark_checkpoint_interval_ms: u64,
     /// `replica.socket.timeout.ms`
     pub replica_socket_timeout_ms: u32,
     /// `producer.id.expiration.ms`

@@ -168,6 +168,8 @@ pub struct Leader {
     deposed: bool,
     /// The log has failed.
     failed: bool,
+    /// The metadata store has been away for this long, in which a session ends, ms; `None`: it has not.
+    apart_ms: Option<i64>,
 }
 
 impl Leader {
@@ -191,6 +193,7 @@ impl Leader {
             retry_at_ms: now_ms,
             deposed: false,
             failed: false,
+            apart_ms: None,
         };
         leader.forget_ends(now_ms);
         Ok(leader)
@@ -249,6 +252,21 @@ impl Leader {
     /// The log has failed: nothing more is committed here, and the leadership is given up.
     pub fn log_failed(&mut self) {
         self.failed = true;
+    }
+
+    /// The metadata store has been away for `apart_ms`, in which a session ends, or (`None`) it is there.
+    pub fn set_apart(&mut self, apart_ms: Option<i64>) {
+        self.apart_ms = apart_ms;
+    }
+
+    /// Another replica may lead by now: the metadata store is away, and for as long nobody who is in sync has fetched.
+    pub fn may_be_replaced(&self, now_ms: i64) -> bool {
+        let Some(apart_ms) = self.apart_ms else { return false };
+        let is_silent = |broker: &BrokerId| {
+            let last_fetch_ms = self.followers.get(broker).map_or(0, |progress| progress.last_fetch_ms);
+            now_ms.saturating_sub(last_fetch_ms) >= apart_ms
+        };
+        self.has_others_in_sync() && self.view.isr.iter().filter(|broker| **broker != self.me).all(is_silent)
     }
 
     // ---- followers

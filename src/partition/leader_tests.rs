@@ -424,3 +424,25 @@ fn the_high_watermark_stays_within_every_isr_that_may_be_in_force() {
         }
     }
 }
+
+#[test]
+fn a_leader_that_hears_of_nobody_may_have_been_replaced() {
+    let mut bench = Bench::new(&[1, 2, 3], 2);
+    bench.fetch(2, 100);
+    bench.now += 20_000;
+    bench.fetch(3, 100);
+    assert!(!bench.leader.may_be_replaced(bench.now + 60_000), "the metadata store is there");
+    bench.leader.set_apart(Some(18_000));
+    assert!(!bench.leader.may_be_replaced(bench.now + 17_999), "3 still follows");
+    assert!(bench.leader.may_be_replaced(bench.now + 18_000));
+    bench.fetch(3, 100);
+    bench.now += 20_000;
+    bench.fetch(2, 100);
+    assert!(!bench.leader.may_be_replaced(bench.now), "2 still follows");
+    bench.leader.set_apart(None);
+    assert!(!bench.leader.may_be_replaced(bench.now + 60_000));
+    // Alone in sync: nobody else can be elected.
+    let mut alone = Bench::new(&[1], 1);
+    alone.leader.set_apart(Some(18_000));
+    assert!(!alone.leader.may_be_replaced(alone.now + 60_000));
+}

@@ -151,6 +151,13 @@ impl Replica {
         self.standing.waiters.moved(self.high_watermark(), true);
     }
 
+    /// Tells a leader how long the metadata store has been away; see [`Leader::set_apart`].
+    pub fn set_apart(&self, apart_ms: Option<i64>) {
+        if let Role::Leader(leader) = &mut *self.standing.role.borrow_mut() {
+            leader.set_apart(apart_ms);
+        }
+    }
+
     /// The broker has no cluster.
     pub fn is_alone(&self) -> bool {
         self.standing.membership.is_none()
@@ -219,6 +226,11 @@ impl Replica {
     pub(super) fn may_append(&self, for_all: bool) -> Result<(), Rejected> {
         let refused = match &*self.standing.role.borrow() {
             Role::Alone => return Ok(()),
+            Role::Leader(leader) if leader.may_be_replaced(self.standing.now_ms()) => {
+                let why = "neither ZooKeeper nor a replica in sync has been heard of for a session's time: another broker may \
+                           lead the partition. Nothing was written";
+                return Err(Rejected::new(ErrorCode::NotLeaderOrFollower, why));
+            }
             Role::Leader(leader) if for_all => leader.may_append_for_all(),
             Role::Leader(leader) => leader.check_epoch(None),
             Role::None | Role::Follower(_) => Err(ErrorCode::NotLeaderOrFollower),

@@ -11,9 +11,6 @@ use crate::model::PartitionId;
 use crate::observe::client_line;
 use crate::partition::HighWatermarks;
 
-/// Time between two notes. Kafka's default of `replica.high.watermark.checkpoint.interval.ms`.
-const INTERVAL: Duration = Duration::from_secs(5);
-
 /// By data directory.
 type Noted = BTreeMap<PathBuf, HighWatermarks>;
 
@@ -48,9 +45,10 @@ impl Shard {
 
     /// On the controller's shard: notes those of all shards, each directory's together; the last time when the broker stops.
     pub(super) async fn keep_high_watermarks(self: Rc<Self>) {
+        let interval = Duration::from_millis(self.config.replica_high_watermark_checkpoint_interval_ms);
         let mut stored = Noted::new();
         while !self.stop.is_set() {
-            self.pause(INTERVAL).await;
+            self.pause(interval).await;
             let mut now = Noted::new();
             for shard in self.all_shards() {
                 let marks = self.on_shard(shard, |shard| async move { shard.own_high_watermarks() }).await;

@@ -5,9 +5,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::state::Shard;
@@ -15,6 +15,7 @@ use crate::cluster::node::{Images, News, Node, Settled};
 use crate::cluster::store::zookeeper::ZooKeeper;
 use crate::cluster::store::{Commit, CommitId, Outcome, Revision, Session};
 use crate::runtime::bell::Bell;
+use crate::runtime::process::StopFlag;
 use crate::runtime::sync::{Notify, OneshotReceiver, OneshotSender, oneshot};
 use crate::runtime::{clock, spawn_local};
 use crate::storage::put_away;
@@ -23,6 +24,8 @@ use crate::storage::put_away;
 const CLOSING: Duration = Duration::from_secs(3);
 /// Time between two log lines about a registration that is refused.
 const REMINDER: Duration = Duration::from_secs(10);
+/// Time that a registration of a broker that has died may outlast its session timeout: its server notices late.
+const OUTLASTING: Duration = Duration::from_secs(5);
 
 /// Requests of the main thread to a member, and what it tells.
 #[derive(Clone, Default)]
@@ -30,6 +33,10 @@ pub struct Leave {
     /// Leaderships are to move away.
     drain: Arc<AtomicBool>,
     may_mark_clean: Arc<AtomicBool>,
+    /// The reason for which this broker is not let in.
+    refusal: Arc<OnceLock<String>>,
+    /// Set with the refusal.
+    asked: StopFlag,
 }
 
 impl Leave {
@@ -41,6 +48,20 @@ impl Leave {
     /// A stop in good order says that nothing was lost.
     pub fn may_mark_clean(&self) -> bool {
         self.may_mark_clean.load(Ordering::Acquire)
+    }
+
+    /// Set when the broker has to stop for a [`refusal`](Self::refusal).
+    pub fn asked(&self) -> &StopFlag {
+        &self.asked
+    }
+
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.get().map(String::as_str)
+    }
+
+    fn refuse(&self, why: String) {
+        let _ = self.refusal.set(why);
+        self.asked.set();
     }
 }
 
@@ -76,7 +97,12 @@ pub(super) struct Member {
     /// Every shard shows what the store has at this revision.
     shown: Cell<Revision>,
     moved: Notify,
-    refused_at: Cell<Option<Instant>>,
+    /// The first refusal since this broker was registered, and the last one told.
+    refused: Cell<Option<(Instant, Instant)>>,
+    /// ZooKeeper is away since then.
+    away: Cell<Option<Instant>>,
+    /// Leaders know that it has been away for a session's time.
+    apart: Cell<bool>,
     closing: Cell<bool>,
     ended: Cell<bool>,
 }
@@ -166,7 +192,9 @@ impl Shard {
             news: Notify::new(),
             shown,
             moved: Notify::new(),
-            refused_at: Cell::new(None),
+            refused: Cell::new(None),
+            away: Cell::new(None),
+            apart: Cell::new(false),
             closing: Cell::new(false),
             ended: Cell::new(false),
         });
@@ -182,6 +210,7 @@ impl Shard {
     async fn keep_part(self: Rc<Self>, member: Rc<Member>) {
         while !member.ended.get() {
             self.poll_node(&member);
+            self.tell_apart(&member).await;
             let tick = clock::now() + clock::TICK;
             let due = member.node.borrow().due_ms().and_then(|due| u64::try_from(due).ok());
             let due = due.and_then(|due| member.begun.checked_add(Duration::from_millis(due)));
@@ -208,8 +237,10 @@ impl Shard {
             let ((topic, partition), leader) = (&risky.partition, risky.leader);
             tracing::error!(%topic, partition, %leader, election = ?risky.election, "a leader is elected that may lack committed records");
         }
-        if let Some(why) = acted.refused {
-            self.tell_refused(member, &why.to_string());
+        match acted.refused {
+            Some(why) => self.note_refused(member, &why.to_string()),
+            None if member.node.borrow().broker_epoch().is_some() => member.refused.set(None),
+            None => {}
         }
         self.take_news(member, news);
         if drained && let Some(left) = member.left.take() {
@@ -217,15 +248,42 @@ impl Shard {
         }
     }
 
-    fn tell_refused(&self, member: &Member, why: &str) {
-        let now = clock::now();
-        if member.refused_at.get().is_none_or(|at| now >= at + REMINDER) {
-            member.refused_at.set(Some(now));
+    /// A broker that has died is registered until its session ends; one that lives stays, and this one has to stop.
+    fn note_refused(&self, member: &Member, why: &str) {
+        let (now, noted) = (clock::now(), member.refused.get());
+        let (since, told) = noted.unwrap_or((now, now));
+        if noted.is_none() || now >= told + REMINDER {
             tracing::error!("not registered: {why}");
+            member.refused.set(Some((since, now)));
+        }
+        let session = Duration::from_millis(self.config.zookeeper_session_timeout_ms);
+        if now >= since + session.saturating_add(OUTLASTING) {
+            member.leave.refuse(why.to_owned());
+        }
+    }
+
+    /// Tells the leaders of all shards once ZooKeeper has been away for a session's time, and when it is back.
+    async fn tell_apart(self: &Rc<Self>, member: &Member) {
+        let timeout_ms = self.config.zookeeper_session_timeout_ms;
+        let apart = member.away.get().is_some_and(|since| clock::now() >= since + Duration::from_millis(timeout_ms));
+        if member.apart.replace(apart) == apart {
+            return;
+        }
+        let apart_ms = apart.then(|| i64::try_from(timeout_ms).unwrap_or(i64::MAX));
+        for shard in self.all_shards() {
+            let told = self.on_shard(shard, move |shard| async move {
+                shard.all_replicas().iter().for_each(|replica| replica.set_apart(apart_ms));
+            });
+            // A shard that has stopped leads nothing.
+            let _ = told.await;
         }
     }
 
     fn take_news(self: &Rc<Self>, member: &Rc<Member>, news: News) {
+        if let Some(session) = news.sessions.last() {
+            let away = *session != Session::Connected;
+            member.away.set(away.then(|| member.away.get().unwrap_or_else(clock::now)));
+        }
         for session in news.sessions.iter().filter(|_| !member.closing.get()) {
             match session {
                 Session::Connected => tracing::info!("connected to ZooKeeper"),

@@ -84,6 +84,9 @@ impl Shard {
                 Try::Stale if member.until_moved(deadline).await => continue,
                 Try::Stale => break,
             };
+            if let Some(why) = admin::oversized(&commit) {
+                return Err(control_error(ErrorCode::InvalidPartitions, why));
+            }
             tries += 1;
             let settled = member.commit(commit).await;
             let revision = settled.revision.unwrap_or_default();

@@ -11,9 +11,11 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from support import cluster as clusters
+from support import wire
 from support.broker import target
 from support.witness import Witness
 
+NOT_LEADER_OR_FOLLOWER = 6
 pytestmark = pytest.mark.skipif(target() != "corelane", reason="starts Corelane's brokers")
 SESSION = clusters.QUICK["zookeeper.session.timeout.ms"] / 1000
 
@@ -147,6 +149,32 @@ def test_producers_do_not_notice_that_zookeeper_is_away(make_cluster, length):
     c.wait_for_isr(topic, set(c.brokers), 40)
     w.wait_for_acks(100)
     w.finish()
+
+
+def test_a_leader_that_hears_of_nobody_takes_no_more_records(make_cluster):
+    """For all it knows somebody else leads: what it took by acks=1 would be cut off."""
+    c = make_cluster()
+    topic = create(c, "t", 1, min_insync_replicas=1)
+    lone = leader_of(c, topic)
+    with wire.Conn(c[lone], timeout=60) as conn:
+
+        def produce():
+            return wire.produce(conn, topic, 0, wire.batch([b"v"]), acks=1)[0]
+
+        assert produce() == 0
+        c.zookeeper.pause()
+        c.wait(lambda: produce() == 0 and "connection to ZooKeeper is lost" in c[lone].log_text(), SESSION + 10, "ZooKeeper is away")
+        time.sleep(SESSION)
+        assert produce() == 0, "its followers are there"
+        followers = [b for n, b in c.brokers.items() if n != lone]
+        for b in followers:
+            b.popen.send_signal(signal.SIGSTOP)
+        c.wait(lambda: produce() == NOT_LEADER_OR_FOLLOWER, SESSION + 10, "the leader refuses", produce)
+        for b in followers:
+            b.popen.send_signal(signal.SIGCONT)
+        c.wait(lambda: produce() == 0, 10, "its followers are there again", produce)
+        c.zookeeper.resume()
+    c.wait_for_isr(topic, set(c.brokers), 40)
 
 
 def test_a_broker_with_an_empty_directory_is_filled_again(make_cluster, length):

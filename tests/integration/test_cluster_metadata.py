@@ -147,3 +147,18 @@ def test_a_broker_of_another_cluster_is_refused(cluster):
     stranger.spawn()
     assert stranger.popen.wait(30) == 1
     assert "belongs to cluster" in stranger.log_text() and "zookeeper.connect" in stranger.log_text(), stranger.log_tail()
+
+
+def test_a_broker_whose_id_is_taken_stops(cluster):
+    other = cluster._broker(1)
+    other.folder = other.folder.with_name("another-1")
+    other.folder.mkdir()
+    other.data_dir, other.log_path = other.folder / "data", other.folder / "broker.log"
+    other.spawn()
+    try:
+        assert other.popen.wait(SESSION + 30) == 1
+    finally:
+        other.kill()
+    last = other.log_text().splitlines()[-1]
+    assert "broker.id 1 is taken" in last and "another broker.id" in last, other.log_tail()
+    assert cluster.members(cluster[2]) == {1, 2, 3}

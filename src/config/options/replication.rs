@@ -48,6 +48,14 @@ pub(super) const REPLICATION: &[OptionSpec] = &[
         "Longest pause between two tries to reach a leader, and before a partition is fetched again that its leader refused. The first tries follow sooner.",
     ),
     broker(
+        "replica.high.watermark.checkpoint.interval.ms",
+        Int,
+        "5000",
+        AtLeast(1),
+        integer!(Server replica_high_watermark_checkpoint_interval_ms),
+        "Time between two notes of the partitions' high watermarks, from which a start goes on; one more is made at a stop.",
+    ),
+    broker(
         "replica.socket.timeout.ms",
         Int,
         "30000",

@@ -14,3 +14,4 @@ pub use format::{FORMAT_PATH, Format};
 pub use json::ZnodeError;
 pub use paths::{CONTAINERS, Place, SINGLE_NODES, path, place};
 pub use records::{Writer, decode, encode};
+pub use topics::topic_bytes;

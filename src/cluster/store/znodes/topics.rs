@@ -15,6 +15,11 @@ const NONE: i32 = -1;
 /// No leader, because the topic is being deleted.
 const DELETED: i32 = -2;
 
+/// Size of a topic's znode, in bytes, without fields that others have added.
+pub fn topic_bytes(record: &TopicRecord) -> usize {
+    encode_topic(record, None).len()
+}
+
 pub fn encode_topic(record: &TopicRecord, previous: Option<&[u8]>) -> Vec<u8> {
     let lists = |brokers: fn(&Assignment) -> &Vec<BrokerId>, always: bool| {
         let all = record.assignments.iter().enumerate().map(|(index, assignment)| (index, brokers(assignment)));
