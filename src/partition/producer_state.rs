@@ -453,9 +453,9 @@ mod tests {
         let mut partitions: Vec<_> = (0..4).map(|_| ProducerStates::new(&pool)).collect();
         // The first log to be read has the producer that wrote last of all.
         partitions[0].note_stored(&stored(7, now - 10), now);
-        for partition in 1..4 {
+        for partition in &mut partitions[1..] {
             for id in 0..ROOM {
-                partitions[partition].note_stored(&stored(1000 + id, now - 2000 + id), now);
+                partition.note_stored(&stored(1000 + id, now - 2000 + id), now);
             }
         }
         assert!(knows(&partitions[0], 7), "logs read later had it forgotten");
