@@ -130,13 +130,6 @@ impl Shard {
         results
     }
 
-    /// The image for new replicas: with the brokers that take part.
-    fn planning_image(image: &MetadataImage) -> MetadataImage {
-        let mut planning = image.clone();
-        planning.brokers.retain(|broker| broker.phase == Phase::Active);
-        planning
-    }
-
     pub(super) async fn create_shared(
         self: &Rc<Self>,
         member: Rc<Member>,
@@ -168,10 +161,10 @@ impl Shard {
                 if let Some(made) = image.topic_by_id(id) {
                     return Try::Answered(Ok(made.clone()));
                 }
-                let planning = Shard::planning_image(image);
-                let topic = match controller::create_topic(&planning, &self.config, request, id) {
+                let planned = plan(image, |brokers| controller::create_topic(brokers, &self.config, request, id));
+                let topic = match planned {
                     Ok(topic) => Arc::new(topic),
-                    Err(why) => return Try::Answered(Err(why)),
+                    Err(tried) => return tried,
                 };
                 if validate_only {
                     return Try::Answered(Ok(topic));
@@ -213,9 +206,9 @@ impl Shard {
                 if unknown && before.as_ref().is_some_and(|topic| topic.partitions.len() == wanted) {
                     return Try::Answered(Ok(()));
                 }
-                let grown = controller::grow_topic(&Shard::planning_image(image), &shard.config, &request);
+                let grown = plan(image, |brokers| controller::grow_topic(brokers, &shard.config, &request));
                 match (grown, before) {
-                    (Err(why), _) => Try::Answered(Err(why)),
+                    (Err(tried), _) => tried,
                     (Ok(_), _) if validate_only => Try::Answered(Ok(())),
                     (Ok(_), None) => Try::Stale,
                     (Ok(grown), Some(before)) => {
@@ -413,6 +406,20 @@ impl Shard {
     }
 }
 
+/// Places new replicas on the brokers that take part. Too early if those that have registered and are about to take part
+/// make the difference: after a start they do within a moment.
+fn plan<T, R>(image: &MetadataImage, place: impl Fn(&MetadataImage) -> Result<T, ControlError>) -> Result<T, Try<R>> {
+    let on = |phases: &[Phase]| {
+        let mut planning = image.clone();
+        planning.brokers.retain(|broker| phases.contains(&broker.phase));
+        place(&planning)
+    };
+    on(&[Phase::Active]).map_err(|why| {
+        let lacks_brokers = why.code == ErrorCode::InvalidReplicationFactor;
+        if lacks_brokers && on(&[Phase::Active, Phase::Joining]).is_ok() { Try::Stale } else { Try::Answered(Err(why)) }
+    })
+}
+
 /// The topic, which has the partition.
 fn find<'a>(image: &'a MetadataImage, name: &str, index: i32) -> Result<&'a Arc<TopicImage>, ControlError> {
     let unknown = |message: String| control_error(ErrorCode::UnknownTopicOrPartition, message);
@@ -441,5 +448,61 @@ fn not_elected(why: NotElected) -> ControlError {
         NotElected::NoneEligible => {
             control_error(ErrorCode::EligibleLeadersNotAvailable, "Eligible topic partition leaders are not available.")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::image::BrokerImage;
+
+    fn image(phases: &[Phase]) -> MetadataImage {
+        let mut image = MetadataImage::default();
+        image.brokers = phases
+            .iter()
+            .zip(1..)
+            .map(|(phase, id)| BrokerImage {
+                id: BrokerId(id),
+                endpoints: Vec::new(),
+                rack: None,
+                epoch: 1,
+                phase: *phase,
+                incarnation: 0,
+            })
+            .collect();
+        image
+    }
+
+    /// The ids that three replicas are placed on; `None`: too early; or the code of the refusal.
+    fn placed(phases: &[Phase]) -> Result<Vec<i32>, Option<ErrorCode>> {
+        let three = |image: &MetadataImage| {
+            let ids: Vec<i32> = image.brokers.iter().map(|broker| broker.id.0).collect();
+            let lacks = || control_error(ErrorCode::InvalidReplicationFactor, "too few");
+            if ids.len() < 3 { Err(lacks()) } else { Ok(ids) }
+        };
+        plan(&image(phases), three).map_err(|tried: Try<()>| match tried {
+            Try::Answered(Err(why)) => Some(why.code),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn replicas_are_placed_on_brokers_that_take_part_and_wait_for_those_that_are_about_to() {
+        use Phase::{Active, Draining, Joining};
+        let too_few = Err(Some(ErrorCode::InvalidReplicationFactor));
+        assert_eq!(placed(&[Active, Active, Active]), Ok(vec![1, 2, 3]));
+        assert_eq!(placed(&[Active, Joining, Active, Active]), Ok(vec![1, 3, 4]));
+        assert_eq!(placed(&[Active, Joining, Active]), Err(None));
+        assert_eq!(placed(&[Joining, Joining, Joining]), Err(None));
+        // One that stops does not count, now or later.
+        assert_eq!(placed(&[Active, Active, Draining]), too_few);
+        assert_eq!(placed(&[Active, Joining, Draining]), too_few);
+    }
+
+    #[test]
+    fn other_refusals_do_not_wait() {
+        let refuse = |_: &MetadataImage| Err::<(), _>(control_error(ErrorCode::InvalidConfig, "no"));
+        let tried: Result<(), Try<()>> = plan(&image(&[Phase::Active, Phase::Joining]), refuse);
+        assert!(matches!(tried, Err(Try::Answered(Err(why))) if why.code == ErrorCode::InvalidConfig));
     }
 }
