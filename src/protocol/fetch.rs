@@ -1,4 +1,4 @@
-//! Fetch requests and responses, versions 4 to 17. A response is a list of slices: what this file writes, cut where the
+//! Fetch requests and responses, versions 4 to 18. A response is a list of slices: what this file writes, cut where the
 //! records belong, and the records themselves, uncopied.
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use crate::model::ErrorCode;
 pub use super::topic_key::TopicKey;
 
 pub const MIN_VERSION: i16 = 4;
-pub const MAX_VERSION: i16 = 17;
+pub const MAX_VERSION: i16 = 18;
 /// Response header v1, compact encodings and tagged fields from here on.
 const FLEXIBLE_FROM: i16 = 12;
 /// Topics by id instead of by name from here on.
@@ -153,7 +153,8 @@ fn read_partition(reader: &mut Reader<'_>, version: i16) -> Result<FetchPartitio
         log_start_offset: if version >= 5 { reader.int64("a partition's log start offset")? } else { -1 },
         max_bytes: reader.int32("a partition's max_bytes")?,
     };
-    // Tag 0, from v17, is the follower's log directory id (KIP-853), which only a KRaft voter has.
+    // Tag 0, from v17, is the follower's log directory id (KIP-853), which only a KRaft voter has; tag 1, from v18, the high
+    // watermark that it knows (KIP-1166).
     reader.skip_tagged_fields()?;
     Ok(partition)
 }

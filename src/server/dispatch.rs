@@ -392,7 +392,7 @@ mod tests {
         let served = |key: i16| spec_of(key).map(|spec| (spec.advertised_min, spec.min, spec.max));
         let promised = [
             (0, 0, 3, 13),
-            (1, 4, 4, 17),
+            (1, 4, 4, 18),
             (2, 1, 1, 10),
             (3, 0, 0, 13),
             (10, 0, 0, 6),

@@ -119,6 +119,9 @@ fn partition(version: i16, random: &mut Random) -> (fetch_request::FetchPartitio
     if version >= 17 && random.chance(2) {
         theirs.replica_directory_id = random.uuid();
     }
+    if version >= 18 && random.chance(2) {
+        theirs.high_watermark = random.next() as i64;
+    }
     (theirs, ours)
 }
 

@@ -71,7 +71,7 @@ fn a_spec_supports_its_versions_and_produce_names_older_ones() {
     let produce = ApiSpec::new(ApiKey::Produce, 3, 13);
     assert_eq!((produce.advertised_min, produce.min), (0, 3));
     assert!(!produce.supports(2) && produce.supports(3) && produce.supports(13) && !produce.supports(14));
-    assert_eq!(ApiSpec::new(ApiKey::Fetch, 4, 17).advertised_min, 4);
+    assert_eq!(ApiSpec::new(ApiKey::Fetch, 4, 18).advertised_min, 4);
     assert_eq!(api_table::flexible_from(ApiKey::SaslHandshake), i16::MAX);
 }
 

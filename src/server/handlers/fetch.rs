@@ -17,7 +17,7 @@ use crate::shard::{FetchOutcome, FetchPart, FetchPlan, Reader};
 
 use super::shared::{find_partition, find_topic, stated_epoch};
 
-pub const API: ApiSpec = ApiSpec::new(ApiKey::Fetch, 4, 17);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::Fetch, 4, 18);
 
 /// Topics by id instead of by name from here on.
 const TOPIC_IDS_FROM: i16 = 13;
