@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
 from support import broker as brokers
+from support import cluster as clusters
 from support import groups, load, proc, wire
 
 _figures = []
@@ -20,6 +22,15 @@ _log_tails = pytest.StashKey()
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="acceptance length: 100 kill cycles, 5,000,000 records, ...")
     parser.addoption("--keep", action="store_true", help="leave the brokers' folders in place")
+
+
+def pytest_collection_modifyitems(config, items):
+    """A module's `CI` has patterns of the tests' names that are run at CI length, where that is not all of them."""
+    if config.getoption("--full"):
+        return
+    kept = [i for i in items if any(fnmatch(i.name, pattern) for pattern in getattr(i.module, "CI", "*"))]
+    config.hook.pytest_deselected(items=[i for i in items if i not in kept])
+    items[:] = kept
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -149,6 +160,37 @@ def make_broker(request, root):
         if not request.config.getoption("--keep"):
             for b in made:
                 shutil.rmtree(b.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def watch(request):
+    """`watch(broker)`: the end of its log is shown if the test fails."""
+    return lambda b: _watch(request, b)
+
+
+@pytest.fixture
+def make_cluster(request, root, watch):
+    """`make_cluster(...)`: a cluster of this test's own, started. Ended, checked and removed after the test."""
+    made = []
+
+    def make(**options):
+        c = clusters.Cluster(root / f"{slug(request.node.name)}-cluster-{len(made)}", **options)
+        made.append(c)
+        for b in c.brokers.values():
+            watch(b)
+        return c.start()
+
+    yield make
+    for c in made:
+        c.kill()
+    try:
+        for c in made:
+            for b in c.brokers.values():
+                check_log(b)
+    finally:
+        if not request.config.getoption("--keep"):
+            for c in made:
+                shutil.rmtree(c.folder, ignore_errors=True)
 
 
 def _serving(folder, options):

@@ -69,6 +69,8 @@ class Broker:
     """One broker in a folder of its own. Everything it writes goes there; `remove` of the folder is the fixture's."""
 
     kind = "corelane"
+    # Of a topic that a test makes here.
+    replicas = 1
 
     def __init__(self, folder, props=None, env=None, cap=None, data_dir=None, args=()):
         self.folder = Path(folder)
@@ -76,6 +78,8 @@ class Broker:
         self.host, self.port = HOST, free_port()
         self.data_dir = Path(data_dir) if data_dir else self.folder / "data"
         self.props, self.env, self.cap, self.args = dict(props or {}), dict(env or {}), cap, list(args)
+        self.inside = []
+        """What its command begins with, to run on a host of a test's own network."""
         self.log_path = self.folder / "broker.log"
         self.popen = None
         self.starts = 0
@@ -83,7 +87,7 @@ class Broker:
     # what differs between the two
 
     def properties(self):
-        own = {"node.id": 0, "listeners": f"PLAINTEXT://{HOST}:{self.port}", "log.dirs": self.data_dir}
+        own = {"node.id": 0, "listeners": f"PLAINTEXT://{self.host}:{self.port}", "log.dirs": self.data_dir}
         return {**own, **options_of_all(), **self.props}
 
     def command(self, config):
@@ -114,7 +118,7 @@ class Broker:
         if self.cap:
             command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.cap.procs()), *command]
         # The broker dies with the test run, however that ends.
-        command = ["setpriv", "--pdeathsig", "KILL", *command]
+        command = ["setpriv", "--pdeathsig", "KILL", *self.inside, *command]
         with open(self.log_path, "ab") as log:
             self.popen = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.env}, cwd=self.folder
@@ -153,6 +157,10 @@ class Broker:
                 return True
         except (OSError, wire.Closed):
             return False
+
+    def leading(self, topic, partition=0):
+        """The broker to ask by hand: of a cluster, the partition's leader."""
+        return self
 
     def alive(self):
         return self.popen is not None and self.popen.poll() is None

@@ -1,7 +1,9 @@
-"""Several brokers and a ZooKeeper ensemble as processes of this machine."""
+"""Several brokers and a ZooKeeper ensemble as processes of this machine, or each on a host of a network of the test's own."""
 
 import time
 from pathlib import Path
+
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from . import broker as brokers
 from . import wire, zookeeper
@@ -17,10 +19,16 @@ QUICK = {
 }
 
 
+def hosts(count=3, zookeepers=3):
+    """Names of the hosts of a network that such a cluster lives in; clients have one of their own."""
+    return [f"broker-{n}" for n in range(1, count + 1)] + [f"zookeeper-{n}" for n in range(1, zookeepers + 1)] + ["clients"]
+
+
 class Cluster:
-    def __init__(self, folder, count=3, zookeepers=1, props=None):
-        self.folder = Path(folder)
-        self.zookeeper = zookeeper.Ensemble(self.folder, zookeepers)
+    def __init__(self, folder, count=3, zookeepers=1, props=None, network=None):
+        """In a `network`, its hosts are those of `hosts`, and the caller has entered one of them."""
+        self.folder, self.network = Path(folder), network
+        self.zookeeper = zookeeper.Ensemble(self.folder, zookeepers, network)
         self.props = {**brokers.QUICK_GROUPS, **QUICK, **(props or {})}
         self.brokers = {n: self._broker(n) for n in range(1, count + 1)}
 
@@ -28,6 +36,9 @@ class Cluster:
         """Broker `number`, of this cluster but not started."""
         b = brokers.Broker(self.folder / f"broker-{number}", {**self.props, "broker.id": number})
         b.props["zookeeper.connect"] = self.zookeeper.connect
+        if self.network:
+            host = self.network[f"broker-{number}"]
+            b.host, b.port, b.inside = host.address, 9092, host.inside
         own = b.properties
 
         def properties():
@@ -56,6 +67,50 @@ class Cluster:
     def bootstrap(self):
         return ",".join(b.bootstrap for b in self.brokers.values())
 
+    def create(self, topic, partitions=1, replicas=3, **config):
+        """Creates a topic and waits until all of its replicas are in sync. Config names with `_` for `.`"""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        config = {k.replace("_", "."): str(v) for k, v in config.items()}
+        admin.create_topics([NewTopic(topic, partitions, replicas, config=config)], request_timeout=60)[topic].result(90)
+        self.wait_for(topic, lambda leader, replicas, isr: set(isr) == set(replicas), 30, f"topic {topic} in sync")
+        return topic
+
+    def leader(self, topic, partition=0):
+        return self.describe(topic)[partition][0]
+
+    # A cluster stands in for a broker where only clients look at it.
+
+    kind = "corelane"
+
+    @property
+    def replicas(self):
+        return min(3, len(self.brokers))
+
+    @property
+    def host(self):
+        return self.any().host
+
+    @property
+    def port(self):
+        return self.any().port
+
+    def leading(self, topic, partition=0):
+        return self.brokers[self.leader(topic, partition)]
+
+    def serves(self, topics=()):
+        """Each partition of `topics` tells its end, and all of its replicas are in sync."""
+        try:
+            for topic in topics:
+                for p, (leader, replicas, isr) in self.describe(topic).items():
+                    if set(isr) != set(replicas):
+                        return False
+                    with wire.Conn(self.brokers[leader], timeout=5) as conn:
+                        if wire.list_offsets(conn, topic, [p], -1)[p][0]:
+                            return False
+            return True
+        except (OSError, KeyError, wire.Closed):
+            return False
+
     def alive(self):
         return [b for b in self.brokers.values() if b.alive()]
 
@@ -68,6 +123,10 @@ class Cluster:
             seen = wire.metadata(conn, [topic], version=8)["topics"].get(topic, {"partitions": {}})
         return {p: (state["leader"], state["replicas"], state["isr"]) for p, state in seen["partitions"].items()}
 
+    def controller(self, of=None):
+        with wire.Conn(of or self.any(), timeout=10) as conn:
+            return wire.metadata(conn, [], version=8)["controller"]
+
     def members(self, of):
         with wire.Conn(of, timeout=10) as conn:
             return {broker[0] for broker in wire.metadata(conn, [], version=8)["brokers"]}
@@ -75,31 +134,42 @@ class Cluster:
     def wait_for_members(self, wanted, timeout=30):
         self.wait(lambda: all(self.members(b) == wanted for b in self.alive()), timeout, f"every broker knows {wanted}")
 
-    def wait_for(self, topic, holds, timeout=30, what=None):
-        """Until `holds(leader, replicas, isr)` for each partition, as all brokers that are alive show it."""
+    def wait_for(self, topic, holds, timeout=30, what=None, of=None):
+        """Until `holds(leader, replicas, isr)` for each partition, as all brokers show it that are alive, or that `of` names."""
 
         def check():
-            for b in self.alive():
+            for b in [self.brokers[n] for n in of] if of else self.alive():
                 seen = self.describe(topic, b)
                 if not seen or not all(holds(*state) for state in seen.values()):
                     return False
             return True
 
-        self.wait(check, timeout, what or f"topic {topic}", lambda: self.describe(topic))
+        self.wait(check, timeout, what or f"topic {topic}", lambda: {b.folder.name: self.describe(topic, b) for b in self.alive()})
 
     def wait_for_isr(self, topic, wanted, timeout=30):
+        """Until these replicas of each partition are in sync, and one of them leads."""
         self.wait_for(
             topic, lambda leader, _, isr: leader in wanted and set(isr) == set(wanted), timeout, f"ISR {sorted(wanted)} of {topic}"
         )
 
+    def wait_for_sessions(self, timeout=60):
+        """Until each broker says that it is connected to ZooKeeper and takes part in the cluster."""
+        states = [("connected to ZooKeeper", "the connection to ZooKeeper is lost"), ("takes part in", "takes no part in")]
+
+        def check(b):
+            log = b.log_text()
+            return all(log.rfind(good) >= log.rfind(bad) for good, bad in states)
+
+        self.wait(lambda: all(check(b) for b in self.alive()), timeout, "every broker has its session")
+
     @staticmethod
     def wait(check, timeout, what, show=lambda: ""):
-        end, last = time.monotonic() + timeout, None
+        end = time.monotonic() + timeout
         while True:
             try:
                 if check():
                     return
-                last = show()
+                last = show() if time.monotonic() >= end else ""
             except (OSError, wire.Closed) as error:
                 last = error
             assert time.monotonic() < end, f"{what}: not within {timeout} s; last seen: {last}"

@@ -27,6 +27,7 @@ class History:
         self.polled = collections.defaultdict(list)
         # Partition -> offset -> value, read whole at the end.
         self.final = {}
+        self._acked = 0
 
     def send(self, producer, partition, value):
         """Returns what `ack` takes."""
@@ -35,16 +36,17 @@ class History:
             self.sent[producer, partition].append(entry)
         return entry
 
-    @staticmethod
-    def ack(entry, offset):
-        entry[1] = offset
+    def ack(self, entry, offset):
+        with self.lock:
+            entry[1] = offset
+            self._acked += 1
 
     def poll(self, session, partition, offset, value):
         with self.lock:
             self.polled[session, partition].append((offset, value))
 
     def acked(self):
-        return sum(1 for entries in self.sent.values() for _, offset in entries if offset is not None)
+        return self._acked
 
     def anomalies(self):
         """Kind -> list of what was found; empty: none."""

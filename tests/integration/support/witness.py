@@ -17,9 +17,10 @@ class Witness:
     def __init__(self, cluster, topic, partitions, consumers=2, rate=100):
         self.cluster, self.topic, self.partitions, self.rate = cluster, topic, partitions, rate
         self.history, self.ended, self.failed = History(), threading.Event(), []
-        self.acked_at = time.monotonic()
-        """When the last acknowledgement came."""
         self.longest = 0.0
+        """Longest time without an acknowledgement, of any partition."""
+        self._acked_at = [time.monotonic()] * partitions
+        self._acked = [0] * partitions
         self.threads = [threading.Thread(target=self._guard, args=(self._produce, 0), daemon=True)]
         self.threads += [threading.Thread(target=self._guard, args=(self._consume, n), daemon=True) for n in range(consumers)]
         for thread in self.threads:
@@ -50,9 +51,10 @@ class Witness:
             if error is not None:
                 self.failed.append(f"{message.partition()}: {error}")
                 return
-            now = time.monotonic()
-            self.longest, self.acked_at = max(self.longest, now - self.acked_at), now
+            now, p = time.monotonic(), message.partition()
+            self.longest, self._acked_at[p] = max(self.longest, now - self._acked_at[p]), now
             self.history.ack(entry, message.offset())
+            self._acked[p] += 1
 
         while not self.ended.is_set():
             if value > (time.monotonic() - began) * self.rate:
@@ -102,12 +104,13 @@ class Witness:
     def acked(self):
         return self.history.acked()
 
-    def wait_for_acks(self, count=50, timeout=60):
-        """Until so many more are acknowledged."""
-        wanted, end = self.acked() + count, time.monotonic() + timeout
-        while self.acked() < wanted:
+    def wait_for_acks(self, count=20, timeout=60, partitions=None):
+        """Until so many more are acknowledged in each partition, or each of these."""
+        wanted = {p: self._acked[p] + count for p in (range(self.partitions) if partitions is None else partitions)}
+        end = time.monotonic() + timeout
+        while left := {p: n - self._acked[p] for p, n in wanted.items() if n > self._acked[p]}:
             assert not self.failed, self.failed[:5]
-            assert time.monotonic() < end, f"{wanted - self.acked()} of {count} acknowledgements are missing after {timeout} s"
+            assert time.monotonic() < end, f"acknowledgements of {count} missing after {timeout} s, by partition: {left}"
             time.sleep(0.01)
 
     def finish(self):

@@ -23,13 +23,15 @@ def libs():
 class Server:
     """One server. It can be killed and started again on its data, or paused."""
 
-    def __init__(self, folder, number, ports):
+    def __init__(self, folder, number, ports, on=None):
         self.folder, self.number, self.ports = Path(folder), number, ports
+        # On a host of a test's own network, or on this machine itself.
+        self.host, self.inside = (on.address, on.inside) if on else (HOST, [])
         self.popen = None
 
     @property
     def address(self):
-        return f"{HOST}:{self.ports[0]}"
+        return f"{self.host}:{self.ports[0]}"
 
     def configure(self, servers):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -37,15 +39,16 @@ class Server:
         lines = [
             "tickTime=500",
             "initLimit=20",
-            "syncLimit=10",
+            # A leader without followers gives up after 2.5 s: before a session of 3 s ends by its word alone.
+            "syncLimit=5",
             f"dataDir={self.folder}",
             f"clientPort={self.ports[0]}",
-            f"clientPortAddress={HOST}",
+            f"clientPortAddress={self.host}",
             "admin.enableServer=false",
             "4lw.commands.whitelist=*",
         ]
         if len(servers) > 1:
-            lines += [f"server.{s.number}={HOST}:{s.ports[1]}:{s.ports[2]}" for s in servers]
+            lines += [f"server.{s.number}={s.host}:{s.ports[1]}:{s.ports[2]}" for s in servers]
         (self.folder / "zoo.cfg").write_text("\n".join(lines) + "\n")
 
     def start(self):
@@ -55,19 +58,23 @@ class Server:
         with open(self.folder / "log", "ab") as log:
             # It dies with the test run, however that ends.
             self.popen = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                ["setpriv", "--pdeathsig", "KILL", *self.inside, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
-    def serves(self):
+    def ask(self, word):
+        """Answer to one of its four-letter words; empty if there is none."""
         try:
-            with socket.create_connection((HOST, self.ports[0]), timeout=5) as s:
-                s.sendall(b"srvr")
+            with socket.create_connection((self.host, self.ports[0]), timeout=5) as s:
+                s.sendall(word.encode())
                 answer = b""
                 while more := s.recv(4096):
                     answer += more
-            return b"Mode: " in answer
+            return answer.decode()
         except OSError:
-            return False
+            return ""
+
+    def serves(self):
+        return "Mode: " in self.ask("srvr")
 
     def wait(self, timeout=60):
         end = time.monotonic() + timeout
@@ -89,10 +96,12 @@ class Server:
 
 
 class Ensemble:
-    def __init__(self, folder, count=1):
-        self.servers = [
-            Server(Path(folder) / f"zookeeper-{n}", n, [free_port() for _ in range(3)]) for n in range(1, count + 1)
-        ]
+    def __init__(self, folder, count=1, network=None):
+        self.servers = []
+        for n in range(1, count + 1):
+            name = f"zookeeper-{n}"
+            ports = [2181, 2888, 3888] if network else [free_port() for _ in range(3)]
+            self.servers.append(Server(Path(folder) / name, n, ports, network and network[name]))
 
     @property
     def connect(self):

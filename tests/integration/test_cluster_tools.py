@@ -1,0 +1,71 @@
+"""Kafka's own tools against three brokers: replicas compared record by record, and the versions that each broker speaks."""
+
+import re
+import subprocess
+import threading
+import time
+
+import pytest
+
+from support import java, load
+from support.broker import target
+
+pytestmark = pytest.mark.skipif(target() != "corelane", reason="starts Corelane's brokers")
+REPORT = re.compile(r"max lag is (\d+) for partition (\S+) at offset (-?\d+) among (\d+) partitions")
+
+
+class Verification:
+    """kafka-replica-verification, which runs until it is ended. It fetches as replica -2, from every replica of each partition."""
+
+    def __init__(self, cluster, topics):
+        tool = "org.apache.kafka.tools.ReplicaVerificationTool"
+        args = ["--broker-list", cluster.bootstrap, "--topics-include", topics, "--time", -2, "--report-interval-ms", 500]
+        self.popen = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *java.command(tool, *args)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, cwd="/tmp",
+        )  # fmt: skip
+        self.lines = []
+        self.thread = threading.Thread(target=lambda: self.lines.extend(self.popen.stdout), daemon=True)
+        self.thread.start()
+
+    def reports(self):
+        """(lag, partitions), a report."""
+        return [(int(m[1]), int(m[4])) for line in list(self.lines) if (m := REPORT.search(line))]
+
+    def until(self, holds, what, timeout=90):
+        end = time.monotonic() + timeout
+        while not holds():
+            assert self.popen.poll() is None, f"it has ended: {''.join(self.lines)[-3000:]}"
+            assert time.monotonic() < end, f"{what}: not within {timeout} s: {''.join(self.lines)[-3000:]}"
+            time.sleep(0.05)
+
+    def end(self):
+        self.popen.kill()
+        self.popen.wait()
+        self.thread.join()
+
+
+def test_replicas_are_equal_record_by_record(make_cluster, length):
+    c = make_cluster()
+    topic = c.create("t", 3)
+    load.produce_lines(c, topic, length.pick(60_000, 1_000_000), 3, acks="all", compression_type="lz4")
+    tool = Verification(c, topic)
+    try:
+        tool.until(lambda: tool.reports()[-3:] == [(0, 3)] * 3, "no lag")
+        # It goes on while more is written, and is level again afterwards.
+        load.produce_lines(c, topic, 6_000, 3, acks="all")
+        seen = len(tool.reports())
+        tool.until(lambda: tool.reports()[seen + 1 :][-3:] == [(0, 3)] * 3, "no lag after more records")
+    finally:
+        tool.end()
+    text = "".join(tool.lines)
+    assert not re.search("mismatch|rror|xception|different", text), text[-3000:]
+
+
+def test_versions_of_every_broker(make_cluster):
+    c = make_cluster()
+    # One broker's address is enough to find all.
+    said = java.run("org.apache.kafka.tools.BrokerApiVersionsCommand", "--bootstrap-server", c[1].bootstrap).out
+    for number, b in c.brokers.items():
+        assert f"{b.bootstrap} (id: {number} rack: null" in said, said[:3000]
+    assert said.count("Produce(0): ") == said.count("Fetch(1): ") == 3, said[:3000]
