@@ -97,7 +97,11 @@ async def group(a):
                 tell({"e": "record", "p": part.partition, "o": m.offset})
             offsets[part] = records[-1].offset + 1
         if offsets:
-            await consumer.commit(offsets)
+            try:
+                await consumer.commit(offsets)
+            except KafkaError as e:
+                tell({"e": "failed", "error": repr(e)})
+                continue
             tell({"e": "committed", "o": [[part.partition, offset] for part, offset in offsets.items()]})
     await consumer.stop()
     tell({"e": "closed"})

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 
 from support import load, wire
 from support.broker import QUICK_GROUPS
-from support.groups import fetch_offsets, list_groups, wait_ready
+from support.groups import coordinator, fetch_offsets, list_groups, wait_ready
 from support.members import Member, Members
 
 SESSION_MS = 6000
@@ -102,8 +102,11 @@ class Writer(threading.Thread):
 
 
 def ends_of(broker, topic, partitions):
-    with wire.Conn(broker) as conn:
-        return {(topic, p): at for p, (_, _, at) in wire.list_offsets(conn, topic, range(partitions), -1).items()}
+    ends = {}
+    for p in range(partitions):
+        with wire.Conn(broker.leading(topic, p)) as conn:
+            ends[topic, p] = wire.offset(conn, topic, p, -1)
+    return ends
 
 
 def write(broker, topic, partitions, count):
@@ -112,7 +115,7 @@ def write(broker, topic, partitions, count):
 
 
 def committed(broker, group):
-    with wire.Conn(broker) as conn:
+    with wire.Conn(coordinator(broker, group)) as conn:
         code, found = fetch_offsets(conn, group)
     assert code == 0
     return {tp: p.CommittedOffset for tp, p in found.items()}
@@ -480,7 +483,7 @@ def test_migration_there_and_back(group_broker, crowd, fresh, figure):
     crowd.settle(crowd.joined(members), IN_TIME)
 
     def kind():
-        with wire.Conn(group_broker) as conn:
+        with wire.Conn(coordinator(group_broker, group.name)) as conn:
             return list_groups(conn)[group.name].GroupType
 
     assert kind() == "classic"

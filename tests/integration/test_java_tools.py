@@ -129,7 +129,7 @@ def test_dump_finds_a_spoilt_log(stopped_log):
 
 def test_get_offset_shell(broker, topic):
     name = topic(2)
-    with wire.Conn(broker) as conn:
+    with wire.Conn(broker.leading(name)) as conn:
         for n in range(10):
             wire.produce(conn, name, 0, wire.batch([b"x"], timestamp=1_700_000_000_000 + n * 1000))
 

@@ -15,7 +15,7 @@ const args = Object.fromEntries(pairs.map((pair) => pair.split(/=(.*)/s)))
 // A wait longer than the client's time for requests would be taken for a silent broker.
 const kafka = new Kafka({
   clientId: 'kafkajs',
-  brokers: [args.bootstrap],
+  brokers: args.bootstrap.split(','),
   logLevel: logLevel.NOTHING,
   requestTimeout: Number(args.wait || 0) + 30000,
 })
@@ -97,7 +97,13 @@ async function group() {
     tell({ e: 'assigned', p: (payload.memberAssignment[args.topic] || []).sort((a, b) => a - b) })
   })
   let failed
-  consumer.on(consumer.events.CRASH, ({ payload }) => (failed = payload.error))
+  consumer.on(consumer.events.CRASH, ({ payload }) => {
+    if (payload.restart) {
+      tell({ e: 'failed', error: String(payload.error) })
+    } else {
+      failed = payload.error
+    }
+  })
   await consumer.connect()
   await consumer.subscribe({ topic: args.topic, fromBeginning: true })
   await consumer.run({

@@ -3,6 +3,7 @@
 import struct
 import time
 import uuid
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,15 +75,27 @@ def commit(conn, group, offsets, version=9, **who):
     return {(t.Name, p.PartitionIndex): p.ErrorCode for t in got.Topics for p in t.Partitions}
 
 
+def find_coordinator(broker, group):
+    """-> (error, where it is, for a `wire.Conn`)"""
+    with wire.Conn(broker) as conn:
+        found = schema.call(conn, "FindCoordinator", 4, KeyType=0, CoordinatorKeys=[group]).Coordinators[0]
+    return found.ErrorCode, SimpleNamespace(host=found.Host, port=found.Port)
+
+
+def coordinator(broker, group):
+    error, at = find_coordinator(broker, group)
+    assert error == 0, name_of(error)
+    return at
+
+
 def wait_ready(broker, group, timeout=60):
     """Until the group's coordinator answers for it; anything but a passing error is an assertion. Answers the seconds it took."""
     began, error = time.monotonic(), None
     while time.monotonic() - began < timeout:
         try:
-            with wire.Conn(broker) as conn:
-                found = schema.call(conn, "FindCoordinator", 4, KeyType=0, CoordinatorKeys=[group]).Coordinators[0]
-                error = found.ErrorCode
-                if error == 0:
+            error, at = find_coordinator(broker, group)
+            if error == 0:
+                with wire.Conn(at) as conn:
                     error, _ = fetch_offsets(conn, group)
         except (OSError, wire.Closed):
             error = None

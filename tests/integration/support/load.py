@@ -25,7 +25,7 @@ def create_topic(broker, name, partitions=1, **configs):
     """Creates a topic and waits until it has leaders. Config names with `_` for `.`"""
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     config = {k.replace("_", "."): str(v) for k, v in configs.items()}
-    made = admin.create_topics([NewTopic(name, partitions, 1, config=config)], request_timeout=60)
+    made = admin.create_topics([NewTopic(name, partitions, broker.replicas, config=config)], request_timeout=60)
     made[name].result(90)
     wait_for_leaders(broker, name, partitions)
     return name
@@ -42,6 +42,18 @@ def wait_for_leaders(broker, name, partitions, timeout=60):
             return topic
         time.sleep(0.05)
     raise AssertionError(f"topic {name} has no leaders for its {partitions} partitions after {timeout} s: {topic}")
+
+
+def end(broker, topic, partition=0):
+    """The end of a partition, as its leader tells it."""
+    with wire.Conn(broker.leading(topic, partition)) as conn:
+        return wire.offset(conn, topic, partition, -1)
+
+
+def first_batches(broker, topic, partition):
+    """Batches at the start of a partition, as they lie in the leader's log."""
+    with wire.Conn(broker.leading(topic, partition)) as conn:
+        return wire.batches(wire.fetch(conn, topic, partition, 0, part_bytes=4 << 20)["data"])
 
 
 def producer(broker, **conf):

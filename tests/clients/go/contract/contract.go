@@ -72,6 +72,9 @@ type Admin interface {
 // Args are the arguments after the scenario, name=value.
 type Args map[string]string
 
+// Brokers are the addresses to begin with.
+func (a Args) Brokers() []string { return strings.Split(a["bootstrap"], ",") }
+
 // Int is a number; 0 when it is not given.
 func (a Args) Int(name string) int64 {
 	if a[name] == "" {
@@ -219,6 +222,11 @@ func (m *Member) Assigned(partitions []int32) {
 // Took tells a record.
 func (m *Member) Took(partition int32, offset int64) {
 	Tell(map[string]any{"e": "record", "p": partition, "o": offset})
+}
+
+// Failed tells an error that the member goes on after.
+func (m *Member) Failed(err error) {
+	Tell(map[string]any{"e": "failed", "error": err.Error()})
 }
 
 // Committed tells offsets, each the next to be read, once the broker acknowledged them.

@@ -19,7 +19,7 @@ func main() {
 }
 
 func client(a contract.Args, options ...kgo.Opt) (*kgo.Client, error) {
-	return kgo.NewClient(append(options, kgo.SeedBrokers(a["bootstrap"]))...)
+	return kgo.NewClient(append(options, kgo.SeedBrokers(a.Brokers()...))...)
 }
 
 var codecs = map[string]kgo.CompressionCodec{
@@ -148,7 +148,7 @@ func group(a contract.Args, m *contract.Member) error {
 		fetches := cl.PollFetches(ctx)
 		for _, e := range fetches.Errors() {
 			if !errors.Is(e.Err, context.Canceled) {
-				return fmt.Errorf("partition %d: %w", e.Partition, e.Err)
+				m.Failed(fmt.Errorf("partition %d: %w", e.Partition, e.Err))
 			}
 		}
 		offsets := map[int32]int64{}
@@ -158,9 +158,10 @@ func group(a contract.Args, m *contract.Member) error {
 		})
 		if len(offsets) > 0 {
 			if err := cl.CommitUncommittedOffsets(context.Background()); err != nil {
-				return err
+				m.Failed(err)
+			} else {
+				m.Committed(offsets)
 			}
-			m.Committed(offsets)
 		}
 		cl.AllowRebalance()
 	}

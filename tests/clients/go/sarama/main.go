@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"corelane.tests/clients/contract"
@@ -53,7 +52,7 @@ func produce(a contract.Args, records []contract.Record) ([][2]int64, error) {
 	c.Producer.Flush.Frequency = 5 * time.Millisecond
 	c.Net.MaxOpenRequests = 1
 	c.Producer.Idempotent = a["idempotent"] == "true"
-	p, err := sarama.NewSyncProducer([]string{a["bootstrap"]}, c)
+	p, err := sarama.NewSyncProducer(a.Brokers(), c)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +82,7 @@ func consume(a contract.Args, each func(contract.Record)) error {
 		c.Consumer.MaxWaitTime = time.Duration(a.Int("wait")) * time.Millisecond
 		c.Net.ReadTimeout = c.Consumer.MaxWaitTime + 30*time.Second
 	}
-	consumer, err := sarama.NewConsumer([]string{a["bootstrap"]}, c)
+	consumer, err := sarama.NewConsumer(a.Brokers(), c)
 	if err != nil {
 		return err
 	}
@@ -163,17 +162,13 @@ func (h handler) ConsumeClaim(s sarama.ConsumerGroupSession, claim sarama.Consum
 }
 
 func group(a contract.Args, m *contract.Member) error {
-	members, err := sarama.NewConsumerGroup([]string{a["bootstrap"]}, a["group"], config())
+	members, err := sarama.NewConsumerGroup(a.Brokers(), a["group"], config())
 	if err != nil {
 		return err
 	}
-	var lock sync.Mutex
-	var failed error
 	go func() {
 		for e := range members.Errors() {
-			lock.Lock()
-			failed = errors.Join(failed, e)
-			lock.Unlock()
+			m.Failed(e)
 		}
 	}()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -184,13 +179,11 @@ func group(a contract.Args, m *contract.Member) error {
 	for !m.Leaving() {
 		err := members.Consume(ctx, []string{a["topic"]}, handler{a["topic"], m})
 		if err != nil && !m.Leaving() {
-			return err
+			m.Failed(err)
+			time.Sleep(100 * time.Millisecond)
 		}
 	}
-	err = members.Close()
-	lock.Lock()
-	defer lock.Unlock()
-	return errors.Join(err, failed)
+	return members.Close()
 }
 
 type topics struct {
@@ -199,7 +192,7 @@ type topics struct {
 }
 
 func admin(a contract.Args) (contract.Admin, error) {
-	client, err := sarama.NewClient([]string{a["bootstrap"]}, config())
+	client, err := sarama.NewClient(a.Brokers(), config())
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func produce(a contract.Args, records []contract.Record) ([][2]int64, error) {
 	var failed error
 	acks := map[string]kafka.RequiredAcks{"0": kafka.RequireNone, "1": kafka.RequireOne, "all": kafka.RequireAll}
 	w := &kafka.Writer{
-		Addr: kafka.TCP(a["bootstrap"]), Topic: a["topic"], RequiredAcks: acks[a["acks"]],
+		Addr: kafka.TCP(a.Brokers()...), Topic: a["topic"], RequiredAcks: acks[a["acks"]],
 		Compression: codecs[a["codec"]], BatchTimeout: 5 * time.Millisecond, MaxAttempts: 1,
 		Balancer: kafka.BalancerFunc(func(m kafka.Message, _ ...int) int {
 			return int(m.WriterData.(place).partition)
@@ -75,7 +75,7 @@ func reader(ctx context.Context, a contract.Args, p int, from int64, came chan<-
 		wait = time.Duration(a.Int("wait")) * time.Millisecond
 	}
 	r := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: []string{a["bootstrap"]}, Topic: a["topic"], Partition: p, MinBytes: 1, MaxBytes: 10 << 20, MaxWait: wait,
+		Brokers: a.Brokers(), Topic: a["topic"], Partition: p, MinBytes: 1, MaxBytes: 10 << 20, MaxWait: wait,
 	})
 	defer r.Close()
 	if err := r.SetOffset(from); err != nil {
@@ -123,7 +123,7 @@ func consume(a contract.Args, each func(contract.Record)) error {
 
 func group(a contract.Args, m *contract.Member) error {
 	members, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID: a["group"], Brokers: []string{a["bootstrap"]}, Topics: []string{a["topic"]},
+		ID: a["group"], Brokers: a.Brokers(), Topics: []string{a["topic"]},
 		HeartbeatInterval: contract.Heartbeat, SessionTimeout: contract.Session, StartOffset: kafka.FirstOffset,
 		RebalanceTimeout: contract.Session, JoinGroupBackoff: 100 * time.Millisecond,
 	})
@@ -135,36 +135,28 @@ func group(a contract.Args, m *contract.Member) error {
 		<-m.Left
 		cancel()
 	}()
-	failed := make(chan error, 1)
 	for !m.Leaving() {
 		generation, err := members.Next(ctx)
 		if m.Leaving() {
 			break
 		}
 		if err != nil {
-			return err
+			m.Failed(err)
+			continue
 		}
 		own := []int32{}
 		for _, part := range generation.Assignments[a["topic"]] {
 			own = append(own, int32(part.ID))
 			generation.Start(func(ctx context.Context) {
+				// Its end is the generation's: the member joins again.
 				if err := follow(ctx, a, m, generation, part); err != nil {
-					select {
-					case failed <- err:
-					default:
-					}
+					m.Failed(err)
 				}
 			})
 		}
 		m.Assigned(own)
 	}
-	err = members.Close()
-	select {
-	case first := <-failed:
-		err = errors.Join(first, err)
-	default:
-	}
-	return err
+	return members.Close()
 }
 
 // follow reads one partition and commits each record, for as long as the generation lasts.
@@ -192,7 +184,7 @@ func follow(ctx context.Context, a contract.Args, m *contract.Member, g *kafka.G
 type topics struct{ *kafka.Client }
 
 func admin(a contract.Args) (contract.Admin, error) {
-	address, err := net.ResolveTCPAddr("tcp", a["bootstrap"])
+	address, err := net.ResolveTCPAddr("tcp", a.Brokers()[0])
 	// Its own metadata would otherwise be up to six seconds old.
 	transport := &kafka.Transport{MetadataTTL: 50 * time.Millisecond}
 	return topics{&kafka.Client{Addr: address, Timeout: 30 * time.Second, Transport: transport}}, err

@@ -196,11 +196,20 @@ fn group(args: &Args) -> Done {
     let input = thread::spawn(|| io::copy(&mut io::stdin(), &mut io::sink()));
     while !input.is_finished() {
         let Some(polled) = consumer.poll(Duration::from_millis(100)) else { continue };
-        let message = polled?;
+        let message = match polled {
+            Ok(message) => message,
+            Err(error) => {
+                tell(&json!({ "e": "failed", "error": error.to_string() }))?;
+                continue;
+            }
+        };
         let (partition, offset) = (message.partition(), message.offset());
         tell(&json!({ "e": "record", "p": partition, "o": offset }))?;
-        consumer.commit_message(&message, CommitMode::Sync)?;
-        tell(&json!({ "e": "committed", "o": [[partition, offset + 1]] }))?;
+        let told = match consumer.commit_message(&message, CommitMode::Sync) {
+            Ok(()) => json!({ "e": "committed", "o": [[partition, offset + 1]] }),
+            Err(error) => json!({ "e": "failed", "error": error.to_string() }),
+        };
+        tell(&told)?;
     }
     // Closes it, which leaves the group.
     drop(consumer);
