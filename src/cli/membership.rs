@@ -154,10 +154,9 @@ pub(super) fn start_of(
             "{missing} partition(s) that this broker counts as in sync have no directory here: it catches up first"
         );
         // Like no boot before.
-        return Start { clean_stop: false, boot: Uuid::new_v4(), flushes_each_message: false, directories };
+        return Start { clean_stop: false, boot: Uuid::new_v4(), directories };
     }
     // Without the host's word on its boot, this one is like no other.
     let boot = probe::boot_id().unwrap_or_else(|_| Uuid::new_v4());
-    // The settings of the run that wrote the logs are not kept, so flushing each message does not count.
-    Start { clean_stop: clean, boot, flushes_each_message: false, directories }
+    Start { clean_stop: clean, boot, directories }
 }

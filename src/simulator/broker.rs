@@ -35,8 +35,7 @@ pub struct Broker {
 impl Broker {
     pub fn new(index: usize, partitions: usize, acknowledge: Acknowledge, model: &Model) -> Broker {
         let pool = ProducerPool::new(usize::MAX);
-        let synced = acknowledge == Acknowledge::Synced;
-        let identity = Identity { index, boot: 1, directory: 1, clean: false, synced };
+        let identity = Identity { index, boot: 1, directory: 1, clean: false };
         Broker {
             index,
             identity,

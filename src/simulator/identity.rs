@@ -19,8 +19,6 @@ pub struct Identity {
     /// The last process closed its logs. Of one that was never let in this says nothing of what was lost
     /// before it: then it is true only if it was true before.
     pub clean: bool,
-    /// Every message is flushed.
-    pub synced: bool,
 }
 
 impl Identity {
@@ -43,7 +41,6 @@ impl Identity {
         Start {
             clean_stop: self.clean,
             boot: Uuid::from_u128(u128::from(self.boot) << 64 | self.index as u128),
-            flushes_each_message: self.synced,
             directories: BTreeSet::from([DirectoryId(Uuid::from_u128(directory))]),
         }
     }

@@ -23,7 +23,7 @@ struct Cluster {
 
 fn start(broker: i32, boot: u128) -> Start {
     let directories = BTreeSet::from([DirectoryId(Uuid::from_u128(1000 + broker.unsigned_abs() as u128))]);
-    Start { clean_stop: false, boot: Uuid::from_u128(boot), flushes_each_message: false, directories }
+    Start { clean_stop: false, boot: Uuid::from_u128(boot), directories }
 }
 
 fn node(model: &Model, broker: i32, start: Start) -> Node<ModelClient> {

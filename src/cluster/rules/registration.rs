@@ -31,8 +31,6 @@ pub struct Start {
     pub clean_stop: bool,
     /// Boot of the host.
     pub boot: Uuid,
-    /// Every message is flushed before it is acknowledged.
-    pub flushes_each_message: bool,
     pub directories: BTreeSet<DirectoryId>,
 }
 
@@ -46,14 +44,16 @@ pub enum RegisterError {
 }
 
 /// True if the logs have all that they had when the broker last took part. What a direct write
-/// completed, or what stood in an arena, outlives a killed process, but not a boot.
+/// completed, or what stood in an arena, outlives a killed process, but not a boot. Flushing each
+/// message does not count: topics have settings of their own, and those of this run say nothing of
+/// what the last one left to a power cut.
 ///
 /// Never with other directories than before. And never after an incarnation that was not trusted
 /// and not let in either: it may still be in an ISR, and by now the boot is the same.
 pub fn is_trusted(before: Option<&Incarnation>, start: &Start) -> bool {
     let Some(before) = before else { return false };
     let was_let_in = before.trusted || before.phase != Phase::Joining;
-    let keeps = start.clean_stop || start.flushes_each_message || before.boot == start.boot;
+    let keeps = start.clean_stop || before.boot == start.boot;
     was_let_in && keeps && before.directories == start.directories
 }
 

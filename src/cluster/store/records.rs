@@ -113,8 +113,8 @@ pub struct BrokerRecord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incarnation {
     pub phase: Phase,
-    /// Its logs are what they were when it last took part: a clean stop, the same boot of the host, or
-    /// every message flushed.
+    /// Its logs are what they were when it last took part: a clean stop, or the same boot of its
+    /// host.
     pub trusted: bool,
     /// Boot of the host that it was started in.
     pub boot: Uuid,
