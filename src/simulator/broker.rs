@@ -28,6 +28,8 @@ pub struct Broker {
     /// A clean stop under way: its deadline, and how long the broker is down then.
     pub stopping: Option<(i64, i64)>,
     pub replicas: Vec<Replica>,
+    /// Setting of the next process.
+    pub configured: Acknowledge,
     /// Its part in the cluster.
     pub node: Node<ModelClient>,
 }
@@ -45,6 +47,7 @@ impl Broker {
             linked: false,
             stopping: None,
             replicas: (0..partitions).map(|at| Replica::new(index, at, acknowledge, &pool)).collect(),
+            configured: acknowledge,
             node: identity.node(model, 0),
         }
     }
@@ -86,6 +89,7 @@ impl Broker {
         self.node = self.identity.node(model, now);
         let pool: Rc<ProducerPool> = ProducerPool::new(usize::MAX);
         for replica in &mut self.replicas {
+            replica.disk.configure(self.configured);
             replica.open(&pool);
         }
     }

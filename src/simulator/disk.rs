@@ -77,6 +77,11 @@ impl Disk {
         }
     }
 
+    /// Sets the end at which the log acknowledges, between two processes.
+    pub fn configure(&mut self, acknowledge: Acknowledge) {
+        self.acknowledge = acknowledge;
+    }
+
     /// Digest of everything in the log.
     pub fn chain(&self) -> u64 {
         self.batches.last().map_or(self.origin, |batch| batch.chain)

@@ -86,12 +86,7 @@ impl World {
                     self.crash(at, crash, false, down_ms);
                 }
             }
-            FaultKind::Stop { target, down_ms } => {
-                let at = self.hit(target);
-                if self.brokers[at].running {
-                    self.brokers[at].stopping = Some((now + STOP_MS, down_ms));
-                }
-            }
+            FaultKind::Stop { target, down_ms } => self.stop(self.hit(target), down_ms),
             FaultKind::Pause { target, ms } => {
                 let at = self.hit(target);
                 self.brokers[at].paused_until = now + ms;
@@ -117,6 +112,10 @@ impl World {
                     broker.replicas[partition].trim(keep, &mut self.io);
                 }
             }
+            FaultKind::Configure { broker, acknowledge, down_ms } => {
+                self.brokers[broker].configured = acknowledge;
+                self.stop(broker, down_ms);
+            }
             FaultKind::SlowNetwork { ms } => self.slow_until = now + ms,
             FaultKind::Elect { partition } => self.elect(partition),
             FaultKind::Reassign { partition, target } => self.reassign(partition, &target),
@@ -125,6 +124,13 @@ impl World {
             | FaultKind::StoreAway { .. }
             | FaultKind::Reconnect { .. }
             | FaultKind::LoseAnswers { .. } => self.store_fault(kind),
+        }
+    }
+
+    /// Begins a clean stop.
+    fn stop(&mut self, at: usize, down_ms: i64) {
+        if self.brokers[at].running {
+            self.brokers[at].stopping = Some((self.io.now + STOP_MS, down_ms));
         }
     }
 

@@ -109,6 +109,12 @@ pub enum FaultKind {
         partition: usize,
         keep: usize,
     },
+    /// Settings of flushing change: a clean stop, and a start that acknowledges at another end.
+    Configure {
+        broker: usize,
+        acknowledge: Acknowledge,
+        down_ms: i64,
+    },
     /// Messages take long.
     SlowNetwork {
         ms: i64,
@@ -154,11 +160,7 @@ impl Setup {
         let replication = if rng.chance(75) { 3 } else { rng.between(1, 3) as usize };
         let min_insync =
             if rng.chance(70) { 2.min(replication as i32) } else { rng.between(1, replication as i64) as i32 };
-        let acknowledge = match rng.below(10) {
-            0..6 => Acknowledge::Held,
-            6..9 => Acknowledge::Written,
-            _ => Acknowledge::Synced,
-        };
+        let acknowledge = acknowledge(&mut rng);
         let heal_at_ms = FAULTS_FROM_MS + rng.between(4_000, 14_000);
         let mut setup = Setup {
             seed,
@@ -175,12 +177,12 @@ impl Setup {
         };
         let count = rng.between(2, 14);
         // A few kinds a seed, so that they meet each other.
-        let kinds: Vec<u64> = (0..rng.between(2, 5)).map(|_| rng.below(KINDS)).collect();
+        let kinds: Vec<u64> = (0..rng.between(2, 5)).map(|_| kind(&mut rng)).collect();
         for _ in 0..count {
             let kind = rng.pick(&kinds).copied().unwrap_or(0);
             let at_ms = rng.between(FAULTS_FROM_MS, heal_at_ms - 500);
             setup.faults.push(Fault { at_ms, kind: setup.fault(kind, &mut rng) });
-            if kind == 10 && rng.chance(60) {
+            if kind == LOSES_ANSWERS && rng.chance(60) {
                 // Some broker has to come back into an ISR.
                 let target = Target::FollowerOf(rng.below(setup.partitions as u64) as usize);
                 let kind = FaultKind::Crash { target, crash: Crash::Wipe, down_ms: rng.between(20, 300) };
@@ -223,7 +225,7 @@ impl Setup {
             7 => FaultKind::StoreAway { ms },
             8 => FaultKind::LateEvents { target, ms },
             9 => FaultKind::Reconnect { target },
-            10 => {
+            LOSES_ANSWERS => {
                 let crash = if rng.chance(50) { Crash::Wipe } else { Crash::Power };
                 let lose = LoseAnswers {
                     commits: rng.between(1, 3) as u32,
@@ -241,6 +243,10 @@ impl Setup {
             15 => FaultKind::Elect { partition },
             16 => FaultKind::SlowNetwork { ms },
             17 => FaultKind::Isolate { target, store: rng.chance(40), ms },
+            CONFIGURES => {
+                let broker = rng.below(self.brokers as u64) as usize;
+                FaultKind::Configure { broker, acknowledge: acknowledge(rng), down_ms }
+            }
             _ => {
                 let crash = if rng.chance(60) { Crash::Kill } else { Crash::Power };
                 FaultKind::CrashAll { crash, down_ms }
@@ -262,4 +268,21 @@ impl Setup {
 }
 
 /// Kinds of faults that [`Setup::fault`] knows.
-const KINDS: u64 = 19;
+const KINDS: u64 = 20;
+const LOSES_ANSWERS: u64 = 10;
+const CONFIGURES: u64 = 18;
+/// Lost answers take most to become a violation: they come as often as so many other kinds more.
+const MORE: u64 = 3;
+
+fn kind(rng: &mut Rng) -> u64 {
+    let drawn = rng.below(KINDS + MORE);
+    if drawn < KINDS { drawn } else { LOSES_ANSWERS }
+}
+
+fn acknowledge(rng: &mut Rng) -> Acknowledge {
+    match rng.below(10) {
+        0..6 => Acknowledge::Held,
+        6..9 => Acknowledge::Written,
+        _ => Acknowledge::Synced,
+    }
+}
