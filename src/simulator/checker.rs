@@ -71,8 +71,8 @@ struct Seen {
     /// on they must be in neither ISR nor ELR before they are active, and are sound again when they
     /// are in none.
     damaged: BTreeMap<usize, bool>,
-    /// Newest epoch and sequence of each producer in the canonical row.
-    sequences: BTreeMap<i64, (i16, i32)>,
+    /// The last canonical batch of each producer.
+    newest: BTreeMap<i64, Batch>,
     /// Times that canonical batches were lost.
     losses: u32,
     /// Records before this were deleted.
@@ -195,9 +195,12 @@ impl Checker {
             broken = Some(("I2: what was committed is taken back", format!("{batch:?}")));
         }
         for batch in disk.read(now, to, usize::MAX) {
-            if let Some((id, epoch, sequence)) = batch.producer {
-                let before = seen.sequences.insert(id, (epoch, sequence));
-                if before.is_some_and(|before| before >= (epoch, sequence)) {
+            if let Some((id, ..)) = batch.producer {
+                let before = seen.newest.insert(id, batch);
+                // A log that begins behind all batches of a producer does not know it: it takes
+                // the next one, whatever its sequence. Nor does it have any of them twice.
+                let is_there = |before: &Batch| before.next() > disk.ends.start;
+                if before.filter(is_there).is_some_and(|before| before.producer >= batch.producer) {
                     broken = Some(("I7: a duplicate, or out of order", format!("{batch:?} after {before:?}")));
                 }
             }
@@ -380,12 +383,8 @@ impl Seen {
         self.losses += 1;
         let lost: Vec<u64> = self.canonical.drain(kept..).map(|batch| batch.id).collect();
         self.excused.extend(lost);
-        self.sequences.clear();
-        for batch in &self.canonical {
-            if let Some((id, epoch, sequence)) = batch.producer {
-                self.sequences.insert(id, (epoch, sequence));
-            }
-        }
+        let of_producer = |batch: &Batch| batch.producer.map(|(id, ..)| (id, *batch));
+        self.newest = self.canonical.iter().filter_map(of_producer).collect();
     }
 }
 
@@ -396,4 +395,91 @@ fn holds(disk: &Disk, batch: &Batch) -> bool {
     }
     let at = disk.batches.binary_search_by_key(&batch.base, |own| own.base);
     at.is_ok_and(|at| disk.batches[at].chain == batch.chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulator::disk::Acknowledge;
+
+    /// One partition and the log of its leader.
+    struct Led {
+        checker: Checker,
+        disk: Disk,
+    }
+
+    impl Led {
+        /// Sequences 0 to 2 of one producer, committed.
+        fn new() -> Led {
+            let mut led = Led { checker: Checker::new(1), disk: Disk::new(Acknowledge::Held) };
+            (0..3).for_each(|sequence| led.append(1, sequence));
+            led.commit();
+            assert_eq!(led.checker.violation(), None);
+            led
+        }
+
+        fn append(&mut self, producer: i64, sequence: i32) {
+            let (base, id) = (self.disk.ends.appended, sequence.unsigned_abs().into());
+            let producer = Some((producer, 0, sequence));
+            self.disk.append(Batch { base, count: 1, epoch: 0, id, producer, chain: 0 });
+            self.disk.ends = crate::partition::Ends::synced(self.disk.ends.start, base + 1);
+        }
+
+        fn commit(&mut self) {
+            self.checker.committed(0, 0, 0, &self.disk, self.disk.ends.appended);
+        }
+
+        /// The rule that a commit of the producer's sequence breaks.
+        fn commits(mut self, sequence: i32) -> Option<&'static str> {
+            self.append(1, sequence);
+            self.commit();
+            self.checker.violation().map(|violation| violation.rule)
+        }
+
+        /// The leader deletes records.
+        fn trim(&mut self, start: i64) {
+            self.disk.trim(start);
+            self.checker.trimmed(0, start);
+        }
+    }
+
+    const DUPLICATE: Option<&str> = Some("I7: a duplicate, or out of order");
+
+    #[test]
+    fn a_log_that_begins_behind_all_batches_of_a_producer_takes_any() {
+        let mut led = Led::new();
+        led.append(2, 0);
+        led.commit();
+        led.trim(3);
+        assert_eq!(led.commits(2), None);
+    }
+
+    #[test]
+    fn what_others_have_deleted_excuses_no_duplicate() {
+        assert_eq!(Led::new().commits(2), DUPLICATE);
+        assert_eq!(Led::new().commits(0), DUPLICATE, "an older one");
+        assert_eq!(Led::new().commits(3), None, "the next one");
+        let mut led = Led::new();
+        led.trim(2);
+        assert_eq!(led.commits(2), DUPLICATE, "the last one is still there");
+        // Another replica has deleted all of them.
+        let mut led = Led::new();
+        led.checker.trimmed(0, 3);
+        assert_eq!(led.commits(2), DUPLICATE);
+    }
+
+    /// Batches that are lost and written anew stand below a start of before.
+    #[test]
+    fn a_start_of_before_a_loss_excuses_no_duplicate() {
+        let mut led = Led::new();
+        led.checker.trimmed(0, 3);
+        // The leader had deleted them; of the copies that are left one has the first only.
+        led.disk.cut(1);
+        let left = led.disk.clone();
+        led.checker.damaged(0, 1, std::iter::once(&left));
+        led.append(1, 1);
+        led.commit();
+        assert_eq!(led.checker.violation(), None, "it was lost");
+        assert_eq!(led.commits(1), DUPLICATE);
+    }
 }
