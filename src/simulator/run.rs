@@ -89,12 +89,26 @@ fn shrink(mut setup: Setup) -> Setup {
     setup
 }
 
-/// The first seed of `seeds` that finds the bug.
+/// The first seed of `seeds` that finds the bug: it breaks a promise with it, and none without it.
 pub fn find(bug: Planted, seeds: Range<u64>) -> Option<(u64, Violation)> {
-    plant(Some(bug));
-    let found = seeds.into_iter().find_map(|seed| Some((seed, run(Setup::of(seed)).result.err()?)));
+    let found = first_due(bug, seeds, |bug, seed| {
+        plant(bug);
+        run(Setup::of(seed)).result.err()
+    });
     plant(None);
     found
+}
+
+/// The first seed whose violation is due to the bug. `run`: one seed, with the bug or without one.
+fn first_due<T>(
+    bug: Planted,
+    mut seeds: Range<u64>,
+    run: impl Fn(Option<Planted>, u64) -> Option<T>,
+) -> Option<(u64, T)> {
+    seeds.find_map(|seed| {
+        let violation = run(Some(bug), seed)?;
+        run(None, seed).is_none().then_some((seed, violation))
+    })
 }
 
 /// Plants each bug and looks for it. Returns those that were not found.
@@ -110,4 +124,20 @@ pub fn simulate_planted(seeds: Range<u64>) -> Vec<Planted> {
         }
     }
     missed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_that_fails_without_the_bug_does_not_find_it() {
+        let broken = |bug: Option<Planted>, seed: u64| match (seed, bug) {
+            (3, _) | (5 | 7, Some(_)) => Some(seed * 10),
+            _ => None,
+        };
+        assert_eq!(first_due(Planted::ProducersNotCut, 0..10, broken), Some((5, 50)));
+        assert_eq!(first_due(Planted::ProducersNotCut, 6..10, broken), Some((7, 70)));
+        assert_eq!(first_due(Planted::ProducersNotCut, 0..5, broken), None);
+    }
 }
