@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::cluster::node::{Node, Settings};
 use crate::cluster::rules::{Options, Start, TopicDefaults};
-use crate::cluster::store::{BrokerRecord, Model, ModelClient};
+use crate::cluster::store::{BrokerRecord, Incarnation, Model, ModelClient};
 use crate::cluster::{DirectoryId, EndpointImage};
 use crate::model::BrokerId;
 
@@ -36,7 +36,14 @@ impl Identity {
         Node::new(model.client(), settings, now)
     }
 
-    fn start(&self) -> Start {
+    /// True if a process with this identity has made the registration. One that was under way when
+    /// the power or the directory went lands late, and knows nothing of that.
+    pub fn has_made(&self, incarnation: &Incarnation) -> bool {
+        let start = self.start();
+        incarnation.boot == start.boot && incarnation.directories == start.directories
+    }
+
+    pub fn start(&self) -> Start {
         let directory = u128::from(self.directory) << 64 | (1000 + self.index as u128);
         Start {
             clean_stop: self.clean,

@@ -422,7 +422,7 @@ impl World {
         }
     }
 
-    fn observe_node(&mut self, key: &Key, record: Option<&Record>) {
+    pub fn observe_node(&mut self, key: &Key, record: Option<&Record>) {
         match (key, record) {
             (Key::Partition(topic, number), record) => {
                 let partition = partition_at(topic, *number);
@@ -437,10 +437,13 @@ impl World {
             }
             (Key::Incarnation(broker), Some(Record::Incarnation(incarnation))) => {
                 self.io.note(|| format!("store: broker {broker} is {incarnation:?}"));
+                let at = broker.0 as usize;
                 match incarnation.phase {
-                    Phase::Joining => self.io.checker.registered(broker.0 as usize),
-                    Phase::Active => self.io.checker.activated(broker.0 as usize),
-                    Phase::Draining => {}
+                    Phase::Joining if self.brokers[at].identity.has_made(incarnation) => {
+                        self.io.checker.registered(at);
+                    }
+                    Phase::Active => self.io.checker.activated(at),
+                    Phase::Joining | Phase::Draining => {}
                 }
             }
             (Key::Topic(topic), Some(Record::Topic(record))) => self.observe_topic(topic, record),
