@@ -9,6 +9,7 @@
 mod images;
 mod office;
 mod proposals;
+mod suspects;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,7 @@ use crate::model::BrokerId;
 use crate::model::planted::{Planted, planted};
 use crate::partition::Decision;
 use office::Office;
+use suspects::Suspects;
 
 pub use images::{Images, first_image};
 
@@ -50,6 +52,8 @@ pub enum Purpose {
     Resign {
         partition: PartitionKey,
     },
+    /// Of a broker whose process is dead.
+    Evict,
     /// Of an admin request.
     Request,
 }
@@ -114,6 +118,7 @@ pub struct Node<S> {
     mirror: Mirror,
     view: View,
     office: Office,
+    suspects: Suspects,
     own: Own,
     ask_at_ms: i64,
     commits: BTreeMap<CommitId, Purpose>,
@@ -141,6 +146,7 @@ impl<S: Store> Node<S> {
             mirror,
             view,
             office,
+            suspects: Suspects::default(),
             own: Own::None,
             ask_at_ms: 0,
             commits: BTreeMap::new(),

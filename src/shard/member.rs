@@ -14,6 +14,7 @@ use super::state::Shard;
 use crate::cluster::node::{Images, News, Node, Settled};
 use crate::cluster::store::zookeeper::ZooKeeper;
 use crate::cluster::store::{Commit, CommitId, Outcome, Revision, Session};
+use crate::model::BrokerId;
 use crate::runtime::bell::Bell;
 use crate::runtime::process::StopFlag;
 use crate::runtime::sync::{Notify, OneshotReceiver, OneshotSender, oneshot};
@@ -108,7 +109,21 @@ pub(super) struct Member {
 }
 
 impl Member {
-    fn now_ms(&self) -> i64 {
+    pub fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// Resolves at the first change of the metadata after this call, or when the membership ends.
+    pub fn moved(&self) -> impl Future<Output = ()> + '_ {
+        self.moved.notified()
+    }
+
+    /// The other broker is to be watched for its end.
+    pub fn watches(&self, broker: BrokerId) -> bool {
+        !self.ended.get() && self.node.borrow().watched().contains_key(&broker)
+    }
+
+    pub fn now_ms(&self) -> i64 {
         i64::try_from(clock::now().saturating_duration_since(self.begun).as_millis()).unwrap_or(i64::MAX)
     }
 
@@ -203,6 +218,7 @@ impl Shard {
         }
         *self.member.borrow_mut() = Some(member.clone());
         spawn_local(self.clone().keep_part(member.clone()));
+        spawn_local(self.clone().keep_watch(member.clone()));
         spawn_local(self.clone().keep_images(member));
     }
 

@@ -32,6 +32,7 @@ mod start;
 mod state;
 mod trim;
 mod upkeep;
+mod watch;
 
 #[cfg(test)]
 mod replica_log_tests;

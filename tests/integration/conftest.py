@@ -170,14 +170,16 @@ def watch(request):
 
 @pytest.fixture
 def make_cluster(request, root, watch):
-    """`make_cluster(...)`: a cluster of this test's own, started. Ended, checked and removed after the test."""
+    """`make_cluster(...)`: a cluster of this test's own, started. Ended, checked and removed after the test. `prepare` is given the
+    cluster before it starts."""
     made = []
 
-    def make(**options):
+    def make(prepare=lambda cluster: None, **options):
         c = clusters.Cluster(root / f"{slug(request.node.name)}-cluster-{len(made)}", **options)
         made.append(c)
         for b in c.brokers.values():
             watch(b)
+        prepare(c)
         return c.start()
 
     yield make

@@ -4,14 +4,17 @@ consumer saw disappears."""
 import random
 import shutil
 import signal
+import socket
 import statistics
+import struct
+import threading
 import time
 
 import pytest
 
 from support import cluster as clusters
 from support import wire
-from support.broker import target
+from support.broker import free_port, target
 from support.witness import Witness
 
 NOT_LEADER_OR_FOLLOWER = 6
@@ -192,3 +195,123 @@ def test_below_the_minimum_nothing_is_acknowledged(make_cluster):
     c[second].start()
     c.wait_for_isr(topic, set(c.brokers), PATIENCE)
     w.finish()
+
+
+LONG = {"zookeeper.session.timeout.ms": 18000}
+
+
+def test_a_dead_process_is_noticed_before_its_session_ends(make_cluster, figure):
+    """Kafka waits for the end of the session. A refused connection tells of it at once; one of the brokers is the controller."""
+    c = make_cluster(props=LONG)
+    topic = c.create("t", 6)
+    w = Witness(c, topic, 6)
+    times = []
+    for dead in c.brokers:
+        w.wait_for_acks(100)
+        c[dead].kill()
+        killed = time.monotonic()
+        c.wait_for(topic, lambda leader, _, isr, dead=dead: leader not in (dead, -1) and dead not in isr, 17, "other leaders")
+        times.append(time.monotonic() - killed)
+        c[dead].start()
+        c.wait_for_isr(topic, set(c.brokers), PATIENCE)
+    figure("all partitions have other leaders after a kill, s (session of 18 s)", [round(t, 2) for t in times])
+    figure("acknowledged", w.finish())
+    figure("longest wait for an acknowledgement, s", round(w.longest, 2))
+
+
+def test_a_paused_broker_is_not_taken_for_dead(make_cluster):
+    """Its kernel keeps the connection, and takes new ones: nothing is refused."""
+    c = make_cluster(props=LONG)
+    topic = c.create("t", 1)
+    paused = c.leader(topic)
+    c[paused].popen.send_signal(signal.SIGSTOP)
+    rest = [b for n, b in c.brokers.items() if n != paused]
+    since = time.monotonic()
+    while time.monotonic() - since < 8:
+        for b in rest:
+            assert c.describe(topic, b)[0][0] == paused, "another leads, as if it had died"
+            assert paused in c.members(b)
+        time.sleep(0.2)
+    c[paused].popen.send_signal(signal.SIGCONT)
+    c.wait_for_isr(topic, set(c.brokers), PATIENCE)
+    for b in c.brokers.values():
+        assert "process is gone" not in b.log_text()
+
+
+class Way:
+    """A listener in front of a broker's: passes bytes on, until it swallows them."""
+
+    def __init__(self, port):
+        self.to, self.swallows, self.pairs = port, False, []
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while not self.swallows:
+            try:
+                near = self.listener.accept()[0]
+                if self.swallows:
+                    near.close()
+                    return
+                far = socket.create_connection(("127.0.0.1", self.to))
+            except OSError:
+                continue
+            self.pairs.append((near, far))
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _pass(one, other):
+        try:
+            while data := one.recv(65536):
+                other.sendall(data)
+        except OSError:
+            pass
+        for end in (one, other):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def swallow(self):
+        """Resets what stands; new connections find a full queue, and get no answer."""
+        self.swallows = True
+        self.filling = [socket.socket() for _ in range(8)]
+        for one in self.filling:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", self.port))
+        for near, far in self.pairs:
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            for end in (near, far):
+                end.close()
+
+
+def test_a_broker_that_cannot_be_reached_is_not_taken_for_dead(make_cluster):
+    """Connections break and new ones time out, as behind a broken switch: only ZooKeeper can tell whether it lives."""
+    ways = {}
+
+    def prepare(c):
+        for n, b in c.brokers.items():
+            inner = free_port()
+            ways[n] = Way(inner)
+            b.props |= {
+                "listeners": f"PLAINTEXT://127.0.0.1:{b.port},INNER://127.0.0.1:{inner}",
+                "advertised.listeners": f"PLAINTEXT://127.0.0.1:{b.port},INNER://127.0.0.1:{ways[n].port}",
+                "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,INNER:PLAINTEXT",
+                "inter.broker.listener.name": "INNER",
+            }
+
+    c = make_cluster(props=LONG, prepare=prepare)
+    topic = c.create("t", 1, min_insync_replicas=1)
+    lost = c.leader(topic)
+    ways[lost].swallow()
+    rest = set(c.brokers) - {lost}
+    since = time.monotonic()
+    while time.monotonic() - since < 8:
+        for n in c.brokers:
+            assert c.describe(topic, c[n])[0][0] == lost, "another leads, as if it had died"
+            assert c.members(c[n]) == set(c.brokers)
+        time.sleep(0.2)
+    for n in rest:
+        assert "process is gone" not in c[n].log_text()

@@ -54,11 +54,19 @@ impl Cluster {
 
     /// Until nothing happens any more; what each node was told.
     fn settle(&mut self) -> Vec<Vec<News>> {
+        self.settle_but(usize::MAX)
+    }
+
+    /// The same, while the node at `still` does nothing.
+    fn settle_but(&mut self, still: usize) -> Vec<Vec<News>> {
         let mut told: Vec<Vec<News>> = self.nodes.iter().map(|_| Vec::new()).collect();
         for _ in 0..200 {
             self.now_ms += 100;
             self.model.settle();
-            for (node, told) in self.nodes.iter_mut().zip(&mut told) {
+            for (at, (node, told)) in self.nodes.iter_mut().zip(&mut told).enumerate() {
+                if at == still {
+                    continue;
+                }
                 let news = node.poll(self.now_ms);
                 if news.any {
                     told.push(news);
@@ -409,3 +417,6 @@ fn a_topic_without_states_has_no_leaders_and_a_marked_one_is_none() {
     let shown = crate::cluster::topic_nodes::shared_topic_of(&name, |key| nodes.get(key), &TopicConfig::default());
     assert!(shown.is_none());
 }
+
+#[path = "suspects_tests.rs"]
+mod suspects;

@@ -20,11 +20,7 @@ impl Host for OnShard {
     }
 
     fn address(&self, broker: BrokerId) -> Option<(String, u16)> {
-        let shard = self.0.upgrade()?;
-        let image = shard.image();
-        let known = image.brokers.iter().find(|known| known.id == broker)?;
-        let endpoint = known.endpoint(shard.config.inter_broker_listener())?;
-        Some((endpoint.host.clone(), endpoint.port))
+        self.0.upgrade()?.address_of(broker)
     }
 
     fn broker_epoch(&self) -> i64 {
