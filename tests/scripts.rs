@@ -9,7 +9,11 @@ use std::process::Command;
 /// The scripts that can run here: two are in Python, which a machine that only builds need not have.
 fn scripts() -> &'static [&'static str] {
     let python = Command::new("python3").arg("--version").output().is_ok();
-    if python { &["test", "cluster", "compare-kafka", "count-instructions"] } else { &["test", "cluster"] }
+    if python {
+        &["test", "cluster", "compare-kafka", "count-instructions", "measure-start"]
+    } else {
+        &["test", "cluster"]
+    }
 }
 
 /// Programs a script may run to look at its arguments; it finds no others, so nothing is installed or built.

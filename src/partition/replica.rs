@@ -58,8 +58,9 @@ pub struct Replica {
     pub(super) log: Rc<Log>,
     pub(super) leader_epoch: Cell<LeaderEpoch>,
     pub(super) epochs: RefCell<EpochHistory>,
-    /// There was no room for the file of epochs; checkpoints try again.
+    /// The file of epochs is not what they are; checkpoints save them first.
     pub(super) epochs_unsaved: Cell<bool>,
+    pub(super) epochs_file: files::Replaced,
     pub(super) producers: RefCell<ProducerStates>,
     pub(super) standing: Rc<Standing>,
 }
@@ -130,8 +131,9 @@ impl Replica {
         if let Some(why) = begun.damage {
             tracing::error!(file = %dir.join(EpochHistory::FILE).display(), "{why}: made anew from the checkpoint and the log");
         }
-        let mut unsaved = false;
-        if begun.changed {
+        // A sound file may lag behind: what it lacks is found again. Ten thousand of them would hold up a start.
+        let mut unsaved = begun.changed;
+        if begun.changed && (begun.damage.is_some() || text.is_none()) {
             match files::replace(dir, EpochHistory::FILE, begun.history.format()).await {
                 Err(error) if !files::is_full(&error) => return Err(error),
                 outcome => unsaved = outcome.is_err(),
@@ -160,6 +162,7 @@ impl Replica {
             leader_epoch: Cell::new(leader_epoch),
             epochs: RefCell::new(epochs),
             epochs_unsaved: Cell::new(unsaved),
+            epochs_file: files::Replaced::default(),
             producers,
             standing,
         };
@@ -323,7 +326,8 @@ impl Replica {
         self.log.checkpoint(|| self.sidecar()).await
     }
 
-    async fn save_new_epochs(&self) {
+    /// Writes the file of epochs if it is not what they are.
+    pub async fn save_new_epochs(&self) {
         if self.epochs_unsaved.get() {
             self.save_epochs().await;
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::epochs::EpochHistory;
 use super::replica::{Replica, split_sidecar};
 use crate::model::record_batch;
-use crate::storage::{ReadError, ReplicateError, StorageError, TruncateError, files};
+use crate::storage::{ReadError, ReplicateError, StorageError, TruncateError};
 
 /// Knowledge of a log beside its records, as it was before a truncation.
 struct Before {
@@ -128,9 +128,14 @@ impl Replica {
     /// in the file are found in the checkpoint and the batches, those that it has too many are believed. Without room
     /// for it, the next checkpoint tries again.
     pub(super) async fn save_epochs(&self) {
-        let text = self.epochs.borrow().format();
-        let saved = files::replace(&self.log.dir(), EpochHistory::FILE, text).await;
-        self.epochs_unsaved.set(saved.is_err());
+        let text = || {
+            // One may begin while the file is written.
+            self.epochs_unsaved.set(false);
+            self.epochs.borrow().format()
+        };
+        if self.epochs_file.replace(&self.log.dir(), EpochHistory::FILE, text).await.is_err() {
+            self.epochs_unsaved.set(true);
+        }
     }
 }
 

@@ -26,12 +26,23 @@ impl Shard {
         spawn_local(self.clone().keep_group_deadlines());
         spawn_local(self.clone().keep_offline_published());
         spawn_local(self.clone().keep_reopening());
+        spawn_local(self.clone().save_epochs());
         if self.config.in_cluster() {
             spawn_local(self.clone().keep_resigning());
             spawn_local(self.clone().keep_isr());
             if self.id == CONTROLLER {
                 spawn_local(self.clone().keep_high_watermarks());
             }
+        }
+    }
+
+    /// Writes the files of the epochs that this start began. Until then they are in the batches and checkpoints, or wrote nothing.
+    async fn save_epochs(self: Rc<Self>) {
+        for replica in self.all_replicas() {
+            if self.stop.is_set() {
+                return;
+            }
+            replica.save_new_epochs().await;
         }
     }
 

@@ -71,7 +71,10 @@ impl Checkpoint {
     pub fn load(dir: &Path, sidecar_limit: usize) -> io::Result<Option<Checkpoint>> {
         match fs::File::open(dir.join(FILE)) {
             Ok(file) => {
-                let checkpoint = read_bounded(file, name_crc(dir), sidecar_limit)?;
+                // Most are small, and a start reads all of them.
+                let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+                let chunk = bytes.saturating_add(1).clamp(PREFIX_BYTES, READ_BYTES);
+                let checkpoint = read_bounded(file, name_crc(dir), sidecar_limit, chunk)?;
                 if checkpoint.is_none() {
                     tracing::error!(
                         file = %dir.join(FILE).display(),
@@ -165,9 +168,9 @@ fn seed(version: u32, name: u32) -> u32 {
     if version >= VERSION { name } else { 0 }
 }
 
-/// Reads and checks a whole checkpoint, and keeps the first `sidecar_limit` bytes of its sidecar. Blocks.
-fn read_bounded(mut file: impl Read, name: u32, sidecar_limit: usize) -> io::Result<Option<Checkpoint>> {
-    let (mut kept, mut chunk) = (Vec::new(), vec![0; READ_BYTES]);
+/// Reads and checks a whole checkpoint, `chunk` bytes at a time, and keeps the first `sidecar_limit` bytes of its sidecar. Blocks.
+fn read_bounded(mut file: impl Read, name: u32, sidecar_limit: usize, chunk: usize) -> io::Result<Option<Checkpoint>> {
+    let (mut kept, mut chunk) = (Vec::new(), vec![0; chunk]);
     (&mut file).take(PREFIX_BYTES as u64).read_to_end(&mut kept)?;
     let mut crc = seed(number(&kept, 4).unwrap_or(0), name);
     loop {
@@ -254,13 +257,13 @@ mod tests {
         for position in 0..good.len() {
             let mut bad = good.clone();
             bad[position] ^= 1;
-            assert_eq!(read_bounded(&bad[..], 7, 100).unwrap(), None, "byte {position}");
+            assert_eq!(read_bounded(&bad[..], 7, 100, READ_BYTES).unwrap(), None, "byte {position}");
         }
-        assert_eq!(read_bounded(&good[..20], 7, 100).unwrap(), None);
-        assert_eq!(read_bounded(&good[..0], 7, 100).unwrap(), None);
+        assert_eq!(read_bounded(&good[..20], 7, 100, READ_BYTES).unwrap(), None);
+        assert_eq!(read_bounded(&good[..0], 7, 100, READ_BYTES).unwrap(), None);
         let first = Checkpoint { segments: None, ..checkpoint };
         assert_eq!(
-            read_bounded(&first.encode(7)[..], 7, 100).unwrap(),
+            read_bounded(&first.encode(7)[..], 7, 100, READ_BYTES).unwrap(),
             Some(first),
             "the first version has no segments"
         );
@@ -293,13 +296,13 @@ mod tests {
         let segments = Some(vec![entry; 10_000]);
         let checkpoint = Checkpoint { recovery_point: 5, log_start: 1, segments, sidecar: sidecar.clone() };
         let mut bytes = checkpoint.encode(7);
-        let read = read_bounded(&bytes[..], 7, 1000).unwrap().unwrap();
+        let read = read_bounded(&bytes[..], 7, 1000, READ_BYTES).unwrap().unwrap();
         assert_eq!((read.recovery_point, read.log_start, read.segments.unwrap().len()), (5, 1, 10_000));
         assert_eq!(read.sidecar, sidecar[..1000]);
         assert!(read.sidecar.capacity() < READ_BYTES);
         if let Some(last) = bytes.last_mut() {
             *last ^= 1;
         }
-        assert_eq!(read_bounded(&bytes[..], 7, 1000).unwrap(), None, "damage beyond what is kept");
+        assert_eq!(read_bounded(&bytes[..], 7, 1000, READ_BYTES).unwrap(), None, "damage beyond what is kept");
     }
 }

@@ -3,10 +3,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 pub use crate::runtime::disk::is_full;
 use crate::runtime::disk::{is_out_of_descriptors, write_small};
+use crate::runtime::sync::LocalMutex;
 use crate::runtime::{clock, spawn_blocking};
 
 /// How long a step waits for descriptors.
@@ -52,6 +54,23 @@ pub async fn read(dir: &Path, name: &str) -> io::Result<Option<String>> {
 /// Removes what a failed write has left: on a full disk it holds the room that the next try needs. Blocks.
 pub(super) fn drop_leftover(temporary: &Path) {
     let _ = fs::remove_file(temporary);
+}
+
+/// A small file that several may replace: one does at a time.
+pub struct Replaced(Rc<LocalMutex>);
+
+impl Default for Replaced {
+    fn default() -> Replaced {
+        Replaced(LocalMutex::new(1))
+    }
+}
+
+impl Replaced {
+    /// [`replace`] by the `text` of when the turn comes.
+    pub async fn replace(&self, dir: &Path, name: &str, text: impl FnOnce() -> String) -> io::Result<()> {
+        let _one = self.0.acquire(1).await;
+        replace(dir, name, text()).await
+    }
 }
 
 /// Replaces `<dir>/<name>`: after a crash of the process it is the old or the new one. Not synced: only for what can be

@@ -103,6 +103,8 @@ impl Log {
             scanned_bytes: 0,
             damaged: false,
             last_block: Vec::new(),
+            syncs_wait: context.is_starting() && config.flush_messages == u64::MAX && config.flush_ms != Some(0),
+            unsynced: None,
         };
         recovery.run(&found.segments, batch).await?;
         recovery.keep_given_offsets();
@@ -150,6 +152,10 @@ struct Recovery {
     scanned_bytes: u64,
     damaged: bool,
     last_block: Vec<u8>,
+    /// The sync of what was read may be left to the running log: nothing is acknowledged by it.
+    syncs_wait: bool,
+    /// The place up to which the last segment is synced, where its sync was left so.
+    unsynced: Option<(i64, u64)>,
 }
 
 impl Recovery {
@@ -259,7 +265,7 @@ impl Recovery {
                 mend::Outcome::Rewritten(smaller) if !mended => bytes = smaller,
                 mend::Outcome::Rewritten(_) => break,
                 mend::Outcome::Sound => {
-                    self.settle(segment.clone(), scan, bytes).await?;
+                    self.settle(segment.clone(), scan, bytes, rest.is_empty()).await?;
                     if !rest.is_empty() {
                         match segment.write_index_files(true).await {
                             Ok(()) => {
@@ -273,7 +279,7 @@ impl Recovery {
                     return Ok(true);
                 }
                 mend::Outcome::Ends => {
-                    self.settle(segment, scan, bytes).await?;
+                    self.settle(segment, scan, bytes, false).await?;
                     self.drop_rest(rest).await?;
                     return Ok(false);
                 }
@@ -337,8 +343,9 @@ impl Recovery {
         Ok(scan)
     }
 
-    /// Cuts the file where the scan ended and takes over what it found.
-    async fn settle(&mut self, segment: Rc<Segment>, scan: Scan, bytes: u64) -> io::Result<()> {
+    /// Cuts the file where the scan ended and takes over what it found. `may_wait`: nothing but zeros is cut off, and no
+    /// segment follows, so its sync may be left to the running log.
+    async fn settle(&mut self, segment: Rc<Segment>, scan: Scan, bytes: u64, may_wait: bool) -> io::Result<()> {
         let file = segment.file().await?;
         let end = scan.position;
         segment.size.set(end);
@@ -350,13 +357,16 @@ impl Recovery {
         if end != bytes || !self.clean_stop {
             file.truncate(end).await?;
         }
-        if end != bytes || !self.is_synced(&segment, &scan) {
-            file.fdatasync().await?;
-        }
         for cell in [&segment.written, &segment.synced, &segment.allocated] {
             cell.set(end);
         }
         self.next_offset = scan.next_offset.max(segment.base_offset);
+        match self.synced_before(&segment, end) {
+            // That zeros are cut off need not last: the next start would cut them off again.
+            Some(at) if may_wait && self.syncs_wait && !self.damaged => self.unsynced = (at.1 < end).then_some(at),
+            Some((_, position)) if position == end && end == bytes => {}
+            _ => file.fdatasync().await?,
+        }
         let unfinished = align_down(end);
         self.last_block = match &scan.newest {
             _ if unfinished == end => Vec::new(),
@@ -372,11 +382,17 @@ impl Recovery {
         Ok(())
     }
 
-    /// The checkpoint ends where the segment does: all of it was synced before.
-    fn is_synced(&self, segment: &Segment, scan: &Scan) -> bool {
+    /// The place in a scanned segment up to which the checkpoint knows it to be synced: offset and position. `None`: not known.
+    fn synced_before(&self, segment: &Segment, end: u64) -> Option<(i64, u64)> {
         let checkpointed = self.known.as_ref().and_then(|known| known.last());
-        let ends_there = |entry: &SegmentEntry| (entry.base, entry.bytes) == (segment.base_offset, scan.position);
-        self.recovery_point == scan.next_offset && checkpointed.is_some_and(ends_there)
+        match checkpointed.filter(|entry| entry.base == segment.base_offset) {
+            Some(entry) => {
+                let offsets = segment.base_offset..=self.next_offset;
+                (entry.bytes <= end && offsets.contains(&self.recovery_point))
+                    .then_some((self.recovery_point, entry.bytes))
+            }
+            None => (segment.base_offset >= self.log_start).then_some((segment.base_offset, 0)),
+        }
     }
 
     /// Where reading begins: at the recovery point, whose place is in the checkpoint. Leaves the
@@ -437,6 +453,9 @@ impl Recovery {
         let log = Log::assemble(context, self.dir, config, self.segments, start, self.next_offset);
         if let Some((base, end, false)) = active {
             log.appender.resume(base, end, &self.last_block);
+        }
+        if let Some((offset, position)) = self.unsynced {
+            log.leave_unsynced(offset, position);
         }
         Ok(Recovered { log, scanned_bytes: self.scanned_bytes, damaged: self.damaged, last_stop })
     }

@@ -76,6 +76,23 @@ impl Log {
         }
     }
 
+    /// What lies behind `offset`, at `position` of the active segment, was found by a start and may not be synced: the next
+    /// sync takes it along, and the journal is committed as after a write.
+    pub(super) fn leave_unsynced(self: &Rc<Self>, offset: i64, position: u64) {
+        let segment = self.active();
+        let end = segment.written.get();
+        segment.synced.set(position);
+        let unsynced = &self.context.unsynced_bytes;
+        unsynced.set(unsynced.get() + (end - position));
+        let written = {
+            let mut marks = self.marks.borrow_mut();
+            marks.synced = Mark { offset, segment, position };
+            marks.written.clone()
+        };
+        self.note_dirty(&written);
+        self.commit_soon();
+    }
+
     /// Syncs after `corelane.flush.delay.ms`. A sync that runs meanwhile looks again when it ends.
     fn start_sync_soon(self: &Rc<Self>) {
         let delay = self.context.limits.flush_delay;

@@ -26,24 +26,24 @@ pub struct Found {
 
 /// Lists a partition directory, clearing leftovers of torn replacements. Blocks.
 pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
-    fs::create_dir_all(dir)?;
-    crate::storage::compaction::recover(dir)?;
+    let mut names = list(dir)?;
+    if names.iter().any(|name| name.ends_with(".cleaned") || name.ends_with(".swap")) {
+        crate::storage::compaction::recover(dir)?;
+        names = list(dir)?;
+    }
     let (mut segments, mut indexes, mut has_rot, mut has_gaps) = (Vec::new(), Vec::new(), false, false);
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
+    for name in &names {
         let index = |extension| parse_segment_file(name, extension).map(|base| (base, extension));
         if let Some((base, extension)) = index("index").or_else(|| index("timeindex")) {
-            indexes.push((base, extension, entry.path()));
+            indexes.push((base, extension, dir.join(name)));
         } else if name.ends_with(".tmp") || name.ends_with(".deleted") {
-            remove(&entry.path())?;
+            remove(&dir.join(name))?;
         } else if name.ends_with(".rot") {
             has_rot = true;
-        } else if name == GAPS_FILE {
+        } else if name.as_str() == GAPS_FILE {
             has_gaps = true;
         } else if let Some(base) = parse_segment_file(name, "log") {
-            let path = entry.path();
+            let path = dir.join(name);
             // Of a link, what it leads to.
             let metadata = fs::metadata(&path).map_err(|e| named("open", &path, e))?;
             if metadata.is_dir() {
@@ -72,6 +72,19 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
     }
     let checkpoint = Checkpoint::load(dir, sidecar_limit).map_err(|e| named("read", &Checkpoint::path(dir), e))?;
     Ok(Found { segments, checkpoint, lost_segment, has_rot, has_gaps })
+}
+
+/// The names in the directory, which is made if there is none. Those that are not UTF-8 are none of ours.
+fn list(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(dir)?;
+            fs::read_dir(dir)?
+        }
+        entries => entries?,
+    };
+    let names = entries.map(|entry| Ok(entry?.file_name().into_string().ok()));
+    names.filter_map(io::Result::transpose).collect()
 }
 
 fn remove(path: &Path) -> io::Result<()> {

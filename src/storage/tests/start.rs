@@ -171,3 +171,83 @@ fn index_files_that_are_not_what_was_written_are_made_anew() {
         }
     });
 }
+
+/// Ten thousand syncs, one after the other, would hold up a start by many seconds.
+#[test]
+fn a_start_leaves_the_sync_of_what_it_read_to_the_running_log() {
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let log = open(&dir, config()).await.log;
+        log.append(batch(1, 3_000, 5, 1), 3, 0).unwrap();
+        acknowledged(&log, 1).await;
+        log.checkpoint(Vec::new).await.unwrap();
+        let appended = log.append(batch(2, 3_000, 5, 2), 3, 0).unwrap();
+        acknowledged(&log, appended.next_offset).await;
+        eventually("it is written", || log.ends().written == 3).await;
+        log.abandon();
+
+        faults::inject(faults::Op::Fdatasync, "t-0", 0, faults::Fault::Os(5));
+        let context = small_caches();
+        let again = open_in(context.clone(), &dir, config()).await.log;
+        let ends = again.ends();
+        assert_eq!((ends.held, ends.written, ends.synced), (3, 3, 1), "synced up to the checkpoint");
+        assert_eq!((again.acknowledged(), context.unsynced_bytes()), (3, again.unsynced_bytes()));
+        assert_eq!(again.unsynced_bytes(), (HEADER_BYTES + 3_000) as u64);
+        assert!(again.checkpoint(Vec::new).await.is_err(), "no checkpoint may say that it is synced");
+        assert!(again.failure().is_some());
+        faults::clear();
+
+        let context = small_caches();
+        let third = open_in(context.clone(), &dir, config()).await.log;
+        third.checkpoint(Vec::new).await.unwrap();
+        assert_eq!((third.ends().synced, third.unsynced_bytes(), context.unsynced_bytes()), (3, 0, 0));
+        third.abandon();
+        let fourth = open(&dir, config()).await;
+        assert_eq!((fourth.log.ends().synced, fourth.replayed), (3, vec![]), "the checkpoint covers it");
+        assert_eq!(read_all(&fourth.log, 0, 1 << 20).await.len(), 2 * (HEADER_BYTES + 3_000));
+    });
+}
+
+/// What follows the recovery point is committed in the journal as after a write, without anybody's asking.
+#[test]
+fn what_a_start_read_is_committed_soon() {
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let log = open(&dir, config()).await.log;
+        let appended = log.append(batch(1, 3_000, 5, 1), 3, 0).unwrap();
+        acknowledged(&log, appended.next_offset).await;
+        eventually("it is written", || log.ends().written == 1).await;
+        log.abandon();
+        let again = open(&dir, config()).await.log;
+        eventually("it is synced", || again.ends().synced == 1).await;
+        assert_eq!(again.unsynced_bytes(), 0);
+    });
+}
+
+/// Their end could fall otherwise: acknowledged is what is synced.
+#[test]
+fn topics_that_acknowledge_by_the_sync_are_synced_by_the_start() {
+    for settings in [
+        TopicConfig { flush_messages: 1, ..TopicConfig::default() },
+        TopicConfig { flush_messages: 1_000, ..TopicConfig::default() },
+        TopicConfig { flush_ms: Some(0), ..TopicConfig::default() },
+    ] {
+        let root = scratch();
+        let dir = root.path().join("t-0");
+        let settings = Arc::new(settings);
+        on_shard(move || {
+            let (dir, settings) = (dir.clone(), settings.clone());
+            async move {
+                let log = open(&dir, settings.clone()).await.log;
+                for timestamp in 0..3 {
+                    log.append(batch(1, 3_000, timestamp, 1), 3, 0).unwrap();
+                }
+                acknowledged(&log, 3).await;
+                eventually("it is written", || log.ends().written == 3).await;
+                log.abandon();
+                let again = open(&dir, settings).await.log;
+                assert_eq!((again.ends().synced, again.unsynced_bytes()), (3, 0));
+            }
+        });
+    }
+}
