@@ -342,15 +342,17 @@ impl Shard {
             }
             let (revision, active) = {
                 let _one = self.control.acquire(1).await;
-                let (update, revision, active) = {
-                    let node = member.node.borrow();
-                    let update = member.images.borrow_mut().next(&self.image(), &node, &self.placement());
-                    (update, node.mirror().revision(), node.is_active())
-                };
-                if let Some(update) = update {
-                    self.publish(update).await;
+                loop {
+                    let (update, revision, active) = {
+                        let node = member.node.borrow();
+                        let update = member.images.borrow_mut().next(&self.image(), &node, &self.placement());
+                        (update, node.mirror().revision(), node.is_active())
+                    };
+                    match update {
+                        Some(update) => drop(self.publish(update).await),
+                        None => break (revision, active),
+                    }
                 }
-                (revision, active)
             };
             member.shown.set(revision);
             member.moved.notify_all();

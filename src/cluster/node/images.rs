@@ -76,7 +76,10 @@ impl Images {
         self.names.extend(node.view().partitions_of(self.me).map(|(name, _)| name.clone()));
     }
 
-    /// The update from `before`, the last image, to what the node knows now. `None`: it is the same.
+    /// The next update from `before`, the last image, to what the node knows now. `None`: it is the same.
+    ///
+    /// A topic that was deleted and made anew is taken out by one update and put in by the next: both have the same
+    /// directories, and those of the first have to be put away before those of the second are made.
     pub fn next<S: Store>(
         &mut self,
         before: &MetadataImage,
@@ -118,14 +121,18 @@ impl Images {
             }
             new.iter_mut().for_each(|topic| silence(topic, self.me));
         }
+        if let (Some(old), Some(anew)) = (old, &new)
+            && old.id != anew.id
+        {
+            self.names.insert(name.clone());
+            new = None;
+        }
         self.homes.settle(self.me, placement, old.map(|old| &**old), new.as_mut());
         match (old, new) {
             (None, None) => return false,
             (Some(old), Some(new)) if is_same(old, &new) => return false,
             (_, None) => drop(image.remove_topic(name)),
             (_, Some(new)) => {
-                // Under another id before, it would be found by that still.
-                image.remove_topic(name);
                 image.put_topic(new);
             }
         }
