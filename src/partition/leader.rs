@@ -164,8 +164,10 @@ pub struct Leader {
     followers: BTreeMap<BrokerId, Progress>,
     pending: Vec<Pending>,
     retry_at_ms: i64,
-    /// A replica has named a higher epoch, so this one is over.
+    /// A replica has named a higher epoch, so this one is over, unless the metadata store says otherwise.
     deposed: bool,
+    /// The metadata store was asked since.
+    asked: bool,
     /// The log has failed.
     failed: bool,
     /// The metadata store has been away for this long, in which a session ends, ms; `None`: it has not.
@@ -192,6 +194,7 @@ impl Leader {
             pending: Vec::new(),
             retry_at_ms: now_ms,
             deposed: false,
+            asked: false,
             failed: false,
             apart_ms: None,
         };
@@ -244,7 +247,8 @@ impl Leader {
         self.view.isr.iter().any(|broker| *broker != self.me)
     }
 
-    /// A replica has shown that the epoch is over: nothing is served until the metadata is newer.
+    /// A replica has shown that the epoch is over: nothing is served until the metadata is newer, or until a commit
+    /// shows that the replica was wrong.
     pub fn is_deposed(&self) -> bool {
         self.deposed
     }
@@ -318,7 +322,7 @@ impl Leader {
             return Err(ErrorCode::NotLeaderOrFollower);
         };
         if fetch.leader_epoch > self.epoch() {
-            self.deposed = true;
+            (self.deposed, self.asked) = (true, false);
             return Err(ErrorCode::UnknownLeaderEpoch);
         }
         if self.failed {
@@ -441,10 +445,16 @@ impl Leader {
     /// The change of the ISR that is due, if one may be proposed now. It counts as in flight from here on.
     pub fn propose(&mut self, marks: &Watermarks, now_ms: i64) -> Option<Proposal> {
         let waits = |p: &Pending| matches!(p.decision, None | Some(Decision::Committed));
-        if self.deposed || self.pending.iter().any(waits) || now_ms < self.retry_at_ms {
+        if self.pending.iter().any(waits) || now_ms < self.retry_at_ms {
             return None;
         }
-        let change = if self.failed { Change::Resign } else { self.due(marks, now_ms)? };
+        let change = match (self.deposed, self.failed) {
+            // It succeeds only while the metadata has this epoch.
+            (true, _) => Change::Confirm,
+            (false, true) => Change::Resign,
+            (false, false) => self.due(marks, now_ms)?,
+        };
+        self.asked = self.deposed;
         let (adds, removes) = match &change {
             Change::Expand(joining) => (joining.iter().map(|(broker, _)| *broker).collect(), Vec::new()),
             Change::Shrink(leaving) => (Vec::new(), leaving.clone()),
@@ -483,6 +493,10 @@ impl Leader {
 
     /// The end of the proposal based on version `based_on`.
     pub fn decided(&mut self, based_on: i32, decision: Decision, now_ms: i64) {
+        // The metadata had this epoch still when the replica had named a higher one.
+        if decision == Decision::Committed && std::mem::take(&mut self.asked) {
+            self.deposed = false;
+        }
         if based_on != self.view.version {
             // The version has moved past it, so all that it may have changed is in the view.
             return;

@@ -185,12 +185,49 @@ fn a_higher_epoch_of_a_replica_deposes_until_the_metadata_is_newer() {
     assert_eq!(bench.leader.check_epoch(None), Err(ErrorCode::NotLeaderOrFollower));
     assert_eq!(bench.leader.may_append_for_all(), Err(ErrorCode::NotLeaderOrFollower));
     assert_eq!(bench.fetch(2, 100), FetchAnswer::Refuse(ErrorCode::NotLeaderOrFollower));
-    assert_eq!((bench.hw(), bench.propose()), (90, None));
+    assert_eq!(bench.hw(), 90);
     bench.see(view(8, 5, &[1, 2], 1));
     assert!(bench.leader.is_deposed(), "the same epoch");
     bench.see(view(9, 7, &[1, 2], 1));
     assert!(!bench.leader.is_deposed());
     assert_eq!(bench.fetch(2, 100), FetchAnswer::Serve { up_to: 100 });
+}
+
+#[test]
+fn a_higher_epoch_that_the_metadata_does_not_know_deposes_until_it_says_so() {
+    let mut bench = Bench::new(&[1, 2], 1);
+    let newer = FollowerFetch { leader_epoch: LeaderEpoch(6), ..bench.fetch_of(2, 100) };
+    bench.send(newer);
+    assert_eq!(bench.propose(), Some(Change::Confirm), "it is committed only while the metadata has epoch 5");
+    assert_eq!(bench.propose(), None, "one at a time");
+    for outcome in [Decision::Unknown, Decision::Refused] {
+        bench.leader.decided(7, outcome, bench.now);
+        assert!(bench.leader.is_deposed());
+        bench.now += 1_000;
+        assert_eq!(bench.propose(), Some(Change::Confirm));
+    }
+    bench.send(newer);
+    bench.leader.decided(7, Decision::Committed, bench.now);
+    assert!(bench.leader.is_deposed(), "the replica has said so again since the metadata was asked");
+    bench.see(view(8, 5, &[1, 2], 1));
+    bench.now += 1_000;
+    assert_eq!(bench.propose(), Some(Change::Confirm));
+    bench.see(view(9, 5, &[1, 2], 1));
+    bench.leader.decided(8, Decision::Committed, bench.now);
+    assert!(!bench.leader.is_deposed(), "also when its result was seen first");
+    assert_eq!(bench.leader.check_epoch(None), Ok(()));
+    assert_eq!(bench.fetch(2, 100), FetchAnswer::Serve { up_to: 100 });
+    assert_eq!((bench.hw(), bench.propose()), (100, None));
+}
+
+#[test]
+fn a_change_proposed_before_says_nothing_of_the_epoch() {
+    let mut bench = Bench::new(&[1, 2], 1);
+    bench.fetch(3, 100);
+    assert!(matches!(bench.propose(), Some(Change::Expand(_))));
+    bench.send(FollowerFetch { leader_epoch: LeaderEpoch(6), ..bench.fetch_of(2, 100) });
+    bench.leader.decided(7, Decision::Committed, bench.now);
+    assert!(bench.leader.is_deposed());
 }
 
 #[test]

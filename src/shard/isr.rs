@@ -31,6 +31,10 @@ impl Shard {
             let based_on = proposal.based_on;
             let decision = shard.propose(replica.id, proposal).await;
             replica.decided(based_on, decision);
+            if shard.replica(replica.id).is_some_and(|current| Rc::ptr_eq(&current, &replica)) {
+                // It may lead again.
+                shard.coordinate(&replica);
+            }
             if decision != Decision::Committed {
                 clock::sleep(AGAIN).await;
                 shard.look_at_isr(&replica);
