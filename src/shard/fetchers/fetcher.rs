@@ -217,7 +217,8 @@ impl Fetcher {
             }
             Followed::Later => {
                 let pauses = self.plan.borrow_mut().pause(id, epoch, clock::mono_ms());
-                if pauses == SAID_AFTER {
+                // Records that were sent, and not taken here, are told of where they were refused.
+                if pauses == SAID_AFTER && error != ErrorCode::None {
                     client_line!(
                         warn, topic = %replica.topic, partition = %id.index, leader = self.leader.0, epoch = epoch.0,
                         "the partition cannot be fetched from its leader, and is tried again: {error}"

@@ -209,6 +209,9 @@ fn damage_names_its_znode() {
     let partition = "/brokers/topics/orders/partitions/0/state";
     assert!(damaged(partition, &kafka::STATE.replace("\"leader\":2", "\"leader\":-3")).contains("-3"));
     assert!(damaged(partition, &kafka::STATE.replace("[2]", "[-2]")).contains("negative"));
+    assert!(
+        damaged(partition, &kafka::STATE.replace("\"leader_epoch\":", "\"leader_epoch\":-")).contains("leader_epoch")
+    );
     assert!(damaged("/brokers/ids/1", &kafka::BROKER_1.replace(":29191\"", "\"")).contains("INTERNAL"));
 }
 

@@ -88,9 +88,13 @@ pub fn decode_state(path: &str, bytes: &[u8]) -> Result<PartitionState, ZnodeErr
         NONE => None,
         other => return Err(fields.damaged(format!("{other} is no \"last_leader\""))),
     };
+    let leader_epoch = match fields.number("leader_epoch")? {
+        epoch @ 0.. => LeaderEpoch(epoch),
+        other => return Err(fields.damaged(format!("{other} is no \"leader_epoch\""))),
+    };
     Ok(PartitionState {
         leader,
-        leader_epoch: LeaderEpoch(fields.number("leader_epoch")?),
+        leader_epoch,
         controller_epoch: fields.number("controller_epoch")?,
         isr: brokers(isr),
         elr: brokers(list("elr")?.unwrap_or_default()),
