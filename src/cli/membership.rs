@@ -86,7 +86,8 @@ impl Membership {
         };
         let endpoints = config.listeners.iter().filter_map(endpoint).collect();
         let record = BrokerRecord { endpoints, rack: config.broker_rack.clone() };
-        let settings = Settings { me, record, start, options, defaults: self.defaults };
+        let cluster_id = Some(self.cluster_id);
+        let settings = Settings { me, cluster_id, record, start, options, defaults: self.defaults };
         let node = Node::with(self.store, self.mirror, settings, 0);
         let (leave, (tell, left)) = (Leave::default(), sync_channel(1));
         let images = Images::new(me, config.topic_defaults.clone(), image);

@@ -14,7 +14,9 @@ mod suspects;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::{self, Options, PartitionKey, RegisterError, RiskyElection, Start, TopicDefaults, View};
-use super::store::{BrokerRecord, Commit, CommitId, Event, Key, Mirror, Outcome, Phase, Revision, Session, Store};
+use super::store::{
+    BrokerRecord, Commit, CommitId, Event, Key, Mirror, Outcome, Phase, Record, Revision, Session, Store, Write,
+};
 use crate::model::BrokerId;
 use crate::model::planted::{Planted, planted};
 use crate::partition::Decision;
@@ -30,6 +32,8 @@ const AGAIN_MS: i64 = 300;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub me: BrokerId,
+    /// The cluster that the data directories belong to; `None`: any.
+    pub cluster_id: Option<String>,
     pub record: BrokerRecord,
     pub start: Start,
     pub options: Options,
@@ -40,6 +44,8 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     Register,
+    /// Deletes a registration that counts for nothing.
+    Withdraw,
     Claim,
     Control,
     Drain,
@@ -301,6 +307,7 @@ impl<S: Store> Node<S> {
     /// Does what is due: registers, becomes controller, does the controller's work, gives leaderships away.
     pub fn act(&mut self, now_ms: i64) -> Acted {
         let mut acted = Acted::default();
+        self.withdraw();
         self.register(now_ms, &mut acted);
         self.control(now_ms, &mut acted);
         self.drain();
@@ -325,12 +332,39 @@ impl<S: Store> Node<S> {
             return;
         }
         self.ask_at_ms = now_ms.saturating_add(AGAIN_MS);
+        if let Some(why) = self.other_cluster() {
+            acted.refused = Some(why);
+            return;
+        }
         match rules::register(&self.view, self.me(), self.settings.record.clone(), &self.settings.start) {
             Ok(commit) => {
                 acted.registers = true;
                 self.commit(commit, Purpose::Register);
             }
             Err(why) => acted.refused = Some(why),
+        }
+    }
+
+    /// The store has another cluster's metadata than this broker's, or none. By those it would have no replica, and
+    /// would delete all that it holds.
+    fn other_cluster(&self) -> Option<RegisterError> {
+        let own = self.settings.cluster_id.as_ref()?;
+        let found = match self.mirror.node(&Key::ClusterId).map(|node| &node.record) {
+            Some(Record::ClusterId(found)) => Some(found),
+            _ => None,
+        };
+        (found != Some(own)).then(|| RegisterError::OtherCluster { own: own.clone(), found: found.cloned() })
+    }
+
+    /// A registration without an incarnation is let in by nobody: somebody has deleted that. It goes, and another follows.
+    fn withdraw(&mut self) {
+        let Own::Shown(_) = self.own else { return };
+        if self.view.incarnation(self.me()).is_some() || self.is_waiting_for(&Purpose::Withdraw) {
+            return;
+        }
+        if let Some(own) = self.view.registrations().get(&self.me()) {
+            let writes = vec![Write::Delete(Key::Broker(self.me()), Some(own.version))];
+            self.commit(Commit { checks: Vec::new(), writes }, Purpose::Withdraw);
         }
     }
 

@@ -27,6 +27,7 @@ impl Identity {
         let endpoint = EndpointImage { listener: "A".to_owned(), host: "b".to_owned(), port: 1 };
         let settings = Settings {
             me: BrokerId(self.index as i32),
+            cluster_id: None,
             record: BrokerRecord { endpoints: vec![endpoint], rack: None },
             start: self.start(),
             // Preferred leaders are looked after often, so that it matters.

@@ -315,3 +315,54 @@ def test_a_broker_that_cannot_be_reached_is_not_taken_for_dead(make_cluster):
         time.sleep(0.2)
     for n in rest:
         assert "process is gone" not in c[n].log_text()
+
+
+def test_lost_zookeeper_data_takes_no_records_away(make_cluster):
+    c = make_cluster()
+    topic = c.create("t", 2)
+    w = Witness(c, topic, 2)
+    w.wait_for_acks(100)
+    server = c.zookeeper.servers[0]
+    server.kill()
+    shutil.copytree(server.folder / "version-2", server.folder / "kept")
+    shutil.rmtree(server.folder / "version-2")
+    server.start()
+    server.wait()
+    c.wait(lambda: not c.alive(), PATIENCE, "the brokers end")
+    for b in c.brokers.values():
+        assert "no cluster's metadata" in b.log_text(), b.log_tail()
+        assert all(b.partition_dir(topic, p).is_dir() for p in range(2)), sorted(b.data_dir.iterdir())
+    server.kill()
+    shutil.rmtree(server.folder / "version-2")
+    (server.folder / "kept").rename(server.folder / "version-2")
+    server.start()
+    server.wait()
+    for b in c.brokers.values():
+        b.spawn()
+    for b in c.brokers.values():
+        b.wait(time.monotonic())
+    c.wait_for_isr(topic, set(c.brokers), PATIENCE)
+    w.wait_for_acks(50)
+    w.finish()
+
+
+def test_a_topic_made_anew_while_a_broker_sleeps_keeps_its_records(make_cluster):
+    """The broker learns of both at once; the directories have the same names."""
+    c = make_cluster(props={"zookeeper.session.timeout.ms": 60_000})
+    c.create("t", 2)
+    slept = c[c.leader("t")]
+    slept.popen.send_signal(signal.SIGSTOP)
+    awake = next(b for b in c.brokers.values() if b is not slept)
+    # By hand: an admin client may ask the one that sleeps.
+    with wire.Conn(awake, timeout=60) as conn:
+        conn.call(wire.DELETE_TOPICS, 1, wire.Writer(False).count(1).string("t").i32(30_000).done())
+        made = wire.Writer(False).count(1).string("t").i32(2).i16(3).count(0).count(0).i32(1_000).i8(False).done()
+        conn.call(wire.CREATE_TOPICS, 4, made)
+    slept.popen.send_signal(signal.SIGCONT)
+    c.wait_for_isr("t", set(c.brokers), PATIENCE)
+    w = Witness(c, "t", 2)
+    w.wait_for_acks(100)
+    for b in c.brokers.values():
+        assert all(b.partition_dir("t", p).is_dir() for p in range(2)), sorted(b.data_dir.iterdir())
+        assert "No such file" not in b.log_text(), b.log_tail()
+    w.finish()

@@ -30,6 +30,7 @@ fn node(model: &Model, broker: i32, start: Start) -> Node<ModelClient> {
     let endpoint = EndpointImage { listener: "PLAINTEXT".into(), host: "h".into(), port: 9000 };
     let settings = Settings {
         me: BrokerId(broker),
+        cluster_id: None,
         record: BrokerRecord { endpoints: vec![endpoint], rack: None },
         start,
         options: Options::default(),
@@ -339,6 +340,44 @@ fn steps_get_through_beside_one_that_meets_a_conflict() {
     assert!(cluster.leaders(70).iter().all(|leader| *leader == 2));
 }
 
+#[test]
+fn a_broker_takes_no_part_in_another_clusters_metadata_or_in_none() {
+    let mut cluster = Cluster::of(0);
+    let mut own = node(&cluster.model, 1, start(1, 1));
+    own.settings.cluster_id = Some("ours".to_owned());
+    cluster.nodes.push(own);
+    cluster.connect(0);
+    cluster.settle();
+    let refused = |cluster: &mut Cluster| {
+        cluster.now_ms += AGAIN_MS;
+        let now_ms = cluster.now_ms;
+        (cluster.nodes[0].act(now_ms).refused, cluster.nodes[0].broker_epoch())
+    };
+    let other =
+        |found: Option<&str>| RegisterError::OtherCluster { own: "ours".to_owned(), found: found.map(str::to_owned) };
+    assert_eq!(refused(&mut cluster), (Some(other(None)), None));
+    assert!(other(None).to_string().contains("no cluster's metadata"));
+    cluster.write(Write::Create(Key::ClusterId, Record::ClusterId("theirs".into()), Lifetime::Persistent));
+    cluster.settle();
+    assert_eq!(refused(&mut cluster), (Some(other(Some("theirs"))), None));
+    let version = cluster.model.node(&Key::ClusterId).unwrap().version;
+    cluster.write(Write::Set(Key::ClusterId, Record::ClusterId("ours".into()), version));
+    cluster.settle();
+    assert!(cluster.nodes[0].is_active());
+}
+
+#[test]
+fn a_broker_whose_incarnation_was_deleted_registers_anew() {
+    let mut cluster = Cluster::of(2);
+    cluster.make_topic(&[&[1, 2]]);
+    let before = cluster.nodes[0].broker_epoch();
+    cluster.write(Write::Delete(Key::Incarnation(BrokerId(1)), None));
+    cluster.settle();
+    assert!(cluster.nodes[0].is_active() && cluster.nodes[0].broker_epoch() > before);
+    assert!(!cluster.incarnation(1).trusted);
+    assert_eq!(cluster.leaders(1), [2]);
+}
+
 // ---- images
 
 fn placement() -> Placement {
@@ -397,6 +436,32 @@ fn images_show_no_leadership_while_the_broker_takes_no_part() {
     let back = images.next(&silent, &cluster.nodes[0], &placement()).unwrap();
     assert!(!back.image.topic("t").unwrap().partitions[0].replicas.contains(&me));
     assert_eq!(back.image.version, cluster.nodes[0].mirror().revision());
+}
+
+#[test]
+fn a_topic_made_anew_is_taken_out_before_it_is_put_in() {
+    let mut cluster = Cluster::of(2);
+    cluster.make_topic(&[&[1, 2]]);
+    let (me, defaults) = (BrokerId(1), TopicConfig::default());
+    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &defaults);
+    let mut images = Images::new(me, defaults, &first);
+    images.note_part(&first, &cluster.nodes[0]);
+    let before = images.next(&first, &cluster.nodes[0], &placement()).unwrap().image;
+    cluster.write(Write::Delete(Key::Partition("t".into(), 0), None));
+    cluster.write(Write::Delete(Key::Topic("t".into()), None));
+    let record = TopicRecord { id: Uuid::from_u128(78), assignments: vec![assigned(&[1, 2])] };
+    cluster.write(Write::Create(Key::Topic("t".into()), Record::Topic(record), Lifetime::Persistent));
+    for news in &cluster.settle()[0] {
+        images.note(&news.changed);
+    }
+    let gone = images.next(&before, &cluster.nodes[0], &placement()).unwrap();
+    assert!(gone.topics[0].is_deletion() && gone.image.topic("t").is_none());
+    assert!(gone.image.topic_by_id(Uuid::from_u128(77)).is_none());
+    let made = images.next(&gone.image, &cluster.nodes[0], &placement()).unwrap();
+    assert!(made.topics[0].before.is_none());
+    assert_eq!(made.image.topic("t").unwrap().id, Uuid::from_u128(78));
+    assert!(made.image.topic("t").unwrap().partitions[0].home.is_some());
+    assert!(images.next(&made.image, &cluster.nodes[0], &placement()).is_none());
 }
 
 #[test]

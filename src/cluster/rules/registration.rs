@@ -41,6 +41,13 @@ pub enum RegisterError {
          one another broker.id"
     )]
     Taken(BrokerId),
+    #[error(
+        "this broker is of cluster {own}, and ZooKeeper now has {}: its data was lost or replaced while this broker ran. Nothing \
+         on this broker's disks was changed. Restore ZooKeeper's data, or see that zookeeper.connect leads to the right \
+         servers, and start the broker again",
+        .found.as_ref().map_or("no cluster's metadata".to_owned(), |found| format!("cluster {found}"))
+    )]
+    OtherCluster { own: String, found: Option<String> },
 }
 
 /// True if the logs have all that they had when the broker last took part. What a direct write
