@@ -103,6 +103,7 @@ impl ServerConfig {
             fetch_max_bytes: 0,
             max_incremental_fetch_session_cache_slots: 0,
             fetch_session_memory_bytes: 0,
+            replica_selector: super::ReplicaSelector::Leader,
             replica_fetch_max_bytes: 0,
             replica_fetch_response_max_bytes: 0,
             replica_fetch_min_bytes: 0,

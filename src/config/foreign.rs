@@ -115,7 +115,6 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("server.max.startup.time.ms", Ignored("start-up waits for recovery, however long it takes")),
     ("controlled.shutdown.max.retries", Ignored(NO_RETRIES)),
     ("controlled.shutdown.retry.backoff.ms", Ignored(NO_RETRIES)),
-    ("replica.selector.class", Ignored(NO_CLUSTER)),
     ("replica.socket.receive.buffer.bytes", Ignored("the kernel sizes the buffers of connections between brokers")),
     ("num.replica.fetchers", Ignored(ONE_FETCHER)),
     ("follower.*", Ignored(NO_CLUSTER)),

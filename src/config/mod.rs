@@ -19,6 +19,6 @@ pub use listener::{Advertised, ListenerConfig};
 pub use load::{ConfigError, Origin, Warning};
 pub use markdown::{markdown, plain};
 pub use options::{Alias, OPTIONS, OptionSpec};
-pub use server::{Acknowledge, ProduceValidation, ServerConfig, Untaken};
+pub use server::{Acknowledge, ProduceValidation, ReplicaSelector, ServerConfig, Untaken};
 pub use topic::{CompressionType, TopicConfig};
 pub use value::{Bounds, Kind};

@@ -17,6 +17,14 @@ pub enum Acknowledge {
     Written,
 }
 
+/// The replica that a consumer reads from (KIP-392).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaSelector {
+    Leader,
+    /// One in the consumer's rack.
+    RackAware,
+}
+
 /// How much of a produced batch is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProduceValidation {
@@ -97,6 +105,8 @@ pub struct ServerConfig {
     pub max_incremental_fetch_session_cache_slots: u32,
     /// `corelane.fetch.session.memory.bytes`, over all shards
     pub fetch_session_memory_bytes: usize,
+    /// `replica.selector.class`
+    pub replica_selector: ReplicaSelector,
     /// `replica.fetch.max.bytes`: of one partition
     pub replica_fetch_max_bytes: u32,
     /// `replica.fetch.response.max.bytes`

@@ -143,6 +143,8 @@ struct Progress {
     /// The leader's end at the last fetch.
     last_leader_end: i64,
     caught_up_ms: i64,
+    /// High watermark that it was told last.
+    told: i64,
 }
 
 /// Proposals based on the current version, as the maximal ISR sees them.
@@ -354,9 +356,26 @@ impl Leader {
                 last_leader_end: i64::MAX,
                 // As Kafka has it, a member of the ISR is given the whole time to fetch.
                 caught_up_ms: if in_sync { now_ms } else { i64::MIN },
+                told: -1,
             });
             self.followers.insert(replica.broker, progress);
         }
+    }
+
+    /// A follower has not been told of this high watermark yet.
+    pub fn owes(&self, broker: BrokerId, high_watermark: i64) -> bool {
+        self.followers.get(&broker).is_some_and(|progress| progress.told < high_watermark)
+    }
+
+    /// A follower is told of this high watermark.
+    pub fn told(&mut self, broker: BrokerId, high_watermark: i64) {
+        self.followers.entry(broker).and_modify(|progress| progress.told = high_watermark);
+    }
+
+    /// Other members of the ISR that have everything before `offset`, and their ends.
+    pub fn in_sync_from(&self, offset: i64) -> Vec<(BrokerId, i64)> {
+        let end_of = |broker: &BrokerId| Some((*broker, self.followers.get(broker)?.end?));
+        self.view.isr.iter().filter_map(end_of).filter(|(_, end)| *end >= offset).collect()
     }
 
     // ---- high watermark

@@ -19,6 +19,8 @@ pub struct Membership {
     pub me: BrokerId,
     /// `replica.lag.time.max.ms`
     pub lag_time_max_ms: i64,
+    /// Followers serve consumers, so that they are told at once of a higher high watermark.
+    pub followers_serve: bool,
     /// Milliseconds; never goes back.
     pub clock: fn() -> i64,
 }
@@ -222,6 +224,22 @@ impl Replica {
         }
     }
 
+    /// As [`check_epoch`](Self::check_epoch) for a reader of what is committed. `anywhere`: a follower serves it, too (KIP-392).
+    pub fn check_reader(&self, believed: Option<LeaderEpoch>, anywhere: bool) -> Result<(), ErrorCode> {
+        match self.check_epoch(believed) {
+            Err(ErrorCode::NotLeaderOrFollower) if anywhere && self.followed().is_some() => Ok(()),
+            checked => checked,
+        }
+    }
+
+    /// Other members of the ISR that have everything before `offset`, and their ends; none where this is not the leader.
+    pub fn in_sync_from(&self, offset: i64) -> Vec<(BrokerId, i64)> {
+        match &*self.standing.role.borrow() {
+            Role::Leader(leader) => leader.in_sync_from(offset),
+            Role::Alone | Role::None | Role::Follower(_) => Vec::new(),
+        }
+    }
+
     /// Refuses a batch before it is appended. `for_all`: it is to be acknowledged by the whole ISR.
     pub(super) fn may_append(&self, for_all: bool) -> Result<(), Rejected> {
         let refused = match &*self.standing.role.borrow() {
@@ -407,10 +425,27 @@ impl Replica {
         self.moved();
     }
 
-    /// Fires `waiter` when there is something to read behind `offset` for a replica, the log fails, or, for one that reads
-    /// `leaders` only, this one does not lead any more.
-    pub fn expect_sent(&self, offset: i64, leaders: bool, waiter: &Rc<DataWaiter>) {
-        if leaders && self.led_epoch().is_none() || self.sent() > offset || self.log.failure().is_some() {
+    /// A follower is to be answered at once, because it has not been told of the high watermark, and consumers read from it.
+    pub fn owes_high_watermark(&self, follower: BrokerId) -> bool {
+        let Some(Membership { followers_serve: true, .. }) = self.standing.membership else { return false };
+        match &*self.standing.role.borrow() {
+            Role::Leader(leader) => leader.owes(follower, self.high_watermark()),
+            Role::Alone | Role::None | Role::Follower(_) => false,
+        }
+    }
+
+    /// A follower is being answered.
+    pub fn tell_high_watermark(&self, follower: BrokerId) {
+        if let Role::Leader(leader) = &mut *self.standing.role.borrow_mut() {
+            leader.told(follower, self.high_watermark());
+        }
+    }
+
+    /// Fires `waiter` when there is something to read behind `offset` for a replica, the log fails, or, for a `follower`, this
+    /// one does not lead any more or has a high watermark to tell.
+    pub fn expect_sent(&self, offset: i64, follower: Option<BrokerId>, waiter: &Rc<DataWaiter>) {
+        let tells = follower.is_some_and(|follower| self.led_epoch().is_none() || self.owes_high_watermark(follower));
+        if tells || self.sent() > offset || self.log.failure().is_some() {
             waiter.fire();
         } else {
             self.standing.waiters.sent.add(waiter);

@@ -92,7 +92,7 @@ impl Standing {
         if moved.acknowledged {
             self.waiters.acknowledged(watermarks.ends().acknowledged);
         }
-        if moved.sent {
+        if moved.sent || moved.high_watermark && self.membership.is_some_and(|membership| membership.followers_serve) {
             self.waiters.sent.fire();
         }
     }

@@ -301,6 +301,7 @@ mod tests {
                 log_start_offset: 0,
                 records: vec![Bytes::from_static(BATCH)],
                 diverging: None,
+                preferred_replica: None,
             };
             let frame = fetch::encode_response(version, 5, ErrorCode::None, 0, vec![(name(), vec![answer])]).concat();
             let mut seen = Vec::new();

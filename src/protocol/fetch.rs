@@ -83,6 +83,8 @@ pub struct FetchPartitionResponse {
     /// To a follower whose log is another: the largest epoch up to its last one that the leader knows, and that epoch's end
     /// (KIP-595).
     pub diverging: Option<(i32, i64)>,
+    /// Broker from whose replica the consumer should read instead (KIP-392); versions below 11 do not tell it.
+    pub preferred_replica: Option<i32>,
 }
 
 /// Decodes the request's body, all of it.
@@ -273,7 +275,7 @@ fn write_partition(writer: &mut Writer, version: i16, partition: &FetchPartition
     }
     writer.count(None); // aborted_transactions
     if version >= 11 {
-        writer.int32(-1); // preferred_read_replica
+        writer.int32(partition.preferred_replica.unwrap_or(-1));
     }
     // Empty, never null: some clients take null for a broken response.
     writer.count(Some(record_bytes));

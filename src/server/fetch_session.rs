@@ -170,7 +170,8 @@ impl Session {
         let Some(Some(known)) = self.slots.get_mut(slot as usize) else {
             return true;
         };
-        let mut news = !response.records.is_empty() || response.diverging.is_some();
+        let mut news =
+            !response.records.is_empty() || response.diverging.is_some() || response.preferred_replica.is_some();
         if known.high_watermark != response.high_watermark {
             known.high_watermark = response.high_watermark;
             news = true;

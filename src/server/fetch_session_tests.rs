@@ -55,6 +55,7 @@ fn answer(index: i32, high_watermark: i64, data: bool) -> Option<FetchPartitionR
         log_start_offset: 0,
         records: if data { vec![Bytes::from_static(b"batch")] } else { Vec::new() },
         diverging: None,
+        preferred_replica: None,
     })
 }
 

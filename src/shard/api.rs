@@ -1,6 +1,7 @@
 //! The words of the requests a connection makes to the shards; no protocol messages below this line.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -42,12 +43,14 @@ pub struct FetchPart {
     /// What the client believes; `None`: it does not say.
     pub current_leader_epoch: Option<LeaderEpoch>,
     pub reader: Reader,
+    /// The rack of a consumer that may be sent to another replica (KIP-392).
+    pub rack: Option<Arc<str>>,
 }
 
 /// The kind of a fetch's sender, by its replica id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reader {
-    /// Reads what is committed, from the leader.
+    /// Reads what is committed, from the leader; one with a rack from any replica.
     Consumer,
     /// Kafka's tool that compares replicas: reads any of them up to its end.
     Verifier,
@@ -93,6 +96,8 @@ pub struct FetchOutcome {
     pub needed_bytes: usize,
     /// To a follower whose log is another: an epoch that the leader knows, and its end.
     pub diverging: Option<(i32, i64)>,
+    /// The replica to read from instead of this one.
+    pub preferred_replica: Option<BrokerId>,
 }
 
 impl FetchOutcome {
@@ -108,6 +113,7 @@ impl FetchOutcome {
             held_bytes: 0,
             needed_bytes: 0,
             diverging: None,
+            preferred_replica: None,
         }
     }
 

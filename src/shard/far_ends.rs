@@ -103,5 +103,8 @@ impl Shard {
 }
 
 fn is_quiet(outcome: &FetchOutcome) -> bool {
-    outcome.error == ErrorCode::None && outcome.records.is_empty() && !outcome.more
+    outcome.error == ErrorCode::None
+        && outcome.records.is_empty()
+        && !outcome.more
+        && outcome.preferred_replica.is_none()
 }

@@ -178,8 +178,12 @@ impl Shard {
         if !part.is_consumers() {
             return self.read_for_replica(&replica, part, limit).await;
         }
-        if let Err(code) = replica.check_epoch(part.current_leader_epoch) {
+        if let Err(code) = replica.check_reader(part.current_leader_epoch, part.rack.is_some()) {
             return FetchOutcome::failed(code);
+        }
+        if let Some(nearer) = self.nearer_replica(&replica, part) {
+            let outcome = FetchOutcome::quiet(replica.high_watermark(), replica.start_offset());
+            return FetchOutcome { preferred_replica: Some(nearer), ..outcome };
         }
         // Taken before the read: a later wait then starts from what the read could see.
         let (high_watermark, log_start_offset) = (replica.high_watermark(), replica.start_offset());
@@ -258,7 +262,9 @@ fn settle(outcomes: &mut [FetchOutcome], mut share: Share) -> Option<Share> {
 fn is_enough(outcomes: &[FetchOutcome], min_bytes: u32) -> bool {
     let bytes: usize = outcomes.iter().map(FetchOutcome::bytes).sum();
     bytes >= min_bytes as usize
-        || outcomes.iter().any(|o| o.error != ErrorCode::None || o.more || o.diverging.is_some())
+        || outcomes
+            .iter()
+            .any(|o| o.error != ErrorCode::None || o.more || o.diverging.is_some() || o.preferred_replica.is_some())
 }
 
 #[cfg(test)]
@@ -276,6 +282,7 @@ mod tests {
             max_bytes: *max_bytes,
             current_leader_epoch: None,
             reader: Reader::Consumer,
+            rack: None,
         };
         max_bytes.iter().enumerate().map(part).collect()
     }

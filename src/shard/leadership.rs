@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::state::Shard;
 use crate::cluster::store::Phase;
 use crate::cluster::{MetadataImage, PartitionImage};
+use crate::config::ReplicaSelector;
 use crate::model::{BrokerId, LeaderEpoch, PartitionId};
 use crate::observe::client_line;
 use crate::partition::{Membership, PartitionView, Replica, ReplicaView};
@@ -41,7 +42,8 @@ impl Shard {
     /// `None`: this broker has no cluster.
     pub(super) fn membership(&self) -> Option<Membership> {
         let (me, lag_time_max_ms) = (self.broker(), self.config.replica_lag_time_max_ms);
-        self.config.in_cluster().then_some(Membership { me, lag_time_max_ms, clock: clock_ms })
+        let followers_serve = self.config.replica_selector != ReplicaSelector::Leader;
+        self.config.in_cluster().then_some(Membership { me, lag_time_max_ms, followers_serve, clock: clock_ms })
     }
 
     /// Notes the high watermark of a replica that is opened later.

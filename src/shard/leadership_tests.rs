@@ -13,11 +13,11 @@ use super::*;
 use crate::cluster::image_diff::ImageUpdate;
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{BrokerImage, TopicImage};
-use crate::config::{ServerConfig, TopicConfig};
+use crate::config::{ReplicaSelector, ServerConfig, TopicConfig};
 use crate::model::{ErrorCode, ShardId, records};
 use crate::partition::{FetchAnswer, FollowerFetch};
 use crate::runtime::mailbox::{Mesh, mesh};
-use crate::runtime::{SendRoom, disk, on_shard, scratch};
+use crate::runtime::{PATIENCE, SendRoom, disk, on_shard, scratch};
 use crate::shard::hosting::Claim;
 use crate::shard::{FetchPart, FetchPlan, OffsetQuery, ProducePart, Reader};
 
@@ -31,7 +31,8 @@ pub(in crate::shard) fn batch(value: u8) -> Bytes {
 }
 
 fn broker(id: BrokerId, epoch: i64, phase: Phase) -> BrokerImage {
-    BrokerImage { epoch, phase, incarnation: 5, ..BrokerImage::alone(id, Vec::new(), None) }
+    let rack = if id == ME { "a" } else { "b" };
+    BrokerImage { epoch, phase, incarnation: 5, ..BrokerImage::alone(id, Vec::new(), Some(rack.to_owned())) }
 }
 
 fn id() -> PartitionId {
@@ -87,9 +88,13 @@ impl State {
 
 /// A shard of a broker in a cluster that shows `state`.
 pub(in crate::shard) async fn member(root: &Path, state: &State) -> (Rc<Shard>, Rc<Replica>) {
+    member_with(root, state, ReplicaSelector::Leader).await
+}
+
+async fn member_with(root: &Path, state: &State, replica_selector: ReplicaSelector) -> (Rc<Shard>, Rc<Replica>) {
     disk::prime_device(root).await.unwrap();
-    let zookeeper_connect = "nowhere:2181".to_owned();
-    let config = ServerConfig { log_dirs: vec![root.to_path_buf()], zookeeper_connect, ..ServerConfig::default() };
+    let (log_dirs, zookeeper_connect) = (vec![root.to_path_buf()], "nowhere:2181".to_owned());
+    let config = ServerConfig { log_dirs, zookeeper_connect, replica_selector, ..ServerConfig::default() };
     let mesh = Mesh::connect(mesh::<Shard>(1, 16).unwrap().pop().unwrap()).unwrap();
     let store = LocalStore::open(root).unwrap();
     let image = Arc::new(state.image());
@@ -146,7 +151,7 @@ async fn read(
     reader: Reader,
     max_wait_ms: u32,
 ) -> (ErrorCode, i64, usize, Option<(i32, i64)>) {
-    let part = FetchPart { partition: id(), offset, max_bytes: 1 << 20, current_leader_epoch, reader };
+    let part = FetchPart { partition: id(), offset, max_bytes: 1 << 20, current_leader_epoch, reader, rack: None };
     let plan =
         FetchPlan { parts: vec![part], max_bytes: 1 << 20, min_bytes: 1, max_wait_ms, room: SendRoom::default() };
     let outcome = &shard.fetch(plan).await.0[0];
@@ -154,8 +159,14 @@ async fn read(
 }
 
 async fn consume(shard: &Rc<Shard>, offset: i64, max_wait_ms: u32) -> (ErrorCode, i64) {
-    let part =
-        FetchPart { partition: id(), offset, max_bytes: 1 << 20, current_leader_epoch: None, reader: Reader::Consumer };
+    let part = FetchPart {
+        partition: id(),
+        offset,
+        max_bytes: 1 << 20,
+        current_leader_epoch: None,
+        reader: Reader::Consumer,
+        rack: None,
+    };
     let plan =
         FetchPlan { parts: vec![part], max_bytes: 1 << 20, min_bytes: 1, max_wait_ms, room: SendRoom::default() };
     let outcome = &shard.fetch(plan).await.0[0];
@@ -168,12 +179,20 @@ async fn latest(shard: &Rc<Shard>) -> (ErrorCode, i64) {
 }
 
 fn on_member<F: Future<Output = ()> + 'static>(state: State, test: fn(Rc<Shard>, Rc<Replica>) -> F) {
+    on_member_with(state, ReplicaSelector::Leader, test);
+}
+
+fn on_member_with<F: Future<Output = ()> + 'static>(
+    state: State,
+    selector: ReplicaSelector,
+    test: fn(Rc<Shard>, Rc<Replica>) -> F,
+) {
     let root = scratch();
     let path = root.path().to_path_buf();
     on_shard(move || {
         let (path, state) = (path.clone(), state.clone());
         async move {
-            let (shard, replica) = member(&path, &state).await;
+            let (shard, replica) = member_with(&path, &state, selector).await;
             test(shard, replica).await;
         }
     });
@@ -408,5 +427,69 @@ fn a_replica_believes_no_more_than_was_noted() {
             assert_eq!((replica.high_watermark(), replica.acknowledged()), (2, 3));
             assert_eq!((replica.epoch_of(2), replica.epoch_end(LeaderEpoch(3))), (3, Some((3, 3))));
         }
+    });
+}
+
+/// A consumer's fetch: error, bytes of records, the replica that it is sent to.
+async fn consume_from(shard: &Rc<Shard>, rack: Option<&str>) -> (ErrorCode, bool, Option<BrokerId>) {
+    let part = FetchPart {
+        partition: id(),
+        offset: 0,
+        max_bytes: 1 << 20,
+        current_leader_epoch: None,
+        reader: Reader::Consumer,
+        rack: rack.map(Arc::from),
+    };
+    let parts = vec![part];
+    let plan = FetchPlan { parts, max_bytes: 1 << 20, min_bytes: 1, max_wait_ms: 0, room: SendRoom::default() };
+    let outcome = &shard.fetch(plan).await.0[0];
+    (outcome.error, outcome.bytes() > 0, outcome.preferred_replica)
+}
+
+#[test]
+fn consumers_are_sent_to_the_replica_in_their_rack() {
+    on_member_with(State::led(), ReplicaSelector::RackAware, |shard, replica| async move {
+        produce_for(&shard, false).await;
+        assert_eq!(consume_from(&shard, Some("b")).await.2, None, "it is not known to have anything");
+        replicate(&shard, fetch(1, Some(3)), 0).await;
+        assert_eq!(replica.high_watermark(), 1);
+        let (served, sent) = ((ErrorCode::None, true, None), (ErrorCode::None, false, Some(OTHER)));
+        assert_eq!(consume_from(&shard, Some("b")).await, sent);
+        for rack in [Some("a"), Some("c"), None] {
+            assert_eq!(consume_from(&shard, rack).await, served, "{rack:?}");
+        }
+        // As a follower it serves those that were sent to it.
+        show(&shard, &State::led().led_by(Some(OTHER))).await;
+        assert_eq!(consume_from(&shard, Some("a")).await, served);
+        assert_eq!(consume_from(&shard, None).await, (ErrorCode::NotLeaderOrFollower, false, None));
+        // Out of sync, nobody is sent there.
+        let alone = State { isr: vec![ME], epoch: 5, version: 3, ..State::led() };
+        show(&shard, &alone).await;
+        assert_eq!(consume_from(&shard, Some("b")).await, served);
+    });
+}
+
+#[test]
+fn by_default_every_consumer_reads_from_the_leader() {
+    on_member(State::led(), |shard, _| async move {
+        produce_for(&shard, false).await;
+        replicate(&shard, fetch(1, Some(3)), 0).await;
+        assert_eq!(consume_from(&shard, Some("b")).await, (ErrorCode::None, true, None));
+    });
+}
+
+#[test]
+fn followers_that_serve_consumers_are_told_of_what_is_committed_at_once() {
+    on_member_with(State::led(), ReplicaSelector::RackAware, |shard, _| async move {
+        produce_for(&shard, false).await;
+        let told = clock::until(clock::now() + PATIENCE, replicate(&shard, fetch(1, Some(3)), 600_000)).await;
+        assert_eq!(
+            told.map(|(error, high_watermark, bytes, _)| (error, high_watermark, bytes)),
+            Some((ErrorCode::None, 1, 0))
+        );
+        // It knows: the next fetch waits for news.
+        let waits =
+            clock::until(clock::now() + Duration::from_millis(50), replicate(&shard, fetch(1, Some(3)), 600_000));
+        assert!(waits.await.is_none());
     });
 }

@@ -21,6 +21,7 @@ mod isr;
 mod leadership;
 mod log_dirs;
 mod member;
+mod nearby;
 mod offline;
 mod partition_file;
 mod produce;

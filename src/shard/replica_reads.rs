@@ -37,6 +37,7 @@ impl Shard {
         part: &FetchPart,
         limit: Option<usize>,
     ) -> FetchOutcome {
+        let mut owes = false;
         let up_to = match part.of_follower(replica.leader_epoch()) {
             Some((fetch, arrives)) => {
                 let answer = replica.fetched(&fetch, arrives);
@@ -44,6 +45,8 @@ impl Shard {
                 if replica.led_epoch().is_none() {
                     self.coordinate(replica);
                 }
+                owes = replica.owes_high_watermark(fetch.broker);
+                replica.tell_high_watermark(fetch.broker);
                 match answer {
                     FetchAnswer::Serve { up_to } => up_to,
                     FetchAnswer::Diverging { epoch, end } => {
@@ -66,7 +69,7 @@ impl Shard {
         match read {
             Ok(read) => FetchOutcome {
                 records: read.records,
-                more: read.more,
+                more: read.more || owes,
                 held_bytes: read.held_bytes,
                 needed_bytes: read.needed_bytes,
                 ..outcome
@@ -104,7 +107,10 @@ impl Shard {
     fn expect_sent(&self, parts: &[FetchPart], waiter: &Rc<DataWaiter>) {
         for part in parts {
             match self.replica(part.partition) {
-                Some(replica) => replica.expect_sent(part.offset, part.of_follower(LeaderEpoch(0)).is_some(), waiter),
+                Some(replica) => {
+                    let follower = part.of_follower(LeaderEpoch(0)).map(|(fetch, _)| fetch.broker);
+                    replica.expect_sent(part.offset, follower, waiter);
+                }
                 None => waiter.fire(),
             }
         }

@@ -93,7 +93,8 @@ async fn shard_with(root: &Path, config: ServerConfig) -> (Rc<Shard>, PartitionI
 }
 
 fn plan(partition: PartitionId, offset: i64, max_bytes: u32, min_bytes: u32, max_wait_ms: u32) -> FetchPlan {
-    let part = FetchPart { partition, offset, max_bytes, current_leader_epoch: None, reader: Reader::Consumer };
+    let part =
+        FetchPart { partition, offset, max_bytes, current_leader_epoch: None, reader: Reader::Consumer, rack: None };
     FetchPlan { parts: vec![part], max_bytes: 50 << 20, min_bytes, max_wait_ms, room: SendRoom::default() }
 }
 
@@ -391,6 +392,7 @@ fn one_batch_at_most_exceeds_the_limit_of_a_fetch_over_shards() {
                         max_bytes: part_max,
                         current_leader_epoch: None,
                         reader: Reader::Consumer,
+                        rack: None,
                     };
                     let parts = ids.iter().map(part).collect();
                     let (outcomes, _) = shard
@@ -451,6 +453,7 @@ fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
                     max_bytes: 1 << 20,
                     current_leader_epoch: None,
                     reader: Reader::Consumer,
+                    rack: None,
                 };
                 let parts = offsets.iter().enumerate().map(part).collect();
                 let plan = FetchPlan {

@@ -56,6 +56,7 @@ DELIBERATE = {
     ("replica.fetch.min.bytes", None): "at least 0: less has no meaning",
     ("replica.fetch.wait.max.ms", None): "Kafka compares it with two other options",
     ("replica.high.watermark.checkpoint.interval.ms", None): "at least 1: less would be a busy loop",
+    ("replica.selector.class", None): "Kafka loads any class that is there; here there are two, by their names",
     ("replica.lag.time.max.ms", None): "at least 1; Kafka compares it with another option",
     ("replica.socket.timeout.ms", None): "1 to an hour; Kafka compares it with another option",
     ("compression.gzip.level", "0"): "refused as by Kafka; the table's column cannot say so",

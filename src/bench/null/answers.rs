@@ -186,6 +186,7 @@ impl Facts {
                     log_start_offset: if known { 0 } else { -1 },
                     records,
                     diverging: None,
+                    preferred_replica: None,
                 }
             });
             (topic.topic, partitions.collect())

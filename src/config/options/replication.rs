@@ -1,11 +1,36 @@
 //! Options of followers: how they fetch from leaders.
 
 use super::{Access, OptionSpec, broker};
+use crate::config::ReplicaSelector;
 use crate::config::value::{Bounds, Kind};
-use Bounds::{AtLeast, Between};
-use Kind::Int;
+use Bounds::{AtLeast, Between, OneOf};
+use Kind::{Int, String as Text};
+
+const LEADER_SELECTOR: &str = "org.apache.kafka.common.replica.LeaderSelector";
+const RACK_AWARE_SELECTOR: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
 
 pub(super) const REPLICATION: &[OptionSpec] = &[
+    broker(
+        "replica.selector.class",
+        Text,
+        "",
+        OneOf(&["", LEADER_SELECTOR, RACK_AWARE_SELECTOR]),
+        Access::Server {
+            set: |config, value| {
+                config.replica_selector = match value.text() {
+                    RACK_AWARE_SELECTOR => ReplicaSelector::RackAware,
+                    _ => ReplicaSelector::Leader,
+                };
+                Ok(())
+            },
+            get: |config| match config.replica_selector {
+                ReplicaSelector::Leader => String::new(),
+                ReplicaSelector::RackAware => RACK_AWARE_SELECTOR.to_owned(),
+            },
+        },
+        "The replica that a consumer reads from: the leader, or with RackAwareReplicaSelector one whose broker.rack is the consumer's \
+         client.rack, where one is in sync (KIP-392). Followers are then told of committed records at once, which costs a fetch more for each.",
+    ),
     broker(
         "replica.fetch.max.bytes",
         Int,

@@ -205,6 +205,7 @@ fn response(version: i16, random: &mut Random) -> (Vec<(TopicKey, Vec<FetchParti
                 log_start_offset: random.next() as i64,
                 records: (0..random.below(4)).map(|_| random.bytes(200)).collect(),
                 diverging: random.chance(3).then(|| (random.next() as i32, random.next() as i64)),
+                preferred_replica: random.chance(3).then(|| random.next() as i32),
             };
             let mut expected = fetch_response::PartitionData::default()
                 .with_partition_index(partition.index)
@@ -215,6 +216,9 @@ fn response(version: i16, random: &mut Random) -> (Vec<(TopicKey, Vec<FetchParti
                 .with_records(Some(partition.records.concat().into()));
             if version >= 5 {
                 expected.log_start_offset = partition.log_start_offset;
+            }
+            if let Some(preferred) = partition.preferred_replica.filter(|_| version >= 11) {
+                expected.preferred_read_replica = preferred.into();
             }
             if let Some((epoch, end)) = partition.diverging.filter(|_| version >= 12) {
                 expected.diverging_epoch =
@@ -268,6 +272,7 @@ fn records_are_passed_on_uncopied() {
         log_start_offset: 0,
         records: records.to_vec(),
         diverging: None,
+        preferred_replica: None,
     };
     let partitions = vec![partition(0, &records), partition(1, &[]), partition(2, &records[2..])];
     let topics = vec![(TopicKey::Name(Bytes::from_static(b"t")), partitions)];
@@ -293,6 +298,7 @@ fn what_a_frame_cannot_hold_is_left_for_the_next_fetch() {
         log_start_offset: 0,
         records: vec![gigabyte.clone()],
         diverging: None,
+        preferred_replica: None,
     };
     let topics = vec![(TopicKey::Id(uuid::Uuid::nil()), vec![partition(0), partition(1), partition(2)])];
     let slices = fetch::encode_response(13, 1, ErrorCode::None, 0, topics);

@@ -1,6 +1,7 @@
 //! Fetch: record bytes from the buffers the log holds, with sessions (KIP-227).
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use kafka_protocol::messages::ApiKey;
 
@@ -56,17 +57,19 @@ struct Job {
 }
 
 /// The replica that sends a request; a consumer has id -1.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Sender {
     replica_id: i32,
     replica_epoch: i64,
+    /// Rack of a consumer; `None`: it has none.
+    rack: Option<Arc<str>>,
 }
 
 /// Replica id of Kafka's tool that compares replicas.
 const VERIFIER: i32 = -2;
 
 impl Sender {
-    fn reader(self, last_fetched_epoch: i32) -> Reader {
+    fn reader(&self, last_fetched_epoch: i32) -> Reader {
         match self.replica_id {
             VERIFIER => Reader::Verifier,
             0.. => Reader::Follower {
@@ -138,7 +141,8 @@ fn sort_out(
     // Without the system's randomness ids are merely guessable, which costs nobody more than a fresh session.
     let random = || getrandom::u32().unwrap_or(now_ms as u32);
     let opened = sessions.open(&request, version >= TOPIC_IDS_FROM, now_ms, random);
-    let sender = Sender { replica_id: request.replica_id, replica_epoch: request.replica_epoch };
+    let rack = request.rack_id.as_deref().filter(|rack| !rack.is_empty() && request.replica_id < 0).map(Arc::from);
+    let sender = Sender { replica_id: request.replica_id, replica_epoch: request.replica_epoch, rack };
     // fetch.max.bytes is for consumers.
     let limit = if request.replica_id >= 0 { u32::MAX } else { limit };
     let max_bytes = (request.max_bytes.max(0) as u32).min(limit);
@@ -207,6 +211,7 @@ impl Job {
                     max_bytes: partition.max_bytes.max(0) as u32,
                     current_leader_epoch: stated_epoch(partition.current_leader_epoch),
                     reader: self.sender.reader(partition.last_fetched_epoch),
+                    rack: self.sender.rack.clone(),
                 });
                 None
             }
@@ -269,6 +274,7 @@ fn answered(index: i32, outcome: FetchOutcome) -> FetchPartitionResponse {
         log_start_offset: outcome.log_start_offset,
         records: outcome.records,
         diverging: outcome.diverging,
+        preferred_replica: outcome.preferred_replica.map(|broker| broker.0),
     }
 }
 
@@ -281,6 +287,7 @@ fn failed(index: i32, error: ErrorCode) -> FetchPartitionResponse {
         log_start_offset: -1,
         records: Vec::new(),
         diverging: None,
+        preferred_replica: None,
     }
 }
 
@@ -335,6 +342,7 @@ mod tests {
             held_bytes: records.len(),
             needed_bytes: 0,
             diverging: None,
+            preferred_replica: None,
         }
     }
 

@@ -405,7 +405,8 @@ async fn open(root: &Path) -> Vec<Rc<Replica>> {
     disk::prime_device(root).await.unwrap();
     let limits = StorageLimits { tail_cache_bytes: 1 << 20, cold_cache_bytes: 1 << 20, ..StorageLimits::default() };
     let shared = Shared { storage: StorageContext::new(limits), producers: ProducerPool::new(1 << 20) };
-    let membership = Membership { me: ME, lag_time_max_ms: 10_000, clock: || clock::mono_ms() as i64 };
+    let membership =
+        Membership { me: ME, lag_time_max_ms: 10_000, followers_serve: false, clock: || clock::mono_ms() as i64 };
     let mut replicas = Vec::new();
     for index in 0..PARTITIONS {
         let config = Arc::new(TopicConfig { segment_bytes: 30_000, retention_ms: None, ..TopicConfig::default() });

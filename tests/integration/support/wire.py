@@ -452,7 +452,7 @@ def produce(conn, topic, partition, data, version=7, acks=-1):
     return read_produce(r, version)[topic, partition]
 
 
-def fetch_body(wanted, version=11, max_wait=500, min_bytes=1, max_bytes=50 << 20, part_bytes=1 << 20, session=(0, -1)):
+def fetch_body(wanted, version=11, max_wait=500, min_bytes=1, max_bytes=50 << 20, part_bytes=1 << 20, session=(0, -1), rack=""):
     """`wanted`: {topic (name, or UUID from 13): {partition: offset}}"""
     w = Writer(version >= 12)
     if version <= 14:
@@ -478,12 +478,12 @@ def fetch_body(wanted, version=11, max_wait=500, min_bytes=1, max_bytes=50 << 20
     if version >= 7:
         w.count(0)
     if version >= 11:
-        w.string("")
+        w.string(rack)
     return w.tags().done()
 
 
 def read_fetch(r, version=11):
-    """-> (error, session id, {(topic, partition): {error, hw, start, data}})"""
+    """-> (error, session id, {(topic, partition): {error, hw, start, preferred, data}})"""
     r.i32()
     error, session = (r.i16(), r.i32()) if version >= 7 else (0, 0)
     out = {}
@@ -495,8 +495,7 @@ def read_fetch(r, version=11):
             part["start"] = r.i64() if version >= 5 else None
             for _ in range(max(r.count(), 0)):
                 r.i64(), r.i64(), r.tags()
-            if version >= 11:
-                r.i32()
+            part["preferred"] = r.i32() if version >= 11 else -1
             part["data"] = r.bytes() or b""
             r.tags()
             out[topic, index] = part
