@@ -57,12 +57,12 @@ impl Log {
             let Some(mut batch) = self.find_offset(segment, from, upto).await? else { continue };
             loop {
                 if reaches(&batch.header) {
-                    let wanted = move |bytes: &[u8]| records::first_at_or_after(bytes, timestamp_ms);
+                    // The log may begin amid a batch.
+                    let start = self.start_offset();
+                    let wanted = move |bytes: &[u8]| records::first_at_or_after(bytes, timestamp_ms, start);
                     match self.walk(segment, &batch, wanted).await? {
-                        Some(record) if record.offset >= self.start_offset() => {
-                            return Ok(Some((record.offset, record.timestamp_ms)));
-                        }
-                        Some(_) => {}
+                        Some(record) => return Ok(Some((record.offset, record.timestamp_ms))),
+                        None if batch.header.base() < start => {}
                         // A header that promises what its records do not hold (or cannot be read): written by an older
                         // version, or unchecked (corelane.produce.validate=header). The search ends: earlier is safe.
                         None if lies >= MAX_LIES => {

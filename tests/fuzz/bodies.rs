@@ -275,7 +275,7 @@ pub fn batches(data: &[u8]) {
         assert_eq!(last, (count, count - 1, newest), "the header says what the records are");
     }
     let _ = records::latest(&batch);
-    let _ = records::first_at_or_after(&batch, header.base_timestamp.get());
+    let _ = records::first_at_or_after(&batch, header.base_timestamp.get(), header.base());
 }
 
 fn put_right(data: &[u8]) -> Vec<u8> {

@@ -211,7 +211,11 @@ fn lookups_agree_with_a_search_over_the_written_records() {
         let batch = with_payload(&plain, codec, &payload);
         for &at in &wanted {
             let first = expected.iter().find(|record| record.timestamp_ms >= at).copied();
-            assert_eq!(first_at_or_after(&batch, at).unwrap(), first, "{name}, {at}");
+            assert_eq!(first_at_or_after(&batch, at, 0).unwrap(), first, "{name}, {at}");
+            for from in 99..107 {
+                let first = expected.iter().find(|record| record.timestamp_ms >= at && record.offset >= from).copied();
+                assert_eq!(first_at_or_after(&batch, at, from).unwrap(), first, "{name}, {at} from {from}");
+            }
         }
         assert_eq!(latest(&batch).unwrap(), Some(expected[2]), "{name}: offset 102 and 104 share the largest");
     }
@@ -222,8 +226,8 @@ fn under_log_append_time_every_record_has_the_batchs_time() {
     let mut batch = batch_of(&sample(7));
     edit(&mut batch, |header| header.set_log_append_time(5_000));
     assert!(all(&batch).unwrap().iter().all(|record| record.timestamp_ms == 5_000));
-    assert_eq!(first_at_or_after(&batch, 5_000).unwrap().unwrap().offset, 7);
-    assert_eq!(first_at_or_after(&batch, 5_001).unwrap(), None);
+    assert_eq!(first_at_or_after(&batch, 5_000, 0).unwrap().unwrap().offset, 7);
+    assert_eq!(first_at_or_after(&batch, 5_001, 0).unwrap(), None);
     assert_eq!(latest(&batch).unwrap().unwrap().offset, 7);
 }
 
@@ -266,7 +270,7 @@ fn an_empty_batch_has_no_records_whatever_its_codec() {
         let batch = with_payload(&by_hand(&[], 0), codec, &[]);
         assert_eq!(all(&batch).unwrap(), vec![]);
         assert_eq!(latest(&batch).unwrap(), None);
-        assert_eq!(first_at_or_after(&batch, 0).unwrap(), None);
+        assert_eq!(first_at_or_after(&batch, 0, 0).unwrap(), None);
     }
     assert!(matches!(all(&by_hand(&[], -4)), Err(RecordError::NegativeCount(-4))));
 }
@@ -280,7 +284,7 @@ fn a_count_that_does_not_fit_the_payload_is_an_error() {
         edit(&mut batch, |header| header.record_count.set(6));
         assert!(matches!(all(&batch), Err(RecordError::Trailing { count: 6 })), "{name}");
         // A search that ends earlier is not troubled.
-        assert_eq!(first_at_or_after(&batch, 0).unwrap().unwrap().offset, 0, "{name}");
+        assert_eq!(first_at_or_after(&batch, 0, 0).unwrap().unwrap().offset, 0, "{name}");
         edit(&mut batch, |header| header.record_count.set(8));
         assert!(matches!(all(&batch), Err(RecordError::Truncated { index: 7, count: 8 })), "{name}");
     }

@@ -59,16 +59,16 @@ pub enum RecordError {
     Malformed { index: i32, what: &'static str },
 }
 
-/// The first record of one whole checked batch whose timestamp is `timestamp_ms` or later (ListOffsets by timestamp).
-/// Timestamps need not rise within a batch, so later records may be older.
-pub fn first_at_or_after(batch: &[u8], timestamp_ms: i64) -> Result<Option<RecordMeta>, RecordError> {
+/// The first record of one whole checked batch, from offset `from` on, whose timestamp is `timestamp_ms` or later (ListOffsets
+/// by timestamp). Timestamps need not rise within a batch, so later records may be older.
+pub fn first_at_or_after(batch: &[u8], timestamp_ms: i64, from: i64) -> Result<Option<RecordMeta>, RecordError> {
     let (header, _) = record_batch::frame(batch)?;
     if header.is_log_append_time() && header.max_timestamp.get() < timestamp_ms {
         return Ok(None);
     }
     let mut found = None;
     walk(batch, &mut |record| {
-        if record.timestamp_ms < timestamp_ms {
+        if record.timestamp_ms < timestamp_ms || record.offset < from {
             return ControlFlow::Continue(());
         }
         found = Some(*record);
