@@ -3,15 +3,25 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+#[cfg(any(test, feature = "simulator"))]
+use super::sim;
 use super::turn::Sleep;
 
 /// Milliseconds since 1970 UTC, as record timestamps count.
 pub fn wall_ms() -> i64 {
+    #[cfg(any(test, feature = "simulator"))]
+    if let Some(ms) = sim::wall_ms() {
+        return i64::try_from(ms).unwrap_or(i64::MAX);
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// A monotonic point in time, for deadlines.
 pub fn now() -> Instant {
+    #[cfg(any(test, feature = "simulator"))]
+    if let Some((begun, elapsed)) = sim::time() {
+        return begun + elapsed;
+    }
     Instant::now()
 }
 
@@ -22,6 +32,10 @@ pub fn mono_ms() -> u64 {
 
 /// When the process first asked.
 fn first() -> Instant {
+    #[cfg(any(test, feature = "simulator"))]
+    if let Some((begun, _)) = sim::time() {
+        return begun;
+    }
     static FIRST: OnceLock<Instant> = OnceLock::new();
     *FIRST.get_or_init(Instant::now)
 }

@@ -32,10 +32,13 @@ pub(super) struct ShardContext {
     /// Blocking steps that have not ended.
     pub steps: Cell<usize>,
     pub end_hooks: RefCell<Vec<EndHook>>,
+    /// `None`: the shard is a real one.
+    #[cfg(any(test, feature = "simulator"))]
+    pub simulated: Option<super::sim::Home>,
 }
 
 thread_local! {
-    /// Null, or the context that `OWNER` holds. Without a destructor, so that reading it is one load.
+    /// Null, or the context that `OWNER` or an `Entered` holds. Without a destructor, so that reading it is one load.
     static CURRENT: Cell<*const ShardContext> = const { Cell::new(ptr::null()) };
     static OWNER: Owner = const { Owner(RefCell::new(None)) };
 }
@@ -56,7 +59,8 @@ pub(super) fn with<R>(use_it: impl FnOnce(&ShardContext) -> R) -> R {
     if current.is_null() {
         return with_own(use_it);
     }
-    // SAFETY: `OWNER` holds it, and takes the pointer back before it lets go, which is when the thread ends.
+    // SAFETY: `OWNER` or an `Entered` holds it and takes the pointer back before it lets go: when the thread ends, or when
+    // the simulator, which calls this from below only, leaves the shard.
     #[allow(unsafe_code)]
     use_it(unsafe { &*current })
 }
@@ -76,6 +80,26 @@ pub(super) fn current() -> Rc<ShardContext> {
             Rc::from_raw(context)
         }
     })
+}
+
+/// Makes a shard the thread's current one until the guard goes. Guards go in the reverse of their order.
+#[cfg(any(test, feature = "simulator"))]
+pub(super) fn enter(shard: Rc<ShardContext>) -> Entered {
+    let before = CURRENT.replace(Rc::as_ptr(&shard));
+    Entered { before, _shard: shard }
+}
+
+#[cfg(any(test, feature = "simulator"))]
+pub(super) struct Entered {
+    before: *const ShardContext,
+    _shard: Rc<ShardContext>,
+}
+
+#[cfg(any(test, feature = "simulator"))]
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.before);
+    }
 }
 
 #[cold]

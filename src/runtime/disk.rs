@@ -6,26 +6,23 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use glommio::GlommioError;
-use glommio::io::{DmaFile, OpenOptions};
 
 use super::clock;
 use super::context;
+use super::device::{Device, Memory};
 pub use super::dma::{DiskBuf, FrozenBuf, drain_returns};
 use super::executor::spawn_blocking;
 use super::faults::{self, Fault, Op};
 pub use super::pieces::PIECE_BYTES;
-use super::pieces::Piece;
 use super::probe;
-use super::ring;
+#[cfg(any(test, feature = "simulator"))]
+use super::sim;
 use super::sync::Notify;
-use super::turn::Foreign;
 
 /// Alignment of positions, lengths and memory for direct I/O, bytes.
 pub const ALIGNMENT: u64 = 4096;
@@ -65,9 +62,6 @@ pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(os_code(error), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Linux 6.17; not in libc yet.
-const FALLOC_FL_WRITE_ZEROES: i32 = 0x80;
-
 /// True if an error says that the device, or the quota on it, is full: the one failure of a disk that passes by itself.
 /// Goes by the kind, which errors keep when a path is added to them.
 pub fn is_full(error: &io::Error) -> bool {
@@ -92,6 +86,10 @@ pub async fn write_small<T: Send + 'static>(
 pub async fn space(directory: &Path) -> io::Result<(u64, u64)> {
     faults::load();
     let none_left = matches!(faults::check(Op::Space, directory), Some(Fault::Os(_)));
+    #[cfg(any(test, feature = "simulator"))]
+    if let Some((free, total)) = sim::space() {
+        return Ok((if none_left { 0 } else { free }, total));
+    }
     let owned = directory.to_path_buf();
     let (free, total) = spawn_blocking(move || probe::space(&owned)).await?;
     Ok((if none_left { 0 } else { free }, total))
@@ -99,46 +97,6 @@ pub async fn space(directory: &Path) -> io::Result<(u64, u64)> {
 
 fn file_error(operation: &'static str, path: &Path, cause: io::Error) -> io::Error {
     io::Error::new(cause.kind(), FileError { operation, path: path.to_owned(), cause })
-}
-
-fn cause_of(error: GlommioError<()>) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => error.into(),
-    }
-}
-
-/// Memory that a write may be made from, in one slice or several: no byte of it changes while a clone is held.
-trait Memory: Clone + 'static {
-    fn slices(&self) -> impl Iterator<Item = &[u8]>;
-
-    fn bytes(&self) -> usize {
-        self.slices().map(<[u8]>::len).sum()
-    }
-}
-
-impl Memory for FrozenBuf {
-    fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        std::iter::once(self.0.as_bytes())
-    }
-}
-
-impl Memory for Rc<[Bytes]> {
-    fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        self.iter().map(|bytes| &bytes[..])
-    }
-}
-
-/// The rest of `slices` behind their first `done` bytes, for the kernel.
-fn behind<'a>(slices: impl Iterator<Item = &'a [u8]>, mut done: usize) -> Vec<libc::iovec> {
-    let rest = slices.filter_map(|slice| {
-        let skipped = done.min(slice.len());
-        done -= skipped;
-        let rest = &slice[skipped..];
-        let vector = libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() };
-        (!rest.is_empty()).then_some(vector)
-    });
-    rest.collect()
 }
 
 /// How to open a [`File`].
@@ -154,8 +112,7 @@ pub enum OpenMode {
 
 /// A file open for direct I/O on this shard.
 pub struct File {
-    // Shared so that one operation can outlive a borrow of `self`.
-    file: Rc<DmaFile>,
+    device: Device,
     path: Rc<Path>,
     writes: Rc<Writes>,
 }
@@ -205,29 +162,8 @@ impl File {
         if let Some(fault) = faults::check(Op::Open, path) {
             return Err(failed(fault.error()));
         }
-        // glommio looks the name up again after opening and panics when it has gone by then. So the file is opened here, and
-        // glommio opens it once more by its descriptor, which cannot be renamed or removed.
-        let (owned, writes) = (path.to_path_buf(), mode != OpenMode::Read);
-        let opened = spawn_blocking(move || {
-            let mut options = std::fs::OpenOptions::new();
-            options.read(true).write(writes).create_new(mode == OpenMode::CreateNew).open(owned)
-        });
-        let held = opened.await.map_err(failed)?;
-        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
-        let mut options = OpenOptions::new();
-        options.read(true).write(writes);
-        let _foreign = Foreign::begin();
-        match options.dma_open(&by_descriptor).await {
-            Ok(file) => Ok(File { file: Rc::new(file), path: path.into(), writes: Rc::default() }),
-            Err(error) => {
-                if mode == OpenMode::CreateNew {
-                    // Or the next try would find it there. It is empty, and nobody else has it.
-                    let made = path.to_path_buf();
-                    let _ = spawn_blocking(move || std::fs::remove_file(made)).await;
-                }
-                Err(failed(cause_of(error)))
-            }
-        }
+        let device = Device::open(path, mode).await.map_err(failed)?;
+        Ok(File { device, path: path.into(), writes: Rc::default() })
     }
 
     pub fn path(&self) -> PathBuf {
@@ -283,7 +219,7 @@ impl File {
         let (mut done, bytes) = (0, memory.bytes());
         // A disk that fills up takes the first part of a write; only the rest, written again, is told why.
         while done < bytes && done.is_multiple_of(ALIGNMENT as usize) {
-            match self.write_from(memory, done, position).await {
+            match self.device.write(memory, done, position, self.writes.begin()).await {
                 Ok(0) => break,
                 Ok(written) => done += written,
                 Err(cause) => return Err(self.failed("write to", cause)),
@@ -294,27 +230,6 @@ impl File {
         }
         let text = format!("only {done} of {wanted} bytes at {position} were written");
         Err(self.failed("write to", io::Error::new(io::ErrorKind::WriteZero, text)))
-    }
-
-    /// Writes what follows the first `done` bytes of the memory, which belongs at `position`; how much was written.
-    async fn write_from<M: Memory>(&self, memory: &M, done: usize, position: u64) -> io::Result<usize> {
-        let kept = Box::new((memory.clone(), self.file.clone(), self.writes.begin()));
-        let (file, position) = (self.file.as_raw_fd(), position + done as u64);
-        let mut rest = behind(memory.slices(), done);
-        // SAFETY: `Memory` never changes, and `kept` holds it; nor does the file close before `kept` goes.
-        #[allow(unsafe_code)]
-        unsafe {
-            match (rest.pop(), rest.is_empty()) {
-                (Some(only), true) => {
-                    ring::write(file, only.iov_base as *const u8, only.iov_len as u32, position, kept).await
-                }
-                (Some(last), false) => {
-                    rest.push(last);
-                    ring::write_vectored(file, rest, position, kept).await
-                }
-                (None, _) => Ok(0),
-            }
-        }
     }
 
     /// The fault of a device that ends a write early.
@@ -339,33 +254,7 @@ impl File {
         if len == 0 {
             return Ok(Bytes::new());
         }
-        let read = match len {
-            PIECE_BYTES => self.read_piece(position).await,
-            _ => self.read_buf(position, len).await,
-        };
-        read.map_err(|error| self.failed("read", error))
-    }
-
-    async fn read_piece(&self, position: u64) -> io::Result<Bytes> {
-        let piece = Piece::take()?;
-        let memory = Box::new((piece.clone(), self.file.clone()));
-        let (file, address) = (self.file.as_raw_fd(), piece.address());
-        // SAFETY: `memory` holds the piece and the file; nobody has the piece's bytes before the end.
-        #[allow(unsafe_code)]
-        let read = unsafe { ring::read(file, address, PIECE_BYTES as u32, position, memory).await? };
-        Ok(piece.bytes(read))
-    }
-
-    async fn read_buf(&self, position: u64, len: usize) -> io::Result<Bytes> {
-        let mut buf = DiskBuf::alloc(len);
-        let address = buf.as_mut_slice().as_mut_ptr();
-        let buf = buf.freeze();
-        let memory = Box::new((buf.clone(), self.file.clone()));
-        // SAFETY: `memory` holds the buffer, of at most MAX_IO_BYTES, and the file; nobody has the buffer's bytes
-        // before the end.
-        #[allow(unsafe_code)]
-        let read = unsafe { ring::read(self.file.as_raw_fd(), address, len as u32, position, memory).await? };
-        Ok(buf.bytes().slice(..read))
+        self.device.read(position, len).await.map_err(|error| self.failed("read", error))
     }
 
     /// The data, and what is needed to find it, is on the device afterwards.
@@ -375,20 +264,18 @@ impl File {
             Some(Fault::Slow(ms)) => clock::sleep(Duration::from_millis(ms)).await,
             Some(fault) => return Err(self.failed("sync", fault.error())),
         }
-        let memory = Box::new(self.file.clone());
-        ring::fdatasync(self.file.as_raw_fd(), memory).await.map_err(|cause| self.failed("sync", cause))
+        self.device.fdatasync().await.map_err(|cause| self.failed("sync", cause))
     }
 
     /// Reserves blocks for `[position, position + len)` and extends the file's size over them; they read as zeros.
-    ///
-    /// Runs on the shard's helper thread (glommio's own call can only reserve from the file's start).
     pub async fn preallocate(&self, position: u64, len: u64) -> io::Result<()> {
         const OPERATION: &str = "reserve space for";
         self.fault(Op::Preallocate, OPERATION)?;
         if len == 0 {
             return Ok(());
         }
-        let reserved = self.fallocate(0, position, len).await;
+        self.writes.ended().await;
+        let reserved = self.device.reserve(position, len).await;
         reserved.map_err(|cause| self.failed(OPERATION, cause))
     }
 
@@ -396,12 +283,13 @@ impl File {
     /// device offer that; `false`: they do not, which is remembered per file system. The range must lie within the file.
     pub async fn write_zeroes_range(&self, position: u64, len: u64) -> io::Result<bool> {
         const OPERATION: &str = "write zeros to";
-        let device = self.device().map_err(|cause| self.failed(OPERATION, cause))?;
+        let (_, device) = self.device.stat().map_err(|cause| self.failed(OPERATION, cause))?;
         if context::with(|shard| shard.zeroes_refused.borrow().contains(&device)) {
             return Ok(false);
         }
         self.fault(Op::Ahead, OPERATION)?;
-        match self.fallocate(FALLOC_FL_WRITE_ZEROES, position, len).await {
+        self.writes.ended().await;
+        match self.device.write_zeroes(position, len).await {
             Ok(()) => Ok(true),
             Err(cause) if matches!(cause.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => {
                 context::with(|shard| shard.zeroes_refused.borrow_mut().push(device));
@@ -411,76 +299,21 @@ impl File {
         }
     }
 
-    async fn fallocate(&self, mode: i32, position: u64, len: u64) -> io::Result<()> {
-        let too_far = |_| io::Error::from_raw_os_error(libc::EFBIG);
-        let start = libc::off_t::try_from(position).map_err(too_far)?;
-        let bytes = libc::off_t::try_from(len).map_err(too_far)?;
-        self.writes.ended().await;
-        // A descriptor of its own: the file may be closed before the helper thread comes to it.
-        let descriptor = self.duplicate()?;
-        spawn_blocking(move || {
-            loop {
-                // SAFETY: plain system call on a descriptor that is open until the closure ends.
-                #[allow(unsafe_code)]
-                let result = unsafe { libc::fallocate(descriptor.as_raw_fd(), mode, start, bytes) };
-                if result == 0 {
-                    return Ok(());
-                }
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
-        })
-        .await
-    }
-
-    fn duplicate(&self) -> io::Result<OwnedFd> {
-        // SAFETY: the descriptor is open for as long as `self.file` lives, and only borrowed for this call.
-        #[allow(unsafe_code)]
-        let descriptor = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
-        descriptor.try_clone_to_owned()
-    }
-
     /// Cuts or extends to `len` bytes.
     pub async fn truncate(&self, len: u64) -> io::Result<()> {
         self.fault(Op::Truncate, "truncate")?;
         self.writes.ended().await;
-        let _foreign = Foreign::begin();
-        self.file.truncate(len).await.map_err(|error| self.failed("truncate", cause_of(error)))
+        self.device.truncate(len).await.map_err(|cause| self.failed("truncate", cause))
     }
 
     /// Current size, bytes (by descriptor, not by path).
     pub async fn size(&self) -> io::Result<u64> {
-        let stat = self.stat().map_err(|cause| self.failed("look at", cause))?;
-        Ok(u64::try_from(stat.st_size).unwrap_or(0))
-    }
-
-    /// The file system's number.
-    fn device(&self) -> io::Result<u64> {
-        Ok(self.stat()?.st_dev)
-    }
-
-    fn stat(&self) -> io::Result<libc::stat> {
-        let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
-        // SAFETY: `fstat` fills the struct, which is read only after it reported success; the descriptor is open.
-        #[allow(unsafe_code)]
-        unsafe {
-            if libc::fstat(self.file.as_raw_fd(), stat.as_mut_ptr()) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(stat.assume_init())
-        }
+        self.device.stat().map(|(bytes, _)| bytes).map_err(|cause| self.failed("look at", cause))
     }
 
     pub async fn close(self) -> io::Result<()> {
-        let File { file, path, .. } = self;
-        let _foreign = Foreign::begin();
-        match Rc::try_unwrap(file) {
-            Ok(file) => file.close().await.map_err(|error| file_error("close", &path, cause_of(error))),
-            // A write that nobody waits for any more holds it, and closes it when it has ended.
-            Err(_) => Ok(()),
-        }
+        let File { device, path, .. } = self;
+        device.close().await.map_err(|cause| file_error("close", &path, cause))
     }
 }
 
@@ -488,6 +321,10 @@ impl File {
 /// whether it can be polled, and decides wrongly on an empty one. Writes, syncs and opens a 4 KiB file in `directory`; on a full
 /// disk, the first file found there does instead.
 pub async fn prime_device(directory: &Path) -> io::Result<()> {
+    #[cfg(any(test, feature = "simulator"))]
+    if sim::is_current() {
+        return Ok(());
+    }
     let thread = format!("{:?}", std::thread::current().id());
     let number: String = thread.chars().filter(char::is_ascii_digit).collect();
     let path = directory.join(format!(".prime-{}-{number}", std::process::id()));

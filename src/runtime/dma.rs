@@ -14,8 +14,48 @@ use glommio::io::DmaBuffer;
 use super::context;
 use super::disk::{ALIGNMENT, MAX_IO_BYTES};
 
+/// Aligned memory.
+enum Aligned {
+    Registered(DmaBuffer),
+    /// Of a simulated shard, which has no ring to register it with.
+    #[cfg(any(test, feature = "simulator"))]
+    Plain {
+        memory: Box<[u8]>,
+        begin: usize,
+        len: usize,
+    },
+}
+
+impl Aligned {
+    fn alloc(len: usize) -> Aligned {
+        #[cfg(any(test, feature = "simulator"))]
+        if super::sim::is_current() {
+            let memory = vec![0; len + ALIGNMENT as usize].into_boxed_slice();
+            let begin = memory.as_ptr().align_offset(ALIGNMENT as usize);
+            return Aligned::Plain { memory, begin, len };
+        }
+        Aligned::Registered(glommio::allocate_dma_buffer(len))
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Aligned::Registered(buffer) => buffer.as_bytes(),
+            #[cfg(any(test, feature = "simulator"))]
+            Aligned::Plain { memory, begin, len } => &memory[*begin..*begin + *len],
+        }
+    }
+
+    fn as_bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Aligned::Registered(buffer) => buffer.as_bytes_mut(),
+            #[cfg(any(test, feature = "simulator"))]
+            Aligned::Plain { memory, begin, len } => &mut memory[*begin..*begin + *len],
+        }
+    }
+}
+
 /// What may be dropped on its home thread only; read by nobody, kept for its memory.
-type Held = Rc<DmaBuffer>;
+type Held = Rc<Aligned>;
 
 /// A buffer on its way home. Dropping it elsewhere leaks it, which is what happens when the home shard has ended.
 pub(super) struct Returned(ManuallyDrop<Held>);
@@ -90,14 +130,14 @@ impl Drop for Traveller {
 }
 
 /// A writable aligned buffer. Its contents are arbitrary until written.
-pub struct DiskBuf(DmaBuffer);
+pub struct DiskBuf(Aligned);
 
 impl DiskBuf {
     /// `len` must be a multiple of [`ALIGNMENT`], at most [`MAX_IO_BYTES`], not 0. Call on a shard.
     pub fn alloc(len: usize) -> DiskBuf {
         assert!(len > 0 && len <= MAX_IO_BYTES && len.is_multiple_of(ALIGNMENT as usize), "a DiskBuf of {len} bytes");
         drain_returns();
-        DiskBuf(glommio::allocate_dma_buffer(len))
+        DiskBuf(Aligned::alloc(len))
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
@@ -112,7 +152,7 @@ impl DiskBuf {
 
 /// An aligned buffer that no longer changes.
 #[derive(Clone)]
-pub struct FrozenBuf(pub(super) Rc<DmaBuffer>);
+pub struct FrozenBuf(Rc<Aligned>);
 
 impl FrozenBuf {
     /// The whole buffer as shared bytes that may cross shards; the memory goes back to its own shard when the last
@@ -121,8 +161,12 @@ impl FrozenBuf {
         Traveller::bytes(self.0.clone())
     }
 
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.as_bytes().len()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -10,6 +10,8 @@ use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 use super::clock;
 use super::context;
 use super::ring;
+#[cfg(any(test, feature = "simulator"))]
+use super::sim;
 use super::turn::{self, Bridge, Counted, Foreign};
 
 /// Submission queue entries per ring.
@@ -32,6 +34,10 @@ pub fn spawn_local<F>(future: F)
 where
     F: Future<Output = ()> + 'static,
 {
+    #[cfg(any(test, feature = "simulator"))]
+    if sim::is_current() {
+        return sim::spawn(future);
+    }
     glommio::spawn_local(Counted(future)).detach();
 }
 
@@ -50,6 +56,10 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
+    #[cfg(any(test, feature = "simulator"))]
+    if sim::is_current() {
+        return sim::later(Duration::ZERO, work).await;
+    }
     let step = Step::begin();
     let work = glommio::spawn_local(Counted(async move {
         let _step = step;

@@ -1,6 +1,6 @@
 //! The operating system, and nothing else: executor, files, sockets, mailboxes, clock. The only place that names glommio
-//! or libc, and the only place with `unsafe`. Everything above sees these types only, so that a simulated twin can
-//! stand in for them later.
+//! or libc, and the only place with `unsafe`. Everything above sees these types only, so that a simulated twin
+//! (`sim`) can stand in for them.
 //!
 //! The discipline that glommio 0.9 needs (see `docs/ARCHITECTURE.md`, "Runtime") is kept here: no preemption timer, no
 //! latency queues, and [`Breather`] in every loop that can stay runnable.
@@ -10,12 +10,14 @@ pub mod bell;
 pub mod buffers;
 pub mod clock;
 mod context;
+mod device;
 pub mod disk;
 mod dma;
 mod doorbell;
 pub mod executor;
 #[doc(hidden)]
 pub mod faults;
+pub mod fs;
 pub mod mailbox;
 pub mod mapping;
 pub mod net;
@@ -25,6 +27,8 @@ pub mod probe;
 pub mod process;
 mod ring;
 mod send_room;
+#[cfg(any(test, feature = "simulator"))]
+pub mod sim;
 pub mod sync;
 mod turn;
 pub mod watchdog;

@@ -284,7 +284,7 @@ impl Turn {
     }
 
     /// Wakes those whose time has come; whether there were any.
-    fn fire(&self, now: Instant) -> bool {
+    pub(super) fn fire(&self, now: Instant) -> bool {
         let mut fired = false;
         loop {
             let mut timers = self.timers.borrow_mut();
@@ -318,6 +318,12 @@ impl Turn {
         for doorbell in self.doorbells.borrow().iter() {
             doorbell.wake_up();
         }
+    }
+
+    /// When somebody is to be woken next.
+    #[cfg(any(test, feature = "simulator"))]
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        self.timers.borrow().by_time.first_key_value().map(|((at, _), _)| *at)
     }
 
     fn until_next_timer(&self, now: Instant) -> Duration {

@@ -3,7 +3,6 @@
 //! Cleaning leaves gaps between the offsets of its batches. Base offsets lie outside the CRC, so a start takes a gap before
 //! the last batch for damage, unless a file beside the log says that there are some; the arena's entries say so too.
 
-use std::fs;
 use std::io;
 use std::rc::Rc;
 
@@ -14,6 +13,7 @@ use super::log::{Appended, Log, StorageError};
 use super::rot::MAX_BATCH_BYTES;
 use crate::model::record_batch::{self, BatchError};
 use crate::runtime::disk::write_small;
+use crate::runtime::fs;
 
 /// Says that offsets may be missing between the batches of the log, which is nothing new then.
 pub(super) const GAPS_FILE: &str = "offset-gaps";

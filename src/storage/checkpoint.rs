@@ -12,13 +12,13 @@
 //! The segments are what a start holds the directory against: one that is missing, or longer or shorter than it was, is read
 //! and checked whole; index files that are not what they were are made anew.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::files::drop_leftover;
 
 use super::index::IndexSums;
+use crate::runtime::fs;
 
 const FILE: &str = "checkpoint";
 const MAGIC: &[u8; 4] = b"CLCP";
@@ -241,6 +241,8 @@ fn replace_file(dir: &Path, name: &str, contents: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use super::log::Log;
 use super::maintenance::remove_files;
 use super::paths::SEGMENT_FILES;
 use super::segment::Segment;
-use crate::runtime::{clock, spawn_blocking};
+use crate::runtime::{clock, fs, spawn_blocking};
 
 /// Files of one shard that wait for their removal, by its time.
 #[derive(Default)]

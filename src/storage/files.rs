@@ -1,6 +1,5 @@
 //! Small files beside the log, read and replaced whole, off the event loop; and what to do while no file can be opened.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -9,7 +8,7 @@ use std::time::Duration;
 pub use crate::runtime::disk::is_full;
 use crate::runtime::disk::{is_out_of_descriptors, write_small};
 use crate::runtime::sync::LocalMutex;
-use crate::runtime::{clock, spawn_blocking};
+use crate::runtime::{clock, fs, spawn_blocking};
 
 /// How long a step waits for descriptors.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -1,6 +1,5 @@
 //! What happens to a log now and then: checkpoints, retention, closing, removal. Never on the append path.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -12,7 +11,7 @@ use super::log::{Log, StorageError};
 use super::paths::{DELETED_SUFFIX, SEGMENT_FILES, aside_name};
 use super::segment::Segment;
 use crate::runtime::disk::write_small;
-use crate::runtime::spawn_blocking;
+use crate::runtime::{fs, spawn_blocking};
 
 impl Log {
     /// Syncs everything appended so far and remembers it with `sidecar`'s result (taken at the same point of the log), so

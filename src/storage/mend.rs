@@ -1,7 +1,6 @@
 //! Damage met while the log is in use: the segment is written anew without it, and readers pass
 //! over the gap.
 
-use std::fs;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use super::log::Log;
 use super::reader::ReadError;
 use super::rot::{self, Bounds};
 use super::segment::Segment;
-use crate::runtime::{clock, spawn_blocking};
+use crate::runtime::{clock, fs, spawn_blocking};
 
 /// Between two looks whether a cleaning has ended.
 const PAUSE: Duration = Duration::from_millis(20);

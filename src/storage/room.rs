@@ -2,7 +2,6 @@
 //! found none takes no more of them until it is opened anew, cut back to what was acknowledged.
 
 use std::cell::Cell;
-use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -15,7 +14,7 @@ use super::log::{Log, StorageError};
 use super::maintenance::remove_files;
 use super::paths::segment_file;
 use crate::runtime::disk::{self, align_down, is_full};
-use crate::runtime::{clock, spawn_blocking};
+use crate::runtime::{clock, fs, spawn_blocking};
 
 /// Time between two looks whether the operations of a log have ended.
 const ENDING_PAUSE: Duration = Duration::from_millis(5);

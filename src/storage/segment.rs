@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
@@ -17,7 +16,7 @@ use super::index::{IndexSums, SegmentIndex};
 use super::paths::segment_file;
 use crate::model::record_batch::BatchHeader;
 use crate::runtime::disk::{File, OpenMode, is_out_of_descriptors, write_small};
-use crate::runtime::{clock, spawn_blocking};
+use crate::runtime::{clock, fs, spawn_blocking};
 
 /// Between two looks whether files are still being opened.
 const OPENING_PAUSE: Duration = Duration::from_micros(200);

@@ -1,6 +1,5 @@
 //! A segment's batches read one after the other, and the cleaned ones written. Blocking; runs on helper threads.
 
-use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -8,6 +7,7 @@ use std::time::SystemTime;
 
 use super::plan::Gathered;
 use crate::model::record_batch::{self, BatchHeader};
+use crate::runtime::fs;
 use crate::storage::index::{IndexNotes, SegmentIndex};
 use crate::storage::paths::{parse_segment_file, segment_file};
 

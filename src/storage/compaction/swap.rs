@@ -9,11 +9,11 @@
 //!   keeps the end of its last batch;
 //! - with a damaged one, goes back to before it, as long as the old segments are there.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files::named;
+use crate::runtime::fs;
 use crate::storage::paths::{SEGMENT_FILES, parse_segment_file, segment_file};
 use crate::storage::rot::{self, Bounds};
 

@@ -1,11 +1,11 @@
 //! A partition's directory as a start finds it. Blocking.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use super::FoundSegment;
+use crate::runtime::fs;
 use crate::storage::as_is::GAPS_FILE;
 use crate::storage::checkpoint::Checkpoint;
 use crate::storage::compaction::named;

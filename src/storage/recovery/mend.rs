@@ -1,6 +1,5 @@
 //! Damage that a start meets: judged, told, set aside or cut off.
 
-use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -9,7 +8,7 @@ use std::rc::Rc;
 
 use super::scan::Scan;
 use super::{FoundSegment, Recovery};
-use crate::runtime::spawn_blocking;
+use crate::runtime::{fs, spawn_blocking};
 use crate::storage::compaction::named;
 use crate::storage::rot::{self, Bounds, Evidence, Stretch, Verdict};
 use crate::storage::segment::Segment;

@@ -2,7 +2,6 @@
 //! them and takes its own place, by the same renames as a cleaned one. A crash leaves the damaged
 //! segment or the mended one.
 
-use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -10,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::survey::Stretch;
 use crate::model::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::runtime::fs;
 use crate::storage::compaction::{Cleaned, Output, Swap, named, run_steps};
 use crate::storage::paths::segment_file;
 
