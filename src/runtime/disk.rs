@@ -254,7 +254,29 @@ impl File {
         if len == 0 {
             return Ok(Bytes::new());
         }
-        self.device.read(position, len).await.map_err(|error| self.failed("read", error))
+        self.read_whole(position, len).await.map_err(|error| self.failed("read", error))
+    }
+
+    async fn read_whole(&self, position: u64, len: usize) -> io::Result<Bytes> {
+        let first = self.device.read(position, len).await?;
+        if first.len() == len || position + first.len() as u64 >= self.device.stat()?.0 {
+            return Ok(first);
+        }
+        // Ended early, and not by the end of the file.
+        let mut all = first.to_vec();
+        loop {
+            all.truncate(align_down(all.len() as u64) as usize);
+            let (at, left) = (position + all.len() as u64, len - all.len());
+            let more = self.device.read(at, left).await?;
+            all.extend_from_slice(&more);
+            if all.len() == len || at + more.len() as u64 >= self.device.stat()?.0 {
+                return Ok(all.into());
+            }
+            if more.len() < ALIGNMENT as usize {
+                let text = format!("{} of {left} bytes at {at}, before the end of the file", more.len());
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+            }
+        }
     }
 
     /// The data, and what is needed to find it, is on the device afterwards.

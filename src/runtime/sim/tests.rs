@@ -233,6 +233,22 @@ fn an_operation_fails_by_its_number() {
 }
 
 #[test]
+fn a_read_that_ends_early_is_gone_on_with() {
+    // A second one leaves less than a block, from which nothing can be gone on with.
+    for (short, expected) in [(vec![2], Ok(8192)), (vec![2, 3], Err(std::io::ErrorKind::UnexpectedEof))] {
+        let disk = Disk::new(3, Journal::Ordered);
+        short.iter().for_each(|number| disk.fail_at(*number, Fault::Short));
+        let work = async {
+            let file = create("/a.log", 1).await;
+            let outcome = file.read_at(0, 8192).await.map(|bytes| bytes.len());
+            let past_the_end = file.read_at(8192, 4096).await.map(|bytes| bytes.len());
+            (outcome.map_err(|error| error.kind()), past_the_end.ok())
+        };
+        assert_eq!(on(&disk, None, work).unwrap(), (expected, Some(0)), "{short:?}");
+    }
+}
+
+#[test]
 fn a_write_in_flight_at_a_kill_lands_in_whole_in_part_or_not_at_all() {
     let mut seen = std::collections::BTreeSet::new();
     for seed in 0..100 {
