@@ -250,8 +250,9 @@ impl Recovery {
             let scan = self.scan(&segment, bounds, mended, batch).await?;
             let outcome = self.examine(&segment, &scan, bounds, rest, next_sound).await?;
             let ends = !matches!(outcome, mend::Outcome::Rewritten(_));
-            if ends && self.gaps && scan.position == 0 && end < found.base {
-                // Behind a gap, and nothing of it has landed: its name is no end of the log.
+            let behind_a_gap = scan.position == 0 && end < found.base;
+            if ends && behind_a_gap && (self.gaps || self.is_unproven(found.base, next_sound)) {
+                // Nothing of it has landed: its name is no end of the log.
                 self.next_offset = end;
                 self.drop_rest(rest).await?;
                 self.remove(found.base).await?;
@@ -288,6 +289,19 @@ impl Recovery {
         let path = Segment::found(self.dir.clone(), found.base, bytes).path("log");
         let text = format!("{}: still damaged after its damage was set aside: check the disk", path.display());
         Err(io::Error::new(io::ErrorKind::InvalidData, text))
+    }
+
+    /// True if offsets up to `base` were given, but nothing says that they were synced: the power went before that. A gap
+    /// would not be filled again, on a follower least of all.
+    fn is_unproven(&self, base: i64, next_sound: Option<i64>) -> bool {
+        let unproven = !self.segments.is_empty() && base > self.recovery_point && next_sound.is_none();
+        if unproven {
+            tracing::warn!(
+                dir = %self.dir.display(), end = self.next_offset, base,
+                "records before a new segment were not synced and are gone: the log ends where they began"
+            );
+        }
+        unproven
     }
 
     /// Reads a segment from the recovery point's place on and checks every batch, up to the first
