@@ -191,6 +191,7 @@ fn copy_dir(from: &Path, to: &Path) {
 }
 
 mod ahead;
+mod crash;
 mod discard;
 mod held;
 mod limits;

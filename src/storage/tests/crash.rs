@@ -1,0 +1,235 @@
+//! A log on a simulated disk, with a fault at every file operation: kills, power cuts, errors. Whatever happens, what was
+//! promised is there, nothing else is, and the log can be gone on with.
+//!
+//! `CORELANE_CRASH_SEEDS` sets how many orders of tasks are tried.
+
+mod history;
+mod ledger;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use history::{Failed, Shared};
+use ledger::{Ledger, State, answers, look};
+
+use crate::runtime::fs;
+use crate::runtime::sim::{Disk, Fault, Journal, Simulation, Stopped};
+
+/// What goes wrong in one case.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    seed: u64,
+    journal: Journal,
+    /// At the operation of this number, in the history.
+    at: u64,
+    fault: Fault,
+    /// How the process ends if the fault does not end it.
+    end: Fault,
+    /// A second end, at the operation of this number of the next start.
+    again: Option<(u64, Fault)>,
+}
+
+/// A disk with a data directory on it.
+fn new_disk(plan: &Plan) -> Disk {
+    let disk = Disk::new(plan.seed.wrapping_mul(1_000_003) ^ plan.at, plan.journal);
+    let simulation = Simulation::new(0);
+    let made = simulation.run(&simulation.shard(&disk), async {
+        fs::create_dir_all(history::DIR)?;
+        ["/", "/data"].into_iter().try_for_each(|dir| fs::File::open(dir)?.sync_all())
+    });
+    assert!(matches!(made, Ok(Ok(()))), "{made:?}");
+    disk
+}
+
+/// Runs the history up to its fault; the first of its operations, and how it went.
+fn run_history(disk: &Disk, plan: &Plan, ledger: &Shared) -> (u64, Result<(), String>) {
+    let first = disk.operations();
+    disk.fail_at(first + plan.at, plan.fault);
+    let simulation = Simulation::new(plan.seed);
+    let shard = simulation.shard(disk);
+    let shared = ledger.clone();
+    let work = async move {
+        match history::run(shared.clone()).await {
+            // What was acknowledged stays readable.
+            Err(Failed(Some(log))) => still_read(&log, &shared).await,
+            Ok(_) | Err(Failed(None)) => Ok(()),
+        }
+    };
+    let outcome = match simulation.run(&shard, work) {
+        Ok(outcome) => outcome,
+        Err(Stopped::Down) => Ok(()),
+        Err(Stopped::Stalled) => Err(format!("stalled in {}", ledger.borrow().step)),
+    };
+    (first, outcome)
+}
+
+async fn still_read(log: &Rc<crate::storage::Log>, ledger: &Shared) -> Result<(), String> {
+    let state = ledger.borrow_mut().now().clone();
+    if ledger.borrow().states.len() > 1 || state.start.start() != state.start.end() {
+        // It failed half cut.
+        return Ok(());
+    }
+    let upto = log.ends().written;
+    let mut from = log.start_offset();
+    while from < upto {
+        let read = history::read_some(log, from, upto).await.map_err(|error| format!("failed log: {error}"))?;
+        let bytes = read.records.concat();
+        let expected = state.batches.iter().find(|batch| batch.next > from);
+        let Some(expected) = expected.filter(|batch| bytes.starts_with(&batch.bytes)) else {
+            return Err(format!("a failed log does not give what it acknowledged at {from} of {upto}"));
+        };
+        from = expected.next;
+    }
+    Ok(())
+}
+
+/// Opens what is left, judges it, and goes on with it.
+fn judge(disk: &Disk, plan: &Plan, ledger: &Shared) -> Result<bool, String> {
+    let cut = [Some(plan.fault), Some(plan.end), plan.again.map(|(_, fault)| fault)].contains(&Some(Fault::PowerCut));
+    let fault = if cut { Fault::PowerCut } else { Fault::Kill };
+    let shared = ledger.clone();
+    let work = async move {
+        let (log, damaged) = history::open().await?;
+        let seen = look(&log, log.next_offset()).await?;
+        shared.borrow().judge(&seen, fault, damaged)?;
+        answers(&log, &seen).await?;
+        let synced = seen.end;
+        let found =
+            State { start: seen.start..=seen.start, batches: seen.batches, written: synced, synced, cap: i64::MAX };
+        shared.borrow_mut().states = vec![found];
+        log.close(Vec::new).await.map_err(|error| format!("closing it: {error}"))?;
+        if history::go_on(shared.clone()).await.is_err() {
+            return Err("it cannot be gone on with".to_owned());
+        }
+        let (log, again) = history::open().await?;
+        let seen = look(&log, log.next_offset()).await?;
+        shared.borrow().judge(&seen, Fault::PowerCut, again).map_err(|error| format!("after it went on: {error}"))?;
+        answers(&log, &seen).await?;
+        if again { Err("damage after a clean stop".to_owned()) } else { Ok(damaged) }
+    };
+    let simulation = Simulation::new(plan.seed + 1);
+    match simulation.run(&simulation.shard(disk), work) {
+        Ok(outcome) => outcome,
+        Err(stopped) => Err(format!("the next start: {stopped:?}")),
+    }
+}
+
+/// A start that ends on the way, and the one after it has the judging.
+fn interrupted_start(disk: &Disk, plan: &Plan, at: u64, fault: Fault) {
+    disk.fail_at(disk.operations() + at, fault);
+    let simulation = Simulation::new(plan.seed + 2);
+    let _ = simulation.run(&simulation.shard(disk), async { history::open().await.map(drop) });
+    if !disk.is_down() {
+        disk.stop(fault);
+    }
+    drop(simulation);
+    disk.restart();
+}
+
+/// Runs one case: whether damage was met, or a text about what went wrong.
+fn run(plan: Plan) -> Result<bool, String> {
+    let (disk, ledger) = (new_disk(&plan), Rc::new(RefCell::new(Ledger::new())));
+    let (first, outcome) = run_history(&disk, &plan, &ledger);
+    let step = ledger.borrow().step;
+    let mut tale = disk.trace();
+    if !disk.is_down() {
+        disk.stop(plan.end);
+    }
+    disk.restart();
+    if let Some((at, fault)) = plan.again {
+        interrupted_start(&disk, &plan, at, fault);
+    }
+    outcome.and_then(|()| judge(&disk, &plan, &ledger)).map_err(|complaint| {
+        tale.drain(..tale.len().saturating_sub(12).max(first as usize));
+        format!("{plan:?}\n  while: {step}\n  {complaint}\n  operations:\n    {}", tale.join("\n    "))
+    })
+}
+
+/// Operations of a history in which nothing goes wrong.
+fn operations(seed: u64) -> u64 {
+    let plan =
+        Plan { seed, journal: Journal::Ordered, at: u64::MAX / 2, fault: Fault::Kill, end: Fault::Kill, again: None };
+    let (disk, ledger) = (new_disk(&plan), Rc::new(RefCell::new(Ledger::new())));
+    let (first, outcome) = run_history(&disk, &plan, &ledger);
+    assert_eq!(outcome, Ok(()));
+    disk.operations() - first
+}
+
+fn seeds() -> u64 {
+    std::env::var("CORELANE_CRASH_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// Runs the plans of every operation of each seed's history.
+fn try_all(plans: impl Fn(u64, u64) -> Vec<Plan>) {
+    let (mut cases, mut damaged, mut complaints) = (0u64, 0u64, Vec::new());
+    for seed in 1..=seeds() {
+        let count = operations(seed);
+        println!("seed {seed}: {count} operations");
+        for at in 0..count {
+            for plan in plans(seed, at) {
+                cases += 1;
+                match run(plan) {
+                    Ok(met) => damaged += u64::from(met),
+                    Err(complaint) => complaints.push(complaint),
+                }
+            }
+        }
+    }
+    println!("{cases} cases, {damaged} met damage, {} went wrong", complaints.len());
+    let some: Vec<String> =
+        complaints.chunks(complaints.len().div_ceil(12).max(1)).map(|some| some[0].clone()).collect();
+    assert!(complaints.is_empty(), "{} of {cases} went wrong:\n{}", complaints.len(), some.join("\n"));
+}
+
+fn plan(seed: u64, at: u64, fault: Fault) -> Plan {
+    let end = if at.is_multiple_of(2) { Fault::Kill } else { Fault::PowerCut };
+    Plan { seed, journal: Journal::Ordered, at, fault, end, again: None }
+}
+
+#[test]
+fn the_same_seed_makes_the_same_operations() {
+    let trace = |seed| {
+        let plan = plan(seed, u64::MAX / 2, Fault::Kill);
+        let disk = new_disk(&plan);
+        let (_, outcome) = run_history(&disk, &plan, &Rc::new(RefCell::new(Ledger::new())));
+        assert_eq!(outcome, Ok(()));
+        disk.trace()
+    };
+    assert_eq!(trace(1), trace(1));
+    assert_ne!(trace(1), trace(2));
+}
+
+#[test]
+fn a_kill_at_any_operation_takes_nothing_that_was_written() {
+    try_all(|seed, at| vec![Plan { end: Fault::Kill, ..plan(seed, at, Fault::Kill) }]);
+}
+
+#[test]
+fn a_power_cut_at_any_operation_takes_nothing_that_was_synced() {
+    try_all(|seed, at| {
+        let cut = Plan { end: Fault::PowerCut, ..plan(seed, at, Fault::PowerCut) };
+        vec![cut, Plan { journal: Journal::Loose, ..cut }]
+    });
+}
+
+#[test]
+fn an_error_at_any_operation_takes_nothing_that_was_promised() {
+    try_all(|seed, at| [5, 28].map(|code| plan(seed, at, Fault::Error(code))).to_vec());
+}
+
+#[test]
+fn short_and_slow_operations_change_nothing() {
+    try_all(|seed, at| {
+        let slow = Fault::Slow(std::time::Duration::from_secs(7));
+        [Fault::Short, slow].map(|fault| plan(seed, at, fault)).to_vec()
+    });
+}
+
+#[test]
+fn a_start_after_a_crash_may_be_interrupted() {
+    try_all(|seed, at| {
+        let (second, fault) = (at * 7 % 29, [Fault::Kill, Fault::PowerCut][at as usize / 2 % 2]);
+        let first = plan(seed, at, [Fault::Kill, Fault::PowerCut][at as usize % 2]);
+        vec![Plan { again: Some((second, fault)), ..first }]
+    });
+}

@@ -1,0 +1,309 @@
+//! The history that is run again and again: everything that writes to a log's directory, once at least.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::ledger::{Ledger, State, stored};
+use crate::config::TopicConfig;
+use crate::model::record_batch::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
+use crate::runtime::clock;
+use crate::storage::{Log, LogRead, ReadError, StorageContext, StorageLimits};
+
+pub const DIR: &str = "/data/t-0";
+const EPOCH: i32 = 3;
+const NOW_MS: i64 = 1_700_000_000_000;
+
+pub type Shared = Rc<RefCell<Ledger>>;
+
+/// The log has failed, as it may: the history ends here.
+pub struct Failed(pub Option<Rc<Log>>);
+
+fn put_varint(out: &mut Vec<u8>, value: i64) {
+    let mut left = ((value << 1) ^ (value >> 63)) as u64;
+    while left >= 0x80 {
+        out.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    out.push(left as u8);
+}
+
+/// A batch with `count` records, the first of them with a value of `payload` bytes.
+pub fn batch(count: i32, payload: usize, timestamp: i64, seed: u64) -> Bytes {
+    let mut header = BatchHeader::new_zeroed();
+    let mut random = super::super::Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut records = Vec::new();
+    for delta in 0..count {
+        let value: Vec<u8> = (0..if delta == 0 { payload } else { 1 }).map(|_| random.next() as u8).collect();
+        let mut record = vec![0, 0];
+        put_varint(&mut record, i64::from(delta));
+        put_varint(&mut record, -1);
+        put_varint(&mut record, value.len() as i64);
+        record.extend_from_slice(&value);
+        record.push(0);
+        put_varint(&mut records, record.len() as i64);
+        records.extend_from_slice(&record);
+    }
+    header.batch_length.set((HEADER_BYTES - LENGTH_PREFIX_BYTES + records.len()) as i32);
+    header.magic = 2;
+    header.last_offset_delta.set(count - 1);
+    header.record_count.set(count);
+    header.base_timestamp.set(timestamp);
+    header.max_timestamp.set(timestamp);
+    header.producer_id.set(-1);
+    let mut bytes = [header.as_bytes(), &records].concat();
+    let crc = crc32c::crc32c(&bytes[CRC_START..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes.into()
+}
+
+fn config() -> TopicConfig {
+    TopicConfig {
+        segment_bytes: 12_000,
+        index_interval_bytes: 1_000,
+        retention_ms: None,
+        file_delete_delay_ms: 0,
+        ..TopicConfig::default()
+    }
+}
+
+pub fn context() -> Rc<StorageContext> {
+    StorageContext::new(StorageLimits {
+        tail_cache_bytes: 8 << 10,
+        cold_cache_bytes: 1 << 20,
+        preallocate_max_bytes: 32 << 10,
+        write_ahead_bytes: 16 << 10,
+        write_max_bytes: 16 << 10,
+        ..StorageLimits::default()
+    })
+}
+
+/// Opens the log; whether damage was met. The error is a text.
+pub async fn open() -> Result<(Rc<Log>, bool), String> {
+    let opened = Log::open(context(), Path::new(DIR), Arc::new(config()), &mut |_| {}, &mut |_| {}).await;
+    let recovered = opened.map_err(|error| format!("the log cannot be opened: {error}"))?;
+    Ok((recovered.log, recovered.damaged))
+}
+
+/// The one who works with the log, and takes note of what it promises.
+pub struct Driver {
+    pub log: Rc<Log>,
+    ledger: Shared,
+    /// Batches so far.
+    count: u64,
+}
+
+impl Driver {
+    pub async fn open(ledger: Shared) -> Result<Driver, Failed> {
+        ledger.borrow_mut().step = "open";
+        let (log, _) = open().await.map_err(|_| Failed(None))?;
+        let (noted, weak) = (ledger.clone(), Rc::downgrade(&log));
+        log.on_move(Box::new(move || {
+            if let Some(log) = weak.upgrade() {
+                noted.borrow_mut().note(&log);
+            }
+        }));
+        // Numbers of batches go on, so that no two are alike.
+        let count = log.next_offset() as u64 * 100;
+        Ok(Driver { log, ledger, count })
+    }
+
+    fn failed(&self) -> Failed {
+        Failed(Some(self.log.clone()))
+    }
+
+    fn begin(&self, step: &'static str) {
+        self.ledger.borrow_mut().step = step;
+    }
+
+    /// A step that may be refused; the history ends where the log has failed.
+    fn settle<T, E>(&self, outcome: Result<T, E>) -> Result<Option<T>, Failed> {
+        match outcome {
+            Ok(value) => Ok(Some(value)),
+            Err(_) if self.log.failure().is_some() => Err(self.failed()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn next_batch(&mut self, payload: usize) -> Bytes {
+        self.count += 1;
+        let records = 1 + (self.count % 4) as i32;
+        batch(records, payload, 5_000 + (self.count * 37 % 50) as i64, self.count)
+    }
+
+    pub fn append(&mut self, payload: usize) -> Result<(), Failed> {
+        let batch = self.next_batch(payload);
+        let appended = self.log.append(batch.clone(), EPOCH, NOW_MS).map_err(|_| self.failed())?;
+        self.ledger.borrow_mut().now().batches.push(stored(&batch, appended.base_offset, EPOCH));
+        Ok(())
+    }
+
+    fn append_all(&mut self, payloads: &[usize]) -> Result<(), Failed> {
+        payloads.iter().try_for_each(|payload| self.append(*payload))
+    }
+
+    pub async fn written(&self) -> Result<(), Failed> {
+        self.log.wait_written(self.log.next_offset()).await.map_err(|_| self.failed())
+    }
+
+    async fn checkpoint(&self) -> Result<(), Failed> {
+        self.begin("checkpoint");
+        self.settle(self.log.checkpoint(|| b"state".to_vec()).await).map(drop)
+    }
+
+    async fn append_as_is(&mut self, gap: i64, payload: usize) -> Result<(), Failed> {
+        self.begin("append as it is");
+        let (batch, base) = (self.next_batch(payload), self.log.next_offset() + gap);
+        let put = stored(&batch, base, 7);
+        // What it asks the disk for comes before the append.
+        if self.settle(self.log.append_as_is(put.bytes.clone().into(), NOW_MS).await)?.is_some() {
+            self.ledger.borrow_mut().now().batches.push(put);
+        }
+        Ok(())
+    }
+
+    async fn cut(&self, to: i64) -> Result<(), Failed> {
+        self.begin("cut");
+        let before = self.ledger.borrow_mut().now().clone();
+        let mut after = before.clone();
+        after.batches.retain(|batch| batch.next <= to);
+        (after.written, after.synced) = (after.end(), after.end());
+        {
+            let mut ledger = self.ledger.borrow_mut();
+            ledger.now().cap = after.end();
+            // No promise of the state after it is kept before it is there.
+            ledger.states.insert(0, State { written: 0, synced: 0, ..after.clone() });
+        }
+        let outcome = self.log.truncate_to(to, async |_| Ok::<_, ReadError>(b"cut".to_vec())).await;
+        let outcome = self.settle(outcome)?;
+        self.ledger.borrow_mut().states = vec![if outcome.is_some() { after } else { before }];
+        Ok(())
+    }
+
+    async fn restart_at(&self, begin: i64) -> Result<(), Failed> {
+        self.begin("empty and begin anew");
+        let before = self.ledger.borrow_mut().now().clone();
+        {
+            let mut ledger = self.ledger.borrow_mut();
+            ledger.now().cap = 0;
+            let mut gone = State::empty(begin);
+            (gone.written, gone.synced) = (0, 0);
+            ledger.states.insert(0, gone);
+        }
+        let outcome = self.settle(self.log.truncate_fully_and_start_at(begin, b"new".to_vec()).await)?;
+        let after = if outcome.is_some() { State::empty(begin) } else { before };
+        self.ledger.borrow_mut().states = vec![after];
+        Ok(())
+    }
+
+    async fn trim(&self, to: i64) -> Result<(), Failed> {
+        self.begin("delete records");
+        let low = self.log.start_offset();
+        self.ledger.borrow_mut().now().start = low..=to;
+        if self.settle(self.log.trim(to, || b"trimmed".to_vec()).await)?.is_some() {
+            self.ledger.borrow_mut().now().start = to..=to;
+        }
+        Ok(())
+    }
+
+    async fn retention(&self, bytes: u64) -> Result<(), Failed> {
+        self.begin("retention");
+        let low = self.log.start_offset();
+        self.ledger.borrow_mut().now().start = low..=self.log.next_offset();
+        self.log.set_config(Arc::new(TopicConfig { retention_bytes: Some(bytes), ..config() }));
+        let upto = self.log.ends().written;
+        self.settle(self.log.enforce_retention(NOW_MS, upto, || b"kept".to_vec()).await)?;
+        self.log.set_config(Arc::new(config()));
+        // A crash may bring segments back that had gone.
+        self.ledger.borrow_mut().now().start = low..=self.log.start_offset();
+        Ok(())
+    }
+
+    async fn sync(&self) -> Result<(), Failed> {
+        self.begin("sync");
+        self.log.sync_written().await.map_err(|_| self.failed())
+    }
+
+    /// Where a batch in the middle of what there is begins.
+    fn middle(&self) -> i64 {
+        let ledger = self.ledger.borrow();
+        let batches = &ledger.states[ledger.states.len() - 1].batches;
+        let alive: Vec<_> = batches.iter().filter(|batch| batch.base >= self.log.start_offset()).collect();
+        alive[alive.len() / 2].base
+    }
+}
+
+/// The whole history. It ends early where the log fails.
+pub async fn run(ledger: Shared) -> Result<Rc<Log>, Failed> {
+    let mut driver = Driver::open(ledger.clone()).await?;
+    driver.begin("append");
+    driver.append_all(&[100, 3000, 50])?;
+    driver.written().await?;
+    driver.append_all(&[700, 20])?;
+    driver.written().await?;
+    driver.sync().await?;
+    driver.checkpoint().await?;
+    driver.begin("append over several segments");
+    for payloads in [[4000, 300, 2500], [5000, 100, 6000], [20, 4500, 10], [3000, 2000, 1000]] {
+        driver.append_all(&payloads)?;
+        driver.written().await?;
+    }
+    driver.begin("commit");
+    clock::sleep(Duration::from_millis(500)).await;
+    driver.append_all(&[500, 900])?;
+    driver.cut(driver.log.next_offset() - 4).await?;
+    driver.begin("append after a cut");
+    driver.append_all(&[600, 100])?;
+    driver.written().await?;
+    driver.cut(driver.middle()).await?;
+    driver.begin("append after a cut");
+    driver.append_all(&[5000, 4000, 30])?;
+    driver.written().await?;
+    driver.append_as_is(5, 2000).await?;
+    driver.append_as_is(0, 400).await?;
+    driver.append_as_is(40, 7000).await?;
+    driver.written().await?;
+    driver.checkpoint().await?;
+    driver.trim(driver.middle() + 1).await?;
+    driver.begin("append");
+    driver.append_all(&[6000, 6000, 6000])?;
+    driver.written().await?;
+    driver.retention(20_000).await?;
+    driver.begin("append and close");
+    driver.append_all(&[100, 200])?;
+    let closed = driver.log.close(|| b"closed".to_vec()).await;
+    driver.settle(closed)?;
+    let mut driver = Driver::open(ledger.clone()).await?;
+    driver.begin("append");
+    driver.append_all(&[3000, 10, 8000])?;
+    driver.written().await?;
+    driver.sync().await?;
+    driver.restart_at(1_000).await?;
+    driver.begin("append after a new begin");
+    driver.append_all(&[100, 9000, 4000])?;
+    driver.written().await?;
+    driver.checkpoint().await?;
+    driver.append_all(&[50])?;
+    Ok(driver.log)
+}
+
+/// That a log can be gone on with: records are appended, and found at the next start.
+pub async fn go_on(ledger: Shared) -> Result<Rc<Log>, Failed> {
+    let mut driver = Driver::open(ledger).await?;
+    driver.begin("go on");
+    driver.append_all(&[100, 5000, 300, 8000, 40])?;
+    driver.written().await?;
+    driver.sync().await?;
+    driver.log.close(Vec::new).await.map_err(|_| driver.failed())?;
+    Ok(driver.log)
+}
+
+/// As much of a read as a log that has failed still gives.
+pub async fn read_some(log: &Rc<Log>, from: i64, upto: i64) -> Result<LogRead, ReadError> {
+    log.read(from, upto, 1 << 20, true).await
+}
