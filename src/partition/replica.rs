@@ -412,8 +412,11 @@ impl Replica {
         self.log.cut_back(end).await.map(|()| end)
     }
 
-    /// Ends the replica in good order.
+    /// Ends the replica in good order, once nothing moves its log by another replica's word any more.
     pub async fn close(&self) -> Result<(), StorageError> {
+        while let Some(moves_end) = self.moves_end() {
+            moves_end.await;
+        }
         self.save_new_epochs().await;
         self.log.close(|| self.sidecar()).await
     }

@@ -34,6 +34,8 @@ impl Bell {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
     use super::*;
@@ -42,14 +44,17 @@ mod tests {
     #[test]
     fn a_ring_from_another_thread_wakes_the_task() {
         let bell = Bell::new().unwrap();
-        let ringer = bell.clone();
+        let (ringer, heard) = (bell.clone(), Arc::new(AtomicBool::new(false)));
+        let until = heard.clone();
+        // Rings that come before anybody listens are one.
         let rings = std::thread::spawn(move || {
-            for _ in 0..3 {
+            while !until.load(Ordering::Acquire) {
                 std::thread::sleep(Duration::from_millis(20));
                 ringer.ring();
             }
         });
         on_shard(move || ring_and_wait(bell.clone()));
+        heard.store(true, Ordering::Release);
         rings.join().unwrap();
     }
 

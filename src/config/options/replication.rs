@@ -4,7 +4,7 @@ use super::{Access, OptionSpec, broker};
 use crate::config::ReplicaSelector;
 use crate::config::value::{Bounds, Kind};
 use Bounds::{AtLeast, Between, OneOf};
-use Kind::{Int, String as Text};
+use Kind::{Int, Long, String as Text};
 
 const LEADER_SELECTOR: &str = "org.apache.kafka.common.replica.LeaderSelector";
 const RACK_AWARE_SELECTOR: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
@@ -74,7 +74,7 @@ pub(super) const REPLICATION: &[OptionSpec] = &[
     ),
     broker(
         "replica.high.watermark.checkpoint.interval.ms",
-        Int,
+        Long,
         "5000",
         AtLeast(1),
         integer!(Server replica_high_watermark_checkpoint_interval_ms),
