@@ -265,6 +265,11 @@ impl Leader {
         self.apart_ms = apart_ms;
     }
 
+    /// The metadata store is away; without this nobody need ask [`may_be_replaced`](Self::may_be_replaced), nor the clock.
+    pub fn is_apart(&self) -> bool {
+        self.apart_ms.is_some()
+    }
+
     /// Another replica may lead by now: the metadata store is away, and for as long nobody who is in sync has fetched.
     pub fn may_be_replaced(&self, now_ms: i64) -> bool {
         let Some(apart_ms) = self.apart_ms else { return false };
@@ -367,9 +372,10 @@ impl Leader {
         self.followers.get(&broker).is_some_and(|progress| progress.told < high_watermark)
     }
 
-    /// A follower is told of this high watermark.
-    pub fn told(&mut self, broker: BrokerId, high_watermark: i64) {
-        self.followers.entry(broker).and_modify(|progress| progress.told = high_watermark);
+    /// Takes note that a follower is told of this high watermark. True if it had not been.
+    pub fn tell(&mut self, broker: BrokerId, high_watermark: i64) -> bool {
+        let Some(progress) = self.followers.get_mut(&broker) else { return false };
+        std::mem::replace(&mut progress.told, high_watermark) < high_watermark
     }
 
     /// Other members of the ISR that have everything before `offset`, and their ends.

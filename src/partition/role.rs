@@ -244,7 +244,7 @@ impl Replica {
     pub(super) fn may_append(&self, for_all: bool) -> Result<(), Rejected> {
         let refused = match &*self.standing.role.borrow() {
             Role::Alone => return Ok(()),
-            Role::Leader(leader) if leader.may_be_replaced(self.standing.now_ms()) => {
+            Role::Leader(leader) if leader.is_apart() && leader.may_be_replaced(self.standing.now_ms()) => {
                 let why = "neither ZooKeeper nor a replica in sync has been heard of for a session's time: another broker may \
                            lead the partition. Nothing was written";
                 return Err(Rejected::new(ErrorCode::NotLeaderOrFollower, why));
@@ -425,19 +425,19 @@ impl Replica {
         self.moved();
     }
 
-    /// A follower is to be answered at once, because it has not been told of the high watermark, and consumers read from it.
-    pub fn owes_high_watermark(&self, follower: BrokerId) -> bool {
-        let Some(Membership { followers_serve: true, .. }) = self.standing.membership else { return false };
-        match &*self.standing.role.borrow() {
-            Role::Leader(leader) => leader.owes(follower, self.high_watermark()),
-            Role::Alone | Role::None | Role::Follower(_) => false,
+    /// Takes note that a follower is told of the high watermark. True if it had not been and consumers read from it: then it
+    /// is answered at once.
+    pub fn tell_high_watermark(&self, follower: BrokerId) -> bool {
+        match &mut *self.standing.role.borrow_mut() {
+            Role::Leader(leader) if self.standing.followers_serve() => leader.tell(follower, self.high_watermark()),
+            _ => false,
         }
     }
 
-    /// A follower is being answered.
-    pub fn tell_high_watermark(&self, follower: BrokerId) {
-        if let Role::Leader(leader) = &mut *self.standing.role.borrow_mut() {
-            leader.told(follower, self.high_watermark());
+    fn owes_high_watermark(&self, follower: BrokerId) -> bool {
+        match &*self.standing.role.borrow() {
+            Role::Leader(leader) if self.standing.followers_serve() => leader.owes(follower, self.high_watermark()),
+            _ => false,
         }
     }
 

@@ -92,9 +92,14 @@ impl Standing {
         if moved.acknowledged {
             self.waiters.acknowledged(watermarks.ends().acknowledged);
         }
-        if moved.sent || moved.high_watermark && self.membership.is_some_and(|membership| membership.followers_serve) {
+        if moved.sent || moved.high_watermark && self.followers_serve() {
             self.waiters.sent.fire();
         }
+    }
+
+    /// Consumers may read from followers, which are then told of a higher high watermark at once.
+    pub fn followers_serve(&self) -> bool {
+        self.membership.is_some_and(|membership| membership.followers_serve)
     }
 
     /// By the clock of the cluster's rules.

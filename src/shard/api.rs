@@ -121,6 +121,11 @@ impl FetchOutcome {
         FetchOutcome { error, last_stable_offset: -1, ..FetchOutcome::quiet(-1, -1) }
     }
 
+    /// There is something to tell at once, besides the records.
+    pub fn has_news(&self) -> bool {
+        self.error != ErrorCode::None || self.more || self.diverging.is_some() || self.preferred_replica.is_some()
+    }
+
     /// Takes the records out: they are to be read another time.
     pub fn put_off(&mut self) {
         self.more |= !self.records.is_empty();

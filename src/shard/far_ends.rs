@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::api::{FetchOutcome, FetchPart};
 use super::state::Shard;
-use crate::model::{ErrorCode, PartitionId, ShardId};
+use crate::model::{PartitionId, ShardId};
 use crate::partition::{DataWaiter, DataWaiters};
 
 /// The end of another shard's partition.
@@ -103,8 +103,5 @@ impl Shard {
 }
 
 fn is_quiet(outcome: &FetchOutcome) -> bool {
-    outcome.error == ErrorCode::None
-        && outcome.records.is_empty()
-        && !outcome.more
-        && outcome.preferred_replica.is_none()
+    outcome.records.is_empty() && !outcome.has_news()
 }

@@ -261,10 +261,7 @@ fn settle(outcomes: &mut [FetchOutcome], mut share: Share) -> Option<Share> {
 /// Whether there is no reason to wait: enough bytes, an error to tell, or more at hand than the limits let through.
 fn is_enough(outcomes: &[FetchOutcome], min_bytes: u32) -> bool {
     let bytes: usize = outcomes.iter().map(FetchOutcome::bytes).sum();
-    bytes >= min_bytes as usize
-        || outcomes
-            .iter()
-            .any(|o| o.error != ErrorCode::None || o.more || o.diverging.is_some() || o.preferred_replica.is_some())
+    bytes >= min_bytes as usize || outcomes.iter().any(FetchOutcome::has_news)
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl Member {
 
     /// The other broker is to be watched for its end.
     pub fn watches(&self, broker: BrokerId) -> bool {
-        !self.ended.get() && self.node.borrow().watched().contains_key(&broker)
+        !self.ended.get() && self.node.borrow().watches(broker).is_some()
     }
 
     pub fn now_ms(&self) -> i64 {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::api::{FetchOutcome, FetchPart, Reader};
 use super::state::{Groups, Shard};
-use crate::model::{ErrorCode, LeaderEpoch};
+use crate::model::{BrokerId, ErrorCode, LeaderEpoch};
 use crate::partition::{DataWaiter, FetchAnswer, FollowerFetch, Replica};
 use crate::runtime::{clock, spawn_local};
 use crate::storage::LogRead;
@@ -19,6 +19,13 @@ impl FetchPart {
     pub(super) fn has_arrived(&mut self) {
         if let Reader::Follower { arrives, .. } = &mut self.reader {
             *arrives = false;
+        }
+    }
+
+    fn follower(&self) -> Option<BrokerId> {
+        match self.reader {
+            Reader::Follower { broker, .. } => Some(broker),
+            Reader::Consumer | Reader::Verifier => None,
         }
     }
 
@@ -37,7 +44,7 @@ impl Shard {
         part: &FetchPart,
         limit: Option<usize>,
     ) -> FetchOutcome {
-        let mut owes = false;
+        let mut is_news = false;
         let up_to = match part.of_follower(replica.leader_epoch()) {
             Some((fetch, arrives)) => {
                 let answer = replica.fetched(&fetch, arrives);
@@ -45,8 +52,7 @@ impl Shard {
                 if replica.led_epoch().is_none() {
                     self.coordinate(replica);
                 }
-                owes = replica.owes_high_watermark(fetch.broker);
-                replica.tell_high_watermark(fetch.broker);
+                is_news = replica.tell_high_watermark(fetch.broker);
                 match answer {
                     FetchAnswer::Serve { up_to } => up_to,
                     FetchAnswer::Diverging { epoch, end } => {
@@ -69,7 +75,7 @@ impl Shard {
         match read {
             Ok(read) => FetchOutcome {
                 records: read.records,
-                more: read.more || owes,
+                more: read.more || is_news,
                 held_bytes: read.held_bytes,
                 needed_bytes: read.needed_bytes,
                 ..outcome
@@ -107,10 +113,7 @@ impl Shard {
     fn expect_sent(&self, parts: &[FetchPart], waiter: &Rc<DataWaiter>) {
         for part in parts {
             match self.replica(part.partition) {
-                Some(replica) => {
-                    let follower = part.of_follower(LeaderEpoch(0)).map(|(fetch, _)| fetch.broker);
-                    replica.expect_sent(part.offset, follower, waiter);
-                }
+                Some(replica) => replica.expect_sent(part.offset, part.follower(), waiter),
                 None => waiter.fire(),
             }
         }

@@ -41,7 +41,7 @@ impl Shard {
         while !member.has_ended() {
             let moved = member.moved();
             let wanted = member.node.borrow().watched();
-            for broker in wanted.into_keys() {
+            for broker in wanted {
                 if watched.borrow_mut().insert(broker) {
                     spawn_local(self.clone().watch_broker(member.clone(), broker, watched.clone()));
                 }

@@ -14,16 +14,17 @@ use crate::model::BrokerId;
 pub(super) struct Suspects(BTreeMap<BrokerId, (i64, Suspect)>);
 
 impl<S: Store> Node<S> {
-    /// Brokers that this one holds a connection to, with the broker epochs of their registrations.
-    pub fn watched(&self) -> BTreeMap<BrokerId, i64> {
-        if !self.is_active() {
-            return BTreeMap::new();
-        }
-        let controller = self.view.controller().map(|controller| controller.value);
-        let all = self.holds_office();
-        let registered =
-            self.view.registrations().iter().map(|(broker, registration)| (*broker, registration.broker_epoch));
-        registered.filter(|(broker, _)| *broker != self.me() && (all || Some(*broker) == controller)).collect()
+    /// The broker epoch of a broker that this one holds a connection to; `None`: it holds none.
+    pub fn watches(&self, broker: BrokerId) -> Option<i64> {
+        let is_controller = || self.view.controller().is_some_and(|controller| controller.value == broker);
+        let wanted = self.is_active() && broker != self.me() && (self.holds_office() || is_controller());
+        let registration = self.view.registrations().get(&broker).filter(|_| wanted)?;
+        Some(registration.broker_epoch)
+    }
+
+    /// Brokers that this one holds a connection to.
+    pub fn watched(&self) -> Vec<BrokerId> {
+        self.view.registrations().keys().copied().filter(|broker| self.watches(*broker).is_some()).collect()
     }
 
     /// A connection to a watched broker stands.
@@ -54,7 +55,7 @@ impl<S: Store> Node<S> {
     }
 
     fn suspect(&mut self, broker: BrokerId) -> Option<&mut Suspect> {
-        let epoch = *self.watched().get(&broker)?;
+        let epoch = self.watches(broker)?;
         let (of, suspect) = self.suspects.0.entry(broker).or_default();
         if *of != epoch {
             // Another process: nothing of it has broken.

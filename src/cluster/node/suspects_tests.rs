@@ -1,7 +1,7 @@
 use super::*;
 
-fn ids(watched: BTreeMap<BrokerId, i64>) -> Vec<i32> {
-    watched.into_keys().map(|broker| broker.0).collect()
+fn ids(watched: Vec<BrokerId>) -> Vec<i32> {
+    watched.into_iter().map(|broker| broker.0).collect()
 }
 
 fn refused(cluster: &mut Cluster, at: usize, broker: i32, times: [i64; 3]) -> [bool; 3] {
