@@ -48,7 +48,7 @@ struct Owner(RefCell<Option<Rc<ShardContext>>>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // What goes with the context must not reach for it.
+        // Values that go with the context must not reach for it.
         CURRENT.set(ptr::null());
     }
 }

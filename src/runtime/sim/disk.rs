@@ -16,7 +16,7 @@ use super::tree::{Ino, Journal, ROOT, Tree};
 /// Alignment of what a write that is cut short leaves behind.
 const BLOCK: usize = 4096;
 
-/// What goes wrong at an operation.
+/// Fault of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The process is killed before it: what the kernel has stays.
@@ -50,7 +50,7 @@ pub(super) struct State {
     trace: Vec<String>,
 }
 
-/// What an operation that has its number does.
+/// Course of an operation that has its number.
 pub(super) struct Go {
     pub number: u64,
     pub short: bool,
@@ -61,11 +61,11 @@ pub(super) struct Go {
 
 impl Go {
     pub(super) fn outcome<T>(&self, value: T) -> io::Result<T> {
-        self.error.map_or(Ok(value), |code| Err(io::Error::from_raw_os_error(code)))
+        self.error.map_or(Ok(value), |code| Err(os(code)))
     }
 }
 
-fn os(code: i32) -> io::Error {
+pub(super) fn os(code: i32) -> io::Error {
     io::Error::from_raw_os_error(code)
 }
 
@@ -90,7 +90,7 @@ impl Disk {
         self.0.borrow().operations
     }
 
-    /// What was done so far, an operation a line.
+    /// Operations so far, one a line.
     pub fn trace(&self) -> Vec<String> {
         self.0.borrow().trace.clone()
     }
@@ -115,7 +115,8 @@ impl Disk {
         self.0.borrow_mut().down = Some(fault);
     }
 
-    /// What the next process finds. Writes that were in flight have ended by then, each in whole, in part or not at all.
+    /// Leaves the disk as the next process finds it. Writes that were in flight have ended by then, each in whole, in part
+    /// or not at all.
     pub fn restart(&self) {
         let mut state = self.0.borrow_mut();
         let state = &mut *state;

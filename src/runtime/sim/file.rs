@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::disk::{Go, State};
-use super::shard::{later, with_disk};
+use super::disk::{Go, os};
+use super::shard::{later, on_disk, with_disk};
 use super::tree::Ino;
 use crate::runtime::disk::OpenMode;
 
@@ -15,11 +15,6 @@ pub(in crate::runtime) struct DirectFile {
     ino: Ino,
     path: PathBuf,
     read_only: bool,
-}
-
-/// An operation on the disk of the current shard.
-fn on_disk<T>(operation: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
-    with_disk(operation).unwrap_or_else(|| Err(io::Error::other("a file of a simulated disk, without its shard")))
 }
 
 /// The bytes that a file system of the current shard has free, and all; `None`: it is a real one.
@@ -53,7 +48,7 @@ impl DirectFile {
         held: impl Sized + 'static,
     ) -> io::Result<usize> {
         if self.read_only {
-            return Err(io::Error::from_raw_os_error(libc::EBADF));
+            return Err(os(libc::EBADF));
         }
         let (go, ino) = (self.begin("write")?, self.ino);
         on_disk(|disk| {

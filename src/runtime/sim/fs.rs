@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::disk::State;
+use super::disk::{State, os};
 pub use super::names::*;
-use super::shard;
+use super::shard::{on_disk, with_disk};
 use super::tree::Ino;
 
 /// Runs `simulated` on the disk of the current shard, or `real` where there is none.
@@ -16,11 +16,7 @@ pub(super) fn either<T>(
     simulated: impl FnOnce(&mut State) -> io::Result<T>,
     real: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
-    shard::with_disk(simulated).unwrap_or_else(real)
-}
-
-fn simulated<T>(operation: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
-    either(operation, || Err(io::Error::other("a file of a simulated disk, without its shard")))
+    with_disk(simulated).unwrap_or_else(real)
 }
 
 /// An open file or directory of a simulated disk. It may travel, and is used on its disk's shards only.
@@ -54,7 +50,7 @@ impl File {
     pub fn sync_all(&self) -> io::Result<()> {
         match self {
             File::Real(file) => file.sync_all(),
-            File::Simulated(file) => simulated(|disk| {
+            File::Simulated(file) => on_disk(|disk| {
                 let go = disk.begin("sync", &file.path)?;
                 disk.sync(&go, file.ino)
             }),
@@ -71,7 +67,7 @@ impl File {
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         match self {
             File::Real(file) => file.set_len(len),
-            File::Simulated(file) => simulated(|disk| {
+            File::Simulated(file) => on_disk(|disk| {
                 disk.simple("truncate", &file.path)?;
                 disk.room_for(disk.len(file.ino), len)?;
                 disk.tree.resize(file.ino, len);
@@ -84,14 +80,14 @@ impl File {
         match self {
             File::Real(file) => file.set_modified(time),
             // Times of files are not kept.
-            File::Simulated(file) => simulated(|disk| disk.simple("date", &file.path)),
+            File::Simulated(file) => on_disk(|disk| disk.simple("date", &file.path)),
         }
     }
 
     pub fn metadata(&self) -> io::Result<Metadata> {
         match self {
             File::Real(file) => file.metadata().map(Metadata::Real),
-            File::Simulated(file) => simulated(|disk| {
+            File::Simulated(file) => on_disk(|disk| {
                 disk.simple("look at", &file.path)?;
                 Ok(Metadata::of(disk, file.ino))
             }),
@@ -103,7 +99,7 @@ impl FileExt for File {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         match self {
             File::Real(file) => file.read_at(buf, offset),
-            File::Simulated(file) => simulated(|disk| {
+            File::Simulated(file) => on_disk(|disk| {
                 let go = disk.begin("read", &file.path)?;
                 let len = if go.short { buf.len().div_ceil(2) } else { buf.len() };
                 let read = disk.read(file.ino, offset, len);
@@ -116,7 +112,7 @@ impl FileExt for File {
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         match self {
             File::Real(file) => file.write_at(buf, offset),
-            File::Simulated(file) => simulated(|disk| {
+            File::Simulated(file) => on_disk(|disk| {
                 let go = disk.begin("write", &file.path)?;
                 disk.write(&go, file.ino, offset, buf)
             }),
@@ -140,7 +136,7 @@ impl Write for File {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let position = match self {
             File::Real(file) => return file.write(buf),
-            File::Simulated(file) if file.append => simulated(|disk| Ok(disk.len(file.ino)))?,
+            File::Simulated(file) if file.append => on_disk(|disk| Ok(disk.len(file.ino)))?,
             File::Simulated(file) => file.position.load(Ordering::Relaxed),
         };
         let written = self.write_at(buf, position)?;
@@ -164,10 +160,10 @@ impl Seek for File {
         };
         let position = match to {
             SeekFrom::Start(position) => Some(position),
-            SeekFrom::End(by) => simulated(|disk| Ok(disk.len(file.ino)))?.checked_add_signed(by),
+            SeekFrom::End(by) => on_disk(|disk| Ok(disk.len(file.ino)))?.checked_add_signed(by),
             SeekFrom::Current(by) => file.position.get_mut().checked_add_signed(by),
         };
-        let position = position.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let position = position.ok_or_else(|| os(libc::EINVAL))?;
         *file.position.get_mut() = position;
         Ok(position)
     }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::disk::State;
+use super::disk::{State, os};
 use super::fs::{Metadata, either, metadata};
 use super::shard;
 
@@ -25,7 +25,7 @@ pub fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
     let simulated = |disk: &mut State| {
         disk.simple("remove", path)?;
         if disk.tree.is_dir(disk.find(path)?) {
-            return Err(io::Error::from_raw_os_error(libc::EISDIR));
+            return Err(os(libc::EISDIR));
         }
         let (dir, name) = disk.place(path)?;
         disk.tree.unlink(dir, &name);
@@ -39,8 +39,8 @@ pub fn remove_dir(path: impl AsRef<Path>) -> io::Result<()> {
     let simulated = |disk: &mut State| {
         disk.simple("remove", path)?;
         let ino = disk.find(path)?;
-        if !disk.tree.names(ino).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTDIR))?.is_empty() {
-            return Err(io::Error::from_raw_os_error(libc::ENOTEMPTY));
+        if !disk.tree.names(ino).ok_or_else(|| os(libc::ENOTDIR))?.is_empty() {
+            return Err(os(libc::ENOTEMPTY));
         }
         let (dir, name) = disk.place(path)?;
         disk.tree.unlink(dir, &name);
@@ -55,7 +55,7 @@ pub fn create_dir(path: impl AsRef<Path>) -> io::Result<()> {
         disk.simple("make", path)?;
         let (dir, name) = disk.place(path)?;
         if disk.tree.lookup(dir, &name).is_some() {
-            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+            return Err(os(libc::EEXIST));
         }
         disk.tree.make_dir(dir, &name);
         Ok(())
@@ -113,7 +113,7 @@ pub fn read_dir(path: impl AsRef<Path>) -> io::Result<ReadDir> {
     let path = path.as_ref();
     let simulated = |disk: &mut State| -> io::Result<ReadDir> {
         disk.simple("list", path)?;
-        let names = disk.tree.names(disk.find(path)?).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOTDIR))?;
+        let names = disk.tree.names(disk.find(path)?).ok_or_else(|| os(libc::ENOTDIR))?;
         let dir = path.to_path_buf();
         let entry = move |name| Ok(DirEntry::Simulated { dir: dir.clone(), name });
         Ok(Box::new(names.into_iter().map(entry)))

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -136,7 +137,7 @@ impl Simulation {
 
 impl Drop for Simulation {
     fn drop(&mut self) {
-        // What tasks leave behind may spawn others; they never run.
+        // Tasks that go may spawn others, which never run.
         loop {
             let tasks = self.0.tasks.take();
             if tasks.is_empty() {
@@ -223,6 +224,11 @@ fn home<T>(use_it: impl FnOnce(&Home, &Rc<World>) -> T) -> Option<T> {
 /// Uses the disk of the current shard; `None`: it is not a simulated one.
 pub(super) fn with_disk<T>(use_it: impl FnOnce(&mut State) -> T) -> Option<T> {
     context::peek(|shard| shard.simulated.as_ref().map(|home| use_it(&mut home.disk.0.borrow_mut()))).flatten()
+}
+
+/// An operation of an open file, on the disk of the current shard.
+pub(super) fn on_disk<T>(operation: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+    with_disk(operation).unwrap_or_else(|| Err(io::Error::other("a file of a simulated disk, without its shard")))
 }
 
 /// Whether the current shard is a simulated one.

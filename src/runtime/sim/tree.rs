@@ -15,7 +15,7 @@ pub(super) type Ino = u64;
 
 pub(super) const ROOT: Ino = 1;
 
-/// What a device writes in one piece.
+/// Bytes that a device writes in one piece.
 const SECTOR: u64 = 512;
 const BLOCK: u64 = 4096;
 
