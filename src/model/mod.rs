@@ -5,6 +5,8 @@ pub mod ids;
 pub mod planted;
 pub mod record_batch;
 pub mod records;
+#[cfg(test)]
+pub mod testing;
 
 pub use error_code::ErrorCode;
 pub use ids::*;

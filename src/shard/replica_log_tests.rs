@@ -10,11 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_lite::future::poll_once;
 use uuid::Uuid;
-use zerocopy::{FromZeros, IntoBytes};
 
 use crate::config::TopicConfig;
-use crate::model::record_batch::{self, BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
-use crate::model::{LeaderEpoch, PartitionId, PartitionIndex};
+use crate::model::record_batch::{self, BatchHeader};
+use crate::model::{LeaderEpoch, PartitionId, PartitionIndex, testing};
 use crate::partition::{HighWatermarks, ProducerPool, Replica, Shared};
 use crate::runtime::{clock, disk, eventually, on_shard, scratch};
 use crate::storage::{ARENA_FOLDER, Arena, Home, Identity, StorageContext, StorageLimits, replay};
@@ -56,53 +55,18 @@ struct Kept {
     bytes: Bytes,
 }
 
-fn put_varint(out: &mut Vec<u8>, value: i64) {
-    let mut left = ((value << 1) ^ (value >> 63)) as u64;
-    while left >= 0x80 {
-        out.push(left as u8 | 0x80);
-        left >>= 7;
-    }
-    out.push(left as u8);
-}
-
-/// Records without keys, the first with a value of `payload` bytes.
-fn records(count: i32, payload: usize, seed: u64) -> Vec<u8> {
-    let mut random = Random(seed | 1);
-    let mut out = Vec::new();
-    for delta in 0..count {
-        let mut record = vec![0, 0];
-        put_varint(&mut record, i64::from(delta));
-        put_varint(&mut record, -1);
-        let value: Vec<u8> = (0..if delta == 0 { payload } else { 1 }).map(|_| random.next() as u8).collect();
-        put_varint(&mut record, value.len() as i64);
-        record.extend_from_slice(&value);
-        record.push(0);
-        put_varint(&mut out, record.len() as i64);
-        out.extend_from_slice(&record);
-    }
-    out
-}
-
 fn batch(base: i64, count: i32, payload: usize, epoch: i32, timestamp: i64, producer: Option<(i64, i16, i32)>) -> Kept {
-    let records = records(count, payload, base as u64 + payload as u64);
-    let mut header = BatchHeader::new_zeroed();
+    let mut random = Random((base as u64 + payload as u64) | 1);
+    let records = testing::records(count, payload, || random.next() as u8);
+    let mut header = testing::header(count, timestamp);
     header.base_offset.set(base);
-    header.batch_length.set((HEADER_BYTES - LENGTH_PREFIX_BYTES + records.len()) as i32);
     header.partition_leader_epoch.set(epoch);
-    header.magic = 2;
-    header.last_offset_delta.set(count - 1);
-    header.record_count.set(count);
-    header.base_timestamp.set(timestamp);
-    header.max_timestamp.set(timestamp);
     let (id, producer_epoch, sequence) = producer.unwrap_or((-1, -1, -1));
     header.producer_id.set(id);
     header.producer_epoch.set(producer_epoch);
     header.base_sequence.set(sequence);
-    let mut bytes = header.as_bytes().to_vec();
-    bytes.extend_from_slice(&records);
-    let crc = crc32c::crc32c(&bytes[CRC_START..]);
-    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    Kept { base, next: base + i64::from(count), epoch, producer, bytes: bytes.into() }
+    let bytes = testing::batch(header, &records);
+    Kept { base, next: base + i64::from(count), epoch, producer, bytes }
 }
 
 fn id() -> PartitionId {

@@ -8,28 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use zerocopy::{FromZeros, IntoBytes};
 
 use super::*;
 use crate::config::TopicConfig;
-use crate::model::record_batch::{self, BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
+use crate::model::record_batch::{self, BatchHeader, HEADER_BYTES};
+use crate::model::testing;
 use crate::runtime::{clock, disk, eventually, faults, on_shard, scratch};
 
 fn batch(records: i32, payload: usize, timestamp: i64, seed: u64) -> Bytes {
-    let mut header = BatchHeader::new_zeroed();
-    header.batch_length.set((HEADER_BYTES - LENGTH_PREFIX_BYTES + payload) as i32);
-    header.magic = 2;
-    header.last_offset_delta.set(records - 1);
-    header.record_count.set(records);
-    header.base_timestamp.set(timestamp);
-    header.max_timestamp.set(timestamp);
-    header.producer_id.set(-1);
-    let mut bytes = header.as_bytes().to_vec();
     let mut random = Random(seed | 1);
-    bytes.extend((0..payload).map(|_| random.next() as u8));
-    let crc = crc32c::crc32c(&bytes[CRC_START..]);
-    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    Bytes::from(bytes)
+    let bytes: Vec<u8> = (0..payload).map(|_| random.next() as u8).collect();
+    testing::batch(testing::header(records, timestamp), &bytes)
 }
 
 struct Random(u64);

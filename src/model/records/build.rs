@@ -111,7 +111,7 @@ fn varint_bytes(value: i64) -> usize {
     bits.div_ceil(7)
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, value: i64) {
+pub fn put_varint(out: &mut Vec<u8>, value: i64) {
     let mut rest = zigzag(value);
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);

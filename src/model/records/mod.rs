@@ -15,6 +15,8 @@ mod zstd_stream;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub use build::put_varint;
 pub use build::{BatchWriter, build};
 pub use compress::{RecompressError, Target, append as compress, recompress};
 pub use decompress::MAX_BLOCK_BYTES;

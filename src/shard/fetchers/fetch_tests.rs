@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
-use zerocopy::{FromZeros, IntoBytes};
 
 use super::plan::Limits;
 use super::{Fetchers, Host, Settings};
 use crate::client::leader::leaders_end::{read_request, write_answer};
 use crate::client::leader::{PartitionAnswer, ReplicaAnswer, ReplicaFetch, ReplicaPlace};
 use crate::config::TopicConfig;
-use crate::model::record_batch::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
-use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
+use crate::model::record_batch::{BatchHeader, CRC_START};
+use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, testing};
 use crate::partition::{EpochHistory, Membership, ProducerPool, Replica, Shared, Start};
 use crate::runtime::{clock, disk, eventually, on_shard, scratch};
 use crate::storage::{StorageContext, StorageLimits};
@@ -52,21 +51,13 @@ struct Batch {
 }
 
 fn batch(base: i64, count: i32, epoch: i32, payload: usize) -> Batch {
-    let mut header = BatchHeader::new_zeroed();
+    let mut header = testing::header(count, 0);
     header.base_offset.set(base);
-    header.batch_length.set((HEADER_BYTES - LENGTH_PREFIX_BYTES + payload) as i32);
     header.partition_leader_epoch.set(epoch);
-    header.magic = 2;
-    header.last_offset_delta.set(count - 1);
-    header.record_count.set(count);
-    header.producer_id.set(-1);
     header.producer_epoch.set(-1);
     header.base_sequence.set(-1);
-    let mut bytes = header.as_bytes().to_vec();
-    bytes.extend((0..payload).map(|i| (i as i64 * 31 + base + i64::from(epoch)) as u8));
-    let crc = crc32c::crc32c(&bytes[CRC_START..]);
-    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    Batch { base, next: base + i64::from(count), epoch, bytes: bytes.into() }
+    let records: Vec<u8> = (0..payload).map(|i| (i as i64 * 31 + base + i64::from(epoch)) as u8).collect();
+    Batch { base, next: base + i64::from(count), epoch, bytes: testing::batch(header, &records) }
 }
 
 /// The leader's log of one partition.

@@ -3,23 +3,13 @@
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use zerocopy::{FromZeros, IntoBytes};
-
 use super::*;
-use crate::model::record_batch::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
+use crate::model::testing;
 
 fn batch(base: i64, records: i32, payload: &[u8]) -> Vec<u8> {
-    let mut header = BatchHeader::new_zeroed();
+    let mut header = testing::header(records, 0);
     header.base_offset.set(base);
-    header.batch_length.set((HEADER_BYTES - LENGTH_PREFIX_BYTES + payload.len()) as i32);
-    header.magic = 2;
-    header.last_offset_delta.set(records - 1);
-    header.record_count.set(records);
-    header.producer_id.set(-1);
-    let mut bytes = [header.as_bytes(), payload].concat();
-    let crc = crc32c::crc32c(&bytes[CRC_START..]);
-    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    bytes
+    testing::batch(header, payload).to_vec()
 }
 
 /// Five batches of two records each from offset 100 on.

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use zerocopy::{FromZeros, IntoBytes};
 
 use super::ledger::{Ledger, State, stored};
 use crate::config::TopicConfig;
-use crate::model::record_batch::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_PREFIX_BYTES};
+use crate::model::testing;
 use crate::runtime::clock;
 use crate::storage::{Log, LogRead, ReadError, StorageContext, StorageLimits};
 
@@ -24,42 +23,11 @@ pub type Shared = Rc<RefCell<Ledger>>;
 /// The log has failed, as it may: the history ends here.
 pub struct Failed(pub Option<Rc<Log>>);
 
-fn put_varint(out: &mut Vec<u8>, value: i64) {
-    let mut left = ((value << 1) ^ (value >> 63)) as u64;
-    while left >= 0x80 {
-        out.push(left as u8 | 0x80);
-        left >>= 7;
-    }
-    out.push(left as u8);
-}
-
 /// A batch with `count` records, the first of them with a value of `payload` bytes.
 pub fn batch(count: i32, payload: usize, timestamp: i64, seed: u64) -> Bytes {
-    let mut header = BatchHeader::new_zeroed();
     let mut random = super::super::Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut records = Vec::new();
-    for delta in 0..count {
-        let value: Vec<u8> = (0..if delta == 0 { payload } else { 1 }).map(|_| random.next() as u8).collect();
-        let mut record = vec![0, 0];
-        put_varint(&mut record, i64::from(delta));
-        put_varint(&mut record, -1);
-        put_varint(&mut record, value.len() as i64);
-        record.extend_from_slice(&value);
-        record.push(0);
-        put_varint(&mut records, record.len() as i64);
-        records.extend_from_slice(&record);
-    }
-    header.batch_length.set((HEADER_BYTES - LENGTH_PREFIX_BYTES + records.len()) as i32);
-    header.magic = 2;
-    header.last_offset_delta.set(count - 1);
-    header.record_count.set(count);
-    header.base_timestamp.set(timestamp);
-    header.max_timestamp.set(timestamp);
-    header.producer_id.set(-1);
-    let mut bytes = [header.as_bytes(), &records].concat();
-    let crc = crc32c::crc32c(&bytes[CRC_START..]);
-    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    bytes.into()
+    let records = testing::records(count, payload, || random.next() as u8);
+    testing::batch(testing::header(count, timestamp), &records)
 }
 
 fn config() -> TopicConfig {
