@@ -106,18 +106,13 @@ def measure(given, batches, folder):
         killed = measured.of_kind(records, given.starts, rest_and_kill)
         tell(given.partitions, batches, f"kill -9 after {given.rest:g} s of rest", killed)
         if batches:
-            # What a checkpoint does not cover yet.
-            written = [0]
-
-            def write_and_kill():
-                written[0] += 1
-                measured.produce(1)
-                measured.broker.kill()
-
+            # A batch that no checkpoint covers yet.
             taken = []
             for _ in range(given.starts):
-                write_and_kill()
-                taken.append(measured.start(records + written[0] * len(RECORDS)))
+                measured.produce(1)
+                measured.broker.kill()
+                records += len(RECORDS)
+                taken.append(measured.start(records))
             tell(given.partitions, batches, "a batch more in each, then kill -9", taken)
         measured.broker.stop(600)
     finally:

@@ -1,7 +1,5 @@
 """The suites of stock clients, as they are run against one broker, against three with three replicas of each partition."""
 
-import shutil
-
 import pytest
 
 from support import cluster as clusters
@@ -70,13 +68,8 @@ CI = [
 
 @pytest.fixture(scope="module")
 def three_brokers(request, root):
-    c = clusters.Cluster(root / "three-brokers")
-    try:
-        yield c.start()
-    finally:
-        c.kill()
-        if not request.config.getoption("--keep"):
-            shutil.rmtree(c.folder, ignore_errors=True)
+    with clusters.Cluster(root / "three-brokers").running(request.config.getoption("--keep")) as c:
+        yield c
 
 
 @pytest.fixture
@@ -84,8 +77,7 @@ def broker(three_brokers, watch):
     for b in three_brokers.brokers.values():
         watch(b)
     yield three_brokers
-    for b in three_brokers.brokers.values():
-        assert b.alive() and "panicked at" not in b.log_text(), b.log_tail()
+    three_brokers.check()
 
 
 @pytest.fixture

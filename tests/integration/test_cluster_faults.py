@@ -86,10 +86,7 @@ def test_all_brokers_killed_at_once_lose_nothing(make_cluster, length, figure):
             b.popen.kill()
         for b in c.brokers.values():
             b.kill()
-        for b in c.brokers.values():
-            b.spawn()
-        for b in c.brokers.values():
-            b.wait(time.monotonic())
+        c.start_brokers()
         c.wait_for_isr(topic, set(c.brokers), PATIENCE)
     told(figure, w)
 
@@ -337,10 +334,7 @@ def test_lost_zookeeper_data_takes_no_records_away(make_cluster):
     (server.folder / "kept").rename(server.folder / "version-2")
     server.start()
     server.wait()
-    for b in c.brokers.values():
-        b.spawn()
-    for b in c.brokers.values():
-        b.wait(time.monotonic())
+    c.start_brokers()
     c.wait_for_isr(topic, set(c.brokers), PATIENCE)
     w.wait_for_acks(50)
     w.finish()

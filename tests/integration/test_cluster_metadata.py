@@ -2,7 +2,6 @@
 suite's (test_cluster_faults)."""
 
 import json
-import shutil
 import signal
 import time
 
@@ -17,14 +16,8 @@ SESSION = clusters.QUICK["zookeeper.session.timeout.ms"] / 1000
 
 
 @pytest.fixture
-def cluster(request, root):
-    c = clusters.Cluster(root / f"cluster-{request.node.name[:40]}", props={"min.insync.replicas": 1}).start()
-    yield c
-    c.kill()
-    for b in c.brokers.values():
-        assert "panicked at" not in b.log_text(), b.log_tail()
-    if not request.config.getoption("--keep"):
-        shutil.rmtree(c.folder, ignore_errors=True)
+def cluster(make_cluster):
+    return make_cluster(props={"min.insync.replicas": 1})
 
 
 def topics(cluster, *args, check=True):
@@ -115,10 +108,7 @@ def test_the_cluster_starts_again_on_its_metadata(cluster):
     before = cluster.describe("t")
     for b in cluster.brokers.values():
         b.kill()
-    for b in cluster.brokers.values():
-        b.spawn()
-    for b in cluster.brokers.values():
-        b.wait(time.monotonic())
+    cluster.start_brokers()
     cluster.wait_for("t", lambda leader, replicas, _: leader in replicas, 20, "every partition has a leader")
     assert {p: state[1] for p, state in cluster.describe("t").items()} == {p: state[1] for p, state in before.items()}
 

@@ -2,7 +2,6 @@
 lost, nothing is there twice, nothing that a consumer saw disappears, and a healed network has a whole cluster."""
 
 import random
-import shutil
 import time
 
 import pytest
@@ -31,12 +30,8 @@ def networked(request, root):
     try:
         with network.entered("clients"):
             c = clusters.Cluster(root / "networked", zookeepers=3, props=TIMES, network=network)
-            try:
-                yield c.start()
-            finally:
-                c.kill()
-                if not request.config.getoption("--keep"):
-                    shutil.rmtree(c.folder, ignore_errors=True)
+            with c.running(request.config.getoption("--keep")):
+                yield c
     finally:
         network.close()
 
@@ -49,8 +44,7 @@ def cluster(networked, watch):
     networked.wait_for_sessions(PATIENCE)
     yield networked
     networked.network.heal()
-    for b in networked.brokers.values():
-        assert b.alive() and "panicked at" not in b.log_text(), b.log_tail()
+    networked.check()
 
 
 def host(number):

@@ -1,12 +1,12 @@
 """Several brokers and a ZooKeeper ensemble as processes of this machine, or each on a host of a network of the test's own."""
 
+import shutil
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
-from confluent_kafka.admin import AdminClient, NewTopic
-
 from . import broker as brokers
-from . import wire, zookeeper
+from . import load, wire, zookeeper
 
 # Times short enough to wait for in a test.
 QUICK = {
@@ -53,12 +53,26 @@ class Cluster:
 
     def start(self):
         self.zookeeper.start()
+        self.start_brokers()
+        self.wait_for_members(set(self.brokers))
+        return self
+
+    def start_brokers(self):
+        """All at once."""
         for b in self.brokers.values():
             b.spawn()
         for b in self.brokers.values():
             b.wait(time.monotonic())
-        self.wait_for_members(set(self.brokers))
-        return self
+
+    @contextmanager
+    def running(self, keep):
+        """Started for the time of a `with`; its folder goes afterwards, unless it is to be kept."""
+        try:
+            yield self.start()
+        finally:
+            self.kill()
+            if not keep:
+                shutil.rmtree(self.folder, ignore_errors=True)
 
     def __getitem__(self, number):
         return self.brokers[number]
@@ -67,11 +81,9 @@ class Cluster:
     def bootstrap(self):
         return ",".join(b.bootstrap for b in self.brokers.values())
 
-    def create(self, topic, partitions=1, replicas=3, **config):
+    def create(self, topic, partitions=1, **config):
         """Creates a topic and waits until all of its replicas are in sync. Config names with `_` for `.`"""
-        admin = AdminClient({"bootstrap.servers": self.bootstrap})
-        config = {k.replace("_", "."): str(v) for k, v in config.items()}
-        admin.create_topics([NewTopic(topic, partitions, replicas, config=config)], request_timeout=60)[topic].result(90)
+        load.create_topic(self, topic, partitions, **config)
         self.wait_for(topic, lambda leader, replicas, isr: set(isr) == set(replicas), 30, f"topic {topic} in sync")
         return topic
 
@@ -110,6 +122,11 @@ class Cluster:
             return True
         except (OSError, KeyError, wire.Closed):
             return False
+
+    def check(self):
+        """No broker has ended or panicked."""
+        for b in self.brokers.values():
+            assert b.alive() and "panicked at" not in b.log_text(), b.log_tail()
 
     def alive(self):
         return [b for b in self.brokers.values() if b.alive()]
