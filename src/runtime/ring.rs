@@ -51,6 +51,17 @@ pub(super) struct Ring {
     operations: Cell<usize>,
     /// A sleep lasts so long at least, µs, unless much happens.
     gather_us: Cell<u32>,
+    #[cfg(test)]
+    test: Test,
+}
+
+#[cfg(test)]
+#[derive(Default)]
+struct Test {
+    /// The kernel's word that it has work to do stays, though there is none.
+    stale: Cell<bool>,
+    /// System calls that did not wait.
+    enters: Cell<u64>,
 }
 
 enum Slot {
@@ -86,6 +97,8 @@ pub(super) fn start() -> io::Result<()> {
         reaped: RefCell::default(),
         operations: Cell::new(0),
         gather_us: Cell::new(0),
+        #[cfg(test)]
+        test: Test::default(),
     });
     context::with(|shard| shard.ring.replace(Some(ring)));
     Ok(())
@@ -173,6 +186,8 @@ impl Ring {
                     if !self.has_work() {
                         return Ok(());
                     }
+                    #[cfg(test)]
+                    self.test.enters.set(self.test.enters.get() + 1);
                     self.uring.borrow().submit()
                 }
             };
@@ -196,7 +211,10 @@ impl Ring {
         let mut uring = self.uring.borrow_mut();
         let deferred = uring.params().is_setup_single_issuer();
         let queue = uring.submission();
-        !queue.is_empty() || queue.cq_overflow() || (deferred && queue.taskrun())
+        let taskrun = queue.taskrun();
+        #[cfg(test)]
+        let taskrun = taskrun || self.test.stale.get();
+        !queue.is_empty() || queue.cq_overflow() || (deferred && taskrun)
     }
 
     /// Hands completions to those who wait for them; how many there were.
@@ -248,24 +266,28 @@ impl Ring {
         }
     }
 
-    /// Calls through `eventfd` about completions while [`signal`](Self::signal) is on.
+    /// Calls through `eventfd` about completions from [`signal`](Self::signal) to [`no_signal`](Self::no_signal).
     pub(super) fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
         self.uring.borrow_mut().completion().disable_eventfd();
         self.uring.borrow().submitter().register_eventfd(eventfd)
     }
 
-    /// Turns the eventfd on or off; when on, returns whether there is something to reap already.
-    pub(super) fn signal(&self, on: bool) -> bool {
-        let mut uring = self.uring.borrow_mut();
-        if !on {
-            uring.completion().disable_eventfd();
-            return false;
-        }
-        uring.completion().enable_eventfd();
+    /// Turns the eventfd on; returns whether there is something to reap already.
+    pub(super) fn signal(&self) -> io::Result<bool> {
+        self.uring.borrow_mut().completion().enable_eventfd();
         fence(Ordering::SeqCst);
-        drop(uring);
-        let waiting = !self.uring.borrow_mut().completion().is_empty();
-        waiting || self.has_work() || !self.backlog.borrow().is_empty()
+        // The kernel can leave its word that it has work to do (IORING_SQ_TASKRUN) where it has done all, and a shard that
+        // took it at its word would never sleep: it is asked to do it, and then only the queues count. Work that comes from
+        // here on calls.
+        self.enter(None)?;
+        let mut uring = self.uring.borrow_mut();
+        let waiting = !uring.completion().is_empty() || !uring.submission().is_empty();
+        Ok(waiting || !self.backlog.borrow().is_empty())
+    }
+
+    /// Turns the eventfd off.
+    pub(super) fn no_signal(&self) {
+        self.uring.borrow_mut().completion().disable_eventfd();
     }
 
     /// Runs one operation; the result is the kernel's (an error code below zero). `memory` is what the kernel uses: it is
@@ -478,4 +500,25 @@ impl Drop for Watch {
 #[cfg(test)]
 pub(super) fn slots() -> usize {
     current().map_or(0, |ring| ring.slots.borrow().len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::clock;
+    use crate::runtime::executor::tests::on_shard;
+    use crate::runtime::turn::Foreign;
+
+    #[test]
+    fn a_shard_sleeps_though_the_kernel_says_that_it_has_work() {
+        on_shard(|| async {
+            let ring = current().unwrap();
+            ring.test.stale.set(true);
+            let _foreign = Foreign::begin();
+            let before = ring.test.enters.get();
+            clock::sleep(Duration::from_millis(200)).await;
+            let enters = ring.test.enters.get() - before;
+            assert!(enters < 500, "{enters} system calls in 200 ms without anything to do");
+        });
+    }
 }

@@ -356,7 +356,7 @@ impl Turn {
     async fn sleep_in_glommio(&self, ring: &Ring, now: Instant) -> bool {
         let mut slept = false;
         if let Some(wait) = self.fall_asleep(now)
-            && !ring.signal(true)
+            && !signal(ring)
         {
             self.passing.set(true);
             let mut begun = false;
@@ -374,10 +374,18 @@ impl Turn {
             self.passed.notify_all();
             slept = true;
         }
-        ring.signal(false);
+        ring.no_signal();
         self.wake_up();
         slept
     }
+}
+
+/// Has the ring call; whether there is something to reap already.
+fn signal(ring: &Ring) -> bool {
+    let outcome = ring.signal();
+    let waiting = matches!(outcome, Ok(true));
+    check(outcome.map(drop));
+    waiting
 }
 
 /// The ring itself refuses: without it the shard can do nothing, and going on would be a busy loop.

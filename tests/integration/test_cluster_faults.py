@@ -344,14 +344,17 @@ def test_a_topic_made_anew_while_a_broker_sleeps_keeps_its_records(make_cluster)
     """The broker learns of both at once; the directories have the same names."""
     c = make_cluster(props={"zookeeper.session.timeout.ms": 60_000})
     c.create("t", 2)
-    slept = c[c.leader("t")]
+    # The controller deletes topics: it stays awake.
+    slept = c[next(leader for leader, _, _ in c.describe("t").values() if leader != c.controller())]
     slept.popen.send_signal(signal.SIGSTOP)
     awake = next(b for b in c.brokers.values() if b is not slept)
     # By hand: an admin client may ask the one that sleeps.
     with wire.Conn(awake, timeout=60) as conn:
-        conn.call(wire.DELETE_TOPICS, 1, wire.Writer(False).count(1).string("t").i32(30_000).done())
-        made = wire.Writer(False).count(1).string("t").i32(2).i16(3).count(0).count(0).i32(1_000).i8(False).done()
-        conn.call(wire.CREATE_TOPICS, 4, made)
+        r = conn.call(wire.DELETE_TOPICS, 1, wire.Writer(False).count(1).string("t").i32(30_000).done())
+        assert (r.i32(), r.count(), r.string(), r.i16()) == (0, 1, "t", 0)
+        made = wire.Writer(False).count(1).string("t").i32(2).i16(3).count(0).count(0).i32(30_000).i8(False).done()
+        r = conn.call(wire.CREATE_TOPICS, 4, made)
+        assert (r.i32(), r.count(), r.string(), r.i16(), r.string()) == (0, 1, "t", 0, None)
     slept.popen.send_signal(signal.SIGCONT)
     c.wait_for_isr("t", set(c.brokers), PATIENCE)
     w = Witness(c, "t", 2)
