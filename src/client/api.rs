@@ -5,7 +5,7 @@ use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, RequestHeader};
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
 
 use super::error::ClientError;
-use crate::protocol::{Malformed, guard};
+use crate::protocol::{Malformed, guard, response_body};
 
 /// A whole frame: length, header, body.
 pub fn encode<R: Request>(
@@ -31,14 +31,11 @@ pub fn encode<R: Request>(
     Ok(out.freeze())
 }
 
-/// `frame`: a response from its correlation id on. Only for responses with header v0, as all that [`guard::decode_response`]
-/// knows have.
+/// `frame`: a response from its correlation id on.
 pub fn decode<R: Request>(version: i16, frame: &[u8]) -> Result<R::Response, ClientError> {
     let api = ApiKey::try_from(R::KEY).map_err(|()| Malformed(format!("there is no API {}", R::KEY)))?;
-    if R::Response::header_version(version) != 0 {
-        return Err(Malformed(format!("the response header of {api:?} v{version} is not read here")).into());
-    }
-    let mut body = Bytes::copy_from_slice(frame.get(4..).unwrap_or_default());
+    let start = response_body(frame, R::Response::header_version(version) > 0)?;
+    let mut body = Bytes::copy_from_slice(frame.get(start..).unwrap_or_default());
     Ok(guard::decode_response(api, version, &mut body)?)
 }
 
@@ -49,6 +46,25 @@ pub struct Versions(Vec<(i16, i16, i16)>);
 impl Versions {
     pub fn new(response: &ApiVersionsResponse) -> Versions {
         Versions(response.api_keys.iter().map(|api| (api.api_key, api.min_version, api.max_version)).collect())
+    }
+
+    /// The newest version that the broker serves and whose response is read here.
+    pub fn newest(&self, api: ApiKey) -> Result<i16, ClientError> {
+        let known = guard::response_versions(api).ok_or_else(|| ClientError::Version {
+            api: format!("{api:?}"),
+            served: "perhaps".into(),
+            spoken: "no version".into(),
+        })?;
+        self.pick(api, (*known.start(), *known.end()))
+    }
+
+    pub fn serves(&self, api: ApiKey) -> bool {
+        self.newest(api).is_ok()
+    }
+
+    /// How many APIs.
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// The newest version that both ends speak.

@@ -57,6 +57,15 @@ pub fn parse_header(frame: &[u8], flexible: bool) -> Result<(RequestHeader, usiz
     Ok((RequestHeader { api_key, version, correlation_id, client_id }, start + rest.position()))
 }
 
+/// Where the body of a response starts in `frame`, which begins with the correlation id. `flexible`: the header is v1.
+pub fn response_body(frame: &[u8], flexible: bool) -> Result<usize, Malformed> {
+    let mut reader = Reader::new(frame, flexible);
+    let named = |e: Malformed| Malformed(format!("a response's header, {}", e.0));
+    reader.int32("the correlation id").map_err(named)?;
+    reader.skip_tagged_fields().map_err(named)?;
+    Ok(reader.position())
+}
+
 fn read_prefix(reader: &mut Reader<'_>) -> Result<Prefix, Malformed> {
     Ok(Prefix {
         api_key: reader.int16("the header's api key")?,

@@ -14,6 +14,11 @@ pub fn versions(api: ApiKey) -> Option<std::ops::RangeInclusive<i16>> {
     shapes::of(api).map(|shape| shape.min..=shape.max)
 }
 
+/// The versions of `api` whose responses [`decode_response`] knows.
+pub fn response_versions(api: ApiKey) -> Option<std::ops::RangeInclusive<i16>> {
+    shapes::of_response(api).map(|shape| shape.min..=shape.max)
+}
+
 /// Walks `body` by the shape of the API's request and checks every array count, string and bytes length, nullness and
 /// tagged-field count against the bytes that remain and against [`MAX_ARRAY_ELEMENTS`](super::MAX_ARRAY_ELEMENTS) and
 /// [`MAX_TAGGED_FIELDS`](super::MAX_TAGGED_FIELDS). Returns the request's length: what follows it in `body` means nothing, as in
@@ -95,6 +100,7 @@ fn value(reader: &mut Reader<'_>, version: i16, field: &Field) -> Result<(), Mal
             }
             None => false,
         },
+        Kind::Struct(fields) => structure(reader, version, fields).map(|()| true)?,
         Kind::OptionalStruct(fields) => match reader.int8(name)? {
             1 => structure(reader, version, fields).map(|()| true)?,
             -1 => false,

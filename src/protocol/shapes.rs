@@ -1,7 +1,10 @@
-//! The wire shapes of the requests that the crate `kafka-protocol` decodes: Kafka's message definitions
-//! (`clients/src/main/resources/common/message/*Request.json`), as far as a walk over the bytes needs them.
+//! The wire shapes of the messages that the crate `kafka-protocol` decodes: Kafka's message definitions
+//! (`clients/src/main/resources/common/message/*Request.json`, responses in [`responses`]), as far as a walk over the
+//! bytes needs them.
 //!
 //! Where the compact encoding begins is in [`super::api_table::flexible_from`].
+
+pub(super) mod responses;
 
 use kafka_protocol::messages::ApiKey;
 
@@ -15,6 +18,7 @@ pub(super) enum Kind {
     TextArray,
     /// Each element takes at least one byte in every version that has the array: a test holds it to that.
     Array(&'static [Field]),
+    Struct(&'static [Field]),
     /// A presence byte, then perhaps the structure.
     OptionalStruct(&'static [Field]),
 }
@@ -106,6 +110,10 @@ const fn array(name: &'static str, element: &'static [Field]) -> Field {
     field(name, Kind::Array(element))
 }
 
+const fn nested(name: &'static str, element: &'static [Field]) -> Field {
+    field(name, Kind::Struct(element))
+}
+
 const fn optional(name: &'static str, element: &'static [Field]) -> Field {
     field(name, Kind::OptionalStruct(element))
 }
@@ -126,71 +134,8 @@ pub(super) fn of(api: ApiKey) -> Option<&'static Shape> {
 }
 
 pub(super) fn of_response(api: ApiKey) -> Option<&'static Shape> {
-    RESPONSES.iter().find(|shape| shape.api as i16 == api as i16)
+    responses::RESPONSES.iter().find(|shape| shape.api as i16 == api as i16)
 }
-
-/// The responses that the client reads, each in the one version that every broker since Kafka 2.1 serves.
-static RESPONSES: &[Shape] = &[
-    shape(
-        ApiKey::ApiVersions,
-        0,
-        0,
-        &[int16("error_code"), array("api_keys", &[int16("api_key"), int16("min_version"), int16("max_version")])],
-    ),
-    shape(
-        ApiKey::Metadata,
-        4,
-        4,
-        &[
-            int32("throttle_time_ms"),
-            array("brokers", &[int32("node_id"), text("host"), int32("port"), text("rack").nullable()]),
-            text("cluster_id").nullable(),
-            int32("controller_id"),
-            array(
-                "topics",
-                &[
-                    int16("error_code"),
-                    text("name"),
-                    boolean("is_internal"),
-                    array(
-                        "partitions",
-                        &[
-                            int16("error_code"),
-                            int32("partition_index"),
-                            int32("leader_id"),
-                            int32s("replica_nodes"),
-                            int32s("isr_nodes"),
-                        ],
-                    ),
-                ],
-            ),
-        ],
-    ),
-    shape(
-        ApiKey::CreateTopics,
-        4,
-        4,
-        &[
-            int32("throttle_time_ms"),
-            array("topics", &[text("name"), int16("error_code"), text("error_message").nullable()]),
-        ],
-    ),
-    shape(
-        ApiKey::ListOffsets,
-        1,
-        1,
-        &[array(
-            "topics",
-            &[
-                text("name"),
-                array(
-                    "partitions",
-                    &[int32("partition_index"), int16("error_code"), int64("timestamp"), int64("offset")],
-                ),
-            ],
-        )],
-    ),
-];
 
 const ACL_FILTER: &[Field] = &[
     int8("resource_type_filter"),

@@ -3,6 +3,7 @@
 mod fetch;
 mod frame;
 mod guard;
+mod guard_responses;
 mod produce;
 
 use std::collections::BTreeMap;

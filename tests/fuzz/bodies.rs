@@ -194,13 +194,21 @@ pub fn responses(data: &[u8]) {
     let [which, version, rest @ ..] = data else { return };
     let version = i16::from(*version % 20);
     let mut body = Bytes::copy_from_slice(rest);
-    match which % 6 {
+    match which % 8 {
         0 => drop(asking::read_produce_response(version, rest, |_| {})),
         1 => drop(asking::read_fetch_response(version, rest, |_| {})),
         2 => drop(guard::decode_response::<ApiVersionsResponse>(ApiKey::ApiVersions, version, &mut body)),
         3 => drop(guard::decode_response::<MetadataResponse>(ApiKey::Metadata, version, &mut body)),
         4 => drop(guard::decode_response::<ListOffsetsResponse>(ApiKey::ListOffsets, version, &mut body)),
-        _ => drop(guard::decode_response::<CreateTopicsResponse>(ApiKey::CreateTopics, version, &mut body)),
+        5 => drop(guard::decode_response::<CreateTopicsResponse>(ApiKey::CreateTopics, version, &mut body)),
+        6 => {
+            let api = ApiKey::ConsumerGroupDescribe;
+            drop(guard::decode_response::<ConsumerGroupDescribeResponse>(api, version, &mut body));
+        }
+        _ => {
+            let api = ApiKey::DescribeTopicPartitions;
+            drop(guard::decode_response::<DescribeTopicPartitionsResponse>(api, version, &mut body));
+        }
     }
 }
 
@@ -225,6 +233,10 @@ fn response_seeds() -> Vec<Vec<u8>> {
         push(3, version, &[], &|out| MetadataResponse::default().encode(out, wire).is_ok());
         push(4, version, &[], &|out| ListOffsetsResponse::default().encode(out, wire).is_ok());
         push(5, version, &[], &|out| CreateTopicsResponse::default().encode(out, wire).is_ok());
+        let group = consumer_group_describe_response::DescribedGroup::default().with_members(vec![Default::default()]);
+        let described = ConsumerGroupDescribeResponse::default().with_groups(vec![group]);
+        push(6, version, &[], &|out| described.encode(out, wire).is_ok());
+        push(7, version, &[], &|out| DescribeTopicPartitionsResponse::default().encode(out, wire).is_ok());
     }
     seeds
 }

@@ -13,15 +13,15 @@ use crate::protocol::{MAX_ARRAY_ELEMENTS, MAX_TAGGED_FIELDS, guard};
 
 /// A generated body and what a forger would look for in it.
 #[derive(Default)]
-struct Sample {
-    bytes: Vec<u8>,
+pub(super) struct Sample {
+    pub bytes: Vec<u8>,
     /// Where the counts of arrays and tagged fields are, and how many bytes they take.
-    counts: Vec<(usize, usize)>,
+    pub counts: Vec<(usize, usize)>,
     flexible: bool,
 }
 
 impl Sample {
-    fn of(shape: &Shape, version: i16, random: &mut Random) -> Sample {
+    pub fn of(shape: &Shape, version: i16, random: &mut Random) -> Sample {
         let mut sample = Sample { flexible: version >= flexible_from(shape.api), ..Sample::default() };
         sample.structure(shape.fields, version, random, 0);
         sample
@@ -55,6 +55,7 @@ impl Sample {
                     self.bytes.extend_from_slice(text.as_bytes());
                 }
             }
+            Kind::Struct(fields) => self.structure(fields, version, random, depth + 1),
             Kind::OptionalStruct(fields) => {
                 self.bytes.push(if null { 0xff } else { 1 });
                 if !null {
@@ -100,7 +101,7 @@ impl Sample {
     }
 
     /// The body with the count at `at` replaced by `count`, which takes five bytes as a varint.
-    fn inflated(&self, (at, width): (usize, usize), count: u32) -> Vec<u8> {
+    pub fn inflated(&self, (at, width): (usize, usize), count: u32) -> Vec<u8> {
         let mut forged = Sample { flexible: self.flexible, bytes: self.bytes[..at].to_vec(), ..Sample::default() };
         if self.flexible {
             forged.varint(count);
@@ -277,6 +278,7 @@ fn no_array_has_empty_elements() {
                 .map(|field| match field.kind {
                     Kind::Fixed(bytes) => bytes,
                     Kind::Text | Kind::Blob | Kind::FixedArray(_) | Kind::TextArray | Kind::OptionalStruct(_) => 1,
+                    Kind::Struct(element) => least(element, version, flexible, at),
                     Kind::Array(element) => {
                         assert!(least(element, version, flexible, at) > 0, "{at}: {}", field.name);
                         1
