@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{arena, bench, cluster, options, server, tune};
+use super::{arena, bench, cluster, options, parse, server, topic, tune};
 
 /// A message broker that speaks the Apache Kafka wire protocol.
 #[derive(Parser)]
@@ -28,6 +28,8 @@ enum Command {
     /// Load any Kafka broker and tell what it takes
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Make, show, change and delete topics, of any Kafka cluster
+    Topic(topic::TopicArguments),
     /// Look at the memory that outlives the broker (corelane.acknowledge=held)
     #[command(subcommand)]
     Arena(arena::ArenaCommand),
@@ -43,16 +45,13 @@ pub(super) struct ServerArguments {
     /// Options in the syntax of Kafka's server.properties
     pub file: Option<PathBuf>,
     /// An option that wins over the file; may be given several times
-    #[arg(long = "override", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long = "override", value_name = "KEY=VALUE", value_parser = parse::option)]
     pub overrides: Vec<(String, String)>,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("it must read KEY=VALUE")?;
-    if key.trim().is_empty() {
-        return Err("the key before = is missing".into());
-    }
-    Ok((key.trim().to_owned(), value.trim().to_owned()))
+/// Everything that can be typed.
+pub(super) fn definition() -> clap::Command {
+    CommandLine::command()
 }
 
 /// The whole program.
@@ -62,6 +61,7 @@ pub fn main() -> ExitCode {
         Some(Command::Server(arguments)) => server::main(arguments),
         Some(Command::Options { markdown }) => options::main(markdown),
         Some(Command::Bench(command)) => bench::main(command),
+        Some(Command::Topic(arguments)) => topic::main(arguments),
         Some(Command::Arena(command)) => arena::main(command),
         Some(Command::Cluster(command)) => cluster::main(command),
         Some(Command::Tune(arguments)) => tune::main(arguments),
@@ -70,8 +70,6 @@ pub fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

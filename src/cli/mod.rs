@@ -4,12 +4,18 @@ mod arena;
 mod bench;
 mod cluster;
 mod command;
+mod connect;
 mod membership;
+mod moment;
+mod nearest;
 mod options;
+mod parse;
 mod progress;
+mod report;
 mod server;
 mod session;
 mod take_over;
+mod topic;
 mod tune;
 
 pub use command::main;
