@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{arena, bench, cluster, options, parse, server, topic, tune};
+use super::{arena, bench, cluster, group, options, parse, server, topic, tune};
 
 /// A message broker that speaks the Apache Kafka wire protocol.
 #[derive(Parser)]
@@ -30,6 +30,8 @@ enum Command {
     Bench(bench::BenchCommand),
     /// Make, show, change and delete topics, of any Kafka cluster
     Topic(topic::TopicArguments),
+    /// Show groups and how far they have read, move them, delete them, of any Kafka cluster
+    Group(group::GroupArguments),
     /// Look at the memory that outlives the broker (corelane.acknowledge=held)
     #[command(subcommand)]
     Arena(arena::ArenaCommand),
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
         Some(Command::Options { markdown }) => options::main(markdown),
         Some(Command::Bench(command)) => bench::main(command),
         Some(Command::Topic(arguments)) => topic::main(arguments),
+        Some(Command::Group(arguments)) => group::main(arguments),
         Some(Command::Arena(command)) => arena::main(command),
         Some(Command::Cluster(command)) => cluster::main(command),
         Some(Command::Tune(arguments)) => tune::main(arguments),

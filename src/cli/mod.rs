@@ -5,6 +5,7 @@ mod bench;
 mod cluster;
 mod command;
 mod connect;
+mod group;
 mod membership;
 mod moment;
 mod nearest;

@@ -1,0 +1,8 @@
+//! `corelane group`.
+
+mod arguments;
+mod lag;
+mod reset;
+mod show;
+
+pub(super) use arguments::{GroupArguments, main};
