@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{arena, bench, cluster, group, options, parse, server, topic, tune};
+use super::{arena, bench, broker, cluster, config, group, options, parse, server, topic, tune};
 
 /// A message broker that speaks the Apache Kafka wire protocol.
 #[derive(Parser)]
@@ -32,6 +32,10 @@ enum Command {
     Topic(topic::TopicArguments),
     /// Show groups and how far they have read, move them, delete them, of any Kafka cluster
     Group(group::GroupArguments),
+    /// Show, set and explain options of topics and brokers, of any Kafka cluster
+    Config(config::ConfigArguments),
+    /// Show brokers and their data directories, of any Kafka cluster
+    Broker(broker::BrokerArguments),
     /// Look at the memory that outlives the broker (corelane.acknowledge=held)
     #[command(subcommand)]
     Arena(arena::ArenaCommand),
@@ -65,6 +69,8 @@ pub fn main() -> ExitCode {
         Some(Command::Bench(command)) => bench::main(command),
         Some(Command::Topic(arguments)) => topic::main(arguments),
         Some(Command::Group(arguments)) => group::main(arguments),
+        Some(Command::Config(arguments)) => config::main(arguments),
+        Some(Command::Broker(arguments)) => broker::main(arguments),
         Some(Command::Arena(command)) => arena::main(command),
         Some(Command::Cluster(command)) => cluster::main(command),
         Some(Command::Tune(arguments)) => tune::main(arguments),

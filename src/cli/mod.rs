@@ -2,8 +2,10 @@
 
 mod arena;
 mod bench;
+mod broker;
 mod cluster;
 mod command;
+mod config;
 mod connect;
 mod group;
 mod membership;

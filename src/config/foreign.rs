@@ -179,7 +179,7 @@ pub(super) struct TopicOption {
     pub name: &'static str,
     pub kind: Kind,
     pub default: &'static str,
-    bounds: Bounds,
+    pub bounds: Bounds,
     /// Why only the default is accepted; `None`: any valid value is, because it has no effect while another option has
     /// its only accepted value.
     only_default: Option<&'static str>,

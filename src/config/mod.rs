@@ -2,6 +2,7 @@
 
 mod defaults;
 mod describe;
+mod explain;
 mod foreign;
 mod group;
 mod listener;
@@ -14,6 +15,7 @@ mod topic;
 mod value;
 
 pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_topic};
+pub use explain::{Explanation, explain, option_names};
 pub use group::GroupConfig;
 pub use listener::{Advertised, ListenerConfig};
 pub use load::{ConfigError, Origin, Warning};
