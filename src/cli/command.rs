@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{arena, bench, broker, cluster, config, group, options, parse, server, topic, tune};
+use super::{arena, bench, broker, cluster, config, group, options, parse, server, shell, topic, tune};
 
 /// A message broker that speaks the Apache Kafka wire protocol.
 #[derive(Parser)]
@@ -44,6 +44,15 @@ enum Command {
     Cluster(cluster::ClusterCommand),
     /// Look at this host and its disk: what is off, and the options that fit
     Tune(tune::TuneArguments),
+    /// Print completions for a shell
+    #[command(after_help = "Example:
+  corelane completions bash > /etc/bash_completion.d/corelane")]
+    Completions(shell::CompletionsArguments),
+    /// Print the man page
+    #[command(after_help = "Example:
+  corelane man | man -l -
+  corelane man /usr/local/share/man/man1")]
+    Man(shell::ManArguments),
 }
 
 #[derive(Args, Default)]
@@ -74,6 +83,8 @@ pub fn main() -> ExitCode {
         Some(Command::Arena(command)) => arena::main(command),
         Some(Command::Cluster(command)) => cluster::main(command),
         Some(Command::Tune(arguments)) => tune::main(arguments),
+        Some(Command::Completions(arguments)) => shell::completions(arguments),
+        Some(Command::Man(arguments)) => shell::man(arguments),
     }
 }
 

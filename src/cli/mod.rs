@@ -17,6 +17,7 @@ mod progress;
 mod report;
 mod server;
 mod session;
+mod shell;
 mod take_over;
 mod topic;
 mod tune;
