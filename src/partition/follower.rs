@@ -47,8 +47,9 @@ pub enum LeaderAnswer {
 /// The next step of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Append the records as they are, then take over the leader's high watermark and start.
-    Append { high_watermark: i64, start: i64 },
+    /// Append the records as they are, then take over the leader's high watermark and start. `begin`: the log has to begin
+    /// there first, which is before where the empty log begins.
+    Append { begin: Option<i64>, high_watermark: i64, start: i64 },
     /// Cut the log to `to`. `committed`: the own high watermark, where the cut goes below it; only an
     /// unclean election explains that.
     Cut { to: i64, committed: Option<i64> },
@@ -85,10 +86,16 @@ impl Follower {
     pub fn answered(&self, answer: &LeaderAnswer, marks: &Watermarks, history: &EpochHistory) -> Step {
         let ends = marks.ends();
         match *answer {
+            // The leader's start is amid a batch, which comes whole.
+            LeaderAnswer::Records { first: Some(first), high_watermark, start }
+                if first < ends.appended && ends.start == ends.appended =>
+            {
+                Step::Append { begin: Some(first), high_watermark, start }
+            }
             LeaderAnswer::Records { first: Some(first), .. } if first < ends.appended => {
                 Step::Refuse { first, end: ends.appended }
             }
-            LeaderAnswer::Records { high_watermark, start, .. } => Step::Append { high_watermark, start },
+            LeaderAnswer::Records { high_watermark, start, .. } => Step::Append { begin: None, high_watermark, start },
             LeaderAnswer::Diverging { epoch, end } => {
                 let to = diverged(epoch, end, ends.appended, history).max(ends.start);
                 let committed = Some(marks.high_watermark()).filter(|committed| to < *committed);
@@ -179,11 +186,19 @@ mod tests {
     fn records_behind_the_own_end_are_appended_and_others_refused() {
         let (marks, history) = (marks(0, 40, 20), history(&[(3, 0)]));
         let answer = |first| LeaderAnswer::Records { first, high_watermark: 35, start: 5 };
-        let append = Step::Append { high_watermark: 35, start: 5 };
+        let append = Step::Append { begin: None, high_watermark: 35, start: 5 };
         for first in [None, Some(40), Some(44)] {
             assert_eq!(FOLLOWER.answered(&answer(first), &marks, &history), append);
         }
         assert_eq!(FOLLOWER.answered(&answer(Some(39)), &marks, &history), Step::Refuse { first: 39, end: 40 });
+    }
+
+    #[test]
+    fn an_empty_log_begins_with_the_batch_that_the_leaders_start_is_amid() {
+        let (marks, history) = (marks(40, 40, 40), history(&[]));
+        let answer = LeaderAnswer::Records { first: Some(30), high_watermark: 90, start: 40 };
+        let begun = Step::Append { begin: Some(30), high_watermark: 90, start: 40 };
+        assert_eq!(FOLLOWER.answered(&answer, &marks, &history), begun);
     }
 
     #[test]

@@ -37,7 +37,12 @@ impl Replica {
         let Some(step) = self.answered(epoch, &answer) else { return Followed::Over };
         let _moving = self.begin_move();
         match step {
-            Step::Append { high_watermark, start } => {
+            Step::Append { begin, high_watermark, start } => {
+                if let Some(begin) = begin
+                    && let Err(error) = self.truncate_fully_and_start_at(begin).await
+                {
+                    return self.storage_failed("beginning the log at the leader's first batch", &error);
+                }
                 if let Err(error) = self.append_as_is(records, now_ms).await {
                     return self.not_appended(&error);
                 }

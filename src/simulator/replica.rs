@@ -480,7 +480,10 @@ impl Replica {
         self.fetching = None;
         let step = follower.answered(&answer, &self.marks, &self.history);
         match step {
-            Step::Append { high_watermark, start } => {
+            Step::Append { begin, high_watermark, start } => {
+                if let Some(begin) = begin {
+                    self.begin_at(begin, origin);
+                }
                 self.append_as_is(batches, origin, io);
                 self.leaders_high_watermark = high_watermark;
                 self.leaders_start = start;
@@ -496,10 +499,7 @@ impl Replica {
             Step::Reset { begin } => {
                 io.note(|| format!("broker {}: begins {} at {begin}", self.broker, self.partition));
                 io.checker.mark(Mark::Reset);
-                self.disk.reset(begin, origin);
-                self.marks.reset(begin);
-                self.history = EpochHistory::default();
-                self.producers.forget_all();
+                self.begin_at(begin, origin);
             }
             Step::Retry => self.fetch_at = io.now + PAUSE_MS,
             Step::Wait => self.fetch_at = io.now + 4 * PAUSE_MS,
@@ -509,6 +509,14 @@ impl Replica {
             }
         }
         self.moved(io);
+    }
+
+    /// Has the log be empty, and begin there.
+    fn begin_at(&mut self, begin: i64, origin: u64) {
+        self.disk.reset(begin, origin);
+        self.marks.reset(begin);
+        self.history = EpochHistory::default();
+        self.producers.forget_all();
     }
 
     fn append_as_is(&mut self, batches: &[Batch], origin: u64, io: &mut Io) {

@@ -8,8 +8,9 @@ import time
 import pytest
 
 from support import cluster as clusters
-from support import java
+from support import java, load
 from support.broker import target
+from support.cli import Cli
 
 pytestmark = pytest.mark.skipif(target() != "corelane", reason="starts Corelane's brokers")
 SESSION = clusters.QUICK["zookeeper.session.timeout.ms"] / 1000
@@ -152,3 +153,22 @@ def test_a_broker_whose_id_is_taken_stops(cluster):
     last = other.log_text().splitlines()[-1]
     assert "broker.id 1 is taken" in last and "another broker.id" in last, other.log_tail()
     assert cluster.members(cluster[2]) == {1, 2, 3}
+
+
+def test_a_new_replica_of_a_log_that_begins_amid_a_batch(cluster):
+    """Records were deleted up to the middle of a batch, which a leader sends whole."""
+    cli = Cli(cluster.bootstrap)
+    cli("topic", "create", "t", "--replica-assignment", "1")
+    load.produce_lines(cluster, "t", 100, 1, linger_ms=200)
+    assert len(load.first_batches(cluster, "t", 0)[0].values()) > 40, "one batch reaches over offset 40"
+    cli("topic", "trim", "t", "--to-offset", 40)
+    cli("topic", "alter", "t", "--replication-factor", 3)
+    cluster.wait_for_isr("t", [1, 2, 3], 30)
+    # The new replicas lead, one after the other, from where the old one began.
+    for left in ("2:3", "3"):
+        cli("topic", "alter", "t", "--replica-assignment", left, "--wait", silent=False)
+        [partition] = cli.json("topic", "describe", "t", "--offsets")[0]["partitions"]
+        assert (partition["start_offset"], partition["end_offset"]) == (40, 100) and partition["leader"] != 1
+        seen = []
+        load.read_partitions(cluster, "t", 1, lambda p, offset, value: seen.append((offset, value)), starts={0: 40})
+        assert seen == [(n, load.line(n)) for n in range(40, 100)]
