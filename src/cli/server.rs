@@ -43,7 +43,7 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let cpus = pick_cpus(config.shards, process::usable_cpus())?;
+    let cpus = pick_cpus(config.shards, process::usable_cpus());
     config.shards = cpus.len() as u16;
     open_host(&mut config, cpus.len() as u16)?;
     if config.max_partitions == 0 {
@@ -133,19 +133,20 @@ fn await_closed(closings: &Receiver<Vec<PathBuf>>, shards: usize, deadline: Inst
 }
 
 /// The CPU of each shard; `None` leaves it to the kernel. `shards` 0: one for every CPU.
-fn pick_cpus(shards: u16, usable: Vec<usize>) -> Result<Vec<Option<usize>>, String> {
+fn pick_cpus(shards: u16, usable: Vec<usize>) -> Vec<Option<usize>> {
     if usable.is_empty() {
         tracing::warn!("the CPUs this process may use are unknown; shards are not pinned");
-        return Ok(vec![None; usize::from(shards.max(1))]);
+        return vec![None; usize::from(shards.max(1))];
     }
     let wanted = if shards == 0 { usable.len().min(usize::from(u16::MAX)) } else { usize::from(shards) };
     if wanted > usable.len() {
-        return Err(format!(
-            "corelane.shards = {shards}, but this process may use {} CPU(s); lower it, or 0 for one shard on each CPU",
+        tracing::warn!(
+            "corelane.shards = {shards}, but this process may use {} CPU(s): shards share them, which is good for tests and costs \
+             otherwise; 0 for one shard on each CPU",
             usable.len()
-        ));
+        );
     }
-    Ok(usable.into_iter().take(wanted).map(Some).collect())
+    usable.into_iter().map(Some).cycle().take(wanted).collect()
 }
 
 /// Checks the machine's limits. Nothing is written yet.
@@ -284,13 +285,13 @@ fn start_shards(
     let specs = (0..).zip(cpus).map(spec).collect();
     // Each thread takes what belongs to it, once, before it serves anything.
     let starts = Arc::new(Mutex::new(starts));
-    let admission = server::admission(config);
+    let shared = (server::admission(config), server::Loads::new(shards));
     let threads = run_shards(specs, move |spec: ShardSpec| {
         let start = starts.lock().ok().and_then(|mut starts| starts.remove(&spec.index));
-        let admission = admission.clone();
+        let shared = shared.clone();
         async move {
             if let Some(start) = start {
-                shard::run(start, |shard, listener| server::serve(shard, listener, admission)).await;
+                shard::run(start, |shard, listener| server::serve(shard, listener, shared)).await;
             }
         }
     });
@@ -363,12 +364,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shards_get_one_cpu_each() {
-        assert_eq!(pick_cpus(0, vec![2, 5]), Ok(vec![Some(2), Some(5)]));
-        assert_eq!(pick_cpus(1, vec![2, 5]), Ok(vec![Some(2)]));
-        assert!(pick_cpus(3, vec![2, 5]).unwrap_err().contains("corelane.shards = 3"));
-        assert_eq!(pick_cpus(0, vec![]), Ok(vec![None]));
-        assert_eq!(pick_cpus(2, vec![]), Ok(vec![None, None]));
+    fn shards_get_one_cpu_each_and_share_them_when_there_are_more() {
+        assert_eq!(pick_cpus(0, vec![2, 5]), [Some(2), Some(5)]);
+        assert_eq!(pick_cpus(1, vec![2, 5]), [Some(2)]);
+        assert_eq!(pick_cpus(3, vec![2, 5]), [Some(2), Some(5), Some(2)]);
+        assert_eq!(pick_cpus(0, vec![]), [None]);
+        assert_eq!(pick_cpus(2, vec![]), [None, None]);
     }
 
     #[test]

@@ -531,7 +531,7 @@ const BROKER: &[OptionSpec] = &[
         kind: Int,
         default: "0",
         bounds: Between(0, 1024),
-        doc: "Event loops, one per core; 0: one for every CPU the process may use.",
+        doc: "Event loops, one per core; 0: one for every CPU the process may use. With more than that, some share a CPU, which costs.",
         access: integer!(Server shards),
     },
     OptionSpec {

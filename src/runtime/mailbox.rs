@@ -105,6 +105,7 @@ pub struct Mesh<S: 'static> {
     peers: Vec<Option<Rc<Peer<S>>>>,
     state: RefCell<Option<Rc<S>>>,
     next_token: Cell<u64>,
+    messages: Cell<u64>,
     closed: Cell<bool>,
 }
 
@@ -135,6 +136,7 @@ impl<S: 'static> Mesh<S> {
             peers: peers.collect(),
             state: RefCell::default(),
             next_token: Cell::new(0),
+            messages: Cell::new(0),
             closed: Cell::new(false),
         });
         // What an ended executor still holds is never dropped, so the peers would wait for it for ever.
@@ -272,8 +274,16 @@ impl<S: 'static> Mesh<S> {
         drop(state);
     }
 
+    /// Calls and news to other shards so far; answers do not count.
+    pub fn messages(&self) -> u64 {
+        self.messages.get()
+    }
+
     /// Sends now if nothing waits already, else queues behind what waits.
     fn post(&self, target: ShardId, message: Message<S>, permit: Option<Permit>) {
+        if matches!(message, Message::Work(..)) {
+            self.messages.set(self.messages.get() + 1);
+        }
         let Some(peer) = self.peer(target).filter(|peer| !peer.stopped.get()) else { return };
         if !peer.outbox.borrow().is_empty() {
             peer.outbox.borrow_mut().push_back((message, permit));

@@ -138,10 +138,19 @@ pub fn stop_in_background(flag: &StopFlag) -> io::Result<()> {
 /// CPU time that this process has used so far, user and system, in all its threads, to the nanosecond where /proc would say
 /// it in ticks of 10 ms; `None` when the system does not say.
 pub fn cpu_seconds() -> Option<f64> {
+    cpu_time(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// As [`cpu_seconds`], of the calling thread.
+pub fn thread_cpu_seconds() -> Option<f64> {
+    cpu_time(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn cpu_time(clock: libc::clockid_t) -> Option<f64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: fills the struct it is given.
     #[allow(unsafe_code)]
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    let result = unsafe { libc::clock_gettime(clock, &mut time) };
     (result == 0).then(|| time.tv_sec as f64 + time.tv_nsec as f64 / 1e9)
 }
 

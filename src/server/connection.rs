@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_lite::future::or;
 use tracing::debug;
 
+use crate::model::ShardId;
 use crate::observe::client_line;
 use crate::protocol::Malformed;
 use crate::runtime::admission::Place;
@@ -18,10 +19,12 @@ use crate::runtime::{SendRoom, clock};
 use crate::shard::{Share, Shortage};
 
 use super::context::{Charge, Link, TICK_MS};
+use super::crossing::{Crossing, Traveller};
 use super::listener::Connections;
 use super::peer::{Client, Peer};
 use super::pipeline::{Answer, Collected, Outgoing, Pipeline, Reply};
-use super::receive::{BadLength, FrameReceiver};
+use super::receive::{BadLength, Begun, FrameReceiver, SMALL_BYTES};
+use super::traffic::{AGAIN_TICKS, Tally, Traffic};
 
 /// While others wait for receive memory, a frame may take so long (10 s) before its speed is looked at,
 const SLOW_FRAME_TICKS: u64 = if cfg!(test) { 1000 } else { 10_000 } / TICK_MS;
@@ -39,6 +42,8 @@ const STALLED_IN_A_FLOOD: Duration = Duration::from_millis(100);
 const MANY: usize = 8;
 /// How long requests of a client that has gone may wait for the answers before them.
 const GONE_GRACE: Duration = Duration::from_millis(HALF_CLOSED_TICKS * TICK_MS);
+/// So long reading may be held up for answers under way, before the connection moves.
+const HELD_UP: Duration = Duration::from_millis(50);
 /// Answers up to this size are sent without a share of memory.
 const FREE_ANSWER_BYTES: usize = 4096;
 
@@ -115,7 +120,14 @@ pub struct Connection {
     /// Whether it waits for request bytes: nobody is idle by that.
     waiting: Cell<bool>,
     unsent: Cell<Option<Unsent>>,
-    _place: Place,
+    /// Its listener's place among all.
+    listener: usize,
+    /// `None`: it has left.
+    place: Cell<Option<Place>>,
+    /// `None` where there is one shard.
+    traffic: Option<Rc<Traffic>>,
+    /// The tick from which on reading may be held up once more, so that it falls quiet.
+    hold_up: Cell<u64>,
 }
 
 impl Connection {
@@ -203,6 +215,44 @@ impl Connection {
         Ok(charge)
     }
 
+    /// The shard that it had better be on, if it may go there now.
+    fn destination(&self, link: &Link) -> Option<ShardId> {
+        let (traffic, crossing) = (self.traffic.as_ref()?, link.crossing.as_ref()?);
+        let to = traffic.wish(link.tick.get())?;
+        if !crossing.allows(to) {
+            traffic.put_off(link.tick.get());
+            return None;
+        }
+        Some(to)
+    }
+
+    /// Whether all answers have been sent, some time after no more is read: a client that pipelines its requests leaves no gap
+    /// between them. Now and then only, and not for long: an answer may wait for minutes.
+    async fn falls_quiet(&self, link: &Link) -> bool {
+        let now = link.tick.get();
+        if now < self.hold_up.get() {
+            return false;
+        }
+        self.hold_up.set(now + AGAIN_TICKS);
+        clock::until(clock::now() + HELD_UP, self.pipeline.is_quiet()).await.is_some()
+    }
+
+    /// Sends the connection to another shard, which nothing is left to do for here; `false`: it stays after all, for a while.
+    fn leave(&self, link: &Link, reader: &Reader, frames: &FrameReceiver, to: ShardId) -> bool {
+        let (Some(traffic), Some(crossing)) = (&self.traffic, &link.crossing) else { return false };
+        let socket = if crossing.book(to) { reader.loosen().ok() } else { None };
+        let Some((socket, place)) = socket.and_then(|socket| Some((socket, self.place.take()?))) else {
+            traffic.put_off(link.tick.get());
+            return false;
+        };
+        debug!(peer = %self.peer, %to, "the connection moves to the shard of most of its requests");
+        self.pipeline.leave();
+        let (begun, moves) = (frames.begun(), traffic.moves().saturating_add(1));
+        let (listener, session_id) = (self.listener, traffic.session());
+        crossing.leave(to, Traveller { socket, place, listener, begun, moves, session_id, session: None });
+        true
+    }
+
     /// Notes that bytes came, of a frame that may have begun with them.
     fn note_arrival(&self, now: u64, n: usize) {
         self.active.set(now);
@@ -226,6 +276,8 @@ enum End {
     Malformed(#[from] Malformed),
     #[error("the connection is ending")]
     Ending,
+    #[error("the connection has moved to another shard")]
+    Moved,
 }
 
 /// The taker of a request's bytes, with their share of receive memory and the client that they came from.
@@ -233,16 +285,24 @@ pub trait Dispatch: AsyncFn(Bytes, Permit, Client) -> Result<Answer, Malformed> 
 
 impl<D: AsyncFn(Bytes, Permit, Client) -> Result<Answer, Malformed> + 'static> Dispatch for D {}
 
+/// A connection that begins on this shard: a new one, or one that comes from another.
+pub struct Newcomer {
+    pub listener: usize,
+    pub place: Place,
+    pub halves: (Reader, Writer),
+    pub begun: Begun,
+    pub moves: u32,
+}
+
 /// Starts both tasks. The connection is in `connections` until its writer has ended, which ends the reader.
 pub fn start<D: Dispatch>(
     link: Rc<Link>,
     dispatch: Rc<D>,
     connections: Rc<Connections>,
-    number: u64,
-    place: Place,
-    reader: Reader,
-    writer: Writer,
+    Newcomer { listener, place, halves: (reader, writer), begun, moves }: Newcomer,
 ) {
+    let number = link.next_number.replace(link.next_number.get() + 1);
+    let traffic = |crossing: &Rc<Crossing>| Rc::new(Traffic::new(crossing.own(), moves, link.tick.get()));
     let connection = Rc::new(Connection {
         pipeline: Pipeline::new(link.pipeline, link.gather_bytes),
         peer: Peer(reader.peer_addr()),
@@ -251,12 +311,16 @@ pub fn start<D: Dispatch>(
         frame: Cell::new(None),
         waiting: Cell::new(false),
         unsent: Cell::new(None),
-        _place: place,
+        listener,
+        place: Cell::new(Some(place)),
+        traffic: link.crossing.as_ref().map(traffic),
+        hold_up: Cell::new(0),
     });
     connections.borrow_mut().insert(number, connection.clone());
+    link.connections.set(link.connections.get() + 1);
     let (reading_link, reading) = (link.clone(), connection.clone());
     spawn_local(async move {
-        let end = read_requests(&reading_link, &*dispatch, &reading, reader).await;
+        let end = read_requests(&reading_link, &*dispatch, &reading, reader, begun).await;
         let half_closed = matches!(end, End::Peer);
         close_after(&reading, end);
         if half_closed {
@@ -267,6 +331,7 @@ pub fn start<D: Dispatch>(
         write_answers(&link, &connection, writer).await;
         connection.pipeline.abort();
         connections.borrow_mut().remove(&number);
+        link.connections.set(link.connections.get() - 1);
     });
 }
 
@@ -302,18 +367,35 @@ fn close_after(connection: &Connection, end: End) {
             client_line!(warn, %peer, "closing the connection: {end}");
             connection.pipeline.push(Answer::Now(Reply::Close));
         }
-        End::Ending => {}
+        End::Ending | End::Moved => {}
     }
 }
 
-async fn read_requests<D: Dispatch>(link: &Link, dispatch: &D, connection: &Connection, mut reader: Reader) -> End {
-    let mut frames = FrameReceiver::new(link.max_frame_bytes);
+async fn read_requests<D: Dispatch>(
+    link: &Link,
+    dispatch: &D,
+    connection: &Connection,
+    mut reader: Reader,
+    begun: Begun,
+) -> End {
+    let mut frames = FrameReceiver::new(link.max_frame_bytes, begun);
     // The share of request bytes of a frame that is arriving, and of a buffer to wait in for one.
     let mut held: Option<Charge> = None;
     let mut lookahead: Option<Permit> = None;
     loop {
         if let Err(end) = take_frames(link, dispatch, connection, &reader, &mut frames, &mut held).await {
             return end;
+        }
+        // Between two requests, and what has arrived of the next is no more than any connection may have.
+        let destination = match frames.arrived_bytes() {
+            ..=SMALL_BYTES if held.is_none() => connection.destination(link),
+            _ => None,
+        };
+        if let Some(to) = destination
+            && connection.falls_quiet(link).await
+            && connection.leave(link, &reader, &frames, to)
+        {
+            return End::Moved;
         }
         let mut growing = None;
         if let Some((size, bytes)) = frames.growth() {
@@ -337,7 +419,21 @@ async fn read_requests<D: Dispatch>(link: &Link, dispatch: &D, connection: &Conn
             // The frame has left the buffer that this was for.
             lookahead = None;
         }
-        let n = match reader.read(space).await {
+        let read = match destination {
+            None => reader.read(space).await,
+            Some(to) => {
+                let quiet = async {
+                    connection.pipeline.is_quiet().await;
+                    None
+                };
+                match or(async { Some(reader.read(space).await) }, quiet).await {
+                    Some(read) => read,
+                    None if connection.leave(link, &reader, &frames, to) => return End::Moved,
+                    None => continue,
+                }
+            }
+        };
+        let n = match read {
             Ok(0) => return End::Peer,
             Ok(n) => n,
             Err(error) => return End::Broken(error),
@@ -363,7 +459,9 @@ async fn take_frames<D: Dispatch>(
             Some(charge) => charge,
             None => connection.charged(link, link.charge_whole(frame.len())).await,
         };
-        let client = Client { peer: connection.peer, room: connection.room.clone() };
+        link.begun_requests.set(link.begun_requests.get() + 1);
+        let tally = Tally::of(&connection.traffic);
+        let client = Client { peer: connection.peer, room: connection.room.clone(), tally };
         let answer = dispatch(frame, charge.permit, client).await?;
         connection.pipeline.push(answer);
     }
@@ -375,8 +473,10 @@ async fn write_answers(link: &Link, connection: &Connection, mut writer: Writer)
     let mut out = Outgoing::default();
     loop {
         let collected = pipeline.collect(&mut out).await;
-        if collected == Collected::Aborted {
-            break;
+        match collected {
+            Collected::Aborted => break,
+            Collected::Left => return,
+            Collected::More | Collected::Last => {}
         }
         if !out.queue.is_empty() {
             let aborted = async {

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::future::or;
@@ -13,6 +14,7 @@ use crate::runtime::sync::{Budget, Permit};
 use crate::runtime::{SendRoom, clock};
 use crate::shard::{AnswerMemory, SMALL_ANSWER_BYTES, Shard};
 
+use super::crossing::{Crossing, Loads, Traveller};
 use super::dispatch::waits_for_answers;
 use super::fetch_session::SessionCache;
 
@@ -23,7 +25,7 @@ pub const TICK_MS: u64 = clock::TICK.as_millis() as u64;
 pub struct ServerContext {
     pub shard: Rc<Shard>,
     pub link: Rc<Link>,
-    pub sessions: RefCell<SessionCache>,
+    pub sessions: Rc<RefCell<SessionCache>>,
     /// What requests other than Produce are made into while they are answered: as much as the request bytes themselves
     /// (`corelane.receive.memory.bytes`). Whoever waits for it holds request bytes, never the reverse.
     working: Rc<Budget>,
@@ -46,13 +48,15 @@ const SMALL_WORK_BYTES: usize = 256 << 10;
 const AUTO_CREATIONS: usize = 1000;
 
 impl ServerContext {
-    pub fn new(shard: Rc<Shard>) -> Rc<ServerContext> {
+    /// `loads`: of all shards.
+    pub fn new(shard: Rc<Shard>, loads: &Arc<Loads>) -> Rc<ServerContext> {
         let config = &shard.config;
         let slots = share(config.max_incremental_fetch_session_cache_slots, config.shards) as usize;
         let session_bytes = config.fetch_session_memory_bytes / usize::from(config.shards.max(1));
-        let sessions = RefCell::new(SessionCache::new(slots, session_bytes, shard.id));
+        let sessions = Rc::new(RefCell::new(SessionCache::new(slots, session_bytes, shard.id)));
+        let crossing = (shard.shards() > 1).then(|| crossing_of(&shard, loads, &sessions));
         Rc::new(ServerContext {
-            link: Link::new(config, shard.answers.clone(), waits_for_answers),
+            link: Link::new(config, shard.answers.clone(), waits_for_answers, crossing),
             answer_sizes: AnswerSizes::default(),
             sessions,
             working: Budget::new(config.receive_memory_bytes),
@@ -78,6 +82,31 @@ impl ServerContext {
         };
         or(small, self.working.acquire(bytes)).await
     }
+}
+
+fn ms(ticks: u64) -> i64 {
+    (ticks * TICK_MS) as i64
+}
+
+/// The way to the other shards' listeners, by the shards' mailboxes. Fetch sessions travel along.
+fn crossing_of(shard: &Rc<Shard>, loads: &Arc<Loads>, sessions: &Rc<RefCell<SessionCache>>) -> Rc<Crossing> {
+    let (from, left) = (Rc::downgrade(shard), sessions.clone());
+    let crossing = Crossing::new(shard.id, loads.clone(), move |ticks, to, mut traveller| {
+        traveller.session = left.borrow_mut().take(traveller.session_id, ms(ticks));
+        if let Some(shard) = from.upgrade() {
+            shard.send_parcel(to, Box::new(traveller));
+        }
+    });
+    let (arriving, sessions) = (crossing.clone(), sessions.clone());
+    shard.take_parcels(move |parcel| {
+        // Nothing else is sent.
+        let Ok(mut traveller) = parcel.downcast::<Traveller>() else { return };
+        if let Some(session) = traveller.session.take() {
+            sessions.borrow_mut().put(traveller.session_id, session, ms(arriving.ticks.get()));
+        }
+        arriving.arrive(*traveller);
+    });
+    crossing
 }
 
 /// Room for the answer to a request that takes `bytes` to work on, which is more than the answer has; `None`: it is not small.
@@ -160,7 +189,15 @@ pub struct Link {
     /// Connections that wait for request bytes.
     pub starved: Cell<u32>,
     /// Coarse time for what needs no better: ticks of [`TICK_MS`] since the listener started.
-    pub tick: Cell<u64>,
+    pub tick: Rc<Cell<u64>>,
+    /// Requests begun.
+    pub begun_requests: Cell<u64>,
+    /// Connections open here.
+    pub connections: Cell<usize>,
+    /// Number of the next connection.
+    pub next_number: Cell<u64>,
+    /// `None`: there is one shard.
+    pub crossing: Option<Rc<Crossing>>,
 }
 
 /// Requests up to this size have reserves of their own, so that they need not queue behind larger ones.
@@ -178,7 +215,12 @@ pub struct Charge {
 }
 
 impl Link {
-    pub fn new(config: &ServerConfig, answers: Rc<AnswerMemory>, waits_for_answers: fn(&[u8]) -> bool) -> Rc<Link> {
+    pub fn new(
+        config: &ServerConfig,
+        answers: Rc<AnswerMemory>,
+        waits_for_answers: fn(&[u8]) -> bool,
+        crossing: Option<Rc<Crossing>>,
+    ) -> Rc<Link> {
         Rc::new(Link {
             gather_bytes: config.connection_response_bytes,
             buffers: (
@@ -196,7 +238,11 @@ impl Link {
             finishing: Budget::new(config.receive_memory_bytes / RESERVE_PART),
             lookahead: Budget::new(config.receive_memory_bytes / 4),
             starved: Cell::new(0),
-            tick: Cell::new(0),
+            tick: crossing.as_ref().map(|crossing| crossing.ticks.clone()).unwrap_or_default(),
+            begun_requests: Cell::new(0),
+            connections: Cell::new(0),
+            next_number: Cell::new(0),
+            crossing,
         })
     }
 
@@ -207,9 +253,16 @@ impl Link {
         budgets.iter().map(|budget| budget.total() - budget.available()).sum()
     }
 
+    /// Counters, to the log, where there are several shards.
+    pub fn report(&self, messages: u64) {
+        if let Some(crossing) = &self.crossing {
+            crossing.report(self.connections.get(), self.begun_requests.get(), messages);
+        }
+    }
+
     /// Milliseconds since the listener started, to the tick.
     pub fn coarse_ms(&self) -> i64 {
-        (self.tick.get() * TICK_MS) as i64
+        ms(self.tick.get())
     }
 
     /// A share for a frame of `size` bytes that is wholly there.
@@ -324,7 +377,7 @@ mod tests {
             socket_request_max_bytes: 100 << 20,
             ..ServerConfig::default()
         };
-        let link = Link::new(&config, AnswerMemory::new(1 << 20), |_| false);
+        let link = Link::new(&config, AnswerMemory::new(1 << 20), |_| false, None);
         let charged = |size| block_on(poll_once(link.charge_arriving(size, size, None)));
         let alone = charged(6 << 20);
         assert!(alone.as_ref().is_some_and(|charge| charge.finishing), "larger than what frames share");

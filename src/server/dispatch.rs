@@ -18,6 +18,7 @@ use super::group_call::{GroupCall, InLine, caller};
 use super::handlers::{self, api_versions};
 use super::peer::{Client, Peer};
 use super::pipeline::{Answer, Reply};
+use super::traffic::Tally;
 
 /// The sender of a request.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Asker {
     pub peer: Peer,
     /// For answers to it.
     pub room: SendRoom,
+    /// Of its connection's requests.
+    pub tally: Tally,
     /// The client id.
     pub client_id: Option<String>,
 }
@@ -254,8 +257,8 @@ pub async fn dispatch(
     }
     check_size(spec.key, frame.len(), max_other_request(context.shard.config.receive_memory_bytes))?;
     let (header, body_start) = parse_header(&frame, spec.is_flexible(version))?;
-    let (listener, Client { peer, room }) = origin;
-    let asker = Asker { listener, peer, room, client_id: header.client_id };
+    let (listener, Client { peer, room, tally }) = origin;
+    let asker = Asker { listener, peer, room, tally, client_id: header.client_id };
     let body = frame.slice(body_start..);
     drop(frame);
     let working = match memory_factor(spec.key) {
@@ -296,7 +299,7 @@ async fn later(
     guard::check(spec.key, prefix.version, &body)?;
     let factor = memory_factor(spec.key);
     let caller = caller(asker.client_id.clone(), asker.peer);
-    let in_line = match InLine::new(context, caller, &body) {
+    let in_line = match InLine::new(context, caller, &asker.tally, &body) {
         Ok(in_line) => in_line,
         Err(caller) => {
             let _working = context.work(body.len() * factor, &asker.room).await;
@@ -357,6 +360,7 @@ mod tests {
             listener: "PLAINTEXT".into(),
             peer: Peer(peer.map(|peer| peer.parse().unwrap())),
             room: SendRoom::default(),
+            tally: Tally::default(),
             client_id: id,
         };
         assert_eq!(asker(Some("10.0.0.1:5"), Some("me".into())).to_string(), "10.0.0.1:5 (\"me\")");

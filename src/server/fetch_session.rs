@@ -1,8 +1,9 @@
 //! Fetch sessions (KIP-227): what a consumer fetches is remembered, so that its requests name only what changed and its
 //! responses only what has news. Pure: time and randomness are arguments.
 //!
-//! Sessions belong to a shard, and their ids say to which: a client that comes back on another shard is told
-//! FETCH_SESSION_ID_NOT_FOUND and starts anew with a full fetch, as after a broker's restart.
+//! Sessions belong to a shard, and their ids say on which they began: a client that comes back on another shard is told
+//! FETCH_SESSION_ID_NOT_FOUND and starts anew with a full fetch, as after a broker's restart. A connection that moves to another
+//! shard takes its session along.
 
 use std::collections::HashMap;
 
@@ -295,6 +296,26 @@ impl SessionCache {
             session.order = quiet.chain(pairs().filter(|(_, place)| fed(place)).map(|(slot, _)| *slot)).collect();
         }
         true
+    }
+
+    /// Takes a session out, for another shard's cache to go on with.
+    pub fn take(&mut self, id: i32, now_ms: i64) -> Option<Session> {
+        let mut session = self.sessions.remove(&id)?;
+        self.bytes -= session.bytes();
+        // Shards count their time from moments of their own.
+        session.created_ms -= now_ms;
+        Some(session)
+    }
+
+    /// Goes on with a session that [`take`](Self::take) gave. Where there is no room for it, or its id is given to another by now,
+    /// its client is told to start anew.
+    pub fn put(&mut self, id: i32, mut session: Session, now_ms: i64) {
+        session.created_ms += now_ms;
+        session.used_ms = now_ms;
+        if !self.sessions.contains_key(&id) && self.make_room(session.len(), session.bytes(), now_ms) {
+            self.bytes += session.bytes();
+            self.sessions.insert(id, session);
+        }
     }
 
     fn remove(&mut self, id: i32) {

@@ -276,3 +276,43 @@ fn long_topic_names_count() {
     let grown = cache.open(&request((id, 1), &topics[20..], &[]), false, 0, || ids.next());
     assert_eq!((grown, cache.bytes), (Opened::Refused(ErrorCode::FetchSessionIdNotFound), 0));
 }
+
+#[test]
+fn a_session_goes_on_in_another_shards_cache() {
+    let (mut old, mut ids) = cache(10);
+    let mut new = SessionCache::new(1, 1 << 20, ShardId(5));
+    let id = start(&mut old, &mut ids, 3, 70_000);
+    let taken = old.take(id, 80_000).unwrap();
+    assert_eq!((old.bytes, old.sessions.len()), (0, 0));
+    assert!(old.take(id, 80_000).is_none() && old.take(NO_SESSION, 80_000).is_none());
+    new.put(id, taken, 500);
+    assert_eq!(new.bytes, new.session(id).unwrap().bytes());
+    assert_eq!(
+        (new.session(id).unwrap().created_ms, new.session(id).unwrap().used_ms),
+        (-9500, 500),
+        "as old as before"
+    );
+    let next = request((id, 1), &[(name("t"), &[(1, 50)])], &[]);
+    assert_eq!(new.open(&next, false, 501, || 9), Opened::Session { id, epoch: 2, full: false });
+    assert_eq!(offsets(&new, id), [(0, 0), (1, 50), (2, 0)]);
+}
+
+#[test]
+fn a_session_that_finds_no_room_is_begun_anew_by_its_client() {
+    let (mut old, mut ids) = cache(10);
+    let mut new = SessionCache::new(1, 1 << 20, ShardId(5));
+    let [first, second] = [0, 0].map(|now| start(&mut old, &mut ids, 3, now));
+    new.put(first, old.take(first, 0).unwrap(), 0);
+    new.put(second, old.take(second, 0).unwrap(), 1);
+    assert!(new.session(first).is_some(), "who is there stays");
+    let opened = new.open(&request((second, 1), &[], &[]), false, 1, || 9);
+    assert_eq!(opened, Opened::Refused(ErrorCode::FetchSessionIdNotFound));
+    // An id that has been given out again meanwhile.
+    let again = start(&mut old, &mut Ids(ids.0 - 2), 2, 0);
+    assert_eq!(again, first);
+    let mut new = SessionCache::new(9, 1 << 20, ShardId(5));
+    new.put(first, old.take(first, 0).unwrap(), 0);
+    let third = start(&mut old, &mut Ids(ids.0 - 2), 3, 0);
+    new.put(third, old.take(third, 0).unwrap(), 0);
+    assert_eq!((new.session(first).unwrap().len(), new.bytes), (2, new.session(first).unwrap().bytes()));
+}

@@ -19,6 +19,7 @@ use crate::shard::groups::{Call, Caller};
 
 use super::context::ServerContext;
 use super::peer::Peer;
+use super::traffic::Tally;
 
 /// Requests up to this size wait in line for nothing; a connection has `corelane.connection.pipeline` of them at most.
 const SMALL_BYTES: usize = 4 << 10;
@@ -35,13 +36,14 @@ const MAX_CLIENT_ID_BYTES: usize = 1024;
 pub struct InLine {
     context: Rc<ServerContext>,
     caller: Caller,
+    tally: Tally,
     body: Bytes,
     _share: Option<Permit>,
 }
 
 impl InLine {
     /// Takes a place in line; the receive memory of `body` may be given back then. An error: there is no room to wait.
-    pub fn new(context: &Rc<ServerContext>, caller: Caller, body: &Bytes) -> Result<InLine, Caller> {
+    pub fn new(context: &Rc<ServerContext>, caller: Caller, tally: &Tally, body: &Bytes) -> Result<InLine, Caller> {
         let share = match body.len() {
             ..=SMALL_BYTES => None,
             bytes => match context.waiting_groups.try_acquire(bytes) {
@@ -49,15 +51,15 @@ impl InLine {
                 None => return Err(caller),
             },
         };
-        Ok(InLine { context: context.clone(), caller, body: Bytes::copy_from_slice(body), _share: share })
+        let (context, tally, body) = (context.clone(), tally.clone(), Bytes::copy_from_slice(body));
+        Ok(InLine { context, caller, tally, body, _share: share })
     }
 
     /// The request's turn has come: its body, and the call to ask with. `memory`: how much a request needs.
     pub async fn begin(self, memory: impl FnOnce(&Bytes) -> usize, room: &SendRoom) -> (GroupCall, Bytes) {
         let working = self.context.work(memory(&self.body), room).await;
-        let call =
-            GroupCall { context: self.context, caller: self.caller, working: Cell::new(Some(working)), refused: false };
-        (call, self.body)
+        let InLine { context, caller, tally, body, .. } = self;
+        (GroupCall { context, caller, tally, working: Cell::new(Some(working)), refused: false }, body)
     }
 }
 
@@ -65,6 +67,7 @@ impl InLine {
 pub struct GroupCall {
     pub context: Rc<ServerContext>,
     pub caller: Caller,
+    tally: Tally,
     working: Cell<Option<Permit>>,
     refused: bool,
 }
@@ -73,7 +76,8 @@ impl GroupCall {
     /// A call whose every question is answered with COORDINATOR_NOT_AVAILABLE, upon which clients try again: so a request is
     /// answered in its own shape when there is no room for it to wait.
     pub fn refused(context: &Rc<ServerContext>, caller: Caller) -> GroupCall {
-        GroupCall { context: context.clone(), caller, working: Cell::new(None), refused: true }
+        let (context, tally) = (context.clone(), Tally::default());
+        GroupCall { context, caller, tally, working: Cell::new(None), refused: true }
     }
 
     /// Whether there is no room to work on this; to be asked before anything is done that is not [`ask`](Self::ask).
@@ -87,7 +91,10 @@ impl GroupCall {
         C::Reply: Send,
     {
         self.check()?;
-        self.context.shard.ask_group(request).await
+        let shard = &self.context.shard;
+        let owner = shard.owner_of_group(request.group());
+        self.tally.note(owner.as_slice(), |owner| *owner);
+        shard.ask_group(request).await
     }
 
     /// [`ask`](Self::ask), where the answer may take minutes: what the request was made into is the group's from here on.

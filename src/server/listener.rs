@@ -20,10 +20,12 @@ use crate::runtime::process::StopFlag;
 use crate::runtime::sync::Notify;
 use crate::shard::Shard;
 
-use super::connection::{self, Connection, Dispatch};
+use super::connection::{self, Connection, Dispatch, Newcomer};
 use super::context::{Link, ServerContext, TICK_MS};
+use super::crossing::{Loads, Traveller};
 use super::dispatch::dispatch;
 use super::peer::Peer;
+use super::receive::Begun;
 
 /// How long answers under way may take once the broker stops.
 const STOP_GRACE: Duration = Duration::from_millis(if cfg!(test) { 4000 } else { 1000 });
@@ -31,6 +33,8 @@ const STOP_GRACE: Duration = Duration::from_millis(if cfg!(test) { 4000 } else {
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// The list of connections is looked through so often, in ticks.
 const SWEEP_TICKS: u64 = 4;
+/// Counters go to the log so often (10 s), where there are any.
+const REPORT_TICKS: u64 = 10_000 / TICK_MS;
 /// Between two looks for a place while there is none.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 /// A pause after a failed accept (out of descriptors, mostly), which would fail again at once.
@@ -58,15 +62,22 @@ pub fn admission(config: &ServerConfig) -> Arc<Admission> {
 
 /// Accepts and serves connections on this shard until `shard.stop` is set, then ends the connections: answers under way get
 /// [`STOP_GRACE`].
-pub async fn serve(shard: Rc<Shard>, listeners: Listeners, admission: Arc<Admission>) {
-    let context = ServerContext::new(shard.clone());
+pub async fn serve(shard: Rc<Shard>, listeners: Listeners, (admission, loads): (Arc<Admission>, Arc<Loads>)) {
+    let context = ServerContext::new(shard.clone(), &loads);
     let link = context.link.clone();
     let handle = |name: &str| {
         let (context, name) = (context.clone(), Rc::<str>::from(name));
         Rc::new(async move |frame, permit, client| dispatch(&context, frame, permit, (name.clone(), client)).await)
     };
     let handles = shard.config.listeners.iter().map(|listener| handle(&listener.name)).collect();
-    run(link, &shard.stop, (listeners, admission), handles, clock::next_tick).await;
+    let next_tick = async || {
+        clock::next_tick().await;
+        if context.link.tick.get().is_multiple_of(REPORT_TICKS) {
+            context.link.report(shard.messages());
+        }
+    };
+    run(link, &shard.stop, (listeners, admission), handles, next_tick).await;
+    context.link.report(shard.messages());
 }
 
 /// Where connections come from, and which are let in.
@@ -82,6 +93,9 @@ async fn run<D: Dispatch>(
     next_tick: impl AsyncFn(),
 ) {
     let connections = Rc::new(Connections::default());
+    if let Some(crossing) = &link.crossing {
+        crossing.open(landing(&link, &connections, &dispatch));
+    }
     let stopped = Rc::new(Notify::new());
     let (accepting, accepted, until) = (link.clone(), connections.clone(), stopped.clone());
     let stop_now = stop.clone();
@@ -98,12 +112,38 @@ async fn run<D: Dispatch>(
         let tick = link.tick.get() + 1;
         link.tick.set(tick);
         note_second(tick * TICK_MS / 1000);
+        if let Some(crossing) = &link.crossing {
+            crossing.tick();
+        }
         if tick.is_multiple_of(SWEEP_TICKS) {
             sweep(&link, &connections);
         }
     }
     stopped.notify_all();
+    if let Some(crossing) = &link.crossing {
+        crossing.close();
+    }
     end_all(&connections).await;
+}
+
+/// Takes up connections that come from other shards.
+fn landing<D: Dispatch>(
+    link: &Rc<Link>,
+    connections: &Rc<Connections>,
+    dispatch: &[Rc<D>],
+) -> impl Fn(Traveller) + use<D> {
+    let (link, connections, dispatch) = (Rc::downgrade(link), connections.clone(), dispatch.to_vec());
+    move |traveller| {
+        let Traveller { socket, place, listener, begun, moves, .. } = traveller;
+        let Some((link, dispatch)) = link.upgrade().zip(dispatch.get(listener).cloned()) else { return };
+        match socket.settle() {
+            Ok(halves) => {
+                let newcomer = Newcomer { listener, place, halves, begun, moves };
+                connection::start(link, dispatch, connections.clone(), newcomer);
+            }
+            Err(error) => debug!(%error, "a connection from another shard could not be taken up"),
+        }
+    }
 }
 
 /// Ends never; dropped on stop, and the listening socket with it.
@@ -113,7 +153,6 @@ async fn accept_all<D: Dispatch>(
     (listeners, admission): &Door,
     dispatch: &[Rc<D>],
 ) {
-    let mut next_number = 0;
     loop {
         until_admissible(admission).await;
         let (listener, reader, writer) = match listeners.accept().await {
@@ -129,8 +168,9 @@ async fn accept_all<D: Dispatch>(
         if let Err(error) = reader.set_buffers(link.buffers.0, link.buffers.1) {
             debug!(peer = %Peer(reader.peer_addr()), %error, "the socket's buffers keep the kernel's sizes");
         }
-        next_number += 1;
-        connection::start(link.clone(), dispatch, connections.clone(), next_number, place, reader, writer);
+        let halves = (reader, writer);
+        let newcomer = Newcomer { listener, place, halves, begun: Begun::default(), moves: 0 };
+        connection::start(link.clone(), dispatch, connections.clone(), newcomer);
     }
 }
 
@@ -245,3 +285,7 @@ async fn wait_until_empty(connections: &Connections, grace: Duration) {
 #[cfg(test)]
 #[path = "listener_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "crossing_tests.rs"]
+mod crossing_tests;

@@ -154,7 +154,7 @@ fn with_server_in(time: Time, config: ServerConfig, test: impl FnOnce(Server)) {
             let listeners = Listeners::bind([SocketAddr::from(([127, 0, 0, 1], 0))]).unwrap();
             tell.send(listeners.local_addrs().unwrap()[0]).unwrap();
             let answers = AnswerMemory::new(config.response_memory_bytes);
-            let link = Link::new(&config, answers.clone(), |head| head.first() == Some(&LARGE));
+            let link = Link::new(&config, answers.clone(), |head| head.first() == Some(&LARGE), None);
             let handle = async move |frame: Bytes, permit, client: Client| match frame.first() {
                 Some(&LARGE) => Ok(large_answer(&frame, &answers, &client.room, &hanging).await),
                 _ => answer(frame, permit, &hanging),

@@ -5,15 +5,18 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::runtime::SendRoom;
 
+use super::traffic::Tally;
+
 /// The address of a connection's other end; `None`: the system did not tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub Option<SocketAddr>);
 
-/// A connection's other end, and the room for answers to it.
+/// A connection's other end, the room for answers to it, and where its requests are counted.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub peer: Peer,
     pub room: SendRoom,
+    pub tally: Tally,
 }
 
 impl Peer {

@@ -51,6 +51,8 @@ pub enum Collected {
     Last,
     /// Send nothing more, not even what was added.
     Aborted,
+    /// Nothing is left to send, and the connection goes on elsewhere.
+    Left,
 }
 
 /// Answers on their way to the client: what is left to send, and its memory.
@@ -81,6 +83,7 @@ pub struct Pipeline {
     sending: Cell<bool>,
     finishing: Cell<bool>,
     aborted: Cell<bool>,
+    left: Cell<bool>,
     writer: RefCell<Option<Waker>>,
     sender: RefCell<Option<Waker>>,
     reader: RefCell<Option<Waker>>,
@@ -96,6 +99,7 @@ impl Pipeline {
             sending: Cell::new(false),
             finishing: Cell::new(false),
             aborted: Cell::new(false),
+            left: Cell::new(false),
             writer: RefCell::new(None),
             sender: RefCell::new(None),
             reader: RefCell::new(None),
@@ -132,6 +136,13 @@ impl Pipeline {
         .await
     }
 
+    /// As [`is_idle`](Self::is_idle), for ever while the connection is ending.
+    pub async fn is_quiet(&self) {
+        if !self.is_idle().await {
+            std::future::pending().await
+        }
+    }
+
     /// The answers collected last have been sent.
     pub fn note_sent(&self) {
         self.sending.set(false);
@@ -153,7 +164,7 @@ impl Pipeline {
     }
 
     pub fn is_ending(&self) -> bool {
-        self.finishing.get() || self.aborted.get()
+        self.finishing.get() || self.aborted.get() || self.left.get()
     }
 
     /// Everything has been sent, or nothing will be any more.
@@ -168,9 +179,16 @@ impl Pipeline {
         wake(&self.reader);
     }
 
+    /// Ends the work here and leaves the connection open. The caller has seen [`is_idle`](Self::is_idle) say yes, without a
+    /// wait since. Whatever would end the connection comes too late from here on.
+    pub fn leave(&self) {
+        self.left.set(true);
+        wake(&self.writer);
+    }
+
     /// Ends at once: answers under way are dropped (a waiting fetch with them).
     pub fn abort(&self) {
-        if self.aborted.replace(true) {
+        if self.left.get() || self.aborted.replace(true) {
             return;
         }
         let dropped = self.slots.take();
@@ -203,6 +221,9 @@ impl Pipeline {
         let verdict = loop {
             if self.aborted.get() {
                 break Poll::Ready(Collected::Aborted);
+            }
+            if self.left.get() {
+                break Poll::Ready(Collected::Left);
             }
             if gathered >= self.gather_bytes {
                 break Poll::Ready(Collected::More);
@@ -357,6 +378,18 @@ mod tests {
         let mut out = Outgoing::default();
         assert_eq!(block_on(pipeline.collect(&mut out)), Collected::Last);
         assert_eq!(sent(&mut out), [1]);
+    }
+
+    #[test]
+    fn a_connection_that_has_left_is_ended_by_nothing() {
+        let pipeline = Pipeline::new(4, GATHER_BYTES);
+        let mut out = Outgoing::default();
+        let (collected, ()) = block_on(zip(pipeline.collect(&mut out), async { pipeline.leave() }));
+        assert_eq!(collected, Collected::Left);
+        pipeline.finish();
+        pipeline.abort();
+        assert_eq!(block_on(pipeline.collect(&mut out)), Collected::Left);
+        assert!(!block_on(pipeline.has_room()) && !block_on(pipeline.is_idle()));
     }
 
     #[test]

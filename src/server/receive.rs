@@ -77,10 +77,24 @@ pub struct FrameReceiver {
     largest_frame: usize,
 }
 
+/// A stream as far as it has come, without its shard's memory.
+#[derive(Debug, Default)]
+pub struct Begun {
+    arrived: Vec<u8>,
+    last_frame: usize,
+    largest_frame: usize,
+}
+
 impl FrameReceiver {
-    /// `max_frame`: the largest length a frame may declare.
-    pub fn new(max_frame: usize) -> FrameReceiver {
-        FrameReceiver { max_frame, arrived: Bytes::new(), filling: None, last_frame: 0, largest_frame: 0 }
+    /// `max_frame`: the largest length a frame may declare. Goes on where `begun` was taken.
+    pub fn new(max_frame: usize, begun: Begun) -> FrameReceiver {
+        let Begun { arrived, last_frame, largest_frame } = begun;
+        FrameReceiver { max_frame, arrived: arrived.into(), filling: None, last_frame, largest_frame }
+    }
+
+    /// For another receiver to go on with; what has arrived is copied.
+    pub fn begun(&self) -> Begun {
+        Begun { arrived: self.head().to_vec(), last_frame: self.last_frame, largest_frame: self.largest_frame }
     }
 
     /// The next frame that is whole, without its length field.
@@ -238,7 +252,7 @@ mod tests {
         let lengths = [0, 1, 5, 100, SMALL_BYTES - 4, SMALL_BYTES, 70_000, 3, 70_001, 70_000, 12, 1 << 19, 9];
         let stream: Vec<u8> = lengths.iter().enumerate().flat_map(|(i, l)| frame_of(*l, i as u8)).collect();
         for step in [1, 2, 3, 7, 1000, 4096, 65_536, usize::MAX] {
-            let mut receiver = FrameReceiver::new(4 << 20);
+            let mut receiver = FrameReceiver::new(4 << 20, Begun::default());
             let (frames, _) = feed(&mut receiver, &stream, step).unwrap();
             assert_eq!(frames.len(), lengths.len(), "step {step}");
             for (i, frame) in frames.iter().enumerate() {
@@ -250,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_declared_length_takes_no_memory_ahead_of_arrival() {
-        let mut receiver = FrameReceiver::new(100 << 20);
+        let mut receiver = FrameReceiver::new(100 << 20, Begun::default());
         let mut start = (100i32 << 20).to_be_bytes().to_vec();
         start.extend([7; 100]);
         let (frames, largest) = feed(&mut receiver, &start, usize::MAX).unwrap();
@@ -265,7 +279,7 @@ mod tests {
     #[test]
     fn lengths_out_of_bounds_are_refused_before_anything_is_read_for_them() {
         for declared in [-1, i32::MIN, 1001, i32::MAX] {
-            let mut receiver = FrameReceiver::new(1000);
+            let mut receiver = FrameReceiver::new(1000, Begun::default());
             let error = feed(&mut receiver, &declared.to_be_bytes(), 2).unwrap_err();
             assert_eq!(error, BadLength { declared, max: 1000 });
         }
@@ -274,7 +288,7 @@ mod tests {
     #[test]
     fn clients_of_other_protocols_are_named() {
         let said = |bytes: &[u8; 4]| {
-            let error = feed(&mut FrameReceiver::new(100 << 20), bytes, 4).unwrap_err();
+            let error = feed(&mut FrameReceiver::new(100 << 20, Begun::default()), bytes, 4).unwrap_err();
             error.to_string()
         };
         assert!(said(&[0x16, 3, 1, 1]).contains("TLS"), "369295617 bytes");
@@ -292,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_bad_length_behind_a_good_frame_does_not_hide_the_good_one() {
-        let mut receiver = FrameReceiver::new(1000);
+        let mut receiver = FrameReceiver::new(1000, Begun::default());
         let mut stream = frame_of(10, 1);
         stream.extend((-5i32).to_be_bytes());
         let space = receiver.space(0);
@@ -303,8 +317,27 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_goes_on_in_another_receiver_wherever_it_is_cut() {
+        let lengths = [3, 9000, 0, 700, 5000, 12, 70_000, 4];
+        let stream: Vec<u8> = lengths.iter().enumerate().flat_map(|(i, l)| frame_of(*l, i as u8)).collect();
+        let cuts = (0..20).chain((20..stream.len()).step_by(211)).chain(stream.len() - 20..=stream.len());
+        for cut in cuts {
+            let mut first = FrameReceiver::new(1 << 20, Begun::default());
+            let (mut frames, _) = feed(&mut first, &stream[..cut], 1000).unwrap();
+            let mut second = FrameReceiver::new(1 << 20, first.begun());
+            assert_eq!(second.arrived_bytes(), first.arrived_bytes());
+            assert_eq!(second.wanted_lookahead(), first.wanted_lookahead());
+            frames.extend(feed(&mut second, &stream[cut..], 1000).unwrap().0);
+            assert_eq!(frames.len(), lengths.len(), "cut at {cut}");
+            for (i, frame) in frames.iter().enumerate() {
+                assert_eq!(frame[..], frame_of(lengths[i], i as u8)[4..], "frame {i}, cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
     fn lookahead_follows_the_last_frame_within_bounds() {
-        let mut receiver = FrameReceiver::new(4 << 20);
+        let mut receiver = FrameReceiver::new(4 << 20, Begun::default());
         assert_eq!(receiver.wanted_lookahead(), 0);
         feed(&mut receiver, &frame_of(65_000, 0), usize::MAX).unwrap();
         assert_eq!(receiver.wanted_lookahead(), 65_004);
@@ -317,7 +350,7 @@ mod tests {
     #[test]
     fn no_more_memory_than_granted() {
         let size = 8usize << 20;
-        let mut frames = FrameReceiver::new(100 << 20);
+        let mut frames = FrameReceiver::new(100 << 20, Begun::default());
         let mut stream = (size as i32 - 4).to_be_bytes().to_vec();
         stream.resize(size, 7);
         let (mut sent, mut granted) = (0, 0);

@@ -13,6 +13,7 @@ use super::directories::Directories;
 use super::far_ends::FarEnd;
 use super::fetchers::{self, Fetchers};
 use super::groups::Coordinators;
+use super::hand_over::Door;
 use super::leadership::Roles;
 use super::member::Member;
 use super::offline::Offline;
@@ -77,6 +78,7 @@ pub struct Shard {
     pub(super) member: RefCell<Option<Rc<Member>>>,
     /// Whether this shard holds its partitions.
     pub(super) recovered: Cell<bool>,
+    pub(super) door: Door,
     pub(super) on_recovered: Notify,
 }
 
@@ -158,6 +160,7 @@ impl Shard {
             round: RefCell::new(None),
             member: RefCell::new(None),
             recovered: Cell::new(false),
+            door: Door::default(),
             on_recovered: Notify::new(),
             config,
         })
@@ -169,7 +172,7 @@ impl Shard {
     }
 
     /// The shard that owns `partition`.
-    pub(super) fn owner(&self, partition: PartitionId) -> ShardId {
+    pub fn owner(&self, partition: PartitionId) -> ShardId {
         partition.owner(self.shards)
     }
 

@@ -86,7 +86,7 @@ impl Sender {
 /// Stage one settles the session; the reading is the answer.
 pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
     let Call { version, correlation_id, body, permit, working, asker } = call;
-    let room = asker.room;
+    let (room, tally) = (asker.room, asker.tally);
     let frame_bytes = body.len();
     let request = decode(version, body)?;
     let image = context.shard.image();
@@ -103,6 +103,10 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
             return Ok(Answer::Now(Reply::Held(slices, Vec::new())));
         }
     };
+    tally.note(&job.plan.parts, |part| context.shard.owner(part.partition));
+    if let Opened::Session { id, .. } = job.opened {
+        tally.note_session(id);
+    }
     let held = frame_bytes + job.asked.len() * ASKED_BYTES;
     let waiting = match held {
         ..=SMALL_FETCH_BYTES => None,

@@ -68,6 +68,7 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
         let acks = acks.unwrap_or(Acks::All);
         return Ok(Answer::Now(reply(acks, version, correlation_id, &topics).held(share)));
     };
+    asker.tally.note(&parts, |part| context.shard.owner(part.partition));
     let count = parts.len();
     let writes = context.shard.produce(parts, acks == Acks::All).await;
     // A task of its own: the memory is given back when the disk has the batches, whether or not anybody still waits for the

@@ -81,6 +81,11 @@ impl Shard {
         topic.partitions.get(usize::try_from(partition.index.0).ok()?)?.leader
     }
 
+    /// The shard of the group's partition; `None` where there is no such partition yet.
+    pub fn owner_of_group(&self, group: &str) -> Option<ShardId> {
+        self.partition_of_group(group).map(|partition| self.owner(partition))
+    }
+
     fn partition_of_group(&self, group: &str) -> Option<PartitionId> {
         let image = self.image();
         let topic = image.topic(OFFSETS_TOPIC)?;
