@@ -10,7 +10,7 @@ use std::process::Command;
 fn scripts() -> &'static [&'static str] {
     let python = Command::new("python3").arg("--version").output().is_ok();
     if python {
-        &["test", "cluster", "compare-kafka", "count-instructions", "measure-start"]
+        &["test", "cluster", "compare-kafka", "count-instructions", "measure-start", "measure-shards"]
     } else {
         &["test", "cluster"]
     }
