@@ -8,6 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from . import cluster
+
 ROOT = Path(__file__).resolve().parents[2]
 TOPICS = 10
 # A batch of 5 KB: what stands behind the first block of a segment is another case than what fits into it.
@@ -20,6 +22,7 @@ def arguments(given):
     parser.add_argument("--batches", default="0,1,4", help="batches in each partition, with a comma between (default 0,1,4)")
     parser.add_argument("--starts", type=int, default=3, help="starts of each kind (default 3)")
     parser.add_argument("--rest", type=float, default=30, help="seconds without a request before a kill -9 (default 30)")
+    parser.add_argument("--brokers", type=int, default=1, help="3: a cluster with ZooKeeper, all brokers at once (default 1)")
     parser.add_argument("--shards", type=int, help="corelane.shards (default: one a core)")
     parser.add_argument("--dir", help="where the data goes (default: a new folder in the system's)")
     parser.add_argument("--check-arguments", action="store_true", help=argparse.SUPPRESS)
@@ -28,8 +31,8 @@ def arguments(given):
         parsed.batches = [int(number) for number in parsed.batches.split(",")]
     except ValueError:
         parser.error("--batches: numbers with commas between are wanted")
-    if min(parsed.partitions // TOPICS, parsed.starts, 1 + min(parsed.batches)) < 1:
-        parser.error(f"at least {TOPICS} partitions, 0 batches and 1 start")
+    if min(parsed.partitions // TOPICS, parsed.starts, parsed.brokers, 1 + min(parsed.batches)) < 1:
+        parser.error(f"at least {TOPICS} partitions, 0 batches, 1 broker and 1 start")
     return parsed
 
 
@@ -136,6 +139,8 @@ def main():
     sys.path.insert(0, str(ROOT / "tests/integration"))
     root = Path(tempfile.mkdtemp(prefix="corelane-start-", dir=given.dir))
     try:
+        if given.brokers > 1:
+            return cluster.measure(given, root / "cluster")
         for batches in given.batches:
             measure(given, batches, root / f"of-{batches}")
             shutil.rmtree(root / f"of-{batches}", ignore_errors=True)

@@ -21,6 +21,7 @@ use crate::model::BrokerId;
 use crate::model::planted::{Planted, planted};
 use crate::partition::Decision;
 use office::Office;
+use proposals::Proposed;
 use suspects::Suspects;
 
 pub use images::{Images, first_image};
@@ -64,10 +65,14 @@ pub enum Purpose {
     Request,
 }
 
-/// The end of a commit.
+/// Number of what was asked of a node; its end is told by it. Several may share a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// The end of what was asked of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settled {
-    pub id: CommitId,
+    pub ticket: Ticket,
     pub purpose: Purpose,
     pub outcome: Outcome,
     /// Revision whose nodes show the outcome, where it is known.
@@ -127,9 +132,13 @@ pub struct Node<S> {
     suspects: Suspects,
     own: Own,
     ask_at_ms: i64,
-    commits: BTreeMap<CommitId, Purpose>,
+    tickets: u64,
+    /// On their way: a commit has one purpose, or the proposals of several partitions.
+    commits: BTreeMap<CommitId, Vec<(Ticket, Purpose)>>,
     /// The steps of a commit that has several.
     singles: BTreeMap<CommitId, Vec<Commit>>,
+    /// Wait for the next commit.
+    proposed: Vec<Proposed>,
     /// This process has taken part.
     let_in: bool,
     was_active: bool,
@@ -155,8 +164,10 @@ impl<S: Store> Node<S> {
             suspects: Suspects::default(),
             own: Own::None,
             ask_at_ms: 0,
+            tickets: 0,
             commits: BTreeMap::new(),
             singles: BTreeMap::new(),
+            proposed: Vec::new(),
             let_in: false,
             was_active: false,
             draining: false,
@@ -205,12 +216,12 @@ impl<S: Store> Node<S> {
     }
 
     pub fn is_waiting_for(&self, purpose: &Purpose) -> bool {
-        self.commits.values().any(|waits| waits == purpose)
+        self.purposes().any(|waits| waits == purpose)
     }
 
     /// Purposes of the commits under way.
     pub fn purposes(&self) -> impl Iterator<Item = &Purpose> {
-        self.commits.values()
+        self.commits.values().flatten().map(|(_, purpose)| purpose)
     }
 
     // ---- events
@@ -251,8 +262,13 @@ impl<S: Store> Node<S> {
         // From here on it is this process that may lose records.
         self.settings.start.clean_stop = false;
         self.singles.clear();
-        for (id, purpose) in std::mem::take(&mut self.commits) {
-            news.settled.push(Settled { id, purpose, outcome: Outcome::Unknown, revision: None });
+        for (ticket, purpose) in std::mem::take(&mut self.commits).into_values().flatten() {
+            news.settled.push(Settled { ticket, purpose, outcome: Outcome::Unknown, revision: None });
+        }
+        // They never left.
+        let outcome = || Outcome::Failed("the session has ended".to_owned());
+        for Proposed { ticket, purpose, .. } in std::mem::take(&mut self.proposed) {
+            news.settled.push(Settled { ticket, purpose, outcome: outcome(), revision: None });
         }
         if !self.closing {
             self.store.renew();
@@ -260,23 +276,33 @@ impl<S: Store> Node<S> {
     }
 
     fn settled(&mut self, id: CommitId, outcome: &Outcome, revision: Option<Revision>, now_ms: i64, news: &mut News) {
-        let Some(purpose) = self.commits.remove(&id) else { return };
-        match &purpose {
-            Purpose::Register => {
+        let Some(asked) = self.commits.remove(&id) else { return };
+        let singles = self.singles.remove(&id).unwrap_or_default();
+        let is_conflict = matches!(outcome, Outcome::Conflict(_));
+        match asked.first().map(|(_, purpose)| purpose) {
+            Some(Purpose::Register) => {
                 let made = revision.filter(|_| *outcome == Outcome::Done);
                 self.own = made.map_or(Own::None, Own::Made);
             }
-            Purpose::Control => {
+            Some(Purpose::Control) => {
                 self.office.settled(outcome, revision, now_ms);
                 // Steps that shared a commit with one that met a conflict are sent again, each for itself.
-                let singles = self.singles.remove(&id).unwrap_or_default();
-                if matches!(outcome, Outcome::Conflict(_)) {
+                if is_conflict {
                     singles.into_iter().for_each(|commit| _ = self.commit(commit, Purpose::Control));
                 }
             }
+            Some(Purpose::Isr { .. }) if is_conflict && !singles.is_empty() => {
+                // So are proposals, and told of then.
+                for (asked, commit) in asked.into_iter().zip(singles) {
+                    self.send(commit, vec![asked]);
+                }
+                return;
+            }
             _ => {}
         }
-        news.settled.push(Settled { id, purpose, outcome: outcome.clone(), revision });
+        for (ticket, purpose) in asked {
+            news.settled.push(Settled { ticket, purpose, outcome: outcome.clone(), revision });
+        }
     }
 
     /// Finds its own registration in the metadata.
@@ -311,6 +337,7 @@ impl<S: Store> Node<S> {
         self.register(now_ms, &mut acted);
         self.control(now_ms, &mut acted);
         self.drain();
+        self.send_proposals();
         acted
     }
 
@@ -393,14 +420,25 @@ impl<S: Store> Node<S> {
         self.store.close();
     }
 
-    fn commit(&mut self, commit: Commit, purpose: Purpose) -> CommitId {
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    fn send(&mut self, commit: Commit, asked: Vec<(Ticket, Purpose)>) -> CommitId {
         let id = self.store.commit(commit);
-        self.commits.insert(id, purpose);
+        self.commits.insert(id, asked);
         id
     }
 
+    fn commit(&mut self, commit: Commit, purpose: Purpose) -> Ticket {
+        let ticket = self.ticket();
+        self.send(commit, vec![(ticket, purpose)]);
+        ticket
+    }
+
     /// Begins a commit of an admin request.
-    pub fn request(&mut self, commit: Commit) -> CommitId {
+    pub fn request(&mut self, commit: Commit) -> Ticket {
         self.commit(commit, Purpose::Request)
     }
 }

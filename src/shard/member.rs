@@ -11,9 +11,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::state::Shard;
-use crate::cluster::node::{Images, News, Node, Settled};
+use crate::cluster::node::{Images, News, Node, Settled, Ticket};
 use crate::cluster::store::zookeeper::ZooKeeper;
-use crate::cluster::store::{Commit, CommitId, Outcome, Revision, Session};
+use crate::cluster::store::{Commit, Outcome, Revision, Session};
 use crate::model::BrokerId;
 use crate::runtime::bell::Bell;
 use crate::runtime::process::StopFlag;
@@ -90,8 +90,8 @@ pub(super) struct Member {
     strays: RefCell<Vec<PathBuf>>,
     leave: Leave,
     left: RefCell<Option<SyncSender<()>>>,
-    /// Who waits for the end of a commit.
-    waiting: RefCell<BTreeMap<CommitId, OneshotSender<Settled>>>,
+    /// Who waits for the end of what was asked.
+    waiting: RefCell<BTreeMap<Ticket, OneshotSender<Settled>>>,
     /// There may be a new image.
     has_news: Cell<bool>,
     news: Notify,
@@ -127,21 +127,23 @@ impl Member {
         i64::try_from(clock::now().saturating_duration_since(self.begun).as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Begins a commit; its end comes through the receiver.
+    /// Asks the node for a commit; its end comes through the receiver.
     pub fn begin(
         &self,
-        begin: impl FnOnce(&mut Node<ZooKeeper>) -> Option<CommitId>,
+        begin: impl FnOnce(&mut Node<ZooKeeper>) -> Option<Ticket>,
     ) -> Option<OneshotReceiver<Settled>> {
-        let id = begin(&mut self.node.borrow_mut())?;
+        let ticket = begin(&mut self.node.borrow_mut())?;
         let (sender, receiver) = oneshot();
-        self.waiting.borrow_mut().insert(id, sender);
+        self.waiting.borrow_mut().insert(ticket, sender);
+        // It may leave with others, once the node acts.
+        self.bell.ring();
         Some(receiver)
     }
 
     /// Carries out a commit of a request.
     pub async fn commit(&self, commit: Commit) -> Settled {
         let unknown = || Settled {
-            id: CommitId(0),
+            ticket: Ticket(0),
             purpose: crate::cluster::node::Purpose::Request,
             outcome: Outcome::Unknown,
             revision: None,
@@ -322,7 +324,7 @@ impl Shard {
         }
         member.images.borrow_mut().note(&news.changed);
         for settled in news.settled {
-            let waiting = member.waiting.borrow_mut().remove(&settled.id);
+            let waiting = member.waiting.borrow_mut().remove(&settled.ticket);
             if let Some(waiting) = waiting {
                 waiting.send(settled);
             }

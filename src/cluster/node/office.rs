@@ -105,7 +105,8 @@ impl<S: Store> Node<S> {
         }
         acted.risky.extend(plan.risky.iter().cloned());
         for batch in plan.batches() {
-            let id = self.commit(batch.commit, Purpose::Control);
+            let asked = vec![(self.ticket(), Purpose::Control)];
+            let id = self.send(batch.commit, asked);
             if batch.singles.len() > 1 {
                 self.singles.insert(id, batch.singles);
             }

@@ -1,23 +1,60 @@
-//! Changes of a partition's state that its leader, or a replica that gives up, wants.
+//! Changes of a partition's state that its leader, or a replica that gives up, wants. Those that come together share a
+//! commit: after a start thousands do, and each commit costs a round of the ensemble. One that meets a conflict is sent again,
+//! a commit for each partition.
 
-use super::{Node, Purpose};
+use super::{Node, Purpose, Ticket};
 use crate::cluster::rules::{self, PartitionKey};
-use crate::cluster::store::{Commit, CommitId, Store};
+use crate::cluster::store::{Commit, Store};
 use crate::model::BrokerId;
 use crate::model::planted::{Planted, planted};
 use crate::partition::{Change, Proposal};
 
+/// States that are changed in one commit.
+const TOGETHER: usize = 64;
+/// Commits of proposals under way. What comes meanwhile waits, and shares the next one.
+const UNDER_WAY: usize = 16;
+
+/// A proposal that waits for a commit.
+pub(super) struct Proposed {
+    pub ticket: Ticket,
+    pub purpose: Purpose,
+    commit: Commit,
+}
+
 impl<S: Store> Node<S> {
-    /// Begins the commit of a leader's proposal. `None`: it has been overtaken, and does not take effect.
-    pub fn propose(&mut self, partition: &PartitionKey, proposal: &Proposal) -> Option<CommitId> {
+    /// Takes a leader's proposal, which leaves with the next [`act`](Node::act). `None`: it has been overtaken, and does not
+    /// take effect.
+    pub fn propose(&mut self, partition: &PartitionKey, proposal: &Proposal) -> Option<Ticket> {
         let commit = self.proposed(partition, proposal)?;
         let purpose = Purpose::Isr { partition: partition.clone(), based_on: proposal.based_on };
-        Some(self.commit(commit, purpose))
+        let ticket = self.ticket();
+        self.proposed.push(Proposed { ticket, purpose, commit });
+        Some(ticket)
+    }
+
+    /// Sends proposals that wait, as many as may be on their way.
+    pub(super) fn send_proposals(&mut self) {
+        while !self.proposed.is_empty() {
+            let of_isr = |asked: &&Vec<_>| matches!(asked.first(), Some((_, Purpose::Isr { .. })));
+            if self.commits.values().filter(of_isr).count() >= UNDER_WAY {
+                return;
+            }
+            let next = self.proposed.len().min(TOGETHER);
+            let (mut asked, mut singles) = (Vec::with_capacity(next), Vec::with_capacity(next));
+            for Proposed { ticket, purpose, commit } in self.proposed.drain(..next) {
+                asked.push((ticket, purpose));
+                singles.push(commit);
+            }
+            let id = self.send(together(&singles), asked);
+            if singles.len() > 1 {
+                self.singles.insert(id, singles);
+            }
+        }
     }
 
     /// A replica that does not lead, and whose log has failed, gives up its places. `None`: it has none, or
     /// is on its way already.
-    pub fn resign(&mut self, partition: &PartitionKey) -> Option<CommitId> {
+    pub fn resign(&mut self, partition: &PartitionKey) -> Option<Ticket> {
         let purpose = Purpose::Resign { partition: partition.clone() };
         // Without a registration of its own, the one that the metadata shows is of an earlier life.
         if self.broker_epoch().is_none() || self.is_waiting_for(&purpose) {
@@ -50,4 +87,16 @@ impl<S: Store> Node<S> {
         };
         rules::isr_commit(&self.view, self.me(), partition, state.version, after, checked)
     }
+}
+
+/// One commit that does what these do.
+fn together(singles: &[Commit]) -> Commit {
+    let mut all = Commit { checks: Vec::new(), writes: Vec::with_capacity(singles.len()) };
+    for single in singles {
+        let new = single.checks.iter().filter(|check| !all.checks.contains(check));
+        let new: Vec<_> = new.cloned().collect();
+        all.checks.extend(new);
+        all.writes.extend(single.writes.iter().cloned());
+    }
+    all
 }

@@ -256,8 +256,8 @@ fn a_registration_that_nothing_is_known_of_is_made_again() {
     }
 }
 
-fn decisions(told: &[News], of: CommitId) -> Vec<Decision> {
-    let settled = told.iter().flat_map(|news| &news.settled).filter(|settled| settled.id == of);
+fn decisions(told: &[News], of: Ticket) -> Vec<Decision> {
+    let settled = told.iter().flat_map(|news| &news.settled).filter(|settled| settled.ticket == of);
     settled.map(Settled::decision).collect()
 }
 
@@ -284,6 +284,7 @@ fn proposals_of_leaders_are_committed_refused_or_overtaken() {
     assert_eq!(decisions(&cluster.settle()[0], id), [Decision::Refused]);
     let proposal = shrink(&cluster, 2);
     let id = cluster.nodes[0].propose(&key(0), &proposal).unwrap();
+    cluster.nodes[0].act(cluster.now_ms);
     cluster.model.disconnect(cluster.nodes[0].store().id());
     assert_eq!(decisions(&[cluster.nodes[0].poll(cluster.now_ms)], id), [Decision::Unknown]);
     cluster.connect(0);
@@ -292,6 +293,49 @@ fn proposals_of_leaders_are_committed_refused_or_overtaken() {
     assert_eq!(cluster.nodes[1].resign(&key(0)), None, "it is on its way");
     assert_eq!(decisions(&cluster.settle()[1], id), [Decision::Committed]);
     assert_eq!(cluster.state(0).isr, [BrokerId(1)]);
+}
+
+/// Thousands come together when replicas catch up after a start.
+#[test]
+fn proposals_share_commits_and_get_through_beside_one_that_meets_a_conflict() {
+    let mut cluster = Cluster::of(3);
+    let all: Vec<&[i32]> = (0..70).map(|_| &[1, 2, 3][..]).collect();
+    cluster.make_topic(&all);
+    let shrink = |cluster: &mut Cluster, broker| -> Vec<Ticket> {
+        let node = &mut cluster.nodes[0];
+        let version = |node: &Node<_>, index| node.view().state("t", index).unwrap().version;
+        let change = Change::Shrink(vec![BrokerId(broker)]);
+        let proposal = |node: &Node<_>, index| Proposal { based_on: version(node, index), change: change.clone() };
+        let mut propose = |index| {
+            let proposal = proposal(node, index);
+            node.propose(&key(index), &proposal).unwrap()
+        };
+        (0..70).map(&mut propose).collect()
+    };
+    let before = cluster.model.revision();
+    let tickets = shrink(&mut cluster, 3);
+    let told = cluster.settle();
+    assert!(tickets.iter().all(|ticket| decisions(&told[0], *ticket) == [Decision::Committed]));
+    assert_eq!(cluster.model.revision().0 - before.0, 2, "commits");
+
+    let tickets = shrink(&mut cluster, 2);
+    let moved = Key::Partition("t".into(), 3);
+    let node = cluster.model.node(&moved).unwrap();
+    cluster.write(Write::Set(moved, node.record, node.version));
+    let told = cluster.settle();
+    for (index, ticket) in (0..70).zip(tickets) {
+        let (decided, isr) = if index == 3 { (Decision::Refused, 2) } else { (Decision::Committed, 1) };
+        assert_eq!((decisions(&told[0], ticket), cluster.state(index).isr.len()), (vec![decided], isr), "{index}");
+    }
+
+    // With the session everything ends that has not left.
+    let based_on = cluster.nodes[0].view().state("t", 3).unwrap().version;
+    let proposal = Proposal { based_on, change: Change::Shrink(vec![BrokerId(2)]) };
+    let ticket = cluster.nodes[0].propose(&key(3), &proposal).unwrap();
+    cluster.model.expire(cluster.nodes[0].store().id());
+    cluster.connect(0);
+    let told: Vec<News> = (0..2).map(|_| cluster.nodes[0].poll(cluster.now_ms)).collect();
+    assert_eq!(decisions(&told, ticket), [Decision::Refused]);
 }
 
 #[test]
