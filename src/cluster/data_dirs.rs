@@ -218,6 +218,9 @@ fn settle(
     for line in offline_lines(&stored.image, &assignment.placement, offline) {
         tracing::error!("{line}");
     }
+    for line in seen.iter().filter_map(set_aside_line) {
+        tracing::warn!("{line}");
+    }
     for remark in &assignment.remarks {
         tracing::warn!("{remark}");
     }
@@ -268,6 +271,22 @@ fn offline_lines(image: &MetadataImage, placement: &Placement, dirs: &[OfflineDi
     }
     lines.extend(by_reason.iter().map(|(why, names)| format!("{} stay offline: {why}", partitions(names))));
     lines
+}
+
+/// A line about directories that earlier starts have set aside; nobody else would tell of them again.
+fn set_aside_line(seen: &Seen) -> Option<String> {
+    let Contents::Used(used) = &seen.contents else { return None };
+    let mut names = used.set_aside.clone();
+    names.sort();
+    let first = names.first()?;
+    let more = if names.len() > 1 { ", ..." } else { "" };
+    Some(format!(
+        "{}: {} director{} that no topic claims ({first}{more}), set aside by earlier starts: move them away, or remove them when \
+         their records are not needed",
+        seen.path.display(),
+        names.len(),
+        if names.len() > 1 { "ies" } else { "y" },
+    ))
 }
 
 fn partitions<'a>(seen: &'a [Seen], path: &Path) -> &'a [SeenPartition] {

@@ -305,6 +305,22 @@ fn replicas_of_shared_topics_are_found_by_looking() {
     assert_eq!(anew.strays.len(), 3, "{:?}", anew.strays);
 }
 
+/// Nothing removes them, so each start tells of them.
+#[test]
+fn directories_that_were_set_aside_are_told_of() {
+    let host = Host::new();
+    host.with_topic(&["a"]);
+    let line = |host: &Host| set_aside_line(&look(&[host.path("a")])[0]);
+    assert_eq!(line(&host), None);
+    for name in ["u-1.77-stray", "t-0.5-stray"] {
+        fs::create_dir(host.path("a").join(name)).unwrap();
+    }
+    let line = line(&host).unwrap();
+    assert!(line.contains("2 directories") && line.contains("(t-0.5-stray, ...)"), "{line}");
+    let dirs = host.open(&["a"]).unwrap();
+    assert!(dirs.image.topic("t").is_some() && host.path("a/u-1.77-stray").exists());
+}
+
 #[test]
 fn a_broker_alone_and_one_of_several_do_not_take_each_others_directories() {
     let host = Host::new();

@@ -245,7 +245,8 @@ impl Known<'_> {
     /// True where the contents prove that the directory is this broker's: topic ids are random.
     fn owns(&self, dir: &Seen, used: &Used) -> bool {
         let ours = |id| self.stored.knows_topic(id);
-        let bare = used.partitions.is_empty() && used.other.is_empty() && !used.metadata;
+        let others = used.set_aside.len() + used.other.len();
+        let bare = used.partitions.is_empty() && others == 0 && !used.metadata;
         used.partitions.iter().any(|p| p.topic_id.is_some_and(ours)) || bare && self.at(dir).is_some()
     }
 

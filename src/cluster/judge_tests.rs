@@ -21,7 +21,7 @@ fn dir(path: &str, contents: Contents) -> Seen {
 }
 
 fn used(meta: MetaFile) -> Used {
-    Used { meta, metadata: false, partitions: Vec::new(), deleted: 0, other: Vec::new() }
+    Used { meta, metadata: false, partitions: Vec::new(), deleted: 0, set_aside: Vec::new(), other: Vec::new() }
 }
 
 fn meta(node_id: i32, cluster: &str, id: Option<DirectoryId>) -> MetaFile {

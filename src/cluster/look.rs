@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::directory_id::decode_id;
 use super::meta_properties::{self, MetaFile};
-use crate::storage::{is_deleted_dir, parse_partition_dir};
+use crate::storage::{STRAY_SUFFIX, is_deleted_dir, parse_partition_dir};
 
 /// Folder of the metadata store, in one of the data directories.
 pub const METADATA_DIR: &str = "corelane-metadata";
@@ -23,7 +23,7 @@ pub const CLEAN_MARK: &str = ".kafka_cleanshutdown";
 pub struct Seen {
     /// As configured.
     pub path: PathBuf,
-    /// Without symbolic links; as configured where there is nothing yet.
+    /// Without symbolic links, as far as there is something.
     pub real: PathBuf,
     pub contents: Contents,
 }
@@ -48,6 +48,8 @@ pub struct Used {
     pub partitions: Vec<SeenPartition>,
     /// Directories of partitions that a deletion has put aside.
     pub deleted: usize,
+    /// Names of directories that no topic claimed, and that a start has set aside.
+    pub set_aside: Vec<String>,
     /// A few names of what else there is.
     pub other: Vec<String>,
 }
@@ -71,11 +73,34 @@ const OTHER_NAMES: usize = 4;
 /// Looks at every directory of `log.dirs`.
 pub fn look(paths: &[PathBuf]) -> Vec<Seen> {
     let see = |path: &PathBuf| {
-        let real = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
         let contents = contents(path, paths).unwrap_or_else(|e| Contents::Failed(e.to_string()));
-        Seen { path: path.clone(), real, contents }
+        Seen { path: path.clone(), real: real(path), contents }
     };
     paths.iter().map(see).collect()
+}
+
+/// Symbolic links that are followed, as the kernel has it.
+const LINKS: usize = 40;
+
+/// The path without symbolic links. What is not there has none, but the folders that it would be in may, and it may be a link
+/// that leads nowhere: a directory that is away has to have the name by which it was known.
+fn real(path: &Path) -> PathBuf {
+    let mut path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    for _ in 0..LINKS {
+        let found = path.ancestors().find_map(|above| Some((above.to_path_buf(), fs::canonicalize(above).ok()?)));
+        let Some((above, there)) = found else { break };
+        let Ok(rest) = path.strip_prefix(&above) else { break };
+        let mut rest = rest.components();
+        let Some(missing) = rest.next() else { return there };
+        let below = rest.as_path();
+        match fs::read_link(there.join(missing)) {
+            Ok(target) if below.as_os_str().is_empty() => path = there.join(target),
+            Ok(target) => path = there.join(target).join(below),
+            Err(_) if below.as_os_str().is_empty() => return there.join(missing),
+            Err(_) => return there.join(missing).join(below),
+        }
+    }
+    path
 }
 
 fn contents(path: &Path, all: &[PathBuf]) -> io::Result<Contents> {
@@ -84,7 +109,8 @@ fn contents(path: &Path, all: &[PathBuf]) -> io::Result<Contents> {
         entries => entries?,
     };
     let meta = MetaFile::look(path)?;
-    let mut used = Used { meta, metadata: false, partitions: Vec::new(), deleted: 0, other: Vec::new() };
+    let mut used =
+        Used { meta, metadata: false, partitions: Vec::new(), deleted: 0, set_aside: Vec::new(), other: Vec::new() };
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -103,6 +129,8 @@ fn contents(path: &Path, all: &[PathBuf]) -> io::Result<Contents> {
             used.partitions.push(SeenPartition { topic: topic.to_owned(), index, topic_id });
         } else if is_dir && is_deleted_dir(&name) {
             used.deleted += 1;
+        } else if is_dir && name.ends_with(STRAY_SUFFIX) {
+            used.set_aside.push(name);
         } else if used.other.len() < OTHER_NAMES {
             used.other.push(name);
         }
@@ -111,6 +139,7 @@ fn contents(path: &Path, all: &[PathBuf]) -> io::Result<Contents> {
         && !used.metadata
         && used.partitions.is_empty()
         && used.deleted == 0
+        && used.set_aside.is_empty()
         && used.other.is_empty();
     Ok(if vacant { Contents::Vacant { exists: true } } else { Contents::Used(used) })
 }
@@ -170,7 +199,8 @@ impl Used {
                 partition.index
             );
         }
-        format!("is not empty and not a data directory of this broker ({}, ...)", self.other.join(", "))
+        let names: Vec<&str> = self.other.iter().chain(&self.set_aside).take(OTHER_NAMES).map(String::as_str).collect();
+        format!("is not empty and not a data directory of this broker ({}, ...)", names.join(", "))
     }
 }
 
@@ -195,6 +225,24 @@ mod tests {
         let paths = [root.path().to_path_buf(), root.path().join("inner/data")];
         assert!(look(&paths).iter().all(|seen| matches!(seen.contents, Contents::Vacant { exists: true })));
         assert!(matches!(seen(root.path()), Contents::Used(used) if used.other == ["inner"]));
+    }
+
+    #[test]
+    fn a_directory_that_is_away_has_the_name_by_which_it_was_known() {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().canonicalize().unwrap();
+        fs::create_dir_all(place.join("disk/data")).unwrap();
+        std::os::unix::fs::symlink(place.join("disk"), place.join("link")).unwrap();
+        let configured = place.join("link/data");
+        let known = look(std::slice::from_ref(&configured)).remove(0).real;
+        assert_eq!(known, place.join("disk/data"));
+        std::os::unix::fs::symlink("disk/data", place.join("direct")).unwrap();
+        std::os::unix::fs::symlink("circle", place.join("circle")).unwrap();
+        fs::remove_dir(&known).unwrap();
+        let paths = [configured, place.join("direct"), place.join("link/a/b"), place.join("circle/a")];
+        let seen: Vec<PathBuf> = look(&paths).into_iter().map(|seen| seen.real).collect();
+        assert_eq!(seen[..3], [known.clone(), known, place.join("disk/a/b")]);
+        assert!(seen[3].starts_with(&place), "a circle ends: {:?}", seen[3]);
     }
 
     #[test]

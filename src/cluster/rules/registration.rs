@@ -124,15 +124,16 @@ pub fn leads_nothing(view: &View, broker: BrokerId) -> bool {
     states_of(view, broker).all(|state| state.leader != Some(broker))
 }
 
-/// Takes the controller's office and raises its epoch. `None`: it is taken, `me` is not registered,
-/// or no epoch is left.
+/// Takes the controller's office and raises its epoch. `None`: it is taken, or `me` is not registered. After the last
+/// epoch comes the first: commits are fenced by the version of its node, and no broker compares epochs.
 pub fn become_controller(view: &View, me: BrokerId) -> Option<Commit> {
     if view.controller().is_some() || !view.registrations().contains_key(&me) {
         return None;
     }
     let epoch = match view.controller_epoch() {
         Some(epoch) => {
-            Write::Set(Key::ControllerEpoch, Record::ControllerEpoch(epoch.value.checked_add(1)?), epoch.version)
+            let next = epoch.value.checked_add(1).unwrap_or(1);
+            Write::Set(Key::ControllerEpoch, Record::ControllerEpoch(next), epoch.version)
         }
         None => Write::Create(Key::ControllerEpoch, Record::ControllerEpoch(1), Lifetime::Persistent),
     };

@@ -166,6 +166,11 @@ fn the_office_goes_to_one_and_each_has_a_higher_epoch() {
     store.delete(&Key::Controller);
     store.commit(&become_controller(&store.view(), BrokerId(2)).unwrap()).unwrap();
     assert_eq!(store.view().controller_epoch().unwrap().value, 2);
+    // Somebody has written the last one.
+    store.set(&Key::ControllerEpoch, Record::ControllerEpoch(i32::MAX));
+    store.delete(&Key::Controller);
+    store.commit(&become_controller(&store.view(), ME).unwrap()).unwrap();
+    assert_eq!(store.view().controller_epoch().unwrap().value, 1);
 }
 
 #[test]
