@@ -18,6 +18,12 @@ use crate::runtime::fs;
 /// Says that offsets may be missing between the batches of the log, which is nothing new then.
 pub(super) const GAPS_FILE: &str = "offset-gaps";
 
+/// True if a segment that begins at `base` is so far behind the one that begins at `before` that it may lie behind a gap which
+/// none of the two could hold: everywhere else a segment's name is the end of the one before it, gaps or not.
+pub(super) fn begins_beyond(before: i64, base: i64) -> bool {
+    base.saturating_sub(before) > i64::from(i32::MAX) + 1
+}
+
 /// Why a batch of another replica was not appended; the log is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicateError {
@@ -46,8 +52,9 @@ impl Log {
             self.admit_gaps().await?;
         }
         if base > end && next_offset.saturating_sub(self.active().base_offset) > i64::from(i32::MAX) {
-            // It may begin a segment that does not say by its name where the one before ends.
+            // It may begin a segment that does not say by its name where the one before ends: nothing of that may be lost.
             self.wait_written(end).await?;
+            self.sync_written().await?;
         }
         self.check_open()?;
         Ok(self.place(batch, &header, (base, next_offset), header.partition_leader_epoch.get(), now_ms))

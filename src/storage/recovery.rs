@@ -14,6 +14,7 @@ mod scan;
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -175,10 +176,10 @@ impl Recovery {
                 // The log start may lie amid its first segment.
                 self.next_offset = self.next_offset.min(segment.base);
             }
-            self.note_gap(segment.base);
             if let Some(next) = next
                 && let Some(entry) = self.trusted(segment, next)
             {
+                self.note_gap(self.next_offset, segment.base);
                 self.trust(segment, entry, next).await?;
             } else if !self.read_segment(segment, rest, batch).await? {
                 return Ok(());
@@ -249,10 +250,11 @@ impl Recovery {
             bounds.gap_at_end |= mended;
             let scan = self.scan(&segment, bounds, mended, batch).await?;
             let outcome = self.examine(&segment, &scan, bounds, rest, next_sound).await?;
-            let ends = !matches!(outcome, mend::Outcome::Rewritten(_));
-            let behind_a_gap = scan.position == 0 && end < found.base;
-            if ends && behind_a_gap && (self.gaps || self.is_unproven(found.base, next_sound)) {
-                // Nothing of it has landed: its name is no end of the log.
+            let stays = !matches!(outcome, mend::Outcome::Rewritten(_));
+            let torn = matches!(outcome, mend::Outcome::Ends);
+            let nothing_landed = stays && scan.position == 0;
+            if nothing_landed && end < found.base && self.is_unproven(end..found.base, torn, next_sound) {
+                // Its name is no end of the log.
                 self.next_offset = end;
                 self.drop_rest(rest).await?;
                 self.remove(found.base).await?;
@@ -261,6 +263,9 @@ impl Recovery {
                     last.reopen();
                 }
                 return Ok(false);
+            }
+            if stays {
+                self.note_gap(end, found.base);
             }
             match outcome {
                 mend::Outcome::Rewritten(smaller) if !mended => bytes = smaller,
@@ -291,13 +296,15 @@ impl Recovery {
         Err(io::Error::new(io::ErrorKind::InvalidData, text))
     }
 
-    /// True if offsets up to `base` were given, but nothing says that they were synced: the power went before that. A gap
-    /// would not be filled again, on a follower least of all.
-    fn is_unproven(&self, base: i64, next_sound: Option<i64>) -> bool {
-        let unproven = !self.segments.is_empty() && base > self.recovery_point && next_sound.is_none();
+    /// True if the offsets `gap` were given, but nothing says that their records were synced: the power went before that. A gap
+    /// would not be filled again, on a follower least of all. `torn`: the log ends in the segment behind it.
+    fn is_unproven(&self, gap: Range<i64>, torn: bool, next_sound: Option<i64>) -> bool {
+        let follows = !self.segments.is_empty() || self.gaps;
+        let nothing_behind = next_sound.is_none() || (torn && self.gaps);
+        let unproven = follows && nothing_behind && gap.end > self.recovery_point;
         if unproven {
             tracing::warn!(
-                dir = %self.dir.display(), end = self.next_offset, base,
+                dir = %self.dir.display(), end = gap.start, base = gap.end,
                 "records before a new segment were not synced and are gone: the log ends where they began"
             );
         }

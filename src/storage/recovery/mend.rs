@@ -9,6 +9,7 @@ use std::rc::Rc;
 use super::scan::Scan;
 use super::{FoundSegment, Recovery};
 use crate::runtime::{fs, spawn_blocking};
+use crate::storage::as_is::begins_beyond;
 use crate::storage::compaction::named;
 use crate::storage::rot::{self, Bounds, Evidence, Stretch, Verdict};
 use crate::storage::segment::Segment;
@@ -92,17 +93,18 @@ impl Recovery {
         self.remove(base).await
     }
 
-    /// Says what no segment holds although the log goes on behind it.
-    pub(super) fn note_gap(&mut self, base: i64) {
+    /// Says that no segment holds the offsets from `end` up to `base`, where the log goes on.
+    pub(super) fn note_gap(&mut self, end: i64, base: i64) {
         // A log that starts with this segment misses nothing, unless the checkpoint knows better.
         let known = !self.segments.is_empty() || self.recovery_point > 0;
-        if known && base > self.next_offset && !self.gaps {
+        // Nothing tells where the first segment of a log with gaps begins.
+        let beyond = self.segments.back().is_none_or(|last| begins_beyond(last.base_offset, base));
+        if known && base > end && !(self.gaps && beyond) {
             self.damaged = true;
             tracing::error!(
-                dir = %self.dir.display(), first_offset = self.next_offset, end_offset = base,
-                "records of offsets [{}, {base}) are missing: no segment holds them. What follows is kept; restore the segment \
-                 files from a copy if there is one",
-                self.next_offset
+                dir = %self.dir.display(), first_offset = end, end_offset = base,
+                "records of offsets [{end}, {base}) are missing: no segment holds them. What follows is kept; restore the segment \
+                 files from a copy if there is one"
             );
         }
     }
@@ -175,11 +177,10 @@ impl Recovery {
         }
     }
 
-    /// True if the segment had more batches when the next one was begun, whose name is the end of the log then. Only
-    /// behind a gap wider than a segment spans it is not, and there all before had landed.
+    /// True if the segment had more batches when the next one was begun.
     fn ended_later(segment: &Segment, scan: &Scan, rest: &[FoundSegment]) -> bool {
-        let spanned = |base: i64| base.saturating_sub(segment.base_offset) <= i64::from(i32::MAX) + 1;
-        rest.first().is_some_and(|next| next.base > scan.next_offset && spanned(next.base))
+        let beyond = |base| begins_beyond(segment.base_offset, base);
+        rest.first().is_some_and(|next| next.base > scan.next_offset && !beyond(next.base))
     }
 
     /// Looks at the bytes between the end of the scan and the end of the file.

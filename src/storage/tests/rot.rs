@@ -320,3 +320,44 @@ fn batches_behind_a_group_that_never_landed_go_with_it() {
         }
     });
 }
+
+/// A power cut may take the end of one segment and leave the next ones: that these begin behind it is no gap of cleaning. Only
+/// behind a gap that no segment holds does a segment say nothing of the one before.
+#[test]
+fn what_a_segment_has_lost_at_its_end_is_told_where_offsets_have_gaps() {
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let log = open(&dir, tiny_segments()).await.log;
+        let mut written = Vec::new();
+        for i in 0..40 {
+            let gap = if i == 30 { 5_000_000_000 } else { i % 3 };
+            let base = log.next_offset() + gap;
+            let bytes = stored(&batch(1, 2_000, 1_000 + i, i as u64 + 1), base);
+            log.append_as_is(bytes.clone().into(), 0).await.unwrap();
+            written.push((base, bytes));
+        }
+        acknowledged(&log, log.next_offset()).await;
+        log.wait_sealed().await.unwrap();
+        let segments: Vec<i64> = log.segments.borrow().keys().copied().collect();
+        assert!(segments.len() > 4, "{segments:?}");
+        for lost in [None, Some(0), Some(1)] {
+            let copy = root.join(format!("copy{lost:?}-0"));
+            copy_dir(&dir, &copy);
+            let mut left = written.clone();
+            if let Some(number) = lost {
+                let last = left.iter().rposition(|(base, _)| *base < segments[number + 1]).unwrap();
+                let (_, bytes) = left.remove(last);
+                let path = segment_file(&copy, segments[number], "log");
+                let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+                file.set_len(file.metadata().unwrap().len() - bytes.len() as u64).unwrap();
+            }
+            let open =
+                async || Log::open(small_caches(), &copy, tiny_segments(), &mut |_| {}, &mut |_| {}).await.unwrap();
+            let recovered = open().await;
+            assert_eq!(recovered.damaged, lost.is_some(), "{lost:?}");
+            assert!(read_gaps(&recovered.log, 0, 50_000).await.0 == joined(&left), "{lost:?}");
+            recovered.log.close(Vec::new).await.unwrap();
+            assert!(!open().await.damaged, "{lost:?}: told twice");
+        }
+    });
+}
