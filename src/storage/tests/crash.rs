@@ -3,6 +3,7 @@
 //!
 //! `CORELANE_CRASH_SEEDS` sets how many orders of tasks are tried.
 
+mod cleaning;
 mod history;
 mod ledger;
 
@@ -15,9 +16,66 @@ use ledger::{Ledger, State, answers, look};
 use crate::runtime::fs;
 use crate::runtime::sim::{Disk, Fault, Journal, Simulation, Stopped};
 
+/// The history of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Everything but cleaning.
+    Log,
+    Cleaning,
+}
+
+const KINDS: [Kind; 2] = [Kind::Log, Kind::Cleaning];
+
+/// What a history has noted of its log.
+#[derive(Clone)]
+enum Notes {
+    Log(Shared),
+    Cleaning(cleaning::Shared),
+}
+
+impl Notes {
+    fn new(kind: Kind) -> Notes {
+        match kind {
+            Kind::Log => Notes::Log(Rc::new(RefCell::new(Ledger::new()))),
+            Kind::Cleaning => Notes::Cleaning(Rc::new(RefCell::new(cleaning::Book::new()))),
+        }
+    }
+
+    fn step(&self) -> &'static str {
+        match self {
+            Notes::Log(ledger) => ledger.borrow().step,
+            Notes::Cleaning(book) => book.borrow().step,
+        }
+    }
+
+    async fn run(self) -> Result<(), String> {
+        match self {
+            Notes::Log(ledger) => match history::run(ledger.clone()).await {
+                // What was acknowledged stays readable.
+                Err(Failed(Some(log))) => still_read(&log, &ledger).await,
+                Ok(_) | Err(Failed(None)) => Ok(()),
+            },
+            Notes::Cleaning(book) => {
+                // It ends where the log fails.
+                let _ = cleaning::run(book).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Opens what is left, judges it, and goes on with it; whether damage was met.
+    async fn judge(self, fault: Fault) -> Result<bool, String> {
+        match self {
+            Notes::Log(ledger) => judge_log(ledger, fault).await,
+            Notes::Cleaning(book) => cleaning::judge(book, fault).await,
+        }
+    }
+}
+
 /// What goes wrong in one case.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
+    kind: Kind,
     seed: u64,
     journal: Journal,
     /// At the operation of this number, in the history.
@@ -42,23 +100,15 @@ fn new_disk(plan: &Plan) -> Disk {
 }
 
 /// Runs the history up to its fault; the first of its operations, and how it went.
-fn run_history(disk: &Disk, plan: &Plan, ledger: &Shared) -> (u64, Result<(), String>) {
+fn run_history(disk: &Disk, plan: &Plan, notes: &Notes) -> (u64, Result<(), String>) {
     let first = disk.operations();
     disk.fail_at(first + plan.at, plan.fault);
     let simulation = Simulation::new(plan.seed);
     let shard = simulation.shard(disk);
-    let shared = ledger.clone();
-    let work = async move {
-        match history::run(shared.clone()).await {
-            // What was acknowledged stays readable.
-            Err(Failed(Some(log))) => still_read(&log, &shared).await,
-            Ok(_) | Err(Failed(None)) => Ok(()),
-        }
-    };
-    let outcome = match simulation.run(&shard, work) {
+    let outcome = match simulation.run(&shard, notes.clone().run()) {
         Ok(outcome) => outcome,
         Err(Stopped::Down) => Ok(()),
-        Err(Stopped::Stalled) => Err(format!("stalled in {}", ledger.borrow().step)),
+        Err(Stopped::Stalled) => Err(format!("stalled in {}", notes.step())),
     };
     (first, outcome)
 }
@@ -83,32 +133,30 @@ async fn still_read(log: &Rc<crate::storage::Log>, ledger: &Shared) -> Result<()
     Ok(())
 }
 
-/// Opens what is left, judges it, and goes on with it.
-fn judge(disk: &Disk, plan: &Plan, ledger: &Shared) -> Result<bool, String> {
+async fn judge_log(ledger: Shared, fault: Fault) -> Result<bool, String> {
+    let (log, damaged) = history::open().await?;
+    let seen = look(&log, log.next_offset()).await?;
+    ledger.borrow().judge(&seen, fault, damaged)?;
+    answers(&log, &seen).await?;
+    let synced = seen.end;
+    let found = State { start: seen.start..=seen.start, batches: seen.batches, written: synced, synced, cap: i64::MAX };
+    ledger.borrow_mut().states = vec![found];
+    log.close(Vec::new).await.map_err(|error| format!("closing it: {error}"))?;
+    if history::go_on(ledger.clone()).await.is_err() {
+        return Err("it cannot be gone on with".to_owned());
+    }
+    let (log, again) = history::open().await?;
+    let seen = look(&log, log.next_offset()).await?;
+    ledger.borrow().judge(&seen, Fault::PowerCut, again).map_err(|error| format!("after it went on: {error}"))?;
+    answers(&log, &seen).await?;
+    if again { Err("damage after a clean stop".to_owned()) } else { Ok(damaged) }
+}
+
+fn judge(disk: &Disk, plan: &Plan, notes: &Notes) -> Result<bool, String> {
     let cut = [Some(plan.fault), Some(plan.end), plan.again.map(|(_, fault)| fault)].contains(&Some(Fault::PowerCut));
     let fault = if cut { Fault::PowerCut } else { Fault::Kill };
-    let shared = ledger.clone();
-    let work = async move {
-        let (log, damaged) = history::open().await?;
-        let seen = look(&log, log.next_offset()).await?;
-        shared.borrow().judge(&seen, fault, damaged)?;
-        answers(&log, &seen).await?;
-        let synced = seen.end;
-        let found =
-            State { start: seen.start..=seen.start, batches: seen.batches, written: synced, synced, cap: i64::MAX };
-        shared.borrow_mut().states = vec![found];
-        log.close(Vec::new).await.map_err(|error| format!("closing it: {error}"))?;
-        if history::go_on(shared.clone()).await.is_err() {
-            return Err("it cannot be gone on with".to_owned());
-        }
-        let (log, again) = history::open().await?;
-        let seen = look(&log, log.next_offset()).await?;
-        shared.borrow().judge(&seen, Fault::PowerCut, again).map_err(|error| format!("after it went on: {error}"))?;
-        answers(&log, &seen).await?;
-        if again { Err("damage after a clean stop".to_owned()) } else { Ok(damaged) }
-    };
     let simulation = Simulation::new(plan.seed + 1);
-    match simulation.run(&simulation.shard(disk), work) {
+    match simulation.run(&simulation.shard(disk), notes.clone().judge(fault)) {
         Ok(outcome) => outcome,
         Err(stopped) => Err(format!("the next start: {stopped:?}")),
     }
@@ -118,7 +166,13 @@ fn judge(disk: &Disk, plan: &Plan, ledger: &Shared) -> Result<bool, String> {
 fn interrupted_start(disk: &Disk, plan: &Plan, at: u64, fault: Fault) {
     disk.fail_at(disk.operations() + at, fault);
     let simulation = Simulation::new(plan.seed + 2);
-    let _ = simulation.run(&simulation.shard(disk), async { history::open().await.map(drop) });
+    let kind = plan.kind;
+    let _ = simulation.run(&simulation.shard(disk), async move {
+        match kind {
+            Kind::Log => history::open().await.map(drop),
+            Kind::Cleaning => cleaning::open().await.map(drop),
+        }
+    });
     if !disk.is_down() {
         disk.stop(fault);
     }
@@ -128,9 +182,9 @@ fn interrupted_start(disk: &Disk, plan: &Plan, at: u64, fault: Fault) {
 
 /// Runs one case: whether damage was met, or a text about what went wrong.
 fn run(plan: Plan) -> Result<bool, String> {
-    let (disk, ledger) = (new_disk(&plan), Rc::new(RefCell::new(Ledger::new())));
-    let (first, outcome) = run_history(&disk, &plan, &ledger);
-    let step = ledger.borrow().step;
+    let (disk, notes) = (new_disk(&plan), Notes::new(plan.kind));
+    let (first, outcome) = run_history(&disk, &plan, &notes);
+    let step = notes.step();
     let mut tale = disk.trace();
     if !disk.is_down() {
         disk.stop(plan.end);
@@ -139,18 +193,17 @@ fn run(plan: Plan) -> Result<bool, String> {
     if let Some((at, fault)) = plan.again {
         interrupted_start(&disk, &plan, at, fault);
     }
-    outcome.and_then(|()| judge(&disk, &plan, &ledger)).map_err(|complaint| {
+    outcome.and_then(|()| judge(&disk, &plan, &notes)).map_err(|complaint| {
         tale.drain(..tale.len().saturating_sub(12).max(first as usize));
         format!("{plan:?}\n  while: {step}\n  {complaint}\n  operations:\n    {}", tale.join("\n    "))
     })
 }
 
 /// Operations of a history in which nothing goes wrong.
-fn operations(seed: u64) -> u64 {
-    let plan =
-        Plan { seed, journal: Journal::Ordered, at: u64::MAX / 2, fault: Fault::Kill, end: Fault::Kill, again: None };
-    let (disk, ledger) = (new_disk(&plan), Rc::new(RefCell::new(Ledger::new())));
-    let (first, outcome) = run_history(&disk, &plan, &ledger);
+fn operations(kind: Kind, seed: u64) -> u64 {
+    let plan = Plan { kind, ..plan(seed, u64::MAX / 2, Fault::Kill) };
+    let (disk, notes) = (new_disk(&plan), Notes::new(kind));
+    let (first, outcome) = run_history(&disk, &plan, &notes);
     assert_eq!(outcome, Ok(()));
     disk.operations() - first
 }
@@ -162,13 +215,13 @@ fn seeds() -> u64 {
 /// Runs the plans of every operation of each seed's history.
 fn try_all(plans: impl Fn(u64, u64) -> Vec<Plan>) {
     let (mut cases, mut damaged, mut complaints) = (0u64, 0u64, Vec::new());
-    for seed in 1..=seeds() {
-        let count = operations(seed);
-        println!("seed {seed}: {count} operations");
+    for (seed, kind) in (1..=seeds()).flat_map(|seed| KINDS.map(|kind| (seed, kind))) {
+        let count = operations(kind, seed);
+        println!("seed {seed}, {kind:?}: {count} operations");
         for at in 0..count {
             for plan in plans(seed, at) {
                 cases += 1;
-                match run(plan) {
+                match run(Plan { kind, ..plan }) {
                     Ok(met) => damaged += u64::from(met),
                     Err(complaint) => complaints.push(complaint),
                 }
@@ -183,7 +236,7 @@ fn try_all(plans: impl Fn(u64, u64) -> Vec<Plan>) {
 
 fn plan(seed: u64, at: u64, fault: Fault) -> Plan {
     let end = if at.is_multiple_of(2) { Fault::Kill } else { Fault::PowerCut };
-    Plan { seed, journal: Journal::Ordered, at, fault, end, again: None }
+    Plan { kind: Kind::Log, seed, journal: Journal::Ordered, at, fault, end, again: None }
 }
 
 #[test]
@@ -191,12 +244,22 @@ fn the_same_seed_makes_the_same_operations() {
     let trace = |seed| {
         let plan = plan(seed, u64::MAX / 2, Fault::Kill);
         let disk = new_disk(&plan);
-        let (_, outcome) = run_history(&disk, &plan, &Rc::new(RefCell::new(Ledger::new())));
+        let (_, outcome) = run_history(&disk, &plan, &Notes::new(plan.kind));
         assert_eq!(outcome, Ok(()));
         disk.trace()
     };
     assert_eq!(trace(1), trace(1));
     assert_ne!(trace(1), trace(2));
+}
+
+#[test]
+fn cleaning_takes_part() {
+    let plan = Plan { kind: Kind::Cleaning, ..plan(1, u64::MAX / 2, Fault::Kill) };
+    let (disk, book) = (new_disk(&plan), Rc::new(RefCell::new(cleaning::Book::new())));
+    let (_, outcome) = run_history(&disk, &plan, &Notes::Cleaning(book.clone()));
+    assert_eq!(outcome, Ok(()));
+    let merged = disk.trace().iter().filter(|line| line.ends_with(".log.deleted")).count();
+    assert!(book.borrow().cleaned > 3 && merged > 0, "{} segments, {merged} joined", book.borrow().cleaned);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::storage::{Log, LogRead, ReadError, StorageContext, StorageLimits};
 
 pub const DIR: &str = "/data/t-0";
 const EPOCH: i32 = 3;
-const NOW_MS: i64 = 1_700_000_000_000;
+pub const NOW_MS: i64 = 1_700_000_000_000;
 
 pub type Shared = Rc<RefCell<Ledger>>;
 
