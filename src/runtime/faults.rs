@@ -22,6 +22,8 @@ pub enum Op {
     /// A write of zeros ahead of the data.
     Ahead,
     Fdatasync,
+    /// A whole file system is synced.
+    SyncFs,
     Preallocate,
     Truncate,
     /// A small file beside the log is written: checkpoint, index, epochs.
@@ -139,6 +141,7 @@ fn parse(part: &str) -> Option<Rule> {
         "write" => Op::Write,
         "ahead" => Op::Ahead,
         "fdatasync" => Op::Fdatasync,
+        "syncfs" => Op::SyncFs,
         "preallocate" => Op::Preallocate,
         "truncate" => Op::Truncate,
         "small" => Op::Small,

@@ -17,6 +17,7 @@ mod doorbell;
 pub mod executor;
 #[doc(hidden)]
 pub mod faults;
+pub mod file_systems;
 pub mod fs;
 pub mod mailbox;
 pub mod mapping;

@@ -37,6 +37,8 @@ pub use layout::{Identity, PartitionKey};
 pub use list::{ArenaListing, Listings, list_arenas};
 pub use places::Places;
 use pool::{Pool, Size};
+#[cfg(test)]
+pub(super) use replay::MANY_FILES;
 pub(super) use replay::take_over_later;
 pub use replay::{Home, Replayed, TakenOver, replay};
 

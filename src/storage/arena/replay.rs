@@ -9,20 +9,33 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::iter;
 use std::os::unix::fs::FileExt;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use super::EXTENSION;
 use super::layout::{Entry, Identity, PartitionKey, Plan, Slot, Unfit, decode_head, decode_slot};
 use crate::config::Untaken;
 use crate::model::record_batch::{self, BatchHeader};
 use crate::runtime::disk::ALIGNMENT;
+use crate::runtime::file_systems::{FileSystems, sync_file};
 use crate::runtime::mapping::{PAGE_BYTES, SLOT_BODY_BYTES, SLOT_BYTES};
+use crate::storage::as_is::begins_beyond;
 use crate::storage::compaction::named;
 use crate::storage::paths::segment_file;
 
 /// Marks an arena that could not be taken over as a whole.
 const DAMAGED: &str = "damaged";
+
+/// So many files are no longer synced one by one: each takes a commit of the journal, while a sync of the whole file system also
+/// writes what other programs have left to the kernel.
+pub(in crate::storage) const MANY_FILES: usize = 64;
+
+/// Threads that write to many files: most of the time each waits for a block that it goes on with.
+const WRITERS: usize = 16;
 
 /// Batches that a start has taken over from the arenas of one data directory.
 #[derive(Debug, Default)]
@@ -127,14 +140,13 @@ fn replay_file(
         }
     };
     let (held, mut damaged) = read_table(&file, path, plan)?;
-    let (mut left, mut gone) = (false, 0);
+    let (mut left, mut gone, mut homes) = (false, 0, Vec::new());
     for (key, chunks) in held {
-        let dir = match find(key) {
-            Home::Here(dir) => dir,
+        match find(key) {
+            Home::Here(dir) => homes.push((key, dir, chunks)),
             Home::Gone => {
                 gone += 1;
                 forget(&file, plan, &chunks)?;
-                continue;
             }
             Home::Away => {
                 left = true;
@@ -143,10 +155,12 @@ fn replay_file(
                     "the arena holds records of a partition that is not served now: they stay there for a start that serves it, while the \
                      machine runs"
                 );
-                continue;
             }
-        };
-        match take_over(&file, plan, &dir, &chunks) {
+        }
+    }
+    let outcomes = take_all_over(&file, plan, &homes);
+    for ((key, dir, chunks), outcome) in homes.into_iter().zip(outcomes) {
+        match outcome {
             Ok((taken, damage)) => {
                 tracing::debug!(dir = %dir.display(), batches = taken.batches, bytes = taken.bytes, "taken over from the arena");
                 replayed.partitions += 1;
@@ -197,7 +211,7 @@ fn take_over_from(file: &File, untaken: &Untaken) -> io::Result<()> {
     let (mut held, damaged) = read_table(file, arena, plan)?;
     let key = PartitionKey { topic: *topic, partition: *partition };
     let Some(chunks) = held.remove(&key) else { return Ok(()) };
-    let (taken, damage) = take_over(file, plan, dir, &chunks)?;
+    let (taken, damage) = take_over(file, plan, dir, &chunks, Syncs::Each)?;
     if let Some(why) = &damage {
         tell_damage(dir, arena, why);
     }
@@ -289,15 +303,76 @@ fn read_table(file: &File, path: &Path, plan: Plan) -> io::Result<(BTreeMap<Part
     Ok((held, damaged))
 }
 
-/// Writes the sound batches of a partition's chunks into its segments. The inner `Some`: why it ended before the last chunk's
-/// end, other than by a batch that was still being appended.
-fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk]) -> io::Result<(TakenOver, Option<String>)> {
+/// The inner `Some`: why the replay of a partition ended before the last chunk's end, other than by a batch that was still
+/// being appended.
+type Outcome = io::Result<(TakenOver, Option<String>)>;
+
+/// The way in which what was written is made to survive a power cut.
+#[derive(Clone, Copy)]
+enum Syncs<'a> {
+    /// Each file by itself.
+    Each,
+    /// These, by the caller, once all is written.
+    Together(&'a FileSystems),
+}
+
+/// Takes over what an arena holds of each of these partitions; the outcomes in their order. All is synced.
+fn take_all_over(file: &File, plan: Plan, homes: &[(PartitionKey, PathBuf, Vec<HeldChunk>)]) -> Vec<Outcome> {
+    let each = |syncs| homes.iter().map(|(_, dir, chunks)| take_over(file, plan, dir, chunks, syncs)).collect();
+    if homes.iter().map(|(_, _, chunks)| runs(chunks).count()).sum::<usize>() < MANY_FILES {
+        return each(Syncs::Each);
+    }
+    let systems = FileSystems::default();
+    let outcomes =
+        side_by_side(homes, |(_, dir, chunks)| take_over(file, plan, dir, chunks, Syncs::Together(&systems)));
+    match systems.sync() {
+        Ok(()) => outcomes,
+        Err(error) => {
+            tracing::warn!(
+                "{error}: what the arena holds is written again, and synced file by file, to see what has failed"
+            );
+            each(Syncs::Each)
+        }
+    }
+}
+
+/// Does blocking `work` on each of `items`, on several threads; what became of them in their order.
+fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let turn = || {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        items.get(number).map(|item| (number, work(item)))
+    };
+    let take = || iter::from_fn(turn).collect::<Vec<_>>();
+    let mut done = thread::scope(|scope| {
+        // With fewer threads it takes longer.
+        let spawned =
+            (1..WRITERS.min(items.len())).map_while(|_| thread::Builder::new().spawn_scoped(scope, take).ok());
+        let threads: Vec<_> = spawned.collect();
+        let mut done = take();
+        for thread in threads {
+            done.extend(thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// The chunks of each segment.
+fn runs(chunks: &[HeldChunk]) -> impl Iterator<Item = &[HeldChunk]> {
+    chunks.chunk_by(|a, b| a.entry.segment == b.entry.segment)
+}
+
+/// Writes the sound batches of a partition's chunks into its segments.
+fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk], syncs: Syncs) -> Outcome {
     let mut taken = TakenOver::default();
-    let mut next_offset = None;
-    for run in chunks.chunk_by(|a, b| a.entry.segment == b.entry.segment) {
+    let mut last_run: Option<(i64, i64)> = None;
+    for run in runs(chunks) {
         let first = &run[0].entry;
         let gaps = run.iter().all(|chunk| chunk.entry.gaps);
-        if next_offset.is_some_and(|next| next != first.segment && !(gaps && next < first.segment)) {
+        let beyond = |base| gaps && begins_beyond(base, first.segment);
+        if last_run.is_some_and(|(base, next)| next != first.segment && !(next < first.segment && beyond(base))) {
             return Ok((taken, Some(format!("the segment {} does not follow", first.segment))));
         }
         let follows = |pair: &[HeldChunk]| {
@@ -312,11 +387,15 @@ fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk]) -> io::R
         let segment = segment_file(dir, first.segment, "log");
         let failed = |error| named("write", &segment, error);
         let begin = u64::from(first.position) + u64::from(first.carried);
-        let target = match open_segment(&segment, begin == 0) {
+        let (target, new) = match open_segment(&segment, begin == 0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && begin > 0 => {
                 return Ok((taken, Some(format!("segment {} is missing", first.segment))));
             }
             opened => opened.map_err(failed)?,
+        };
+        let synced_later = match syncs {
+            Syncs::Together(systems) => systems.note(&target, &segment).map_err(failed)?,
+            Syncs::Each => false,
         };
         end_direct_io(&target).map_err(failed)?;
         let (mut bytes, before) = (Vec::new(), begin - u64::from(first.begins));
@@ -339,9 +418,15 @@ fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk]) -> io::R
         });
         if walk.end > before as usize {
             let new = &bytes[before as usize..walk.end];
-            target.write_all_at(new, begin).and_then(|()| target.sync_data()).map_err(failed)?;
+            target.write_all_at(new, begin).map_err(failed)?;
+            if !synced_later {
+                sync_file(&target, &segment).map_err(failed)?;
+            }
             taken.bytes += new.len() as u64;
             taken.batches += walk.batches;
+        }
+        if new && !synced_later {
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         }
         let last = &run[run.len() - 1];
         // A batch goes on in another chunk only where one is full.
@@ -351,17 +436,20 @@ fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk]) -> io::R
             let why = format!("no sound batch at position {place} of segment {}", first.segment);
             return Ok((taken, (!torn).then_some(why)));
         }
-        next_offset = Some(walk.next_offset);
+        last_run = Some((first.segment, walk.next_offset));
     }
     Ok((taken, None))
 }
 
-/// Opens a segment's file; `new`: makes it, where there is none. One that is a link to nothing is left so: recovery names it.
-fn open_segment(path: &Path, new: bool) -> io::Result<File> {
+/// Opens a segment's file; whether it is a new one. `make`: makes it, where there is none. One that is a link to nothing is
+/// left so: recovery names it.
+fn open_segment(path: &Path, make: bool) -> io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
     match options.read(true).write(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && new => options.create_new(true).open(path),
-        opened => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
+            options.create_new(true).open(path).map(|file| (file, true))
+        }
+        opened => opened.map(|file| (file, false)),
     }
 }
 

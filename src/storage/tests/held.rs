@@ -4,7 +4,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::runtime::faults::{Fault, Op, inject};
-use crate::storage::arena::FOLDER;
+use crate::runtime::file_systems::FileSystems;
+use crate::storage::arena::{FOLDER, MANY_FILES};
 use crate::storage::paths::segment_file;
 
 const KEY: PartitionKey = PartitionKey { topic: Uuid::from_u128(77), partition: 0 };
@@ -564,6 +565,59 @@ fn what_a_start_cannot_write_is_tried_again_when_the_log_is_opened() {
         let log = open_in(context, &dir, small_segments()).await.log;
         assert!(read_all(&log, 0, 1 << 20).await == joined(&written));
         assert_eq!(arena_files(&data).len(), 0);
+    });
+}
+
+/// Many files are synced together with their file system. Where that fails, each is written and synced again by itself, and
+/// the arena keeps what could not be.
+#[test]
+fn a_sync_of_many_files_that_fails_is_made_file_by_file() {
+    scratched(|root| async move {
+        let logs = MANY_FILES as i32 + 6;
+        let arena = arena(&root, 4 << 20, LONG);
+        let mut written = Vec::new();
+        for n in 0..logs {
+            let log = open(&root.join(format!("t-{n}")), small_segments()).await.log;
+            log.write_behind(arena.clone(), PartitionKey { partition: n, ..KEY });
+            let batch = batch(1, 300, 5, n as u64 + 1);
+            written.push(stored(&batch, log.append(batch.clone(), 3, 0).unwrap().base_offset));
+        }
+        let file = fs::File::open(root.join(FOLDER).join(&arena_files(&root)[0])).unwrap();
+        let together = FileSystems::default().note(&file, &root).unwrap();
+        let take_over = |data: &Path| {
+            replay(&data.join(FOLDER), &identity(), &|key| Home::Here(data.join(format!("t-{}", key.partition))))
+                .unwrap()
+        };
+        for (syncfs, syncs) in [(false, None), (false, Some(".log")), (true, None), (true, Some("t-7/"))] {
+            let what = format!("syncfs fails: {syncfs}, fdatasync of {syncs:?} fails");
+            let data = root.join(format!("copy-{syncfs}-{}", syncs.is_some()));
+            copy_dir(&root.join(FOLDER), &data.join(FOLDER));
+            for n in 0..logs {
+                copy_dir(&root.join(format!("t-{n}")), &data.join(format!("t-{n}")));
+            }
+            if syncfs {
+                inject(Op::SyncFs, ".log", 0, Fault::Os(5));
+            }
+            if let Some(part) = syncs {
+                inject(Op::Fdatasync, part, 0, Fault::Os(5));
+            }
+            let replayed = take_over(&data);
+            faults::clear();
+            let failed: Vec<i32> = replayed.failed.iter().map(|untaken| untaken.partition).collect();
+            let expected = match (together, syncfs, syncs) {
+                (_, _, None) | (true, false, _) => Vec::new(),
+                (false, false, Some(_)) => (0..logs).collect(),
+                (_, true, Some(_)) => vec![7],
+            };
+            assert_eq!(failed, expected, "{what}");
+            assert_eq!(arena_files(&data).len(), usize::from(!failed.is_empty()), "{what}");
+            take_over(&data);
+            assert!(arena_files(&data).is_empty(), "{what}");
+            for (n, bytes) in written.iter().enumerate() {
+                let log = open(&data.join(format!("t-{n}")), small_segments()).await.log;
+                assert!(read_all(&log, 0, 1 << 20).await == *bytes, "{what}, partition {n}");
+            }
+        }
     });
 }
 
