@@ -35,10 +35,14 @@ impl Closing {
         self.progress.notify_all();
     }
 
-    /// Partitions that are open, and the bytes of them that are not written and synced.
-    fn left(&self) -> (usize, u64) {
-        let open = self.open.borrow();
-        (open.len(), open.values().map(|replica| replica.log().unsettled_bytes()).sum())
+    /// Partitions that are open.
+    fn left(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// Bytes of them that are not written and synced. Looks at every one.
+    fn bytes_left(&self) -> u64 {
+        self.open.borrow().values().map(|replica| replica.log().unsettled_bytes()).sum()
     }
 }
 
@@ -56,7 +60,7 @@ impl Shard {
         });
         spawn_local(close_each(closing.clone()));
         loop {
-            let (partitions, bytes) = closing.left();
+            let partitions = closing.left();
             if partitions == 0 {
                 return closing.unwell.take();
             }
@@ -65,7 +69,7 @@ impl Shard {
                 tracing::warn!(
                     shard = self.id.0,
                     partitions,
-                    bytes,
+                    bytes = closing.bytes_left(),
                     "not closed within {} ms (corelane.shutdown.timeout.ms): the next start reads what is not synced; nothing \
                      acknowledged is lost",
                     limit.as_millis()
@@ -82,7 +86,7 @@ impl Shard {
                 tracing::info!(
                     shard = self.id.0,
                     partitions,
-                    bytes,
+                    bytes = closing.bytes_left(),
                     "closing the logs: so much is left to write and sync"
                 );
             }
