@@ -101,6 +101,8 @@ pub struct MetadataImage {
     pub controller: Option<BrokerId>,
     /// The broker that has the image, where it is one of several.
     pub this: Option<BrokerId>,
+    /// Number of the registration that this broker fetches by as a follower; `None`: it has had none.
+    pub follower_epoch: Option<i64>,
     pub brokers: Vec<BrokerImage>,
     by_name: BTreeMap<Arc<str>, Arc<TopicImage>>,
     by_id: HashMap<Uuid, Arc<TopicImage>>,

@@ -128,6 +128,19 @@ impl TopicChange {
         before.is_some_and(|before| after.is_none_or(|after| after.id != before.id))
     }
 
+    /// Replicas of broker `this` that may have another role, or lead by other terms, than before.
+    pub fn partitions(&self, this: BrokerId) -> impl Iterator<Item = PartitionId> {
+        let before = |after: &TopicImage| {
+            let same = |before: &&Arc<TopicImage>| before.id == after.id && before.overrides == after.overrides;
+            self.before.as_ref().filter(same)
+        };
+        self.after.iter().flat_map(move |after| {
+            let before = before(after);
+            let then = move |id: PartitionId| before?.partitions.get(usize::try_from(id.index.0).ok()?);
+            own(after, this).filter(move |(id, now)| then(*id) != Some(*now)).map(|(id, _)| id)
+        })
+    }
+
     /// Steps of broker `this`, by partition; those of one partition in the order in which they are taken.
     pub fn steps(&self, this: BrokerId) -> Vec<(PartitionId, Step)> {
         let mut steps = Vec::new();
@@ -218,6 +231,25 @@ mod tests {
     fn steps(before: Option<&Arc<TopicImage>>, after: Option<&Arc<TopicImage>>) -> Vec<(i32, Step)> {
         let change = TopicChange { before: before.cloned(), after: after.cloned() };
         change.steps(THIS).into_iter().map(|(id, step)| (id.index.0, step)).collect()
+    }
+
+    /// With thousands of partitions in a topic an update costs what has changed.
+    #[test]
+    fn roles_are_handed_out_where_something_has_changed() {
+        let both = || vec![partition((1, 0), &[1, 2]), partition((2, 3), &[2, 1]), partition((2, 0), &[2, 3])];
+        let before = topic("a", 1, both());
+        let changed = |before: Option<&Arc<TopicImage>>, after: &Arc<TopicImage>| -> Vec<i32> {
+            let change = TopicChange { before: before.cloned(), after: Some(after.clone()) };
+            change.partitions(THIS).map(|id| id.index.0).collect()
+        };
+        assert_eq!(changed(None, &before), [0, 1]);
+        let mut partitions = both();
+        partitions[1].isr.pop();
+        partitions[2].isr.pop();
+        assert_eq!(changed(Some(&before), &topic("a", 1, partitions)), [1]);
+        assert!(changed(Some(&before), &topic("a", 1, both())).is_empty());
+        assert_eq!(changed(Some(&before), &with_option(&before, "5")), [0, 1], "by other terms");
+        assert_eq!(changed(Some(&before), &topic("a", 2, both())), [0, 1], "another topic");
     }
 
     #[test]

@@ -131,6 +131,8 @@ pub struct Node<S> {
     office: Office,
     suspects: Suspects,
     own: Own,
+    /// Broker epoch of the last registration that was this process's own; `None`: it has had none.
+    last_epoch: Option<i64>,
     ask_at_ms: i64,
     tickets: u64,
     /// On their way: a commit has one purpose, or the proposals of several partitions.
@@ -163,6 +165,7 @@ impl<S: Store> Node<S> {
             office,
             suspects: Suspects::default(),
             own: Own::None,
+            last_epoch: None,
             ask_at_ms: 0,
             tickets: 0,
             commits: BTreeMap::new(),
@@ -198,6 +201,13 @@ impl<S: Store> Node<S> {
             Own::Shown(epoch) => Some(epoch),
             Own::None | Own::Made(_) => None,
         }
+    }
+
+    /// Broker epoch to fetch by, also after the session has ended: a leader's own metadata says if it counts still. `None`: no
+    /// replica may follow yet, since before the first own registration is in it the metadata may be older than what an
+    /// earlier life saw.
+    pub fn follower_epoch(&self) -> Option<i64> {
+        self.last_epoch
     }
 
     /// Takes part in the cluster, as far as it knows.
@@ -315,9 +325,11 @@ impl<S: Store> Node<S> {
                 (Own::Made(revision), _) if self.mirror.revision() < revision => self.own,
                 (Own::Made(_), Some(epoch)) if is_ours => Own::Shown(epoch),
                 (Own::Shown(epoch), Some(shown)) if epoch == shown => self.own,
+                (Own::Shown(_), None) if planted(Planted::EvictedGoesOn) => self.own,
                 _ => Own::None,
             };
         }
+        self.last_epoch = self.broker_epoch().or(self.last_epoch);
         let active = self.is_active();
         if active && !self.was_active {
             self.settings.start.clean_stop = false;

@@ -1,6 +1,6 @@
 //! A topic as nodes of the metadata store, and as the image shows it. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::image::{PartitionImage, TopicImage};
@@ -53,6 +53,26 @@ pub fn topic_of<'a>(
     let pairs = overrides.iter().map(|(option, value)| (option.as_str(), value.as_str()));
     let config = defaults.with_overrides(pairs).map_err(|why| format!("options of topic {name}: {why}"))?;
     Ok(Some(TopicImage { name: name.clone(), id: topic.id, partitions, overrides, config: config.into() }))
+}
+
+/// `before` with the states of these partitions as they are now; `None`: more of the topic has changed than that.
+pub fn with_states<'a>(
+    before: &TopicImage,
+    partitions: &BTreeSet<i32>,
+    node: impl Fn(&Key) -> Option<&'a Node>,
+) -> Option<TopicImage> {
+    let mut topic = before.clone();
+    for index in partitions {
+        let known = topic.partitions.get_mut(usize::try_from(*index).ok()?)?;
+        let assignment = Assignment {
+            replicas: std::mem::take(&mut known.replicas),
+            adding: std::mem::take(&mut known.adding),
+            removing: std::mem::take(&mut known.removing),
+        };
+        let home = known.home;
+        *known = PartitionImage { home, ..partition_of(&before.name, *index, &assignment, &node)? };
+    }
+    Some(topic)
 }
 
 /// The topic of a store that others write to as well. A partition without a state has no leader yet; an option

@@ -32,10 +32,18 @@ pub enum Planted {
     AckWithoutLeadership,
     /// A group coordinator answers before its answer is committed.
     CoordinatorAnswersEarly,
+    /// A leader that is cut off from everybody takes records.
+    AppendsApart,
+    /// One refused connection counts as the death of a process.
+    EvictsAtFirstRefusal,
+    /// A broker whose registration was deleted does not notice it.
+    EvictedGoesOn,
+    /// A leader that was told of a higher epoch is not confirmed by the metadata store.
+    DeposedForGood,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 14] = [
+    pub const ALL: [Planted; 18] = [
         Planted::HighWatermarkBelowMinimum,
         Planted::HighWatermarkCountsSent,
         Planted::ShrinkBeforeCommit,
@@ -50,6 +58,10 @@ impl Planted {
         Planted::ProducersNotCut,
         Planted::AckWithoutLeadership,
         Planted::CoordinatorAnswersEarly,
+        Planted::AppendsApart,
+        Planted::EvictsAtFirstRefusal,
+        Planted::EvictedGoesOn,
+        Planted::DeposedForGood,
     ];
 }
 

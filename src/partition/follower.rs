@@ -64,11 +64,16 @@ pub enum Step {
 }
 
 impl Follower {
-    /// Follows `leader` from now on, with a log that ends at `end`. An epoch that this replica began as leader
-    /// and wrote nothing in is forgotten: records of an older one may follow.
-    pub fn begin(leader: BrokerId, epoch: LeaderEpoch, history: &mut EpochHistory, end: i64) -> Follower {
-        history.truncate(end);
-        Follower { leader, epoch }
+    /// Follows from now on, with a log that ends at `end`. An epoch that this replica began as leader and wrote nothing in is
+    /// forgotten: records of an older one may follow. `known`: the newest epoch that this process has led or followed in.
+    /// False: the metadata is older than that, as a new session may see it. A leader of then would have the log cut
+    /// to its own.
+    pub fn begin(&self, known: LeaderEpoch, history: &mut EpochHistory, end: i64) -> bool {
+        let is_current = self.epoch >= known;
+        if is_current {
+            history.truncate(end);
+        }
+        is_current
     }
 
     /// The fetch that is due; `None`: part of the log is not acknowledged yet.
@@ -166,13 +171,14 @@ mod tests {
     #[test]
     fn an_epoch_without_a_record_is_forgotten() {
         let mut history = history(&[(3, 0), (5, 30)]);
-        let follower = Follower::begin(BrokerId(2), LeaderEpoch(7), &mut history, 30);
+        let follower = Follower { leader: BrokerId(2), epoch: LeaderEpoch(7) };
+        assert!(follower.begin(LeaderEpoch(7), &mut history, 30));
         history.begin(3, 30);
         let fetch = follower.next_fetch(&marks(0, 40, 20), &history).unwrap();
         assert_eq!((fetch.offset, fetch.last_epoch), (40, Some(3)));
         // One with a record stays.
         history.begin(5, 40);
-        Follower::begin(BrokerId(2), LeaderEpoch(8), &mut history, 41);
+        assert!(Follower { epoch: LeaderEpoch(8), ..follower }.begin(LeaderEpoch(7), &mut history, 41));
         assert_eq!(history.epoch_of(40), Some(5));
     }
 

@@ -277,7 +277,9 @@ impl Leader {
             let last_fetch_ms = self.followers.get(broker).map_or(0, |progress| progress.last_fetch_ms);
             now_ms.saturating_sub(last_fetch_ms) >= apart_ms
         };
-        self.has_others_in_sync() && self.view.isr.iter().filter(|broker| **broker != self.me).all(is_silent)
+        !planted(Planted::AppendsApart)
+            && self.has_others_in_sync()
+            && self.view.isr.iter().filter(|broker| **broker != self.me).all(is_silent)
     }
 
     // ---- followers
@@ -520,7 +522,7 @@ impl Leader {
     pub fn decided(&mut self, based_on: i32, decision: Decision, now_ms: i64) {
         // The metadata had this epoch still when the replica had named a higher one.
         if decision == Decision::Committed && std::mem::take(&mut self.asked) {
-            self.deposed = false;
+            self.deposed = planted(Planted::DeposedForGood);
         }
         if based_on != self.view.version {
             // The version has moved past it, so all that it may have changed is in the view.

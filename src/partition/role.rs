@@ -105,7 +105,7 @@ impl Replica {
             self.leave();
             return Err(why);
         }
-        self.leader_epoch.set(epoch);
+        self.begun(epoch);
         if before != Some(epoch) {
             // The file need only cover what lies before the recovery point.
             self.epochs_unsaved.set(true);
@@ -119,23 +119,31 @@ impl Replica {
         Ok(())
     }
 
-    /// Follows `leader` in `epoch`, from now on or still.
+    /// Follows `leader` in `epoch`, from now on or still; not in an epoch below the last one.
     pub fn follow(&self, leader: BrokerId, epoch: LeaderEpoch) {
         if self.standing.membership.is_none() || self.followed() == Some(Follower { leader, epoch }) {
             return;
         }
         self.leave();
-        let rules = {
+        let rules = Follower { leader, epoch };
+        {
             let mut epochs = self.epochs.borrow_mut();
             let before = epochs.latest();
-            let rules = Follower::begin(leader, epoch, &mut epochs, self.log.next_offset());
+            if !rules.begin(self.standing.epoch.get(), &mut epochs, self.log.next_offset()) {
+                return;
+            }
             if epochs.latest() != before {
                 self.epochs_unsaved.set(true);
             }
-            rules
-        };
+        }
         *self.standing.role.borrow_mut() = Role::Follower(Follows { rules, high_watermark: 0, start: 0 });
+        self.begun(epoch);
+    }
+
+    /// A role has begun in this epoch, or goes on in it.
+    fn begun(&self, epoch: LeaderEpoch) {
         self.leader_epoch.set(epoch);
+        self.standing.epoch.set(epoch);
     }
 
     /// Ends the role; whoever waits is told. A replica that is alone stays so.

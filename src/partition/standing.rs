@@ -7,6 +7,7 @@ use super::role::{Follows, Membership, Role, Term};
 use super::waiters::{DataWaiters, Waiters};
 use super::watermarks::{BrokenEnds, Ends, Moved, Watermarks};
 use crate::config::TopicConfig;
+use crate::model::LeaderEpoch;
 use crate::storage::{self, Log};
 
 /// The part of a replica that the log's movement reaches.
@@ -18,6 +19,8 @@ pub(super) struct Standing {
     /// `None`: the broker has no cluster, and the role stays [`Role::Alone`].
     pub membership: Option<Membership>,
     pub term: Cell<Term>,
+    /// Leader epoch of the last role since the log was opened; -1: there was none.
+    pub epoch: Cell<LeaderEpoch>,
     /// Moves of the log by another replica's word that are under way.
     pub moves: Cell<usize>,
     pub moves_ended: DataWaiters,
@@ -37,6 +40,7 @@ impl Standing {
             role: RefCell::new(if membership.is_some() { Role::None } else { Role::Alone }),
             membership,
             term: Cell::new(Term { log: log.number(), count: 0 }),
+            epoch: Cell::new(LeaderEpoch(-1)),
             moves: Cell::new(0),
             moves_ended: DataWaiters::default(),
         }

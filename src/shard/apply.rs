@@ -208,16 +208,12 @@ impl Shard {
         self.close(steps).await
     }
 
-    /// Gives the replicas of topics that have changed their roles; where a broker has changed, every leader looks anew.
+    /// Gives the replicas of partitions that have changed their roles; where a broker has changed, every leader looks anew.
     fn hand_out_roles(self: &Rc<Self>, update: &ImageUpdate) {
         let Some(membership) = self.membership() else { return };
         self.follow_brokers(&update.brokers);
-        for topic in update.topics.iter().filter_map(|change| change.after.as_ref()) {
-            let own = (0..).zip(&topic.partitions).filter(|(_, partition)| partition.replicas.contains(&membership.me));
-            for replica in own.filter_map(|(index, _)| self.replica(PartitionId::new(topic.id, index))) {
-                self.assign_role(&replica);
-            }
-        }
+        let changed = update.topics.iter().flat_map(|change| change.partitions(membership.me));
+        changed.filter_map(|id| self.replica(id)).for_each(|replica| self.assign_role(&replica));
     }
 
     fn update_replica(&self, change: &TopicChange, id: PartitionId) {

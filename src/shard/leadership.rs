@@ -1,7 +1,7 @@
 //! Roles of this shard's replicas, as the metadata image gives them.
 //!
-//! The image of a broker that takes no part at present shows its partitions without a leader, so none of its replicas has
-//! a role then. Without a cluster every replica is alone.
+//! The image of a broker that takes no part at present does not show it as leader, so its replicas follow or have no role
+//! then. Without a cluster every replica is alone.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -406,6 +406,20 @@ fn metadata_from_before_the_log_is_not_led_by() {
     });
 }
 
+/// A new session may see metadata from before what the last one saw: a leader of then would have the log cut to its own.
+#[test]
+fn metadata_from_before_the_last_role_is_not_followed_by() {
+    on_member(State::led(), |shard, replica| async move {
+        let older = State { leader: Some(OTHER), epoch: 2, ..State::led().next() };
+        show(&shard, &older).await;
+        assert_eq!((replica.led_epoch(), replica.followed()), (None, None));
+        show(&shard, &State { epoch: 4, ..older.next() }).await;
+        assert_eq!(replica.followed().map(|follows| follows.epoch), Some(LeaderEpoch(4)));
+        show(&shard, &State { epoch: 3, ..older.next().next() }).await;
+        assert_eq!(replica.followed(), None);
+    });
+}
+
 #[test]
 fn a_replica_believes_no_more_than_was_noted() {
     let root = scratch();

@@ -9,10 +9,10 @@ use super::identity::Identity;
 use super::net::Io;
 use super::place::{number_of, partition_at, place_of, topic_of};
 use super::replica::{Replica, Role};
-use super::setup::LAG_MS;
+use super::setup::{LAG_MS, SESSION_MS};
 use crate::cluster::node::{Node, Purpose, Settled};
 use crate::cluster::rules::{Terms, Versioned};
-use crate::cluster::store::{Assignment, ClientId, Model, ModelClient, Outcome, PartitionState, Session};
+use crate::cluster::store::{Assignment, ClientId, Model, ModelClient, Outcome, PartitionState, Session, Store};
 use crate::model::{BrokerId, LeaderEpoch};
 use crate::partition::{Decision, PartitionView, ProducerPool, ReplicaView};
 
@@ -22,9 +22,13 @@ pub struct Broker {
     /// Counts the starts of its process.
     pub life: u32,
     pub running: bool,
+    /// Its host runs, though its process may not.
+    pub powered: bool,
     pub paused_until: i64,
     /// Connected to the metadata store, as the network is.
     pub linked: bool,
+    /// The store is away, as far as the process knows, since then.
+    away_since: Option<i64>,
     /// A clean stop under way: its deadline, and how long the broker is down then.
     pub stopping: Option<(i64, i64)>,
     pub replicas: Vec<Replica>,
@@ -43,8 +47,10 @@ impl Broker {
             identity,
             life: 0,
             running: false,
+            powered: true,
             paused_until: 0,
             linked: false,
+            away_since: None,
             stopping: None,
             replicas: (0..partitions).map(|at| Replica::new(index, at, acknowledge, &pool)).collect(),
             configured: acknowledge,
@@ -68,7 +74,7 @@ impl Broker {
         self.stopping = None;
         match crash {
             Crash::Kill => {}
-            Crash::Power => self.identity.boot += 1,
+            Crash::Power => (self.identity.boot, self.powered) = (self.identity.boot + 1, false),
             Crash::Wipe => self.identity.directory += 1,
         }
         self.identity.clean = clean && self.node.may_mark_clean();
@@ -84,8 +90,9 @@ impl Broker {
     /// A new process on the same data.
     pub fn start(&mut self, model: &Model, now: i64) {
         self.life += 1;
-        self.running = true;
+        (self.running, self.powered) = (true, true);
         self.paused_until = 0;
+        self.away_since = None;
         self.node = self.identity.node(model, now);
         let pool: Rc<ProducerPool> = ProducerPool::new(usize::MAX);
         for replica in &mut self.replicas {
@@ -126,7 +133,11 @@ impl Broker {
         if let Some(replica) = replica
             && let Role::Leader(leader) = &mut replica.role
         {
+            let deposed = leader.is_deposed();
             leader.decided(*based_on, settled.decision(), io.now);
+            if deposed && !leader.is_deposed() {
+                io.checker.mark(Mark::Confirmed);
+            }
             replica.moved(io);
         }
     }
@@ -175,6 +186,7 @@ impl Broker {
     fn apply_one(&mut self, partition: usize, io: &mut Io) {
         let (me, life) = (self.id(), self.life);
         let active = self.node.is_active();
+        let follows = active || self.node.follower_epoch().is_some();
         let assigned = self.assignment(partition).map(|assignment| assignment.replicas.contains(&me));
         let led_by = self.state(partition).map(|state| (state.value.leader, state.value.leader_epoch));
         let view = self.partition_view(partition);
@@ -190,7 +202,10 @@ impl Broker {
             (Some((Some(leader), _)), Some(view)) if active && assigned == Some(true) && leader == me => {
                 replica.lead(me, life, view, LAG_MS, io);
             }
-            (Some((Some(leader), epoch)), _) if active && assigned == Some(true) => {
+            (Some((Some(leader), epoch)), _) if follows && assigned == Some(true) && leader != me => {
+                if !active {
+                    io.checker.mark(Mark::FollowsApart);
+                }
                 replica.follow(leader, epoch, io);
             }
             _ => replica.leave(io),
@@ -212,17 +227,25 @@ impl Broker {
 
     /// Periodic work: roles move on, proposals leave.
     pub fn tick(&mut self, io: &mut Io) {
-        let broker_epoch = self.node.broker_epoch().unwrap_or(-1);
+        let broker_epoch = self.fetches_by();
+        let away = self.node.store().session() != Session::Connected;
+        self.away_since = away.then(|| self.away_since.unwrap_or(io.now));
+        let apart = self.away_since.is_some_and(|since| io.now - since >= SESSION_MS);
         for partition in 0..self.replicas.len() {
+            self.replicas[partition].set_apart(apart.then_some(SESSION_MS));
             self.replicas[partition].tick(broker_epoch, io);
             self.propose(partition, io);
             self.resign(partition, io);
         }
     }
 
+    fn fetches_by(&self) -> i64 {
+        self.node.follower_epoch().unwrap_or(-1)
+    }
+
     /// After anything has happened to a partition: what may leave at once leaves.
     pub fn next(&mut self, partition: usize, io: &mut Io) {
-        let broker_epoch = self.node.broker_epoch().unwrap_or(-1);
+        let broker_epoch = self.fetches_by();
         self.replicas[partition].try_fetch(broker_epoch, io);
         self.propose(partition, io);
     }

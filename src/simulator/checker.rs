@@ -48,6 +48,19 @@ pub enum Mark {
     LoadsUncommitted,
     /// Replies of a coordinator were held when its epoch ended.
     NotCoordinator,
+    /// A replica follows while its broker takes no part.
+    FollowsApart,
+    /// A replica was told to follow in an epoch below the one that it knew.
+    OlderMetadata,
+    /// The registration of a process that is gone was deleted, and that of one that lives.
+    Evicted,
+    EvictedAlive,
+    /// A leader that has heard of nobody for a session's time refused records.
+    RefusesApart,
+    /// A leader was told of an epoch that there is not.
+    Slandered,
+    /// One that was told of a later epoch was confirmed in its own.
+    Confirmed,
 }
 
 /// One partition as the observer sees it.

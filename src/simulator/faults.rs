@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::checker::Mark;
 use super::disk::{Crash, Disk};
+use super::net::{Address, Payload};
 use super::place::{FIRST, TOPICS, number_of, place_of, topic_of};
 use super::rng::Rng;
 use super::setup::{FaultKind, LoseAnswers, Target};
@@ -12,7 +13,8 @@ use super::world::World;
 use crate::cluster::node::Purpose;
 use crate::cluster::rules;
 use crate::cluster::store::{Assignment, Check, Commit, Key, Lifetime, Phase, Record, Store, TopicRecord, Write};
-use crate::model::BrokerId;
+use crate::model::{BrokerId, LeaderEpoch};
+use crate::partition::FollowerFetch;
 
 const MIN_INSYNC: &str = "min.insync.replicas";
 /// A clean stop ends after this, whoever still leads, ms.
@@ -117,6 +119,11 @@ impl World {
                 self.stop(broker, down_ms);
             }
             FaultKind::SlowNetwork { ms } => self.slow_until = now + ms,
+            FaultKind::Deaf { target, ms } => {
+                let at = self.hit(target);
+                self.contacts.deaf_until.insert(at, now + ms);
+            }
+            FaultKind::Slander { partition } => self.slander(partition),
             FaultKind::Elect { partition } => self.elect(partition),
             FaultKind::Reassign { partition, target } => self.reassign(partition, &target),
             FaultKind::Minimum { partition, value } => self.set_minimum(partition, value),
@@ -125,6 +132,22 @@ impl World {
             | FaultKind::Reconnect { .. }
             | FaultKind::LoseAnswers { .. } => self.store_fault(kind),
         }
+    }
+
+    /// A follower's fetch names the epoch after the leader's.
+    fn slander(&mut self, partition: usize) {
+        let (at, by) = (self.hit(Target::LeaderOf(partition)), self.hit(Target::FollowerOf(partition)));
+        let Some((_, epoch)) = self.brokers[at].leader_of(partition).filter(|_| by != at) else { return };
+        self.io.checker.mark(Mark::Slandered);
+        let fetch = FollowerFetch {
+            broker: BrokerId(by as i32),
+            broker_epoch: -1,
+            leader_epoch: LeaderEpoch(epoch.0.saturating_add(1)),
+            offset: 0,
+            last_epoch: None,
+        };
+        let number = self.io.number();
+        self.io.send(Address::Broker(by), Address::Broker(at), partition, number, Payload::Fetch(fetch));
     }
 
     /// Begins a clean stop.
@@ -221,6 +244,7 @@ impl World {
             return;
         }
         broker.start(&self.model, self.io.now);
+        self.contacts.woken(at, self.io.now);
         self.io.note(|| format!("broker {at}: starts, clean {}", self.brokers[at].identity.clean));
         self.begin_ticks(at);
     }
@@ -238,6 +262,7 @@ impl World {
         self.io.note(|| "heal".to_owned());
         self.healed = true;
         self.cuts.clear();
+        self.contacts.deaf_until.clear();
         self.slow_until = 0;
         self.store_away_until = 0;
         for at in 0..self.brokers.len() {

@@ -7,6 +7,7 @@ mod broker;
 mod checker;
 mod clients;
 mod consumer;
+mod contact;
 mod coordinator;
 mod disk;
 mod faults;

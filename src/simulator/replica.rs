@@ -59,6 +59,8 @@ pub struct Replica {
     pub history: EpochHistory,
     producers: ProducerStates,
     pub role: Role,
+    /// Of the last role.
+    epoch: LeaderEpoch,
     /// Of groups, where the partition is that of `__consumer_offsets` and is led here.
     pub coordinator: Option<Box<Hosted>>,
     waiting: Vec<Waiting>,
@@ -85,6 +87,7 @@ impl Replica {
             history: EpochHistory::default(),
             producers: ProducerStates::new(pool),
             role: Role::None,
+            epoch: LeaderEpoch(-1),
             coordinator: None,
             waiting: Vec::new(),
             parked: Vec::new(),
@@ -134,6 +137,7 @@ impl Replica {
         self.leaders_high_watermark = 0;
         self.leaders_start = 0;
         self.refused = None;
+        self.epoch = LeaderEpoch(-1);
     }
 
     /// The partition is no longer assigned here.
@@ -162,6 +166,7 @@ impl Replica {
         };
         match led {
             Ok(()) => {
+                self.epoch = epoch;
                 if before != Some(epoch) {
                     io.note(|| format!("broker {}: leads {} in epoch {epoch} from {end}", self.broker, self.partition));
                     io.checker.led(self.partition, self.broker, epoch.0, &self.disk);
@@ -182,13 +187,25 @@ impl Replica {
         }
     }
 
+    /// Tells a leader how long the metadata store has been away.
+    pub fn set_apart(&mut self, apart_ms: Option<i64>) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.set_apart(apart_ms);
+        }
+    }
+
     pub fn follow(&mut self, leader: BrokerId, epoch: LeaderEpoch, io: &mut Io) {
         if matches!(&self.role, Role::Follower(current) if *current == Follower { leader, epoch }) {
             return;
         }
         self.leave(io);
-        let end = self.disk.ends.appended;
-        self.role = Role::Follower(Follower::begin(leader, epoch, &mut self.history, end));
+        let (end, follower) = (self.disk.ends.appended, Follower { leader, epoch });
+        if !follower.begin(self.epoch, &mut self.history, end) {
+            io.checker.mark(Mark::OlderMetadata);
+            return;
+        }
+        self.epoch = epoch;
+        self.role = Role::Follower(follower);
         self.fetch_at = io.now;
         self.leaders_high_watermark = 0;
         self.leaders_start = 0;
@@ -299,8 +316,16 @@ impl Replica {
 
     // ---- clients
 
-    pub fn produce(&mut self, from: Address, number: u64, produce: Produce, io: &mut Io) {
-        if let Err(code) = self.accept(from, number, produce, io) {
+    /// `apart`: it has heard of neither the store nor a replica for longer than a session lasts.
+    pub fn produce(&mut self, from: Address, number: u64, produce: Produce, apart: bool, io: &mut Io) {
+        let before = self.disk.ends.appended;
+        let accepted = self.accept(from, number, produce, io);
+        let has_others = matches!(&self.role, Role::Leader(leader) if leader.has_others_in_sync());
+        if apart && has_others && self.disk.ends.appended > before {
+            let what = format!("partition {}, broker {}: offset {before}", self.partition, self.broker);
+            io.checker.broken("a leader that is cut off takes records", what);
+        }
+        if let Err(code) = accepted {
             let epoch = match &self.role {
                 Role::Leader(leader) => leader.epoch(),
                 _ => LeaderEpoch(-1),
@@ -314,6 +339,10 @@ impl Replica {
         leader.check_epoch(None)?;
         if self.disk.failed {
             return Err(ErrorCode::KafkaStorageError);
+        }
+        if leader.is_apart() && leader.may_be_replaced(io.now) {
+            io.checker.mark(Mark::RefusesApart);
+            return Err(ErrorCode::NotLeaderOrFollower);
         }
         if produce.all
             && let Err(code) = leader.may_append_for_all()

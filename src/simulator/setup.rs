@@ -119,6 +119,15 @@ pub enum FaultKind {
     SlowNetwork {
         ms: i64,
     },
+    /// The process lives, and connections of others to it are refused, as by a firewall.
+    Deaf {
+        target: Target,
+        ms: i64,
+    },
+    /// A replica names an epoch to the leader that there is not.
+    Slander {
+        partition: usize,
+    },
 }
 
 /// Commits whose answers get lost, and what breaks with them.
@@ -243,6 +252,8 @@ impl Setup {
             15 => FaultKind::Elect { partition },
             16 => FaultKind::SlowNetwork { ms },
             17 => FaultKind::Isolate { target, store: rng.chance(40), ms },
+            19 => FaultKind::Deaf { target, ms },
+            20 => FaultKind::Slander { partition },
             CONFIGURES => {
                 let broker = rng.below(self.brokers as u64) as usize;
                 FaultKind::Configure { broker, acknowledge: acknowledge(rng), down_ms }
@@ -268,7 +279,7 @@ impl Setup {
 }
 
 /// Kinds of faults that [`Setup::fault`] knows.
-const KINDS: u64 = 20;
+const KINDS: u64 = 22;
 const LOSES_ANSWERS: u64 = 10;
 const CONFIGURES: u64 = 18;
 /// Lost answers take most to become a violation: they come as often as so many other kinds more.

@@ -8,6 +8,7 @@ use super::broker::Broker;
 use super::checker::{Checker, Mark, Violation};
 use super::clients::Producer;
 use super::consumer::Consumer;
+use super::contact::Contacts;
 use super::net::{Address, Io, Message, Payload, Trace};
 use super::place::{FIRST, partition_at, place_of};
 use super::rng::{Rng, fold};
@@ -63,6 +64,7 @@ pub struct World {
     moving: Vec<bool>,
     /// Last sign of each session: client and time.
     pub sessions: BTreeMap<ClientId, i64>,
+    pub contacts: Contacts,
     store_due: bool,
     disk_due: Vec<bool>,
     /// The observer's and the administrator's way to the store.
@@ -100,6 +102,7 @@ impl World {
             store_away_until: 0,
             moving: vec![false; setup.partitions],
             sessions: BTreeMap::new(),
+            contacts: Contacts::default(),
             store_due: false,
             disk_due: vec![false; count],
             observer,
@@ -240,11 +243,17 @@ impl World {
                 }
                 let (replica, io) = (&mut broker.replicas[partition], &mut self.io);
                 match payload {
-                    Payload::Fetch(fetch) => replica.fetch(from, number, fetch, io),
+                    Payload::Fetch(fetch) => {
+                        self.contacts.fetched(at, partition, fetch.broker.0 as usize, io.now);
+                        replica.fetch(from, number, fetch, io);
+                    }
                     Payload::Fetched { epoch, answer, batches, origin } => {
                         replica.fetched(number, epoch, answer, &batches, origin, io);
                     }
-                    Payload::Produce(produce) => replica.produce(from, number, produce, io),
+                    Payload::Produce(produce) => {
+                        let apart = self.contacts.is_apart(at, partition, io.now);
+                        replica.produce(from, number, produce, apart, io);
+                    }
                     Payload::Consume(offset, epoch) => replica.consume(from, number, offset, epoch, io),
                     Payload::Group(request) => replica.ask(from, number, *request, io),
                     Payload::Produced(..) | Payload::Consumed(_) | Payload::Grouped(..) => {}
@@ -272,6 +281,7 @@ impl World {
         }
         let paused_until = of.paused_until;
         if paused_until > self.io.now {
+            self.contacts.woken(broker, paused_until);
             self.at(paused_until, event(broker, life));
             return false;
         }
@@ -287,6 +297,7 @@ impl World {
         broker.poll(io);
         broker.act(io);
         broker.tick(io);
+        self.watch(at);
         self.stop_if_done(at);
     }
 
@@ -381,13 +392,15 @@ impl World {
             let broker = &mut self.brokers[at];
             let (client, awake) = (broker.client(), broker.running && broker.paused_until <= now);
             if awake && !broker.linked && now >= self.store_cut_until[at] {
-                let newest = self.model.revision();
-                let place = Revision(newest.0 - self.io.rng.between(0, 4));
+                // Some servers lag far behind; a client is never shown less than it has seen.
+                let most = if self.io.rng.chance(20) { 30 } else { 4 };
+                let place = Revision((self.model.revision().0 - self.io.rng.between(0, most)).max(0));
                 self.model.connect(client, place);
                 broker.linked = true;
                 broker.poll(&mut self.io);
             }
             if self.brokers[at].linked && awake {
+                self.contacts.linked(at, now);
                 self.sessions.insert(client, now);
             }
         }

@@ -1,10 +1,10 @@
 //! Images of the metadata as a node knows it. Pure.
 //!
-//! While the broker takes no part its images show no leader of any partition that it has a replica of: it leads
-//! nothing and follows nothing. Nor do they take a replica away then: before the own registration is shown,
-//! the metadata may be older than what an earlier life saw.
+//! While the broker takes no part its images do not show it as leader: it leads nothing. It follows the leaders that it
+//! knows, for that needs no session; but a process that was never registered follows nobody. Nor do they take a replica
+//! away then: before the own registration is shown, the metadata may be older than what an earlier life saw.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Node;
@@ -14,9 +14,16 @@ use crate::cluster::image_diff::ImageUpdate;
 use crate::cluster::placement::Placement;
 use crate::cluster::rules::View;
 use crate::cluster::store::{Key, Mirror, Phase, Store};
-use crate::cluster::topic_nodes::shared_topic_of;
+use crate::cluster::topic_nodes::{shared_topic_of, with_states};
 use crate::config::TopicConfig;
 use crate::model::BrokerId;
+
+/// What may be other than in the last image of a topic.
+enum Changed {
+    All,
+    /// The states of these partitions. With thousands of them in a topic an image costs what has changed.
+    States(BTreeSet<i32>),
+}
 
 /// Makes one image after the other.
 pub struct Images {
@@ -24,7 +31,7 @@ pub struct Images {
     defaults: TopicConfig,
     homes: Homes,
     /// Topics that may not be as the last image shows them.
-    names: BTreeSet<Arc<str>>,
+    names: BTreeMap<Arc<str>, Changed>,
     brokers: bool,
 }
 
@@ -43,7 +50,7 @@ pub fn first_image(
     (image.brokers, image.controller) = brokers(view);
     for name in view.topics().keys() {
         if let Some(mut topic) = shared_topic_of(name, |key| mirror.node(key), defaults) {
-            silence(&mut topic, me);
+            silence(&mut topic, me, false);
             image.put_topic(topic);
         }
     }
@@ -53,7 +60,7 @@ pub fn first_image(
 impl Images {
     /// Images that follow `first`, which names the homes that were found.
     pub fn new(me: BrokerId, defaults: TopicConfig, first: &MetadataImage) -> Images {
-        Images { me, defaults, homes: Homes::of(first), names: BTreeSet::new(), brokers: false }
+        Images { me, defaults, homes: Homes::of(first), names: BTreeMap::new(), brokers: false }
     }
 
     /// Notes nodes that are not as before.
@@ -61,8 +68,14 @@ impl Images {
         for key in changed {
             match key {
                 Key::Broker(_) | Key::Incarnation(_) | Key::Controller => self.brokers = true,
-                Key::Deletion(name) => drop(self.names.insert(name.clone())),
-                key => self.names.extend(key.topic().cloned()),
+                Key::Partition(name, index) => {
+                    let states = || Changed::States(BTreeSet::new());
+                    if let Changed::States(states) = self.names.entry(name.clone()).or_insert_with(states) {
+                        states.insert(*index);
+                    }
+                }
+                Key::Deletion(name) => self.note_all([name.clone()]),
+                key => self.note_all(key.topic().cloned()),
             }
         }
     }
@@ -72,8 +85,12 @@ impl Images {
         self.brokers = true;
         let own = |topic: &&Arc<TopicImage>| topic.partitions.iter().any(|p| p.replicas.contains(&self.me));
         let held: Vec<_> = before.topics().filter(own).map(|topic| topic.name.clone()).collect();
-        self.names.extend(held);
-        self.names.extend(node.view().partitions_of(self.me).map(|(name, _)| name.clone()));
+        self.note_all(held);
+        self.note_all(node.view().partitions_of(self.me).map(|(name, _)| name.clone()));
+    }
+
+    fn note_all(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
+        self.names.extend(names.into_iter().map(|name| (name, Changed::All)));
     }
 
     /// The next update from `before`, the last image, to what the node knows now. `None`: it is the same.
@@ -91,11 +108,13 @@ impl Images {
         let mut is_other = false;
         if std::mem::take(&mut self.brokers) {
             (image.brokers, image.controller) = brokers(node.view());
+            image.follower_epoch = node.follower_epoch();
             is_other = (&image.brokers, image.controller) != (&before.brokers, before.controller);
+            is_other |= image.follower_epoch != before.follower_epoch;
         }
         let mut names = Vec::new();
-        for name in std::mem::take(&mut self.names) {
-            if self.put(&name, before, &mut image, node, placement) {
+        for (name, changed) in std::mem::take(&mut self.names) {
+            if self.put(&name, &changed, before, &mut image, node, placement) {
                 names.push(name);
             }
         }
@@ -106,25 +125,35 @@ impl Images {
     fn put<S: Store>(
         &mut self,
         name: &Arc<str>,
+        changed: &Changed,
         before: &MetadataImage,
         image: &mut MetadataImage,
         node: &Node<S>,
         placement: &Placement,
     ) -> bool {
         let old = before.topic(name);
+        if let (Some(old), Changed::States(states), true) = (old, changed, node.is_active())
+            && let Some(new) = with_states(old, states, |key| node.mirror().node(key))
+        {
+            let is_other = new.partitions != old.partitions;
+            if is_other {
+                image.put_topic(new);
+            }
+            return is_other;
+        }
         let mut new = shared_topic_of(name, |key| node.mirror().node(key), &self.defaults);
         if !node.is_active() {
             if old.is_some_and(|old| takes_away(old, new.as_ref(), self.me)) {
                 // Until the broker takes part again.
-                self.names.insert(name.clone());
+                self.note_all([name.clone()]);
                 new = old.map(|old| TopicImage::clone(old));
             }
-            new.iter_mut().for_each(|topic| silence(topic, self.me));
+            new.iter_mut().for_each(|topic| silence(topic, self.me, node.follower_epoch().is_some()));
         }
         if let (Some(old), Some(anew)) = (old, &new)
             && old.id != anew.id
         {
-            self.names.insert(name.clone());
+            self.note_all([name.clone()]);
             new = None;
         }
         self.homes.settle(self.me, placement, old.map(|old| &**old), new.as_mut());
@@ -163,10 +192,10 @@ fn brokers(view: &View) -> (Vec<BrokerImage>, Option<BrokerId>) {
     (brokers, holder.or(any))
 }
 
-/// Partitions with a replica here have no leader.
-fn silence(topic: &mut TopicImage, me: BrokerId) {
+/// Partitions with a replica here have no leader, unless it is another one and is `followed`.
+fn silence(topic: &mut TopicImage, me: BrokerId, followed: bool) {
     for partition in topic.partitions.iter_mut().filter(|partition| partition.replicas.contains(&me)) {
-        partition.leader = None;
+        partition.leader = partition.leader.filter(|leader| followed && *leader != me);
     }
 }
 

@@ -441,11 +441,13 @@ fn images_show_no_leadership_while_the_broker_takes_no_part() {
     let (me, defaults) = (BrokerId(1), TopicConfig::default());
     let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &defaults);
     assert_eq!(leaders_shown(&first), [0, 2, 0], "of partitions with a replica here");
+    assert_eq!(first.follower_epoch, None);
     let mut images = Images::new(me, defaults, &first);
     assert!(images.next(&first, &cluster.nodes[0], &placement()).is_none());
     images.note_part(&first, &cluster.nodes[0]);
     let update = images.next(&first, &cluster.nodes[0], &placement()).unwrap();
     assert_eq!(leaders_shown(&update.image), [1, 2, 2]);
+    assert_eq!(update.image.follower_epoch, cluster.nodes[0].broker_epoch());
     let homes: Vec<Option<PartitionHome>> =
         update.image.topic("t").unwrap().partitions.iter().map(|partition| partition.home).collect();
     assert!(homes[0].is_some() && homes[1].is_none() && homes[2].is_some(), "only own replicas have a home");
@@ -469,7 +471,8 @@ fn images_show_no_leadership_while_the_broker_takes_no_part() {
     cluster.model.settle();
     images.note(&cluster.nodes[0].poll(cluster.now_ms).changed);
     let silent = images.next(&before, &cluster.nodes[0], &placement()).unwrap().image;
-    assert_eq!(leaders_shown(&silent), [0, 2, 0]);
+    assert_eq!(leaders_shown(&silent), [0, 2, 2], "it follows whom it knows");
+    assert_eq!(silent.follower_epoch, before.follower_epoch, "by the registration that it had");
     assert!(silent.topic("t").unwrap().partitions[0].replicas.contains(&me), "nothing is taken away yet");
     for news in &cluster.settle()[0] {
         images.note(&news.changed);
@@ -480,6 +483,7 @@ fn images_show_no_leadership_while_the_broker_takes_no_part() {
     let back = images.next(&silent, &cluster.nodes[0], &placement()).unwrap();
     assert!(!back.image.topic("t").unwrap().partitions[0].replicas.contains(&me));
     assert_eq!(back.image.version, cluster.nodes[0].mirror().revision());
+    assert!(back.image.follower_epoch > silent.follower_epoch);
 }
 
 #[test]

@@ -188,7 +188,8 @@ impl Suspect {
         self.refused_ms.retain(|at| now_ms.saturating_sub(*at) <= REFUSALS_WITHIN_MS);
         self.refused_ms.push(now_ms);
         let lately = self.evicted_ms.is_some_and(|at| now_ms.saturating_sub(at) < BETWEEN_EVICTIONS_MS);
-        let is_dead = self.is_broken && self.refused_ms.len() >= REFUSALS && !lately;
+        let enough = self.refused_ms.len() >= REFUSALS || planted(Planted::EvictsAtFirstRefusal);
+        let is_dead = self.is_broken && enough && !lately;
         if is_dead {
             self.refused_ms.clear();
             self.evicted_ms = Some(now_ms);

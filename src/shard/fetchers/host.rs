@@ -24,11 +24,7 @@ impl Host for OnShard {
     }
 
     fn broker_epoch(&self) -> i64 {
-        let own = |shard: Rc<Shard>| {
-            let (image, this) = (shard.image(), BrokerId(shard.config.broker_id));
-            image.brokers.iter().find(|broker| broker.id == this).map(|own| own.epoch)
-        };
-        self.0.upgrade().and_then(own).unwrap_or(-1)
+        self.0.upgrade().and_then(|shard| shard.image().follower_epoch).unwrap_or(-1)
     }
 
     fn is_stopping(&self) -> bool {
