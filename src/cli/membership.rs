@@ -13,7 +13,7 @@ use crate::cluster::node::{Images, Node, Settings, first_image};
 use crate::cluster::rules::{Options, Start, TopicDefaults, View};
 use crate::cluster::store::zookeeper::ZooKeeper;
 use crate::cluster::store::{BrokerRecord, Commit, Key, Lifetime, Mirror, Record, Write};
-use crate::cluster::{EndpointImage, MetadataImage, PartitionImage, Placement};
+use crate::cluster::{EndpointImage, MetadataImage, PartitionHome, PartitionImage, Placement, Stray};
 use crate::config::{Advertised, ListenerConfig, ServerConfig};
 use crate::model::BrokerId;
 use crate::runtime::bell::Bell;
@@ -71,7 +71,7 @@ impl Membership {
         config: &ServerConfig,
         image: &MetadataImage,
         start: Start,
-        strays: Vec<std::path::PathBuf>,
+        strays: Vec<Stray>,
     ) -> (Joining, Leaving) {
         let me = BrokerId(config.broker_id);
         let interval = config.leader_imbalance_check_interval_seconds.saturating_mul(1000);
@@ -90,7 +90,9 @@ impl Membership {
         let settings = Settings { me, cluster_id, record, start, options, defaults: self.defaults };
         let node = Node::with(self.store, self.mirror, settings, 0);
         let (leave, (tell, left)) = (Leave::default(), sync_channel(1));
-        let images = Images::new(me, config.topic_defaults.clone(), image);
+        let home = |stray: &Stray| (stray.partition, PartitionHome { directory: stray.directory, since_run: 0 });
+        let unclaimed: Vec<_> = strays.iter().map(home).collect();
+        let images = Images::new(me, config.topic_defaults.clone(), image, &unclaimed);
         let leaving = Leaving { leave: leave.clone(), bell: self.bell.clone(), left };
         (Joining { node, images, bell: self.bell, begun: self.begun, strays, leave, left: tell }, leaving)
     }

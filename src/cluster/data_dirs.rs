@@ -10,7 +10,7 @@ use super::judge::{Home, LEFT, OfflineDir, State, Usable, Verdict, check_home, f
 use super::look::{CLEAN_MARK, Contents, Seen, SeenPartition, look};
 use super::meta_properties::MetaProperties;
 use super::metadata_store::{KnownDirectory, LocalStore, Stored, new_cluster_id};
-use super::placement::{Assignment, Opened, Placement, assign, unclaimed_line};
+use super::placement::{Assignment, Opened, Placement, Stray, assign, unclaimed_line};
 use crate::config::ServerConfig;
 use crate::model::BrokerId;
 use crate::runtime::probe::{DataDir, OpenError, open_data_dir};
@@ -36,7 +36,7 @@ pub struct DataDirs {
     pub image: MetadataImage,
     pub placement: Placement,
     /// Directories of replicas that this broker has no longer, where brokers share the metadata.
-    pub strays: Vec<PathBuf>,
+    pub strays: Vec<Stray>,
     /// Every directory of `log.dirs` is in use.
     pub all: bool,
 }

@@ -32,7 +32,7 @@ impl Homes {
         self.by_partition.get(&partition).copied()
     }
 
-    fn insert(&mut self, partition: PartitionId, home: PartitionHome) {
+    pub fn insert(&mut self, partition: PartitionId, home: PartitionHome) {
         if self.by_partition.insert(partition, home).is_none() {
             *self.held.entry(home.directory).or_default() += 1;
         }

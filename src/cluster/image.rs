@@ -174,6 +174,13 @@ impl MetadataImage {
         Arc::make_mut(&mut self.withheld).entry(name.to_owned()).or_insert(why);
     }
 
+    /// The topic is served again, or its name free.
+    pub fn release(&mut self, name: &str) {
+        if self.withheld.contains_key(name) {
+            Arc::make_mut(&mut self.withheld).remove(name);
+        }
+    }
+
     /// Raises the leader epoch of every partition by one.
     pub fn raise_leader_epochs(&mut self) {
         let topics: Vec<TopicImage> = self.topics().map(|topic| (**topic).clone()).collect();
@@ -187,7 +194,9 @@ impl MetadataImage {
 
     pub fn remove_topic(&mut self, name: &str) -> Option<Arc<TopicImage>> {
         let topic = self.by_name.remove(name)?;
-        self.by_id.remove(&topic.id);
+        if self.by_id.get(&topic.id).is_some_and(|known| known.name == topic.name) {
+            self.by_id.remove(&topic.id);
+        }
         Some(topic)
     }
 }

@@ -27,5 +27,5 @@ pub use image::{
 pub use look::{CLEAN_MARK, PARTITION_METADATA, parse_partition_metadata};
 pub use meta_properties::{FILE as META_FILE, MetaFile, MetaProperties};
 pub use metadata_store::encode_id;
-pub use placement::Placement;
+pub use placement::{Placement, Stray};
 pub use topic_nodes::nodes_of;

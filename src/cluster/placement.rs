@@ -93,13 +93,25 @@ pub struct Assignment {
     pub forgotten: Vec<Uuid>,
     /// Directories that no topic claims: by topic name, with one of them each.
     pub unclaimed: Vec<(String, PathBuf)>,
-    /// All of these whose topic is known.
-    pub strays: Vec<PathBuf>,
+    /// All of these whose topic's id is known.
+    pub strays: Vec<Stray>,
     /// Log lines about partitions that were moved or are made anew.
     pub remarks: Vec<String>,
 }
 
-type Copies<'a> = HashMap<(&'a str, i32), Vec<(DirectoryId, PathBuf, Option<Uuid>)>>;
+/// Directory of a replica that no topic claims.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stray {
+    pub path: PathBuf,
+    pub topic: String,
+    pub partition: PartitionId,
+    pub directory: DirectoryId,
+}
+
+/// A directory of a partition, in which data directory it is, and the topic's id by its file.
+type Found = (DirectoryId, PathBuf, Option<Uuid>);
+
+type Copies<'a> = HashMap<(&'a str, i32), Vec<Found>>;
 
 /// Finds each partition's directory among those that could be opened.
 pub fn assign(stored: &Stored, opened: &[Opened], offline_dirs: &[OfflineDir]) -> Assignment {
@@ -169,7 +181,7 @@ impl<'a> Assigning<'a> {
             let ours = copy.2.is_none_or(|id| id == topic.id) || recorded.is_some_and(|home| home.directory == copy.0);
             if ours { own.push(copy) } else { others.push(copy) }
         }
-        others.into_iter().for_each(|(_, path, id)| self.not_claimed(&topic.name, path, id));
+        others.into_iter().for_each(|copy| self.not_claimed(&topic.name, index, copy));
         match (own.as_slice(), recorded) {
             ([(id, ..)], Some(home)) if *id == home.directory => Ok(Some(home)),
             ([(id, path, Some(_))], _) => {
@@ -228,11 +240,17 @@ impl<'a> Assigning<'a> {
         path.map_or_else(|| id.to_string(), |path| format!("{id}, last at {path},"))
     }
 
-    fn not_claimed(&mut self, topic: &str, path: PathBuf, id: Option<Uuid>) {
+    fn not_claimed(&mut self, topic: &str, index: i32, (directory, path, id): Found) {
         if id.is_some_and(|id| self.stored.deleted.iter().any(|deleted| deleted.id == id)) {
             self.out.doomed.push(path);
         } else {
-            self.out.strays.extend(id.map(|_| path.clone()));
+            let stray = |id| Stray {
+                path: path.clone(),
+                topic: topic.to_owned(),
+                partition: PartitionId::new(id, index),
+                directory,
+            };
+            self.out.strays.extend(id.map(stray));
             self.out.unclaimed.push((topic.to_owned(), path));
         }
     }
@@ -240,8 +258,8 @@ impl<'a> Assigning<'a> {
     fn sort_out_the_rest(&mut self) {
         let mut rest: Vec<_> = std::mem::take(&mut self.copies).into_iter().collect();
         rest.sort();
-        for ((topic, _), copies) in rest {
-            copies.into_iter().for_each(|(_, path, id)| self.not_claimed(topic, path, id));
+        for ((topic, index), copies) in rest {
+            copies.into_iter().for_each(|copy| self.not_claimed(topic, index, copy));
         }
         let mut named = HashSet::new();
         self.out.unclaimed.retain(|(topic, _)| named.insert(topic.clone()));

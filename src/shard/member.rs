@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::state::Shard;
+use crate::cluster::Stray;
 use crate::cluster::node::{Images, News, Node, Settled, Ticket};
 use crate::cluster::store::zookeeper::ZooKeeper;
 use crate::cluster::store::{Commit, Outcome, Revision, Session};
@@ -75,7 +76,7 @@ pub struct Joining {
     /// The node's time begins here.
     pub begun: Instant,
     /// Directories of replicas that this broker has no longer, as of the start.
-    pub strays: Vec<PathBuf>,
+    pub strays: Vec<Stray>,
     pub leave: Leave,
     /// Told once when no leadership is left after [`Leave::begin`].
     pub left: SyncSender<()>,
@@ -87,7 +88,7 @@ pub(super) struct Member {
     images: RefCell<Images>,
     bell: Bell,
     begun: Instant,
-    strays: RefCell<Vec<PathBuf>>,
+    strays: RefCell<Vec<Stray>>,
     leave: Leave,
     left: RefCell<Option<SyncSender<()>>>,
     /// Who waits for the end of what was asked.
@@ -371,11 +372,18 @@ impl Shard {
             return;
         }
         let (image, placement) = (self.image(), self.placement());
+        // Of a topic that is withheld nothing is known, nor that it is gone.
+        let is_kept = |stray: &Stray| image.withheld(&stray.topic).is_some();
+        let (kept, strays) = strays.into_iter().partition::<Vec<_>, _>(is_kept);
+        *member.strays.borrow_mut() = kept;
+        if strays.is_empty() {
+            return;
+        }
         let places = image.topics().flat_map(|topic| {
             (0..).take(topic.partitions.len()).filter_map(|index| placement.dir(topic, index)).collect::<Vec<_>>()
         });
         let used: BTreeSet<PathBuf> = places.collect();
-        for dir in strays.into_iter().filter(|dir| !used.contains(dir)) {
+        for dir in strays.into_iter().map(|stray| stray.path).filter(|dir| !used.contains(dir)) {
             match put_away(&dir, &uuid::Uuid::new_v4().simple().to_string()).await {
                 Ok(put_away) => {
                     tracing::info!("{}: this broker has no such replica: to be removed", dir.display());

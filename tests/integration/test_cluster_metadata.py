@@ -8,7 +8,7 @@ import time
 import pytest
 
 from support import cluster as clusters
-from support import java, load
+from support import java, load, wire
 from support.broker import target
 from support.cli import Cli
 
@@ -172,3 +172,30 @@ def test_a_new_replica_of_a_log_that_begins_amid_a_batch(cluster):
         seen = []
         load.read_partitions(cluster, "t", 1, lambda p, offset, value: seen.append((offset, value)), starts={0: 40})
         assert seen == [(n, load.line(n)) for n in range(40, 100)]
+
+
+def test_a_damaged_topic_znode_stops_no_start(cluster):
+    """The others are served; the records of the damaged one stay, and it is back once its znode is put right."""
+    for name in ("sound", "hurt"):
+        topics(cluster, "--create", "--topic", name, "--partitions", 2, "--replication-factor", 3)
+        with wire.Conn(cluster.leading(name)) as conn:
+            assert wire.produce(conn, name, 0, wire.batch([b"kept"]))[0] == 0
+    before = cluster.zookeeper.shell("get /brokers/topics/hurt").splitlines()
+    (right,) = [line for line in before if line.startswith("{")]
+    for b in cluster.brokers.values():
+        b.stop()
+    cluster.zookeeper.shell("set /brokers/topics/hurt x")
+    cluster.start_brokers()
+    cluster.wait_for_isr("sound", {1, 2, 3})
+    for b in cluster.brokers.values():
+        assert "znode /brokers/topics/hurt is damaged" in b.log_text() and "zookeeper-shell" in b.log_text(), b.log_tail()
+        assert (b.folder / "data/hurt-0").is_dir(), "nothing is taken away"
+        with wire.Conn(b) as conn:
+            assert wire.metadata(conn, ["hurt"], version=8)["topics"]["hurt"]["error"] == 56, "KAFKA_STORAGE_ERROR"
+    taken = topics(cluster, "--create", "--topic", "hurt", "--partitions", 1, check=False)
+    assert taken.code != 0, "its name is not free"
+    cluster.zookeeper.shell(f"set /brokers/topics/hurt {right}")
+    cluster.wait_for_isr("hurt", {1, 2, 3})
+    with wire.Conn(cluster.leading("hurt")) as conn:
+        (kept,) = wire.batches(wire.fetch(conn, "hurt", 0, 0)["data"])
+    assert kept.values() == [b"kept"]

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use super::Node;
 use crate::cluster::homes::Homes;
-use crate::cluster::image::{BrokerImage, MetadataImage, TopicImage};
+use crate::cluster::image::{BrokerImage, MetadataImage, PartitionHome, TopicImage};
 use crate::cluster::image_diff::ImageUpdate;
 use crate::cluster::placement::Placement;
 use crate::cluster::rules::View;
 use crate::cluster::store::{Key, Mirror, Phase, Store};
 use crate::cluster::topic_nodes::{shared_topic_of, with_states};
 use crate::config::TopicConfig;
-use crate::model::BrokerId;
+use crate::model::{BrokerId, PartitionId};
 
 /// What may be other than in the last image of a topic.
 enum Changed {
@@ -32,6 +32,8 @@ pub struct Images {
     homes: Homes,
     /// Topics that may not be as the last image shows them.
     names: BTreeMap<Arc<str>, Changed>,
+    /// Topics that are not shown because what the store has of them is damaged, or another topic's.
+    withheld: BTreeSet<Arc<str>>,
     brokers: bool,
 }
 
@@ -49,7 +51,9 @@ pub fn first_image(
     image.this = Some(me);
     (image.brokers, image.controller) = brokers(view);
     for name in view.topics().keys() {
-        if let Some(mut topic) = shared_topic_of(name, |key| mirror.node(key), defaults) {
+        if let Some(why) = view.withheld(name) {
+            image.withhold(name, why);
+        } else if let Some(mut topic) = shared_topic_of(name, |key| mirror.node(key), defaults) {
             silence(&mut topic, me, false);
             image.put_topic(topic);
         }
@@ -59,8 +63,17 @@ pub fn first_image(
 
 impl Images {
     /// Images that follow `first`, which names the homes that were found.
-    pub fn new(me: BrokerId, defaults: TopicConfig, first: &MetadataImage) -> Images {
-        Images { me, defaults, homes: Homes::of(first), names: BTreeMap::new(), brokers: false }
+    /// `unclaimed`: homes of replicas whose topics are not in it, and may come.
+    pub fn new(
+        me: BrokerId,
+        defaults: TopicConfig,
+        first: &MetadataImage,
+        unclaimed: &[(PartitionId, PartitionHome)],
+    ) -> Images {
+        let withheld = first.all_withheld().keys().map(|name| name.as_str().into()).collect();
+        let mut homes = Homes::of(first);
+        unclaimed.iter().for_each(|(partition, home)| homes.insert(*partition, *home));
+        Images { me, defaults, homes, names: BTreeMap::new(), withheld, brokers: false }
     }
 
     /// Notes nodes that are not as before.
@@ -75,6 +88,8 @@ impl Images {
                     }
                 }
                 Key::Deletion(name) => self.note_all([name.clone()]),
+                // It may have kept others from being shown.
+                Key::Topic(name) => self.note_all(self.withheld.iter().chain([name]).cloned().collect::<Vec<_>>()),
                 key => self.note_all(key.topic().cloned()),
             }
         }
@@ -118,6 +133,7 @@ impl Images {
                 names.push(name);
             }
         }
+        is_other |= image.all_withheld() != before.all_withheld();
         (is_other || !names.is_empty()).then(|| ImageUpdate::between(before, Arc::new(image), &names))
     }
 
@@ -132,6 +148,17 @@ impl Images {
         placement: &Placement,
     ) -> bool {
         let old = before.topic(name);
+        if let Some(why) = node.view().withheld(name) {
+            self.withheld.insert(name.clone());
+            // One that was known before stays as it was.
+            if old.is_none() {
+                image.withhold(name, why);
+            }
+            return false;
+        }
+        if self.withheld.remove(name) {
+            image.release(name);
+        }
         if let (Some(old), Changed::States(states), true) = (old, changed, node.is_active())
             && let Some(new) = with_states(old, states, |key| node.mirror().node(key))
         {
@@ -153,6 +180,13 @@ impl Images {
         if let (Some(old), Some(anew)) = (old, &new)
             && old.id != anew.id
         {
+            self.note_all([name.clone()]);
+            new = None;
+        }
+        if let Some(anew) = &new
+            && before.topic_by_id(anew.id).is_some_and(|other| other.name != *name)
+        {
+            // Its id is still that of a topic that goes.
             self.note_all([name.clone()]);
             new = None;
         }

@@ -442,7 +442,7 @@ fn images_show_no_leadership_while_the_broker_takes_no_part() {
     let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &defaults);
     assert_eq!(leaders_shown(&first), [0, 2, 0], "of partitions with a replica here");
     assert_eq!(first.follower_epoch, None);
-    let mut images = Images::new(me, defaults, &first);
+    let mut images = Images::new(me, defaults, &first, &[]);
     assert!(images.next(&first, &cluster.nodes[0], &placement()).is_none());
     images.note_part(&first, &cluster.nodes[0]);
     let update = images.next(&first, &cluster.nodes[0], &placement()).unwrap();
@@ -492,7 +492,7 @@ fn a_topic_made_anew_is_taken_out_before_it_is_put_in() {
     cluster.make_topic(&[&[1, 2]]);
     let (me, defaults) = (BrokerId(1), TopicConfig::default());
     let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &defaults);
-    let mut images = Images::new(me, defaults, &first);
+    let mut images = Images::new(me, defaults, &first, &[]);
     images.note_part(&first, &cluster.nodes[0]);
     let before = images.next(&first, &cluster.nodes[0], &placement()).unwrap().image;
     cluster.write(Write::Delete(Key::Partition("t".into(), 0), None));
@@ -510,6 +510,71 @@ fn a_topic_made_anew_is_taken_out_before_it_is_put_in() {
     assert_eq!(made.image.topic("t").unwrap().id, Uuid::from_u128(78));
     assert!(made.image.topic("t").unwrap().partitions[0].home.is_some());
     assert!(images.next(&made.image, &cluster.nodes[0], &placement()).is_none());
+}
+
+/// What cannot be read of a topic is not taken for its deletion, and nothing is decided about it until it is put right.
+#[test]
+fn a_damaged_topic_is_withheld_and_the_others_are_served() {
+    let mut cluster = Cluster::of(2);
+    cluster.make_topic(&[&[1, 2]]);
+    let record = TopicRecord { id: Uuid::from_u128(5), assignments: vec![assigned(&[1, 2]); 2] };
+    cluster.write(Write::Create(Key::Topic("u".into()), Record::Topic(record), Lifetime::Persistent));
+    let damaged = Record::Damaged("znode x is damaged".to_owned());
+    cluster.write(Write::Create(Key::Partition("u".into(), 1), damaged, Lifetime::Persistent));
+    cluster.settle();
+    assert!(cluster.model.node(&Key::Partition("u".into(), 0)).is_none(), "the controller leaves it alone");
+    let (me, defaults) = (BrokerId(1), TopicConfig::default());
+    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &defaults);
+    assert!(first.topic("t").is_some() && first.topic("u").is_none());
+    assert_eq!(first.withheld("u"), Some("znode x is damaged"));
+    // Its directory was found, and is where it is to be once the topic is known.
+    let found = PartitionHome { directory: DirectoryId(Uuid::from_u128(9)), since_run: 0 };
+    let unclaimed = [(crate::model::PartitionId::new(Uuid::from_u128(5), 0), found)];
+    let mut images = Images::new(me, defaults, &first, &unclaimed);
+    let key = Key::Partition("u".into(), 1);
+    let version = cluster.model.node(&key).unwrap().version;
+    cluster.write(Write::Delete(key, Some(version)));
+    for news in &cluster.settle()[0] {
+        images.note(&news.changed);
+    }
+    let image = images.next(&first, &cluster.nodes[0], &placement()).unwrap().image;
+    assert_eq!((image.withheld("u"), image.topic("u").unwrap().partitions[0].home), (None, Some(found)));
+    // Of one that is served already what was known stays.
+    let damaged = Record::Damaged("znode y is damaged".to_owned());
+    cluster.write(Write::Create(Key::TopicConfig("u".into()), damaged, Lifetime::Persistent));
+    for news in &cluster.settle()[0] {
+        images.note(&news.changed);
+    }
+    assert!(images.next(&image, &cluster.nodes[0], &placement()).is_none());
+}
+
+/// Partitions are told apart by the id of their topic: of two with one id only the first can be served.
+#[test]
+fn of_two_topics_with_one_id_the_later_one_is_withheld() {
+    let mut cluster = Cluster::of(1);
+    let record = |id| Record::Topic(TopicRecord { id: Uuid::from_u128(id), assignments: vec![assigned(&[1])] });
+    for (name, id) in [("b", 5), ("a", 5), ("c", 6)] {
+        cluster.write(Write::Create(Key::Topic(name.into()), record(id), Lifetime::Persistent));
+    }
+    cluster.settle();
+    let (me, defaults) = (BrokerId(1), TopicConfig::default());
+    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &defaults);
+    let names: Vec<&str> = first.topics().map(|topic| &*topic.name).collect();
+    assert_eq!(names, ["b", "c"]);
+    assert!(first.withheld("a").unwrap().contains("/brokers/topics/a"), "{:?}", first.withheld("a"));
+    assert_eq!(&*first.topic_by_id(Uuid::from_u128(5)).unwrap().name, "b");
+    let mut images = Images::new(me, defaults, &first, &[]);
+    cluster.write(Write::Delete(Key::Partition("b".into(), 0), None));
+    cluster.write(Write::Delete(Key::Topic("b".into()), None));
+    for news in &cluster.settle()[0] {
+        images.note(&news.changed);
+    }
+    let mut image = Arc::new(first);
+    while let Some(update) = images.next(&image, &cluster.nodes[0], &placement()) {
+        image = update.image;
+    }
+    assert_eq!(&*image.topic_by_id(Uuid::from_u128(5)).unwrap().name, "a");
+    assert_eq!((image.withheld("a"), image.topic("b").is_some()), (None, false));
 }
 
 #[test]

@@ -105,7 +105,7 @@ pub fn reconcile_changed(view: &View, me: BrokerId, moment: Moment, options: &Op
     let Some(mut round) = Round::of(view, me, moment) else { return Plan::default() };
     dirty.topics.iter().for_each(|name| round.deletion(name));
     for (name, index) in &dirty.partitions {
-        let Some(topic) = view.topic(name).filter(|topic| topic.deletion.is_none()) else { continue };
+        let Some(topic) = view.topic(name).filter(|topic| topic.is_kept()) else { continue };
         if let Some(assignment) = topic.assignment(*index) {
             round.partition(name, topic, *index, assignment);
         }
@@ -166,15 +166,18 @@ impl<'a> Round<'a> {
         let checks = vec![self.office.clone(), Check::Version(Key::Deletion(name.clone()), mark)];
         let states = topic.states.keys().map(|index| Key::Partition(name.clone(), *index));
         let homes = topic.homes.iter().map(|index| Key::Home(name.clone(), *index));
-        let children: Vec<Write> = states.chain(homes).map(|key| Write::Delete(key, None)).collect();
+        let damaged = topic.damaged.keys().filter(|key| key.parent().is_some()).cloned();
+        let children: Vec<Write> = states.chain(homes).chain(damaged).map(|key| Write::Delete(key, None)).collect();
         if children.len() > TOPIC_CHUNK {
             for chunk in children.chunks(TOPIC_CHUNK) {
                 self.plan.steps.push(Step::whole(checks.clone(), chunk.to_vec()));
             }
             return;
         }
-        let record = topic.record.as_ref().map(|_| Write::Delete(Key::Topic(name.clone()), None));
-        let config = topic.config.as_ref().map(|_| Write::Delete(Key::TopicConfig(name.clone()), None));
+        let there =
+            |known: bool, key: Key| (known || topic.damaged.contains_key(&key)).then_some(Write::Delete(key, None));
+        let record = there(topic.record.is_some(), Key::Topic(name.clone()));
+        let config = there(topic.config.is_some(), Key::TopicConfig(name.clone()));
         let mark = Write::Delete(Key::Deletion(name.clone()), Some(mark));
         let writes = children.into_iter().chain(record).chain(config).chain([mark]).collect();
         self.plan.steps.push(Step::whole(checks, writes));

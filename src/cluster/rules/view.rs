@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::transition::{Terms, effective_min};
 use crate::cluster::store::{
     Assignment, BrokerRecord, Incarnation, Key, Node, PartitionState, Phase, Record, TopicRecord,
@@ -64,6 +66,8 @@ pub struct TopicView {
     pub config: Option<Versioned<BTreeMap<String, String>>>,
     /// Version of the mark that its deletion was begun.
     pub deletion: Option<i32>,
+    /// Nodes that cannot be read, and why. Nothing is decided about such a topic but its deletion.
+    pub damaged: BTreeMap<Key, String>,
 }
 
 impl TopicView {
@@ -73,7 +77,13 @@ impl TopicView {
 
     fn is_empty(&self) -> bool {
         let no_children = self.states.is_empty() && self.homes.is_empty();
-        self.record.is_none() && no_children && self.config.is_none() && self.deletion.is_none()
+        let is_sound = self.damaged.is_empty();
+        self.record.is_none() && no_children && self.config.is_none() && self.deletion.is_none() && is_sound
+    }
+
+    /// The rules may decide about its partitions.
+    pub fn is_kept(&self) -> bool {
+        self.deletion.is_none() && self.damaged.is_empty()
     }
 }
 
@@ -109,6 +119,8 @@ pub struct View {
     seen: BTreeSet<BrokerId>,
     /// Partitions that name a broker in assignment or state.
     named: BTreeMap<BrokerId, BTreeSet<PartitionKey>>,
+    /// Topics by id, the oldest first.
+    by_id: BTreeMap<Uuid, BTreeSet<(i64, Arc<str>)>>,
 }
 
 impl View {
@@ -123,6 +135,7 @@ impl View {
             cluster_config: BTreeMap::new(),
             seen: BTreeSet::new(),
             named: BTreeMap::new(),
+            by_id: BTreeMap::new(),
         };
         nodes.iter().for_each(|(key, node)| view.put(key, Some(node)));
         view
@@ -192,9 +205,24 @@ impl View {
         self.topics.get(topic)?.states.get(&index)
     }
 
+    /// Why a topic is not served, nor its name free.
+    pub fn withheld(&self, name: &str) -> Option<String> {
+        let topic = self.topics.get(name)?;
+        if let Some(why) = topic.damaged.values().next() {
+            return Some(why.clone());
+        }
+        let id = topic.record.as_ref()?.value.id;
+        let (_, first) = self.by_id.get(&id)?.first()?;
+        (**first != *name).then(|| {
+            format!(
+                "topics {first} and {name} have the same id in ZooKeeper, and {first} had it before: delete the znode                  /brokers/topics/{name} with zookeeper-shell"
+            )
+        })
+    }
+
     /// Partitions with an assignment, of topics that are not being deleted.
     pub fn partitions(&self) -> impl Iterator<Item = (&Arc<str>, &TopicView, i32, &Assignment)> {
-        let kept = self.topics.iter().filter(|(_, topic)| topic.deletion.is_none());
+        let kept = self.topics.iter().filter(|(_, topic)| topic.is_kept());
         kept.filter_map(|(name, topic)| Some((name, topic, topic.record.as_ref()?))).flat_map(
             |(name, topic, record)| {
                 (0..).zip(&record.value.assignments).map(move |(index, assignment)| (name, topic, index, assignment))
@@ -280,17 +308,25 @@ impl View {
             | Key::Home(name, _)
             | Key::TopicConfig(name)
             | Key::Deletion(name) => {
-                self.put_topic(name, key, record, version);
+                self.put_topic(name, key, node);
             }
             // Nothing that the rules go by.
             _ => {}
         }
     }
 
-    fn put_topic(&mut self, name: &Arc<str>, key: &Key, record: Option<&Record>, version: i32) {
+    fn put_topic(&mut self, name: &Arc<str>, key: &Key, node: Option<&Node>) {
+        let (record, version) = (node.map(|node| &node.record), node.map_or(0, |node| node.version));
         let mut touched = self.touched(key);
         touched.iter().for_each(|partition| self.unname(partition));
+        if let Key::Topic(_) = key {
+            self.put_id(name, node);
+        }
         let topic = self.topics.entry(name.clone()).or_default();
+        match record {
+            Some(Record::Damaged(why)) => drop(topic.damaged.insert(key.clone(), why.clone())),
+            _ => drop(topic.damaged.remove(key)),
+        }
         match (key, record) {
             (Key::Topic(_), Some(Record::Topic(value))) => {
                 topic.record = Some(Versioned { value: value.clone(), version });
@@ -315,6 +351,21 @@ impl View {
         // Partitions without an assignment any more may have a state still.
         touched.extend(self.touched(key));
         touched.iter().for_each(|partition| self.name(partition));
+    }
+
+    fn put_id(&mut self, name: &Arc<str>, node: Option<&Node>) {
+        let before = self.topics.get(name).and_then(|topic| topic.record.as_ref()).map(|record| record.value.id);
+        if let Some(id) = before
+            && let Some(topics) = self.by_id.get_mut(&id)
+        {
+            topics.retain(|(_, topic)| topic != name);
+            if topics.is_empty() {
+                self.by_id.remove(&id);
+            }
+        }
+        if let Some(Node { record: Record::Topic(record), created, .. }) = node {
+            self.by_id.entry(record.id).or_default().insert((*created, name.clone()));
+        }
     }
 
     /// Partitions whose assignment or state the node holds, as the view has it.

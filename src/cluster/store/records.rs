@@ -81,6 +81,9 @@ pub enum Record {
     /// Of a topic, a broker, or the cluster-wide default.
     Config(BTreeMap<String, String>),
     Deletion,
+    /// What stands in the node cannot be read, and why. Only nodes of topics are so: without any other the store is not
+    /// read at all.
+    Damaged(String),
 }
 
 impl Record {
@@ -98,6 +101,7 @@ impl Record {
             Record::Home(_) => matches!(key, Key::Home(..)),
             Record::Config(_) => matches!(key, Key::TopicConfig(_) | Key::BrokerConfig(_) | Key::DefaultConfig),
             Record::Deletion => matches!(key, Key::Deletion(_)),
+            Record::Damaged(_) => key.topic().is_some(),
         }
     }
 }

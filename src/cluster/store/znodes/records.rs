@@ -39,6 +39,7 @@ pub fn encode(record: &Record, writer: Writer, previous: Option<&[u8]>) -> Resul
             Object::new(previous).field("version", CONFIG_VERSION).raw("config", &object_of(config)).into_bytes()
         }
         Record::Deletion => Vec::new(),
+        Record::Damaged(why) => return Err(ZnodeError::Unsupported(format!("a record that is damaged ({why})"))),
         Record::Home(_) => return Err(ZnodeError::Unsupported("the data directory of a replica".to_owned())),
     })
 }

@@ -370,7 +370,11 @@ impl Control {
             }
         };
         if let Some(error) = damage {
-            tracing::error!("{error}; what it said before stands until then");
+            let until = match self.tree.is_withheld(&read.path) {
+                true => "the topic is withheld until then, and its records stay where they are; others are served",
+                false => "what it said before stands until then",
+            };
+            tracing::error!("{error}; {until}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::store::commit::Node;
 use crate::cluster::store::engine::{Changes, Revision, Snapshot};
-use crate::cluster::store::records::Key;
+use crate::cluster::store::records::{Key, Record};
 use crate::cluster::store::znodes::{self, CONTAINERS, Place, SINGLE_NODES, ZnodeError, place};
 
 /// A znode as it was read.
@@ -39,7 +39,8 @@ pub struct Tree {
     /// By path, and the reading of everything in which it was seen last.
     znodes: BTreeMap<String, (Znode, u64)>,
     nodes: BTreeMap<Key, Node>,
-    /// Znodes that cannot be read. Their nodes stay as they were; those never read stay out.
+    /// Znodes that cannot be read. Their nodes stay as they were. Those never read stay out, but for those of topics, which are
+    /// known to be damaged.
     damaged: BTreeMap<Key, ZnodeError>,
     changed: BTreeSet<Key>,
     dirty: BTreeSet<String>,
@@ -112,12 +113,22 @@ impl Tree {
         let node = match found.map(|znode| (znode, znodes::decode(&key, &znode.bytes))) {
             None => None,
             Some((znode, Ok(record))) => Some(Node { record, version: znode.version, created: znode.created }),
-            Some((_, Err(error))) => {
-                let news = self.damaged.insert(key, error.clone()).as_ref() != Some(&error);
+            Some((znode, Err(error))) => {
+                let news = self.damaged.insert(key.clone(), error.clone()).as_ref() != Some(&error);
+                let was_sound = self.nodes.get(&key).is_some_and(|node| !matches!(node.record, Record::Damaged(_)));
+                if key.topic().is_some() && !was_sound {
+                    let record = Record::Damaged(error.to_string());
+                    self.put(key, Some(Node { record, version: znode.version, created: znode.created }));
+                }
                 return news.then_some(error);
             }
         };
         self.damaged.remove(&key);
+        self.put(key, node);
+        None
+    }
+
+    fn put(&mut self, key: Key, node: Option<Node>) {
         if self.nodes.get(&key) != node.as_ref() {
             match node {
                 Some(node) => drop(self.nodes.insert(key.clone(), node)),
@@ -125,7 +136,6 @@ impl Tree {
             }
             self.changed.insert(key);
         }
-        None
     }
 
     /// Reads that follow from the children of `path`.
@@ -161,9 +171,14 @@ impl Tree {
         Revision(self.newest)
     }
 
-    /// The first of the znodes that cannot be read.
+    /// The first of the znodes that cannot be read and without which nothing can be served. A topic's is not one of them.
     pub fn damage(&self) -> Option<&ZnodeError> {
-        self.damaged.values().next()
+        self.damaged.iter().find(|(key, _)| key.topic().is_none()).map(|(_, error)| error)
+    }
+
+    /// The znode at `path` is damaged, and is known by nothing that it held before.
+    pub fn is_withheld(&self, path: &str) -> bool {
+        matches!(place(path), Place::Node(key) if self.nodes.get(&key).is_some_and(|node| matches!(node.record, Record::Damaged(_))))
     }
 
     /// The changes since the last ones.

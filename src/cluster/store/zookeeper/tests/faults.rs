@@ -214,13 +214,13 @@ fn ensembles_that_cannot_be_used_are_refused_by_name() {
     drop(open(&format!("{connect}/damaged")));
     drop(open(&format!("{connect}/closed")));
     let commands = "set /newer/corelane/format {\"version\":9,\"oldest_reader\":9}\n\
-                    create /damaged/brokers/topics/a {\"version\":3}\n\
+                    create /damaged/controller_epoch x\n\
                     create /closed/brokers/topics/a x digest:a:b:r\n";
     shell(std::path::Path::new(&jars), servers.address(0), commands);
     let newer = refused(settings(&format!("{connect}/newer"), 1)).expect("it is newer").to_string();
     assert!(newer.contains("/corelane/format is of version 9"), "{newer}");
     let damaged = refused(settings(&format!("{connect}/damaged"), 1)).expect("it is damaged").to_string();
-    assert!(damaged.contains("/brokers/topics/a is damaged"), "{damaged}");
+    assert!(damaged.contains("/controller_epoch is damaged"), "{damaged}");
     let closed = refused(settings(&format!("{connect}/closed"), 1)).expect("it is not to be read");
     let forbidden = OpenError::Forbidden { what: "read", path: "/closed/brokers/topics/a".to_owned() };
     assert_eq!(closed, forbidden);

@@ -173,13 +173,33 @@ fn damage_leaves_what_was_before() {
     let error = tree.take(path, Some(znode(b"{", 1, 5, 6))).expect("damage");
     assert!(error.to_string().contains(path), "{error}");
     assert_eq!(tree.take(path, Some(znode(b"{", 1, 5, 6))), None, "said once");
-    assert_eq!((tree.changes(), tree.damage()), (None, Some(&error)));
+    assert_eq!((tree.changes(), tree.is_withheld(path)), (None, false));
     assert_eq!(tree.snapshot().nodes, before);
     tree.take(path, Some(record_znode(&topic_record(2, 1), 2, 5, 7)));
-    assert_eq!(tree.damage(), None);
     assert_eq!(tree.changes().map(|changes| changes.revision.0), Some(7));
-    tree.take("/brokers/topics/b", Some(znode(b"[]", 0, 8, 8)));
-    assert_eq!(tree.changes(), None, "never read, so not there");
+}
+
+/// What is read of a topic for the first time may be damaged: it is not nothing, so that nobody takes the topic for deleted.
+#[test]
+fn a_topic_that_is_damaged_from_the_beginning_is_told_of() {
+    let mut tree = Tree::default();
+    for (path, key) in [
+        ("/brokers/topics/b", Key::Topic("b".into())),
+        ("/brokers/topics/b/partitions/0/state", Key::Partition("b".into(), 0)),
+        ("/config/topics/b", Key::TopicConfig("b".into())),
+    ] {
+        let error = tree.take(path, Some(znode(b"[]", 3, 8, 8))).expect("damage");
+        assert!(tree.is_withheld(path));
+        let told =
+            crate::cluster::store::commit::Node { record: Record::Damaged(error.to_string()), version: 3, created: 8 };
+        assert_eq!(tree.changes().map(|changes| changes.nodes), Some(vec![(key, Some(told))]));
+    }
+    assert_eq!(tree.damage(), None, "other topics are served");
+    tree.take("/brokers/topics/b", Some(record_znode(&topic_record(2, 1), 4, 8, 9)));
+    let changes = tree.changes().expect("it is put right");
+    assert!(!tree.is_withheld("/brokers/topics/b") && matches!(&changes.nodes[..], [(Key::Topic(_), Some(_))]));
+    let error = tree.take("/controller_epoch", Some(znode(b"x", 0, 10, 10))).expect("damage");
+    assert_eq!((tree.changes(), tree.damage()), (None, Some(&error)), "without this nobody is");
 }
 
 #[test]
