@@ -249,7 +249,7 @@ async fn explain_with_values(mut client: ClusterClient, command: Explain) -> Res
     Ok(explanations(&command.options, &entries))
 }
 
-/// What there is to say of each option. `entries`: values that are in force.
+/// Explanation of each option. `entries`: values that are in force.
 fn explanations(options: &[String], entries: &[ConfigEntry]) -> Report {
     let mut report = Report::default();
     let mut items = Vec::new();

@@ -1,4 +1,4 @@
-//! What every command that asks a cluster has in common: where it is, how long to wait, how to print.
+//! Common part of commands that ask a cluster: where it is, how long to wait, how to print.
 
 use std::future::Future;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! What a command has to say: a text for people, the same as JSON, and what went wrong.
+//! Outcome of a command: a text for people, the same as JSON, and what went wrong.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};

@@ -1,4 +1,4 @@
-//! What can be typed after `corelane group`.
+//! Arguments of `corelane group`.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use crate::client::cluster_client::{Committed, Place, Spot};
 use crate::client::{ClusterClient, Refusal};
 use crate::runtime::clock;
 
-/// What is known of a partition.
+/// Facts about a partition.
 #[derive(Default)]
 struct Row {
     before: Option<i64>,

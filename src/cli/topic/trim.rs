@@ -14,7 +14,7 @@ use crate::runtime::clock;
 /// The offset by which DeleteRecords means the partition's end.
 const ALL: i64 = -1;
 
-/// What is known of a partition.
+/// Facts about a partition.
 #[derive(Default)]
 struct Row {
     start: Option<i64>,
