@@ -15,7 +15,7 @@ pub(super) struct Report {
     pub text: String,
     /// Null: there is nothing to print.
     pub json: Value,
-    /// What was not done, one line each.
+    /// Failures, one line each.
     pub failed: Vec<String>,
 }
 

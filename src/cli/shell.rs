@@ -1,4 +1,4 @@
-//! What shells and `man` want to know of the command line.
+//! Descriptions of the command line for shells and for `man`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! What can be typed after `corelane topic`.
+//! Arguments of `corelane topic`.
 
 use std::process::ExitCode;
 

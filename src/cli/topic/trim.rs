@@ -44,7 +44,7 @@ pub(super) async fn trim(mut client: ClusterClient, command: Trim) -> Result<Rep
     for (place, outcome) in until {
         let row = rows.entry(place).or_default();
         match outcome {
-            // What was deleted before stays so.
+            // Records that were deleted before stay so.
             Ok(offset) => row.until = Some(row.start.map_or(offset, |start| offset.max(start))),
             Err(refusal) => row.refusal = Some(refusal),
         }

@@ -10,7 +10,7 @@ use super::route::{ClusterClient, To, will_pass};
 use super::topics::{silent, text};
 use crate::client::error::{ClientError, Refusal};
 
-/// What options belong to, by Kafka's numbers (`ConfigResource.Type`).
+/// Owner of options, by Kafka's numbers (`ConfigResource.Type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i8)]
 pub enum ResourceKind {

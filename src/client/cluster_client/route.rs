@@ -56,7 +56,7 @@ pub struct ClusterClient {
     unanswered: bool,
 }
 
-/// What became of one try.
+/// Outcome of one try.
 enum Try<T> {
     Answer(T),
     /// Before anything was sent.

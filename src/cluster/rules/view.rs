@@ -215,7 +215,7 @@ impl View {
         let (_, first) = self.by_id.get(&id)?.first()?;
         (**first != *name).then(|| {
             format!(
-                "topics {first} and {name} have the same id in ZooKeeper, and {first} had it before: delete the znode                  /brokers/topics/{name} with zookeeper-shell"
+                "topics {first} and {name} have the same id in ZooKeeper, and {first} had it before: delete the znode /brokers/topics/{name} with zookeeper-shell"
             )
         })
     }
