@@ -1,6 +1,7 @@
 //! A broker's way into its cluster, before its shards run.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -62,13 +63,13 @@ impl Membership {
     /// The cluster's metadata, without where this broker has its replicas.
     pub fn image(&self, config: &ServerConfig) -> MetadataImage {
         let me = BrokerId(config.broker_id);
-        first_image(&self.mirror, &self.view, me, &self.cluster_id, &config.topic_defaults)
+        first_image(&self.mirror, &self.view, me, &self.cluster_id, config)
     }
 
     /// State with which the controller's shard goes on. `image`: with the homes of this broker's replicas.
     pub fn begin(
         self,
-        config: &ServerConfig,
+        config: &Arc<ServerConfig>,
         image: &MetadataImage,
         start: Start,
         strays: Vec<Stray>,
@@ -92,7 +93,7 @@ impl Membership {
         let (leave, (tell, left)) = (Leave::default(), sync_channel(1));
         let home = |stray: &Stray| (stray.partition, PartitionHome { directory: stray.directory, since_run: 0 });
         let unclaimed: Vec<_> = strays.iter().map(home).collect();
-        let images = Images::new(me, config.topic_defaults.clone(), image, &unclaimed);
+        let images = Images::new(me, config.clone(), image, &unclaimed);
         let leaving = Leaving { leave: leave.clone(), bell: self.bell.clone(), left };
         (Joining { node, images, bell: self.bell, begun: self.begun, strays, leave, left: tell }, leaving)
     }

@@ -22,7 +22,7 @@ use crate::runtime::probe;
 use crate::runtime::process::{self, SignalWatch, StopFlag};
 use crate::runtime::{clock, mailbox, net, watchdog};
 use crate::server;
-use crate::shard::{self, Joining, ShardReady, ShardStart};
+use crate::shard::{self, Joining, ShardReady, ShardStart, Throttles};
 
 /// Exit code 0 after an orderly end, 1 with one line on stderr when the broker cannot start.
 pub(super) fn main(arguments: ServerArguments) -> ExitCode {
@@ -63,9 +63,13 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     let mut arenas = take_over_arenas(&mut config, cpus.len() as u16, &image, &placement)?;
 
     let start = start_of(&config, &held, (&image, &placement), !unclean && all);
+    let config = Arc::new(config);
+    // What the start has found out since is in them too.
+    let settings = image.settings.take().map(|settings| Arc::new(config.with_dynamic(settings.dynamic.clone()).0));
+    image.settings = settings;
     let membership = membership.map(|membership| membership.begin(&config, &image, start, strays));
     let (joining, leaving) = membership.unzip();
-    let (config, image, placement) = (Arc::new(config), Arc::new(image), Arc::new(placement));
+    let (image, placement) = (Arc::new(image), Arc::new(placement));
     let stop = StopFlag::default();
     let (threads, reports, closings) = start_shards(&config, &cpus, &store, (&image, &placement), &stop, joining)?;
     let ready = match await_ready(&reports, cpus.len(), || signals.obey_pending(&stop)) {
@@ -179,6 +183,7 @@ const FEW_DESCRIPTORS: u64 = 65_536;
 /// Half of the descriptors are for segments: a flood of connections must not take a partition offline.
 fn leave_descriptors_for_files(config: &mut ServerConfig, limit: u64) {
     let half = u32::try_from(limit / 2).unwrap_or(u32::MAX).max(1);
+    config.connection_room = half;
     if config.max_connections <= half {
         return;
     }
@@ -254,6 +259,7 @@ fn start_shards(
     })?;
     let (sender, reports) = channel();
     let (closed, closings) = channel();
+    let throttles = Arc::new(Throttles::default());
     let starts: HashMap<u16, ShardStart> = (0..shards)
         .zip(seats.into_iter().zip(hearts))
         .map(|(index, (seat, heart))| {
@@ -271,6 +277,7 @@ fn start_shards(
                 image,
                 placement,
                 stop,
+                throttles: throttles.clone(),
                 joining,
                 ready,
                 closed,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use uuid::Uuid;
 
 use super::image::{MetadataImage, PartitionImage, TopicImage};
-use crate::config::{Kind, ServerConfig, TopicConfig, describe_topic};
+use crate::config::{ConfigEntry, Kind, ServerConfig, TopicConfig, describe_broker, describe_topic};
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch};
 
 /// Most partitions of one topic. Kafka refuses more than 10,000 a request; here a request creates topics one by one, so
@@ -71,11 +71,22 @@ pub struct AlterTopic {
     pub set: Vec<(String, ConfigOp)>,
 }
 
-/// What happens to one option of a topic (KIP-339).
+/// One broker, or all of them, of an AlterConfigs or IncrementalAlterConfigs request.
+#[derive(Clone, Debug, Default)]
+pub struct AlterBroker {
+    /// `None`: the default of all brokers.
+    pub broker: Option<BrokerId>,
+    /// Options that `set` does not name are no longer set.
+    pub replace: bool,
+    /// By option name, carried out in this order.
+    pub set: Vec<(String, ConfigOp)>,
+}
+
+/// What happens to one option of a resource (KIP-339).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigOp {
     Set(String),
-    /// Back to the broker's value.
+    /// Back to the value that holds without it.
     Delete,
     /// Adds elements to a list, those that it does not have.
     Append(String),
@@ -174,22 +185,48 @@ pub fn alter_topic(
         let message = format!("The topic '{}' does not exist.", request.name);
         return Err(ControlError::new(ErrorCode::UnknownTopicOrPartition, message));
     };
-    let mut overrides = if request.replace { BTreeMap::new() } else { topic.overrides.clone() };
-    for (name, op) in &request.set {
+    let before = if request.replace { BTreeMap::new() } else { topic.overrides.clone() };
+    let overrides = changed(before, &request.set, |overrides| describe_topic(config, overrides))?;
+    let topic_config = with_overrides(config, &overrides)?;
+    Ok(TopicImage { overrides, config: topic_config.into(), ..TopicImage::clone(topic) })
+}
+
+/// The options that are set while brokers run, with a change of them; all of it or, with an error, none. `started`: the
+/// settings that this broker was started with, `config`: those that it follows now.
+pub fn alter_broker(
+    started: &ServerConfig,
+    config: &ServerConfig,
+    request: &AlterBroker,
+) -> Result<ServerConfig, ControlError> {
+    let mut dynamic = config.dynamic.clone();
+    let options = if request.broker.is_some() { &mut dynamic.broker } else { &mut dynamic.cluster };
+    let before = if request.replace { BTreeMap::new() } else { options.clone() };
+    *options = changed(before, &request.set, |_| describe_broker(config))?;
+    check_size(options, "The dynamic options")?;
+    started.with_checked(dynamic).map_err(|message| ControlError::new(ErrorCode::InvalidConfig, message))
+}
+
+/// The options after these operations. `describe`: all options with their values, of which lists are changed.
+fn changed(
+    mut options: BTreeMap<String, String>,
+    set: &[(String, ConfigOp)],
+    describe: impl Fn(&BTreeMap<String, String>) -> Vec<ConfigEntry>,
+) -> Result<BTreeMap<String, String>, ControlError> {
+    for (name, op) in set {
         let value = match op {
             ConfigOp::Delete => {
-                overrides.remove(name);
+                options.remove(name);
                 continue;
             }
             ConfigOp::Set(value) => value.clone(),
-            ConfigOp::Append(value) => changed_list(config, &overrides, name, "APPEND", |list| {
+            ConfigOp::Append(value) => changed_list(describe(&options), name, "APPEND", |list| {
                 for element in value.split(',').map(str::trim) {
                     if list.iter().all(|known| known != element) {
                         list.push(element.to_owned());
                     }
                 }
             })?,
-            ConfigOp::Subtract(value) => changed_list(config, &overrides, name, "SUBTRACT", |list| {
+            ConfigOp::Subtract(value) => changed_list(describe(&options), name, "SUBTRACT", |list| {
                 list.retain(|known| value.split(',').all(|element| element.trim() != known));
             })?,
         };
@@ -197,21 +234,18 @@ pub fn alter_topic(
             let message = format!("The value of {name} would be longer than {MAX_CONFIG_VALUE} bytes.");
             return Err(ControlError::new(ErrorCode::InvalidConfig, message));
         }
-        overrides.insert(name.clone(), value);
+        options.insert(name.clone(), value);
     }
-    let topic_config = with_overrides(config, &overrides)?;
-    Ok(TopicImage { overrides, config: topic_config.into(), ..TopicImage::clone(topic) })
+    Ok(options)
 }
 
-/// The value of the list `name`, the topic's own or the broker's, after `change`.
+/// The value of the list `name` after `change`.
 fn changed_list(
-    config: &ServerConfig,
-    overrides: &BTreeMap<String, String>,
+    options: Vec<ConfigEntry>,
     name: &str,
     operation: &str,
     change: impl FnOnce(&mut Vec<String>),
 ) -> Result<String, ControlError> {
-    let options = describe_topic(config, overrides);
     let Some(option) = options.into_iter().find(|option| option.name == name && option.kind == Kind::List) else {
         let message = format!("Can't {operation} to key {name} because its type is not LIST.");
         return Err(ControlError::new(ErrorCode::InvalidConfig, message));
@@ -222,12 +256,17 @@ fn changed_list(
     Ok(list.join(","))
 }
 
-fn with_overrides(config: &ServerConfig, overrides: &BTreeMap<String, String>) -> Result<TopicConfig, ControlError> {
-    let bytes = overrides.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+fn check_size(options: &BTreeMap<String, String>, what: &str) -> Result<(), ControlError> {
+    let bytes = options.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
     if bytes > MAX_OVERRIDES {
-        let message = format!("The topic's own options would take {bytes} bytes; they may take {MAX_OVERRIDES}.");
+        let message = format!("{what} would take {bytes} bytes; they may take {MAX_OVERRIDES}.");
         return Err(ControlError::new(ErrorCode::InvalidConfig, message));
     }
+    Ok(())
+}
+
+fn with_overrides(config: &ServerConfig, overrides: &BTreeMap<String, String>) -> Result<TopicConfig, ControlError> {
+    check_size(overrides, "The topic's own options")?;
     let pairs = overrides.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let merged = config.topic_defaults.with_overrides(pairs);
     let merged = merged.and_then(|config| config.check_together().map(|()| config));

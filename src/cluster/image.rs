@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::directory_id::DirectoryId;
 use super::store::{Phase, Revision};
-use crate::config::TopicConfig;
+use crate::config::{ServerConfig, TopicConfig};
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 
 /// One broker.
@@ -103,6 +103,8 @@ pub struct MetadataImage {
     pub this: Option<BrokerId>,
     /// Number of the registration that this broker fetches by as a follower; `None`: it has had none.
     pub follower_epoch: Option<i64>,
+    /// This broker's settings with the options that were set while brokers run; `None`: there are none.
+    pub settings: Option<Arc<ServerConfig>>,
     pub brokers: Vec<BrokerImage>,
     by_name: BTreeMap<Arc<str>, Arc<TopicImage>>,
     by_id: HashMap<Uuid, Arc<TopicImage>>,
@@ -124,6 +126,20 @@ impl MetadataImage {
 
     pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<TopicImage>> {
         self.by_id.get(&id)
+    }
+
+    /// Takes `settings` over, for all topics too. Returns the names of those whose options are others then.
+    pub fn configure(&mut self, settings: Arc<ServerConfig>) -> Vec<Arc<str>> {
+        let mut names = Vec::new();
+        for topic in self.topics().cloned().collect::<Vec<_>>() {
+            let config = settings.topic_defaults.with_known(&topic.overrides);
+            if config != *topic.config {
+                names.push(topic.name.clone());
+                self.put_topic(TopicImage { config: config.into(), ..TopicImage::clone(&topic) });
+            }
+        }
+        self.settings = Some(settings);
+        names
     }
 
     /// In name order.

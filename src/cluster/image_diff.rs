@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
 use super::store::Revision;
+use crate::config::ServerConfig;
 use crate::model::{BrokerId, LeaderEpoch, PartitionId};
 
 /// One topic as it was and as it is to be. `None`: it is not there.
@@ -35,7 +36,7 @@ pub enum Step {
     Lead(LeaderEpoch),
     /// Another broker leads in this epoch, or none does.
     Follow(Option<BrokerId>, LeaderEpoch),
-    /// The topic's options are others.
+    /// The topic's options are others, by its own or by the broker's.
     Configure,
     /// The broker is no replica any more.
     Close(Closing),
@@ -71,6 +72,14 @@ impl ImageUpdate {
         }
         names.sort();
         names.dedup();
+        ImageUpdate::between(before, Arc::new(image), &names)
+    }
+
+    /// `before` with these settings, as of `version`.
+    pub fn configured(before: &MetadataImage, settings: Arc<ServerConfig>, version: Revision) -> ImageUpdate {
+        let mut image = before.clone();
+        image.version = version;
+        let names = image.configure(settings);
         ImageUpdate::between(before, Arc::new(image), &names)
     }
 
@@ -131,7 +140,7 @@ impl TopicChange {
     /// Replicas of broker `this` that may have another role, or lead by other terms, than before.
     pub fn partitions(&self, this: BrokerId) -> impl Iterator<Item = PartitionId> {
         let before = |after: &TopicImage| {
-            let same = |before: &&Arc<TopicImage>| before.id == after.id && before.overrides == after.overrides;
+            let same = |before: &&Arc<TopicImage>| before.id == after.id && !is_configured(before, after);
             self.before.as_ref().filter(same)
         };
         self.after.iter().flat_map(move |after| {
@@ -154,7 +163,7 @@ impl TopicChange {
             let partition = before?.partitions.get(usize::try_from(id.index.0).ok()?)?;
             partition.replicas.contains(&this).then_some(partition)
         };
-        let configured = before.is_some_and(|before| before.overrides != after.overrides);
+        let configured = before.is_some_and(|before| is_configured(before, after));
         for (id, now) in own(after, this) {
             let then = then(id);
             if then.is_none() {
@@ -174,6 +183,11 @@ impl TopicChange {
         steps.extend(elsewhere.map(|(id, _)| (id, Step::Close(Closing::Elsewhere))));
         steps
     }
+}
+
+/// Its options are others, by its own or by the broker's.
+fn is_configured(before: &TopicImage, after: &TopicImage) -> bool {
+    before.overrides != after.overrides || before.config != after.config
 }
 
 fn role(partition: &PartitionImage, this: BrokerId) -> Step {
@@ -221,6 +235,25 @@ mod tests {
             overrides: BTreeMap::new(),
             config: Arc::new(TopicConfig::default()),
         })
+    }
+
+    #[test]
+    fn settings_reach_the_topics_that_do_not_override_them() {
+        let mut before = MetadataImage::default();
+        let plain = topic("plain", 1, vec![partition((1, 0), &[1])]);
+        let own = with_option(&topic("own", 2, vec![partition((1, 0), &[1])]), "5");
+        let config = TopicConfig::default().with_known(&own.overrides);
+        before.put_topic(plain);
+        before.put_topic(TopicImage { config: config.into(), ..TopicImage::clone(&own) });
+        let mut settings = ServerConfig::default();
+        settings.topic_defaults.retention_ms = Some(77);
+        let update = ImageUpdate::configured(&before, Arc::new(settings), Revision(9));
+        let names: Vec<_> = update.topics.iter().map(|change| change.after.as_ref().unwrap().name.clone()).collect();
+        assert_eq!(names, ["plain".into()]);
+        assert_eq!(update.topics[0].steps(THIS), [(PartitionId::new(Uuid::from_u128(1), 0), Step::Configure)]);
+        let retention = |name: &str| update.image.topic(name).unwrap().config.retention_ms;
+        assert_eq!((retention("plain"), retention("own")), (Some(77), Some(5)));
+        assert_eq!(update.image.version, Revision(9));
     }
 
     fn with_option(topic: &TopicImage, value: &str) -> Arc<TopicImage> {

@@ -77,6 +77,18 @@ impl<S: Store> Keeper<S> {
         Edited { outcomes, topics, revision: self.mirror.revision() }
     }
 
+    /// Stores options that are set while brokers run; all topics follow `defaults` from then on. Returns the revision that
+    /// shows them.
+    pub fn configure(&mut self, key: Key, options: Record, defaults: TopicConfig) -> Result<Revision, String> {
+        if let Some(write) = self.mirror.write(key, options) {
+            let id = self.store.commit(Commit { checks: Vec::new(), writes: vec![write] });
+            self.take_events();
+            self.outcome(id)?;
+        }
+        self.defaults = defaults;
+        Ok(self.mirror.revision())
+    }
+
     /// A commit that is to be one with those before it of its edit.
     fn begin(&mut self, edit: &Edit) -> Vec<CommitId> {
         let commit = |writes| Commit { checks: Vec::new(), writes };
@@ -133,12 +145,8 @@ impl<S: Store> Keeper<S> {
         let nodes = nodes_of(topic);
         let kept: BTreeSet<&Key> = nodes.iter().map(|(key, _)| key).collect();
         let gone: Vec<Key> = self.known(&topic.name).into_iter().filter(|key| !kept.contains(key)).collect();
-        let write = |(key, record): (Key, Record)| match self.mirror.node(&key) {
-            None => Some(create(key, record)),
-            Some(node) if node.record == record => None,
-            Some(node) => Some(Write::Set(key, record, node.version)),
-        };
-        let mut writes: Vec<Write> = nodes.into_iter().filter_map(write).collect();
+        let mut writes: Vec<Write> =
+            nodes.into_iter().filter_map(|(key, record)| self.mirror.write(key, record)).collect();
         writes.extend(gone.into_iter().map(|key| self.delete(key)));
         writes
     }

@@ -7,6 +7,7 @@
 //! - `directories.json`: the data directories by id, where each was last, and the number of the broker's run
 //! - `leader-epochs.json`: starts that raised the leader epochs (`epoch_store`)
 //! - `producer-ids.json` and `producer-ids.copy.json`: the first producer id not yet given away
+//! - `broker-options.json` and `broker-options.default.json`: options set while the broker runs, its own and the default
 //! - `lock`: empty; held while producer ids are reserved
 //!
 //! Each `.json` file is one line of JSON and one line with its CRC32C, and is replaced as a whole: written beside under a
@@ -24,7 +25,7 @@ use uuid::Uuid;
 
 use super::directory_id::DirectoryId;
 use super::image::{BrokerImage, EndpointImage, MetadataImage, PartitionHome, PartitionImage, TopicImage};
-use crate::config::{Advertised, ListenerConfig, ServerConfig, TopicConfig};
+use crate::config::{Advertised, DynamicOptions, ListenerConfig, ServerConfig, TopicConfig};
 use crate::model::{BrokerId, LeaderEpoch};
 use crate::runtime::faults;
 
@@ -75,6 +76,19 @@ struct DirectoryRecord {
 struct ProducerIdRecord {
     format: u32,
     next: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OptionsRecord {
+    format: u32,
+    options: BTreeMap<String, String>,
+}
+
+/// Whom dynamic options are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionsOf {
+    Broker,
+    AllBrokers,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -210,6 +224,13 @@ impl LocalStore {
             Err(e) => return Err(e),
         }
         self.load_directories(&mut stored);
+        let dynamic = DynamicOptions {
+            cluster: self.stored_options(OptionsOf::AllBrokers)?,
+            broker: self.stored_options(OptionsOf::Broker)?,
+        };
+        let settings = (!dynamic.is_empty()).then(|| config.following(dynamic));
+        let defaults = settings.as_ref().map_or(&config.topic_defaults, |settings| &settings.topic_defaults).clone();
+        stored.image.settings = settings;
         let topics = self.topics();
         let entries = match fs::read_dir(&topics) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(stored),
@@ -219,8 +240,8 @@ impl LocalStore {
         paths.sort();
         for path in paths {
             match path.extension().and_then(|extension| extension.to_str()) {
-                Some("json") => take_topic(self, &mut stored, &path, config, this)?,
-                Some("deleted") => match load_topic(self, &path, &config.topic_defaults) {
+                Some("json") => take_topic(self, &mut stored, &path, &defaults, this)?,
+                Some("deleted") => match load_topic(self, &path, &defaults) {
                     Ok(topic) => stored.deleted.push(topic),
                     Err(error) => tracing::warn!("directories of a deleted topic may stay: {error}"),
                 },
@@ -268,6 +289,34 @@ impl LocalStore {
         let record = |known: &KnownDirectory| DirectoryRecord { id: known.id.to_string(), path: known.path.clone() };
         let directories = directories.iter().map(record).collect();
         replace(&self.directories_file(), "directories", &DirectoriesRecord { format: FORMAT, run, directories })
+    }
+
+    /// Without the file there are none. A damaged one is an error: what it kept from deletion would go.
+    fn stored_options(&self, of: OptionsOf) -> io::Result<BTreeMap<String, String>> {
+        let file = self.options_file(of);
+        let record: OptionsRecord = match read(&file) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            Err(e) if e.kind() == ErrorKind::InvalidData => {
+                let advice = "or move it away to go on with the options of the broker's file alone";
+                return Err(io::Error::new(ErrorKind::InvalidData, format!("{e}; {advice}")));
+            }
+            record => record?,
+        };
+        check_format(&file, record.format)?;
+        Ok(record.options)
+    }
+
+    /// Durable when it returns.
+    pub(super) fn put_options(&self, of: OptionsOf, options: &BTreeMap<String, String>) -> io::Result<()> {
+        let record = OptionsRecord { format: FORMAT, options: options.clone() };
+        replace(&self.options_file(of), "broker-options", &record)
+    }
+
+    fn options_file(&self, of: OptionsOf) -> PathBuf {
+        self.directory.join(match of {
+            OptionsOf::Broker => "broker-options.json",
+            OptionsOf::AllBrokers => "broker-options.default.json",
+        })
     }
 
     /// Durable when it returns.
@@ -439,14 +488,13 @@ fn take_topic(
     store: &LocalStore,
     stored: &mut Stored,
     path: &Path,
-    config: &ServerConfig,
+    defaults: &TopicConfig,
     this: BrokerId,
 ) -> io::Result<()> {
-    let loaded =
-        load_topic(store, path, &config.topic_defaults).and_then(|topic| match stored.image.topic_by_id(topic.id) {
-            Some(other) => Err(damaged(path, &format!("its topic id is also that of topic {}", other.name))),
-            None => Ok(topic),
-        });
+    let loaded = load_topic(store, path, defaults).and_then(|topic| match stored.image.topic_by_id(topic.id) {
+        Some(other) => Err(damaged(path, &format!("its topic id is also that of topic {}", other.name))),
+        None => Ok(topic),
+    });
     match loaded {
         Ok(topic) if topic.partitions.iter().any(|partition| !partition.replicas.contains(&this)) => {
             let what = "its partitions are not all on broker";

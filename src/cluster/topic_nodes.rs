@@ -98,11 +98,7 @@ pub fn shared_topic_of<'a>(
         partition_of(name, index, assignment, &node).unwrap_or_else(|| stateless(assignment))
     });
     let (partitions, overrides) = (partitions.collect(), overrides_of(name, &node));
-    let set = |config: TopicConfig, (option, value): (&String, &String)| {
-        let pair = std::iter::once((option.as_str(), value.as_str()));
-        config.with_overrides(pair).unwrap_or(config)
-    };
-    let config = overrides.iter().fold(defaults.clone(), set);
+    let config = defaults.with_known(&overrides);
     Some(TopicImage { name: name.clone(), id: topic.id, partitions, overrides, config: config.into() })
 }
 

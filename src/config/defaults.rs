@@ -63,6 +63,8 @@ impl TopicConfig {
             compression_lz4_level: 0,
             compression_zstd_level: 0,
             delete_retention_ms: 0,
+            leader_throttled: super::ThrottledReplicas::default(),
+            follower_throttled: super::ThrottledReplicas::default(),
         }
     }
 }
@@ -111,6 +113,8 @@ impl ServerConfig {
             replica_fetch_backoff_ms: 0,
             replica_high_watermark_checkpoint_interval_ms: 0,
             replica_socket_timeout_ms: 0,
+            leader_replication_throttled_rate: 0,
+            follower_replication_throttled_rate: 0,
             producer_id_expiration_ms: 0,
             producer_id_expiration_check_interval_ms: 0,
             producer_state_max_bytes: 0,
@@ -160,9 +164,11 @@ impl ServerConfig {
             shutdown_timeout_ms: 0,
             log_level: String::new(),
             clean_dirs: Vec::new(),
+            connection_room: u32::MAX,
             arena_folders: Default::default(),
             not_taken_over: Vec::new(),
             given: Default::default(),
+            dynamic: Default::default(),
         }
     }
 }

@@ -11,6 +11,9 @@ use super::{Kind, ServerConfig};
 #[repr(i8)]
 pub enum ConfigSource {
     DynamicTopic = 1,
+    DynamicBroker = 2,
+    /// The default of all brokers, set while they run.
+    DynamicDefaultBroker = 3,
     StaticBroker = 4,
     Default = 5,
 }
@@ -97,7 +100,7 @@ pub fn describe_broker(server: &ServerConfig) -> Vec<ConfigEntry> {
             value: spec.value(server),
             default: default_of(spec),
             source: source(spec, server),
-            read_only: true,
+            read_only: !spec.is_dynamic(),
             sensitive: false,
             kind: spec.kind,
             doc: spec.doc,
@@ -112,12 +115,26 @@ pub fn describe_broker(server: &ServerConfig) -> Vec<ConfigEntry> {
     entries
 }
 
+/// The options that were set for all brokers at once, in name order.
+pub fn describe_default(server: &ServerConfig) -> Vec<ConfigEntry> {
+    let mut entries = describe_broker(server);
+    let source = ConfigSource::DynamicDefaultBroker;
+    entries.retain_mut(|entry| {
+        let Some(value) = server.dynamic.cluster.get(entry.name) else { return false };
+        (entry.value, entry.source) = (Some(value.clone()), source);
+        entry.synonyms.retain(|synonym| synonym.source != ConfigSource::DynamicBroker);
+        true
+    });
+    entries
+}
+
 fn alias_entry(entry: &ConfigEntry, alias: &Alias, server: &ServerConfig) -> ConfigEntry {
     let given = server.given.get(alias.name).cloned();
     let source = if given.is_some() { ConfigSource::StaticBroker } else { ConfigSource::Default };
+    let read_only = true;
     let default = alias.default.map(str::to_owned);
     let same_unit = if alias.factor == 1 { entry.value.clone() } else { default.clone() };
-    ConfigEntry { name: alias.name, value: given.or(same_unit), default, source, ..entry.clone() }
+    ConfigEntry { name: alias.name, value: given.or(same_unit), default, source, read_only, ..entry.clone() }
 }
 
 fn default_of(spec: &OptionSpec) -> Option<String> {
@@ -133,7 +150,7 @@ fn given_names<'a>(
 }
 
 fn source(spec: &'static OptionSpec, server: &ServerConfig) -> ConfigSource {
-    if given_names(spec, server).next().is_some() { ConfigSource::StaticBroker } else { ConfigSource::Default }
+    synonyms(spec, server).first().map_or(ConfigSource::Default, |in_force| in_force.source)
 }
 
 fn synonyms(spec: &'static OptionSpec, server: &ServerConfig) -> Vec<ConfigSynonym> {
@@ -142,12 +159,18 @@ fn synonyms(spec: &'static OptionSpec, server: &ServerConfig) -> Vec<ConfigSynon
         value: Some(value.clone()),
         source: ConfigSource::StaticBroker,
     });
+    let dynamic = |options: &BTreeMap<String, String>, source| {
+        let value = Some(options.get(spec.name)?.clone());
+        Some(ConfigSynonym { name: spec.name.to_owned(), value, source })
+    };
+    let broker = dynamic(&server.dynamic.broker, ConfigSource::DynamicBroker);
+    let cluster = dynamic(&server.dynamic.cluster, ConfigSource::DynamicDefaultBroker);
     let default = default_of(spec).map(|value| ConfigSynonym {
         name: spec.name.to_owned(),
         value: Some(value),
         source: ConfigSource::Default,
     });
-    given.chain(default).collect()
+    broker.into_iter().chain(cluster).chain(given).chain(default).collect()
 }
 
 #[cfg(test)]

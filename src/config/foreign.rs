@@ -117,7 +117,7 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("controlled.shutdown.retry.backoff.ms", Ignored(NO_RETRIES)),
     ("replica.socket.receive.buffer.bytes", Ignored("the kernel sizes the buffers of connections between brokers")),
     ("num.replica.fetchers", Ignored(ONE_FETCHER)),
-    ("follower.*", Ignored(NO_CLUSTER)),
+    ("follower.fetch.*", Ignored(NO_TIERS)),
     ("offsets.topic.compression.codec", Only("0", "what group coordinators write is not compressed")),
     ("offsets.commit.timeout.ms", Ignored("a commit is answered when the disk has it")),
     ("offsets.commit.required.acks", Ignored("Kafka 4 removed it")),
@@ -212,14 +212,10 @@ const fn removed(name: &'static str, default: &'static str) -> TopicOption {
     }
 }
 
-const NO_THROTTLE: &str = "replication is not throttled in this version of Corelane";
-
 /// Defaults and bounds are Kafka's (`LogConfig`).
 pub(super) static TOPIC: &[TopicOption] = &[
     fixed("segment.jitter.ms", Kind::Long, "0", AtLeast(0), NO_JITTER),
     fixed("preallocate", Kind::Boolean, "false", Any, "segments are always extended ahead of their writes, in steps"),
-    fixed("leader.replication.throttled.replicas", Kind::List, "", Any, NO_THROTTLE),
-    fixed("follower.replication.throttled.replicas", Kind::List, "", Any, NO_THROTTLE),
     fixed("remote.storage.enable", Kind::Boolean, "false", Any, NO_TIERS),
     harmless("remote.log.copy.disable", Kind::Boolean, "false", Any),
     harmless("remote.log.delete.on.disable", Kind::Boolean, "false", Any),

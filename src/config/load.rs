@@ -284,8 +284,7 @@ fn cross_check(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warni
         return Err(one.invalid("inter.broker.listener.name", reason.into()));
     }
     if let Some(one) = given.get("max.connections.per.ip")
-        && config.max_connections_per_ip == 0
-        && config.max_connections_per_ip_overrides.1.is_empty()
+        && config.admits_nobody()
     {
         return Err(one.invalid(
             "max.connections.per.ip",

@@ -34,6 +34,14 @@ pub fn markdown() -> String {
         let default = code(spec.default);
         let _ = writeln!(page, "| {names} | {} | {default} | {} | {topic} | {} |", spec.kind, spec.bounds, spec.doc);
     }
+    page.push_str("\n## Options that can be set while the broker runs\n\n");
+    page.push_str(
+        "`kafka-configs --entity-type brokers --alter --add-config NAME=VALUE` sets them, with `--entity-name ID` for one broker \
+         or with `--entity-default` for all; `corelane config set --broker ID` does too. They last. A topic's own value wins over \
+         the broker's, that over the default of all brokers, and that over the file.\n\n",
+    );
+    let dynamic = OPTIONS.iter().filter(|spec| spec.is_dynamic()).map(|spec| code(spec.name));
+    let _ = writeln!(page, "{}", dynamic.collect::<Vec<_>>().join(", "));
     page.push_str("\n## Topic options that are accepted without being honoured\n\n");
     page.push_str("They can be set where that changes nothing, so that tools which copy configurations work.\n\n");
     page.push_str("| Option | Type | Default | Why |\n|---|---|---|---|\n");

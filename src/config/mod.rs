@@ -2,6 +2,7 @@
 
 mod defaults;
 mod describe;
+mod dynamic;
 mod explain;
 mod foreign;
 mod group;
@@ -14,7 +15,8 @@ mod server;
 mod topic;
 mod value;
 
-pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_topic};
+pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym, describe_broker, describe_default, describe_topic};
+pub use dynamic::DynamicOptions;
 pub use explain::{Explanation, explain, option_names};
 pub use group::GroupConfig;
 pub use listener::{Advertised, ListenerConfig};
@@ -22,5 +24,5 @@ pub use load::{ConfigError, Origin, Warning};
 pub use markdown::{markdown, plain};
 pub use options::{Alias, OPTIONS, OptionSpec};
 pub use server::{Acknowledge, ProduceValidation, ReplicaSelector, ServerConfig, Untaken};
-pub use topic::{CompressionType, TopicConfig};
+pub use topic::{CompressionType, ThrottledReplicas, TopicConfig};
 pub use value::{Bounds, Kind};

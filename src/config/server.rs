@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::{GroupConfig, ListenerConfig, TopicConfig};
+use super::{DynamicOptions, GroupConfig, ListenerConfig, TopicConfig};
 
 /// The failure that a batch survives once it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +121,10 @@ pub struct ServerConfig {
     pub replica_high_watermark_checkpoint_interval_ms: u64,
     /// `replica.socket.timeout.ms`
     pub replica_socket_timeout_ms: u32,
+    /// `leader.replication.throttled.rate`, bytes a second
+    pub leader_replication_throttled_rate: u64,
+    /// `follower.replication.throttled.rate`, bytes a second
+    pub follower_replication_throttled_rate: u64,
     /// `producer.id.expiration.ms`
     pub producer_id_expiration_ms: i64,
     /// `producer.id.expiration.check.interval.ms`
@@ -220,10 +224,14 @@ pub struct ServerConfig {
     /// With `corelane.arena.dir`, the folder for the arenas of each data directory that has one there; found at the start, not
     /// an option.
     pub arena_folders: BTreeMap<PathBuf, PathBuf>,
+    /// Connections that the limit of open files has room for; found at the start, not an option.
+    pub connection_room: u32,
     /// Partitions whose acknowledged records an arena still holds; found at the start, not an option.
     pub not_taken_over: Vec<Untaken>,
     /// Options given by the user, by name, as written (DescribeConfigs tells them from defaults).
     pub given: BTreeMap<String, String>,
+    /// Options set while the broker runs, which these settings follow.
+    pub dynamic: DynamicOptions,
 }
 
 /// The listener of brokers among each other where none is named.
@@ -233,6 +241,11 @@ impl ServerConfig {
     /// The broker is one of a cluster.
     pub fn in_cluster(&self) -> bool {
         !self.zookeeper_connect.is_empty()
+    }
+
+    /// Every connection would be one too many.
+    pub fn admits_nobody(&self) -> bool {
+        self.max_connections_per_ip == 0 && self.max_connections_per_ip_overrides.1.is_empty()
     }
 
     /// Name of the listener by which brokers reach each other.

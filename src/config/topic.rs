@@ -1,5 +1,9 @@
 //! What can be set per topic; the broker's options give the defaults.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
 use super::options::{Access, OPTIONS};
 use super::{foreign, value};
 
@@ -68,6 +72,58 @@ pub struct TopicConfig {
     pub compression_zstd_level: i32,
     /// `delete.retention.ms`: how long tombstones outlast what they delete.
     pub delete_retention_ms: i64,
+    /// `leader.replication.throttled.replicas`
+    pub leader_throttled: ThrottledReplicas,
+    /// `follower.replication.throttled.replicas`
+    pub follower_throttled: ThrottledReplicas,
+}
+
+/// Replicas of a topic to which the throttle of replication applies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ThrottledReplicas {
+    #[default]
+    None,
+    All,
+    /// Partition and broker.
+    Some(Arc<[(i32, i32)]>),
+}
+
+impl ThrottledReplicas {
+    pub fn contains(&self, partition: i32, broker: i32) -> bool {
+        match self {
+            ThrottledReplicas::None => false,
+            ThrottledReplicas::All => true,
+            ThrottledReplicas::Some(replicas) => replicas.contains(&(partition, broker)),
+        }
+    }
+
+    pub(super) fn parse(list: &[String]) -> Result<ThrottledReplicas, String> {
+        if list == ["*"] {
+            return Ok(ThrottledReplicas::All);
+        }
+        let number = |text: &str| text.parse().ok().filter(|number| *number >= 0);
+        let replica = |text: &String| {
+            let parts =
+                text.split_once(':').and_then(|(partition, broker)| Some((number(partition)?, number(broker)?)));
+            parts.ok_or_else(|| "must be *, or PARTITION:BROKER,...".to_owned())
+        };
+        let replicas = list.iter().filter(|text| !text.is_empty()).map(replica).collect::<Result<Vec<_>, _>>()?;
+        Ok(if replicas.is_empty() { ThrottledReplicas::None } else { ThrottledReplicas::Some(replicas.into()) })
+    }
+}
+
+impl fmt::Display for ThrottledReplicas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ThrottledReplicas::None => Ok(()),
+            ThrottledReplicas::All => f.write_str("*"),
+            ThrottledReplicas::Some(replicas) => {
+                let texts: Vec<String> =
+                    replicas.iter().map(|(partition, broker)| format!("{partition}:{broker}")).collect();
+                f.write_str(&texts.join(","))
+            }
+        }
+    }
 }
 
 impl TopicConfig {
@@ -92,6 +148,15 @@ impl TopicConfig {
             }
         }
         Ok(config)
+    }
+
+    /// These settings with a topic's own on top, as far as they are known and good: others may write them too.
+    pub fn with_known(&self, overrides: &BTreeMap<String, String>) -> TopicConfig {
+        let set = |config: TopicConfig, (option, value): (&String, &String)| {
+            let pair = std::iter::once((option.as_str(), value.as_str()));
+            config.with_overrides(pair).unwrap_or(config)
+        };
+        overrides.iter().fold(self.clone(), set)
     }
 
     /// The error: two settings that contradict each other. Apart from [`with_overrides`](Self::with_overrides), because a
@@ -164,6 +229,17 @@ mod tests {
     }
 
     #[test]
+    fn throttled_replicas() {
+        let of = |text| with(&[("follower.replication.throttled.replicas", text)]).unwrap().follower_throttled;
+        assert_eq!((of(""), of("*")), (ThrottledReplicas::None, ThrottledReplicas::All));
+        let some = of("0:1, 7:2");
+        assert_eq!(some.to_string(), "0:1,7:2");
+        assert!(some.contains(7, 2) && !some.contains(7, 1) && !some.contains(2, 7));
+        assert!(of("*").contains(3, 3) && !of("").contains(0, 0));
+        assert_eq!(with(&[("leader.replication.throttled.replicas", "")]), Ok(TopicConfig::default()));
+    }
+
+    #[test]
     fn lags_that_contradict_each_other_are_told() {
         let lags = |min, max| {
             let pairs = [("min.compaction.lag.ms", min), ("max.compaction.lag.ms", max)];
@@ -191,12 +267,7 @@ mod tests {
     #[test]
     fn what_is_not_honoured_is_accepted_only_where_it_changes_nothing() {
         let default = TopicConfig::default();
-        for harmless in [
-            ("preallocate", "false"),
-            ("remote.storage.enable", "false"),
-            ("cleanup.policy", "delete"),
-            ("leader.replication.throttled.replicas", ""),
-        ] {
+        for harmless in [("preallocate", "false"), ("remote.storage.enable", "false"), ("cleanup.policy", "delete")] {
             assert_eq!(with(&[harmless]), Ok(default.clone()), "{harmless:?}");
         }
         for (name, value) in [
@@ -216,7 +287,9 @@ mod tests {
             ("max.compaction.lag.ms", "0"),
             ("segment.jitter.ms", "1"),
             ("message.format.version", "0.10.0"),
-            ("leader.replication.throttled.replicas", "*"),
+            ("leader.replication.throttled.replicas", "*,0:1"),
+            ("follower.replication.throttled.replicas", "0:1,-1:2"),
+            ("follower.replication.throttled.replicas", "0"),
         ] {
             let error = with(&[(name, value)]).unwrap_err();
             assert!(error.contains(name) && error.contains(value), "{error}");

@@ -33,12 +33,12 @@ pub enum Refused {
 
 /// Shared by all shards.
 pub struct Admission {
-    limits: AdmissionLimits,
     counts: Mutex<Counts>,
 }
 
 #[derive(Default)]
 struct Counts {
+    limits: AdmissionLimits,
     open: u32,
     by_ip: HashMap<IpAddr, u32>,
     pace: Pace,
@@ -52,22 +52,32 @@ pub struct Place {
 
 impl Admission {
     pub fn new(limits: AdmissionLimits) -> Arc<Admission> {
+        let admission = Admission { counts: Mutex::default() };
+        admission.set_limits(limits);
+        Arc::new(admission)
+    }
+
+    /// Those of connections to come; no open one is ended.
+    pub fn set_limits(&self, limits: AdmissionLimits) {
         // Where there are few places, most are still for everybody.
         let local_reserve = limits.local_reserve.min(limits.total / 4);
-        Arc::new(Admission { limits: AdmissionLimits { local_reserve, ..limits }, counts: Mutex::default() })
+        self.counts().limits = AdmissionLimits { local_reserve, ..limits };
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn limits(&self) -> &AdmissionLimits {
-        &self.limits
+    /// Connections open at a time, and how many of them only clients on this machine get.
+    pub fn places(&self) -> (u32, u32) {
+        let limits = &self.counts().limits;
+        (limits.total, limits.local_reserve)
     }
 
     /// True while there is no place for anybody.
     pub fn is_full(&self) -> bool {
-        self.counts().open >= self.limits.total
+        let counts = self.counts();
+        counts.open >= counts.limits.total
     }
 
     /// Time until the next connection may be accepted.
@@ -80,12 +90,12 @@ impl Admission {
     pub fn admit(self: &Arc<Self>, ip: IpAddr, now: Instant) -> Result<Place, Refused> {
         let ip = ip.to_canonical();
         let counts = &mut *self.counts();
-        let places = self.limits.total - if ip.is_loopback() { 0 } else { self.limits.local_reserve };
+        let places = counts.limits.total - if ip.is_loopback() { 0 } else { counts.limits.local_reserve };
         if counts.open >= places {
             return Err(Refused::Full);
         }
-        counts.pace.take(now, self.limits.per_second);
-        let limit = self.limits.per_ip_overrides.get(&ip).copied().unwrap_or(self.limits.per_ip);
+        counts.pace.take(now, counts.limits.per_second);
+        let limit = counts.limits.per_ip_overrides.get(&ip).copied().unwrap_or(counts.limits.per_ip);
         let of_ip = counts.by_ip.get(&ip).copied().unwrap_or(0);
         if of_ip >= limit {
             return Err(Refused::Address(limit));
@@ -144,6 +154,20 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn limits_change_for_connections_to_come() {
+        let admission = Admission::new(AdmissionLimits { per_ip: 2, ..limits() });
+        let (ip, now) = ("10.0.0.1".parse().unwrap(), Instant::now());
+        let held = [admission.admit(ip, now), admission.admit(ip, now)];
+        assert!(held.iter().all(Result::is_ok));
+        assert_eq!(admission.admit(ip, now).err(), Some(Refused::Address(2)));
+        admission.set_limits(AdmissionLimits { per_ip: 3, ..limits() });
+        let third = admission.admit(ip, now);
+        assert!(third.is_ok());
+        admission.set_limits(AdmissionLimits { per_ip: 1, ..limits() });
+        assert_eq!(admission.admit(ip, now).err(), Some(Refused::Address(1)));
     }
 
     #[test]

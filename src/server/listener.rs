@@ -48,8 +48,12 @@ pub type Connections = RefCell<HashMap<u64, Rc<Connection>>>;
 
 /// Connection limits shared by all shards' listeners.
 pub fn admission(config: &ServerConfig) -> Arc<Admission> {
-    Admission::new(AdmissionLimits {
-        total: config.max_connections.max(1),
+    Admission::new(limits(config))
+}
+
+fn limits(config: &ServerConfig) -> AdmissionLimits {
+    AdmissionLimits {
+        total: config.max_connections.min(config.connection_room).max(1),
         local_reserve: config.local_connections,
         per_ip: config.max_connections_per_ip,
         per_ip_overrides: config.max_connections_per_ip_overrides.1.clone(),
@@ -57,7 +61,7 @@ pub fn admission(config: &ServerConfig) -> Arc<Admission> {
             rate if rate >= i32::MAX as u32 => u32::MAX,
             rate => rate,
         },
-    })
+    }
 }
 
 /// Accepts and serves connections on this shard until `shard.stop` is set, then ends the connections: answers under way get
@@ -70,8 +74,13 @@ pub async fn serve(shard: Rc<Shard>, listeners: Listeners, (admission, loads): (
         Rc::new(async move |frame, permit, client| dispatch(&context, frame, permit, (name.clone(), client)).await)
     };
     let handles = shard.config.listeners.iter().map(|listener| handle(&listener.name)).collect();
+    let (shared, followed) = (admission.clone(), RefCell::new(shard.config.clone()));
     let next_tick = async || {
         clock::next_tick().await;
+        let settings = shard.settings();
+        if !Arc::ptr_eq(&settings, &followed.replace(settings.clone())) {
+            shared.set_limits(limits(&settings));
+        }
         if context.link.tick.get().is_multiple_of(REPORT_TICKS) {
             context.link.report(shard.messages());
         }
@@ -183,7 +192,7 @@ async fn until_admissible(admission: &Admission) {
             true => {
                 client_line!(
                     warn,
-                    limit = admission.limits().total,
+                    limit = admission.places().0,
                     "there are as many connections as there may be (max.connections, or half of the open files that the \
                      process may have, `ulimit -Hn`); not accepting until one ends"
                 );
@@ -204,7 +213,7 @@ async fn place_for(admission: &Arc<Admission>, peer: Peer) -> Option<Place> {
     loop {
         match admission.admit(ip, clock::now()) {
             Ok(place) => return Some(place),
-            Err(Refused::Full) if admission.limits().local_reserve == 0 => clock::sleep(FULL_PAUSE).await,
+            Err(Refused::Full) if admission.places().1 == 0 => clock::sleep(FULL_PAUSE).await,
             Err(refused) => {
                 report_refused(peer, refused);
                 return None;

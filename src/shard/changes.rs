@@ -41,7 +41,7 @@ impl Shard {
     pub(super) async fn create_batch(self: &Rc<Self>, requests: Vec<CreateTopic>, validate_only: bool) -> Vec<Outcome> {
         let (mut planned, placement) = (MetadataImage::clone(&self.image()), self.placement());
         let plan = |request: &CreateTopic| {
-            let topic = controller::create_topic(&planned, &self.config, request, Uuid::new_v4())?;
+            let topic = controller::create_topic(&planned, &self.settings(), request, Uuid::new_v4())?;
             Ok(settle(topic, &placement, &mut planned))
         };
         let mut outcomes: Vec<Outcome> = requests.iter().map(plan).collect();
@@ -66,7 +66,7 @@ impl Shard {
             if request.name == OFFSETS_TOPIC {
                 return Err(fixed_offsets_topic());
             }
-            let topic = controller::grow_topic(&planned, &self.config, request)?;
+            let topic = controller::grow_topic(&planned, &self.settings(), request)?;
             Ok(settle(topic, &placement, &mut planned))
         };
         let mut outcomes: Vec<Outcome> = requests.iter().map(plan).collect();
@@ -88,7 +88,7 @@ impl Shard {
     ) -> Vec<Result<(), ControlError>> {
         let (mut planned, placement) = (MetadataImage::clone(&self.image()), self.placement());
         let plan = |request: &AlterTopic| {
-            let mut topic = controller::alter_topic(&planned, &self.config, request)?;
+            let mut topic = controller::alter_topic(&planned, &self.settings(), request)?;
             placement.settle(&planned, &mut topic);
             let topic = Arc::new(topic);
             planned.put_topic(topic.clone());
@@ -171,17 +171,25 @@ impl Shard {
 
     /// Carries changes of topics out in the store, on a helper thread.
     pub(super) async fn edit(&self, edits: Vec<Edit>) -> Edited {
+        self.with_keeper(move |keeper| keeper.edit(&edits)).await
+    }
+
+    /// Changes the store, on a helper thread.
+    pub(super) async fn with_keeper<R: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Keeper<LocalEngine>) -> R + Send + 'static,
+    ) -> R {
         let (keeper, image, run) = (self.keeper.take(), self.image(), self.placement().run);
-        let (files, defaults) = (self.store.clone(), self.config.topic_defaults.clone());
-        let edit = move || {
+        let (files, defaults) = (self.store.clone(), self.settings().topic_defaults.clone());
+        let work = move || {
             let new = || Keeper::new(LocalEngine::new(files, &image, defaults.clone(), run), defaults);
             let mut keeper = keeper.unwrap_or_else(new);
-            let edited = keeper.edit(&edits);
-            (keeper, edited)
+            let changed = change(&mut keeper);
+            (keeper, changed)
         };
-        let (keeper, edited) = spawn_blocking(edit).await;
+        let (keeper, changed) = spawn_blocking(work).await;
         self.keeper.replace(Some(keeper));
-        edited
+        changed
     }
 }
 

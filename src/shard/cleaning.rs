@@ -17,11 +17,10 @@ impl Shard {
         if !self.config.log_cleaner_enable {
             return;
         }
-        let cleaner = Cleaner::new(limits(&self.config, usize::from(self.shards)));
-        // No shorter than the beat of the other loops.
-        let backoff = Duration::from_millis(self.config.log_cleaner_backoff_ms.max(1));
         while !self.stop.is_set() {
-            self.pause(backoff).await;
+            // No shorter than the beat of the other loops.
+            self.pause(Duration::from_millis(self.settings().log_cleaner_backoff_ms.max(1))).await;
+            let cleaner = Cleaner::new(limits(&self.settings(), usize::from(self.shards)));
             while !self.stop.is_set() && self.clean_dirtiest(&cleaner).await {}
         }
     }

@@ -86,7 +86,7 @@ impl Shard {
 
     /// Runs `change` on the controller's shard with batches of `requests`, one after the other and with no other change in
     /// between; the results in the order of the requests.
-    async fn on_controller<P, R>(
+    pub(super) async fn on_controller<P, R>(
         self: &Rc<Self>,
         requests: Vec<P>,
         change: impl AsyncFn(&Rc<Shard>, Vec<P>) -> Vec<Result<R, ControlError>> + Send + 'static,

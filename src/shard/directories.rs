@@ -135,7 +135,7 @@ impl Shard {
 
     /// Removes a directory that was put away, `log.segment.delete.delay.ms` from now. A stop leaves it to the next start.
     pub(super) fn remove_later(&self, dir: PathBuf) {
-        let due = clock::now() + Duration::from_millis(self.config.topic_defaults.file_delete_delay_ms);
+        let due = clock::now() + Duration::from_millis(self.settings().topic_defaults.file_delete_delay_ms);
         self.directories.doomed.borrow_mut().push_back((due, dir));
     }
 

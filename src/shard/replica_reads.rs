@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::api::{FetchOutcome, FetchPart, Reader};
 use super::state::{Groups, Shard};
+use super::throttle::fire_at;
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch};
 use crate::partition::{DataWaiter, FetchAnswer, FollowerFetch, Replica};
 use crate::runtime::{clock, spawn_local};
@@ -68,18 +69,27 @@ impl Shard {
             None => replica.sent(),
         };
         let outcome = ends_of(replica);
+        if part.follower().and_then(|follower| self.send_later(replica, follower)).is_some() {
+            return FetchOutcome { more: is_news, ..outcome };
+        }
         let read = match limit {
             Some(limit) if part.offset < up_to => replica.read_up_to(part.offset, up_to, limit).await,
             _ => Ok(LogRead { more: part.offset < up_to, ..LogRead::default() }),
         };
         match read {
-            Ok(read) => FetchOutcome {
-                records: read.records,
-                more: read.more || is_news,
-                held_bytes: read.held_bytes,
-                needed_bytes: read.needed_bytes,
-                ..outcome
-            },
+            Ok(read) => {
+                let outcome = FetchOutcome {
+                    records: read.records,
+                    more: read.more || is_news,
+                    held_bytes: read.held_bytes,
+                    needed_bytes: read.needed_bytes,
+                    ..outcome
+                };
+                if part.follower().is_some() {
+                    self.count_sent(replica, outcome.bytes());
+                }
+                outcome
+            }
             Err(code) => FetchOutcome::failed(code),
         }
     }
@@ -113,7 +123,10 @@ impl Shard {
     fn expect_sent(&self, parts: &[FetchPart], waiter: &Rc<DataWaiter>) {
         for part in parts {
             match self.replica(part.partition) {
-                Some(replica) => replica.expect_sent(part.offset, part.follower(), waiter),
+                Some(replica) => match part.follower().and_then(|follower| self.send_later(&replica, follower)) {
+                    Some(until) => fire_at(until, waiter),
+                    None => replica.expect_sent(part.offset, part.follower(), waiter),
+                },
                 None => waiter.fire(),
             }
         }

@@ -32,7 +32,7 @@ const TRIES: usize = 20;
 const AT_ONCE: usize = 64;
 
 /// A decision on a request.
-enum Try<R> {
+pub(super) enum Try<R> {
     /// Nothing has to be changed.
     Answered(Result<R, ControlError>),
     /// The answer once this is committed and shown.
@@ -66,7 +66,7 @@ pub struct LeaderElection {
 impl Shard {
     /// Decides on a request and carries the decision out, again and again while others get in its way. `decide`
     /// gets the image, the view that it was made of, and if an earlier try may have taken effect.
-    async fn request<R>(
+    pub(super) async fn request<R>(
         self: &Rc<Self>,
         member: &Rc<Member>,
         deadline: Instant,
@@ -161,7 +161,7 @@ impl Shard {
                 if let Some(made) = image.topic_by_id(id) {
                     return Try::Answered(Ok(made.clone()));
                 }
-                let planned = plan(image, |brokers| controller::create_topic(brokers, &self.config, request, id));
+                let planned = plan(image, |brokers| controller::create_topic(brokers, &self.settings(), request, id));
                 let topic = match planned {
                     Ok(topic) => Arc::new(topic),
                     Err(tried) => return tried,
@@ -206,7 +206,7 @@ impl Shard {
                 if unknown && before.as_ref().is_some_and(|topic| topic.partitions.len() == wanted) {
                     return Try::Answered(Ok(()));
                 }
-                let grown = plan(image, |brokers| controller::grow_topic(brokers, &shard.config, &request));
+                let grown = plan(image, |brokers| controller::grow_topic(brokers, &shard.settings(), &request));
                 match (grown, before) {
                     (Err(tried), _) => tried,
                     (Ok(_), _) if validate_only => Try::Answered(Ok(())),
@@ -235,7 +235,7 @@ impl Shard {
         let mut results = Vec::with_capacity(requests.len());
         for request in requests {
             let decide = |image: &MetadataImage, view: &View, _: bool| {
-                let altered = controller::alter_topic(image, &self.config, &request);
+                let altered = controller::alter_topic(image, &self.settings(), &request);
                 match (altered, image.topic(&request.name)) {
                     (Err(why), _) => Try::Answered(Err(why)),
                     (Ok(_), _) if validate_only => Try::Answered(Ok(())),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::hosting::Claim;
 use super::member::Joining;
 use super::state::Shard;
+use super::throttle::Throttles;
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{MetadataImage, Placement};
 use crate::config::{Acknowledge, ServerConfig};
@@ -34,6 +35,8 @@ pub struct ShardStart {
     pub image: Arc<MetadataImage>,
     pub placement: Arc<Placement>,
     pub stop: StopFlag,
+    /// Of all shards.
+    pub throttles: Arc<Throttles>,
     /// Of the controller's shard, where the broker is one of a cluster.
     pub joining: Option<Joining>,
     /// Told exactly once: recovered and listening, or why not. Dropping it untold counts as failure.
@@ -85,6 +88,7 @@ where
     let identity = (ShardId(start.index), start.shards);
     let shard = Shard::new(identity, start.config, start.stop, mesh.clone(), start.image, start.store);
     shard.set_placement(start.placement);
+    shard.throttles.replace(start.throttles);
     mesh.serve(shard.clone());
     match shard.recover().await {
         Ok((listeners, recovered)) => {

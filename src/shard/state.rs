@@ -17,6 +17,7 @@ use super::hand_over::Door;
 use super::leadership::Roles;
 use super::member::Member;
 use super::offline::Offline;
+use super::throttle::Throttles;
 use crate::cluster::MetadataImage;
 use crate::cluster::keeper::Keeper;
 use crate::cluster::metadata_store::LocalStore;
@@ -49,6 +50,8 @@ pub struct Shard {
     pub answers: Rc<AnswerMemory>,
     pub(super) replicas: RefCell<HashMap<PartitionId, Rc<Replica>>>,
     pub(super) directories: Directories,
+    /// Of replication, counted with the other shards.
+    pub(super) throttles: RefCell<Arc<Throttles>>,
     /// Held by whoever changes metadata; only the controller's shard uses it.
     pub(super) control: Rc<LocalMutex>,
     /// Held by whoever takes a producer id; apart from `control`, which a large deletion can hold for long.
@@ -145,6 +148,7 @@ impl Shard {
             answers: AnswerMemory::new(config.response_memory_bytes),
             replicas: RefCell::new(HashMap::new()),
             directories: Directories::default(),
+            throttles: RefCell::default(),
             control: LocalMutex::new(1),
             producer_id_turn: LocalMutex::new(1),
             heavy_checks: LocalMutex::new(if config.receive_memory_bytes < LITTLE_MEMORY { 1 } else { 2 }),

@@ -1,5 +1,6 @@
 """Kafka's own tools against three brokers: replicas compared record by record, and the versions that each broker speaks."""
 
+import json
 import re
 import subprocess
 import threading
@@ -11,6 +12,7 @@ from support import java, load
 from support.broker import target
 
 pytestmark = pytest.mark.skipif(target() != "corelane", reason="starts Corelane's brokers")
+REASSIGN = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
 REPORT = re.compile(r"max lag is (\d+) for partition (\S+) at offset (-?\d+) among (\d+) partitions")
 
 
@@ -69,3 +71,40 @@ def test_versions_of_every_broker(make_cluster):
     for number, b in c.brokers.items():
         assert f"{b.bootstrap} (id: {number} rack: null" in said, said[:3000]
     assert said.count("Produce(0): ") == said.count("Fetch(1): ") == 3, said[:3000]
+
+
+def test_a_throttled_reassignment_takes_its_time(make_cluster, figure):
+    """KIP-73, as kafka-reassign-partitions sets it and takes it away."""
+    c = make_cluster(props={"min.insync.replicas": 1, "replica.lag.time.max.ms": 30_000})
+    java.run(java.TOPICS, "--bootstrap-server", c.bootstrap, "--create", "--topic", "moved", "--partitions", 1, "--replication-factor", 1)
+    load.wait_for_leaders(c, "moved", 1)
+    size, rate = 12_000_000, 1_000_000
+    p = load.producer(c, message_max_bytes=1_000_000)
+    for _ in range(size // 100_000):
+        p.produce("moved", b"x" * 100_000)
+    assert p.flush(60) == 0
+    source = c.leader("moved")
+    target_id = next(n for n in c.brokers if n != source)
+    plan = c.folder / "plan.json"
+    plan.write_text(json.dumps({"version": 1, "partitions": [{"topic": "moved", "partition": 0, "replicas": [target_id]}]}))
+
+    def reassign(*args):
+        return java.run(REASSIGN, "--bootstrap-server", c.bootstrap, "--reassignment-json-file", plan, *args)
+
+    began = time.monotonic()
+    reassign("--execute", "--throttle", rate)
+    c.wait(lambda: c.describe("moved")[0] == (target_id, [target_id], [target_id]), 120, "the partition has moved")
+    took = time.monotonic() - began
+    # A second's worth goes at once.
+    assert took > (size / rate - 1) * 0.9, f"{size} bytes in {took:.1f} s"
+    figure("12 MB moved at 1 MB/s, s", round(took, 1))
+    done = reassign("--verify").out
+    assert "is completed" in done and "Clearing" in done, done
+    left = java.run(java.CONFIGS, "--bootstrap-server", c.bootstrap, "--entity-type", "brokers", "--describe").out
+    assert "throttled" not in left, left
+    assert "throttled" not in java.run(java.TOPICS, "--bootstrap-server", c.bootstrap, "--describe", "--topic", "moved").out
+    plan.write_text(json.dumps({"version": 1, "partitions": [{"topic": "moved", "partition": 0, "replicas": [source]}]}))
+    began = time.monotonic()
+    reassign("--execute")
+    c.wait(lambda: c.describe("moved")[0] == (source, [source], [source]), 60, "the partition is back")
+    figure("and without a limit, s", round(time.monotonic() - began, 1))

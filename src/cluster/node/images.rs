@@ -15,7 +15,7 @@ use crate::cluster::placement::Placement;
 use crate::cluster::rules::View;
 use crate::cluster::store::{Key, Mirror, Phase, Store};
 use crate::cluster::topic_nodes::{shared_topic_of, with_states};
-use crate::config::TopicConfig;
+use crate::config::ServerConfig;
 use crate::model::{BrokerId, PartitionId};
 
 /// What may be other than in the last image of a topic.
@@ -28,13 +28,16 @@ enum Changed {
 /// Makes one image after the other.
 pub struct Images {
     me: BrokerId,
-    defaults: TopicConfig,
+    /// The settings that the broker was started with.
+    started: Arc<ServerConfig>,
     homes: Homes,
     /// Topics that may not be as the last image shows them.
     names: BTreeMap<Arc<str>, Changed>,
     /// Topics that are not shown because what the store has of them is damaged, or another topic's.
     withheld: BTreeSet<Arc<str>>,
     brokers: bool,
+    /// Options that are set while brokers run may be others.
+    options: bool,
 }
 
 /// The image of a start, without homes: `me` takes no part yet.
@@ -43,13 +46,15 @@ pub fn first_image(
     view: &View,
     me: BrokerId,
     cluster_id: &str,
-    defaults: &TopicConfig,
+    started: &ServerConfig,
 ) -> MetadataImage {
     let mut image = MetadataImage::default();
     image.cluster_id = cluster_id.to_owned();
     image.version = mirror.revision();
     image.this = Some(me);
     (image.brokers, image.controller) = brokers(view);
+    image.settings = settings(mirror, me, started);
+    let defaults = &image.settings.as_deref().unwrap_or(started).topic_defaults.clone();
     for name in view.topics().keys() {
         if let Some(why) = view.withheld(name) {
             image.withhold(name, why);
@@ -66,14 +71,14 @@ impl Images {
     /// `unclaimed`: homes of replicas whose topics are not in it, and may come.
     pub fn new(
         me: BrokerId,
-        defaults: TopicConfig,
+        started: Arc<ServerConfig>,
         first: &MetadataImage,
         unclaimed: &[(PartitionId, PartitionHome)],
     ) -> Images {
         let withheld = first.all_withheld().keys().map(|name| name.as_str().into()).collect();
         let mut homes = Homes::of(first);
         unclaimed.iter().for_each(|(partition, home)| homes.insert(*partition, *home));
-        Images { me, defaults, homes, names: BTreeMap::new(), withheld, brokers: false }
+        Images { me, started, homes, names: BTreeMap::new(), withheld, brokers: false, options: false }
     }
 
     /// Notes nodes that are not as before.
@@ -81,6 +86,8 @@ impl Images {
         for key in changed {
             match key {
                 Key::Broker(_) | Key::Incarnation(_) | Key::Controller => self.brokers = true,
+                Key::DefaultConfig => self.options = true,
+                Key::BrokerConfig(broker) => self.options |= *broker == self.me,
                 Key::Partition(name, index) => {
                     let states = || Changed::States(BTreeSet::new());
                     if let Changed::States(states) = self.names.entry(name.clone()).or_insert_with(states) {
@@ -128,11 +135,18 @@ impl Images {
             is_other |= image.follower_epoch != before.follower_epoch;
         }
         let mut names = Vec::new();
+        if std::mem::take(&mut self.options) {
+            let settings = settings(node.mirror(), self.me, &self.started).unwrap_or_else(|| self.started.clone());
+            names = image.configure(settings);
+            is_other = true;
+        }
         for (name, changed) in std::mem::take(&mut self.names) {
             if self.put(&name, &changed, before, &mut image, node, placement) {
                 names.push(name);
             }
         }
+        names.sort();
+        names.dedup();
         is_other |= image.all_withheld() != before.all_withheld();
         (is_other || !names.is_empty()).then(|| ImageUpdate::between(before, Arc::new(image), &names))
     }
@@ -168,7 +182,8 @@ impl Images {
             }
             return is_other;
         }
-        let mut new = shared_topic_of(name, |key| node.mirror().node(key), &self.defaults);
+        let defaults = &image.settings.as_ref().unwrap_or(&self.started).topic_defaults;
+        let mut new = shared_topic_of(name, |key| node.mirror().node(key), defaults);
         if !node.is_active() {
             if old.is_some_and(|old| takes_away(old, new.as_ref(), self.me)) {
                 // Until the broker takes part again.
@@ -201,6 +216,12 @@ impl Images {
         }
         true
     }
+}
+
+/// The settings of `me` with the options that were set while brokers run; `None`: there are none.
+fn settings(mirror: &Mirror, me: BrokerId, started: &ServerConfig) -> Option<Arc<ServerConfig>> {
+    let dynamic = mirror.dynamic_options(me);
+    (!dynamic.is_empty()).then(|| started.following(dynamic))
 }
 
 /// Everybody that is registered, and an active one that stands for the controller: any of them does what a

@@ -10,7 +10,7 @@ use crate::cluster::store::{
     Assignment, Check, Incarnation, Lifetime, Model, ModelClient, PartitionState, Record, TopicRecord, Write,
 };
 use crate::cluster::{DirectoryId, decode_id};
-use crate::config::TopicConfig;
+use crate::config::{ServerConfig, TopicConfig};
 use crate::model::LeaderEpoch;
 use crate::partition::{Change, Proposal};
 
@@ -438,11 +438,11 @@ fn leaders_shown(image: &MetadataImage) -> Vec<i32> {
 fn images_show_no_leadership_while_the_broker_takes_no_part() {
     let mut cluster = Cluster::of(3);
     cluster.make_topic(&[&[1, 2], &[2, 3], &[2, 1]]);
-    let (me, defaults) = (BrokerId(1), TopicConfig::default());
-    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &defaults);
+    let (me, started) = (BrokerId(1), Arc::new(ServerConfig::default()));
+    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &started);
     assert_eq!(leaders_shown(&first), [0, 2, 0], "of partitions with a replica here");
     assert_eq!(first.follower_epoch, None);
-    let mut images = Images::new(me, defaults, &first, &[]);
+    let mut images = Images::new(me, started, &first, &[]);
     assert!(images.next(&first, &cluster.nodes[0], &placement()).is_none());
     images.note_part(&first, &cluster.nodes[0]);
     let update = images.next(&first, &cluster.nodes[0], &placement()).unwrap();
@@ -486,13 +486,52 @@ fn images_show_no_leadership_while_the_broker_takes_no_part() {
     assert!(back.image.follower_epoch > silent.follower_epoch);
 }
 
+/// Another broker's own options are not this one's.
+#[test]
+fn images_follow_the_options_that_are_set_while_brokers_run() {
+    let mut cluster = Cluster::of(2);
+    cluster.make_topic(&[&[1, 2]]);
+    let (me, started) = (BrokerId(1), Arc::new(ServerConfig::default()));
+    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &started);
+    assert!(first.settings.is_none());
+    let mut images = Images::new(me, started.clone(), &first, &[]);
+    images.note_part(&first, &cluster.nodes[0]);
+    let mut image = images.next(&first, &cluster.nodes[0], &placement()).unwrap().image;
+    let retention = |image: &MetadataImage| image.topic("t").unwrap().config.retention_ms;
+    let usual = retention(&image);
+    for (key, value, wanted) in [
+        (Key::DefaultConfig, "5000", Some(Some(5000))),
+        (Key::BrokerConfig(BrokerId(2)), "7000", None),
+        (Key::BrokerConfig(me), "6000", Some(Some(6000))),
+    ] {
+        let options = BTreeMap::from([("log.retention.ms".to_owned(), value.to_owned())]);
+        cluster.write(Write::Create(key.clone(), Record::Config(options), Lifetime::Persistent));
+        cluster.settle()[0].iter().for_each(|news| images.note(&news.changed));
+        let update = images.next(&image, &cluster.nodes[0], &placement());
+        assert_eq!(update.as_ref().map(|update| retention(&update.image)), wanted, "{key:?}");
+        if let Some(update) = update {
+            assert_eq!(update.topics.len(), 1);
+            image = update.image;
+        }
+    }
+    // A topic that comes later follows them too, and so does the image of a start.
+    let again = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &started);
+    assert_eq!(retention(&again), Some(6000));
+    for key in [Key::BrokerConfig(me), Key::DefaultConfig] {
+        cluster.write(Write::Delete(key, None));
+        cluster.settle()[0].iter().for_each(|news| images.note(&news.changed));
+        image = images.next(&image, &cluster.nodes[0], &placement()).unwrap().image;
+    }
+    assert_eq!(retention(&image), usual);
+}
+
 #[test]
 fn a_topic_made_anew_is_taken_out_before_it_is_put_in() {
     let mut cluster = Cluster::of(2);
     cluster.make_topic(&[&[1, 2]]);
-    let (me, defaults) = (BrokerId(1), TopicConfig::default());
-    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &defaults);
-    let mut images = Images::new(me, defaults, &first, &[]);
+    let (me, started) = (BrokerId(1), Arc::new(ServerConfig::default()));
+    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &started);
+    let mut images = Images::new(me, started, &first, &[]);
     images.note_part(&first, &cluster.nodes[0]);
     let before = images.next(&first, &cluster.nodes[0], &placement()).unwrap().image;
     cluster.write(Write::Delete(Key::Partition("t".into(), 0), None));
@@ -523,14 +562,14 @@ fn a_damaged_topic_is_withheld_and_the_others_are_served() {
     cluster.write(Write::Create(Key::Partition("u".into(), 1), damaged, Lifetime::Persistent));
     cluster.settle();
     assert!(cluster.model.node(&Key::Partition("u".into(), 0)).is_none(), "the controller leaves it alone");
-    let (me, defaults) = (BrokerId(1), TopicConfig::default());
-    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &defaults);
+    let (me, started) = (BrokerId(1), Arc::new(ServerConfig::default()));
+    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &started);
     assert!(first.topic("t").is_some() && first.topic("u").is_none());
     assert_eq!(first.withheld("u"), Some("znode x is damaged"));
     // Its directory was found, and is where it is to be once the topic is known.
     let found = PartitionHome { directory: DirectoryId(Uuid::from_u128(9)), since_run: 0 };
     let unclaimed = [(crate::model::PartitionId::new(Uuid::from_u128(5), 0), found)];
-    let mut images = Images::new(me, defaults, &first, &unclaimed);
+    let mut images = Images::new(me, started, &first, &unclaimed);
     let key = Key::Partition("u".into(), 1);
     let version = cluster.model.node(&key).unwrap().version;
     cluster.write(Write::Delete(key, Some(version)));
@@ -557,13 +596,13 @@ fn of_two_topics_with_one_id_the_later_one_is_withheld() {
         cluster.write(Write::Create(Key::Topic(name.into()), record(id), Lifetime::Persistent));
     }
     cluster.settle();
-    let (me, defaults) = (BrokerId(1), TopicConfig::default());
-    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &defaults);
+    let (me, started) = (BrokerId(1), Arc::new(ServerConfig::default()));
+    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &started);
     let names: Vec<&str> = first.topics().map(|topic| &*topic.name).collect();
     assert_eq!(names, ["b", "c"]);
     assert!(first.withheld("a").unwrap().contains("/brokers/topics/a"), "{:?}", first.withheld("a"));
     assert_eq!(&*first.topic_by_id(Uuid::from_u128(5)).unwrap().name, "b");
-    let mut images = Images::new(me, defaults, &first, &[]);
+    let mut images = Images::new(me, started, &first, &[]);
     cluster.write(Write::Delete(Key::Partition("b".into(), 0), None));
     cluster.write(Write::Delete(Key::Topic("b".into()), None));
     for news in &cluster.settle()[0] {

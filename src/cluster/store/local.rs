@@ -2,7 +2,8 @@
 //!
 //! All nodes are in memory. A topic, its partitions, their data directories and its options are one file,
 //! so a commit changes what lasts of one topic at most, and leaves it whole: each assignment has a state.
-//! The first producer id not given away is another file, in two copies. Registrations, incarnations and
+//! The options that are set while the broker runs are two more files, and the first producer id not given
+//! away is another, in two copies. Registrations, incarnations and
 //! who is controller are in memory only: there is nobody else, and the lock on the data directory proves
 //! it. What one broker never has, such as an ELR or a reassignment, has no place in the files and is
 //! refused, not dropped.
@@ -25,9 +26,10 @@ use super::engine::{Changes, CommitId, Event, Revision, Session, Snapshot, Store
 use super::nodes::{Changed, Nodes, Refused, SessionId};
 use super::records::{Key, PartitionState, Record};
 use crate::cluster::image::{MetadataImage, TopicImage};
-use crate::cluster::metadata_store::LocalStore;
+use crate::cluster::metadata_store::{LocalStore, OptionsOf};
 use crate::cluster::topic_nodes::{nodes_of, topic_of};
-use crate::config::TopicConfig;
+use crate::config::{DynamicOptions, TopicConfig};
+use crate::model::BrokerId;
 
 /// The client of a store that has but one.
 #[derive(Debug)]
@@ -73,6 +75,7 @@ enum FileChange {
     Grow(Box<TopicImage>),
     Remove(Arc<str>, Uuid),
     ProducerIds(i64),
+    Options(OptionsOf, BTreeMap<String, String>),
 }
 
 /// The node that stands for all those in the same file.
@@ -117,6 +120,13 @@ impl LocalEngine {
         engine.restore(vec![(Key::ClusterId, Record::ClusterId(image.cluster_id.clone()))]);
         if let Some(next) = engine.files.stored_producer_ids() {
             engine.restore(vec![(Key::ProducerIds, Record::ProducerIds(next))]);
+        }
+        if let Some(settings) = &image.settings {
+            let DynamicOptions { cluster, broker } = settings.dynamic.clone();
+            let own = Key::BrokerConfig(BrokerId(settings.broker_id));
+            let nodes = [(Key::DefaultConfig, cluster), (own, broker)];
+            let set = nodes.into_iter().filter(|(_, options)| !options.is_empty());
+            engine.restore(set.map(|(key, options)| (key, Record::Config(options))).collect());
         }
         image.topics().for_each(|topic| engine.restore(nodes_of(topic)));
         engine
@@ -214,7 +224,17 @@ impl LocalEngine {
                 }
                 _ => Err("the count of producer ids goes on for ever".to_owned()),
             },
+            Key::DefaultConfig => self.options_change(OptionsOf::AllBrokers, only, changed).map(Some),
+            Key::BrokerConfig(_) => self.options_change(OptionsOf::Broker, only, changed).map(Some),
             other => Err(format!("a broker without ZooKeeper keeps no {other:?}")),
+        }
+    }
+
+    fn options_change(&self, of: OptionsOf, key: &Key, changed: &[Changed]) -> Result<FileChange, String> {
+        let node = changed.iter().find(|(changed, _)| changed == key).and_then(|(_, node)| node.as_ref());
+        match node.map(|(node, _)| &node.record) {
+            Some(Record::Config(options)) => Ok(FileChange::Options(of, options.clone())),
+            _ => Ok(FileChange::Options(of, BTreeMap::new())),
         }
     }
 
@@ -293,7 +313,7 @@ impl LocalEngine {
                 Some(FileChange::Put(topic)) => put.push((at, &**topic)),
                 Some(FileChange::Grow(topic)) => grow.push((at, &**topic)),
                 Some(FileChange::Remove(name, id)) => remove.push((at, (&**name, *id))),
-                Some(FileChange::ProducerIds(_)) | None => {}
+                Some(FileChange::ProducerIds(_) | FileChange::Options(..)) | None => {}
             }
         }
         let mut outcomes: Vec<(usize, io::Result<()>)> = Vec::new();
@@ -316,8 +336,10 @@ impl LocalEngine {
             |topic: &&TopicImage| topic_of(&topic.name, |key| self.nodes.all().get(key), &self.defaults).ok()?;
         self.grown.extend(topics.iter().filter_map(before));
         for (at, planned) in group.iter().enumerate() {
-            if let Some(FileChange::ProducerIds(next)) = &planned.file {
-                outcomes.push((at, self.files.put_producer_ids(*next)));
+            match &planned.file {
+                Some(FileChange::ProducerIds(next)) => outcomes.push((at, self.files.put_producer_ids(*next))),
+                Some(FileChange::Options(of, options)) => outcomes.push((at, self.files.put_options(*of, options))),
+                _ => {}
             }
         }
         for (at, outcome) in outcomes {

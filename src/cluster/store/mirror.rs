@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::commit::Node;
+use super::commit::{Lifetime, Node, Write};
 use super::engine::{Event, Revision, Session, Snapshot};
-use super::records::Key;
+use super::records::{Key, Record};
+use crate::config::DynamicOptions;
+use crate::model::BrokerId;
 
 /// All nodes as one client knows them.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +54,24 @@ impl Mirror {
 
     pub fn node(&self, key: &Key) -> Option<&Node> {
         self.known.nodes.get(key)
+    }
+
+    /// The write that makes a lasting node hold `record`; `None`: it does.
+    pub fn write(&self, key: Key, record: Record) -> Option<Write> {
+        match self.node(&key) {
+            None => Some(Write::Create(key, record, Lifetime::Persistent)),
+            Some(node) if node.record == record => None,
+            Some(node) => Some(Write::Set(key, record, node.version)),
+        }
+    }
+
+    /// Options that are set while brokers run, as `broker` follows them.
+    pub fn dynamic_options(&self, broker: BrokerId) -> DynamicOptions {
+        let options = |key| match self.node(&key).map(|node| &node.record) {
+            Some(Record::Config(options)) => options.clone(),
+            _ => BTreeMap::new(),
+        };
+        DynamicOptions { cluster: options(Key::DefaultConfig), broker: options(Key::BrokerConfig(broker)) }
     }
 
     /// Everything up to here is known.

@@ -1,11 +1,12 @@
 //! Options of followers: how they fetch from leaders.
 
 use super::{Access, OptionSpec, broker};
-use crate::config::ReplicaSelector;
 use crate::config::value::{Bounds, Kind};
-use Bounds::{AtLeast, Between, OneOf};
-use Kind::{Int, Long, String as Text};
+use crate::config::{ReplicaSelector, ThrottledReplicas};
+use Bounds::{Any, AtLeast, Between, OneOf};
+use Kind::{Int, List, Long, String as Text};
 
+const UNLIMITED: &str = "9223372036854775807";
 const LEADER_SELECTOR: &str = "org.apache.kafka.common.replica.LeaderSelector";
 const RACK_AWARE_SELECTOR: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
 
@@ -88,4 +89,50 @@ pub(super) const REPLICATION: &[OptionSpec] = &[
         integer!(Server replica_socket_timeout_ms),
         "Time after which a leader that does not answer is given up, on top of what a fetch waits for records; also for connecting.",
     ),
+    broker(
+        "leader.replication.throttled.rate",
+        Long,
+        UNLIMITED,
+        AtLeast(0),
+        integer!(Server leader_replication_throttled_rate),
+        "Bytes a second that this broker sends to replicas which leader.replication.throttled.replicas of their topic names and which are \
+         not in sync (KIP-73). Records of those that are in sync count too, but are not held back.",
+    ),
+    broker(
+        "follower.replication.throttled.rate",
+        Long,
+        UNLIMITED,
+        AtLeast(0),
+        integer!(Server follower_replication_throttled_rate),
+        "Bytes a second that this broker fetches for replicas of its own which follower.replication.throttled.replicas of their topic names \
+         and which are not in sync (KIP-73). Records of those that are in sync count too, but are not held back.",
+    ),
+    throttled(
+        "leader.replication.throttled.replicas",
+        Access::Topic {
+            set: |config, value| {
+                config.leader_throttled = ThrottledReplicas::parse(value.list())?;
+                Ok(())
+            },
+            get: |config| config.leader_throttled.to_string(),
+        },
+        "Replicas that leader.replication.throttled.rate of their leader holds back: PARTITION:BROKER,... with the leader's id, or * for all. \
+         An option of topics; Kafka has no default of the broker's for it.",
+    ),
+    throttled(
+        "follower.replication.throttled.replicas",
+        Access::Topic {
+            set: |config, value| {
+                config.follower_throttled = ThrottledReplicas::parse(value.list())?;
+                Ok(())
+            },
+            get: |config| config.follower_throttled.to_string(),
+        },
+        "Replicas that follower.replication.throttled.rate of their own broker holds back: PARTITION:BROKER,... with that broker's id, or * for \
+         all. An option of topics; Kafka has no default of the broker's for it.",
+    ),
 ];
+
+const fn throttled(name: &'static str, access: Access, doc: &'static str) -> OptionSpec {
+    OptionSpec { name, aliases: &[], topic: Some((name, Any)), kind: List, default: "", bounds: Any, doc, access }
+}

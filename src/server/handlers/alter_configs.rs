@@ -1,5 +1,5 @@
-//! AlterConfigs: the options of topics, all of a topic's own at once. What a request does not name goes back to the broker's
-//! value.
+//! AlterConfigs: the options of topics and brokers, all of a resource's own at once. What a request does not name is no
+//! longer set.
 
 use std::rc::Rc;
 
@@ -8,12 +8,12 @@ use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceRespon
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey};
 use kafka_protocol::protocol::StrBytes;
 
-use crate::cluster::controller::{AlterTopic, ConfigOp};
+use crate::cluster::controller::ConfigOp;
 use crate::model::BrokerId;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
-use super::altering::{self, check_names, check_resource, refuse};
+use super::altering::{self, check_names, refuse};
 use super::shared::error_message;
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::AlterConfigs, 0, 2);
@@ -42,14 +42,11 @@ fn change(broker: BrokerId, resource: AlterConfigsResource) -> altering::Planned
     if !nulls.is_empty() {
         return refuse(format!("Null value not supported for : {}", nulls.join(", ")));
     }
-    let options: Vec<&str> = resource.configs.iter().map(|config| &*config.name).collect();
-    if !check_resource(broker, (resource.resource_type, &resource.resource_name), &options)? {
-        return Ok(None);
-    }
     let set = |AlterableConfig { name, value, .. }| (name, value);
+    let name = resource.resource_name.clone();
     let set = resource.configs.into_iter().map(set);
     let set = set.filter_map(|(name, value)| Some((name.to_string(), ConfigOp::Set(value?.to_string()))));
-    Ok(Some(AlterTopic { name: resource.resource_name.to_string(), replace: true, set: set.collect() }))
+    altering::change(broker, (resource.resource_type, &name), true, set.collect())
 }
 
 #[cfg(test)]
@@ -71,7 +68,8 @@ mod tests {
 
     #[test]
     fn a_topic_gets_exactly_what_is_named() {
-        let change = change(BrokerId(7), resource(2, &[("x", Some("1")), ("y", Some(""))])).unwrap().unwrap();
+        let wanted = resource(2, &[("x", Some("1")), ("y", Some(""))]);
+        let altering::Change::Topic(change) = change(BrokerId(7), wanted).unwrap() else { panic!() };
         assert!(change.replace);
         let expected = [("x", "1"), ("y", "")].map(|(name, value)| (name.to_owned(), ConfigOp::Set(value.to_owned())));
         assert_eq!((change.name.as_str(), &change.set[..]), ("a", &expected[..]));

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use kafka_protocol::protocol::StrBytes;
 
-use crate::cluster::controller::{AlterTopic, ControlError};
+use crate::cluster::controller::{AlterBroker, AlterTopic, ConfigOp, ControlError};
 use crate::model::{BrokerId, ErrorCode};
 use crate::server::context::ServerContext;
 
@@ -15,8 +15,15 @@ const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const BROKER_LOGGER: i8 = 8;
 
-/// A resource's change (`None`: it is as it is to be), or the reason for its refusal.
-pub type Planned = Result<Option<AlterTopic>, ControlError>;
+/// What a request asks for of one resource.
+#[derive(Debug)]
+pub enum Change {
+    Topic(AlterTopic),
+    Broker(AlterBroker),
+}
+
+/// A resource's change, or the reason for its refusal.
+pub type Planned = Result<Change, ControlError>;
 pub type Outcome = Result<(), ControlError>;
 
 /// Plans and carries out the changes of `resources`; the responses in their order.
@@ -49,53 +56,64 @@ fn plan<T>(resources: Vec<T>, id: impl Fn(&T) -> (i8, StrBytes), change: impl Fn
 
 /// Carries out what was not refused; the outcomes in the order of `planned`.
 async fn carry_out(context: &Rc<ServerContext>, planned: Vec<Planned>, validate_only: bool) -> Vec<Outcome> {
-    let (changes, places) = split(planned);
-    let outcomes =
-        if changes.is_empty() { Vec::new() } else { context.shard.alter_topics(changes, validate_only).await };
-    fill(places, outcomes)
+    let (topics, brokers, places) = split(planned);
+    let topics = if topics.is_empty() { Vec::new() } else { context.shard.alter_topics(topics, validate_only).await };
+    let brokers =
+        if brokers.is_empty() { Vec::new() } else { context.shard.alter_brokers(brokers, validate_only).await };
+    fill(places, topics, brokers)
 }
 
-/// The changes, and a place for each resource's outcome: empty for those of the changes, in the same order.
-fn split(planned: Vec<Planned>) -> (Vec<AlterTopic>, Vec<Option<Outcome>>) {
-    let mut changes = Vec::new();
+/// Where a resource's outcome comes from.
+#[derive(Debug)]
+enum Place {
+    Topics,
+    Brokers,
+    Refused(ControlError),
+}
+
+/// The changes by kind, and the place of each resource's outcome: those of a kind come in the same order.
+fn split(planned: Vec<Planned>) -> (Vec<AlterTopic>, Vec<AlterBroker>, Vec<Place>) {
+    let (mut topics, mut brokers) = (Vec::new(), Vec::new());
     let places = planned.into_iter().map(|planned| match planned {
-        Ok(Some(change)) => {
-            changes.push(change);
-            None
+        Ok(Change::Topic(change)) => {
+            topics.push(change);
+            Place::Topics
         }
-        Ok(None) => Some(Ok(())),
-        Err(error) => Some(Err(error)),
+        Ok(Change::Broker(change)) => {
+            brokers.push(change);
+            Place::Brokers
+        }
+        Err(error) => Place::Refused(error),
     });
     let places = places.collect();
-    (changes, places)
+    (topics, brokers, places)
 }
 
-fn fill(places: Vec<Option<Outcome>>, outcomes: Vec<Outcome>) -> Vec<Outcome> {
-    let mut outcomes = outcomes.into_iter();
+fn fill(places: Vec<Place>, topics: Vec<Outcome>, brokers: Vec<Outcome>) -> Vec<Outcome> {
+    let (mut topics, mut brokers) = (topics.into_iter(), brokers.into_iter());
     let missing = || Err(control_error(ErrorCode::UnknownServerError, "the broker gave no outcome for this resource"));
-    places.into_iter().map(|place| place.or_else(|| outcomes.next()).unwrap_or_else(missing)).collect()
+    let outcome = |place| match place {
+        Place::Topics => topics.next().unwrap_or_else(missing),
+        Place::Brokers => brokers.next().unwrap_or_else(missing),
+        Place::Refused(error) => Err(error),
+    };
+    places.into_iter().map(outcome).collect()
 }
 
-/// Refuses resources that have no options to alter; `true`: it is a topic. `options`: those that are to be set. A broker has no
-/// dynamic options, so to take them away changes nothing.
-pub fn check_resource(broker: BrokerId, (kind, name): (i8, &str), options: &[&str]) -> Result<bool, ControlError> {
+/// The change of a resource, unless it has no options to alter here. `replace`: what `set` does not name is no longer set.
+pub fn change(me: BrokerId, (kind, name): (i8, &str), replace: bool, set: Vec<(String, ConfigOp)>) -> Planned {
     match kind {
         TOPIC if name.is_empty() => refuse("Default topic resources are not allowed."),
-        TOPIC => Ok(true),
+        TOPIC => Ok(Change::Topic(AlterTopic { name: name.to_owned(), replace, set })),
         // The empty name stands for all brokers.
-        BROKER if !name.is_empty() && name.parse::<i32>().is_err() => {
-            refuse(format!("Node id must be an integer, but it is: {name}"))
-        }
-        BROKER if !name.is_empty() && name.parse() != Ok(broker.0) => {
-            refuse(format!("Unexpected broker id, expected {}, but received {name}", broker.0))
-        }
-        BROKER if options.is_empty() => Ok(false),
-        BROKER => refuse(format!(
-            "Cannot update these configs dynamically: [{}]. Set them in the file and restart.",
-            options.join(", ")
-        )),
+        BROKER if name.is_empty() => Ok(Change::Broker(AlterBroker { broker: None, replace, set })),
+        BROKER => match name.parse::<i32>() {
+            Err(_) => refuse(format!("Node id must be an integer, but it is: {name}")),
+            Ok(id) if id != me.0 => refuse(format!("Unexpected broker id, expected {}, but received {name}", me.0)),
+            Ok(_) => Ok(Change::Broker(AlterBroker { broker: Some(me), replace, set })),
+        },
         BROKER_LOGGER => refuse("There are no levels by logger: set corelane.log.level in the file and restart."),
-        other => refuse(format!("Unknown resource type {other}: topics (2) can be altered.")),
+        other => refuse(format!("Unknown resource type {other}: topics (2) and brokers (4) can be altered.")),
     }
 }
 
@@ -116,10 +134,11 @@ mod tests {
     #[test]
     fn outcomes_find_their_places_among_refusals() {
         let resources = vec![
-            (BROKER, "0"),
-            (TOPIC, "a"),
             (BROKER, "7"),
+            (TOPIC, "a"),
+            (BROKER, "8"),
             (TOPIC, "twice"),
+            (BROKER, ""),
             (TOPIC, "b"),
             (TOPIC, "twice"),
             (99, "a"),
@@ -127,32 +146,32 @@ mod tests {
         let planned = plan(
             resources,
             |(kind, name)| (*kind, text(name)),
-            |(kind, name)| {
-                let is_topic = check_resource(BrokerId(7), (kind, name), &[])?;
-                Ok(is_topic.then(|| AlterTopic { name: name.to_owned(), ..AlterTopic::default() }))
-            },
+            |resource| change(BrokerId(7), resource, false, Vec::new()),
         );
-        let (changes, places) = split(planned);
-        assert_eq!(changes.iter().map(|change| change.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-        let filled = fill(places, vec![Ok(()), Err(control_error(ErrorCode::InvalidConfig, "no"))]);
+        let (topics, brokers, places) = split(planned);
+        assert_eq!(topics.iter().map(|change| change.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(brokers.iter().map(|change| change.broker).collect::<Vec<_>>(), [Some(BrokerId(7)), None]);
+        let error = |code| Err(control_error(code, "no"));
+        let topics = vec![Ok(()), error(ErrorCode::InvalidConfig)];
+        let filled = fill(places, topics, vec![error(ErrorCode::KafkaStorageError), Ok(())]);
+        let codes: Vec<_> = filled.iter().map(|outcome| outcome.as_ref().err().map_or(0, |e| e.code.code())).collect();
+        assert_eq!(codes, [56, 0, 42, 42, 0, 40, 42, 42]);
         for (resource, part) in [
             ((TOPIC, ""), "Default topic"),
             ((BROKER, "x"), "must be an integer"),
             ((BROKER, "8"), "expected 7, but received 8"),
-            ((BROKER, "7"), "dynamically: [a, b]"),
-            ((BROKER, ""), "dynamically: [a, b]"),
+            ((BROKER_LOGGER, "7"), "by logger"),
         ] {
-            let error = check_resource(BrokerId(7), resource, &["a", "b"]).unwrap_err();
+            let error = change(BrokerId(7), resource, false, Vec::new()).unwrap_err();
             assert!(error.message.contains(part), "{resource:?}: {error}");
         }
-        let codes: Vec<_> = filled.iter().map(|outcome| outcome.as_ref().err().map_or(0, |e| e.code.code())).collect();
-        assert_eq!(codes, [42, 0, 0, 42, 40, 42, 42]);
     }
 
     #[test]
     fn an_outcome_that_is_missing_is_an_error() {
-        let filled = fill(vec![None, Some(Ok(())), None], vec![Ok(())]);
-        assert!(filled[0].is_ok() && filled[1].is_ok());
-        assert_eq!(filled[2].as_ref().err().map(|e| e.code), Some(ErrorCode::UnknownServerError));
+        let refused = Place::Refused(control_error(ErrorCode::InvalidRequest, "no"));
+        let filled = fill(vec![Place::Brokers, refused, Place::Topics], vec![Ok(())], Vec::new());
+        let codes: Vec<_> = filled.iter().map(|outcome| outcome.as_ref().err().map(|e| e.code)).collect();
+        assert_eq!(codes, [Some(ErrorCode::UnknownServerError), Some(ErrorCode::InvalidRequest), None]);
     }
 }

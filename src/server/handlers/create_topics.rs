@@ -48,7 +48,7 @@ pub async fn handle(context: &Rc<ServerContext>, version: i16, request: CreateTo
         for (place, name) in names.into_iter().enumerate() {
             let outcome = outcomes.next().unwrap_or_else(|| Err(no_outcome()));
             let tells_configs = version >= CONFIGS_FROM && place < CONFIGS_TOLD;
-            let mut result = result(&context.shard.config, tells_configs, name, outcome);
+            let mut result = result(&context.shard.settings(), tells_configs, name, outcome);
             if version >= CONFIGS_FROM && !tells_configs && result.error_code == 0 {
                 result.topic_config_error_code = ErrorCode::PolicyViolation.code();
             }

@@ -12,7 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::cluster::MetadataImage;
 use crate::cluster::controller::{ControlError, check_topic_name};
-use crate::config::{ConfigEntry, ServerConfig, describe_broker, describe_topic};
+use crate::config::{ConfigEntry, ServerConfig, describe_broker, describe_default, describe_topic};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
@@ -30,7 +30,7 @@ const BROKER_LOGGER: i8 = 8;
 
 pub async fn handle(context: &Rc<ServerContext>, _: i16, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let image = context.shard.image();
-    respond(&image, &context.shard.config, request)
+    respond(&image, &context.shard.settings(), request)
 }
 
 fn respond(image: &MetadataImage, config: &ServerConfig, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
@@ -121,8 +121,8 @@ fn entries(
                 None => Err(control_error(ErrorCode::UnknownTopicOrPartition, format!("There is no topic {name}."))),
             }
         }
-        // An empty name asks for what holds for all brokers at once; there are no such settings here.
-        BROKER if name.is_empty() => Ok(Vec::new()),
+        // An empty name asks for what was set for all brokers at once.
+        BROKER if name.is_empty() => Ok(describe_default(config)),
         BROKER | BROKER_LOGGER if name.parse() != Ok(config.broker_id) => {
             let message = format!("Unexpected broker id, expected {}, but received {name}", config.broker_id);
             Err(control_error(ErrorCode::InvalidRequest, message))

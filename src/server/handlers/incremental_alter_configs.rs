@@ -1,4 +1,4 @@
-//! IncrementalAlterConfigs: the options of topics, one by one (KIP-339).
+//! IncrementalAlterConfigs: the options of topics and brokers, one by one (KIP-339).
 
 use std::rc::Rc;
 
@@ -7,12 +7,12 @@ use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsRe
 use kafka_protocol::messages::{ApiKey, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use crate::cluster::controller::{AlterTopic, ConfigOp};
+use crate::cluster::controller::ConfigOp;
 use crate::model::BrokerId;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
 
-use super::altering::{self, check_names, check_resource, refuse};
+use super::altering::{self, check_names, refuse};
 use super::shared::error_message;
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::IncrementalAlterConfigs, 0, 1);
@@ -54,12 +54,7 @@ fn change(broker: BrokerId, resource: AlterConfigsResource) -> altering::Planned
         };
         set.push((config.name.to_string(), op));
     }
-    let options = set.iter().filter(|(_, op)| *op != ConfigOp::Delete).map(|(name, _)| name.as_str());
-    let options: Vec<&str> = options.collect();
-    if !check_resource(broker, (resource.resource_type, &resource.resource_name), &options)? {
-        return Ok(None);
-    }
-    Ok(Some(AlterTopic { name: resource.resource_name.to_string(), replace: false, set }))
+    altering::change(broker, (resource.resource_type, &resource.resource_name), false, set)
 }
 
 #[cfg(test)]
@@ -88,7 +83,7 @@ mod tests {
             config("x", 2, Some("1")),
             config("y", 3, Some("2")),
         ];
-        let change = change(BrokerId(7), resource(2, configs)).unwrap().unwrap();
+        let altering::Change::Topic(change) = change(BrokerId(7), resource(2, configs)).unwrap() else { panic!() };
         let [one, two] = ["1", "2"].map(str::to_owned);
         let expected = [
             ConfigOp::Set(one.clone()),
@@ -99,17 +94,6 @@ mod tests {
         ];
         assert_eq!((change.name.as_str(), change.replace), ("a", false));
         assert_eq!(change.set.into_iter().map(|(_, op)| op).collect::<Vec<_>>(), expected);
-    }
-
-    /// As kafka-reassign-partitions does with throttles.
-    #[test]
-    fn options_that_a_broker_does_not_have_are_taken_away() {
-        let broker = AlterConfigsResource::default().with_resource_type(4).with_resource_name(text("7"));
-        let delete = broker.clone().with_configs(vec![config("x", 1, None)]);
-        assert!(change(BrokerId(7), delete).unwrap().is_none());
-        let both = broker.with_configs(vec![config("x", 1, None), config("y", 0, Some("1"))]);
-        let refused = change(BrokerId(7), both).unwrap_err();
-        assert!(refused.message.contains("dynamically: [y]"), "{refused}");
     }
 
     #[test]

@@ -25,6 +25,12 @@ pub trait Host {
     /// Number of this broker's registration.
     fn broker_epoch(&self) -> i64;
     fn is_stopping(&self) -> bool;
+    /// Records came from the leader.
+    fn fetched(&self, _replica: &Replica, _bytes: usize) {}
+    /// The replica is not to be fetched before then, ms.
+    fn later(&self, _replica: &Replica) -> Option<u64> {
+        None
+    }
 }
 
 /// Settings of a shard's fetchers.

@@ -24,6 +24,8 @@ use crate::runtime::{Breather, clock, spawn_local};
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 /// A request that has waited for so long at the leader is given up for partitions that are not in it.
 const OVERTAKING: Duration = Duration::from_millis(20);
+/// A throttled partition is looked at so often.
+const THROTTLED_MS: u64 = 200;
 /// Pauses of a partition, in a row, before it is said that it is not fetched.
 const SAID_AFTER: u32 = 8;
 
@@ -204,6 +206,7 @@ impl Fetcher {
         let (id, error) = (part.partition, part.error);
         let Some(replica) = self.host.replica(id) else { return self.remove(id) };
         let answer = leader_answer(&part);
+        self.host.fetched(&replica, part.records.len());
         match replica.carry_out(epoch, answer, part.records, clock::wall_ms()).await {
             Followed::Next => {
                 self.plan.borrow_mut().served(id, epoch);
@@ -251,6 +254,12 @@ impl Fetcher {
                 return self.plan.borrow_mut().stop(replica.id, epoch);
             }
             if let Some(next) = replica.fetch_due() {
+                if let Some(until) = self.host.later(replica) {
+                    // Its role may end meanwhile, or the throttle be lifted.
+                    let soon = clock::mono_ms() + THROTTLED_MS;
+                    clock::sleep_until_mono(until.min(soon)).await;
+                    continue;
+                }
                 return self.plan.borrow_mut().ready(ReplicaPlace {
                     partition: replica.id,
                     leader_epoch: next.leader_epoch.0,

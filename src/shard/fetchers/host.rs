@@ -30,4 +30,14 @@ impl Host for OnShard {
     fn is_stopping(&self) -> bool {
         self.0.upgrade().is_none_or(|shard| shard.stop.is_set())
     }
+
+    fn fetched(&self, replica: &Replica, bytes: usize) {
+        if let Some(shard) = self.0.upgrade() {
+            shard.count_fetched(replica, bytes);
+        }
+    }
+
+    fn later(&self, replica: &Replica) -> Option<u64> {
+        self.0.upgrade()?.fetch_later(replica)
+    }
 }

@@ -189,7 +189,6 @@ fn what_the_files_have_no_place_for_is_refused() {
     refused(vec![create(Key::TopicConfig("a".into()), Record::Config(bad))], "retention.ms");
     refused([no_topic("a", 2), whole_topic("a", 2, 2)].concat(), "made anew");
     refused(vec![create(Key::Deletion("a".into()), Record::Deletion)], "Deletion");
-    refused(vec![create(Key::DefaultConfig, Record::Config(BTreeMap::new()))], "DefaultConfig");
     refused(vec![Write::Create(topic_key("b"), topic_record(2, 1), Lifetime::Ephemeral)], "outlives");
     let Record::Partition(mut state) = partition_state(1) else { unreachable!() };
     state.elr = vec![BrokerId(2)];
@@ -198,6 +197,29 @@ fn what_the_files_have_no_place_for_is_refused() {
     topic.assignments[0] = Assignment { adding: vec![BrokerId(2)], ..topic.assignments[0].clone() };
     refused(vec![Write::Set(topic_key("a"), Record::Topic(topic), 0)], "reassignment");
     assert_eq!(image(dir.path()).topics().count(), 1);
+}
+
+#[test]
+fn options_of_brokers_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = |value: &str| BTreeMap::from([("log.retention.ms".to_owned(), value.to_owned())]);
+    let own = || Key::BrokerConfig(BrokerId(THIS));
+    let dynamic = || image(dir.path()).settings.map(|settings| settings.dynamic.clone()).unwrap_or_default();
+    let mut first = engine(dir.path());
+    assert!(dynamic().is_empty());
+    assert_eq!(commit(&mut first, vec![create(Key::DefaultConfig, Record::Config(options("5")))]), Outcome::Done);
+    assert_eq!(commit(&mut first, vec![create(own(), Record::Config(options("6")))]), Outcome::Done);
+    assert_eq!((dynamic().cluster, dynamic().broker), (options("5"), options("6")));
+    let mut second = engine(dir.path());
+    events(&mut second);
+    assert_eq!(commit(&mut second, vec![Write::Set(own(), Record::Config(options("7")), 0)]), Outcome::Done);
+    assert_eq!(commit(&mut second, vec![Write::Delete(Key::DefaultConfig, Some(0))]), Outcome::Done);
+    assert_eq!((dynamic().cluster, dynamic().broker), (BTreeMap::new(), options("7")));
+    // What they keep from deletion must not go by damage.
+    let file = dir.path().join("corelane-metadata/broker-options.json");
+    fs::write(&file, "{}").unwrap();
+    let why = LocalStore::open(dir.path()).unwrap().load(&config()).unwrap_err().to_string();
+    assert!(why.contains("broker-options.json") && why.contains("move it away"), "{why}");
 }
 
 #[test]
