@@ -83,7 +83,11 @@ class Cluster:
 
     def create(self, topic, partitions=1, **config):
         """Creates a topic and waits until all of its replicas are in sync. Config names with `_` for `.`"""
-        load.create_topic(self, topic, partitions, **config)
+        try:
+            load.create_topic(self, topic, partitions, **config)
+        except Exception as e:
+            e.add_note(f"controllers, as the brokers see it: { {n: self.controller(b) for n, b in self.brokers.items() if b.alive()} }")
+            raise
         self.wait_for(topic, lambda leader, replicas, isr: set(isr) == set(replicas), 30, f"topic {topic} in sync")
         return topic
 

@@ -23,7 +23,8 @@ def line(i):
 
 def create_topic(broker, name, partitions=1, **configs):
     """Creates a topic and waits until it has leaders. Config names with `_` for `.`"""
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+    # A failed test shows what its clients waited for.
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap, "debug": "admin,broker,metadata,protocol"})
     config = {k.replace("_", "."): str(v) for k, v in configs.items()}
     made = admin.create_topics([NewTopic(name, partitions, broker.replicas, config=config)], request_timeout=60)
     made[name].result(90)

@@ -10,6 +10,9 @@ from .history import History
 
 RETRIES = {"reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 200, "socket.timeout.ms": 5000, "topic.metadata.refresh.interval.ms": 2000}
 
+# Standard error, which a failed test shows, tells what a client waits for that does not go on.
+DEBUG = "broker,topic,metadata,eos"
+
 
 class Witness:
     """`rate` records a second into each of the topic's partitions."""
@@ -21,8 +24,10 @@ class Witness:
         """Longest time without an acknowledgement, of any partition."""
         self._acked_at = [time.monotonic()] * partitions
         self._acked = [0] * partitions
-        self.threads = [threading.Thread(target=self._guard, args=(self._produce, 0), daemon=True)]
-        self.threads += [threading.Thread(target=self._guard, args=(self._consume, n), daemon=True) for n in range(consumers)]
+        clients = [("producer", self._produce, 0), *((f"consumer {n}", self._consume, n) for n in range(consumers))]
+        self.threads = [
+            threading.Thread(target=self._guard, args=(work, n), name=name, daemon=True) for name, work, n in clients
+        ]
         for thread in self.threads:
             thread.start()
 
@@ -40,6 +45,7 @@ class Witness:
                 "acks": "all",
                 "linger.ms": 2,
                 "message.timeout.ms": 300_000,
+                "debug": DEBUG,
                 "retry.backoff.ms": 20,
                 "retry.backoff.max.ms": 100,
                 **RETRIES,
@@ -84,6 +90,7 @@ class Witness:
                 "session.timeout.ms": 6000,
                 "heartbeat.interval.ms": 500,
                 "auto.commit.interval.ms": 500,
+                "debug": f"{DEBUG},cgrp",
                 **RETRIES,
             }
         )
@@ -118,7 +125,7 @@ class Witness:
         self.ended.set()
         for thread in self.threads:
             thread.join(240)
-            assert not thread.is_alive(), "a client does not end"
+            assert not thread.is_alive(), f"{thread.name} does not end; of the others, failed: {self.failed[:5]}"
         assert not self.failed, self.failed[:5]
         self._read_all()
         self.history.check()
