@@ -18,9 +18,9 @@ class Measured:
     """A cluster with its topics, and what its starts took."""
 
     def __init__(self, folder, brokers, partitions, shards):
-        from support import cluster, wire
+        from support import cluster, proc, wire
 
-        self.wire = wire
+        self.wire, self.cpu_of = wire, proc.cpu_seconds
         self.names = [f"start-{n}" for n in range(TOPICS)]
         self.each = partitions // TOPICS
         # Sessions as they are shipped: what is measured is not to be hurried on by short ones.
@@ -76,33 +76,40 @@ class Measured:
         led, full = sum(p["leader"] >= 0 for p in parts), sum(len(p["isr"]) == self.replicas for p in parts)
         return f"{name} at {broker.folder.name}: {led} of {len(parts)} led, {full} in sync"
 
-    def answer(self):
-        """Each partition is read from its leader."""
-        of = {number: {} for number in self.cluster.brokers}
-        for name in self.names:
-            for p in self.partitions(self.cluster[1], name):
-                of[p["leader"]].setdefault(name, []).append(p["index"])
-        answers = 0
-        for number, topics in of.items():
-            with self.wire.Conn(self.cluster[number], timeout=60) as conn:
-                for name, indexes in topics.items():
-                    ends = self.wire.list_offsets(conn, name, indexes, -1)
-                    assert all(error == 0 for error, _, _ in ends.values()), ends
-                    answers += len(ends)
-        assert answers == self.each * TOPICS, answers
+    def until_answered(self, timeout):
+        """Until each partition was read from its leader."""
+        end = time.monotonic() + timeout
+        left = {name: set(range(self.each)) for name in self.names}
+        while left:
+            assert time.monotonic() < end, f"no answer from {({name: len(of) for name, of in left.items()})} within {timeout} s"
+            of = {}
+            for name, wanted in left.items():
+                for p in self.partitions(self.cluster[1], name):
+                    if p.get("index") in wanted and p["leader"] in self.cluster.brokers:
+                        of.setdefault(p["leader"], {}).setdefault(name, []).append(p["index"])
+            for number, topics in of.items():
+                with self.wire.Conn(self.cluster[number], timeout=60) as conn:
+                    for name, indexes in topics.items():
+                        ends = self.wire.list_offsets(conn, name, indexes, -1)
+                        left[name] -= {index for index, (error, _, _) in ends.items() if error == 0}
+            left = {name: wanted for name, wanted in left.items() if wanted}
+            if left:
+                time.sleep(PAUSE)
 
     def start(self):
-        """[(step, seconds)] of a start of all brokers, and their CPU seconds."""
+        """[(step, seconds)] of a start of all brokers, and the CPU seconds of all brokers and of all ZooKeeper servers."""
         brokers = list(self.cluster.brokers.values())
         logged = {b.folder: len(b.log_text()) for b in brokers}
+        servers = [server.popen.pid for server in self.cluster.zookeeper.servers]
+        spent = sum(map(self.cpu_of, servers))
         began, wall = time.monotonic(), time.time()
         for b in brokers:
             b.spawn()
         steps = [("all led", self.until(brokers, lambda parts: all(p["leader"] >= 0 for p in parts), began, 300))]
-        steps.append(("all in sync", self.until(brokers, self.is_whole, began, 300)))
-        self.answer()
+        self.until_answered(300)
         steps.append(("all answered", time.monotonic() - began))
-        cpu = sum(b.cpu() for b in brokers)
+        steps.append(("all in sync", self.until(brokers, self.is_whole, began, 300)))
+        cpu = sum(b.cpu() for b in brokers), sum(map(self.cpu_of, servers)) - spent
         said = []
         for text, step in STEPS:
             times = [time_of(b.log_text()[logged[b.folder] :], text) for b in brokers]
@@ -151,7 +158,8 @@ def tell(what, taken, cpus=()):
     for at, (step, _) in enumerate(taken[0]):
         each = [one[at][1] for one in taken]
         steps.append(f"{step} {statistics.median(each):.2f} s ({' '.join(f'{seconds:.2f}' for seconds in each)})")
-    cpu = f", {statistics.median(cpus):.1f} CPU s" if cpus else ""
+    of = [statistics.median(each) for each in zip(*cpus)]
+    cpu = f", CPU s: {of[0]:.1f} of the brokers, {of[1]:.1f} of ZooKeeper" if cpus else ""
     print(f"{what}: {', '.join(steps)}{cpu}", flush=True)
 
 
