@@ -26,6 +26,7 @@ fn state(leader: i32, isr: &[i32]) -> PartitionState {
         elr: Vec::new(),
         elr_min: 0,
         last_leader: None,
+        leader_broker_epoch: None,
     }
 }
 

@@ -26,6 +26,7 @@ pub fn nodes_of(topic: &TopicImage) -> Vec<(Key, Record)> {
             elr: partition.elr.clone(),
             elr_min: partition.elr_min,
             last_leader: partition.last_leader,
+            leader_broker_epoch: None,
         };
         nodes.push((Key::Partition(name(), index), Record::Partition(state)));
         nodes.extend(partition.home.map(|home| (Key::Home(name(), index), Record::Home(home))));

@@ -40,10 +40,12 @@ pub enum Planted {
     EvictedGoesOn,
     /// A leader that was told of a higher epoch is not confirmed by the metadata store.
     DeposedForGood,
+    /// A leader that has led on after a restart goes on in that epoch after the next one.
+    RenewedOnce,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 18] = [
+    pub const ALL: [Planted; 19] = [
         Planted::HighWatermarkBelowMinimum,
         Planted::HighWatermarkCountsSent,
         Planted::ShrinkBeforeCommit,
@@ -62,6 +64,7 @@ impl Planted {
         Planted::EvictsAtFirstRefusal,
         Planted::EvictedGoesOn,
         Planted::DeposedForGood,
+        Planted::RenewedOnce,
     ];
 }
 

@@ -61,6 +61,10 @@ pub enum Mark {
     Slandered,
     /// One that was told of a later epoch was confirmed in its own.
     Confirmed,
+    /// A leader led on after its restart.
+    LedOn,
+    /// All brokers were on their way out together.
+    AllLeft,
 }
 
 /// One partition as the observer sees it.
@@ -314,6 +318,9 @@ impl Checker {
         }
         if before.leader.is_some_and(|old| old != leader && state.isr.contains(&old)) {
             self.mark(Mark::LeaderMoved);
+        }
+        if before.leader == state.leader && before.leader_broker_epoch != state.leader_broker_epoch {
+            self.mark(Mark::LedOn);
         }
         if before.elr.contains(&leader) {
             self.mark(Mark::ElrElection);

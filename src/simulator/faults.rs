@@ -88,6 +88,12 @@ impl World {
                     self.crash(at, crash, false, down_ms);
                 }
             }
+            FaultKind::StopAll { down_ms } => {
+                for at in 0..self.brokers.len() {
+                    let down_ms = self.io.rng.between(1, down_ms);
+                    self.stop(at, down_ms);
+                }
+            }
             FaultKind::Stop { target, down_ms } => self.stop(self.hit(target), down_ms),
             FaultKind::Pause { target, ms } => {
                 let at = self.hit(target);
@@ -253,6 +259,10 @@ impl World {
     pub fn stop_if_done(&mut self, at: usize) {
         let broker = &self.brokers[at];
         let Some((deadline, down_ms)) = broker.stopping else { return };
+        if broker.node.may_stop() && broker.node.view().all_leave() {
+            self.io.checker.mark(Mark::AllLeft);
+        }
+        let broker = &self.brokers[at];
         if broker.node.may_stop() || self.io.now >= deadline {
             self.crash(at, Crash::Kill, true, down_ms);
         }

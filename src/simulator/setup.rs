@@ -41,6 +41,10 @@ pub enum FaultKind {
         crash: Crash,
         down_ms: i64,
     },
+    /// A clean stop of every broker, all begun at once.
+    StopAll {
+        down_ms: i64,
+    },
     /// A clean stop.
     Stop {
         target: Target,
@@ -260,7 +264,10 @@ impl Setup {
             }
             _ => {
                 let crash = if rng.chance(60) { Crash::Kill } else { Crash::Power };
-                FaultKind::CrashAll { crash, down_ms }
+                match rng.chance(40) {
+                    true => FaultKind::StopAll { down_ms },
+                    false => FaultKind::CrashAll { crash, down_ms },
+                }
             }
         }
     }

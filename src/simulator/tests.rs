@@ -62,6 +62,7 @@ fn a_registration_tells_of_what_was_lost_before_it() {
             elr: Vec::new(),
             elr_min: 0,
             last_leader: None,
+            leader_broker_epoch: None,
         };
         world.io.checker.changed(0, Some(&state));
         let Start { boot, directories, .. } = if is_late { before } else { world.brokers[1].identity.start() };

@@ -1,11 +1,16 @@
 //! The controller's office: claimed where it is free, and its duty done by what has changed.
 
+use std::collections::BTreeSet;
+
 use super::{Acted, Node, Purpose};
-use crate::cluster::rules::{self, Dirty, Options, Timers};
+use crate::cluster::rules::{self, Dirty, Options, Standing, Timers};
 use crate::cluster::store::{Outcome, Revision, Store};
+use crate::model::BrokerId;
 
 /// Time until steps that were not carried out are decided anew.
 const AGAIN_MS: i64 = 50;
+/// Time in which others begin to stop that were told to with the first. Where all stop nobody is elected.
+const DRAIN_TOGETHER_MS: i64 = 300;
 
 /// State of the controller's duty.
 pub(super) struct Office {
@@ -13,6 +18,8 @@ pub(super) struct Office {
     timers: Timers,
     /// Controller epoch that this broker has, as of the last look.
     held: Option<i32>,
+    /// This process has held the office.
+    was_held: bool,
     /// Changes since a round found nothing to do.
     dirty: Dirty,
     touched: bool,
@@ -21,6 +28,8 @@ pub(super) struct Office {
     /// The next round waits for the metadata to show what the last one has done.
     shown: Revision,
     again_at_ms: i64,
+    /// Brokers that were on their way out at the last look.
+    draining: BTreeSet<BrokerId>,
 }
 
 impl Office {
@@ -29,11 +38,13 @@ impl Office {
             options,
             timers: Timers::new(options, now_ms),
             held: None,
+            was_held: false,
             dirty: Dirty::default(),
             touched: false,
             full: false,
             shown: Revision(0),
             again_at_ms: 0,
+            draining: BTreeSet::new(),
         }
     }
 
@@ -57,13 +68,25 @@ impl Office {
     }
 
     /// Notes which office is held; `false`: none. A new one begins with a look at everything.
-    fn hold(&mut self, epoch: Option<i32>) -> bool {
+    fn hold(&mut self, epoch: Option<i32>, now_ms: i64) -> bool {
         if self.held != epoch {
             self.held = epoch;
             self.dirty = Dirty::default();
             (self.full, self.touched, self.again_at_ms) = (epoch.is_some(), false, 0);
+            if epoch.is_some() && !std::mem::replace(&mut self.was_held, true) {
+                // Others have started with this broker, and are through with it about now.
+                self.timers = Timers::new(self.options, now_ms);
+            }
         }
         epoch.is_some()
+    }
+
+    /// Waits a little where a broker has begun to stop.
+    fn note_draining(&mut self, draining: BTreeSet<BrokerId>, now_ms: i64) {
+        if !draining.is_subset(&self.draining) {
+            self.again_at_ms = self.again_at_ms.max(now_ms.saturating_add(DRAIN_TOGETHER_MS));
+        }
+        self.draining = draining;
     }
 }
 
@@ -84,9 +107,11 @@ impl<S: Store> Node<S> {
             self.commit(commit, Purpose::Claim);
         }
         let epoch = self.view.controller_epoch().map(|epoch| epoch.value).filter(|_| self.holds_office());
-        if !self.office.hold(epoch) || !present || self.is_waiting_for(&Purpose::Control) {
+        if !self.office.hold(epoch, now_ms) || !present || self.is_waiting_for(&Purpose::Control) {
             return;
         }
+        let draining = self.view.registrations().keys().filter(|id| self.view.standing(**id) == Standing::Draining);
+        self.office.note_draining(draining.copied().collect(), now_ms);
         if self.mirror.revision() < self.office.shown || now_ms < self.office.again_at_ms {
             return;
         }

@@ -14,6 +14,8 @@ use crate::config::{ServerConfig, TopicConfig};
 use crate::model::LeaderEpoch;
 use crate::partition::{Change, Proposal};
 
+mod starts;
+
 /// Nodes 1 to N on one store, where everything arrives at once.
 struct Cluster {
     model: Model,

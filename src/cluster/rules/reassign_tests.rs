@@ -22,6 +22,7 @@ fn state(isr: &[i32], leader: i32) -> PartitionState {
         elr: Vec::new(),
         elr_min: 0,
         last_leader: None,
+        leader_broker_epoch: None,
     }
 }
 

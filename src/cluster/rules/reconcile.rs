@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::plan::{Plan, RiskyElection, Step};
 use super::reassign::{Partition, Reassigned, complete_reassignment, is_under_way};
-use super::registration::activation;
+use super::registration::{activation, leads_of_old};
 use super::transition::{Election, Transition, initial};
 use super::view::{Dirty, PartitionKey, Standing, TopicView, View};
 use crate::cluster::store::{Assignment, Check, Key, Lifetime, PartitionState, Record, Write};
@@ -117,6 +117,7 @@ struct Round<'a> {
     view: &'a View,
     moment: Moment,
     office: Check,
+    all_leave: bool,
     plan: Plan,
     /// Finished reassignments by topic; a topic's assignments are one node.
     reassigned: BTreeMap<Arc<str>, Vec<(i32, Reassigned)>>,
@@ -132,6 +133,7 @@ impl<'a> Round<'a> {
             view,
             moment,
             office: Check::Version(Key::ControllerEpoch, epoch.version),
+            all_leave: view.all_leave(),
             plan: Plan::default(),
             reassigned: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -184,6 +186,9 @@ impl<'a> Round<'a> {
     }
 
     fn partition(&mut self, name: &Arc<str>, topic: &TopicView, index: i32, assignment: &Assignment) {
+        if self.all_leave {
+            return;
+        }
         let key = (name.clone(), index);
         let Some(state) = topic.states.get(&index) else { return self.new_partition(key, topic, assignment) };
         let (after, election) = self.settle(topic, assignment, &state.value);
@@ -215,7 +220,7 @@ impl<'a> Round<'a> {
             Check::Version(Key::Topic(key.0.clone()), record.version),
             Check::Absent(Key::Deletion(key.0.clone())),
         ];
-        checks.extend(self.still_active(state.leader));
+        checks.extend(self.still_so(state.leader));
         self.touched.insert(key.clone());
         let write = Write::Create(Key::Partition(key.0, key.1), Record::Partition(state), Lifetime::Persistent);
         self.step(checks, write, TOPIC_CHUNK);
@@ -267,6 +272,14 @@ impl<'a> Round<'a> {
                 if heir || !replicas.iter().any(can_catch_up) { change.elect(&may_lead, false) } else { None }
             }
             Standing::Joining { .. } if planted(Planted::ActiveBeforeEpoch) => None,
+            // It was restarted, and has all that it had. It leads on, in an epoch that no earlier process led in.
+            Standing::Joining { trusted: true } => {
+                let broker_epoch = self.view.registrations().get(&leader)?.broker_epoch;
+                if leads_of_old(change.before(), leader, broker_epoch) {
+                    change.renew(broker_epoch);
+                }
+                None
+            }
             Standing::Joining { .. } | Standing::Gone => change.elect(&may_lead, unclean),
         }
     }
@@ -279,15 +292,15 @@ impl<'a> Round<'a> {
     }
 
     fn set(&mut self, key: PartitionKey, version: i32, before: &PartitionState, after: PartitionState) {
-        let leader = after.leader.filter(|leader| before.leader != Some(*leader));
-        let checks = self.still_active(leader).into_iter().collect();
+        let leader = after.leader.filter(|_| before.leader_epoch != after.leader_epoch);
+        let checks = self.still_so(leader).into_iter().collect();
         self.touched.insert(key.clone());
         let write = Write::Set(Key::Partition(key.0, key.1), Record::Partition(after), version);
         self.step(checks, write, STATE_CHUNK);
     }
 
     /// The broker is still in the incarnation that the view has.
-    fn still_active(&self, broker: Option<BrokerId>) -> Option<Check> {
+    fn still_so(&self, broker: Option<BrokerId>) -> Option<Check> {
         let broker = broker?;
         let incarnation = self.view.incarnation(broker)?;
         Some(Check::Version(Key::Incarnation(broker), incarnation.version))
@@ -310,7 +323,7 @@ impl<'a> Round<'a> {
                 match state {
                     Some(state) => {
                         let leader = state.leader.filter(|leader| before.value.leader != Some(*leader));
-                        let check = self.still_active(leader).filter(|check| !checks.contains(check));
+                        let check = self.still_so(leader).filter(|check| !checks.contains(check));
                         checks.extend(check);
                         states.push(Write::Set(key, Record::Partition(state), before.version));
                     }

@@ -27,6 +27,7 @@ fn state(isr: &[i32], elr: &[i32], leader: i32) -> PartitionState {
         elr: ids(elr),
         elr_min: if elr.is_empty() { 0 } else { 2 },
         last_leader: None,
+        leader_broker_epoch: None,
     }
 }
 
@@ -115,7 +116,7 @@ fn dead_brokers_leave_and_come_back_by_the_elr() {
     assert_eq!(sets(&store), (2, vec![2], vec![0]));
     store.delete(&Key::Broker(BrokerId(2)));
     settle(&mut store, SETTLED);
-    assert_eq!(sets(&store), (-1, vec![], vec![0, 2]));
+    assert_eq!(sets(&store), (2, vec![2], vec![0]), "there is nobody to decide for");
     // 1 left the ISR at the minimum: it may lack what was committed since.
     let back = |store: &mut TestStore, broker: i32, trusted| {
         phase(store, broker, Phase::Joining, trusted);
@@ -193,15 +194,43 @@ fn a_restarted_leader_gets_a_new_epoch_before_it_is_let_in() {
     phase(&mut store, 1, Phase::Joining, true);
     let plan = reconcile(&store.view(), ME, SETTLED, &Options::default());
     assert_eq!(plan.steps.len(), 1, "it leads still: no activation yet");
+    let mut again = store.clone();
+    phase(&mut again, 1, Phase::Joining, true);
+    assert_eq!(again.commit(&plan.steps[0].commit), Err(Key::Incarnation(BrokerId(1))), "it was restarted once more");
     store.commit(&plan.steps[0].commit).unwrap();
-    assert_eq!(sets(&store), (0, vec![0, 1, 2], vec![]), "trusted: it stays in the ISR");
-    settle(&mut store, SETTLED);
-    assert!(store.view().is_active(BrokerId(1)));
-    // Alone it leads again, two epochs later.
-    let mut store = cluster(state(&[1], &[], 1));
+    assert_eq!(sets(&store), (1, vec![0, 1, 2], vec![]), "trusted: it stays in the ISR, and leads on");
+    let registered = store.view().registrations()[&BrokerId(1)].broker_epoch;
+    assert_eq!((result(&store).leader_epoch, result(&store).leader_broker_epoch), (LeaderEpoch(6), Some(registered)));
+    assert!(!store.view().is_active(BrokerId(1)));
+    assert_eq!(settle(&mut store, SETTLED), 1);
+    assert!(store.view().is_active(BrokerId(1)) && result(&store).leader_epoch == LeaderEpoch(6));
+    // The next restart: the epoch is an earlier registration's.
+    store.delete(&Key::Broker(BrokerId(1)));
     phase(&mut store, 1, Phase::Joining, true);
-    settle(&mut store, SETTLED);
+    store.create(Key::Broker(BrokerId(1)), Record::Broker(crate::cluster::rules::test_store::record()));
+    assert_eq!(settle(&mut store, SETTLED), 2);
     assert_eq!((sets(&store).0, result(&store).leader_epoch), (1, LeaderEpoch(7)));
+    // Another leader does not keep what was said of this one.
+    phase(&mut store, 1, Phase::Joining, false);
+    settle(&mut store, SETTLED);
+    assert_eq!((sets(&store), result(&store).leader_broker_epoch), ((0, vec![0, 2], vec![]), None));
+}
+
+#[test]
+fn where_all_stop_each_leads_to_its_end_and_leads_on_at_the_next_start() {
+    let mut store = cluster(state(&[0, 1, 2], &[], 1));
+    (0..3).for_each(|broker| phase(&mut store, broker, Phase::Draining, true));
+    assert_eq!(settle(&mut store, SETTLED), 0);
+    assert!((0..3).all(|broker| crate::cluster::rules::leads_nothing(&store.view(), BrokerId(broker))));
+    [1, 2].iter().for_each(|broker| store.delete(&Key::Broker(BrokerId(*broker))));
+    assert_eq!(settle(&mut store, SETTLED), 0);
+    // The first one is back, and the office is its own.
+    phase(&mut store, 0, Phase::Joining, true);
+    assert_eq!(settle(&mut store, AT_START), 1, "it is let in");
+    phase(&mut store, 1, Phase::Joining, true);
+    store.create(Key::Broker(BrokerId(1)), Record::Broker(crate::cluster::rules::test_store::record()));
+    assert_eq!(settle(&mut store, AT_START), 2);
+    assert_eq!((sets(&store), result(&store).leader_epoch), ((1, vec![0, 1, 2], vec![]), LeaderEpoch(6)));
 }
 
 #[test]
@@ -216,6 +245,10 @@ fn a_draining_broker_hands_over_and_waits_for_who_may_catch_up() {
     assert_eq!(sets(&store), (1, vec![1], vec![2]), "0 and 2 may catch up");
     phase(&mut store, 0, Phase::Draining, true);
     store.delete(&Key::Broker(BrokerId(2)));
+    settle(&mut store, SETTLED);
+    assert_eq!(sets(&store), (1, vec![1], vec![2]), "all are on their way out");
+    // Others are there, and have no replica.
+    store.broker(5, Phase::Active, true);
     settle(&mut store, SETTLED);
     assert_eq!(sets(&store), (-1, vec![], vec![2, 1]), "nobody is left to wait for");
 }
@@ -334,6 +367,7 @@ fn steps_share_commits_and_can_go_singly() {
 /// The rules that hold of a cluster at rest.
 fn check_rest(store: &TestStore, context: &str) {
     let view = store.view();
+    let all_leave = view.all_leave();
     for broker in view.registrations().keys() {
         let waits = matches!(view.standing(*broker), Standing::Joining { .. });
         assert!(!waits || view.incarnation(*broker).is_none(), "{context}: {broker} is not let in");
@@ -348,6 +382,9 @@ fn check_rest(store: &TestStore, context: &str) {
             continue;
         };
         assert_eq!(check(state, &assignment.replicas), Ok(()), "{context}");
+        if all_leave {
+            continue;
+        }
         assert!(!state.isr.iter().any(gone), "{context}: a dead member");
         assert!(!state.isr.iter().any(active) || state.leader.is_some(), "{context}: no leader");
         assert!(!state.isr.is_empty() || !state.elr.iter().any(active), "{context}: nobody of the ELR");

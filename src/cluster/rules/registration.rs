@@ -2,7 +2,7 @@
 //! stop, eviction, and the controller's office.
 //!
 //! A broker leads, follows and counts only while it is active in its present incarnation; each
-//! registration begins a new one. The controller lets it in once no partition names it as leader,
+//! registration begins a new one. The controller lets it in once it leads nothing by an earlier one,
 //! so no leader epoch gets two histories, and, if its logs may have lost records, once it is in no
 //! ISR and no ELR. All of that is committed before it is active.
 
@@ -98,12 +98,10 @@ pub fn register(view: &View, me: BrokerId, record: BrokerRecord, start: &Start) 
 /// epoch.
 pub fn activation(view: &View, broker: BrokerId) -> Option<Commit> {
     let before = view.incarnation(broker).filter(|before| before.value.phase == Phase::Joining)?;
-    if !view.registrations().contains_key(&broker) {
-        return None;
-    }
     let keeps_sets = before.value.trusted || planted(Planted::UntrustedStaysInIsr);
+    let broker_epoch = view.registrations().get(&broker)?.broker_epoch;
     let stands_against = |state: &PartitionState| {
-        let leads = state.leader == Some(broker) && !planted(Planted::ActiveBeforeEpoch);
+        let leads = leads_of_old(state, broker, broker_epoch) && !planted(Planted::ActiveBeforeEpoch);
         leads || !keeps_sets && (state.isr.contains(&broker) || state.elr.contains(&broker))
     };
     let early = planted(Planted::ActiveBeforeEpoch) || planted(Planted::UntrustedStaysInIsr);
@@ -113,15 +111,24 @@ pub fn activation(view: &View, broker: BrokerId) -> Option<Commit> {
     set_phase(view, broker, Phase::Active)
 }
 
+/// The broker leads in an epoch that an earlier registration than this one may have led in.
+pub fn leads_of_old(state: &PartitionState, broker: BrokerId, broker_epoch: i64) -> bool {
+    let is_renewed = match state.leader_broker_epoch {
+        Some(_) if planted(Planted::RenewedOnce) => true,
+        renewed => renewed == Some(broker_epoch),
+    };
+    state.leader == Some(broker) && !is_renewed
+}
+
 /// A controlled stop begins: `me` gives its leaderships away. One that was not let in has none, and
 /// stops at once.
 pub fn drain(view: &View, me: BrokerId) -> Option<Commit> {
     if view.is_active(me) { set_phase(view, me, Phase::Draining) } else { None }
 }
 
-/// A controlled stop may close the broker.
+/// A controlled stop may close the broker: it leads nothing, or nobody is left who could lead instead.
 pub fn leads_nothing(view: &View, broker: BrokerId) -> bool {
-    states_of(view, broker).all(|state| state.leader != Some(broker))
+    view.all_leave() || states_of(view, broker).all(|state| state.leader != Some(broker))
 }
 
 /// Takes the controller's office and raises its epoch. `None`: it is taken, or `me` is not registered. After the last

@@ -106,6 +106,7 @@ fn one_partition(isr: &[i32], elr: &[i32], leader: Option<i32>) -> TestStore {
         elr: ids(elr),
         elr_min: if elr.is_empty() { 0 } else { 2 },
         last_leader: None,
+        leader_broker_epoch: None,
     };
     store.partition("t", 0, state);
     store
@@ -131,6 +132,15 @@ fn a_broker_is_let_in_when_nothing_stands_against_it() {
     assert!(lets_in(&[0, 1], &[], Some(0), true));
     assert!(lets_in(&[0], &[1], Some(0), true));
     assert!(!lets_in(&[1], &[], Some(1), true), "it leads, in an epoch of an earlier incarnation");
+    let mut store = one_partition(&[1], &[], Some(1));
+    store.broker(1, Phase::Joining, true);
+    let broker_epoch = store.view().registrations()[&ME].broker_epoch;
+    let mut state = store.view().state("t", 0).unwrap().value.clone();
+    for (of, is_let_in) in [(broker_epoch - 1, false), (broker_epoch, true)] {
+        state.leader_broker_epoch = Some(of);
+        store.set(&Key::Partition(name("t"), 0), Record::Partition(state.clone()));
+        assert_eq!(activation(&store.view(), ME).is_some(), is_let_in, "it leads on by {of}");
+    }
     let mut store = TestStore::default();
     store.incarnation(1, Phase::Joining, true);
     assert_eq!(activation(&store.view(), ME), None, "not registered");
@@ -146,6 +156,9 @@ fn a_controlled_stop_is_announced_by_who_is_in() {
     store.commit(&commit).unwrap();
     assert_eq!(incarnation(&store, 1).phase, Phase::Draining);
     assert_eq!(drain(&store.view(), ME), None);
+    assert!(leads_nothing(&store.view(), ME), "nobody is there to lead instead");
+    store.broker(2, Phase::Joining, true);
+    assert!(!leads_nothing(&store.view(), ME));
     let mut joining = TestStore::default();
     joining.broker(1, Phase::Joining, false);
     assert_eq!(drain(&joining.view(), ME), None, "that would hide that it was not trusted");
@@ -401,7 +414,12 @@ fn no_epoch_gets_two_histories_and_no_stale_incarnation_counts() {
 
 #[test]
 fn the_same_chaos_finds_each_planted_bug() {
-    let bugs = [Planted::ActiveBeforeEpoch, Planted::UntrustedStaysInIsr, Planted::ExpandWithoutIncarnation];
+    let bugs = [
+        Planted::ActiveBeforeEpoch,
+        Planted::UntrustedStaysInIsr,
+        Planted::ExpandWithoutIncarnation,
+        Planted::RenewedOnce,
+    ];
     for bug in bugs {
         // Of this thread only.
         plant(Some(bug));

@@ -116,6 +116,7 @@ pub fn initial(
         elr: Vec::new(),
         elr_min: 0,
         last_leader: None,
+        leader_broker_epoch: None,
     })
 }
 
@@ -200,6 +201,8 @@ pub struct Transition<'a> {
     /// Candidates: the ISR's size decides in the end.
     elr: Vec<BrokerId>,
     fences: bool,
+    /// Registration by which the leader leads on.
+    renewed: Option<i64>,
 }
 
 impl<'a> Transition<'a> {
@@ -220,7 +223,12 @@ impl<'a> Transition<'a> {
             elr.clear();
         }
         let leader = before.leader.filter(|leader| isr.contains(leader));
-        Transition { before, terms: *terms, leader, isr, elr, fences: false }
+        Transition { before, terms: *terms, leader, isr, elr, fences: false, renewed: None }
+    }
+
+    /// The state as it was read.
+    pub fn before(&self) -> &PartitionState {
+        self.before
     }
 
     pub fn leader(&self) -> Option<BrokerId> {
@@ -277,6 +285,11 @@ impl<'a> Transition<'a> {
         self.fences = true;
     }
 
+    /// The leader was restarted, and leads on by its new registration, in a new epoch.
+    pub fn renew(&mut self, broker_epoch: i64) {
+        (self.fences, self.renewed) = (true, Some(broker_epoch));
+    }
+
     /// Elects the first replica in assignment order that may lead and is in the ISR; if the ISR is
     /// empty, in the ELR; if both are, the last leader; an unclean one only by option. `None`:
     /// nobody leads.
@@ -327,6 +340,8 @@ impl<'a> Transition<'a> {
         let raise = i32::from(self.leader != before.leader || self.fences);
         let leader_epoch = LeaderEpoch(before.leader_epoch.0.checked_add(raise)?);
         let last_leader = self.last_leader();
+        let is_same = self.leader.is_some() && self.leader == before.leader;
+        let leader_broker_epoch = self.renewed.or(before.leader_broker_epoch).filter(|_| is_same);
         let after = PartitionState {
             leader: self.leader,
             leader_epoch,
@@ -335,6 +350,7 @@ impl<'a> Transition<'a> {
             elr: self.elr,
             elr_min,
             last_leader,
+            leader_broker_epoch,
         };
         debug_assert_eq!(check(&after, terms.replicas), Ok(()), "from {before:?} by {terms:?} to {after:?}");
         (after != *before).then_some(PartitionState { controller_epoch: terms.controller_epoch, ..after })

@@ -17,6 +17,7 @@ fn state(isr: &[i32], elr: &[i32], elr_min: i32, leader: i32) -> PartitionState 
         elr: ids(elr),
         elr_min,
         last_leader: None,
+        leader_broker_epoch: None,
     }
 }
 

@@ -145,10 +145,15 @@ impl View {
     /// are now. Returns what the rules may decide otherwise than before.
     pub fn update<'a>(&mut self, nodes: &BTreeMap<Key, Node>, changed: impl IntoIterator<Item = &'a Key>) -> Dirty {
         let mut dirty = Dirty::default();
+        let all_left = self.all_leave();
         for key in changed {
             self.mark(key, &mut dirty);
             self.put(key, nodes.get(key));
             self.mark(key, &mut dirty);
+        }
+        if all_left != self.all_leave() {
+            // Nothing was decided meanwhile.
+            self.mark(&Key::DefaultConfig, &mut dirty);
         }
         dirty
     }
@@ -179,6 +184,13 @@ impl View {
 
     pub fn is_active(&self, broker: BrokerId) -> bool {
         self.standing(broker) == Standing::Active
+    }
+
+    /// All brokers are on their way out, or gone. Nobody can be elected then, and who was in sync stays so: the next start goes
+    /// on from there.
+    pub fn all_leave(&self) -> bool {
+        let stays = |broker: &BrokerId| matches!(self.standing(*broker), Standing::Active | Standing::Joining { .. });
+        !self.registrations.keys().any(stays)
     }
 
     // ---- controller

@@ -62,6 +62,7 @@ fn a_topic_has_its_own_options_or_those_of_the_cluster_or_the_defaults() {
 fn a_change_marks_the_partitions_it_concerns() {
     let mut store = TestStore::default();
     store.broker(1, Phase::Active, true);
+    store.broker(9, Phase::Active, true);
     store.topic("a", vec![assigned(&[1, 2]), assigned(&[2, 3])]);
     store.topic("b", vec![assigned(&[3])]);
     let mut state = random_state(&assigned(&[3]), &mut Random::of(0));
@@ -82,6 +83,14 @@ fn a_change_marks_the_partitions_it_concerns() {
     store.config("a", "retention.ms", "1");
     assert_eq!(marked(&mut view, &store, Key::TopicConfig(name("a"))), "a0 a1");
     assert_eq!(marked(&mut view, &store, Key::DefaultConfig), "a0 a1 b0");
+    // With the last broker nobody is there to be elected; with the next one somebody is.
+    let last = Key::Broker(BrokerId(9));
+    store.delete(&last);
+    assert_eq!(marked(&mut view, &store, last.clone()), "a0 a1 b0");
+    assert!(view.all_leave());
+    store.create(last.clone(), Record::Broker(crate::cluster::rules::test_store::record()));
+    assert_eq!(marked(&mut view, &store, last), "a0 a1 b0");
+    assert!(!view.all_leave());
     store.delete(&Key::Topic(name("a")));
     assert_eq!(marked(&mut view, &store, Key::Topic(name("a"))), "a0 a1", "as it was before");
     assert_eq!(view.partitions_of(BrokerId(2)).count(), 0);

@@ -137,6 +137,7 @@ pub fn partition_state(epoch: i32) -> Record {
         elr: vec![],
         elr_min: 0,
         last_leader: None,
+        leader_broker_epoch: None,
     })
 }
 

@@ -384,7 +384,8 @@ fn is_apart(commit: &Commit, written: &BTreeSet<Key>) -> bool {
 
 /// A topic's file has room for it.
 fn is_plain(state: &PartitionState) -> bool {
-    state.elr.is_empty() && state.elr_min == 0 && state.last_leader.is_none() && state.controller_epoch == 0
+    let is_alone = state.elr.is_empty() && state.elr_min == 0 && state.last_leader.is_none();
+    is_alone && state.controller_epoch == 0 && state.leader_broker_epoch.is_none()
 }
 
 impl Store for LocalEngine {

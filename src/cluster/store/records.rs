@@ -168,4 +168,6 @@ pub struct PartitionState {
     pub elr_min: i32,
     /// The leader before the partition had none.
     pub last_leader: Option<BrokerId>,
+    /// Registration of the leader (its broker epoch) that led on after a restart: the leader epoch is newer than it.
+    pub leader_broker_epoch: Option<i64>,
 }

@@ -74,6 +74,12 @@ impl<'a> Fields<'a> {
         self.get(name).map_or(Ok(default), |value| self.i32(name, value))
     }
 
+    /// A number of 64 bits, where there is one.
+    pub fn long(&self, name: &str) -> Result<Option<i64>, ZnodeError> {
+        let number = |value: &Value| value.as_i64().ok_or_else(|| self.damaged(format!("{name:?} is not a number")));
+        self.get(name).map(number).transpose()
+    }
+
     /// A number that Kafka writes as text.
     pub fn number_in_text(&self, name: &str) -> Result<i64, ZnodeError> {
         let number = match self.needed(name)? {

@@ -67,6 +67,7 @@ fn state(leader: Option<i32>, epoch: i32) -> PartitionState {
         elr: vec![],
         elr_min: 0,
         last_leader: None,
+        leader_broker_epoch: None,
     }
 }
 
@@ -139,8 +140,9 @@ fn what_only_corelane_has_is_beside_what_kafka_has() {
     record.elr = ids(&[3, 1]);
     record.elr_min = 2;
     record.last_leader = Some(BrokerId(3));
+    record.leader_broker_epoch = Some(1 << 33);
     let written = encode(&Record::Partition(record.clone()), writer(0), None).expect("it can be kept");
-    let text = r#"{"controller_epoch":2,"leader":-1,"version":1,"leader_epoch":7,"isr":[],"elr":[3,1],"elr_min":2,"last_leader":3}"#;
+    let text = r#"{"controller_epoch":2,"leader":-1,"version":1,"leader_epoch":7,"isr":[],"elr":[3,1],"elr_min":2,"last_leader":3,"leader_broker_epoch":8589934592}"#;
     assert_eq!(String::from_utf8(written).as_deref(), Ok(text));
     let key = key_at("/brokers/topics/a/partitions/11/state");
     assert_eq!(decode(&key, text.as_bytes()), Ok(Record::Partition(record)));
@@ -340,6 +342,7 @@ fn some_node(die: &mut Die) -> (Key, Record) {
                 elr: some_ids(die),
                 elr_min: die.below(4) as i32,
                 last_leader: (die.below(2) == 0).then(|| some_broker(die)),
+                leader_broker_epoch: (die.below(2) == 0).then(|| die.below(1 << 40) as i64),
             };
             (Key::Partition(topic, die.below(10_000) as i32), Record::Partition(record))
         }

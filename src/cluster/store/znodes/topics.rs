@@ -70,6 +70,7 @@ pub fn encode_state(state: &PartitionState, previous: Option<&[u8]>) -> Vec<u8> 
         .optional("elr", (!state.elr.is_empty()).then(|| numbers(&state.elr)))
         .optional("elr_min", (state.elr_min != 0).then_some(state.elr_min))
         .optional("last_leader", state.last_leader.map(|leader| leader.0))
+        .optional("leader_broker_epoch", state.leader_broker_epoch)
         .into_bytes()
 }
 
@@ -100,6 +101,7 @@ pub fn decode_state(path: &str, bytes: &[u8]) -> Result<PartitionState, ZnodeErr
         elr: brokers(list("elr")?.unwrap_or_default()),
         elr_min: fields.number_or("elr_min", 0)?,
         last_leader,
+        leader_broker_epoch: fields.long("leader_broker_epoch")?,
     })
 }
 
