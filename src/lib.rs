@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod config;
 pub mod groups;
 pub mod model;
+pub mod monitor;
 pub mod observe;
 pub mod partition;
 pub mod protocol;

@@ -22,7 +22,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("client", &["protocol", "runtime", "model"]),
     ("bench", &["client", "protocol", "runtime", "model"]),
     ("tune", &["runtime", "model"]),
-    ("cli", &["bench", "tune", "client", "server", "shard", "cluster", "storage", "runtime", "model"]),
+    ("monitor", &["shard", "cluster", "runtime", "model"]),
+    ("cli", &["monitor", "bench", "tune", "client", "server", "shard", "cluster", "storage", "runtime", "model"]),
 ];
 const LEAVES: &[&str] = &["config", "observe"];
 const MAX_LINES: usize = 800;
@@ -38,8 +39,8 @@ fn the_operating_system_is_touched_in_runtime_only() {
 }
 
 #[test]
-fn zookeepers_client_is_named_by_its_engine_only() {
-    assert_clean(check_zookeeper_only);
+fn threads_beside_the_shards_have_their_libraries_for_themselves() {
+    assert_clean(check_beside);
 }
 
 #[test]
@@ -133,14 +134,27 @@ fn check_runtime_only(source: &Source) -> Findings {
     findings
 }
 
-fn check_zookeeper_only(source: &Source) -> Findings {
-    if !source.path.starts_with("src/") || source.path.starts_with("src/cluster/store/zookeeper/") {
+/// Crates that would block a shard or bring it another event loop, and the folders that may name them.
+const BESIDE: &[(&str, &[&str])] = &[
+    ("tokio", &["src/cluster/store/zookeeper/", "src/monitor/"]),
+    ("zookeeper_client", &["src/cluster/store/zookeeper/"]),
+    ("axum", &["src/monitor/"]),
+    ("hyper", &["src/monitor/"]),
+    ("hyper_util", &["src/monitor/"]),
+    ("prometheus_client", &["src/monitor/"]),
+];
+
+fn check_beside(source: &Source) -> Findings {
+    if !source.path.starts_with("src/") {
         return Vec::new();
     }
-    let foreign = |token: &&Token| matches!(token.text.as_str(), "tokio" | "zookeeper_client");
-    let finding =
-        |token: &Token| format!("{}:{}: {} outside src/cluster/store/zookeeper", source.path, token.line, token.text);
-    tokens(source.text).iter().filter(foreign).map(finding).collect()
+    let home = |token: &Token| BESIDE.iter().find(|(name, _)| *name == token.text).map(|(_, folders)| *folders);
+    let strays = |folders: &[&str]| folders.iter().all(|folder| !source.path.starts_with(folder));
+    let finding = |token: &Token| {
+        let folders = home(token).filter(|folders| strays(folders))?;
+        Some(format!("{}:{}: {} outside {}", source.path, token.line, token.text, folders.join(" and ")))
+    };
+    tokens(source.text).iter().filter_map(finding).collect()
 }
 
 fn check_length(source: &Source) -> Findings {
@@ -420,11 +434,16 @@ fn the_operating_system_is_seen_outside_runtime() {
 }
 
 #[test]
-fn zookeepers_client_is_seen_elsewhere() {
+fn libraries_of_threads_beside_the_shards_are_seen_elsewhere() {
     let path = "src/cluster/store/engine.rs";
-    assert_eq!(findings(check_zookeeper_only, path, "use tokio::sync::mpsc; use zookeeper_client::Client;"), 2);
-    assert_eq!(findings(check_zookeeper_only, path, "// tokio\nmod zookeeper;"), 0);
-    assert_eq!(findings(check_zookeeper_only, "src/cluster/store/zookeeper/control.rs", "use tokio::time;"), 0);
+    assert_eq!(
+        findings(check_beside, path, "use tokio::sync::mpsc; use zookeeper_client::Client; use axum::Router;"),
+        3
+    );
+    assert_eq!(findings(check_beside, path, "// tokio\nmod zookeeper;"), 0);
+    assert_eq!(findings(check_beside, "src/cluster/store/zookeeper/control.rs", "use tokio::time;"), 0);
+    assert_eq!(findings(check_beside, "src/monitor/http.rs", "use tokio::time; use hyper::server;"), 0);
+    assert_eq!(findings(check_beside, "src/monitor/http.rs", "use zookeeper_client::Client;"), 1);
 }
 
 #[test]

@@ -69,6 +69,7 @@ class Side:
     def __init__(self, label, binary, shards, given, folder, port):
         options = {
             "corelane.shards": str(shards),
+            "corelane.http.listener": "",
             "corelane.log.level": "info,corelane::server::crossing=debug",
             "corelane.arena.bytes": str((64 << 20) // max(1, shards // 2)),
             **given.option,

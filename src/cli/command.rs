@@ -25,6 +25,12 @@ enum Command {
         #[arg(long)]
         markdown: bool,
     },
+    /// Print every metric with its labels and meaning
+    Metrics {
+        /// As the page docs/METRICS.md
+        #[arg(long)]
+        markdown: bool,
+    },
     /// Load any Kafka broker and tell what it takes
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -75,6 +81,7 @@ pub fn main() -> ExitCode {
         None => server::main(ServerArguments::default()),
         Some(Command::Server(arguments)) => server::main(arguments),
         Some(Command::Options { markdown }) => options::main(markdown),
+        Some(Command::Metrics { markdown }) => options::metrics(markdown),
         Some(Command::Bench(command)) => bench::main(command),
         Some(Command::Topic(arguments)) => topic::main(arguments),
         Some(Command::Group(arguments)) => group::main(arguments),

@@ -1,12 +1,20 @@
-//! `corelane options`: the option table.
+//! `corelane options` and `corelane metrics`: the tables.
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use crate::config;
+use crate::observe::metrics;
 
 pub(super) fn main(markdown: bool) -> ExitCode {
-    let text = if markdown { config::markdown() } else { config::plain() };
+    print(if markdown { config::markdown() } else { config::plain() })
+}
+
+pub(super) fn metrics(markdown: bool) -> ExitCode {
+    print(if markdown { metrics::markdown() } else { metrics::plain() })
+}
+
+fn print(text: String) -> ExitCode {
     match io::stdout().lock().write_all(text.as_bytes()) {
         // The reader (a pager) has seen enough.
         Err(e) if e.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,

@@ -16,6 +16,7 @@ use crate::cluster::data_dirs::{self, DataDirs, HeldDir};
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{CLEAN_MARK, MetadataImage, Placement};
 use crate::config::{Acknowledge, ServerConfig};
+use crate::monitor;
 use crate::observe;
 use crate::runtime::executor::{ShardSpec, ShardThreads, run_shards};
 use crate::runtime::probe;
@@ -49,6 +50,10 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     if config.max_partitions == 0 {
         config.max_partitions = most_partitions(probe::open_files().unwrap_or(1024));
     }
+    let sources = monitor::Sources::of(&config);
+    if let Some(bound) = monitor::bind(&config)? {
+        monitor::start(bound, sources.clone())?;
+    }
     // Before anything is served: a stop is orderly from the first answer on.
     let mut signals = SignalWatch::install().map_err(|e| format!("signals cannot be watched: {e}"))?;
     let membership = if config.in_cluster() { Some(Membership::open(&config)?) } else { None };
@@ -71,7 +76,8 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     let (joining, leaving) = membership.unzip();
     let (image, placement) = (Arc::new(image), Arc::new(placement));
     let stop = StopFlag::default();
-    let (threads, reports, closings) = start_shards(&config, &cpus, &store, (&image, &placement), &stop, joining)?;
+    let (threads, reports, closings) =
+        start_shards(&config, &cpus, &store, (&image, &placement), &stop, joining, &sources)?;
     let ready = match await_ready(&reports, cpus.len(), || signals.obey_pending(&stop)) {
         Ok(ready) => ready,
         Err(message) => {
@@ -80,10 +86,12 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
             return Err(message);
         }
     };
+    sources.metrics.note_recovered();
     announce(&config, &cpus, &held, &image, &ready, begun);
     // Of a cluster, leaderships move away before anything ends.
     let asked = leaving.as_ref().map_or_else(|| stop.clone(), Leaving::asked);
     let waited = signals.wait_for_stop(&asked);
+    sources.metrics.note_stopping();
     let refusal = leaving.as_ref().and_then(Leaving::refusal).map(str::to_owned);
     if let Some(leaving) = leaving.as_ref().filter(|_| config.controlled_shutdown_enable && refusal.is_none()) {
         leaving.drain();
@@ -250,6 +258,7 @@ fn start_shards(
     (image, placement): (&Arc<MetadataImage>, &Arc<Placement>),
     stop: &StopFlag,
     mut joining: Option<Joining>,
+    sources: &monitor::Sources,
 ) -> Result<(ShardThreads, Reports, Receiver<Vec<PathBuf>>), String> {
     let shards = cpus.len() as u16;
     let hearts = watchdog::start(shards).map_err(|e| format!("the watchdog cannot be started: {e}"))?;
@@ -257,6 +266,10 @@ fn start_shards(
     let seats = seats.map_err(|e| {
         format!("the shards' mailboxes cannot be made: {e}; raise the limit of open files (`ulimit -n`)")
     })?;
+    let mailboxes = seats.iter().map(|seat| Box::new(seat.waiting()) as Box<dyn Fn() -> usize + Send + Sync>).collect();
+    let stalls = hearts.first().map(watchdog::Heart::counter);
+    // Set once: there is one start.
+    let _ = sources.late.set(monitor::Late { cluster_id: image.cluster_id.clone(), mailboxes, stalls });
     let (sender, reports) = channel();
     let (closed, closings) = channel();
     let throttles = Arc::new(Throttles::default());
@@ -267,6 +280,8 @@ fn start_shards(
             let (ready, closed, placement) = (sender.clone(), closed.clone(), placement.clone());
             // Of the first, which is the controller's.
             let joining = joining.take();
+            let metrics = sources.metrics.shards[usize::from(index)].clone();
+            let desk = sources.desks[usize::from(index)].clone();
             let start = ShardStart {
                 index,
                 shards,
@@ -279,6 +294,8 @@ fn start_shards(
                 stop,
                 throttles: throttles.clone(),
                 joining,
+                metrics,
+                desk,
                 ready,
                 closed,
             };

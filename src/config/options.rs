@@ -122,6 +122,7 @@ mod cluster;
 mod connections;
 mod disk;
 mod groups;
+mod monitoring;
 mod records;
 mod replication;
 mod stores;
@@ -158,6 +159,7 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
             + acknowledge::ACKNOWLEDGE.len()
             + disk::DISK.len()
             + replication::REPLICATION.len()
+            + monitoring::MONITORING.len()
     },
 >([
     BROKER,
@@ -170,9 +172,10 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
     acknowledge::ACKNOWLEDGE,
     disk::DISK,
     replication::REPLICATION,
+    monitoring::MONITORING,
 ]);
 
-const fn joined<const N: usize>(tables: [&[OptionSpec]; 10]) -> [OptionSpec; N] {
+const fn joined<const N: usize>(tables: [&[OptionSpec]; 11]) -> [OptionSpec; N] {
     let mut all = [tables[0][0]; N];
     let (mut table, mut at) = (0, 0);
     while table < tables.len() {

@@ -1,7 +1,7 @@
 //! The broker's options, as parsed from `server.properties` and overrides.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use uuid::Uuid;
@@ -219,6 +219,14 @@ pub struct ServerConfig {
     pub shutdown_timeout_ms: u64,
     /// `corelane.log.level`: tracing filter
     pub log_level: String,
+    /// `corelane.http.listener`: as written, and resolved; `None`: no metrics are served
+    pub http_listener: (String, Option<SocketAddr>),
+    /// `corelane.slow.request.ms`; 0: no line is logged
+    pub slow_request_ms: u64,
+    /// `corelane.metrics.partitions`
+    pub metrics_partitions: bool,
+    /// `corelane.metrics.max.names`: topics, and groups, with series of their own
+    pub metrics_max_names: usize,
     /// Data directories in which the last broker stopped cleanly; found at the start, not an option.
     pub clean_dirs: Vec<PathBuf>,
     /// With `corelane.arena.dir`, the folder for the arenas of each data directory that has one there; found at the start, not

@@ -19,7 +19,7 @@ mod tenure;
 mod timers;
 
 pub use api::{Call, Reply, Request};
-pub use coordinator::Coordinator;
+pub use coordinator::{Coordinator, SurveyedGroup};
 pub use env::{Effects, Env, Room, Ticket, TopicFacts, Topics};
 pub use tenure::{Stage, Tenure};
 pub use timers::Timers;

@@ -1,7 +1,8 @@
-//! What the broker says of itself: its log.
+//! What the broker says of itself: its log, and its metrics.
 
 mod client_lines;
 mod logging;
+pub mod metrics;
 
 pub(crate) use client_lines::client_line;
 pub use client_lines::{Place, note_second};

@@ -43,9 +43,11 @@ impl Replica {
                 {
                     return self.storage_failed("beginning the log at the leader's first batch", &error);
                 }
+                let bytes = records.len() as u64;
                 if let Err(error) = self.append_as_is(records, now_ms).await {
                     return self.not_appended(&error);
                 }
+                self.traffic.replicated_in_bytes.add(bytes);
                 self.take_start(self.heed(epoch, high_watermark, start)).await
             }
             Step::Cut { to, committed } => self.cut(to, committed, now_ms).await,

@@ -21,6 +21,7 @@ use crate::model::record_batch::BatchHeader;
 use crate::model::records::BadRecord;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
 use crate::observe::client_line;
+use crate::observe::metrics::{ShardMetrics, Traffic};
 use crate::storage::{Log, LogRead, PartitionKey, ReadError, StorageContext, StorageError, files};
 
 /// A batch that has its place in the log.
@@ -63,6 +64,8 @@ pub struct Replica {
     pub(super) epochs_file: files::Replaced,
     pub(super) producers: RefCell<ProducerStates>,
     pub(super) standing: Rc<Standing>,
+    /// Of the topic's partitions on this shard.
+    pub traffic: Arc<Traffic>,
 }
 
 /// State shared by the replicas of one shard.
@@ -70,6 +73,7 @@ pub struct Replica {
 pub struct Shared {
     pub storage: Rc<StorageContext>,
     pub producers: Rc<ProducerPool>,
+    pub metrics: Arc<ShardMetrics>,
 }
 
 /// What opening a replica found.
@@ -157,6 +161,7 @@ impl Replica {
         }));
         let replica = Replica {
             id,
+            traffic: shared.metrics.topics.of(&topic, id.topic.as_u128()),
             topic,
             log,
             leader_epoch: Cell::new(leader_epoch),
@@ -240,6 +245,7 @@ impl Replica {
             }
         }
         let appended = self.log.append(batch.into_bytes(), self.leader_epoch.get().0, now_ms).map_err(storage_error)?;
+        self.note_received(&header);
         if header.is_idempotent() {
             self.producers.borrow_mut().note(&header, appended.base_offset, now_ms);
         }
@@ -250,9 +256,17 @@ impl Replica {
     /// Appends a batch that the broker has made itself: sound, without a producer, of any size. As [`append`](Self::append).
     pub fn append_own(&self, records: Bytes, now_ms: i64) -> Result<Accepted, Rejected> {
         self.may_append(false)?;
+        if let Some(header) = BatchHeader::peek(&records) {
+            self.note_received(header);
+        }
         let appended = self.log.append(records, self.leader_epoch.get().0, now_ms).map_err(storage_error)?;
         let (base_offset, next_offset) = (appended.base_offset, appended.next_offset);
         Ok(Accepted { base_offset, next_offset, log_append_time_ms: -1, term: self.term() })
+    }
+
+    fn note_received(&self, header: &BatchHeader) {
+        self.traffic.received_bytes.add(u64::try_from(header.total_bytes()).unwrap_or_default());
+        self.traffic.received_records.add(u64::try_from(header.record_count.get()).unwrap_or_default());
     }
 
     fn refused_sequence(&self, code: ErrorCode, header: &BatchHeader) -> Rejected {

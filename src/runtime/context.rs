@@ -4,7 +4,7 @@
 //! once, and set once on a thread that runs one shard. Threads that are no shard's get one of their own when they
 //! ask for it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use super::faults::Faults;
 use super::ring::Ring;
 use super::turn::Turn;
 use super::{buffers, dma, pieces};
+use crate::observe::metrics::ShardMetrics;
 
 /// Runs when its shard has ended.
 pub(super) type EndHook = Box<dyn FnOnce()>;
@@ -32,6 +33,7 @@ pub(super) struct ShardContext {
     /// Blocking steps that have not ended.
     pub steps: Cell<usize>,
     pub end_hooks: RefCell<Vec<EndHook>>,
+    pub metrics: OnceCell<Arc<ShardMetrics>>,
     /// `None`: the shard is a real one.
     #[cfg(any(test, feature = "simulator"))]
     pub simulated: Option<super::sim::Home>,
@@ -80,6 +82,20 @@ pub(super) fn current() -> Rc<ShardContext> {
             Rc::from_raw(context)
         }
     })
+}
+
+/// Has this shard count in `metrics`, once, before it counts anything.
+pub fn count_in(metrics: Arc<ShardMetrics>) {
+    with(|shard| {
+        if shard.metrics.set(metrics).is_err() {
+            debug_assert!(false, "the shard counts elsewhere already");
+        }
+    });
+}
+
+/// Where this shard counts; of its own where nobody reads it.
+pub fn metrics() -> Arc<ShardMetrics> {
+    with(|shard| shard.metrics.get_or_init(|| ShardMetrics::new(Arc::default())).clone())
 }
 
 /// Makes a shard the thread's current one until the guard goes. Guards go in the reverse of their order.

@@ -86,6 +86,14 @@ pub fn mesh<S: 'static>(shards: u16, capacity: usize) -> io::Result<Vec<MeshSeat
     Ok(seats.collect())
 }
 
+impl<S: 'static> MeshSeat<S> {
+    /// Counts, on any thread, the messages that wait for this seat's shard.
+    pub fn waiting(&self) -> impl Fn() -> usize + Send + Sync + use<S> {
+        let from: Vec<_> = self.ends.iter().flatten().map(|ends| ends.from.clone()).collect();
+        move || from.iter().map(|channel| channel.queue.len()).sum()
+    }
+}
+
 /// What this shard knows of one other shard.
 struct Peer<S: 'static> {
     ends: Ends<S>,

@@ -34,9 +34,10 @@ pub mod sync;
 mod turn;
 pub mod watchdog;
 
+pub use context::{count_in, metrics};
 pub use executor::{Breather, spawn_blocking, spawn_local};
 pub use send_room::{Promise, SendRoom};
-pub use turn::{gather_before_waking, spin_before_sleep};
+pub use turn::{gather_before_waking, last_news, spin_before_sleep};
 
 #[cfg(test)]
 pub(crate) use disk::tests::scratch;

@@ -145,6 +145,11 @@ pub(super) fn current() -> io::Result<Rc<Ring>> {
 }
 
 impl Ring {
+    /// Operations under way that own memory.
+    pub(super) fn in_flight(&self) -> usize {
+        self.operations.get()
+    }
+
     fn push(&self, entry: squeue::Entry) {
         turn::wake_if_parked();
         let mut backlog = self.backlog.borrow_mut();

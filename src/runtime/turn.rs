@@ -6,7 +6,7 @@
 //! reads, helper threads: whatever holds a [`Foreign`]): while any of that is under way the shard sleeps in glommio, with this
 //! ring's eventfd to wake it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
@@ -20,11 +20,12 @@ use std::time::{Duration, Instant};
 use futures_lite::future::{or, yield_now};
 use glommio::io::BufferedFile;
 
-use super::clock::TICK;
+use super::clock::{self, TICK};
 use super::context;
 use super::doorbell::{Doorbell, eventfd};
 use super::ring::{self, Ring};
 use super::sync::Notify;
+use crate::observe::metrics::ShardMetrics;
 
 /// How long tasks may run before the kernel is asked for news.
 const INTERVAL: Duration = Duration::from_micros(100);
@@ -61,6 +62,11 @@ pub fn spin_before_sleep(time: Duration) {
 /// does not know how (Linux 6.12 does).
 pub fn gather_before_waking(time: Duration) -> io::Result<bool> {
     ring::gather(time)
+}
+
+/// When this shard was last told news by the kernel: what has arrived since is not known yet. Costs no look at the clock.
+pub fn last_news() -> Instant {
+    context::with(|shard| shard.turn.last.get()).unwrap_or_else(clock::now)
 }
 
 /// Counts its polls.
@@ -231,7 +237,7 @@ pub(super) fn start(bridge: Bridge) {
     .detach();
     glommio::spawn_local(async move {
         let shard = context::current();
-        shard.turn.run(&bridge.ring).await;
+        shard.turn.run(&bridge.ring, &shard.metrics).await;
     })
     .detach();
 }
@@ -243,7 +249,7 @@ pub(super) fn stop() {
 }
 
 impl Turn {
-    async fn run(&self, ring: &Ring) {
+    async fn run(&self, ring: &Ring, metrics: &OnceCell<Arc<ShardMetrics>>) {
         let mut seen = self.polls.get();
         let mut last_pass = Instant::now();
         let mut last_news = Instant::now();
@@ -255,6 +261,10 @@ impl Turn {
             seen = polls;
             if !quiet && self.last.get().is_some_and(|last| now.saturating_duration_since(last) < INTERVAL) {
                 continue;
+            }
+            if let (false, Some(metrics), Some(last)) = (quiet, metrics.get(), self.last.get()) {
+                metrics.turns.record(now.saturating_duration_since(last));
+                metrics.io_in_flight.set(ring.in_flight() as u64);
             }
             let quiet = !self.fire(now) && !self.answer_doorbells() && quiet && !self.stopped.get();
             if !quiet {

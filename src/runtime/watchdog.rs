@@ -22,7 +22,8 @@ struct Pulses {
     start: Instant,
     /// By shard: milliseconds from `start` to the last beat, or [`SILENT`].
     last_beat_ms: Vec<AtomicU64>,
-    stalls: AtomicU64,
+    /// By shard.
+    stalls: Vec<AtomicU64>,
 }
 
 impl Pulses {
@@ -34,7 +35,8 @@ impl Pulses {
 /// Starts the thread; one heart per shard. It ends when no heart and no counter is left.
 pub fn start(shards: u16) -> io::Result<Vec<Heart>> {
     let last_beat_ms = (0..shards).map(|_| AtomicU64::new(SILENT)).collect();
-    let pulses = Arc::new(Pulses { start: Instant::now(), last_beat_ms, stalls: AtomicU64::new(0) });
+    let stalls = (0..shards).map(|_| AtomicU64::new(0)).collect();
+    let pulses = Arc::new(Pulses { start: Instant::now(), last_beat_ms, stalls });
     let watched = Arc::downgrade(&pulses);
     std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
         let mut stalled = vec![false; usize::from(shards)];
@@ -49,12 +51,12 @@ pub fn start(shards: u16) -> io::Result<Vec<Heart>> {
 
 /// One look at every shard. `stalled`: those that have been reported.
 fn check(pulses: &Pulses, now_ms: u64, stalled: &mut [bool]) {
-    for ((shard, last), stalled) in pulses.last_beat_ms.iter().enumerate().zip(stalled) {
+    for (((shard, last), stalls), stalled) in pulses.last_beat_ms.iter().enumerate().zip(&pulses.stalls).zip(stalled) {
         let last = last.load(Ordering::Relaxed);
         let silent_ms = if last == SILENT { 0 } else { now_ms.saturating_sub(last) };
         if silent_ms >= STALL_MS && !*stalled {
             *stalled = true;
-            pulses.stalls.fetch_add(1, Ordering::Relaxed);
+            stalls.fetch_add(1, Ordering::Relaxed);
             tracing::error!("shard {shard} has made no progress for {silent_ms} ms");
         } else if silent_ms < STALL_MS && *stalled {
             *stalled = false;
@@ -69,13 +71,18 @@ pub struct Heart {
     pulses: Arc<Pulses>,
 }
 
-/// Reads the number of stalls of all shards; for metrics.
+/// Reads the numbers of stalls; for metrics.
 #[derive(Clone)]
 pub struct StallCounter(Arc<Pulses>);
 
 impl StallCounter {
+    /// Of all shards, since the start.
     pub fn stalls(&self) -> u64 {
-        self.0.stalls.load(Ordering::Relaxed)
+        self.0.stalls.iter().map(|stalls| stalls.load(Ordering::Relaxed)).sum()
+    }
+
+    pub fn of(&self, shard: u16) -> u64 {
+        self.0.stalls.get(usize::from(shard)).map_or(0, |stalls| stalls.load(Ordering::Relaxed))
     }
 }
 
@@ -128,11 +135,13 @@ mod tests {
     #[test]
     fn a_stall_is_counted_once_and_a_beat_ends_it() {
         let last_beat_ms = [5_000, 5_900, SILENT].map(AtomicU64::new).into();
-        let pulses = Pulses { start: Instant::now(), last_beat_ms, stalls: AtomicU64::new(0) };
+        let stalls = [0, 0, 0].map(AtomicU64::new).into();
+        let pulses = Arc::new(Pulses { start: Instant::now(), last_beat_ms, stalls });
+        let counter = StallCounter(pulses.clone());
         let mut stalled = [false; 3];
         let mut stalls_at = |now_ms| {
             check(&pulses, now_ms, &mut stalled);
-            pulses.stalls.load(Ordering::Relaxed)
+            counter.stalls()
         };
         assert_eq!(stalls_at(5_999), 0, "a shard that beats is no stall, and neither is one that is silent");
         assert_eq!([stalls_at(6_000), stalls_at(6_500)], [1, 1]);
@@ -140,6 +149,7 @@ mod tests {
         assert_eq!([stalls_at(6_800), stalls_at(7_600)], [1, 3], "the first one again, and the second");
         pulses.last_beat_ms[1].store(SILENT, Ordering::Relaxed);
         assert_eq!(stalls_at(1_000_000), 3, "an ended shard is no stall");
+        assert_eq!([0, 1, 2, 3].map(|shard| counter.of(shard)), [2, 1, 0, 0]);
     }
 
     #[test]

@@ -1,28 +1,30 @@
 //! One connection: a task that reads and dispatches requests in order, and one that sends their answers in that order.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_lite::future::or;
+use kafka_protocol::messages::ApiKey;
 use tracing::debug;
 
 use crate::model::ShardId;
 use crate::observe::client_line;
+use crate::observe::metrics::{Marks, SlowRequest, Software};
 use crate::protocol::Malformed;
 use crate::runtime::admission::Place;
 use crate::runtime::executor::spawn_local;
 use crate::runtime::net::{Reader, Writer};
 use crate::runtime::sync::Permit;
-use crate::runtime::{SendRoom, clock};
+use crate::runtime::{SendRoom, clock, last_news};
 use crate::shard::{Share, Shortage};
 
 use super::context::{Charge, Link, TICK_MS};
 use super::crossing::{Crossing, Traveller};
 use super::listener::Connections;
-use super::peer::{Client, Peer};
-use super::pipeline::{Answer, Collected, Outgoing, Pipeline, Reply};
+use super::peer::{Client, Peer, SoftwareSlot};
+use super::pipeline::{Answer, Asked, Collected, Outgoing, Pipeline, Reply};
 use super::receive::{BadLength, Begun, FrameReceiver, SMALL_BYTES};
 use super::traffic::{AGAIN_TICKS, Tally, Traffic};
 
@@ -126,6 +128,7 @@ pub struct Connection {
     place: Cell<Option<Place>>,
     /// `None` where there is one shard.
     traffic: Option<Rc<Traffic>>,
+    software: SoftwareSlot,
     /// The tick from which on reading may be held up once more, so that it falls quiet.
     hold_up: Cell<u64>,
 }
@@ -241,7 +244,8 @@ impl Connection {
     fn leave(&self, link: &Link, reader: &Reader, frames: &FrameReceiver, to: ShardId) -> bool {
         let (Some(traffic), Some(crossing)) = (&self.traffic, &link.crossing) else { return false };
         let socket = if crossing.book(to) { reader.loosen().ok() } else { None };
-        let Some((socket, place)) = socket.and_then(|socket| Some((socket, self.place.take()?))) else {
+        let taken = socket.and_then(|socket| Some((socket, self.place.take()?, self.software.take()?)));
+        let Some((socket, place, software)) = taken else {
             traffic.put_off(link.tick.get());
             return false;
         };
@@ -249,7 +253,7 @@ impl Connection {
         self.pipeline.leave();
         let (begun, moves) = (frames.begun(), traffic.moves().saturating_add(1));
         let (listener, session_id) = (self.listener, traffic.session());
-        crossing.leave(to, Traveller { socket, place, listener, begun, moves, session_id, session: None });
+        crossing.leave(to, Traveller { socket, place, listener, begun, moves, software, session_id, session: None });
         true
     }
 
@@ -292,6 +296,7 @@ pub struct Newcomer {
     pub halves: (Reader, Writer),
     pub begun: Begun,
     pub moves: u32,
+    pub software: Software,
 }
 
 /// Starts both tasks. The connection is in `connections` until its writer has ended, which ends the reader.
@@ -299,7 +304,7 @@ pub fn start<D: Dispatch>(
     link: Rc<Link>,
     dispatch: Rc<D>,
     connections: Rc<Connections>,
-    Newcomer { listener, place, halves: (reader, writer), begun, moves }: Newcomer,
+    Newcomer { listener, place, halves: (reader, writer), begun, moves, software }: Newcomer,
 ) {
     let number = link.next_number.replace(link.next_number.get() + 1);
     let traffic = |crossing: &Rc<Crossing>| Rc::new(Traffic::new(crossing.own(), moves, link.tick.get()));
@@ -314,6 +319,7 @@ pub fn start<D: Dispatch>(
         listener,
         place: Cell::new(Some(place)),
         traffic: link.crossing.as_ref().map(traffic),
+        software: Rc::new(RefCell::new(Some(software))),
         hold_up: Cell::new(0),
     });
     connections.borrow_mut().insert(number, connection.clone());
@@ -322,6 +328,9 @@ pub fn start<D: Dispatch>(
     spawn_local(async move {
         let end = read_requests(&reading_link, &*dispatch, &reading, reader, begun).await;
         let half_closed = matches!(end, End::Peer);
+        if matches!(end, End::Length(_) | End::Malformed(_)) {
+            reading_link.metrics.malformed.add(1);
+        }
         close_after(&reading, end);
         if half_closed {
             let_answers_out(&reading.pipeline).await;
@@ -439,6 +448,7 @@ async fn read_requests<D: Dispatch>(
             Err(error) => return End::Broken(error),
         };
         frames.advance(n);
+        link.metrics.received_bytes.add(n as u64);
         connection.note_arrival(link.tick.get(), n);
     }
 }
@@ -461,9 +471,12 @@ async fn take_frames<D: Dispatch>(
         };
         link.begun_requests.set(link.begun_requests.get() + 1);
         let tally = Tally::of(&connection.traffic);
-        let client = Client { peer: connection.peer, room: connection.room.clone(), tally };
+        let (received, software) = (last_news(), connection.software.clone());
+        let client = Client { peer: connection.peer, room: connection.room.clone(), tally, software, received };
+        let asked =
+            frame.first_chunk().map(|key| Asked { key: i16::from_be_bytes(*key), received, marks: Marks::default() });
         let answer = dispatch(frame, charge.permit, client).await?;
-        connection.pipeline.push(answer);
+        connection.pipeline.push_for(asked, answer);
     }
     Ok(())
 }
@@ -483,10 +496,21 @@ async fn write_answers(link: &Link, connection: &Connection, mut writer: Writer)
                 pipeline.aborted().await;
                 Err(std::io::ErrorKind::ConnectionAborted.into())
             };
-            if let Err(error) = or(send(link, connection, &mut writer, &mut out), aborted).await {
-                debug!(peer = %connection.peer, "answers could not be sent: {error}");
-                break;
+            let sent = match or(send(link, connection, &mut writer, &mut out), aborted).await {
+                Ok(sent) => sent,
+                Err(error) => {
+                    debug!(peer = %connection.peer, "answers could not be sent: {error}");
+                    break;
+                }
+            };
+            for asked in out.asked.drain(..) {
+                let took = sent.saturating_duration_since(asked.received);
+                let ns = link.metrics.api(asked.key).sent.record(took);
+                if link.metrics.slow.wants(ns) {
+                    note_slow(link, connection.peer, asked, took);
+                }
             }
+            link.metrics.sent_bytes.add(std::mem::take(&mut out.bytes));
             connection.unsent.set(None);
             out.shares.clear();
             pipeline.note_sent();
@@ -499,8 +523,37 @@ async fn write_answers(link: &Link, connection: &Connection, mut writer: Writer)
     writer.shutdown();
 }
 
-/// Sends all of `out`, and charges what of it is not charged yet.
-async fn send(link: &Link, connection: &Connection, writer: &mut Writer, out: &mut Outgoing) -> std::io::Result<()> {
+/// Requests that wait by design: for records, for the others of a group.
+const PATIENT: [ApiKey; 3] = [ApiKey::Fetch, ApiKey::JoinGroup, ApiKey::SyncGroup];
+
+/// Keeps a request among the slowest, and says so if it is one of those.
+#[cold]
+fn note_slow(link: &Link, peer: Peer, Asked { key, marks, .. }: Asked, sent: Duration) {
+    if PATIENT.iter().any(|api| *api as i16 == key) {
+        return;
+    }
+    let request = SlowRequest { at_ms: clock::wall_ms(), key, peer: peer.0, marks, sent };
+    if link.slow_request.is_some_and(|least| sent >= least) {
+        let api = ApiKey::try_from(key).map_or_else(|()| key.to_string(), |api| format!("{api:?}"));
+        client_line!(
+            warn,
+            %peer,
+            api,
+            appended = ?marks.appended,
+            acknowledged = ?marks.acknowledged,
+            "a request took {sent:?}, most of it for {}", request.waited_for()
+        );
+    }
+    link.metrics.slow.note(request);
+}
+
+/// Sends all of `out`, and charges what of it is not charged yet. Returns when the last of it went to the kernel.
+async fn send(
+    link: &Link,
+    connection: &Connection,
+    writer: &mut Writer,
+    out: &mut Outgoing,
+) -> std::io::Result<Instant> {
     if out.uncharged > FREE_ANSWER_BYTES {
         out.shares.push(link.answers.share(out.uncharged, &connection.room).await);
     }
@@ -508,13 +561,15 @@ async fn send(link: &Link, connection: &Connection, writer: &mut Writer, out: &m
     let fetches = out.shares.iter().any(Share::is_fetch);
     let others = out.shares.is_empty() || !out.shares.iter().all(Share::is_fetch);
     let at_once = out.shares.iter().any(Share::is_at_once);
-    let mut more = true;
-    while more {
-        connection.unsent.set(Some(Unsent { since: clock::now(), fetches, others, at_once }));
-        more = writer.send_some(&mut out.queue).await?;
+    loop {
+        let since = clock::now();
+        connection.unsent.set(Some(Unsent { since, fetches, others, at_once }));
+        let more = writer.send_some(&mut out.queue).await?;
         connection.active.set(link.tick.get());
+        if !more {
+            return Ok(since);
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]

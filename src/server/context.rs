@@ -10,8 +10,9 @@ use futures_lite::future::or;
 use kafka_protocol::messages::ApiKey;
 
 use crate::config::ServerConfig;
+use crate::observe::metrics::{Resource, ShardMetrics};
 use crate::runtime::sync::{Budget, Permit};
-use crate::runtime::{SendRoom, clock};
+use crate::runtime::{self, SendRoom, clock};
 use crate::shard::{AnswerMemory, SMALL_ANSWER_BYTES, Shard};
 
 use super::crossing::{Crossing, Loads, Traveller};
@@ -198,6 +199,9 @@ pub struct Link {
     pub next_number: Cell<u64>,
     /// `None`: there is one shard.
     pub crossing: Option<Rc<Crossing>>,
+    pub metrics: Arc<ShardMetrics>,
+    /// `corelane.slow.request.ms`; `None`: none is told of.
+    pub slow_request: Option<Duration>,
 }
 
 /// Requests up to this size have reserves of their own, so that they need not queue behind larger ones.
@@ -243,14 +247,26 @@ impl Link {
             connections: Cell::new(0),
             next_number: Cell::new(0),
             crossing,
+            metrics: runtime::metrics(),
+            slow_request: (config.slow_request_ms > 0).then(|| Duration::from_millis(config.slow_request_ms)),
         })
     }
 
     /// Request bytes that connections hold.
-    #[cfg(test)]
     pub fn held_bytes(&self) -> usize {
-        let budgets = [&self.requests, &self.whole_reserve, &self.arriving_reserve, &self.finishing];
-        budgets.iter().map(|budget| budget.total() - budget.available()).sum()
+        self.request_memory().map(|budget| budget.total() - budget.available()).sum()
+    }
+
+    fn request_memory(&self) -> impl Iterator<Item = &Rc<Budget>> {
+        [&self.requests, &self.whole_reserve, &self.arriving_reserve, &self.finishing].into_iter()
+    }
+
+    /// Tells the metrics what they do not count themselves.
+    pub fn publish(&self) {
+        let total = self.request_memory().map(|budget| budget.total()).sum();
+        self.metrics.resources.set(Resource::ReceiveMemory, self.held_bytes(), total);
+        self.metrics.connections.set(self.connections.get() as u64);
+        self.metrics.slow.tick(clock::wall_ms());
     }
 
     /// Counters, to the log, where there are several shards.

@@ -13,6 +13,7 @@ use std::time::Instant;
 use tracing::debug;
 
 use crate::model::ShardId;
+use crate::observe::metrics::Software;
 use crate::runtime::admission::Place;
 use crate::runtime::clock;
 use crate::runtime::net::Loose;
@@ -77,6 +78,8 @@ pub struct Traveller {
     pub begun: Begun,
     /// With this one.
     pub moves: u32,
+    /// What its client says it is.
+    pub software: Software,
     /// The fetch session that its client used last, and what is remembered of it.
     pub session_id: i32,
     pub session: Option<Session>,

@@ -2,21 +2,24 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_lite::future::or;
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::Encodable;
 
+use crate::model::ErrorCode;
 use crate::observe::client_line;
 use crate::protocol::{ApiSpec, Malformed, Prefix, guard, parse_header, parse_prefix, respond};
 use crate::runtime::sync::{Permit, oneshot};
 use crate::runtime::{SendRoom, spawn_local};
 
 use super::context::{ServerContext, SizeClass};
+use super::errors::Errors;
 use super::group_call::{GroupCall, InLine, caller};
 use super::handlers::{self, api_versions};
-use super::peer::{Client, Peer};
+use super::peer::{Client, Peer, SoftwareSlot};
 use super::pipeline::{Answer, Reply};
 use super::traffic::Tally;
 
@@ -32,6 +35,9 @@ pub struct Asker {
     pub tally: Tally,
     /// The client id.
     pub client_id: Option<String>,
+    pub software: SoftwareSlot,
+    /// When the request's last byte had come.
+    pub received: Instant,
 }
 
 /// For the log: the address, and the name that the client gives itself, cut and with what would not be a line's escaped.
@@ -161,8 +167,7 @@ macro_rules! apis {
 }
 
 apis!(
-    at_once: api_versions,
-    list_offsets,
+    at_once: list_offsets,
     create_topics,
     delete_topics,
     create_partitions,
@@ -184,7 +189,8 @@ apis!(
     describe_client_quotas,
     describe_user_scram_credentials,
     sasl_handshake;
-    by_asker: metadata,
+    by_asker: api_versions,
+    metadata,
     describe_topic_partitions,
     find_coordinator,
     describe_cluster,
@@ -219,13 +225,15 @@ fn working_bytes(context: &ServerContext, key: ApiKey, size: SizeClass, request:
 }
 
 /// Encodes an answer once there is memory for it.
-async fn encode<T: Encodable>(
+async fn encode<T: Encodable + Errors>(
     context: &ServerContext,
     room: &SendRoom,
     key: ApiKey,
     (Prefix { version, correlation_id, .. }, size): (Prefix, SizeClass),
     response: &T,
 ) -> Result<Reply, Malformed> {
+    let metrics = context.link.metrics.api(key as i16);
+    response.each(&mut |code| metrics.note_error(code));
     let bytes = respond::size(key, version, response)?;
     context.answer_sizes.note(key as i16, size, bytes);
     let share = context.shard.answers.share(bytes, room).await;
@@ -250,15 +258,19 @@ pub async fn dispatch(
     let spec = spec_of(api_key).ok_or_else(|| Malformed(format!("API key {api_key} is not served")))?;
     if !spec.supports(version) {
         if spec.key == ApiKey::ApiVersions {
+            let metrics = context.link.metrics.api(api_key);
+            metrics.note_request(version, frame.len());
+            metrics.note_error(ErrorCode::UnsupportedVersion.code());
             return Ok(Answer::Now(Reply::Frame(api_versions::refuse_version(version, correlation_id)?)));
         }
         let ApiSpec { key, min, max, .. } = spec;
         return Err(Malformed(format!("{key:?} v{version} is not served; versions {min} to {max} are")));
     }
     check_size(spec.key, frame.len(), max_other_request(context.shard.config.receive_memory_bytes))?;
+    context.link.metrics.api(api_key).note_request(version, frame.len());
     let (header, body_start) = parse_header(&frame, spec.is_flexible(version))?;
-    let (listener, Client { peer, room, tally }) = origin;
-    let asker = Asker { listener, peer, room, tally, client_id: header.client_id };
+    let (listener, Client { peer, room, tally, software, received }) = origin;
+    let asker = Asker { listener, peer, room, tally, client_id: header.client_id, software, received };
     let body = frame.slice(body_start..);
     drop(frame);
     let working = match memory_factor(spec.key) {
@@ -362,6 +374,8 @@ mod tests {
             room: SendRoom::default(),
             tally: Tally::default(),
             client_id: id,
+            software: SoftwareSlot::default(),
+            received: crate::runtime::clock::now(),
         };
         assert_eq!(asker(Some("10.0.0.1:5"), Some("me".into())).to_string(), "10.0.0.1:5 (\"me\")");
         assert_eq!(asker(Some("[::1]:5"), None).to_string(), "[::1]:5");

@@ -81,6 +81,7 @@ pub async fn serve(shard: Rc<Shard>, listeners: Listeners, (admission, loads): (
         if !Arc::ptr_eq(&settings, &followed.replace(settings.clone())) {
             shared.set_limits(limits(&settings));
         }
+        context.link.publish();
         if context.link.tick.get().is_multiple_of(REPORT_TICKS) {
             context.link.report(shard.messages());
         }
@@ -143,11 +144,12 @@ fn landing<D: Dispatch>(
 ) -> impl Fn(Traveller) + use<D> {
     let (link, connections, dispatch) = (Rc::downgrade(link), connections.clone(), dispatch.to_vec());
     move |traveller| {
-        let Traveller { socket, place, listener, begun, moves, .. } = traveller;
+        let Traveller { socket, place, listener, begun, moves, software, .. } = traveller;
         let Some((link, dispatch)) = link.upgrade().zip(dispatch.get(listener).cloned()) else { return };
         match socket.settle() {
             Ok(halves) => {
-                let newcomer = Newcomer { listener, place, halves, begun, moves };
+                link.metrics.moved_here.add(1);
+                let newcomer = Newcomer { listener, place, halves, begun, moves, software };
                 connection::start(link, dispatch, connections.clone(), newcomer);
             }
             Err(error) => debug!(%error, "a connection from another shard could not be taken up"),
@@ -173,12 +175,17 @@ async fn accept_all<D: Dispatch>(
             }
         };
         let Some(dispatch) = dispatch.get(listener).cloned() else { continue };
-        let Some(place) = place_for(admission, Peer(reader.peer_addr())).await else { continue };
+        let Some(place) = place_for(admission, Peer(reader.peer_addr())).await else {
+            link.metrics.refused.add(1);
+            continue;
+        };
         if let Err(error) = reader.set_buffers(link.buffers.0, link.buffers.1) {
             debug!(peer = %Peer(reader.peer_addr()), %error, "the socket's buffers keep the kernel's sizes");
         }
         let halves = (reader, writer);
-        let newcomer = Newcomer { listener, place, halves, begun: Begun::default(), moves: 0 };
+        link.metrics.accepted.add(1);
+        let software = link.metrics.clients.untold();
+        let newcomer = Newcomer { listener, place, halves, begun: Begun::default(), moves: 0, software };
         connection::start(link.clone(), dispatch, connections.clone(), newcomer);
     }
 }

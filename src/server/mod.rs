@@ -11,6 +11,7 @@ mod connection;
 mod context;
 mod crossing;
 mod dispatch;
+mod errors;
 mod fetch_session;
 mod group_call;
 mod handlers;

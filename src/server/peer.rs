@@ -1,8 +1,12 @@
 //! A client's address, as log lines show it, and the way back to it.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Instant;
 
+use crate::observe::metrics::Software;
 use crate::runtime::SendRoom;
 
 use super::traffic::Tally;
@@ -11,12 +15,18 @@ use super::traffic::Tally;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub Option<SocketAddr>);
 
+/// What a connection counts as; empty once it has left.
+pub type SoftwareSlot = Rc<RefCell<Option<Software>>>;
+
 /// A connection's other end, the room for answers to it, and where its requests are counted.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub peer: Peer,
     pub room: SendRoom,
     pub tally: Tally,
+    pub software: SoftwareSlot,
+    /// When the request's last byte had come.
+    pub received: Instant,
 }
 
 impl Peer {

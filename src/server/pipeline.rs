@@ -5,15 +5,19 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::observe::metrics::Marks;
 use crate::shard::Share;
 
 /// What one request comes to.
 pub enum Reply {
     /// A whole response in one piece.
     Frame(Bytes),
+    /// As `Frame`, of a Produce request that came to its stages then.
+    Produced(Bytes, Marks),
     /// A whole response in slices, sent in this order, with the memory that it is charged.
     Held(Vec<Bytes>, Vec<Share>),
     /// The request asks for no response (Produce with acks=0).
@@ -26,12 +30,20 @@ impl Reply {
     /// The reply with the memory that was charged for it before it was made.
     pub fn held(self, share: Option<Share>) -> Reply {
         match (self, share) {
-            (Reply::Frame(frame), Some(mut share)) => {
+            (Reply::Frame(frame) | Reply::Produced(frame, _), Some(mut share)) => {
                 // The rest was underestimated, and stays charged.
                 share.resize(frame.len());
                 Reply::Held(vec![frame], vec![share])
             }
             (reply, _) => reply,
+        }
+    }
+
+    /// The reply, if it is one, of a request that came to its stages then.
+    pub fn marked(self, marks: Marks) -> Reply {
+        match self {
+            Reply::Frame(frame) => Reply::Produced(frame, marks),
+            reply => reply,
         }
     }
 }
@@ -40,6 +52,16 @@ impl Reply {
 pub enum Answer {
     Now(Reply),
     Later(Pin<Box<dyn Future<Output = Reply>>>),
+}
+
+/// A request whose answer is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Of its API.
+    pub key: i16,
+    /// When its last byte had come.
+    pub received: Instant,
+    pub marks: Marks,
 }
 
 /// What the writer got.
@@ -62,6 +84,10 @@ pub struct Outgoing {
     pub shares: Vec<Share>,
     /// Bytes without a share.
     pub uncharged: usize,
+    /// Requests whose answers these are.
+    pub asked: Vec<Asked>,
+    /// Bytes of all that was queued so far.
+    pub bytes: u64,
 }
 
 impl Outgoing {
@@ -69,13 +95,15 @@ impl Outgoing {
     fn add(&mut self, slices: impl IntoIterator<Item = Bytes>) -> usize {
         let before = self.queue.len();
         self.queue.extend(slices.into_iter().filter(|slice| !slice.is_empty()));
-        self.queue.range(before..).map(Bytes::len).sum()
+        let bytes = self.queue.range(before..).map(Bytes::len).sum();
+        self.bytes += bytes as u64;
+        bytes
     }
 }
 
 /// The bounded queue between a connection's reader and its writer. An answer is polled only when all before it are done.
 pub struct Pipeline {
-    slots: RefCell<VecDeque<Answer>>,
+    slots: RefCell<VecDeque<(Option<Asked>, Answer)>>,
     capacity: usize,
     /// Once so many bytes are gathered they are sent before further answers are looked at.
     gather_bytes: usize,
@@ -149,12 +177,17 @@ impl Pipeline {
         wake(&self.reader);
     }
 
-    /// Adds the answer of the newest request. The caller has seen [`has_room`](Self::has_room) say yes.
+    /// Adds an answer to no request.
     pub fn push(&self, answer: Answer) {
+        self.push_for(None, answer);
+    }
+
+    /// Adds the answer of the newest request. The caller has seen [`has_room`](Self::has_room) say yes.
+    pub fn push_for(&self, asked: Option<Asked>, answer: Answer) {
         if self.aborted.get() {
             return;
         }
-        self.slots.borrow_mut().push_back(answer);
+        self.slots.borrow_mut().push_back((asked, answer));
         wake(&self.writer);
     }
 
@@ -229,7 +262,7 @@ impl Pipeline {
                 break Poll::Ready(Collected::More);
             }
             // Out of the queue while it is polled: an answer may come to nothing but the queue's end.
-            let Some(answer) = self.slots.borrow_mut().pop_front() else {
+            let Some((asked, answer)) = self.slots.borrow_mut().pop_front() else {
                 if self.finishing.get() {
                     break Poll::Ready(Collected::Last);
                 }
@@ -240,7 +273,7 @@ impl Pipeline {
                 Answer::Later(mut future) => match future.as_mut().poll(cx) {
                     Poll::Ready(reply) => reply,
                     Poll::Pending => {
-                        self.slots.borrow_mut().push_front(Answer::Later(future));
+                        self.slots.borrow_mut().push_front((asked, Answer::Later(future)));
                         break self.pause(cx, out);
                     }
                 },
@@ -251,10 +284,18 @@ impl Pipeline {
                     let bytes = out.add([frame]);
                     gathered += bytes;
                     out.uncharged += bytes;
+                    out.asked.extend(asked);
+                }
+                Reply::Produced(frame, marks) => {
+                    let bytes = out.add([frame]);
+                    gathered += bytes;
+                    out.uncharged += bytes;
+                    out.asked.extend(asked.map(|asked| Asked { marks, ..asked }));
                 }
                 Reply::Held(slices, shares) => {
                     gathered += out.add(slices);
                     out.shares.extend(shares);
+                    out.asked.extend(asked);
                 }
                 Reply::Nothing => {}
                 Reply::Close => {

@@ -100,6 +100,14 @@ impl AnswerMemory {
         })
     }
 
+    /// Bytes charged, and the bound.
+    pub fn bytes(&self) -> (usize, usize) {
+        let budgets = [&self.fetches, &self.others, &self.at_once];
+        let total = budgets.iter().map(|budget| budget.total()).sum();
+        let free: usize = budgets.iter().map(|budget| budget.available()).sum();
+        (total - free, total)
+    }
+
     /// Memory for an answer of `bytes` that is no Fetch, to a connection with `room`; waits for it. One larger than all there
     /// is gets all.
     pub async fn share(&self, bytes: usize, room: &SendRoom) -> Share {

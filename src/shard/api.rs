@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::model::records::BadRecord;
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
+use crate::observe::metrics::Traffic;
 use crate::runtime::SendRoom;
 
 /// One partition's share of a produce request.
@@ -98,6 +99,8 @@ pub struct FetchOutcome {
     pub diverging: Option<(i32, i64)>,
     /// The replica to read from instead of this one.
     pub preferred_replica: Option<BrokerId>,
+    /// Where to count what of `records` is sent; only with records.
+    pub traffic: Option<Arc<Traffic>>,
 }
 
 impl FetchOutcome {
@@ -114,6 +117,7 @@ impl FetchOutcome {
             needed_bytes: 0,
             diverging: None,
             preferred_replica: None,
+            traffic: None,
         }
     }
 

@@ -195,6 +195,7 @@ impl Shard {
         };
         match read {
             Ok(read) => FetchOutcome {
+                traffic: (!read.records.is_empty()).then(|| replica.traffic.clone()),
                 records: read.records,
                 more: read.more,
                 held_bytes: read.held_bytes,

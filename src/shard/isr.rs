@@ -29,8 +29,16 @@ impl Shard {
         let (shard, replica) = (self.clone(), replica.clone());
         spawn_local(async move {
             let based_on = proposal.based_on;
+            let counts = match &proposal.change {
+                Change::Expand(_) => Some(&shard.metrics.isr_expands),
+                Change::Shrink(_) => Some(&shard.metrics.isr_shrinks),
+                Change::Confirm | Change::Resign => None,
+            };
             let decision = shard.propose(replica.id, proposal).await;
             replica.decided(based_on, decision);
+            if let (Decision::Committed, Some(count)) = (decision, counts) {
+                count.add(1);
+            }
             if shard.replica(replica.id).is_some_and(|current| Rc::ptr_eq(&current, &replica)) {
                 // It may lead again.
                 shard.coordinate(&replica);

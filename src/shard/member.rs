@@ -314,6 +314,7 @@ impl Shard {
         }
         if let Some(part) = news.part {
             let epoch = member.node.borrow().broker_epoch();
+            self.metrics.takes_part.set(u64::from(part && !member.closing.get()));
             if member.closing.get() {
                 tracing::debug!("left the cluster");
             } else if part {

@@ -109,7 +109,7 @@ async fn start(root: &Path, config: &Arc<TopicConfig>, held: bool) -> Run {
     if let Some(arena) = &arena {
         storage.add_arena(root, arena.clone());
     }
-    let shared = Shared { storage, producers: ProducerPool::new(1 << 20) };
+    let shared = Shared { storage, producers: ProducerPool::new(1 << 20), metrics: crate::runtime::metrics() };
     let opened = Replica::open(shared, &dir, id(), "t".into(), LEADER_EPOCH, config.clone(), NOW_MS).await.unwrap();
     Run { replica: opened.replica, dir, _arena: arena }
 }

@@ -79,6 +79,7 @@ impl Shard {
         match read {
             Ok(read) => {
                 let outcome = FetchOutcome {
+                    traffic: (!read.records.is_empty()).then(|| replica.traffic.clone()),
                     records: read.records,
                     more: read.more || is_news,
                     held_bytes: read.held_bytes,

@@ -10,16 +10,18 @@ use std::time::Duration;
 use super::hosting::Claim;
 use super::member::Joining;
 use super::state::Shard;
+use super::survey::SurveyDesk;
 use super::throttle::Throttles;
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{MetadataImage, Placement};
 use crate::config::{Acknowledge, ServerConfig};
 use crate::model::ShardId;
+use crate::observe::metrics::ShardMetrics;
 use crate::runtime::mailbox::{Mesh, MeshSeat};
 use crate::runtime::net::Listeners;
 use crate::runtime::process::StopFlag;
 use crate::runtime::watchdog::Heart;
-use crate::runtime::{disk, gather_before_waking, probe, spawn_blocking, spawn_local, spin_before_sleep};
+use crate::runtime::{count_in, disk, gather_before_waking, probe, spawn_blocking, spawn_local, spin_before_sleep};
 use crate::storage::{ARENA_FOLDER, Arena, Identity};
 
 /// What one shard starts with. Made on the main thread, used up on the shard's.
@@ -39,6 +41,9 @@ pub struct ShardStart {
     pub throttles: Arc<Throttles>,
     /// Of the controller's shard, where the broker is one of a cluster.
     pub joining: Option<Joining>,
+    pub metrics: Arc<ShardMetrics>,
+    /// Where the metrics ask for what is not counted.
+    pub desk: Arc<SurveyDesk>,
     /// Told exactly once: recovered and listening, or why not. Dropping it untold counts as failure.
     pub ready: Sender<Result<ShardReady, String>>,
     /// Told once at the end: the directories of the partitions that were not closed in good order.
@@ -75,6 +80,7 @@ where
     F: Future<Output = ()>,
 {
     let ready = start.ready.clone();
+    count_in(start.metrics);
     spin_before_sleep(Duration::from_micros(start.config.idle_spin_us));
     let_requests_gather(start.config.gather_us, start.index);
     spawn_local(start.heart.beat());
@@ -96,7 +102,7 @@ where
                 shard.publish_offline().await;
                 let _ = ready.send(Ok(recovered));
                 start.joining.into_iter().for_each(|joining| shard.join(joining));
-                shard.start_upkeep(recovered.scanned_bytes);
+                shard.start_upkeep(recovered.scanned_bytes, start.desk);
                 serve(shard.clone(), listeners).await;
             }
             let unwell = shard.close_all().await;

@@ -24,7 +24,9 @@ use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::store::LocalEngine;
 use crate::config::ServerConfig;
 use crate::model::{PartitionId, ShardId};
+use crate::observe::metrics::ShardMetrics;
 use crate::partition::{DataWaiter, ProducerPool, Replica, Shared};
+use crate::runtime;
 use crate::runtime::mailbox::{Mesh, ShardStopped};
 use crate::runtime::probe;
 use crate::runtime::process::StopFlag;
@@ -83,6 +85,7 @@ pub struct Shard {
     pub(super) recovered: Cell<bool>,
     pub(super) door: Door,
     pub(super) on_recovered: Notify,
+    pub(super) metrics: Arc<ShardMetrics>,
 }
 
 /// The shard that runs the controller.
@@ -116,7 +119,7 @@ fn limits(config: &ServerConfig) -> StorageLimits {
 }
 
 /// This shard's share of the memory for producers.
-fn producer_share(config: &ServerConfig) -> usize {
+pub(super) fn producer_share(config: &ServerConfig) -> usize {
     config.producer_state_max_bytes / usize::from(config.shards.max(1))
 }
 
@@ -166,6 +169,7 @@ impl Shard {
             recovered: Cell::new(false),
             door: Door::default(),
             on_recovered: Notify::new(),
+            metrics: runtime::metrics(),
             config,
         })
     }
@@ -182,7 +186,7 @@ impl Shard {
 
     /// State shared by this shard's replicas.
     pub(super) fn shared(&self) -> Shared {
-        Shared { storage: self.storage.clone(), producers: self.producers.clone() }
+        Shared { storage: self.storage.clone(), producers: self.producers.clone(), metrics: self.metrics.clone() }
     }
 
     /// This shard's replica of `partition`.

@@ -1,9 +1,12 @@
 //! Periodic work of a shard beside its requests: retention, checkpoints, word of offline partitions.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::state::{CONTROLLER, Shard};
+use super::state::{CONTROLLER, Shard, producer_share};
+use super::survey::SurveyDesk;
+use crate::observe::metrics::Resource;
 use crate::runtime::{clock, spawn_local};
 
 /// Time between two lines about forgotten producers, at least.
@@ -17,7 +20,8 @@ const SPREAD_LIMITS: u64 = 16;
 
 impl Shard {
     /// Starts the shard's own loops; they end with the stop flag. `scanned_bytes`: what recovery has just read.
-    pub(super) fn start_upkeep(self: &Rc<Self>, scanned_bytes: u64) {
+    pub(super) fn start_upkeep(self: &Rc<Self>, scanned_bytes: u64, desk: Arc<SurveyDesk>) {
+        spawn_local(self.clone().keep_told(desk));
         spawn_local(self.clone().keep_retention());
         spawn_local(self.clone().keep_checkpoints(scanned_bytes));
         spawn_local(self.clone().keep_producers());
@@ -34,6 +38,26 @@ impl Shard {
                 spawn_local(self.clone().keep_high_watermarks());
             }
         }
+    }
+
+    /// Tells the metrics, several times a second, of what is not counted where it happens.
+    async fn keep_told(self: Rc<Self>, desk: Arc<SurveyDesk>) {
+        while !self.stop.is_set() {
+            self.tell_metrics();
+            self.answer_desk(&desk).await;
+            clock::next_tick().await;
+        }
+    }
+
+    fn tell_metrics(&self) {
+        let metrics = &self.metrics;
+        self.storage.publish(metrics);
+        let (used, total) = self.answers.bytes();
+        metrics.resources.set(Resource::ResponseMemory, used, total);
+        let (used, total) = self.coordinators.memory.bytes();
+        metrics.resources.set(Resource::GroupMemory, used, total);
+        metrics.resources.set(Resource::ProducerMemory, self.producers.bytes(), producer_share(&self.config));
+        metrics.messages.set(self.messages());
     }
 
     /// Writes the files of the epochs that this start began. Until then they are in the batches and checkpoints, or wrote nothing.

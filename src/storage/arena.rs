@@ -176,8 +176,13 @@ impl Arena {
     }
 
     /// Bytes of all its chunks.
-    fn chunk_bytes(&self) -> usize {
+    pub(super) fn chunk_bytes(&self) -> usize {
         self.plan.pages * PAGE_BYTES
+    }
+
+    /// Bytes of chunks that hold what is not written yet.
+    pub(super) fn used_bytes(&self) -> usize {
+        self.live_bytes.get()
     }
 
     /// Responses keep so much of the arena that further ones are made of copies.

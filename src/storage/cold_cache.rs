@@ -54,6 +54,9 @@ struct Inner {
     order: RefCell<VecDeque<ChunkKey>>,
     used: Cell<usize>,
     total: usize,
+    /// Chunks that a reader wanted and that were there, or had to be waited for.
+    hits: Cell<u64>,
+    misses: Cell<u64>,
 }
 
 /// One shard's cold chunks.
@@ -78,7 +81,19 @@ impl ColdCache {
             order: RefCell::new(VecDeque::new()),
             used: Cell::new(0),
             total,
+            hits: Cell::new(0),
+            misses: Cell::new(0),
         }))
+    }
+
+    /// Bytes held, and the bound.
+    pub fn bytes(&self) -> (usize, usize) {
+        (self.0.used.get(), self.0.total)
+    }
+
+    /// Chunks that readers found here, and that they had to wait for.
+    pub fn reads(&self) -> (u64, u64) {
+        (self.0.hits.get(), self.0.misses.get())
     }
 
     /// Appends the slices of `[start, end)` to `out`; `end <= source.written`. Reads ahead when the chunk before
@@ -92,7 +107,9 @@ impl ColdCache {
         for chunk in start / CHUNK_BYTES..=last + ahead {
             let wanted = chunk <= last;
             if chunk * CHUNK_BYTES < source.written && (wanted || self.room_for_read_ahead()) {
-                self.start_load(source, chunk, if wanted { end.min((chunk + 1) * CHUNK_BYTES) } else { 0 });
+                let load = self.start_load(source, chunk, if wanted { end.min((chunk + 1) * CHUNK_BYTES) } else { 0 });
+                let count = if matches!(load, Load::Ready(_)) { &self.0.hits } else { &self.0.misses };
+                count.set(count.get() + u64::from(wanted));
             }
         }
         while position < end {

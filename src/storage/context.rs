@@ -15,6 +15,7 @@ use super::room::{Disk, LineLimit};
 use super::segment::IndexBudget;
 use super::tail_cache::TailBudget;
 use crate::config::Untaken;
+use crate::observe::metrics::{Resource, ShardMetrics};
 use crate::runtime::spawn_blocking;
 
 /// Bounds of one shard's storage; each is an option in the configuration table.
@@ -99,6 +100,14 @@ pub struct StorageContext {
     pub(super) full_lines: LineLimit,
     /// Logs are opened for the first time since the broker started.
     starting: Cell<bool>,
+    pub(super) reads: Reads,
+}
+
+/// Reads of records that found all of it in the memory of what was just written, and those that did not.
+#[derive(Default)]
+pub(super) struct Reads {
+    pub hits: Cell<u64>,
+    pub misses: Cell<u64>,
 }
 
 impl StorageContext {
@@ -119,6 +128,7 @@ impl StorageContext {
             put_off_lines: LineLimit::default(),
             full_lines: LineLimit::default(),
             starting: Cell::new(true),
+            reads: Reads::default(),
             limits,
         })
     }
@@ -131,6 +141,25 @@ impl StorageContext {
     /// Counts how often logs of this shard failed or found no room, so that whoever watches for it need not look at each.
     pub fn failures(&self) -> u64 {
         self.failures.get()
+    }
+
+    /// Tells the metrics of caches, arenas and segments.
+    pub fn publish(&self, metrics: &ShardMetrics) {
+        let arenas = self.arenas.borrow();
+        let sum = |bytes: fn(&Arena) -> usize| arenas.values().map(|arena| bytes(arena)).sum();
+        metrics.resources.set(Resource::Arena, sum(Arena::used_bytes), sum(Arena::chunk_bytes));
+        let (used, total) = self.tail.bytes();
+        metrics.resources.set(Resource::TailCache, used, total);
+        let (used, total) = self.cold.bytes();
+        metrics.resources.set(Resource::ColdCache, used, total);
+        metrics.tail_hits.set(self.reads.hits.get());
+        metrics.tail_misses.set(self.reads.misses.get());
+        let (hits, misses) = self.cold.reads();
+        metrics.cold_hits.set(hits);
+        metrics.cold_misses.set(misses);
+        metrics.unsynced_bytes.set(self.unsynced_bytes.get());
+        metrics.segments.set(self.segments.get() as u64);
+        metrics.storage_failures.set(self.failures.get());
     }
 
     /// State of the file system under a data directory.

@@ -370,9 +370,11 @@ impl Log {
             }
         };
         if from == start {
+            self.context.reads.hits.set(self.context.reads.hits.get() + 1);
             out.extend(newest);
             return Ok(false);
         }
+        self.context.reads.misses.set(self.context.reads.misses.get() + 1);
         let was_open = segment.has_open_file();
         let file = segment.file().await?;
         if !was_open && segment.sealed.get() {

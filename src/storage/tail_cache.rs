@@ -20,6 +20,11 @@ impl TailBudget {
         Rc::new(TailBudget { total, used: Cell::new(0), order: RefCell::new(VecDeque::new()) })
     }
 
+    /// Bytes held, and the bound.
+    pub fn bytes(&self) -> (usize, usize) {
+        (self.used.get(), self.total)
+    }
+
     fn admit(&self, tail: &Rc<Tail>, bytes: usize) {
         self.used.set(self.used.get() + bytes);
         let mut order = self.order.borrow_mut();

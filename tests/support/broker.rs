@@ -55,6 +55,7 @@ impl Broker {
             .arg("server")
             .args(["--override", &format!("listeners=PLAINTEXT://127.0.0.1:{port}")])
             .args(["--override", &format!("log.dirs={}", dir.join("data").display())])
+            .args(["--override", "corelane.http.listener="])
             .args(["--override", "broker.rack=north"])
             .args(["--override", "group.initial.rebalance.delay.ms=0"])
             .args(options.iter().flat_map(|option| ["--override", option]))

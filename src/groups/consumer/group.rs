@@ -224,6 +224,11 @@ impl ConsumerGroup {
         }
     }
 
+    /// Number of its members.
+    pub(in crate::groups) fn size(&self) -> usize {
+        self.members.len()
+    }
+
     pub(in crate::groups) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }

@@ -1,10 +1,23 @@
 //! What operators ask: ListGroups, DescribeGroups, DeleteGroups.
 
+use std::sync::Arc;
+
 use super::dispatch::{Coordinator, Group};
 use crate::groups::api::{DeleteReply, DescribeReply, DescribedMember, GroupId, ListedGroup};
 use crate::groups::classic::{ClassicGroup, State, Turn};
 use crate::groups::env::Env;
 use crate::model::ErrorCode;
+
+/// A group as the metrics tell of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SurveyedGroup {
+    pub group: GroupId,
+    /// As Kafka writes it ("PreparingRebalance", "Stable", ...).
+    pub state: &'static str,
+    pub members: usize,
+    /// Topic, partition and committed offset.
+    pub offsets: Vec<(Arc<str>, i32, i64)>,
+}
 
 impl Coordinator {
     /// Classic groups only, as Kafka does.
@@ -22,6 +35,25 @@ impl Coordinator {
             protocol: String::new(),
             members: Vec::new(),
         }
+    }
+
+    /// Every group, its members and offsets.
+    pub fn survey(&self) -> Vec<SurveyedGroup> {
+        let offsets_of = |id: &GroupId| {
+            let topics = self.offsets.of_group(id);
+            let each = topics.flat_map(|(topic, partitions)| {
+                partitions.iter().map(|(partition, committed)| (topic.clone(), *partition, committed.offset))
+            });
+            each.collect()
+        };
+        let survey = |(id, group): (&GroupId, &Group)| {
+            let (state, members) = match group {
+                Group::Classic(group) => (group.state().name(), group.members().len()),
+                Group::Consumer(group) => (group.state_name(), group.size()),
+            };
+            SurveyedGroup { group: id.clone(), state, members, offsets: offsets_of(id) }
+        };
+        self.groups.iter().map(survey).collect()
     }
 
     /// A group that nobody is in goes with its offsets.

@@ -7,4 +7,5 @@ mod load;
 #[cfg(test)]
 mod tests;
 
+pub use admin::SurveyedGroup;
 pub use dispatch::{Coordinator, Group, Timer};

@@ -10,7 +10,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::model::ErrorCode;
 use crate::protocol::{ApiSpec, Malformed, respond};
 use crate::server::context::ServerContext;
-use crate::server::dispatch::APIS;
+use crate::server::dispatch::{APIS, Asker};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::ApiVersions, 0, 4);
 
@@ -20,13 +20,29 @@ const FEATURES_FROM: i16 = 3;
 /// Features by Kafka's names, and the versions that are supported: consumer groups (KIP-848) are always on.
 pub const FEATURES: [(&str, i16, i16); 1] = [("group.version", 1, 1)];
 
-pub async fn handle(_: &Rc<ServerContext>, version: i16, request: ApiVersionsRequest) -> ApiVersionsResponse {
-    respond(version, &request)
+/// A client says what it is from here on (KIP-511).
+const SOFTWARE_FROM: i16 = 3;
+
+pub async fn handle(
+    context: &Rc<ServerContext>,
+    asker: &Asker,
+    version: i16,
+    request: ApiVersionsRequest,
+) -> ApiVersionsResponse {
+    let response = respond(version, &request);
+    if version >= SOFTWARE_FROM && response.error_code == ErrorCode::None.code() {
+        let (name, software_version) = (&request.client_software_name, &request.client_software_version);
+        let software = context.link.metrics.clients.count(name, software_version);
+        // The one that it counted as before goes.
+        let before = asker.software.borrow_mut().replace(software);
+        drop(before);
+    }
+    response
 }
 
 fn respond(version: i16, request: &ApiVersionsRequest) -> ApiVersionsResponse {
     let named = is_sound(&request.client_software_name) && is_sound(&request.client_software_version);
-    if version >= 3 && !named {
+    if version >= SOFTWARE_FROM && !named {
         return ApiVersionsResponse::default().with_error_code(ErrorCode::InvalidRequest.code());
     }
     let response = ApiVersionsResponse::default().with_api_keys(ranges());

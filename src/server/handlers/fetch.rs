@@ -7,6 +7,7 @@ use kafka_protocol::messages::ApiKey;
 
 use crate::cluster::MetadataImage;
 use crate::model::{BrokerId, ErrorCode, PartitionId};
+use crate::observe::metrics::ApiMetrics;
 use crate::protocol::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest, decode, encode_response};
 use crate::protocol::{ApiSpec, Malformed, TopicKey};
 use crate::runtime::SendRoom;
@@ -99,6 +100,7 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
     let mut job = match job {
         Ok(job) => job,
         Err(code) => {
+            context.link.metrics.api(ApiKey::Fetch as i16).note_error(code.code());
             let slices = encode_response(version, correlation_id, code, NO_SESSION, Vec::new());
             return Ok(Answer::Now(Reply::Held(slices, Vec::new())));
         }
@@ -129,9 +131,25 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
         if job.asked.len() > FEW_PARTITIONS {
             shares.push(context.shard.answers.share(job.asked.len() * ANSWERED_BYTES, &room).await);
         }
+        note_errors(context.link.metrics.api(ApiKey::Fetch as i16), &job, &outcomes);
+        note_sent(job.sender.replica_id >= 0, &outcomes);
         let (error, session_id, topics) = finish(&mut context.sessions.borrow_mut(), job, outcomes);
         Reply::Held(encode_response(version, correlation_id, error, session_id, topics), shares)
     })))
+}
+
+fn note_errors(metrics: &ApiMetrics, job: &Job, outcomes: &[FetchOutcome]) {
+    let refused = job.asked.iter().filter_map(|asked| asked.error);
+    let failed = outcomes.iter().map(|outcome| outcome.error).filter(|error| *error != ErrorCode::None);
+    refused.chain(failed).for_each(|error| metrics.note_error(error.code()));
+}
+
+fn note_sent(to_follower: bool, outcomes: &[FetchOutcome]) {
+    for outcome in outcomes {
+        let Some(traffic) = &outcome.traffic else { continue };
+        let count = if to_follower { &traffic.replicated_out_bytes } else { &traffic.sent_bytes };
+        count.add_shared(outcome.bytes() as u64);
+    }
 }
 
 fn sort_out(
@@ -347,6 +365,7 @@ mod tests {
             needed_bytes: 0,
             diverging: None,
             preferred_replica: None,
+            traffic: None,
         }
     }
 

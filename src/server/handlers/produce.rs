@@ -9,6 +9,7 @@ use kafka_protocol::messages::ApiKey;
 use crate::cluster::MetadataImage;
 use crate::model::ErrorCode;
 use crate::model::record_batch::{BatchHeader, Codec};
+use crate::observe::metrics::{ApiMetrics, Marks};
 use crate::protocol::produce::{
     ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceTopic, decode, encode_response,
 };
@@ -60,17 +61,22 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
         -1 => Some(Acks::All),
         _ => None,
     };
-    let deadline = clock::now() + Duration::from_millis(request.timeout_ms.max(0) as u64);
+    let received = asker.received;
+    let deadline = received + Duration::from_millis(request.timeout_ms.max(0) as u64);
     let writes_internal = asker.client_id.as_deref() == Some(ADMIN_CLIENT);
     let (mut topics, parts) = sort_out(&context.shard.image(), version, acks.is_some(), writes_internal, request);
+    let metrics = context.link.metrics.clone();
     let (Some(acks), false) = (acks, parts.is_empty()) else {
         // Nothing to write: the permit goes with this call.
         let acks = acks.unwrap_or(Acks::All);
+        note_errors(metrics.api(ApiKey::Produce as i16), &topics);
         return Ok(Answer::Now(reply(acks, version, correlation_id, &topics).held(share)));
     };
     asker.tally.note(&parts, |part| context.shard.owner(part.partition));
     let count = parts.len();
     let writes = context.shard.produce(parts, acks == Acks::All).await;
+    let appended = clock::now().saturating_duration_since(received);
+    metrics.appended.record(appended);
     // A task of its own: the memory is given back when the disk has the batches, whether or not anybody still waits for the
     // answer, or takes the ones before it.
     let (sender, receiver) = oneshot();
@@ -86,7 +92,11 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
             Acks::None | Acks::Leader => settled.await,
         };
         fill(&mut topics, outcomes);
-        reply(acks, version, correlation_id, &topics).held(share)
+        let acknowledged = clock::now().saturating_duration_since(received);
+        metrics.acknowledged.record(acknowledged);
+        let marks = Marks { appended: Some(appended), acknowledged: Some(acknowledged) };
+        note_errors(metrics.api(ApiKey::Produce as i16), &topics);
+        reply(acks, version, correlation_id, &topics).marked(marks).held(share)
     })))
 }
 
@@ -204,6 +214,12 @@ fn fill(topics: &mut Topics, outcomes: Vec<ProduceOutcome>) {
             // Never acknowledge what has no outcome.
             None => place.error = ErrorCode::UnknownServerError,
         }
+    }
+}
+
+fn note_errors(metrics: &ApiMetrics, topics: &Topics) {
+    for place in topics.iter().flat_map(|(_, places)| places).filter(|place| place.error != ErrorCode::None) {
+        metrics.note_error(place.error.code());
     }
 }
 

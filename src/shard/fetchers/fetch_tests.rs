@@ -399,7 +399,11 @@ fn settings() -> Settings {
 async fn open(root: &Path) -> Vec<Rc<Replica>> {
     disk::prime_device(root).await.unwrap();
     let limits = StorageLimits { tail_cache_bytes: 1 << 20, cold_cache_bytes: 1 << 20, ..StorageLimits::default() };
-    let shared = Shared { storage: StorageContext::new(limits), producers: ProducerPool::new(1 << 20) };
+    let shared = Shared {
+        storage: StorageContext::new(limits),
+        producers: ProducerPool::new(1 << 20),
+        metrics: crate::runtime::metrics(),
+    };
     let membership =
         Membership { me: ME, lag_time_max_ms: 10_000, followers_serve: false, clock: || clock::mono_ms() as i64 };
     let mut replicas = Vec::new();

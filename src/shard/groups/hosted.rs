@@ -10,7 +10,9 @@ use uuid::Uuid;
 
 use crate::cluster::{MetadataImage, TopicImage};
 use crate::config::GroupConfig;
-use crate::groups::{Coordinator, Effects, Env, Reply, Request, Room, Stage, Tenure, Ticket, TopicFacts, Topics};
+use crate::groups::{
+    Coordinator, Effects, Env, Reply, Request, Room, Stage, SurveyedGroup, Tenure, Ticket, TopicFacts, Topics,
+};
 use crate::model::{ErrorCode, PartitionId, records};
 use crate::partition::{AckWait, Replica, Term};
 use crate::runtime::sync::{OneshotSender, oneshot};
@@ -39,6 +41,11 @@ pub struct GroupMemory {
 }
 
 impl GroupMemory {
+    /// Bytes taken, and the bound.
+    pub fn bytes(&self) -> (usize, usize) {
+        (self.used.get(), self.limit)
+    }
+
     fn room(&self) -> Room {
         Room::of(self.limit, self.used.get())
     }
@@ -172,6 +179,11 @@ impl Hosted {
             receiver
         });
         async move { asked?.recv().await.ok_or(ErrorCode::NotCoordinator) }
+    }
+
+    /// Its groups; none while it is loading.
+    pub fn survey(&self) -> Vec<SurveyedGroup> {
+        if self.stage() == Stage::Serving { self.core.borrow().survey() } else { Vec::new() }
     }
 
     pub fn list(&self) -> Result<Vec<ListedGroup>, ErrorCode> {
