@@ -88,6 +88,8 @@ class Broker:
 
     def properties(self):
         own = {"node.id": 0, "listeners": f"PLAINTEXT://{self.host}:{self.port}", "log.dirs": self.data_dir}
+        # Many brokers share this machine.
+        own["corelane.http.listener"] = ""
         return {**own, **options_of_all(), **self.props}
 
     def command(self, config):
