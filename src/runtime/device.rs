@@ -1,22 +1,23 @@
-//! An open file: the kernel's, by this shard's ring and glommio, or in the simulator a simulated disk's.
+//! An open file: the kernel's, by this shard's ring, or in the simulator a simulated disk's.
 
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use glommio::GlommioError;
-use glommio::io::{DmaFile, OpenOptions};
 
-use super::disk::{OpenMode, PIECE_BYTES};
+use super::direct::{Blocks, pass_cache_by};
+use super::disk::{ALIGNMENT, OpenMode, PIECE_BYTES};
 use super::dma::{DiskBuf, FrozenBuf};
 use super::executor::spawn_blocking;
 use super::pieces::Piece;
 use super::ring;
 #[cfg(any(test, feature = "simulator"))]
 use super::sim;
-use super::turn::Foreign;
+use super::sparse;
 
 /// Linux 6.17; not in libc yet.
 const FALLOC_FL_WRITE_ZEROES: i32 = 0x80;
@@ -54,19 +55,81 @@ fn behind<'a>(slices: impl Iterator<Item = &'a [u8]>, mut done: usize) -> Vec<li
     rest.collect()
 }
 
-fn cause_of(error: GlommioError<()>) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => error.into(),
+/// An open file that is on no shard yet. Its operations block.
+pub(super) enum Handle {
+    Kernel(File),
+    #[cfg(any(test, feature = "simulator"))]
+    Simulated(sim::DirectFile),
+}
+
+impl Handle {
+    /// The longest read.
+    pub(super) const READ_BYTES: usize = 4 * ALIGNMENT as usize;
+
+    /// Opens an existing file for reads and writes.
+    pub(super) fn open(path: &Path) -> io::Result<Handle> {
+        #[cfg(any(test, feature = "simulator"))]
+        if sim::is_current() {
+            return Ok(Handle::Simulated(sim::DirectFile::open_now(path)?));
+        }
+        Ok(Handle::Kernel(open_directly(path, OpenMode::ReadWrite)?))
+    }
+
+    /// Up to `len` bytes at an aligned `position`, at most [`READ_BYTES`](Self::READ_BYTES).
+    pub(super) fn read(&self, position: u64, len: usize) -> io::Result<Vec<u8>> {
+        match self {
+            Handle::Kernel(file) => {
+                let mut blocks = Blocks::zeroed(len);
+                let read = file.read_at(blocks.as_mut_slice(), position)?;
+                Ok(blocks.as_slice()[..read].to_vec())
+            }
+            #[cfg(any(test, feature = "simulator"))]
+            Handle::Simulated(file) => file.read_now(position, len),
+        }
+    }
+
+    /// The place from which on nothing but zeros is known to follow; `None`: it cannot be told.
+    pub(super) fn zeros_from(&self, position: u64) -> Option<u64> {
+        match self {
+            Handle::Kernel(file) => sparse::zeros_from(file, position),
+            #[cfg(any(test, feature = "simulator"))]
+            Handle::Simulated(_) => None,
+        }
+    }
+}
+
+/// Opens a file whose reads and writes pass the page cache by, where the file system can do that.
+fn open_directly(path: &Path, mode: OpenMode) -> io::Result<File> {
+    let new = mode == OpenMode::CreateNew;
+    let file = OpenOptions::new().read(true).write(mode != OpenMode::Read).create_new(new).open(path)?;
+    match pass_cache_by(&file) {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            if new {
+                // Or the next try would find it there. It is empty, and nobody else has it.
+                let _ = std::fs::remove_file(path);
+            }
+            Err(error)
+        }
     }
 }
 
 /// Shared, so that one operation can outlive a borrow of its file. Errors are the system's own.
 #[derive(Clone)]
 pub(super) enum Device {
-    Kernel(Rc<DmaFile>),
+    Kernel(Rc<File>),
     #[cfg(any(test, feature = "simulator"))]
     Simulated(Rc<sim::DirectFile>),
+}
+
+impl From<Handle> for Device {
+    fn from(handle: Handle) -> Device {
+        match handle {
+            Handle::Kernel(file) => Device::Kernel(Rc::new(file)),
+            #[cfg(any(test, feature = "simulator"))]
+            Handle::Simulated(file) => Device::Simulated(Rc::new(file)),
+        }
+    }
 }
 
 impl Device {
@@ -75,29 +138,9 @@ impl Device {
         if sim::is_current() {
             return Ok(Device::Simulated(Rc::new(sim::DirectFile::open(path, mode).await?)));
         }
-        // glommio looks the name up again after opening and panics when it has gone by then. So the file is opened here, and
-        // glommio opens it once more by its descriptor, which cannot be renamed or removed.
-        let (owned, writes) = (path.to_path_buf(), mode != OpenMode::Read);
-        let opened = spawn_blocking(move || {
-            let mut options = std::fs::OpenOptions::new();
-            options.read(true).write(writes).create_new(mode == OpenMode::CreateNew).open(owned)
-        });
-        let held = opened.await?;
-        let by_descriptor = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
-        let mut options = OpenOptions::new();
-        options.read(true).write(writes);
-        let _foreign = Foreign::begin();
-        match options.dma_open(&by_descriptor).await {
-            Ok(file) => Ok(Device::Kernel(Rc::new(file))),
-            Err(error) => {
-                if mode == OpenMode::CreateNew {
-                    // Or the next try would find it there. It is empty, and nobody else has it.
-                    let made = path.to_path_buf();
-                    let _ = spawn_blocking(move || std::fs::remove_file(made)).await;
-                }
-                Err(cause_of(error))
-            }
-        }
+        let owned = path.to_path_buf();
+        let opened = spawn_blocking(move || open_directly(&owned, mode));
+        Ok(Device::Kernel(Rc::new(opened.await?)))
     }
 
     /// Writes what follows the first `done` bytes of the memory, which belongs at `position`; how much was written. `held`
@@ -153,7 +196,7 @@ impl Device {
         }
     }
 
-    /// fallocate(2), on the shard's helper thread: glommio's own call can only reserve from the file's start.
+    /// fallocate(2), on the shard's helper thread.
     pub(super) async fn reserve(&self, position: u64, len: u64) -> io::Result<()> {
         match self {
             Device::Kernel(file) => fallocate(file, 0, position, len).await,
@@ -174,8 +217,9 @@ impl Device {
     pub(super) async fn truncate(&self, len: u64) -> io::Result<()> {
         match self {
             Device::Kernel(file) => {
-                let _foreign = Foreign::begin();
-                file.truncate(len).await.map_err(cause_of)
+                // A descriptor of its own: the file may be closed before the helper thread comes to it.
+                let descriptor = file.try_clone()?;
+                spawn_blocking(move || descriptor.set_len(len)).await
             }
             #[cfg(any(test, feature = "simulator"))]
             Device::Simulated(file) => file.truncate(len).await,
@@ -185,7 +229,7 @@ impl Device {
     /// Bytes of the file, and the number of its file system.
     pub(super) fn stat(&self) -> io::Result<(u64, u64)> {
         match self {
-            Device::Kernel(file) => stat(file),
+            Device::Kernel(file) => file.metadata().map(|found| (found.len(), found.dev())),
             #[cfg(any(test, feature = "simulator"))]
             Device::Simulated(file) => Ok((file.size()?, 0)),
         }
@@ -194,12 +238,11 @@ impl Device {
     pub(super) async fn close(self) -> io::Result<()> {
         match self {
             Device::Kernel(file) => {
-                let _foreign = Foreign::begin();
-                match Rc::try_unwrap(file) {
-                    Ok(file) => file.close().await.map_err(cause_of),
-                    // A write that nobody waits for any more holds it, and closes it when it has ended.
-                    Err(_) => Ok(()),
+                // A write that nobody waits for any more holds it, and closes it when it has ended.
+                if let Ok(file) = Rc::try_unwrap(file) {
+                    spawn_blocking(move || drop(file)).await;
                 }
+                Ok(())
             }
             #[cfg(any(test, feature = "simulator"))]
             Device::Simulated(file) => {
@@ -210,20 +253,7 @@ impl Device {
     }
 }
 
-fn stat(file: &DmaFile) -> io::Result<(u64, u64)> {
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: `fstat` fills the struct, which is read only after it reported success; the descriptor is open.
-    #[allow(unsafe_code)]
-    let stat = unsafe {
-        if libc::fstat(file.as_raw_fd(), stat.as_mut_ptr()) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        stat.assume_init()
-    };
-    Ok((u64::try_from(stat.st_size).unwrap_or(0), stat.st_dev))
-}
-
-async fn read_piece(file: &Rc<DmaFile>, position: u64) -> io::Result<Bytes> {
+async fn read_piece(file: &Rc<File>, position: u64) -> io::Result<Bytes> {
     let piece = Piece::take()?;
     let memory = Box::new((piece.clone(), file.clone()));
     let address = piece.address();
@@ -233,7 +263,7 @@ async fn read_piece(file: &Rc<DmaFile>, position: u64) -> io::Result<Bytes> {
     Ok(piece.bytes(read))
 }
 
-async fn read_buf(file: &Rc<DmaFile>, position: u64, len: usize) -> io::Result<Bytes> {
+async fn read_buf(file: &Rc<File>, position: u64, len: usize) -> io::Result<Bytes> {
     let mut buf = DiskBuf::alloc(len);
     let address = buf.as_mut_slice().as_mut_ptr();
     let buf = buf.freeze();
@@ -245,12 +275,12 @@ async fn read_buf(file: &Rc<DmaFile>, position: u64, len: usize) -> io::Result<B
     Ok(buf.bytes().slice(..read))
 }
 
-async fn fallocate(file: &DmaFile, mode: i32, position: u64, len: u64) -> io::Result<()> {
+async fn fallocate(file: &File, mode: i32, position: u64, len: u64) -> io::Result<()> {
     let too_far = |_| io::Error::from_raw_os_error(libc::EFBIG);
     let start = libc::off_t::try_from(position).map_err(too_far)?;
     let bytes = libc::off_t::try_from(len).map_err(too_far)?;
     // A descriptor of its own: the file may be closed before the helper thread comes to it.
-    let descriptor = duplicate(file)?;
+    let descriptor = file.try_clone()?;
     spawn_blocking(move || {
         loop {
             // SAFETY: plain system call on a descriptor that is open until the closure ends.
@@ -266,11 +296,4 @@ async fn fallocate(file: &DmaFile, mode: i32, position: u64, len: u64) -> io::Re
         }
     })
     .await
-}
-
-fn duplicate(file: &DmaFile) -> io::Result<OwnedFd> {
-    // SAFETY: the descriptor is open for as long as `file` lives, and only borrowed for this call.
-    #[allow(unsafe_code)]
-    let descriptor = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
-    descriptor.try_clone_to_owned()
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::clock;
 use super::context;
-use super::device::{Device, Memory};
+use super::device::{Device, Handle, Memory};
 pub use super::dma::{DiskBuf, FrozenBuf, drain_returns};
 use super::executor::spawn_blocking;
 use super::faults::{self, Fault, Op};
@@ -152,7 +152,46 @@ impl Drop for Writing {
     }
 }
 
+/// An existing file that blocking code has opened for reads and writes, on its way to a shard.
+pub struct OpenedFile {
+    handle: Handle,
+    path: PathBuf,
+}
+
+impl OpenedFile {
+    /// The longest read.
+    pub const READ_BYTES: usize = Handle::READ_BYTES;
+
+    /// Blocks. Faults of a shard are not met here: see [`meets_faults`].
+    pub fn open(path: &Path) -> io::Result<OpenedFile> {
+        Ok(OpenedFile { handle: Handle::open(path)?, path: path.to_path_buf() })
+    }
+
+    /// Up to `len` bytes (a multiple of [`ALIGNMENT`], at most [`READ_BYTES`](Self::READ_BYTES)) at an aligned `position`. Blocks.
+    pub fn read_at(&self, position: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.handle.read(position, len)
+    }
+
+    /// The place from which on, at `position` or behind it, nothing but zeros is known to follow, without reading it. `None`:
+    /// nothing is known.
+    pub fn zeros_from(&self, position: u64) -> Option<u64> {
+        self.handle.zeros_from(position)
+    }
+}
+
+/// True if faults are injected into operations of this shard, which blocking code would not meet.
+pub fn meets_faults() -> bool {
+    faults::load();
+    context::with(|shard| shard.faults.are_active())
+}
+
 impl File {
+    /// Takes over a file that blocking code has opened.
+    pub fn of(opened: OpenedFile) -> File {
+        let OpenedFile { handle, path } = opened;
+        File { device: handle.into(), path: path.into(), writes: Rc::default() }
+    }
+
     /// Errors name the path.
     pub async fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
         faults::load();
@@ -339,9 +378,7 @@ impl File {
     }
 }
 
-/// Once per shard and device before the first [`File::open`]: glommio decides from the first file opened on a device
-/// whether it can be polled, and decides wrongly on an empty one. Writes, syncs and opens a 4 KiB file in `directory`; on a full
-/// disk, the first file found there does instead.
+/// Tries a directory out before files are opened there: writes, syncs and reads a 4 KiB file. Without room for it nothing is tried.
 pub async fn prime_device(directory: &Path) -> io::Result<()> {
     #[cfg(any(test, feature = "simulator"))]
     if sim::is_current() {
@@ -365,7 +402,7 @@ pub async fn prime_device(directory: &Path) -> io::Result<()> {
         _ => made.await,
     };
     match made {
-        Err(cause) if is_full(&cause) => return prime_by_any_file(directory, cause).await,
+        Err(cause) if is_full(&cause) => return Ok(()),
         made => made.map_err(|cause| file_error("write", &path, cause))?,
     }
     let outcome = async {
@@ -383,34 +420,6 @@ pub async fn prime_device(directory: &Path) -> io::Result<()> {
     let removed = spawn_blocking(move || std::fs::remove_file(removed)).await;
     outcome?;
     removed.map_err(|cause| file_error("remove", &path, cause))
-}
-
-/// Opens a file that is there already, the largest of those found first: nothing of it changes.
-async fn prime_by_any_file(directory: &Path, full: io::Error) -> io::Result<()> {
-    let root = directory.to_path_buf();
-    let found = spawn_blocking(move || {
-        let files = |dir: &Path| -> io::Result<Vec<(u64, PathBuf)>> {
-            let entries = std::fs::read_dir(dir)?.filter_map(Result::ok);
-            let sized = entries.filter_map(|e| Some((e.metadata().ok().filter(|m| m.is_file())?.len(), e.path())));
-            Ok(sized.filter(|(bytes, _)| *bytes > 0).collect())
-        };
-        let mut largest = files(&root)?.into_iter().max();
-        for entry in std::fs::read_dir(&root)?.filter_map(Result::ok) {
-            if largest.as_ref().is_some_and(|(bytes, _)| *bytes >= ALIGNMENT) {
-                break;
-            }
-            largest = largest.into_iter().chain(files(&entry.path()).unwrap_or_default()).max();
-        }
-        Ok::<_, io::Error>(largest)
-    });
-    let Some((_, path)) = found.await? else { return Err(file_error("write a file to", directory, full)) };
-    let file = File::open(&path, OpenMode::ReadWrite).await?;
-    let read = file.read_at(0, ALIGNMENT as usize).await?.len();
-    file.close().await?;
-    if read > 0 {
-        return Ok(());
-    }
-    Err(file_error("read", &path, io::Error::new(io::ErrorKind::UnexpectedEof, "direct I/O returned nothing")))
 }
 
 #[cfg(test)]
@@ -469,22 +478,17 @@ pub(crate) mod tests {
         });
     }
 
+    /// Its files are read as before.
     #[test]
-    fn a_full_disk_is_primed_by_a_file_that_is_there() {
+    fn a_full_disk_is_not_a_failed_one() {
         on_shard(|| async {
             let dir = scratch();
             faults::inject(Op::Small, ".prime", 0, Fault::Os(libc::ENOSPC));
-            assert!(is_full(&prime_device(dir.path()).await.unwrap_err()), "there is no file yet");
-            std::fs::create_dir(dir.path().join("t-0")).unwrap();
-            let log = dir.path().join("t-0/0.log");
-            std::fs::write(&log, [7; 5000]).unwrap();
-            std::fs::File::open(&log).unwrap().sync_all().unwrap();
-            std::fs::write(dir.path().join("meta.properties"), "version=1\n").unwrap();
             prime_device(dir.path()).await.unwrap();
             faults::clear();
-            let file = File::open(&log, OpenMode::Read).await.unwrap();
-            assert_eq!(file.read_at(0, 8192).await.unwrap(), vec![7; 5000]);
-            file.close().await.unwrap();
+            faults::inject(Op::Small, ".prime", 0, Fault::Os(libc::EIO));
+            assert_eq!(os_code(&prime_device(dir.path()).await.unwrap_err()), Some(libc::EIO));
+            faults::clear();
         });
     }
 

@@ -61,6 +61,10 @@ pub(super) struct Faults {
 }
 
 impl Faults {
+    pub(super) fn are_active(&self) -> bool {
+        self.active.get()
+    }
+
     fn add(&self, rule: Rule) {
         self.rules.borrow_mut().push(rule);
         self.active.set(true);

@@ -11,6 +11,7 @@ pub mod buffers;
 pub mod clock;
 mod context;
 mod device;
+pub mod direct;
 pub mod disk;
 mod dma;
 mod doorbell;
@@ -28,8 +29,10 @@ pub mod probe;
 pub mod process;
 mod ring;
 mod send_room;
+mod side_by_side;
 #[cfg(any(test, feature = "simulator"))]
 pub mod sim;
+pub mod sparse;
 pub mod sync;
 mod turn;
 pub mod watchdog;
@@ -37,6 +40,7 @@ pub mod watchdog;
 pub use context::{count_in, metrics};
 pub use executor::{Breather, spawn_blocking, spawn_local};
 pub use send_room::{Promise, SendRoom};
+pub use side_by_side::side_by_side;
 pub use turn::{gather_before_waking, last_news, spin_before_sleep};
 
 #[cfg(test)]

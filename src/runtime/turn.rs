@@ -2,9 +2,8 @@
 //! the shard sleeps until something has happened.
 //!
 //! This is a task of glommio's executor like the others, in the same queue. While it keeps itself runnable, glommio goes on
-//! running tasks and does not enter its own reactor. The reactor is needed for what still goes through it (opening files, cold
-//! reads, helper threads: whatever holds a [`Foreign`]): while any of that is under way the shard sleeps in glommio, with this
-//! ring's eventfd to wake it.
+//! running tasks and does not enter its own reactor. The reactor is needed for what still goes through it (helper threads:
+//! whatever holds a [`Foreign`]): while any of that is under way the shard sleeps in glommio, with this ring's eventfd to wake it.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;

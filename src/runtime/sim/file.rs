@@ -36,6 +36,22 @@ impl DirectFile {
         Ok(DirectFile { ino: opened.await?, path: path.to_path_buf(), read_only: mode == OpenMode::Read })
     }
 
+    /// [`open`](Self::open) of an existing file for blocking code.
+    pub(in crate::runtime) fn open_now(path: &Path) -> io::Result<DirectFile> {
+        let opened = on_disk(|disk| {
+            disk.simple("open", path)?;
+            disk.open(path, false, false)
+        });
+        Ok(DirectFile { ino: opened?, path: path.to_path_buf(), read_only: false })
+    }
+
+    /// [`read`](Self::read) for blocking code.
+    pub(in crate::runtime) fn read_now(&self, position: u64, len: usize) -> io::Result<Vec<u8>> {
+        let go = self.begin("read")?;
+        let len = if go.short { len / 2 } else { len };
+        on_disk(|disk| go.outcome(disk.read(self.ino, position, len).to_vec()))
+    }
+
     fn begin(&self, operation: &str) -> io::Result<Go> {
         on_disk(|disk| disk.begin(operation, &self.path))
     }
