@@ -37,7 +37,7 @@ fn ours(path: &str, id: Option<DirectoryId>) -> Seen {
 }
 
 fn partition(topic_id: Option<Uuid>) -> SeenPartition {
-    SeenPartition { topic: "t".into(), index: 0, topic_id }
+    SeenPartition { topic: "t".into(), index: 0, topic_id, sound: topic_id.is_some() }
 }
 
 fn empty(path: &str) -> Seen {

@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use super::directory_id::decode_id;
 use super::meta_properties::{self, MetaFile};
-use crate::storage::{STRAY_SUFFIX, is_deleted_dir, parse_partition_dir};
+use super::metadata_store::encode_id;
+use crate::runtime::side_by_side;
+use crate::storage::{STRAY_SUFFIX, files, is_deleted_dir, parse_partition_dir};
 
 /// Folder of the metadata store, in one of the data directories.
 pub const METADATA_DIR: &str = "corelane-metadata";
@@ -61,12 +63,16 @@ pub struct SeenPartition {
     pub index: i32,
     /// Of `partition.metadata`; `None`: it is missing or damaged.
     pub topic_id: Option<Uuid>,
+    /// The file is, byte for byte, that of this id.
+    pub sound: bool,
 }
 
 /// Names that say nothing about whose directory it is: of file systems, and of starts and stops that left nothing else.
 const NEUTRAL: [&str; 4] = ["lost+found", ".lock", "meta.properties.tmp", CLEAN_MARK];
 /// Temporary files of this broker.
 const NEUTRAL_PREFIXES: [&str; 2] = [".probe-", ".prime-"];
+/// Threads that read the files of partitions.
+const LOOKING: usize = 4;
 /// Names kept for messages.
 const OTHER_NAMES: usize = 4;
 
@@ -111,6 +117,7 @@ fn contents(path: &Path, all: &[PathBuf]) -> io::Result<Contents> {
     let meta = MetaFile::look(path)?;
     let mut used =
         Used { meta, metadata: false, partitions: Vec::new(), deleted: 0, set_aside: Vec::new(), other: Vec::new() };
+    let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -125,8 +132,7 @@ fn contents(path: &Path, all: &[PathBuf]) -> io::Result<Contents> {
         if name == METADATA_DIR && is_dir {
             used.metadata = holds_metadata(&entry.path())?;
         } else if let (true, Some((topic, index))) = (is_dir, parse_partition_dir(&name)) {
-            let topic_id = topic_id(&entry.path());
-            used.partitions.push(SeenPartition { topic: topic.to_owned(), index, topic_id });
+            found.push((topic.to_owned(), index, entry.path()));
         } else if is_dir && is_deleted_dir(&name) {
             used.deleted += 1;
         } else if is_dir && name.ends_with(STRAY_SUFFIX) {
@@ -135,6 +141,10 @@ fn contents(path: &Path, all: &[PathBuf]) -> io::Result<Contents> {
             used.other.push(name);
         }
     }
+    let topic_ids = side_by_side(&found, LOOKING, |(_, _, dir)| topic_id(dir));
+    let partitions = found.into_iter().zip(topic_ids);
+    let seen = |((topic, index, _), (topic_id, sound))| SeenPartition { topic, index, topic_id, sound };
+    used.partitions = partitions.map(seen).collect();
     let vacant = used.meta == MetaFile::Missing
         && !used.metadata
         && used.partitions.is_empty()
@@ -159,10 +169,17 @@ fn holds_metadata(dir: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The topic id of a partition's directory; `None`: it cannot be told.
-fn topic_id(dir: &Path) -> Option<Uuid> {
-    let text = fs::read_to_string(dir.join(PARTITION_METADATA)).ok()?;
-    parse_partition_metadata(&text)
+/// The topic id of a partition's directory, `None`: it cannot be told; and whether the file is as it is written for this id.
+fn topic_id(dir: &Path) -> (Option<Uuid>, bool) {
+    let text = files::read_small(&dir.join(PARTITION_METADATA)).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let Some(text) = text else { return (None, false) };
+    let id = parse_partition_metadata(&text);
+    (id, id.is_some_and(|id| text == partition_metadata(id)))
+}
+
+/// The file that ties a partition's directory to its topic.
+pub fn partition_metadata(topic: Uuid) -> String {
+    format!("version: 0\ntopic_id: {}\n", encode_id(topic))
 }
 
 pub fn parse_partition_metadata(text: &str) -> Option<Uuid> {
@@ -250,7 +267,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let id = Uuid::from_u128(77);
         for (name, text) in [
-            ("a-b-3", format!("version: 0\ntopic_id: {}\n", super::super::encode_id(id))),
+            ("a-b-3", partition_metadata(id)),
+            ("b-0", partition_metadata(id).replace('\n', " \n")),
             ("c-0", "version: 0\ntopic".into()),
         ] {
             fs::create_dir(root.path().join(name)).unwrap();
@@ -258,8 +276,8 @@ mod tests {
         }
         let Contents::Used(mut used) = seen(root.path()) else { panic!("not empty") };
         used.partitions.sort_by(|a, b| a.topic.cmp(&b.topic));
-        let found: Vec<_> = used.partitions.iter().map(|p| (p.topic.as_str(), p.index, p.topic_id)).collect();
-        assert_eq!(found, [("a-b", 3, Some(id)), ("c", 0, None)]);
+        let found: Vec<_> = used.partitions.iter().map(|p| (p.topic.as_str(), p.index, p.topic_id, p.sound)).collect();
+        assert_eq!(found, [("a-b", 3, Some(id), true), ("b", 0, Some(id), false), ("c", 0, None, false)]);
         assert!(used.describe().contains("no topic of this broker claims"));
     }
 

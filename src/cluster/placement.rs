@@ -20,6 +20,8 @@ pub struct Placement {
     pub directories: Vec<(DirectoryId, PathBuf)>,
     /// Partitions whose directory is missing or in doubt, and why.
     pub offline: OfflinePartitions,
+    /// Partitions whose only directory has a sound file that names their topic, as of the start.
+    pub named: HashSet<PartitionId>,
     /// Number of this run.
     pub run: u64,
 }
@@ -108,8 +110,8 @@ pub struct Stray {
     pub directory: DirectoryId,
 }
 
-/// A directory of a partition, in which data directory it is, and the topic's id by its file.
-type Found = (DirectoryId, PathBuf, Option<Uuid>);
+/// A directory of a partition, in which data directory it is, the topic's id by its file, and whether this is sound.
+type Found = (DirectoryId, PathBuf, Option<Uuid>, bool);
 
 type Copies<'a> = HashMap<(&'a str, i32), Vec<Found>>;
 
@@ -117,7 +119,7 @@ type Copies<'a> = HashMap<(&'a str, i32), Vec<Found>>;
 pub fn assign(stored: &Stored, opened: &[Opened], offline_dirs: &[OfflineDir]) -> Assignment {
     let run = stored.run + 1;
     let directories = opened.iter().map(|dir| (dir.id, dir.path.clone())).collect();
-    let placement = Placement { directories, offline: OfflinePartitions::default(), run };
+    let placement = Placement { directories, run, ..Placement::default() };
     let mut assigning = Assigning {
         stored,
         opened,
@@ -139,7 +141,7 @@ fn copies<'a>(opened: &'a [Opened]) -> Copies<'a> {
     for dir in opened {
         for found in dir.partitions {
             let path = partition_dir(&dir.path, &found.topic, found.index);
-            copies.entry((&found.topic, found.index)).or_default().push((dir.id, path, found.topic_id));
+            copies.entry((&found.topic, found.index)).or_default().push((dir.id, path, found.topic_id, found.sound));
         }
     }
     copies
@@ -182,9 +184,14 @@ impl<'a> Assigning<'a> {
             if ours { own.push(copy) } else { others.push(copy) }
         }
         others.into_iter().for_each(|copy| self.not_claimed(&topic.name, index, copy));
+        if let [(.., Some(named), true)] = own.as_slice()
+            && *named == topic.id
+        {
+            self.out.placement.named.insert(PartitionId::new(topic.id, index));
+        }
         match (own.as_slice(), recorded) {
             ([(id, ..)], Some(home)) if *id == home.directory => Ok(Some(home)),
-            ([(id, path, Some(_))], _) => {
+            ([(id, path, Some(_), _)], _) => {
                 let since_run = recorded.map_or(0, |home| home.since_run);
                 if let Some(home) = recorded {
                     let before = self.name_of(home.directory);
@@ -194,7 +201,7 @@ impl<'a> Assigning<'a> {
             }
             ([(id, ..)], None) => Ok(Some(PartitionHome { directory: *id, since_run: 0 })),
             ([_, _, ..], _) => {
-                let paths: Vec<_> = own.iter().map(|(_, path, _)| path.display().to_string()).collect();
+                let paths: Vec<_> = own.iter().map(|(_, path, ..)| path.display().to_string()).collect();
                 Err(format!(
                     "its directory is in more than one data directory ({}): move all but the right one away and start again",
                     paths.join(" and ")
@@ -240,7 +247,7 @@ impl<'a> Assigning<'a> {
         path.map_or_else(|| id.to_string(), |path| format!("{id}, last at {path},"))
     }
 
-    fn not_claimed(&mut self, topic: &str, index: i32, (directory, path, id): Found) {
+    fn not_claimed(&mut self, topic: &str, index: i32, (directory, path, id, _): Found) {
         if id.is_some_and(|id| self.stored.deleted.iter().any(|deleted| deleted.id == id)) {
             self.out.doomed.push(path);
         } else {

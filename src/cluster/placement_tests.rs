@@ -39,7 +39,7 @@ fn stored(homes: &[Option<(DirectoryId, u64)>]) -> Stored {
 
 fn found(index: i32, topic_id: u128) -> SeenPartition {
     let topic_id = (topic_id > 0).then(|| Uuid::from_u128(topic_id));
-    SeenPartition { topic: "t".into(), index, topic_id }
+    SeenPartition { topic: "t".into(), index, topic_id, sound: topic_id.is_some() }
 }
 
 fn opened<'a>(id: DirectoryId, path: &str, partitions: &'a [SeenPartition]) -> Opened<'a> {
@@ -61,6 +61,22 @@ fn partitions_are_where_they_are_recorded() {
     let dirs = [0, 1].map(|index| assignment.placement.dir(topic, index).unwrap());
     assert_eq!(dirs, [PathBuf::from("/a/t-0"), "/b/t-1".into()]);
     assert_eq!((assignment.placement.dir(topic, 2), assignment.placement.run), (None, LAST_RUN + 1));
+}
+
+/// Its shard reads the file of every other directory itself.
+#[test]
+fn a_directory_that_names_its_topic_is_known_by_it() {
+    let id = PartitionId::new(TOPIC, 0);
+    let named = |home, a: &[SeenPartition], b: &[SeenPartition]| {
+        assign(&stored(&[home]), &[opened(A, "/a", a), opened(B, "/b", b)], &[]).placement.named.contains(&id)
+    };
+    let (here, there) = (Some((A, 1)), Some((B, 1)));
+    assert!(named(here, &[found(0, 7)], &[]) && named(there, &[found(0, 7)], &[]), "moved or not");
+    assert!(named(here, &[found(0, 7)], &[found(0, 8)]), "the other one is another topic's");
+    assert!(!named(here, &[found(0, 8)], &[]), "recorded here, but another topic's");
+    assert!(!named(here, &[found(0, 0)], &[]) && !named(here, &[], &[]), "not told");
+    assert!(!named(here, &[SeenPartition { sound: false, ..found(0, 7) }], &[]), "damaged");
+    assert!(!named(here, &[found(0, 7)], &[found(0, 7)]), "two of them");
 }
 
 #[test]

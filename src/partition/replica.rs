@@ -22,7 +22,7 @@ use crate::model::records::BadRecord;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
 use crate::observe::client_line;
 use crate::observe::metrics::{ShardMetrics, Traffic};
-use crate::storage::{Log, LogRead, PartitionKey, ReadError, StorageContext, StorageError, files};
+use crate::storage::{Log, LogRead, Looked, PartitionKey, ReadError, StorageContext, StorageError, files};
 
 /// A batch that has its place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,25 @@ impl Replica {
         config: Arc<TopicConfig>,
         now_ms: i64,
     ) -> io::Result<Opened> {
+        let looked = Looked::find(&shared.storage, dir, Some(EpochHistory::FILE)).await?;
+        Replica::open_looked(shared, dir, looked, (id, topic), start, config, now_ms).await
+    }
+
+    /// Looks at a partition's directory, as [`open_looked`](Self::open_looked) wants it. `whole`: see [`Looked::at`]. Blocks.
+    pub fn look_at_dir(dir: &Path, sidecar_limit: usize, whole: bool) -> io::Result<Looked> {
+        Looked::at(dir, sidecar_limit, Some(EpochHistory::FILE), whole)
+    }
+
+    /// [`open`](Self::open) of a directory that has been looked at. Nothing may have changed there since.
+    pub async fn open_looked(
+        shared: Shared,
+        dir: &Path,
+        mut looked: Looked,
+        (id, topic): (PartitionId, Arc<str>),
+        start: impl Into<Start>,
+        config: Arc<TopicConfig>,
+        now_ms: i64,
+    ) -> io::Result<Opened> {
         let start = start.into();
         let newest_epoch = match start {
             Start::Alone(epoch) => epoch,
@@ -103,9 +122,11 @@ impl Replica {
         let producers = RefCell::new(ProducerStates::new(&shared.producers));
         let evidence = RefCell::new(EpochEvidence::default());
         let storage = shared.storage;
-        let recovered = Log::open(
+        let text = looked.take_text();
+        let recovered = Log::open_looked(
             storage.clone(),
             dir,
+            looked,
             config,
             &mut |sidecar| {
                 let (epochs, states) = split_sidecar(sidecar);
@@ -126,7 +147,7 @@ impl Replica {
         if let Some(arena) = storage.arena_of(dir) {
             log.write_behind(arena, PartitionKey { topic: id.topic, partition: id.index.0 });
         }
-        let text = files::read(dir, EpochHistory::FILE).await?;
+        let text = text?;
         let begins = match start {
             Start::Alone(epoch) => Some((epoch, recovered.last_stop)),
             Start::Member { .. } => None,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,16 +12,36 @@ use uuid::Uuid;
 
 use super::partition_file::{self, Owner};
 use super::state::Shard;
-use crate::cluster::{PARTITION_METADATA, TopicImage};
+use crate::cluster::{PARTITION_METADATA, TopicImage, partition_metadata};
 use crate::model::PartitionId;
 use crate::partition::{Replica, Start};
 use crate::runtime::disk::is_full;
+use crate::runtime::disk::meets_faults;
 use crate::runtime::sync::Budget;
 use crate::runtime::{clock, faults, spawn_blocking, spawn_local};
-use crate::storage::{Checkpoint, STRAY_SUFFIX, aside_name, remove_dir};
+use crate::storage::{Checkpoint, Looked, STRAY_SUFFIX, aside_name, remove_dir};
 
-/// Partitions opened at the same time.
+/// Partitions whose logs are opened at the same time.
 const OPENING: usize = 32;
+
+/// Those, and partitions whose directories are looked at.
+const UNDER_WAY: usize = 128;
+
+/// Partitions whose directories one step of a helper thread looks at, where there are many.
+const TOGETHER: usize = 16;
+
+/// Steps that few partitions are shared out among.
+const STEPS: usize = 8;
+
+/// A checkpoint of more bytes is read when its turn comes: see [`Shard::opening`].
+const SMALL_CHECKPOINT: u64 = 64 << 10;
+
+/// A partition to be opened.
+struct Wanted {
+    topic: Arc<TopicImage>,
+    id: PartitionId,
+    dir: PathBuf,
+}
 
 /// The partitions a shard has taken on.
 #[derive(Debug, Default)]
@@ -61,57 +81,106 @@ impl Shard {
                 continue;
             }
             match self.place(&topic, id) {
-                Ok(dir) => wanted.push((topic, id, dir)),
+                Ok(dir) => wanted.push(Wanted { topic, id, dir }),
                 Err(why) if claim != Claim::New => self.set_offline(id, why),
                 Err(why) => return Err(io::Error::other(format!("{}-{}: {why}", topic.name, id.index))),
             }
         }
-        let slots = Budget::new(OPENING);
+        let (slots, opening) = (Budget::new(UNDER_WAY), Budget::new(OPENING));
         let hosted = Rc::new(RefCell::new(Hosted::default()));
-        for (topic, id, dir) in wanted {
-            let slot = slots.acquire(1).await;
-            let (shard, hosted) = (self.clone(), hosted.clone());
+        let together = wanted.len().div_ceil(STEPS).min(TOGETHER);
+        let mut wanted = wanted.into_iter();
+        loop {
+            let step: Vec<Wanted> = wanted.by_ref().take(together).collect();
+            if step.is_empty() {
+                break;
+            }
+            let mut taken_slots = Vec::with_capacity(step.len());
+            for _ in &step {
+                taken_slots.push(slots.acquire(1).await);
+            }
+            let (shard, hosted, opening) = (self.clone(), hosted.clone(), opening.clone());
             spawn_local(async move {
-                let outcome = shard.open(&topic, id, &dir, claim).await;
-                match outcome.map_err(|e| name_error(&dir, e)) {
-                    Ok(scanned) => hosted.borrow_mut().scanned_bytes += scanned,
-                    Err(error) if claim != Claim::New => {
-                        let (topic, partition) = (&topic.name, id.index);
-                        tracing::error!(%topic, %partition, "the partition is offline: {error}");
-                        if is_full(&error) {
-                            shard.open_later(id);
-                        }
-                        shard.set_offline(id, error.to_string());
-                        shard.note_unopened(id, &dir);
-                    }
-                    Err(error) => {
-                        if let (false, Some(root)) = (is_full(&error), dir.parent()) {
-                            shard.suspect_directory(root);
-                        }
-                        hosted.borrow_mut().failed.insert(topic.id, error.to_string());
-                    }
+                let taken = shard.take(&step, claim).await;
+                for ((wanted, taken), slot) in step.into_iter().zip(taken).zip(taken_slots) {
+                    let (shard, hosted) = (shard.clone(), hosted.clone());
+                    let turn = opening.acquire(1).await;
+                    spawn_local(async move {
+                        let outcome = match taken {
+                            Ok(taken) => shard.open_taken(&wanted, taken, claim).await,
+                            Err(error) => Err(error),
+                        };
+                        shard.note_outcome(&wanted, outcome, claim, &hosted);
+                        drop((turn, slot));
+                    });
                 }
-                drop(slot);
             });
         }
-        slots.acquire(OPENING).await;
+        slots.acquire(UNDER_WAY).await;
         Ok(hosted.take())
+    }
+
+    fn note_outcome(&self, wanted: &Wanted, outcome: io::Result<u64>, claim: Claim, hosted: &RefCell<Hosted>) {
+        let Wanted { topic, id, dir } = wanted;
+        match outcome.map_err(|e| name_error(dir, e)) {
+            Ok(scanned) => hosted.borrow_mut().scanned_bytes += scanned,
+            Err(error) if claim != Claim::New => {
+                let (topic, partition) = (&topic.name, id.index);
+                tracing::error!(%topic, %partition, "the partition is offline: {error}");
+                if is_full(&error) {
+                    self.open_later(*id);
+                }
+                self.set_offline(*id, error.to_string());
+                self.note_unopened(*id, dir);
+            }
+            Err(error) => {
+                if let (false, Some(root)) = (is_full(&error), dir.parent()) {
+                    self.suspect_directory(root);
+                }
+                hosted.borrow_mut().failed.insert(topic.id, error.to_string());
+            }
+        }
     }
 
     pub(super) async fn open(
         self: &Rc<Self>,
-        topic: &TopicImage,
+        topic: &Arc<TopicImage>,
         id: PartitionId,
         dir: &Path,
         claim: Claim,
     ) -> io::Result<u64> {
-        let (path, topic_id) = (dir.to_path_buf(), topic.id);
-        let taken = spawn_blocking(move || {
-            let taken = take_directory(&path, topic_id, claim)?;
-            Ok::<_, io::Error>((taken, Checkpoint::size(&path)?))
+        let wanted = [Wanted { topic: topic.clone(), id, dir: dir.to_path_buf() }];
+        let mut taken = self.take(&wanted, claim).await;
+        let taken = taken.pop().unwrap_or_else(|| Err(io::Error::other("the directory was not looked at")))?;
+        self.open_taken(&wanted[0], taken, claim).await
+    }
+
+    /// Takes the directories of `wanted` in one step of a helper thread, and looks at them; the outcomes in their order.
+    async fn take(&self, wanted: &[Wanted], claim: Claim) -> Vec<io::Result<TakenDir>> {
+        let placement = self.placement();
+        let (starting, whole, limit) =
+            (self.storage.is_starting(), !meets_faults(), self.storage.limits.sidecar_max_bytes);
+        let dirs = wanted.iter().map(|Wanted { topic, id, dir }| {
+            let named = starting && placement.named.contains(id);
+            (dir.clone(), topic.id, named, self.storage.is_taken_over(dir))
         });
-        let (taken, stored) = taken.await?;
-        let opened = self.open_taken(topic, id, dir, (taken, stored)).await;
+        let dirs: Vec<_> = dirs.collect();
+        spawn_blocking(move || {
+            let take = |(dir, topic, named, taken_over): (PathBuf, Uuid, bool, bool)| {
+                let taken = if named { Taken::Found } else { take_directory(&dir, topic, claim)? };
+                let stored = Checkpoint::size(&dir)?;
+                let now = taken_over && stored <= SMALL_CHECKPOINT;
+                let looked = now.then(|| Replica::look_at_dir(&dir, limit, whole)).transpose()?;
+                Ok(TakenDir { taken, stored, looked })
+            };
+            dirs.into_iter().map(take).collect()
+        })
+        .await
+    }
+
+    async fn open_taken(self: &Rc<Self>, wanted: &Wanted, found: TakenDir, claim: Claim) -> io::Result<u64> {
+        let (taken, dir) = (found.taken, &wanted.dir);
+        let opened = self.open_replica(wanted, found).await;
         if opened.is_err() && taken == Taken::Made && claim == Claim::New {
             // It is not published yet. On a full disk it takes room, and a start would find a directory of no topic.
             let _ = remove_dir(dir).await;
@@ -119,13 +188,12 @@ impl Shard {
         opened
     }
 
-    async fn open_taken(
+    async fn open_replica(
         self: &Rc<Self>,
-        topic: &TopicImage,
-        id: PartitionId,
-        dir: &Path,
-        (taken, stored): (Taken, u64),
+        Wanted { topic, id, dir }: &Wanted,
+        TakenDir { taken, stored, looked }: TakenDir,
     ) -> io::Result<u64> {
+        let id = *id;
         if let (Taken::Made | Taken::Named, Some(root)) = (taken, dir.parent()) {
             self.dir_syncs.sync(root).await?;
         }
@@ -137,7 +205,11 @@ impl Shard {
             Some(membership) => Start::Member { membership, high_watermark: self.noted_high_watermark(id) },
             None => Start::Alone(epoch),
         };
-        let opened = Replica::open(shared, dir, id, name, start, config, clock::wall_ms()).await?;
+        let now_ms = clock::wall_ms();
+        let opened = match looked {
+            Some(looked) => Replica::open_looked(shared, dir, looked, (id, name), start, config, now_ms).await?,
+            None => Replica::open(shared, dir, id, name, start, config, now_ms).await?,
+        };
         self.coordinate(&opened.replica);
         self.replicas.borrow_mut().insert(id, opened.replica.clone());
         self.clear_offline(id);
@@ -252,6 +324,15 @@ enum Taken {
     Made,
 }
 
+/// A partition's directory that was taken.
+struct TakenDir {
+    taken: Taken,
+    /// Bytes of the checkpoint.
+    stored: u64,
+    /// `None`: it is looked at when it is opened.
+    looked: Option<Looked>,
+}
+
 /// Makes `dir` the directory of a partition of `topic`. One that was made and cannot be named is removed again. Blocks.
 fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<Taken> {
     let path = dir.join(PARTITION_METADATA);
@@ -275,7 +356,7 @@ fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<Taken> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Taken::Named,
         Err(e) => return Err(e),
     };
-    let named = faults::check_small(&path).and_then(|()| fs::write(&path, partition_file::text(topic)));
+    let named = faults::check_small(&path).and_then(|()| fs::write(&path, partition_metadata(topic)));
     match named {
         Ok(()) => Ok(taken),
         Err(error) => {

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::cluster::encode_id;
+use crate::cluster::{encode_id, partition_metadata};
 
 /// Characters in which a damaged id may differ from the topic's: ids are random, so two never come
 /// this close.
@@ -19,13 +19,8 @@ pub enum Owner {
     Other,
 }
 
-/// The file for a partition of `topic`.
-pub fn text(topic: Uuid) -> String {
-    format!("version: 0\ntopic_id: {}\n", encode_id(topic))
-}
-
 pub fn owner(found: &[u8], topic: Uuid) -> Owner {
-    let wanted = text(topic);
+    let wanted = partition_metadata(topic);
     if found == wanted.as_bytes() {
         return Owner::This;
     }
@@ -52,10 +47,10 @@ mod tests {
     #[test]
     fn damage_is_told_from_another_topic() {
         let (this, other) = (Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef), Uuid::from_u128(7 << 80));
-        let sound = text(this);
+        let sound = partition_metadata(this);
         assert_eq!(owner(sound.as_bytes(), this), Owner::This);
         assert_eq!(owner(sound.trim_end().as_bytes(), this), Owner::This);
-        assert_eq!(owner(text(other).as_bytes(), this), Owner::Other);
+        assert_eq!(owner(partition_metadata(other).as_bytes(), this), Owner::Other);
         for place in 0..sound.len() {
             for bit in 0..8 {
                 let mut bytes = sound.clone().into_bytes();

@@ -12,7 +12,7 @@
 //! The segments are what a start holds the directory against: one that is missing, or longer or shorter than it was, is read
 //! and checked whole; index files that are not what they were are made anew.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::files::drop_leftover;
@@ -74,6 +74,7 @@ impl Checkpoint {
                 // Most are small, and a start reads all of them.
                 let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
                 let chunk = bytes.saturating_add(1).clamp(PREFIX_BYTES, READ_BYTES);
+                let file = BufReader::with_capacity(chunk, file);
                 let checkpoint = read_bounded(file, name_crc(dir), sidecar_limit, chunk)?;
                 if checkpoint.is_none() {
                     tracing::error!(

@@ -194,6 +194,11 @@ impl StorageContext {
         Ok(())
     }
 
+    /// False where an arena of the last broker may hold records for the log in `dir`, which are to be taken over first.
+    pub fn is_taken_over(&self, dir: &Path) -> bool {
+        self.untaken.borrow().iter().all(|untaken| untaken.dir != dir)
+    }
+
     /// Data directories in which records are refused for want of room.
     pub fn low_disks(&self) -> Vec<Rc<Disk>> {
         self.disks.borrow().values().filter(|disk| disk.is_low()).cloned().collect()
@@ -208,7 +213,7 @@ impl StorageContext {
         self.starting.set(false);
     }
 
-    pub(super) fn is_starting(&self) -> bool {
+    pub fn is_starting(&self) -> bool {
         self.starting.get()
     }
 

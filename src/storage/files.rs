@@ -1,6 +1,6 @@
 //! Small files beside the log, read and replaced whole, off the event loop; and what to do while no file can be opened.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -42,12 +42,30 @@ pub async fn sync_dir(dir: PathBuf) -> io::Result<()> {
 /// takes for its own.
 pub async fn read(dir: &Path, name: &str) -> io::Result<Option<String>> {
     let path = dir.join(name);
-    spawn_blocking(move || match fs::read(&path) {
+    spawn_blocking(move || read_text(&path)).await
+}
+
+/// [`read`] of the file at `path`. Blocks.
+pub(super) fn read_text(path: &Path) -> io::Result<Option<String>> {
+    match read_small(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(super::compaction::named("read", &path, e)),
-    })
-    .await
+        Err(e) => Err(super::compaction::named("read", path, e)),
+    }
+}
+
+/// The contents of a file that is small as a rule, in as few system calls as that takes. Blocks.
+pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::open(path)?;
+    let (mut contents, mut chunk) = (Vec::new(), [0; 4096]);
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => return Ok(contents),
+            Ok(count) => contents.extend_from_slice(&chunk[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Removes what a failed write has left: on a full disk it holds the room that the next try needs. Blocks.

@@ -62,5 +62,5 @@ pub use log::{Appended, Log, StorageError};
 pub use maintenance::{put_away, remove_dir};
 pub use paths::{DELETED_SUFFIX, STRAY_SUFFIX, aside_name, is_deleted_dir, parse_partition_dir, partition_dir};
 pub use reader::{LogRead, ReadError};
-pub use recovery::{LastStop, Recovered, RecoveredBatch};
+pub use recovery::{LastStop, Looked, Recovered, RecoveredBatch};
 pub use truncate::TruncateError;

@@ -19,7 +19,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use look::{last_time_entry, look};
+use bytes::Bytes;
+pub use look::Looked;
+use look::{LogEnd, last_time_entry};
 use scan::Scan;
 
 use super::checkpoint::SegmentEntry;
@@ -30,7 +32,7 @@ use super::log::Log;
 use super::segment::Segment;
 use crate::config::TopicConfig;
 use crate::model::record_batch::BatchHeader;
-use crate::runtime::disk::{ALIGNMENT, MAX_IO_BYTES, align_down, align_up, is_full};
+use crate::runtime::disk::{ALIGNMENT, File, MAX_IO_BYTES, align_down, align_up, is_full};
 use crate::runtime::spawn_blocking;
 
 /// A batch read during recovery, at or after the recovery point.
@@ -70,10 +72,20 @@ impl Log {
         sidecar: &mut dyn FnMut(&[u8]),
         batch: &mut dyn FnMut(&RecoveredBatch),
     ) -> io::Result<Recovered> {
-        context.take_over(dir).await?;
-        let owned = dir.to_path_buf();
-        let sidecar_limit = context.limits.sidecar_max_bytes;
-        let found = spawn_blocking(move || look(&owned, sidecar_limit)).await?;
+        let looked = Looked::find(&context, dir, None).await?;
+        Log::open_looked(context, dir, looked, config, sidecar, batch).await
+    }
+
+    /// [`open`](Self::open) of a log whose directory has been looked at. Nothing may have changed there since.
+    pub async fn open_looked(
+        context: Rc<StorageContext>,
+        dir: &Path,
+        looked: Looked,
+        config: Arc<TopicConfig>,
+        sidecar: &mut dyn FnMut(&[u8]),
+        batch: &mut dyn FnMut(&RecoveredBatch),
+    ) -> io::Result<Recovered> {
+        let (found, end) = (looked.found, looked.end);
         // An empty log may have been closed without one.
         let checkpointed = found.checkpoint.is_some() || found.segments.is_empty();
         let checkpoint = found.checkpoint.unwrap_or_default();
@@ -91,6 +103,7 @@ impl Log {
             dir: LogDir::new(dir, context.segments.clone()),
             config: config.clone(),
             clean_stop,
+            end,
             in_flight: limits.write_max_bytes as u64 * limits.write_queue_depth.max(1) as u64,
             recovery_point: checkpoint.recovery_point,
             log_start: checkpoint.log_start,
@@ -119,6 +132,27 @@ impl Log {
     }
 }
 
+/// Reads of one segment, of which the first may have been made with the directory.
+struct Read {
+    end: Option<LogEnd>,
+    file_bytes: u64,
+}
+
+impl Read {
+    /// The place from which on the file has nothing but zeros, or where it ends.
+    fn zeros_from(&self) -> u64 {
+        self.end.as_ref().map_or(self.file_bytes, |end| end.zeros_from)
+    }
+
+    /// Bytes at an aligned `position`: `len` or fewer.
+    async fn at(&mut self, file: &File, position: u64, len: usize) -> io::Result<Bytes> {
+        match self.end.as_mut().and_then(|end| end.take_block(position, self.file_bytes)) {
+            Some(block) => Ok(block),
+            None => file.read_at(position, len).await,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FoundSegment {
     base: i64,
@@ -134,6 +168,8 @@ struct Recovery {
     dir: Rc<LogDir>,
     config: Arc<TopicConfig>,
     clean_stop: bool,
+    /// The last segment as it was read with the directory, until it is taken.
+    end: Option<LogEnd>,
     /// All writes of a log in flight together, bytes.
     in_flight: u64,
     recovery_point: i64,
@@ -245,10 +281,11 @@ impl Recovery {
             self.next_offset = before;
             let segment = Rc::new(Segment::found(self.dir.clone(), found.base, bytes));
             segment.last_append_ms.set(found.modified_ms);
+            let mut read = Read { end: self.end.take_if(|end| end.base == found.base && !mended), file_bytes: bytes };
             let mut bounds = self.bounds(&segment, bytes, next_sound);
             // The remaining segments were looked at as a whole, gaps and all.
             bounds.gap_at_end |= mended;
-            let scan = self.scan(&segment, bounds, mended, batch).await?;
+            let scan = self.scan(&segment, &mut read, bounds, mended, batch).await?;
             let outcome = self.examine(&segment, &scan, bounds, rest, next_sound).await?;
             let stays = !matches!(outcome, mend::Outcome::Rewritten(_));
             let torn = matches!(outcome, mend::Outcome::Ends);
@@ -316,32 +353,43 @@ impl Recovery {
     async fn scan(
         &mut self,
         segment: &Rc<Segment>,
+        read: &mut Read,
         bounds: super::rot::Bounds,
         whole: bool,
         batch: &mut dyn FnMut(&RecoveredBatch),
     ) -> io::Result<Scan> {
-        let start = if whole { None } else { self.scan_start(segment, bounds.size).await? };
+        if let Some(end) = &mut read.end {
+            end.hand_over(segment);
+        }
+        let start = if whole { None } else { self.scan_start(segment, read, bounds.size).await? };
         let (position, next_offset) = start.unwrap_or_else(|| {
             segment.set_index(SegmentIndex::default());
             (0, bounds.from_offset)
         });
-        self.scan_from(segment, Scan::new(position, next_offset, bounds), batch).await
+        self.scan_from(segment, read, Scan::new(position, next_offset, bounds), batch).await
     }
 
     async fn scan_from(
         &mut self,
         segment: &Rc<Segment>,
+        read: &mut Read,
         mut scan: Scan,
         batch: &mut dyn FnMut(&RecoveredBatch),
     ) -> io::Result<Scan> {
         let file = segment.file().await?;
         let bytes = scan.bounds.size;
+        let zeros_from = read.zeros_from();
         let mut read_at = align_down(scan.position);
         let mut skip = (scan.position - read_at) as usize;
         segment.size.set(scan.position);
         while read_at < bytes && !scan.stopped {
+            if read_at >= zeros_from && scan.is_at_zeros() {
+                break;
+            }
+            // Zeros are read only where a batch reaches into them.
+            let to = if read_at < zeros_from { zeros_from } else { bytes };
             // No longer than the file is: the kernel would write zeros over the rest of the buffer.
-            let part = file.read_at(read_at, align_up(bytes - read_at).min(MAX_IO_BYTES as u64) as usize).await?;
+            let part = read.at(&file, read_at, align_up(to - read_at).min(MAX_IO_BYTES as u64) as usize).await?;
             if part.is_empty() {
                 break;
             }
@@ -361,6 +409,7 @@ impl Recovery {
                 }
             });
         }
+        scan.only_zeros_follow = read_at >= zeros_from && scan.is_at_zeros();
         Ok(scan)
     }
 
@@ -419,14 +468,17 @@ impl Recovery {
     /// Where reading begins: at the recovery point, whose place is in the checkpoint. Leaves the
     /// segment with the index of what lies before it. `None`: from the start, because the place or
     /// the index is not known.
-    async fn scan_start(&self, segment: &Segment, bytes: u64) -> io::Result<Option<(u64, i64)>> {
+    async fn scan_start(&self, segment: &Segment, read: &mut Read, bytes: u64) -> io::Result<Option<(u64, i64)>> {
         let Some(entry) = self.known.as_ref().and_then(|known| known.last()) else { return Ok(None) };
         if entry.base != segment.base_offset || entry.bytes > bytes || self.recovery_point < entry.base {
             return Ok(None);
         }
         segment.set_index_sums(entry.index);
-        let (Some(mut index), Some((timestamp, offset))) = (segment.read_index_files(bytes).await?, entry.newest)
-        else {
+        let index = match read.end.as_mut().and_then(|end| end.index.take()) {
+            None => segment.read_index_files(bytes).await?,
+            index => index,
+        };
+        let (Some(mut index), Some((timestamp, offset))) = (index, entry.newest) else {
             tracing::warn!(
                 path = %segment.path("index").display(),
                 "index files are missing or damaged: reading the whole segment to make them anew"
@@ -442,7 +494,7 @@ impl Recovery {
         // Otherwise it is in the block that reading begins with.
         if align_down(entry.bytes) > 0 {
             let file = segment.file().await?;
-            let head = file.read_at(0, ALIGNMENT as usize).await?;
+            let head = read.at(&file, 0, ALIGNMENT as usize).await?;
             segment.first_timestamp.set(BatchHeader::peek(&head).map(|h| h.max_timestamp.get()));
         }
         segment.set_index(index);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::ahead::Ahead;
 use super::checkpoint::SegmentEntry;
 use super::dir::{CountedSegment, LogDir};
-use super::files::patiently;
+use super::files::{patiently, read_small};
 use super::index::{IndexSums, SegmentIndex};
 use super::paths::segment_file;
 use crate::model::record_batch::BatchHeader;
@@ -282,23 +282,15 @@ impl Segment {
 
     /// Reads the index files, off the event loop. `None`: absent, not what was written, or not right for this segment.
     pub async fn read_index_files(&self, log_bytes: u64) -> io::Result<Option<SegmentIndex>> {
-        let (index, times) = (self.path("index"), self.path("timeindex"));
+        let dir = self.dir();
         let _held = (self.dir.visit()?, self.open_by_name()?);
-        let sums = self.index_sums.get();
-        spawn_blocking(move || {
-            // Whatever is in their place, or wrong with the disk there: they are made again from the log.
-            let read = |path: PathBuf| match fs::read(path) {
-                Err(e) if is_out_of_descriptors(&e) => Err(e),
-                outcome => Ok(outcome.ok()),
-            };
-            let (Some(offsets), Some(times)) = (read(index)?, read(times)?) else { return Ok(None) };
-            let checked = match sums {
-                Some(sums) => sums.check(&offsets, &times),
-                None => Some((&offsets[..], &times[..])),
-            };
-            Ok(checked.and_then(|(offsets, times)| SegmentIndex::decode(offsets, times, log_bytes)))
-        })
-        .await
+        let (base, sums) = (self.base_offset, self.index_sums.get());
+        spawn_blocking(move || read_index_files(&dir, base, sums, log_bytes)).await
+    }
+
+    /// Goes on with a `.log` file that is open already.
+    pub fn take_file(&self, file: File) {
+        self.file.replace(Some(Rc::new(file)));
     }
 
     /// Writes both index files, off the event loop. With `seal`, the segment's largest timestamp is noted in full, as Kafka
@@ -361,6 +353,26 @@ pub struct RollRules {
     /// Not where there are too many segments already: clients choose timestamps, and topics the other two limits, so that
     /// each batch might begin a segment.
     pub by_age_and_index: bool,
+}
+
+/// The index files of the segment that begins at `base`, as [`Segment::read_index_files`] has them. Blocks.
+pub fn read_index_files(
+    dir: &Path,
+    base: i64,
+    sums: Option<IndexSums>,
+    log_bytes: u64,
+) -> io::Result<Option<SegmentIndex>> {
+    // Whatever is in their place, or wrong with the disk there: they are made again from the log.
+    let read = |extension| match read_small(&segment_file(dir, base, extension)) {
+        Err(e) if is_out_of_descriptors(&e) => Err(e),
+        outcome => Ok(outcome.ok()),
+    };
+    let (Some(offsets), Some(times)) = (read("index")?, read("timeindex")?) else { return Ok(None) };
+    let checked = match sums {
+        Some(sums) => sums.check(&offsets, &times),
+        None => Some((&offsets[..], &times[..])),
+    };
+    Ok(checked.and_then(|(offsets, times)| SegmentIndex::decode(offsets, times, log_bytes)))
 }
 
 /// Names the file, but for want of descriptors, which is known by its code and passes.

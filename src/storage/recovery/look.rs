@@ -4,12 +4,103 @@ use std::io;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use bytes::Bytes;
+
 use super::FoundSegment;
-use crate::runtime::fs;
+use crate::runtime::disk::{self, ALIGNMENT, File, OpenedFile, align_down, align_up};
+use crate::runtime::{fs, spawn_blocking};
 use crate::storage::as_is::GAPS_FILE;
-use crate::storage::checkpoint::Checkpoint;
+use crate::storage::checkpoint::{Checkpoint, SegmentEntry};
 use crate::storage::compaction::named;
-use crate::storage::paths::parse_segment_file;
+use crate::storage::context::StorageContext;
+use crate::storage::files;
+use crate::storage::index::SegmentIndex;
+use crate::storage::paths::{parse_segment_file, segment_file};
+use crate::storage::segment::{Segment, read_index_files};
+
+/// A partition's directory as a start finds it, and a file of the caller's that lies in it.
+pub struct Looked {
+    pub(super) found: Found,
+    pub(super) end: Option<LogEnd>,
+    text: io::Result<Option<String>>,
+}
+
+impl Looked {
+    /// Takes over what an arena still holds for the log in `dir`, and looks then. `text_file`: as [`at`](Self::at) has it.
+    pub async fn find(context: &StorageContext, dir: &Path, text_file: Option<&'static str>) -> io::Result<Looked> {
+        context.take_over(dir).await?;
+        let (owned, limit, whole) = (dir.to_path_buf(), context.limits.sidecar_max_bytes, !disk::meets_faults());
+        spawn_blocking(move || Looked::at(&owned, limit, text_file, whole)).await
+    }
+
+    /// Reads in one step what opening a log takes: a start has thousands of them. `text_file`: the name of the caller's file.
+    /// With `whole` the last segment is opened, too. Blocks.
+    pub fn at(dir: &Path, sidecar_limit: usize, text_file: Option<&str>, whole: bool) -> io::Result<Looked> {
+        let found = look(dir, sidecar_limit)?;
+        let end = if whole { LogEnd::open(dir, &found) } else { None };
+        let text = text_file.map_or(Ok(None), |name| files::read_text(&dir.join(name)));
+        Ok(Looked { found, end, text })
+    }
+
+    /// The text of the caller's file; `None`: there is none.
+    pub fn take_text(&mut self) -> io::Result<Option<String>> {
+        std::mem::replace(&mut self.text, Ok(None))
+    }
+}
+
+/// The last segment, open, with what recovery reads of it first. It spares a step of its own for each of these: recovery goes on
+/// without what failed here, and meets the error itself.
+pub struct LogEnd {
+    pub base: i64,
+    file: Option<OpenedFile>,
+    /// The index as the checkpoint knows it.
+    pub index: Option<SegmentIndex>,
+    /// Blocks of the file, by position.
+    pub blocks: Vec<(u64, Bytes)>,
+    /// From here on the file has nothing but zeros.
+    pub zeros_from: u64,
+}
+
+impl LogEnd {
+    fn open(dir: &Path, found: &Found) -> Option<LogEnd> {
+        let last = found.segments.last()?;
+        let file = OpenedFile::open(&segment_file(dir, last.base, "log")).ok()?;
+        let entry = found.checkpointed_end().filter(|entry| entry.bytes <= last.bytes);
+        let index = entry.and_then(|entry| read_index_files(dir, last.base, entry.index, last.bytes).ok()?);
+        let position = entry.filter(|_| index.is_some()).map_or(0, |entry| align_down(entry.bytes));
+        let zeros_from = file.zeros_from(position).unwrap_or(last.bytes).min(last.bytes);
+        let mut end = LogEnd { base: last.base, file: Some(file), index, blocks: Vec::new(), zeros_from };
+        if position > 0 {
+            end.read(0, ALIGNMENT);
+        }
+        end.read(position, align_up(zeros_from.saturating_sub(position)).min(OpenedFile::READ_BYTES as u64));
+        Some(end)
+    }
+
+    fn read(&mut self, position: u64, len: u64) {
+        if len > 0
+            && let Some(Ok(block)) = self.file.as_ref().map(|file| file.read_at(position, len as usize))
+        {
+            self.blocks.push((position, block.into()));
+        }
+    }
+
+    /// Gives the segment its open file.
+    pub fn hand_over(&mut self, segment: &Segment) {
+        if let Some(file) = self.file.take() {
+            segment.take_file(File::of(file));
+        }
+    }
+
+    /// What was read from `position` on of a file of `file_bytes`.
+    pub fn take_block(&mut self, position: u64, file_bytes: u64) -> Option<Bytes> {
+        let at = self.blocks.iter().position(|(begins, _)| *begins == position)?;
+        let (_, block) = self.blocks.swap_remove(at);
+        let end = position + block.len() as u64;
+        // Otherwise the read ended early, and may have its reason.
+        (!block.is_empty() && (end.is_multiple_of(ALIGNMENT) || end == file_bytes)).then_some(block)
+    }
+}
 
 /// The contents of a partition's directory.
 pub struct Found {
@@ -22,6 +113,14 @@ pub struct Found {
     pub has_rot: bool,
     /// Offsets may be missing between batches.
     pub has_gaps: bool,
+}
+
+impl Found {
+    /// The last segment, as the checkpoint knows it.
+    fn checkpointed_end(&self) -> Option<SegmentEntry> {
+        let known = self.checkpoint.as_ref()?.segments.as_ref()?.last()?;
+        self.segments.last().filter(|last| last.base == known.base).map(|_| *known)
+    }
 }
 
 /// Lists a partition directory, clearing leftovers of torn replacements. Blocks.

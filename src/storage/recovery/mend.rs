@@ -190,11 +190,14 @@ impl Recovery {
         }
         let (path, from) = (segment.path("log"), scan.position);
         let bounds = Bounds { from_offset: scan.next_offset, ..bounds };
+        // Before a known end of the log, zeros are records that are gone.
+        let reserved = bounds.reserved || bounds.from_offset >= bounds.end_offset;
+        if reserved && scan.only_zeros_follow {
+            return Ok(Behind { stretches: Vec::new(), never_written: true });
+        }
         spawn_blocking(move || {
             let file = open(&path)?;
             let searched = if to_the_end { bounds.size } else { bounds.size.min(from + ZEROS_SEARCHED) };
-            // Before a known end of the log, zeros are records that are gone.
-            let reserved = bounds.reserved || bounds.from_offset >= bounds.end_offset;
             if reserved && only_zeros(&file, from..searched)? {
                 return Ok(Behind { stretches: Vec::new(), never_written: true });
             }

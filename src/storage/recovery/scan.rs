@@ -12,13 +12,21 @@ pub struct Scan {
     pub bounds: Bounds,
     pub window: Vec<u8>,
     pub stopped: bool,
+    /// Behind `position` the file has nothing but zeros.
+    pub only_zeros_follow: bool,
     /// What was read last, and from where.
     pub newest: Option<(u64, Bytes)>,
 }
 
 impl Scan {
     pub fn new(position: u64, next_offset: i64, bounds: Bounds) -> Scan {
-        Scan { position, next_offset, bounds, window: Vec::new(), stopped: false, newest: None }
+        let window = Vec::new();
+        Scan { position, next_offset, bounds, window, stopped: false, only_zeros_follow: false, newest: None }
+    }
+
+    /// True if nothing that was read is left over, but for zeros.
+    pub fn is_at_zeros(&self) -> bool {
+        self.window.iter().all(|byte| *byte == 0)
     }
 
     /// Takes whole sound batches off the window's front; stops at what is not one. `ended`: nothing

@@ -1,5 +1,7 @@
 //! A start: how much it reads, and how it checks the files beside the log.
 
+use std::os::unix::fs::FileExt;
+
 use super::*;
 use crate::storage::paths::segment_file;
 
@@ -30,6 +32,70 @@ fn a_start_after_a_clean_stop_reads_a_block() {
                 read_all(&again.log, 0, 1 << 20).await.len(),
                 14 * (HEADER_BYTES + 900_000) + HEADER_BYTES + 500
             );
+        }
+    });
+}
+
+/// Of ten thousand logs the broker would read two gigabytes of them.
+#[test]
+fn zeros_that_were_reserved_and_never_written_are_not_read() {
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let log = open(&dir, config()).await.log;
+        let mut written = Vec::new();
+        for i in 0..2 {
+            let batch = batch(1, 6_000, 5, i);
+            written.extend(stored(&batch, i as i64));
+            log.append(batch, 3, 0).unwrap();
+            acknowledged(&log, i as i64 + 1).await;
+            eventually("it is written", || log.ends().written == i as i64 + 1).await;
+            if i == 0 {
+                log.checkpoint(Vec::new).await.unwrap();
+            }
+        }
+        log.abandon();
+        let path = segment_file(&dir, 0, "log");
+        assert!(fs::metadata(&path).unwrap().len() >= 256 << 10, "nothing is reserved");
+        let again = open(&dir, config()).await;
+        assert!((6_000..4 * disk::ALIGNMENT).contains(&again.scanned), "{} bytes scanned", again.scanned);
+        assert_eq!(read_all(&again.log, 0, 1 << 20).await, written);
+        assert_eq!(fs::metadata(&path).unwrap().len(), written.len() as u64);
+    });
+}
+
+/// Copies are often made so that blocks of zeros take no room.
+#[test]
+fn zeros_of_records_may_be_holes() {
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let log = open(&dir, config()).await.log;
+        let zeros = testing::batch(testing::header(1, 5), &vec![0; 200_000]);
+        let batches = [batch(1, 3_000, 5, 1), zeros.clone(), batch(1, 30_000, 5, 2), zeros];
+        let written: Vec<u8> = (0..).zip(&batches).flat_map(|(offset, batch)| stored(batch, offset)).collect();
+        for batch in batches {
+            log.append(batch, 3, 0).unwrap();
+        }
+        acknowledged(&log, 4).await;
+        log.close(Vec::new).await.unwrap();
+        let path = segment_file(&dir, 0, "log");
+        for reserved in [0, 300_000] {
+            for checkpointed in [true, false] {
+                let copy = root.join(format!("copy-{reserved}-{checkpointed}"));
+                copy_dir(&dir, &copy);
+                if !checkpointed {
+                    fs::remove_file(Checkpoint::path(&copy)).unwrap();
+                }
+                let sparse = fs::File::create(segment_file(&copy, 0, "log")).unwrap();
+                sparse.set_len(fs::metadata(&path).unwrap().len() + reserved).unwrap();
+                for (block, bytes) in (0..).zip(fs::read(&path).unwrap().chunks(disk::ALIGNMENT as usize)) {
+                    if bytes.iter().any(|byte| *byte != 0) {
+                        sparse.write_all_at(bytes, block * disk::ALIGNMENT).unwrap();
+                    }
+                }
+                let again = open(&copy, config()).await.log;
+                assert_eq!(read_all(&again, 0, 1 << 20).await, written, "{reserved} {checkpointed}");
+                assert!(!again.checkpoint_stale.get(), "taken for damaged");
+            }
         }
     });
 }
