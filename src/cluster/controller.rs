@@ -82,7 +82,7 @@ pub struct AlterBroker {
     pub set: Vec<(String, ConfigOp)>,
 }
 
-/// What happens to one option of a resource (KIP-339).
+/// Change of one option of a resource (KIP-339).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigOp {
     Set(String),
@@ -201,9 +201,11 @@ pub fn alter_broker(
     let mut dynamic = config.dynamic.clone();
     let options = if request.broker.is_some() { &mut dynamic.broker } else { &mut dynamic.cluster };
     let before = if request.replace { BTreeMap::new() } else { options.clone() };
-    *options = changed(before, &request.set, |_| describe_broker(config))?;
-    check_size(options, "The dynamic options")?;
-    started.with_checked(dynamic).map_err(|message| ControlError::new(ErrorCode::InvalidConfig, message))
+    // Kafka calls a wrong option of a broker a wrong request.
+    let wrong = |error| ControlError { code: ErrorCode::InvalidRequest, ..error };
+    *options = changed(before, &request.set, |_| describe_broker(config)).map_err(wrong)?;
+    check_size(options, "The dynamic options").map_err(wrong)?;
+    started.with_checked(dynamic).map_err(|message| ControlError::new(ErrorCode::InvalidRequest, message))
 }
 
 /// The options after these operations. `describe`: all options with their values, of which lists are changed.
