@@ -69,7 +69,7 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
 
     let start = start_of(&config, &held, (&image, &placement), !unclean && all);
     let config = Arc::new(config);
-    // What the start has found out since is in them too.
+    // With all that the start has found out since.
     let settings = image.settings.take().map(|settings| Arc::new(config.with_dynamic(settings.dynamic.clone()).0));
     image.settings = settings;
     let membership = membership.map(|membership| membership.begin(&config, &image, start, strays));

@@ -40,7 +40,7 @@ pub(super) async fn ask(sources: &Sources) -> Option<Vec<Survey>> {
     tokio::time::timeout(PATIENCE, all).await.ok().flatten()
 }
 
-/// What a topic comes to on this broker.
+/// Sums of a topic on this broker.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Totals {
     received_bytes: u64,

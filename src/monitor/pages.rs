@@ -20,13 +20,13 @@ use crate::observe::metrics::SlowRequest;
 use crate::runtime::clock;
 use crate::shard::Survey;
 
-/// What the pages show.
+/// Content of the pages.
 #[derive(Clone)]
 pub(super) struct Pages {
     sources: Arc<Sources>,
     /// When the process started, in seconds since 1970.
     started: Option<f64>,
-    /// What the shards said when they were last asked, and when that began.
+    /// Answers of the shards when they were last asked, and when that began.
     surveys: Arc<Mutex<Option<Surveyed>>>,
 }
 

@@ -19,7 +19,7 @@ pub(super) struct ProcessFacts {
     pub cpu_seconds: Option<f64>,
 }
 
-/// What does not change is looked up once.
+/// Constants of the process, looked up once.
 pub(super) fn started() -> Option<f64> {
     let (stat, machine) = (fs::read_to_string("/proc/self/stat").ok()?, fs::read_to_string("/proc/stat").ok()?);
     started_of(&stat, &machine)

@@ -17,7 +17,7 @@ const OPTION: &str = "corelane.http.listener";
 /// Where metrics are to be served, if anywhere.
 pub type Bound = Option<(SocketAddr, TcpListener)>;
 
-/// What metrics are made of.
+/// Parts of metrics.
 pub struct Sources {
     pub metrics: Arc<Metrics>,
     pub broker_id: i32,

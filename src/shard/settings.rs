@@ -27,7 +27,7 @@ impl AlterBroker {
 }
 
 impl Shard {
-    /// What holds now.
+    /// Settings in force.
     pub fn settings(&self) -> Arc<ServerConfig> {
         self.image.borrow().settings.clone().unwrap_or_else(|| self.config.clone())
     }

@@ -215,7 +215,7 @@ fn options_of_brokers_last() {
     assert_eq!(commit(&mut second, vec![Write::Set(own(), Record::Config(options("7")), 0)]), Outcome::Done);
     assert_eq!(commit(&mut second, vec![Write::Delete(Key::DefaultConfig, Some(0))]), Outcome::Done);
     assert_eq!((dynamic().cluster, dynamic().broker), (BTreeMap::new(), options("7")));
-    // What they keep from deletion must not go by damage.
+    // Damage must not delete records that they keep.
     let file = dir.path().join("corelane-metadata/broker-options.json");
     fs::write(&file, "{}").unwrap();
     let why = LocalStore::open(dir.path()).unwrap().load(&config()).unwrap_err().to_string();
