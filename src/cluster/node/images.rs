@@ -224,9 +224,8 @@ fn settings(mirror: &Mirror, me: BrokerId, started: &ServerConfig) -> Option<Arc
     (!dynamic.is_empty()).then(|| started.following(dynamic))
 }
 
-/// Everybody that is registered, and one that stands for the controller, if possible an active one: any of them
-/// does what a controller is asked for, once it can. Some clients that are told of brokers, but of no controller, do not ask
-/// again.
+/// Everybody that is registered, and an active one that stands for the controller: any of them does what a
+/// controller is asked for.
 fn brokers(view: &View) -> (Vec<BrokerImage>, Option<BrokerId>) {
     let brokers: Vec<BrokerImage> = view
         .registrations()
@@ -244,8 +243,7 @@ fn brokers(view: &View) -> (Vec<BrokerImage>, Option<BrokerId>) {
         })
         .collect();
     let holder = view.controller().map(|controller| controller.value).filter(|holder| view.is_active(*holder));
-    let first = |phase| brokers.iter().find(|broker| broker.phase == phase).map(|broker| broker.id);
-    let any = [Phase::Active, Phase::Joining, Phase::Draining].into_iter().find_map(first);
+    let any = brokers.iter().find(|broker| broker.phase == Phase::Active).map(|broker| broker.id);
     (brokers, holder.or(any))
 }
 
