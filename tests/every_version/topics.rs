@@ -371,7 +371,8 @@ pub fn incremental_alter_configs(world: &mut World, version: i16) {
         (TOPIC, name, ("retention.ms", 9, Some("5")), code::INVALID_REQUEST),
         (TOPIC, NO_SUCH_TOPIC, ("retention.ms", SET, Some("5")), code::UNKNOWN_TOPIC_OR_PARTITION),
         (TOPIC, INVALID_NAME, ("retention.ms", SET, Some("5")), code::INVALID_TOPIC_EXCEPTION),
-        (BROKER, "0", ("log.retention.ms", SET, Some("5")), code::INVALID_REQUEST),
+        (BROKER, "0", ("log.retention.ms", SET, Some("soon")), code::INVALID_REQUEST),
+        (BROKER, "0", ("broker.rack", SET, Some("5")), code::INVALID_REQUEST),
         (77, "0", ("retention.ms", SET, Some("5")), code::INVALID_REQUEST),
     ] {
         assert_eq!(alter(world, version, false, kind, name, &[change]), expected, "{kind} {name:.30} {change:.60?}");
