@@ -28,7 +28,7 @@ pub struct Sources {
     pub most_names: usize,
     /// Where each shard is asked for what is not counted.
     pub desks: Vec<Arc<SurveyDesk>>,
-    /// What is there once the shards run.
+    /// Parts that are there once the shards run.
     pub late: OnceLock<Late>,
 }
 
@@ -47,7 +47,7 @@ impl Sources {
     }
 }
 
-/// What is made for the shards, just before they run.
+/// Parts made for the shards, just before they run.
 pub struct Late {
     pub cluster_id: String,
     /// Messages that wait for each shard.

@@ -1,4 +1,4 @@
-//! What the broker says of itself: its log, and its metrics.
+//! The broker's word of itself: its log, and its metrics.
 
 mod client_lines;
 mod logging;

@@ -78,7 +78,7 @@ pub struct Traveller {
     pub begun: Begun,
     /// With this one.
     pub moves: u32,
-    /// What its client says it is.
+    /// Its client, by the client's own word.
     pub software: Software,
     /// The fetch session that its client used last, and what is remembered of it.
     pub session_id: i32,

@@ -15,7 +15,7 @@ use super::traffic::Tally;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub Option<SocketAddr>);
 
-/// What a connection counts as; empty once it has left.
+/// The client that a connection counts for; empty once it has left.
 pub type SoftwareSlot = Rc<RefCell<Option<Software>>>;
 
 /// A connection's other end, the room for answers to it, and where its requests are counted.

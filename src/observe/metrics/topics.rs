@@ -1,4 +1,4 @@
-//! What goes in and out of topics, on one shard.
+//! Records and bytes in and out of topics, on one shard.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -15,7 +15,7 @@ const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const BROKER_LOGGER: i8 = 8;
 
-/// What a request asks for of one resource.
+/// Change that a request asks for of one resource.
 #[derive(Debug)]
 pub enum Change {
     Topic(AlterTopic),

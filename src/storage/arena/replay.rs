@@ -9,12 +9,8 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::iter;
 use std::os::unix::fs::FileExt;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use super::EXTENSION;
 use super::layout::{Entry, Identity, PartitionKey, Plan, Slot, Unfit, decode_head, decode_slot};
@@ -23,6 +19,7 @@ use crate::model::record_batch::{self, BatchHeader};
 use crate::runtime::disk::ALIGNMENT;
 use crate::runtime::file_systems::{FileSystems, sync_file};
 use crate::runtime::mapping::{PAGE_BYTES, SLOT_BODY_BYTES, SLOT_BYTES};
+use crate::runtime::side_by_side;
 use crate::storage::as_is::begins_beyond;
 use crate::storage::compaction::named;
 use crate::storage::paths::segment_file;
@@ -324,7 +321,7 @@ fn take_all_over(file: &File, plan: Plan, homes: &[(PartitionKey, PathBuf, Vec<H
     }
     let systems = FileSystems::default();
     let outcomes =
-        side_by_side(homes, |(_, dir, chunks)| take_over(file, plan, dir, chunks, Syncs::Together(&systems)));
+        side_by_side(homes, WRITERS, |(_, dir, chunks)| take_over(file, plan, dir, chunks, Syncs::Together(&systems)));
     match systems.sync() {
         Ok(()) => outcomes,
         Err(error) => {
@@ -334,29 +331,6 @@ fn take_all_over(file: &File, plan: Plan, homes: &[(PartitionKey, PathBuf, Vec<H
             each(Syncs::Each)
         }
     }
-}
-
-/// Does blocking `work` on each of `items`, on several threads; what became of them in their order.
-fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let turn = || {
-        let number = next.fetch_add(1, Ordering::Relaxed);
-        items.get(number).map(|item| (number, work(item)))
-    };
-    let take = || iter::from_fn(turn).collect::<Vec<_>>();
-    let mut done = thread::scope(|scope| {
-        // With fewer threads it takes longer.
-        let spawned =
-            (1..WRITERS.min(items.len())).map_while(|_| thread::Builder::new().spawn_scoped(scope, take).ok());
-        let threads: Vec<_> = spawned.collect();
-        let mut done = take();
-        for thread in threads {
-            done.extend(thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        }
-        done
-    });
-    done.sort_unstable_by_key(|(number, _)| *number);
-    done.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 /// The chunks of each segment.
