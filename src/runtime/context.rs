@@ -32,6 +32,8 @@ pub(super) struct ShardContext {
     pub zeroes_refused: RefCell<Vec<u64>>,
     /// Blocking steps that have not ended.
     pub steps: Cell<usize>,
+    /// Whether the shard's last blocking step has ended: none begins any more.
+    pub steps_over: Cell<bool>,
     pub end_hooks: RefCell<Vec<EndHook>>,
     pub metrics: OnceCell<Arc<ShardMetrics>>,
     /// `None`: the shard is a real one.

@@ -60,7 +60,7 @@ where
     if sim::is_current() {
         return sim::later(Duration::ZERO, work).await;
     }
-    let step = Step::begin();
+    let Some(step) = Step::begin() else { return std::future::pending().await };
     let work = glommio::spawn_local(Counted(async move {
         let _step = step;
         let _foreign = Foreign::begin();
@@ -77,9 +77,15 @@ where
 struct Step;
 
 impl Step {
-    fn begin() -> Step {
-        context::with(|shard| shard.steps.set(shard.steps.get() + 1));
-        Step
+    /// `None`: the shard is at its end.
+    fn begin() -> Option<Step> {
+        context::with(|shard| {
+            if shard.steps_over.get() {
+                return None;
+            }
+            shard.steps.set(shard.steps.get() + 1);
+            Some(Step)
+        })
     }
 }
 
@@ -90,10 +96,12 @@ impl Drop for Step {
 }
 
 /// Waits for all blocking steps: glommio's helper threads panic when they have a result for an executor that is gone.
+/// Tasks that run between this and the executor's end begin no others.
 async fn end_of_steps() {
     while context::with(|shard| shard.steps.get()) > 0 {
         clock::sleep(STEPS_PAUSE).await;
     }
+    context::with(|shard| shard.steps_over.set(true));
 }
 
 /// How to run one shard's thread.
@@ -303,6 +311,29 @@ pub(crate) mod tests {
             }
         });
         assert_eq!(done.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn no_blocking_step_begins_between_the_last_one_and_the_end_of_the_shard() {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let steps = begun.clone();
+        on_shard(move || {
+            let steps = steps.clone();
+            async move {
+                let ended = Rc::new(Cell::new(false));
+                let seen = ended.clone();
+                spawn_local(async move {
+                    while !seen.get() {
+                        futures_lite::future::yield_now().await;
+                    }
+                    spawn_blocking(move || steps.fetch_add(1, Ordering::SeqCst)).await;
+                });
+                futures_lite::future::yield_now().await;
+                ended.set(true);
+            }
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(begun.load(Ordering::SeqCst), 0, "a step ends without an executor for its result");
     }
 
     pub(in crate::runtime) fn specs(count: u16) -> Vec<ShardSpec> {

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::faults::{self, Op};
+use super::fs;
 
 /// Kinds of file system whose `syncfs` tells of writes that have failed: of overlays it does not.
 const TELLING: [i64; 2] = [libc::EXT4_SUPER_MAGIC, libc::XFS_SUPER_MAGIC];
 
 /// Makes what was written to one file survive a power cut. Blocks.
-pub fn sync_file(file: &File, path: &Path) -> io::Result<()> {
+pub fn sync_file(file: &fs::File, path: &Path) -> io::Result<()> {
     meet(Op::Fdatasync, path)?;
     file.sync_data()
 }
@@ -35,7 +36,9 @@ pub struct FileSystems(Mutex<BTreeMap<u64, (File, PathBuf)>>);
 impl FileSystems {
     /// Notes the one of `file`, which has not been written to yet. `false`: its sync cannot be relied on, and the file is to
     /// be synced by itself.
-    pub fn note(&self, file: &File, path: &Path) -> io::Result<bool> {
+    pub fn note(&self, file: &fs::File, path: &Path) -> io::Result<bool> {
+        #[cfg(any(test, feature = "simulator"))]
+        let fs::File::Real(file) = file else { return Ok(false) };
         let device = file.metadata()?.dev();
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if noted.contains_key(&device) {
@@ -86,15 +89,20 @@ mod tests {
     use super::*;
     use crate::runtime::scratch;
 
+    fn real(file: &fs::File) -> &File {
+        let fs::File::Real(file) = file else { panic!("a simulated file") };
+        file
+    }
+
     #[test]
     fn file_systems_that_tell_of_failed_writes_are_synced() {
         let dir = scratch();
         let path = dir.path().join("a");
-        let file = File::create(&path).unwrap();
+        let file = fs::File::Real(File::create(&path).unwrap());
         let systems = FileSystems::default();
-        let telling = TELLING.contains(&kind(&file).unwrap());
+        let telling = TELLING.contains(&kind(real(&file)).unwrap());
         assert_eq!((0..2).map(|_| systems.note(&file, &path).unwrap()).collect::<Vec<_>>(), [telling; 2]);
-        let memory = tempfile::tempfile_in("/dev/shm").unwrap();
+        let memory = fs::File::Real(tempfile::tempfile_in("/dev/shm").unwrap());
         assert!(!systems.note(&memory, Path::new("/dev/shm")).unwrap(), "nothing in memory survives the power");
         systems.sync().unwrap();
         faults::inject(Op::SyncFs, "/a", 0, faults::Fault::Os(libc::EIO));

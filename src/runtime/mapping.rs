@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
+#[cfg(any(test, feature = "simulator"))]
+use super::sim;
+
 /// Unit in which a mapping is handed out, bytes.
 pub const PAGE_BYTES: usize = 4096;
 
@@ -24,6 +27,9 @@ pub struct Mapping {
     taken: Vec<AtomicBool>,
     /// Bytes of the areas that [`Area::bytes`] keeps alive.
     lent: AtomicUsize,
+    /// `None`: the file is a real one.
+    #[cfg(any(test, feature = "simulator"))]
+    simulated: Option<sim::MappedFile>,
 }
 
 // SAFETY: the memory is reached through areas only, each of which has one writer, and readers of what no longer changes;
@@ -37,6 +43,10 @@ impl Mapping {
     /// Makes the file at `path`, which must not be there, reserves its blocks and maps it: later stores then need no room on
     /// the disk. `len` must be a multiple of [`PAGE_BYTES`]. Blocks.
     pub fn create(path: &Path, len: usize) -> io::Result<Arc<Mapping>> {
+        #[cfg(any(test, feature = "simulator"))]
+        if sim::is_current() {
+            return Mapping::create_simulated(path, len);
+        }
         let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         let made = Mapping::map(&file, path, len);
         if made.is_err() {
@@ -46,9 +56,7 @@ impl Mapping {
     }
 
     fn map(file: &fs::File, path: &Path, len: usize) -> io::Result<Arc<Mapping>> {
-        if len == 0 || !len.is_multiple_of(PAGE_BYTES) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a mapping of {len} bytes")));
-        }
+        check_length(len)?;
         let bytes = libc::off_t::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
         // SAFETY: plain system calls on a descriptor that is open; the mapping stays when it is closed.
         #[allow(unsafe_code)]
@@ -60,13 +68,61 @@ impl Mapping {
             let access = libc::PROT_READ | libc::PROT_WRITE;
             libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
+        Ok(Arc::new(Mapping::at(base, path, len)?))
+    }
+
+    /// A mapping at the address that `mmap` returned.
+    fn at(base: *mut libc::c_void, path: &Path, len: usize) -> io::Result<Mapping> {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         let mut taken = Vec::new();
         taken.resize_with(len / PAGE_BYTES, AtomicBool::default);
-        let lent = AtomicUsize::new(0);
-        Ok(Arc::new(Mapping { base: base.cast(), len, path: path.to_path_buf(), taken, lent }))
+        Ok(Mapping {
+            base: base.cast(),
+            len,
+            path: path.to_path_buf(),
+            taken,
+            lent: AtomicUsize::new(0),
+            #[cfg(any(test, feature = "simulator"))]
+            simulated: None,
+        })
+    }
+
+    /// Memory of this process that the simulated disk takes for the file's bytes whenever it needs them.
+    #[cfg(any(test, feature = "simulator"))]
+    fn create_simulated(path: &Path, len: usize) -> io::Result<Arc<Mapping>> {
+        check_length(len)?;
+        let file = sim::MappedFile::create(path, len)?;
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a plain system call for memory that nobody has yet.
+        #[allow(unsafe_code)]
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, access, kind, -1, 0) };
+        let mut mapping = Mapping::at(base, path, len)?;
+        mapping.simulated = Some(file);
+        let mapping = Arc::new(mapping);
+        file.is_at(&mapping);
+        Ok(mapping)
+    }
+
+    /// All its bytes as they are now.
+    #[cfg(any(test, feature = "simulator"))]
+    pub(super) fn image(&self) -> Vec<u8> {
+        // SAFETY: the range is the mapping's; simulated shards and their disk share one thread, so that nobody stores meanwhile.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::slice::from_raw_parts(self.base, self.len).to_vec()
+        }
+    }
+
+    /// Every store comes by here, before it is made.
+    fn before_store(&self, position: usize, bytes: &[u8]) {
+        #[cfg(any(test, feature = "simulator"))]
+        if let Some(file) = &self.simulated {
+            file.before_store(position, bytes);
+        }
+        #[cfg(not(any(test, feature = "simulator")))]
+        let _ = (position, bytes);
     }
 
     pub fn path(&self) -> &Path {
@@ -104,6 +160,13 @@ impl Mapping {
     }
 }
 
+fn check_length(len: usize) -> io::Result<()> {
+    if len == 0 || !len.is_multiple_of(PAGE_BYTES) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a mapping of {len} bytes")));
+    }
+    Ok(())
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: mapped by `map`, and unmapped here only; every area holds the mapping.
@@ -122,6 +185,10 @@ struct Hold {
 }
 
 impl Hold {
+    fn before_store(&self, place: usize, bytes: &[u8]) {
+        self.mapping.before_store(self.start + place, bytes);
+    }
+
     fn address(&self) -> *mut u8 {
         // SAFETY: `hold` has checked that the pages lie within the mapping.
         #[allow(unsafe_code)]
@@ -160,6 +227,7 @@ impl Area {
     /// Appends the bytes; they must fit into [`room`](Self::room).
     pub fn append(&self, bytes: &[u8]) {
         assert!(bytes.len() <= self.room(), "{} bytes for a room of {}", bytes.len(), self.room());
+        self.hold.before_store(self.filled.get(), bytes);
         // SAFETY: the range lies within the area and behind everything filled, so that nobody reads it; `Cell` keeps the one
         // writer on one thread.
         #[allow(unsafe_code)]
@@ -246,7 +314,8 @@ impl Slots {
 
     /// Sets the word to 0, then the body.
     pub fn write(&self, index: usize, body: &[u8; SLOT_BODY_BYTES]) {
-        self.word(index).store(0, Ordering::SeqCst);
+        self.store(index, 0, Ordering::SeqCst);
+        self.hold.before_store(index * SLOT_BYTES, body);
         // SAFETY: within the held pages, and nobody in this process reads bodies; one thread writes them.
         #[allow(unsafe_code)]
         unsafe {
@@ -256,12 +325,18 @@ impl Slots {
 
     /// Stores the word after everything that was stored before, in this and other areas.
     pub fn publish(&self, index: usize, word: u64) {
-        self.word(index).store(word.to_le(), Ordering::Release);
+        self.store(index, word, Ordering::Release);
+    }
+
+    fn store(&self, index: usize, word: u64, order: Ordering) {
+        self.hold.before_store(index * SLOT_BYTES + SLOT_BODY_BYTES, &word.to_le_bytes());
+        self.word(index).store(word.to_le(), order);
     }
 
     /// Fills the slots from the front with `bytes`, which must fit; no word of theirs is in use yet.
     pub fn fill(&self, bytes: &[u8]) {
         assert!(bytes.len() <= self.hold.len, "{} bytes for {}", bytes.len(), self.hold.len);
+        self.hold.before_store(0, bytes);
         // SAFETY: within the held pages; one thread writes them.
         #[allow(unsafe_code)]
         unsafe {

@@ -18,7 +18,6 @@ use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::collections::binary_heap::{BinaryHeap, PeekMut};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
@@ -31,7 +30,7 @@ use super::commit::delays;
 use super::log::Log;
 use crate::runtime::mapping::{Area, Mapping, PAGE_BYTES, Slots};
 use crate::runtime::sync::Notify;
-use crate::runtime::{clock, spawn_local};
+use crate::runtime::{clock, fs, spawn_local};
 use layout::{Entry, Plan};
 pub use layout::{Identity, PartitionKey};
 pub use list::{ArenaListing, Listings, list_arenas};
@@ -473,10 +472,7 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        if self.published.get() {
-            // Lent for ever.
-            std::mem::forget(self.area.bytes(0..self.area.filled()));
-        } else {
+        if !self.published.get() {
             self.arena.pool.borrow_mut().give_back(self.page);
         }
     }

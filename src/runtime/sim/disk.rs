@@ -10,6 +10,7 @@ use std::path::{Component, Path};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::memory::Mapped;
 use super::random::Random;
 use super::tree::{Ino, Journal, ROOT, Tree};
 
@@ -38,6 +39,7 @@ pub struct Disk(pub(super) Rc<RefCell<State>>);
 pub(super) struct State {
     pub tree: Tree,
     journal: Journal,
+    pub mapped: Vec<Mapped>,
     /// Operations so far, those that failed included.
     operations: u64,
     faults: BTreeMap<u64, Fault>,
@@ -45,7 +47,8 @@ pub(super) struct State {
     /// Direct writes that were sent and have not ended.
     in_flight: BTreeMap<u64, (Ino, u64, Vec<u8>)>,
     capacity: Option<u64>,
-    random: Random,
+    pub random: Random,
+    power_cuts: u64,
     /// Operations of this run, for whoever looks at a failure.
     trace: Vec<String>,
 }
@@ -75,12 +78,14 @@ impl Disk {
         Disk(Rc::new(RefCell::new(State {
             tree: Tree::new(),
             journal,
+            mapped: Vec::new(),
             operations: 0,
             faults: BTreeMap::new(),
             down: None,
             in_flight: BTreeMap::new(),
             capacity: None,
             random: Random::new(seed),
+            power_cuts: 0,
             trace: Vec::new(),
         })))
     }
@@ -112,7 +117,12 @@ impl Disk {
 
     /// Has it happen now, between two operations.
     pub fn stop(&self, fault: Fault) {
-        self.0.borrow_mut().down = Some(fault);
+        self.0.borrow_mut().go_down(fault);
+    }
+
+    /// Times that the power has been cut so far.
+    pub fn power_cuts(&self) -> u64 {
+        self.0.borrow().power_cuts
     }
 
     /// Leaves the disk as the next process finds it. Writes that were in flight have ended by then, each in whole, in part
@@ -151,7 +161,7 @@ impl State {
         let mut go = Go { number, short: false, slow: Duration::ZERO, error: None };
         match fault {
             Some(fault @ (Fault::Kill | Fault::PowerCut)) => {
-                self.down = Some(fault);
+                self.go_down(fault);
                 return Err(io::Error::other("the simulated process ends here"));
             }
             Some(Fault::Error(code)) => go.error = Some(code),
@@ -160,6 +170,12 @@ impl State {
             None => {}
         }
         Ok(go)
+    }
+
+    fn go_down(&mut self, fault: Fault) {
+        self.unmap_all();
+        self.power_cuts += u64::from(fault == Fault::PowerCut);
+        self.down = Some(fault);
     }
 
     /// A simple operation: it fails without a trace, or is done.
@@ -196,7 +212,10 @@ impl State {
         let (dir, name) = self.place(path)?;
         match self.tree.lookup(dir, &name) {
             Some(_) if new => Err(os(libc::EEXIST)),
-            Some(ino) => Ok(ino),
+            Some(ino) => {
+                self.take_note_of(ino);
+                Ok(ino)
+            }
             None if create || new => {
                 self.room_for(0, 1)?;
                 Ok(self.tree.create(dir, &name))

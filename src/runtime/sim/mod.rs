@@ -2,14 +2,16 @@
 //! kills, power cuts and errors at any operation. In tests and with the feature `simulator` only.
 //!
 //! The code above runs in it as it is: [`spawn_local`](super::spawn_local), [`spawn_blocking`](super::spawn_blocking),
-//! [`clock`](super::clock), [`disk`](super::disk) and [`fs`](super::fs) ask the shard's context which world it is in. Sockets,
-//! mailboxes and mapped files are not simulated.
+//! [`clock`](super::clock), [`disk`](super::disk), [`fs`](super::fs) and [`mapping`](super::mapping) ask the shard's context
+//! which world it is in. Sockets and mailboxes are not simulated.
 //!
-//! Reading order: `shard` (the executor), `tree` (what survives), `disk` (numbers and faults), `file` and `fs` (its faces).
+//! Reading order: `shard` (the executor), `tree` (what survives), `disk` (numbers and faults), `file`, `fs` and `memory` (its
+//! faces).
 
 mod disk;
 mod file;
 pub mod fs;
+mod memory;
 mod names;
 mod random;
 mod shard;
@@ -17,6 +19,7 @@ mod tree;
 
 pub(super) use {
     file::{DirectFile, space},
+    memory::MappedFile,
     shard::{Home, is_current, later, spawn, time, wall_ms},
 };
 

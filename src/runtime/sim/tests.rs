@@ -1,6 +1,7 @@
 //! The simulator by itself: order, time, what survives.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use super::{Disk, Fault, Journal, Shard, Simulation, Stopped, fs};
 use crate::runtime::buffers::RecvBuf;
 use crate::runtime::disk::{DiskBuf, File, FrozenBuf, OpenMode, os_code, space};
 use crate::runtime::faults::{self, Op, inject};
+use crate::runtime::mapping::{Mapping, PAGE_BYTES};
 use crate::runtime::{Breather, clock, context, spawn_blocking, spawn_local};
 
 fn filled(len: usize, value: u8) -> FrozenBuf {
@@ -287,4 +289,58 @@ fn a_full_disk_says_so() {
         assert_eq!(names, ["b", "c"]);
     };
     on(&disk, None, work).unwrap();
+}
+
+/// Stores into mapped memory, of which the one with this number is the process's last: bytes filled in the area, bytes of the
+/// slot's body, and its word.
+fn mapped_until(at: u64, seed: u64) -> (usize, usize, u64) {
+    let disk = Disk::new(seed, Journal::Ordered);
+    disk.fail_at(at, Fault::Kill);
+    let ended = on(&disk, None, async {
+        let mapping = Mapping::create(Path::new("/m"), 4 * PAGE_BYTES).unwrap();
+        let area = mapping.take(PAGE_BYTES, PAGE_BYTES).unwrap();
+        let slots = mapping.take_slots(0, PAGE_BYTES).unwrap();
+        area.append(&[7; 1000]);
+        slots.write(1, &[8; 56]);
+        slots.publish(1, 9);
+        area.append(&[7; 1000]);
+        slots.publish(1, 0);
+    });
+    assert_eq!(ended, Err(Stopped::Down));
+    let file = on(&disk, None, async { fs::read("/m").unwrap() }).unwrap();
+    assert_eq!(file.len(), 4 * PAGE_BYTES);
+    let count = |bytes: &[u8], value| bytes.iter().filter(|byte| **byte == value).count();
+    let word = u64::from_le_bytes(file[120..128].try_into().unwrap());
+    (count(&file[PAGE_BYTES..], 7), count(&file[64..120], 8), word)
+}
+
+#[test]
+fn mapped_memory_is_what_it_was_when_the_process_ended() {
+    let all = |at| (0..30).map(|seed| mapped_until(at, seed)).collect::<BTreeSet<_>>();
+    let first = all(1);
+    assert!(first.len() > 20 && first.iter().all(|(filled, body, word)| *filled <= 1000 && (*body, *word) == (0, 0)));
+    assert_eq!(all(2), BTreeSet::from([(1000, 0, 0)]), "the word before the body");
+    let body = all(3);
+    assert!(body.len() > 10 && body.iter().all(|(filled, body, word)| (*filled, *word) == (1000, 0) && *body <= 56));
+    assert_eq!(all(4), BTreeSet::from([(1000, 56, 0), (1000, 56, 9)]), "a word is stored or not");
+    assert!(all(5).iter().all(|(filled, body, word)| (1000..=2000).contains(filled) && (*body, *word) == (56, 9)));
+    assert_eq!(all(6), BTreeSet::from([(2000, 56, 0), (2000, 56, 9)]));
+}
+
+#[test]
+fn of_mapped_memory_a_power_cut_keeps_what_it_likes() {
+    let kept = |seed| {
+        let disk = Disk::new(seed, Journal::Ordered);
+        on(&disk, Some(Fault::PowerCut), async {
+            fs::File::open("/").unwrap().sync_all().unwrap();
+            let mapping = Mapping::create(Path::new("/m"), 4 * PAGE_BYTES).unwrap();
+            fs::File::open("/").unwrap().sync_all().unwrap();
+            mapping.take(PAGE_BYTES, 2 * PAGE_BYTES).unwrap().append(&[7; 8192]);
+        })
+        .unwrap();
+        assert_eq!(disk.power_cuts(), 1);
+        on(&disk, None, async { fs::read("/m").map(|file| file.iter().filter(|byte| **byte == 7).count()) }).unwrap()
+    };
+    let kept: Vec<usize> = (0..30).filter_map(|seed| kept(seed).ok()).collect();
+    assert!(kept.contains(&0) && kept.contains(&8192) && kept.contains(&4096), "{kept:?}");
 }

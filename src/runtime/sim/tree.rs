@@ -73,6 +73,16 @@ struct Image {
     files: BTreeMap<Ino, Vec<u8>>,
 }
 
+/// As `Vec::resize` with zeros, which sets them one by one in a build for tests.
+fn resize(bytes: &mut Vec<u8>, len: usize) {
+    if len <= bytes.len() {
+        return bytes.truncate(len);
+    }
+    let mut longer = vec![0; len];
+    longer[..bytes.len()].copy_from_slice(bytes);
+    *bytes = longer;
+}
+
 impl Image {
     fn apply(&mut self, change: &Change) {
         match change {
@@ -86,7 +96,7 @@ impl Image {
                 self.dirs.entry(from.0).or_default().remove(&from.1);
                 self.dirs.entry(to.0).or_default().insert(to.1.clone(), *ino);
             }
-            Change::Size { ino, len } => self.files.entry(*ino).or_default().resize(*len as usize, 0),
+            Change::Size { ino, len } => resize(self.files.entry(*ino).or_default(), *len as usize),
         }
     }
 

@@ -1,6 +1,5 @@
 //! The arenas of a data directory, or of several, as they are, for people. Changes nothing. Blocks.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use super::FOLDER;
 use super::layout::{Identity, PartitionKey, Slot, Unfit, decode_head};
 use super::places::noted_places;
 use super::replay::{arena_files, read_head, read_slots};
+use crate::runtime::fs::File;
 
 /// One arena.
 #[derive(Debug)]

@@ -7,7 +7,6 @@
 //! An arena is removed before anything new is appended: it would undo it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use crate::config::Untaken;
 use crate::model::record_batch::{self, BatchHeader};
 use crate::runtime::disk::ALIGNMENT;
 use crate::runtime::file_systems::{FileSystems, sync_file};
+use crate::runtime::fs::{self, File, OpenOptions};
 use crate::runtime::mapping::{PAGE_BYTES, SLOT_BODY_BYTES, SLOT_BYTES};
 use crate::runtime::side_by_side;
 use crate::storage::as_is::begins_beyond;
@@ -71,7 +71,7 @@ pub(super) fn arena_files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        if path.is_dir() {
+        if fs::metadata(&path).is_ok_and(|found| found.is_dir()) {
             continue;
         }
         if path.extension().is_some_and(|extension| extension == EXTENSION)

@@ -10,7 +10,7 @@ mod ledger;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use history::{Failed, Shared};
+use history::{Acknowledged, Failed, Opened, Shared};
 use ledger::{Ledger, State, answers, look};
 
 use crate::runtime::fs;
@@ -21,36 +21,38 @@ use crate::runtime::sim::{Disk, Fault, Journal, Simulation, Stopped};
 enum Kind {
     /// Everything but cleaning.
     Log,
+    /// The same behind an arena.
+    Held,
     Cleaning,
 }
 
-const KINDS: [Kind; 2] = [Kind::Log, Kind::Cleaning];
+const KINDS: [Kind; 3] = [Kind::Log, Kind::Held, Kind::Cleaning];
 
 /// What a history has noted of its log.
 #[derive(Clone)]
 enum Notes {
-    Log(Shared),
+    Log(Shared, Kind),
     Cleaning(cleaning::Shared),
 }
 
 impl Notes {
-    fn new(kind: Kind) -> Notes {
+    fn new(kind: Kind, disk: &Disk) -> Notes {
         match kind {
-            Kind::Log => Notes::Log(Rc::new(RefCell::new(Ledger::new()))),
+            Kind::Log | Kind::Held => Notes::Log(Rc::new(RefCell::new(Ledger::new(disk))), kind),
             Kind::Cleaning => Notes::Cleaning(Rc::new(RefCell::new(cleaning::Book::new()))),
         }
     }
 
     fn step(&self) -> &'static str {
         match self {
-            Notes::Log(ledger) => ledger.borrow().step,
+            Notes::Log(ledger, _) => ledger.borrow().step,
             Notes::Cleaning(book) => book.borrow().step,
         }
     }
 
-    async fn run(self) -> Result<(), String> {
+    async fn run(self, boot: u64) -> Result<(), String> {
         match self {
-            Notes::Log(ledger) => match history::run(ledger.clone()).await {
+            Notes::Log(ledger, kind) => match history::run(ledger.clone(), acknowledged(kind, boot)).await {
                 // What was acknowledged stays readable.
                 Err(Failed(Some(log))) => still_read(&log, &ledger).await,
                 Ok(_) | Err(Failed(None)) => Ok(()),
@@ -64,12 +66,16 @@ impl Notes {
     }
 
     /// Opens what is left, judges it, and goes on with it; whether damage was met.
-    async fn judge(self, fault: Fault) -> Result<bool, String> {
+    async fn judge(self, fault: Fault, boot: u64) -> Result<bool, String> {
         match self {
-            Notes::Log(ledger) => judge_log(ledger, fault).await,
+            Notes::Log(ledger, kind) => judge_log(ledger, fault, acknowledged(kind, boot)).await,
             Notes::Cleaning(book) => cleaning::judge(book, fault).await,
         }
     }
+}
+
+fn acknowledged(kind: Kind, boot: u64) -> Acknowledged {
+    if kind == Kind::Held { Acknowledged::Held { boot } } else { Acknowledged::Written }
 }
 
 /// What goes wrong in one case.
@@ -105,7 +111,7 @@ fn run_history(disk: &Disk, plan: &Plan, notes: &Notes) -> (u64, Result<(), Stri
     disk.fail_at(first + plan.at, plan.fault);
     let simulation = Simulation::new(plan.seed);
     let shard = simulation.shard(disk);
-    let outcome = match simulation.run(&shard, notes.clone().run()) {
+    let outcome = match simulation.run(&shard, notes.clone().run(disk.power_cuts())) {
         Ok(outcome) => outcome,
         Err(Stopped::Down) => Ok(()),
         Err(Stopped::Stalled) => Err(format!("stalled in {}", notes.step())),
@@ -119,7 +125,7 @@ async fn still_read(log: &Rc<crate::storage::Log>, ledger: &Shared) -> Result<()
         // It failed half cut.
         return Ok(());
     }
-    let upto = log.ends().written;
+    let upto = log.ends().held;
     let mut from = log.start_offset();
     while from < upto {
         let read = history::read_some(log, from, upto).await.map_err(|error| format!("failed log: {error}"))?;
@@ -133,19 +139,20 @@ async fn still_read(log: &Rc<crate::storage::Log>, ledger: &Shared) -> Result<()
     Ok(())
 }
 
-async fn judge_log(ledger: Shared, fault: Fault) -> Result<bool, String> {
-    let (log, damaged) = history::open().await?;
-    let seen = look(&log, log.next_offset()).await?;
+async fn judge_log(ledger: Shared, fault: Fault, acknowledged: Acknowledged) -> Result<bool, String> {
+    let opened = history::open(acknowledged).await?;
+    let (log, damaged) = (&opened.log, opened.damaged);
+    let seen = look(log, log.next_offset()).await?;
     ledger.borrow().judge(&seen, fault, damaged)?;
-    answers(&log, &seen).await?;
+    answers(log, &seen).await?;
     let synced = seen.end;
-    let found = State { start: seen.start..=seen.start, batches: seen.batches, written: synced, synced, cap: i64::MAX };
+    let found = State { start: seen.start..=seen.start, batches: seen.batches, held: synced, synced, cap: i64::MAX };
     ledger.borrow_mut().states = vec![found];
-    log.close(Vec::new).await.map_err(|error| format!("closing it: {error}"))?;
-    if history::go_on(ledger.clone()).await.is_err() {
+    opened.close(b"").await?;
+    if history::go_on(ledger.clone(), acknowledged).await.is_err() {
         return Err("it cannot be gone on with".to_owned());
     }
-    let (log, again) = history::open().await?;
+    let Opened { log, damaged: again, .. } = history::open(acknowledged).await?;
     let seen = look(&log, log.next_offset()).await?;
     ledger.borrow().judge(&seen, Fault::PowerCut, again).map_err(|error| format!("after it went on: {error}"))?;
     answers(&log, &seen).await?;
@@ -156,7 +163,7 @@ fn judge(disk: &Disk, plan: &Plan, notes: &Notes) -> Result<bool, String> {
     let cut = [Some(plan.fault), Some(plan.end), plan.again.map(|(_, fault)| fault)].contains(&Some(Fault::PowerCut));
     let fault = if cut { Fault::PowerCut } else { Fault::Kill };
     let simulation = Simulation::new(plan.seed + 1);
-    match simulation.run(&simulation.shard(disk), notes.clone().judge(fault)) {
+    match simulation.run(&simulation.shard(disk), notes.clone().judge(fault, disk.power_cuts())) {
         Ok(outcome) => outcome,
         Err(stopped) => Err(format!("the next start: {stopped:?}")),
     }
@@ -166,10 +173,10 @@ fn judge(disk: &Disk, plan: &Plan, notes: &Notes) -> Result<bool, String> {
 fn interrupted_start(disk: &Disk, plan: &Plan, at: u64, fault: Fault) {
     disk.fail_at(disk.operations() + at, fault);
     let simulation = Simulation::new(plan.seed + 2);
-    let kind = plan.kind;
+    let (kind, boot) = (plan.kind, disk.power_cuts());
     let _ = simulation.run(&simulation.shard(disk), async move {
         match kind {
-            Kind::Log => history::open().await.map(drop),
+            Kind::Log | Kind::Held => history::open(acknowledged(kind, boot)).await.map(drop),
             Kind::Cleaning => cleaning::open().await.map(drop),
         }
     });
@@ -182,7 +189,8 @@ fn interrupted_start(disk: &Disk, plan: &Plan, at: u64, fault: Fault) {
 
 /// Runs one case: whether damage was met, or a text about what went wrong.
 fn run(plan: Plan) -> Result<bool, String> {
-    let (disk, notes) = (new_disk(&plan), Notes::new(plan.kind));
+    let disk = new_disk(&plan);
+    let notes = Notes::new(plan.kind, &disk);
     let (first, outcome) = run_history(&disk, &plan, &notes);
     let step = notes.step();
     let mut tale = disk.trace();
@@ -202,7 +210,8 @@ fn run(plan: Plan) -> Result<bool, String> {
 /// Operations of a history in which nothing goes wrong.
 fn operations(kind: Kind, seed: u64) -> u64 {
     let plan = Plan { kind, ..plan(seed, u64::MAX / 2, Fault::Kill) };
-    let (disk, notes) = (new_disk(&plan), Notes::new(kind));
+    let disk = new_disk(&plan);
+    let notes = Notes::new(kind, &disk);
     let (first, outcome) = run_history(&disk, &plan, &notes);
     assert_eq!(outcome, Ok(()));
     disk.operations() - first
@@ -244,7 +253,7 @@ fn the_same_seed_makes_the_same_operations() {
     let trace = |seed| {
         let plan = plan(seed, u64::MAX / 2, Fault::Kill);
         let disk = new_disk(&plan);
-        let (_, outcome) = run_history(&disk, &plan, &Notes::new(plan.kind));
+        let (_, outcome) = run_history(&disk, &plan, &Notes::new(plan.kind, &disk));
         assert_eq!(outcome, Ok(()));
         disk.trace()
     };

@@ -582,7 +582,7 @@ fn a_sync_of_many_files_that_fails_is_made_file_by_file() {
             let batch = batch(1, 300, 5, n as u64 + 1);
             written.push(stored(&batch, log.append(batch.clone(), 3, 0).unwrap().base_offset));
         }
-        let file = fs::File::open(root.join(FOLDER).join(&arena_files(&root)[0])).unwrap();
+        let file = crate::runtime::fs::File::open(root.join(FOLDER).join(&arena_files(&root)[0])).unwrap();
         let together = FileSystems::default().note(&file, &root).unwrap();
         let take_over = |data: &Path| {
             replay(&data.join(FOLDER), &identity(), &|key| Home::Here(data.join(format!("t-{}", key.partition))))

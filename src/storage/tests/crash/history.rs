@@ -1,21 +1,30 @@
 //! The history that is run again and again: everything that writes to a log's directory, once at least.
 
 use std::cell::RefCell;
+use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::ledger::{Ledger, State, stored};
 use crate::config::TopicConfig;
+use crate::config::Untaken;
 use crate::model::testing;
 use crate::runtime::clock;
+use crate::storage::arena::{Arena, FOLDER, Home, Identity, PartitionKey, replay};
 use crate::storage::{Log, LogRead, ReadError, StorageContext, StorageLimits};
 
 pub const DIR: &str = "/data/t-0";
+const ROOT: &str = "/data";
 const EPOCH: i32 = 3;
+const KEY: PartitionKey = PartitionKey { topic: Uuid::from_u128(77), partition: 0 };
+/// The smallest arena there is, about.
+const ARENA_BYTES: usize = (1 << 20) + (64 << 10);
+const WRITE_BEHIND: Duration = Duration::from_millis(20);
 pub const NOW_MS: i64 = 1_700_000_000_000;
 
 pub type Shared = Rc<RefCell<Ledger>>;
@@ -41,7 +50,12 @@ fn config() -> TopicConfig {
 }
 
 pub fn context() -> Rc<StorageContext> {
+    context_without(Vec::new())
+}
+
+fn context_without(not_taken_over: Vec<Untaken>) -> Rc<StorageContext> {
     StorageContext::new(StorageLimits {
+        not_taken_over,
         tail_cache_bytes: 8 << 10,
         cold_cache_bytes: 1 << 20,
         preallocate_max_bytes: 32 << 10,
@@ -51,25 +65,76 @@ pub fn context() -> Rc<StorageContext> {
     })
 }
 
-/// Opens the log; whether damage was met. The error is a text.
-pub async fn open() -> Result<(Rc<Log>, bool), String> {
-    let opened = Log::open(context(), Path::new(DIR), Arc::new(config()), &mut |_| {}, &mut |_| {}).await;
+/// Where batches are acknowledged from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    Written,
+    /// From an arena, made in this boot of the machine.
+    Held {
+        boot: u64,
+    },
+}
+
+/// A log as a start finds it.
+pub struct Opened {
+    pub log: Rc<Log>,
+    pub damaged: bool,
+    arena: Option<Rc<Arena>>,
+}
+
+impl Opened {
+    /// Ends it as a clean stop does.
+    pub async fn close(&self, state: &'static [u8]) -> Result<(), String> {
+        self.log.close(|| state.to_vec()).await.map_err(|error| format!("closing it: {error}"))?;
+        match &self.arena {
+            None => Ok(()),
+            Some(arena) => arena.remove().map(drop).map_err(|error| format!("removing its arena: {error}")),
+        }
+    }
+}
+
+/// Opens the log as a start does. The error is a text.
+pub async fn open(acknowledged: Acknowledged) -> Result<Opened, String> {
+    let (arena, context) = match acknowledged {
+        Acknowledged::Written => (None, context()),
+        Acknowledged::Held { boot } => {
+            let (arena, left) = take_over(boot).map_err(|error| format!("the arena: {error}"))?;
+            (Some(arena), context_without(left))
+        }
+    };
+    let opened = Log::open(context, Path::new(DIR), Arc::new(config()), &mut |_| {}, &mut |_| {}).await;
     let recovered = opened.map_err(|error| format!("the log cannot be opened: {error}"))?;
-    Ok((recovered.log, recovered.damaged))
+    if let Some(arena) = &arena {
+        recovered.log.write_behind(arena.clone(), KEY);
+    }
+    Ok(Opened { log: recovered.log, damaged: recovered.damaged, arena })
+}
+
+/// Writes what is left in the arenas into the log, and makes a new one; also what could not be written.
+fn take_over(boot: u64) -> io::Result<(Rc<Arena>, Vec<Untaken>)> {
+    let identity =
+        Identity { boot: Uuid::from_u128(boot.into()), cluster: "crash".to_owned(), directory: Uuid::from_u128(2) };
+    let folder = Path::new(ROOT).join(FOLDER);
+    let find = |key| if key == KEY { Home::Here(DIR.into()) } else { Home::Gone };
+    let replayed = replay(&folder, &identity, &find)?;
+    let arena = Arena::create(&folder, 0, &identity, ARENA_BYTES)?.open(WRITE_BEHIND, 1);
+    Ok((arena.ok_or_else(|| io::Error::other("its memory is in use"))?, replayed.failed))
 }
 
 /// The one who works with the log, and takes note of what it promises.
 pub struct Driver {
     pub log: Rc<Log>,
+    opened: Opened,
     ledger: Shared,
     /// Batches so far.
     count: u64,
 }
 
 impl Driver {
-    pub async fn open(ledger: Shared) -> Result<Driver, Failed> {
+    pub async fn open(ledger: Shared, acknowledged: Acknowledged) -> Result<Driver, Failed> {
         ledger.borrow_mut().step = "open";
-        let (log, _) = open().await.map_err(|_| Failed(None))?;
+        let opened = open(acknowledged).await.map_err(|_| Failed(None))?;
+        let log = opened.log.clone();
         let (noted, weak) = (ledger.clone(), Rc::downgrade(&log));
         log.on_move(Box::new(move || {
             if let Some(log) = weak.upgrade() {
@@ -78,7 +143,7 @@ impl Driver {
         }));
         // Numbers of batches go on, so that no two are alike.
         let count = log.next_offset() as u64 * 100;
-        Ok(Driver { log, ledger, count })
+        Ok(Driver { log, opened, ledger, count })
     }
 
     fn failed(&self) -> Failed {
@@ -115,7 +180,12 @@ impl Driver {
         payloads.iter().try_for_each(|payload| self.append(*payload))
     }
 
+    /// Waits until everything is written; behind an arena, half of the times.
     pub async fn written(&self) -> Result<(), Failed> {
+        if self.opened.arena.is_some() && self.count.is_multiple_of(2) {
+            clock::sleep(WRITE_BEHIND / 3).await;
+            return self.log.failure().map_or(Ok(()), |_| Err(self.failed()));
+        }
         self.log.wait_written(self.log.next_offset()).await.map_err(|_| self.failed())
     }
 
@@ -140,12 +210,12 @@ impl Driver {
         let before = self.ledger.borrow_mut().now().clone();
         let mut after = before.clone();
         after.batches.retain(|batch| batch.next <= to);
-        (after.written, after.synced) = (after.end(), after.end());
+        (after.held, after.synced) = (after.end(), after.end());
         {
             let mut ledger = self.ledger.borrow_mut();
             ledger.now().cap = after.end();
             // No promise of the state after it is kept before it is there.
-            ledger.states.insert(0, State { written: 0, synced: 0, ..after.clone() });
+            ledger.states.insert(0, State { held: 0, synced: 0, ..after.clone() });
         }
         let outcome = self.log.truncate_to(to, async |_| Ok::<_, ReadError>(b"cut".to_vec())).await;
         let outcome = self.settle(outcome)?;
@@ -160,7 +230,7 @@ impl Driver {
             let mut ledger = self.ledger.borrow_mut();
             ledger.now().cap = 0;
             let mut gone = State::empty(begin);
-            (gone.written, gone.synced) = (0, 0);
+            (gone.held, gone.synced) = (0, 0);
             ledger.states.insert(0, gone);
         }
         let outcome = self.settle(self.log.truncate_fully_and_start_at(begin, b"new".to_vec()).await)?;
@@ -184,7 +254,7 @@ impl Driver {
         let low = self.log.start_offset();
         self.ledger.borrow_mut().now().start = low..=self.log.next_offset();
         self.log.set_config(Arc::new(TopicConfig { retention_bytes: Some(bytes), ..config() }));
-        let upto = self.log.ends().written;
+        let upto = self.log.ends().held;
         self.settle(self.log.enforce_retention(NOW_MS, upto, || b"kept".to_vec()).await)?;
         self.log.set_config(Arc::new(config()));
         // A crash may bring segments back that had gone.
@@ -207,8 +277,8 @@ impl Driver {
 }
 
 /// The whole history. It ends early where the log fails.
-pub async fn run(ledger: Shared) -> Result<Rc<Log>, Failed> {
-    let mut driver = Driver::open(ledger.clone()).await?;
+pub async fn run(ledger: Shared, acknowledged: Acknowledged) -> Result<Rc<Log>, Failed> {
+    let mut driver = Driver::open(ledger.clone(), acknowledged).await?;
     driver.begin("append");
     driver.append_all(&[100, 3000, 50])?;
     driver.written().await?;
@@ -244,9 +314,9 @@ pub async fn run(ledger: Shared) -> Result<Rc<Log>, Failed> {
     driver.retention(20_000).await?;
     driver.begin("append and close");
     driver.append_all(&[100, 200])?;
-    let closed = driver.log.close(|| b"closed".to_vec()).await;
+    let closed = driver.opened.close(b"closed").await;
     driver.settle(closed)?;
-    let mut driver = Driver::open(ledger.clone()).await?;
+    let mut driver = Driver::open(ledger.clone(), acknowledged).await?;
     driver.begin("append");
     driver.append_all(&[3000, 10, 8000])?;
     driver.written().await?;
@@ -261,13 +331,13 @@ pub async fn run(ledger: Shared) -> Result<Rc<Log>, Failed> {
 }
 
 /// That a log can be gone on with: records are appended, and found at the next start.
-pub async fn go_on(ledger: Shared) -> Result<Rc<Log>, Failed> {
-    let mut driver = Driver::open(ledger).await?;
+pub async fn go_on(ledger: Shared, acknowledged: Acknowledged) -> Result<Rc<Log>, Failed> {
+    let mut driver = Driver::open(ledger, acknowledged).await?;
     driver.begin("go on");
     driver.append_all(&[100, 5000, 300, 8000, 40])?;
     driver.written().await?;
     driver.sync().await?;
-    driver.log.close(Vec::new).await.map_err(|_| driver.failed())?;
+    driver.opened.close(b"").await.map_err(|_| driver.failed())?;
     Ok(driver.log)
 }
 

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use crate::model::record_batch::{self, BatchHeader};
-use crate::runtime::sim::Fault;
+use crate::runtime::sim::{Disk, Fault};
 use crate::storage::Log;
 
 /// A batch as the log has it.
@@ -24,7 +24,7 @@ pub struct State {
     pub start: RangeInclusive<i64>,
     pub batches: Vec<Put>,
     /// Promised to survive the process, and the power.
-    pub written: i64,
+    pub held: i64,
     pub synced: i64,
     /// Nothing from here on is promised: it is being cut away.
     pub cap: i64,
@@ -32,7 +32,7 @@ pub struct State {
 
 impl State {
     pub fn empty(start: i64) -> State {
-        State { start: start..=start, batches: Vec::new(), written: start, synced: start, cap: i64::MAX }
+        State { start: start..=start, batches: Vec::new(), held: start, synced: start, cap: i64::MAX }
     }
 
     pub fn end(&self) -> i64 {
@@ -45,22 +45,26 @@ pub struct Ledger {
     pub states: Vec<State>,
     /// The step under way.
     pub step: &'static str,
+    disk: Disk,
 }
 
 impl Ledger {
-    pub fn new() -> Ledger {
-        Ledger { states: vec![State::empty(0)], step: "" }
+    pub fn new(disk: &Disk) -> Ledger {
+        Ledger { states: vec![State::empty(0)], step: "", disk: disk.clone() }
     }
 
     pub fn now(&mut self) -> &mut State {
         self.states.last_mut().expect("never empty")
     }
 
-    /// The ends have moved.
+    /// The ends have moved. What a process that has been killed goes on to say nobody hears.
     pub fn note(&mut self, log: &Log) {
+        if self.disk.is_down() {
+            return;
+        }
         let ends = log.ends();
         let now = self.now();
-        now.written = now.written.max(ends.written);
+        now.held = now.held.max(ends.held);
         now.synced = now.synced.max(ends.synced);
     }
 }
@@ -143,7 +147,7 @@ impl Ledger {
 
 impl State {
     fn judge(&self, seen: &Seen, fault: Fault, damaged: bool) -> Result<(), String> {
-        let promised = if fault == Fault::Kill { self.written } else { self.synced }.min(self.cap);
+        let promised = if fault == Fault::Kill { self.held } else { self.synced }.min(self.cap);
         if !self.start.contains(&seen.start) {
             return Err(format!("it begins at {}, not within {:?}", seen.start, self.start));
         }
@@ -156,9 +160,11 @@ impl State {
         let may_lack = |batch: &Put| fault == Fault::PowerCut && damaged && batch.next > promised;
         // What was deleted may be gone although its offsets are within the log again.
         let deleted = |batch: &Put| batch.next <= *self.start.end();
-        let kept = |batch: &&Put| found(batch) || !(may_lack(batch) || deleted(batch));
-        let expected: Vec<&Put> = self.batches.iter().filter(within).filter(kept).collect();
-        let end = expected.last().map_or(seen.start, |last| last.next);
+        let kept: Vec<&Put> =
+            self.batches.iter().filter(within).filter(|batch| found(batch) || !deleted(batch)).collect();
+        // The hole may be the last of it, before a segment that is still empty.
+        let end = kept.last().map_or(seen.start, |last| last.next);
+        let expected: Vec<&Put> = kept.into_iter().filter(|batch| found(batch) || !may_lack(batch)).collect();
         if seen.end != end {
             return Err(format!("it ends at {}, where its batches end at {end}", seen.end));
         }
