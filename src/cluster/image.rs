@@ -1,7 +1,7 @@
 //! An immutable picture of brokers, topics and partitions. A change makes a new image; every shard holds an `Arc` of the
 //! newest one that reached it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::directory_id::DirectoryId;
 use super::store::{Phase, Revision};
 use crate::config::{ServerConfig, TopicConfig};
-use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
+use crate::model::{BrokerId, ErrorCode, IdMap, LeaderEpoch, PartitionId};
 
 /// One broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ pub struct MetadataImage {
     pub settings: Option<Arc<ServerConfig>>,
     pub brokers: Vec<BrokerImage>,
     by_name: BTreeMap<Arc<str>, Arc<TopicImage>>,
-    by_id: HashMap<Uuid, Arc<TopicImage>>,
+    by_id: IdMap<Uuid, Arc<TopicImage>>,
     /// Not stored: each start finds out anew.
     offline: Arc<OfflinePartitions>,
     /// Names of topics whose metadata is lost or damaged, and why. Not stored either.

@@ -1,6 +1,7 @@
 //! The words every layer shares: ids, error codes, record batches. No I/O, no clock, no async.
 
 pub mod error_code;
+mod id_map;
 pub mod ids;
 pub mod planted;
 pub mod record_batch;
@@ -9,4 +10,5 @@ pub mod records;
 pub mod testing;
 
 pub use error_code::ErrorCode;
+pub use id_map::IdMap;
 pub use ids::*;

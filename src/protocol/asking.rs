@@ -236,7 +236,7 @@ mod tests {
     fn body(frame: Bytes, flexible: bool, version: i16, id: i32) -> Bytes {
         assert_eq!(i32::from_be_bytes(frame[..4].try_into().unwrap()) as usize, frame.len() - 4);
         let (header, start) = parse_header(&frame[4..], flexible).unwrap();
-        assert_eq!((header.version, header.correlation_id, header.client_id.as_deref()), (version, id, Some("me")));
+        assert_eq!((header.version, header.correlation_id, header.client_id), (version, id, Some(&b"me"[..])));
         frame.slice(4 + start..)
     }
 

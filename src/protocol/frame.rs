@@ -28,33 +28,41 @@ pub struct Prefix {
     pub correlation_id: i32,
 }
 
+const PREFIX_BYTES: usize = 8;
+
 /// Request header v1 or v2.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestHeader {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestHeader<'a> {
     pub api_key: i16,
     pub version: i16,
     pub correlation_id: i32,
-    pub client_id: Option<String>,
+    /// Text, but nobody has looked whether it is UTF-8.
+    pub client_id: Option<&'a [u8]>,
 }
 
-/// Reads the first eight bytes.
+/// Reads the first [`PREFIX_BYTES`].
 pub fn parse_prefix(frame: &[u8]) -> Result<Prefix, Malformed> {
     read_prefix(&mut Reader::new(frame, false))
 }
 
 /// Reads the header and says where the body starts. `flexible`: the request's version is (header v2).
-pub fn parse_header(frame: &[u8], flexible: bool) -> Result<(RequestHeader, usize), Malformed> {
+pub fn parse_header(frame: &[u8], flexible: bool) -> Result<(RequestHeader<'_>, usize), Malformed> {
+    let Prefix { api_key, version, correlation_id } = parse_prefix(frame)?;
+    let (client_id, start) = parse_rest(frame, flexible)?;
+    Ok((RequestHeader { api_key, version, correlation_id, client_id }, start))
+}
+
+/// As [`parse_header`], of a frame whose [`Prefix`] was read: the client id, and where the body starts.
+pub fn parse_rest(frame: &[u8], flexible: bool) -> Result<(Option<&[u8]>, usize), Malformed> {
     // The client id keeps its classic encoding in header v2, so that an ApiVersions request of any version can be read.
     let mut classic = Reader::new(frame, false);
-    let Prefix { api_key, version, correlation_id } = read_prefix(&mut classic)?;
-    let client_id = classic.nullable_string("the header's client id")?;
-    // Kafka reads bytes that are not UTF-8 with replacement characters here; a name in logs is no reason to refuse.
-    let client_id = client_id.map(|range| String::from_utf8_lossy(classic.bytes_of(range)).into_owned());
+    classic.skip(PREFIX_BYTES, "the header's beginning")?;
+    let client_id = classic.nullable_string("the header's client id")?.map(|range| classic.bytes_of(range));
 
     let start = classic.position();
     let mut rest = Reader::new(frame.get(start..).unwrap_or_default(), flexible);
     rest.skip_tagged_fields().map_err(|e| Malformed(format!("the header's end, {e}")))?;
-    Ok((RequestHeader { api_key, version, correlation_id, client_id }, start + rest.position()))
+    Ok((client_id, start + rest.position()))
 }
 
 /// Where the body of a response starts in `frame`, which begins with the correlation id. `flexible`: the header is v1.

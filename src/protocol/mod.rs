@@ -18,7 +18,7 @@ mod topic_key;
 mod wire;
 
 pub use api_table::ApiSpec;
-pub use frame::{Malformed, Prefix, RequestHeader, parse_header, parse_prefix, response_body};
+pub use frame::{Malformed, Prefix, RequestHeader, parse_header, parse_prefix, parse_rest, response_body};
 pub use topic_key::TopicKey;
 pub use wire::{MAX_ARRAY_ELEMENTS, MAX_TAGGED_FIELDS};
 

@@ -47,7 +47,8 @@ impl TopicKey {
         match self {
             TopicKey::Id(id) if by_id => writer.uuid(*id),
             TopicKey::Name(_) if by_id => writer.uuid(Uuid::nil()),
-            key => writer.string(key.as_str().unwrap_or_default()),
+            TopicKey::Name(name) => writer.name(name),
+            TopicKey::Id(_) => writer.name(&[]),
         }
     }
 

@@ -72,6 +72,16 @@ impl<'a> Reader<'a> {
     /// At most five bytes, the value at most `u32::MAX`.
     #[inline]
     pub fn unsigned_varint(&mut self, what: &str) -> Result<u32, Malformed> {
+        match self.bytes.get(self.at) {
+            Some(byte) if *byte < 0x80 => {
+                self.at += 1;
+                Ok(u32::from(*byte))
+            }
+            _ => self.long_varint(what),
+        }
+    }
+
+    fn long_varint(&mut self, what: &str) -> Result<u32, Malformed> {
         let mut value = 0u32;
         for shift in [0, 7, 14, 21, 28] {
             let [byte] = self.array_of_bytes::<1>(what)?;
@@ -311,6 +321,17 @@ impl Writer {
             self.int16(text.len() as i16);
         }
         self.out.extend_from_slice(text.as_bytes());
+    }
+
+    /// A string that came from a request: UTF-8 within the protocol's limit.
+    pub fn name(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(MAX_STRING_BYTES)];
+        if self.flexible {
+            self.unsigned_varint(bytes.len() as u32 + 1);
+        } else {
+            self.int16(bytes.len() as i16);
+        }
+        self.out.extend_from_slice(bytes);
     }
 
     pub fn nullable_string(&mut self, text: Option<&str>) {

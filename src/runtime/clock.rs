@@ -1,7 +1,8 @@
 //! Time. Above this folder nobody calls `SystemTime::now` or `Instant::now`.
 
+use std::num::NonZeroU64;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 #[cfg(any(test, feature = "simulator"))]
 use super::sim;
@@ -13,7 +14,18 @@ pub fn wall_ms() -> i64 {
     if let Some(ms) = sim::wall_ms() {
         return i64::try_from(ms).unwrap_or(i64::MAX);
     }
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+    let (seconds, ns) = read_clock(libc::CLOCK_REALTIME);
+    seconds.saturating_mul(1000).saturating_add(ns / 1_000_000).max(0)
+}
+
+/// Seconds and nanoseconds of a clock that is always there.
+#[inline]
+fn read_clock(clock: libc::clockid_t) -> (i64, i64) {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes to `time` only.
+    #[allow(unsafe_code)]
+    let _ = unsafe { libc::clock_gettime(clock, &mut time) };
+    (time.tv_sec, time.tv_nsec)
 }
 
 /// A monotonic point in time, for deadlines.
@@ -23,6 +35,57 @@ pub fn now() -> Instant {
         return begun + elapsed;
     }
     Instant::now()
+}
+
+/// A point in time, to the nanosecond, for what is measured or waited for many times a second: taking one and the difference
+/// of two cost a fraction of what they do with an [`Instant`]. Only differences say anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(NonZeroU64);
+
+impl Moment {
+    pub fn now() -> Moment {
+        #[cfg(any(test, feature = "simulator"))]
+        if let Some((_, elapsed)) = sim::time() {
+            return Moment::simulated(elapsed);
+        }
+        let (seconds, ns) = read_clock(libc::CLOCK_MONOTONIC);
+        Moment::at((seconds as u64).wrapping_mul(1_000_000_000).wrapping_add(ns as u64))
+    }
+
+    /// So many ns after the clock's own beginning.
+    fn at(ns: u64) -> Moment {
+        Moment(NonZeroU64::MIN.saturating_add(ns))
+    }
+
+    /// Time since a simulated clock's beginning.
+    #[cfg(any(test, feature = "simulator"))]
+    pub(super) fn elapsed(self) -> Duration {
+        Duration::from_nanos(self.0.get() - 1)
+    }
+
+    /// The moment at which so much has passed on a simulated clock.
+    #[cfg(any(test, feature = "simulator"))]
+    pub(super) fn simulated(elapsed: Duration) -> Moment {
+        Moment::at(nanoseconds(elapsed))
+    }
+
+    /// Nanoseconds since `earlier`; 0 if that is later.
+    pub fn ns_since(self, earlier: Moment) -> u64 {
+        self.0.get().saturating_sub(earlier.0.get())
+    }
+
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_nanos(self.ns_since(earlier))
+    }
+
+    /// As far in the future as can be counted at most.
+    pub fn after(self, time: Duration) -> Moment {
+        Moment(self.0.saturating_add(nanoseconds(time)))
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Milliseconds on the same clock, since the process first asked.
@@ -42,14 +105,14 @@ fn first() -> Instant {
 
 /// Waits on the shard's timers. Zero waits for the shard's next turn.
 pub async fn sleep(duration: Duration) {
-    Sleep::until(now() + duration.min(LONGEST)).await;
+    Sleep::until(Moment::now().after(duration.min(LONGEST))).await;
 }
 
 /// Waits until [`mono_ms`] is `at_ms`, at once if it is that already.
 pub async fn sleep_until_mono(at_ms: u64) {
-    let at = first().checked_add(Duration::from_millis(at_ms)).unwrap_or(now() + LONGEST);
-    if at > now() {
-        Sleep::until(at.min(now() + LONGEST)).await;
+    let left = Duration::from_millis(at_ms).saturating_sub(now().saturating_duration_since(first()));
+    if !left.is_zero() {
+        sleep(left).await;
     }
 }
 
@@ -77,6 +140,15 @@ pub fn round_up(deadline: Instant, grid: Duration) -> Instant {
 pub async fn until<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
     futures_lite::future::or(async { Some(future.await) }, async {
         sleep(deadline.saturating_duration_since(now())).await;
+        None
+    })
+    .await
+}
+
+/// As [`until`], by a deadline that is a [`Moment`].
+pub async fn by<F: Future>(deadline: Moment, future: F) -> Option<F::Output> {
+    futures_lite::future::or(async { Some(future.await) }, async {
+        Sleep::until(deadline).await;
         None
     })
     .await

@@ -14,20 +14,22 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_lite::future::{or, yield_now};
 use glommio::io::BufferedFile;
 
-use super::clock::{self, TICK};
+use super::clock::{Moment, TICK};
 use super::context;
 use super::doorbell::{Doorbell, eventfd};
 use super::ring::{self, Ring};
 use super::sync::Notify;
-use crate::observe::metrics::ShardMetrics;
+use crate::observe::metrics::{ShardMetrics, Spell};
 
-/// How long tasks may run before the kernel is asked for news.
-const INTERVAL: Duration = Duration::from_micros(100);
+/// How long tasks may run before the kernel is asked for news, ns.
+const INTERVAL_NS: u64 = 100_000;
+
+const TICK_NS: u64 = TICK.as_nanos() as u64;
 
 /// A pass of glommio's reactor: it polls its rings only when it has nothing to run, which a timer sees to.
 const PASS: Duration = Duration::from_nanos(500);
@@ -41,9 +43,9 @@ pub(super) struct Turn {
     foreign: Cell<usize>,
     timers: RefCell<Timers>,
     doorbells: RefCell<Vec<Arc<Doorbell>>>,
-    last: Cell<Option<Instant>>,
+    last: Cell<Option<Moment>>,
     /// How long to look for news before sleeping.
-    spin: Cell<Duration>,
+    spin_ns: Cell<u64>,
     /// While glommio's reactor has its turn nothing may stay runnable.
     passing: Cell<bool>,
     passed: Notify,
@@ -54,7 +56,7 @@ pub(super) struct Turn {
 
 /// Has this shard look for news for so long before it sleeps.
 pub fn spin_before_sleep(time: Duration) {
-    context::with(|shard| shard.turn.spin.set(time));
+    context::with(|shard| shard.turn.spin_ns.set(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)));
 }
 
 /// Has this shard, once it sleeps, sleep for `time` at least, so that more is done together when it wakes; `false`: the kernel
@@ -64,8 +66,8 @@ pub fn gather_before_waking(time: Duration) -> io::Result<bool> {
 }
 
 /// When this shard was last told news by the kernel: what has arrived since is not known yet. Costs no look at the clock.
-pub fn last_news() -> Instant {
-    context::with(|shard| shard.turn.last.get()).unwrap_or_else(clock::now)
+pub fn last_news() -> Moment {
+    context::with(|shard| shard.turn.last.get()).unwrap_or_else(Moment::now)
 }
 
 /// Counts its polls.
@@ -114,8 +116,11 @@ pub(super) fn wake_if_parked() {
     }
 }
 
-/// Lets others run once [`INTERVAL`] has passed since the kernel was asked for news, and lets glommio pass when it is to.
+/// Lets others run once [`INTERVAL_NS`] has passed since the kernel was asked for news, and lets glommio pass when it is to.
 pub(super) async fn breathe() {
+    if context::with(|shard| shard.turn.goes_on()) {
+        return;
+    }
     let shard = context::current();
     let turn = &shard.turn;
     if turn.stopped.get() {
@@ -125,7 +130,7 @@ pub(super) async fn breathe() {
     if turn.passing.get() {
         wake_if_parked();
         turn.passed.notified().await;
-    } else if turn.last.get().is_none_or(|last| last.elapsed() >= INTERVAL) {
+    } else {
         yield_now().await;
     }
 }
@@ -141,13 +146,13 @@ pub(super) fn listen(doorbell: Arc<Doorbell>) -> io::Result<()> {
 
 #[derive(Default)]
 struct Timers {
-    by_time: BTreeMap<(Instant, u64), Waker>,
+    by_time: BTreeMap<(Moment, u64), Waker>,
     number: u64,
 }
 
 impl Timers {
     /// Has `waker` wait on the timer `number`, or on a new one: its number. `None`: it has fired.
-    fn wait(&mut self, at: Instant, number: Option<u64>, waker: &Waker) -> Option<u64> {
+    fn wait(&mut self, at: Moment, number: Option<u64>, waker: &Waker) -> Option<u64> {
         if let Some(number) = number {
             self.by_time.get_mut(&(at, number))?.clone_from(waker);
             return Some(number);
@@ -160,12 +165,12 @@ impl Timers {
 
 /// Ends at its time, in a later turn at the earliest.
 pub(super) struct Sleep {
-    at: Instant,
+    at: Moment,
     number: Option<u64>,
 }
 
 impl Sleep {
-    pub(super) fn until(at: Instant) -> Sleep {
+    pub(super) fn until(at: Moment) -> Sleep {
         Sleep { at, number: None }
     }
 }
@@ -248,39 +253,45 @@ pub(super) fn stop() {
 }
 
 impl Turn {
+    /// Whoever asks need not let others run.
+    fn goes_on(&self) -> bool {
+        let is_new = || self.last.get().is_some_and(|last| Moment::now().ns_since(last) < INTERVAL_NS);
+        !self.stopped.get() && !self.passing.get() && is_new()
+    }
+
     async fn run(&self, ring: &Ring, metrics: &OnceCell<Arc<ShardMetrics>>) {
         let mut seen = self.polls.get();
-        let mut last_pass = Instant::now();
-        let mut last_news = Instant::now();
+        let mut last_pass = Moment::now();
+        let mut last_news = last_pass;
         while !self.stopped.get() {
             yield_now().await;
             let polls = self.polls.get();
-            let now = Instant::now();
+            let now = Moment::now();
             let quiet = polls == seen;
             seen = polls;
-            if !quiet && self.last.get().is_some_and(|last| now.saturating_duration_since(last) < INTERVAL) {
+            if !quiet && self.last.get().is_some_and(|last| now.ns_since(last) < INTERVAL_NS) {
                 continue;
             }
             if let (false, Some(metrics), Some(last)) = (quiet, metrics.get(), self.last.get()) {
-                metrics.turns.record(now.saturating_duration_since(last));
+                metrics.turns.add(Spell::of(now.ns_since(last)));
                 metrics.io_in_flight.set(ring.in_flight() as u64);
             }
             let quiet = !self.fire(now) && !self.answer_doorbells() && quiet && !self.stopped.get();
             if !quiet {
                 last_news = now;
             }
-            let quiet = quiet && now.saturating_duration_since(last_news) >= self.spin.get();
-            let since_pass = now.saturating_duration_since(last_pass);
-            if self.foreign.get() > 0 || since_pass >= TICK {
+            let quiet = quiet && now.ns_since(last_news) >= self.spin_ns.get();
+            let since_pass = now.ns_since(last_pass);
+            if self.foreign.get() > 0 || since_pass >= TICK_NS {
                 check(ring.enter(None));
                 let news = ring.reap() > 0;
                 if self.foreign.get() > 0 && quiet && !news {
                     if self.sleep_in_glommio(ring, now).await {
-                        last_pass = Instant::now();
+                        last_pass = Moment::now();
                     }
-                } else if since_pass >= INTERVAL {
+                } else if since_pass >= INTERVAL_NS {
                     self.pass().await;
-                    last_pass = Instant::now();
+                    last_pass = Moment::now();
                 }
             } else {
                 let wait = if quiet { self.fall_asleep(now) } else { None };
@@ -288,12 +299,12 @@ impl Turn {
                 self.wake_up();
                 ring.reap();
             }
-            self.last.set(Some(Instant::now()));
+            self.last.set(Some(Moment::now()));
         }
     }
 
     /// Wakes those whose time has come; whether there were any.
-    pub(super) fn fire(&self, now: Instant) -> bool {
+    pub(super) fn fire(&self, now: Moment) -> bool {
         let mut fired = false;
         loop {
             let mut timers = self.timers.borrow_mut();
@@ -315,7 +326,7 @@ impl Turn {
     }
 
     /// How long the shard may sleep; `None`: not at all, the bell has just rung.
-    fn fall_asleep(&self, now: Instant) -> Option<Duration> {
+    fn fall_asleep(&self, now: Moment) -> Option<Duration> {
         let mut rung = false;
         for doorbell in self.doorbells.borrow().iter() {
             rung |= doorbell.fall_asleep();
@@ -331,13 +342,13 @@ impl Turn {
 
     /// When somebody is to be woken next.
     #[cfg(any(test, feature = "simulator"))]
-    pub(super) fn next_timer(&self) -> Option<Instant> {
+    pub(super) fn next_timer(&self) -> Option<Moment> {
         self.timers.borrow().by_time.first_key_value().map(|((at, _), _)| *at)
     }
 
-    fn until_next_timer(&self, now: Instant) -> Duration {
+    fn until_next_timer(&self, now: Moment) -> Duration {
         let timers = self.timers.borrow();
-        let next = timers.by_time.first_key_value().map(|((at, _), _)| at.saturating_duration_since(now));
+        let next = timers.by_time.first_key_value().map(|((at, _), _)| at.since(now));
         next.unwrap_or(TICK).min(TICK)
     }
 
@@ -362,7 +373,7 @@ impl Turn {
     }
 
     /// Sleeps until glommio has woken somebody, the ring has completions, a bell rings or a timer is due; whether it slept.
-    async fn sleep_in_glommio(&self, ring: &Ring, now: Instant) -> bool {
+    async fn sleep_in_glommio(&self, ring: &Ring, now: Moment) -> bool {
         let mut slept = false;
         if let Some(wait) = self.fall_asleep(now)
             && !signal(ring)

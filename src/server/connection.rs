@@ -1,8 +1,8 @@
 //! One connection: a task that reads and dispatches requests in order, and one that sends their answers in that order.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_lite::future::or;
@@ -11,19 +11,20 @@ use tracing::debug;
 
 use crate::model::ShardId;
 use crate::observe::client_line;
-use crate::observe::metrics::{Marks, SlowRequest, Software};
+use crate::observe::metrics::{Marks, SlowRequest, Software, Spell};
 use crate::protocol::Malformed;
 use crate::runtime::admission::Place;
+use crate::runtime::clock::{self, Moment};
 use crate::runtime::executor::spawn_local;
+use crate::runtime::last_news;
 use crate::runtime::net::{Reader, Writer};
 use crate::runtime::sync::Permit;
-use crate::runtime::{SendRoom, clock, last_news};
 use crate::shard::{Share, Shortage};
 
 use super::context::{Charge, Link, TICK_MS};
 use super::crossing::{Crossing, Traveller};
 use super::listener::Connections;
-use super::peer::{Client, Peer, SoftwareSlot};
+use super::peer::{Client, Peer};
 use super::pipeline::{Answer, Asked, Collected, Outgoing, Pipeline, Reply};
 use super::receive::{BadLength, Begun, FrameReceiver, SMALL_BYTES};
 use super::traffic::{AGAIN_TICKS, Tally, Traffic};
@@ -53,7 +54,7 @@ const FREE_ANSWER_BYTES: usize = 4096;
 #[derive(Clone, Copy)]
 struct Unsent {
     /// When the client last took something.
-    since: Instant,
+    since: Moment,
     /// Memory of fetches is among what is held.
     fetches: bool,
     /// Memory of other answers may be.
@@ -64,8 +65,8 @@ struct Unsent {
 
 impl Unsent {
     /// The client has taken nothing for too long while so many wait; `more`: answers wait behind what is being sent.
-    fn gives_way(&self, now: Instant, short: Shortage, more: bool) -> bool {
-        let stalled = now.saturating_duration_since(self.since);
+    fn gives_way(&self, now: Moment, short: Shortage, more: bool) -> bool {
+        let stalled = now.since(self.since);
         let grace_of = |waiting: usize| if waiting >= MANY { STALLED_IN_A_FLOOD } else { STALLED };
         let any = short.fetches + short.others;
         (short.fetches > 0 && self.fetches && stalled > STALLED)
@@ -112,9 +113,7 @@ impl FrameClock {
 /// What the listener sees of a connection.
 pub struct Connection {
     pub pipeline: Pipeline,
-    peer: Peer,
-    /// For answers, in the kernel.
-    room: SendRoom,
+    client: Rc<Client>,
     /// When bytes last moved, in the context's ticks.
     active: Cell<u64>,
     /// Of the frame that is arriving; stopped (`None`) while the frame waits for the broker.
@@ -128,17 +127,16 @@ pub struct Connection {
     place: Cell<Option<Place>>,
     /// `None` where there is one shard.
     traffic: Option<Rc<Traffic>>,
-    software: SoftwareSlot,
     /// The tick from which on reading may be held up once more, so that it falls quiet.
     hold_up: Cell<u64>,
 }
 
 impl Connection {
     /// Since when it holds memory of answers that its client does not take, if that is too long while others wait for it.
-    pub fn stalled_since(&self, now: Instant, short: Shortage) -> Option<Instant> {
+    pub fn stalled_since(&self, now: Moment, short: Shortage) -> Option<Moment> {
         let unsent = self.unsent.get()?;
         // A busy broker takes its time to send, too.
-        let stalls = unsent.gives_way(now, short, self.pipeline.has_more()) && !self.room.is_writable();
+        let stalls = unsent.gives_way(now, short, self.pipeline.has_more()) && !self.client.room.is_writable();
         stalls.then_some(unsent.since)
     }
 
@@ -146,7 +144,7 @@ impl Connection {
     pub fn close_stalled(&self) {
         client_line!(
             warn,
-            peer = %self.peer,
+            peer = %self.client.peer,
             "closing a connection that does not take its answers while others wait for memory \
              (corelane.response.memory.bytes)"
         );
@@ -172,12 +170,12 @@ impl Connection {
     /// Whether the connection has to go: idle, or, while others starve, stalled inside a large frame.
     pub fn is_overdue(&self, now: u64, idle_ticks: u64, starved: bool) -> bool {
         if !self.waiting.get() && now.saturating_sub(self.active.get()) > idle_ticks {
-            debug!(peer = %self.peer, "closing an idle connection (connections.max.idle.ms)");
+            debug!(peer = %self.client.peer, "closing an idle connection (connections.max.idle.ms)");
             return true;
         }
         let slow = self.frame.get().is_some_and(|frame| frame.is_too_slow(now));
         if starved && slow {
-            client_line!(warn, peer = %self.peer, "closing a connection whose request arrives too slowly while others wait for memory");
+            client_line!(warn, peer = %self.client.peer, "closing a connection whose request arrives too slowly while others wait for memory");
         }
         starved && slow
     }
@@ -244,12 +242,12 @@ impl Connection {
     fn leave(&self, link: &Link, reader: &Reader, frames: &FrameReceiver, to: ShardId) -> bool {
         let (Some(traffic), Some(crossing)) = (&self.traffic, &link.crossing) else { return false };
         let socket = if crossing.book(to) { reader.loosen().ok() } else { None };
-        let taken = socket.and_then(|socket| Some((socket, self.place.take()?, self.software.take()?)));
+        let taken = socket.and_then(|socket| Some((socket, self.place.take()?, self.client.software.take()?)));
         let Some((socket, place, software)) = taken else {
             traffic.put_off(link.tick.get());
             return false;
         };
-        debug!(peer = %self.peer, %to, "the connection moves to the shard of most of its requests");
+        debug!(peer = %self.client.peer, %to, "the connection moves to the shard of most of its requests");
         self.pipeline.leave();
         let (begun, moves) = (frames.begun(), traffic.moves().saturating_add(1));
         let (listener, session_id) = (self.listener, traffic.session());
@@ -284,10 +282,11 @@ enum End {
     Moved,
 }
 
-/// The taker of a request's bytes, with their share of receive memory and the client that they came from.
-pub trait Dispatch: AsyncFn(Bytes, Permit, Client) -> Result<Answer, Malformed> + 'static {}
+/// The taker of a request's bytes, with their share of receive memory, the client that they came from, and when the last of them
+/// had come.
+pub trait Dispatch: AsyncFn(Bytes, Permit, Rc<Client>, Moment) -> Result<Answer, Malformed> + 'static {}
 
-impl<D: AsyncFn(Bytes, Permit, Client) -> Result<Answer, Malformed> + 'static> Dispatch for D {}
+impl<D: AsyncFn(Bytes, Permit, Rc<Client>, Moment) -> Result<Answer, Malformed> + 'static> Dispatch for D {}
 
 /// A connection that begins on this shard: a new one, or one that comes from another.
 pub struct Newcomer {
@@ -308,18 +307,18 @@ pub fn start<D: Dispatch>(
 ) {
     let number = link.next_number.replace(link.next_number.get() + 1);
     let traffic = |crossing: &Rc<Crossing>| Rc::new(Traffic::new(crossing.own(), moves, link.tick.get()));
+    let traffic = link.crossing.as_ref().map(traffic);
+    let (peer, tally) = (Peer(reader.peer_addr()), Tally::of(&traffic));
     let connection = Rc::new(Connection {
         pipeline: Pipeline::new(link.pipeline, link.gather_bytes),
-        peer: Peer(reader.peer_addr()),
-        room: writer.room(),
+        client: Rc::new(Client::new(link.listener(listener), peer, writer.room(), tally, Some(software))),
         active: Cell::new(link.tick.get()),
         frame: Cell::new(None),
         waiting: Cell::new(false),
         unsent: Cell::new(None),
         listener,
         place: Cell::new(Some(place)),
-        traffic: link.crossing.as_ref().map(traffic),
-        software: Rc::new(RefCell::new(Some(software))),
+        traffic,
         hold_up: Cell::new(0),
     });
     connections.borrow_mut().insert(number, connection.clone());
@@ -362,7 +361,7 @@ async fn let_answers_out(pipeline: &Pipeline) {
 /// A peer whose connection failed gets nothing more; one that ended it or broke the protocol still gets the answers to what
 /// it asked before.
 fn close_after(connection: &Connection, end: End) {
-    let peer = connection.peer;
+    let peer = connection.client.peer;
     match end {
         End::Peer => {
             debug!(%peer, "{end}");
@@ -470,12 +469,9 @@ async fn take_frames<D: Dispatch>(
             None => connection.charged(link, link.charge_whole(frame.len())).await,
         };
         link.begun_requests.set(link.begun_requests.get() + 1);
-        let tally = Tally::of(&connection.traffic);
-        let (received, software) = (last_news(), connection.software.clone());
-        let client = Client { peer: connection.peer, room: connection.room.clone(), tally, software, received };
-        let asked =
-            frame.first_chunk().map(|key| Asked { key: i16::from_be_bytes(*key), received, marks: Marks::default() });
-        let answer = dispatch(frame, charge.permit, client).await?;
+        let received = last_news();
+        let asked = frame.first_chunk().map(|key| Asked { key: i16::from_be_bytes(*key), received, appended: None });
+        let answer = dispatch(frame, charge.permit, connection.client.clone(), received).await?;
         connection.pipeline.push_for(asked, answer);
     }
     Ok(())
@@ -492,22 +488,27 @@ async fn write_answers(link: &Link, connection: &Connection, mut writer: Writer)
             Collected::More | Collected::Last => {}
         }
         if !out.queue.is_empty() {
+            let collected = Moment::now();
             let aborted = async {
                 pipeline.aborted().await;
                 Err(std::io::ErrorKind::ConnectionAborted.into())
             };
-            let sent = match or(send(link, connection, &mut writer, &mut out), aborted).await {
+            let sent = match or(send(link, connection, &mut writer, &mut out, collected), aborted).await {
                 Ok(sent) => sent,
                 Err(error) => {
-                    debug!(peer = %connection.peer, "answers could not be sent: {error}");
+                    debug!(peer = %connection.client.peer, "answers could not be sent: {error}");
                     break;
                 }
             };
             for asked in out.asked.drain(..) {
-                let took = sent.saturating_duration_since(asked.received);
-                let ns = link.metrics.api(asked.key).sent.record(took);
-                if link.metrics.slow.wants(ns) {
-                    note_slow(link, connection.peer, asked, took);
+                let took = Spell::of(sent.ns_since(asked.received));
+                link.metrics.api(asked.key).sent.add(took);
+                if asked.appended.is_some() {
+                    let spell = if sent == collected { took } else { Spell::of(collected.ns_since(asked.received)) };
+                    link.metrics.acknowledged.add(spell);
+                }
+                if link.metrics.slow.wants(took.ns) {
+                    note_slow(link, connection.client.peer, asked, (collected, sent));
                 }
             }
             link.metrics.sent_bytes.add(std::mem::take(&mut out.bytes));
@@ -528,10 +529,13 @@ const PATIENT: [ApiKey; 3] = [ApiKey::Fetch, ApiKey::JoinGroup, ApiKey::SyncGrou
 
 /// Keeps a request among the slowest, and says so if it is one of those.
 #[cold]
-fn note_slow(link: &Link, peer: Peer, Asked { key, marks, .. }: Asked, sent: Duration) {
+fn note_slow(link: &Link, peer: Peer, Asked { key, received, appended }: Asked, (collected, sent): (Moment, Moment)) {
     if PATIENT.iter().any(|api| *api as i16 == key) {
         return;
     }
+    let sent = sent.since(received);
+    let acknowledged = appended.map(|_| collected.since(received));
+    let marks = Marks { appended: appended.map(|appended| appended.since(received)), acknowledged };
     let request = SlowRequest { at_ms: clock::wall_ms(), key, peer: peer.0, marks, sent };
     if link.slow_request.is_some_and(|least| sent >= least) {
         let api = ApiKey::try_from(key).map_or_else(|()| key.to_string(), |api| format!("{api:?}"));
@@ -547,28 +551,31 @@ fn note_slow(link: &Link, peer: Peer, Asked { key, marks, .. }: Asked, sent: Dur
     link.metrics.slow.note(request);
 }
 
-/// Sends all of `out`, and charges what of it is not charged yet. Returns when the last of it went to the kernel.
+/// Sends all of `out`, which is so since just now, and charges what of it is not charged yet. Returns when the last of it went to
+/// the kernel.
 async fn send(
     link: &Link,
     connection: &Connection,
     writer: &mut Writer,
     out: &mut Outgoing,
-) -> std::io::Result<Instant> {
+    mut since: Moment,
+) -> std::io::Result<Moment> {
     if out.uncharged > FREE_ANSWER_BYTES {
-        out.shares.push(link.answers.share(out.uncharged, &connection.room).await);
+        out.shares.push(link.answers.share(out.uncharged, &connection.client.room).await);
+        since = Moment::now();
     }
     out.uncharged = 0;
     let fetches = out.shares.iter().any(Share::is_fetch);
     let others = out.shares.is_empty() || !out.shares.iter().all(Share::is_fetch);
     let at_once = out.shares.iter().any(Share::is_at_once);
     loop {
-        let since = clock::now();
         connection.unsent.set(Some(Unsent { since, fetches, others, at_once }));
         let more = writer.send_some(&mut out.queue).await?;
         connection.active.set(link.tick.get());
         if !more {
             return Ok(since);
         }
+        since = Moment::now();
     }
 }
 
@@ -578,10 +585,10 @@ mod tests {
 
     #[test]
     fn who_takes_nothing_gives_way_to_those_that_wait_for_the_same() {
-        let since = clock::now();
+        let since = Moment::now();
         let unsent = |fetches, others, at_once| Unsent { since, fetches, others, at_once };
         let gives_way = |unsent: Unsent, ms, fetches, others| {
-            unsent.gives_way(since + Duration::from_millis(ms), Shortage { fetches, others }, false)
+            unsent.gives_way(since.after(Duration::from_millis(ms)), Shortage { fetches, others }, false)
         };
         let (records, other, small) =
             (unsent(true, false, false), unsent(false, true, false), unsent(true, false, true));

@@ -197,6 +197,8 @@ pub struct Link {
     pub connections: Cell<usize>,
     /// Number of the next connection.
     pub next_number: Cell<u64>,
+    /// Names of the listeners, by their places.
+    listeners: Vec<Rc<str>>,
     /// `None`: there is one shard.
     pub crossing: Option<Rc<Crossing>>,
     pub metrics: Arc<ShardMetrics>,
@@ -246,10 +248,16 @@ impl Link {
             begun_requests: Cell::new(0),
             connections: Cell::new(0),
             next_number: Cell::new(0),
+            listeners: config.listeners.iter().map(|listener| listener.name.as_str().into()).collect(),
             crossing,
             metrics: runtime::metrics(),
             slow_request: (config.slow_request_ms > 0).then(|| Duration::from_millis(config.slow_request_ms)),
         })
+    }
+
+    /// The name of the listener at this place.
+    pub fn listener(&self, place: usize) -> Rc<str> {
+        self.listeners.get(place).cloned().unwrap_or_default()
     }
 
     /// Request bytes that connections hold.

@@ -126,7 +126,7 @@ fn with_servers(shards: u16, test: impl FnOnce(&Servers)) {
                 }
                 posts[own].lock().unwrap().clear();
             });
-            let handle = async move |frame: Bytes, permit, client: Client| {
+            let handle = async move |frame: Bytes, permit, client: Rc<Client>, _: Moment| {
                 client.tally.note(&frame[..1], |owner| ShardId(u16::from(*owner)));
                 answer(own as u8, &frame, permit)
             };

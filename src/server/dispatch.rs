@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::rc::Rc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures_lite::future::or;
@@ -11,7 +10,8 @@ use kafka_protocol::protocol::Encodable;
 
 use crate::model::ErrorCode;
 use crate::observe::client_line;
-use crate::protocol::{ApiSpec, Malformed, Prefix, guard, parse_header, parse_prefix, respond};
+use crate::protocol::{ApiSpec, Malformed, Prefix, guard, parse_prefix, parse_rest, respond};
+use crate::runtime::clock::Moment;
 use crate::runtime::sync::{Permit, oneshot};
 use crate::runtime::{SendRoom, spawn_local};
 
@@ -19,32 +19,23 @@ use super::context::{ServerContext, SizeClass};
 use super::errors::Errors;
 use super::group_call::{GroupCall, InLine, caller};
 use super::handlers::{self, api_versions};
-use super::peer::{Client, Peer, SoftwareSlot};
+use super::peer::Client;
 use super::pipeline::{Answer, Reply};
-use super::traffic::Tally;
 
 /// The sender of a request.
 #[derive(Clone, Debug)]
 pub struct Asker {
-    /// The name of the listener that the client came by.
-    pub listener: Rc<str>,
-    pub peer: Peer,
-    /// For answers to it.
-    pub room: SendRoom,
-    /// Of its connection's requests.
-    pub tally: Tally,
-    /// The client id.
-    pub client_id: Option<String>,
-    pub software: SoftwareSlot,
+    pub client: Rc<Client>,
+    pub client_id: Option<Rc<str>>,
     /// When the request's last byte had come.
-    pub received: Instant,
+    pub received: Moment,
 }
 
 /// For the log: the address, and the name that the client gives itself, cut and with what would not be a line's escaped.
 impl fmt::Display for Asker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.peer.0 {
-            Some(_) => self.peer.fmt(f)?,
+        match self.client.peer.0 {
+            Some(_) => self.client.peer.fmt(f)?,
             None => f.write_str("a client without an address")?,
         }
         match &self.client_id {
@@ -153,12 +144,12 @@ macro_rules! apis {
                 $(key if key == handlers::$module::API.key => {
                     let request = guard::decode(key, version, &mut body)?;
                     let response = handlers::$module::handle(context, version, request).await;
-                    encode(context, &asker.room, key, (prefix, size), &response).await
+                    encode(context, &asker.client.room, key, (prefix, size), &response).await
                 })*
                 $(key if key == handlers::$asked_module::API.key => {
                     let request = guard::decode(key, version, &mut body)?;
                     let response = handlers::$asked_module::handle(context, asker, version, request).await;
-                    encode(context, &asker.room, key, (prefix, size), &response).await
+                    encode(context, &asker.client.room, key, (prefix, size), &response).await
                 })*
                 key => Err(Malformed(format!("{key:?} has no handler"))),
             }
@@ -245,13 +236,13 @@ fn spec_of(api_key: i16) -> Option<&'static ApiSpec> {
 }
 
 /// Takes one request as far as its place in the order is fixed; what is left is in the answer. An error: the bytes make no
-/// sense or ask for what ApiVersions does not offer, and the connection is to be closed, as Kafka does. `origin`: the listener's
-/// name and the client's address.
+/// sense or ask for what ApiVersions does not offer, and the connection is to be closed, as Kafka does. `client`: with when the
+/// last byte had come.
 pub async fn dispatch(
     context: &Rc<ServerContext>,
     frame: Bytes,
     permit: Permit,
-    origin: (Rc<str>, Client),
+    (client, received): (Rc<Client>, Moment),
 ) -> Result<Answer, Malformed> {
     let prefix = parse_prefix(&frame)?;
     let Prefix { api_key, version, correlation_id } = prefix;
@@ -268,9 +259,8 @@ pub async fn dispatch(
     }
     check_size(spec.key, frame.len(), max_other_request(context.shard.config.receive_memory_bytes))?;
     context.link.metrics.api(api_key).note_request(version, frame.len());
-    let (header, body_start) = parse_header(&frame, spec.is_flexible(version))?;
-    let (listener, Client { peer, room, tally, software, received }) = origin;
-    let asker = Asker { listener, peer, room, tally, client_id: header.client_id, software, received };
+    let (client_id, body_start) = parse_rest(&frame, spec.is_flexible(version))?;
+    let asker = Asker { client_id: client.id(client_id), client, received };
     let body = frame.slice(body_start..);
     drop(frame);
     let working = match memory_factor(spec.key) {
@@ -279,7 +269,7 @@ pub async fn dispatch(
         factor => {
             let size = SizeClass::of(spec.key, version, &body);
             let bytes = working_bytes(context, spec.key, size, (body_start + body.len()) * factor);
-            Some(context.work(bytes, &asker.room).await)
+            Some(context.work(bytes, &asker.client.room).await)
         }
     };
     match spec.key {
@@ -310,13 +300,13 @@ async fn later(
     // Who breaks the protocol is to be told apart now, while the reader can end the connection for it.
     guard::check(spec.key, prefix.version, &body)?;
     let factor = memory_factor(spec.key);
-    let caller = caller(asker.client_id.clone(), asker.peer);
-    let in_line = match InLine::new(context, caller, &asker.tally, &body) {
+    let caller = caller(asker.client_id.as_deref(), asker.client.peer);
+    let in_line = match InLine::new(context, caller, &asker.client.tally, &body) {
         Ok(in_line) => in_line,
         Err(caller) => {
-            let _working = context.work(body.len() * factor, &asker.room).await;
+            let _working = context.work(body.len() * factor, &asker.client.room).await;
             let refused = GroupCall::refused(context, caller);
-            let reply = Box::pin(answer_group(refused, &asker.room, spec, prefix, body)).await?;
+            let reply = Box::pin(answer_group(refused, &asker.client.room, spec, prefix, body)).await?;
             drop(permit);
             return Ok(Answer::Now(reply));
         }
@@ -324,7 +314,7 @@ async fn later(
     drop((body, permit));
     let context = context.clone();
     Ok(Answer::Later(Box::pin(async move {
-        let (room, (sender, receiver)) = (asker.room.clone(), oneshot());
+        let (room, (sender, receiver)) = (asker.client.room.clone(), oneshot());
         let (_wanted, unwanted) = oneshot::<()>();
         // A task of its own: nobody looks at an answer while those before it are being sent, which a client can hold up, and
         // what this takes to be worked on must not be held up with it. It ends with this future, so with the connection.
@@ -353,6 +343,8 @@ async fn later(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::peer::Peer;
+    use crate::server::traffic::Tally;
 
     #[test]
     fn each_api_is_served_once_within_what_the_decoders_know() {
@@ -369,13 +361,15 @@ mod tests {
     #[test]
     fn who_asks_is_one_word_of_a_log_line() {
         let asker = |peer: Option<&str>, id: Option<String>| Asker {
-            listener: "PLAINTEXT".into(),
-            peer: Peer(peer.map(|peer| peer.parse().unwrap())),
-            room: SendRoom::default(),
-            tally: Tally::default(),
-            client_id: id,
-            software: SoftwareSlot::default(),
-            received: crate::runtime::clock::now(),
+            client: Rc::new(Client::new(
+                "PLAINTEXT".into(),
+                Peer(peer.map(|peer| peer.parse().unwrap())),
+                SendRoom::default(),
+                Tally::default(),
+                None,
+            )),
+            client_id: id.as_deref().map(Rc::from),
+            received: Moment::now(),
         };
         assert_eq!(asker(Some("10.0.0.1:5"), Some("me".into())).to_string(), "10.0.0.1:5 (\"me\")");
         assert_eq!(asker(Some("[::1]:5"), None).to_string(), "[::1]:5");

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_lite::future::or;
 use tracing::{debug, info};
@@ -13,7 +13,7 @@ use tracing::{debug, info};
 use crate::config::ServerConfig;
 use crate::observe::{client_line, note_second};
 use crate::runtime::admission::{Admission, AdmissionLimits, Place, Refused};
-use crate::runtime::clock;
+use crate::runtime::clock::{self, Moment};
 use crate::runtime::executor::spawn_local;
 use crate::runtime::net::Listeners;
 use crate::runtime::process::StopFlag;
@@ -69,11 +69,11 @@ fn limits(config: &ServerConfig) -> AdmissionLimits {
 pub async fn serve(shard: Rc<Shard>, listeners: Listeners, (admission, loads): (Arc<Admission>, Arc<Loads>)) {
     let context = ServerContext::new(shard.clone(), &loads);
     let link = context.link.clone();
-    let handle = |name: &str| {
-        let (context, name) = (context.clone(), Rc::<str>::from(name));
-        Rc::new(async move |frame, permit, client| dispatch(&context, frame, permit, (name.clone(), client)).await)
-    };
-    let handles = shard.config.listeners.iter().map(|listener| handle(&listener.name)).collect();
+    let handled = context.clone();
+    let handle = Rc::new(async move |frame, permit, client, received| {
+        dispatch(&handled, frame, permit, (client, received)).await
+    });
+    let handles = vec![handle; shard.config.listeners.len()];
     let (shared, followed) = (admission.clone(), RefCell::new(shard.config.clone()));
     let next_tick = async || {
         clock::next_tick().await;
@@ -251,8 +251,8 @@ fn report_refused(peer: Peer, refused: Refused) {
 async fn close_stalled(link: &Link, connections: &Connections) {
     loop {
         let short = link.answers.shortage().await;
-        let now = clock::now();
-        let mut stalled: Vec<(Instant, Rc<Connection>)> = connections
+        let now = Moment::now();
+        let mut stalled: Vec<(Moment, Rc<Connection>)> = connections
             .borrow()
             .values()
             .filter_map(|connection| Some((connection.stalled_since(now, short)?, connection.clone())))

@@ -155,7 +155,7 @@ fn with_server_in(time: Time, config: ServerConfig, test: impl FnOnce(Server)) {
             tell.send(listeners.local_addrs().unwrap()[0]).unwrap();
             let answers = AnswerMemory::new(config.response_memory_bytes);
             let link = Link::new(&config, answers.clone(), |head| head.first() == Some(&LARGE), None);
-            let handle = async move |frame: Bytes, permit, client: Client| match frame.first() {
+            let handle = async move |frame: Bytes, permit, client: Rc<Client>, _: Moment| match frame.first() {
                 Some(&LARGE) => Ok(large_answer(&frame, &answers, &client.room, &hanging).await),
                 _ => answer(frame, permit, &hanging),
             };

@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::Instant;
 
 use crate::observe::metrics::Software;
 use crate::runtime::SendRoom;
@@ -15,18 +14,41 @@ use super::traffic::Tally;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub Option<SocketAddr>);
 
-/// The client that a connection counts for; empty once it has left.
-pub type SoftwareSlot = Rc<RefCell<Option<Software>>>;
-
-/// A connection's other end, the room for answers to it, and where its requests are counted.
-#[derive(Clone, Debug)]
+/// A connection's other end. Made once a connection; each of its requests has a reference.
+#[derive(Debug)]
 pub struct Client {
+    /// The name of the listener that it came by.
+    pub listener: Rc<str>,
     pub peer: Peer,
+    /// For answers to it.
     pub room: SendRoom,
+    /// Of the connection's requests.
     pub tally: Tally,
-    pub software: SoftwareSlot,
-    /// When the request's last byte had come.
-    pub received: Instant,
+    /// The client that the connection counts for; empty once it has left.
+    pub software: RefCell<Option<Software>>,
+    /// The client id of the last request.
+    last_id: RefCell<Option<Rc<str>>>,
+}
+
+impl Client {
+    pub fn new(listener: Rc<str>, peer: Peer, room: SendRoom, tally: Tally, software: Option<Software>) -> Client {
+        Client { listener, peer, room, tally, software: RefCell::new(software), last_id: RefCell::default() }
+    }
+
+    /// The client id of a request as text. It hardly ever differs from that of the request before. As in Kafka, bytes that are
+    /// not UTF-8 become replacement characters: a name in logs is no reason to refuse.
+    pub fn id(&self, bytes: Option<&[u8]>) -> Option<Rc<str>> {
+        let bytes = bytes?;
+        let mut last = self.last_id.borrow_mut();
+        match &*last {
+            Some(id) if id.as_bytes() == bytes => Some(id.clone()),
+            _ => {
+                let id = Rc::<str>::from(String::from_utf8_lossy(bytes));
+                *last = Some(id.clone());
+                Some(id)
+            }
+        }
+    }
 }
 
 impl Peer {
@@ -47,6 +69,19 @@ impl fmt::Display for Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_id_is_made_of_the_bytes_of_each_request() {
+        let client = Client::new("X".into(), Peer(None), SendRoom::default(), Tally::default(), None);
+        for (bytes, text) in
+            [(Some(&b"me"[..]), Some("me")), (Some(b"me"), Some("me")), (None, None), (Some(b"you"), Some("you"))]
+        {
+            assert_eq!(client.id(bytes).as_deref(), text);
+        }
+        assert_eq!(client.id(Some(&[0xff, b'a'])).as_deref(), Some("\u{fffd}a"));
+        assert_eq!(client.id(Some(&[0xff, b'a'])).as_deref(), Some("\u{fffd}a"));
+        assert_eq!(client.id(Some(b"")).as_deref(), Some(""));
+    }
 
     #[test]
     fn peers_are_shown_as_addresses() {

@@ -5,19 +5,18 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::observe::metrics::Marks;
+use crate::runtime::clock::Moment;
 use crate::shard::Share;
 
 /// What one request comes to.
 pub enum Reply {
     /// A whole response in one piece.
     Frame(Bytes),
-    /// As `Frame`, of a Produce request that came to its stages then.
-    Produced(Bytes, Marks),
+    /// As `Frame`, of a Produce request whose batches had their places in the logs then.
+    Produced(Bytes, Moment),
     /// A whole response in slices, sent in this order, with the memory that it is charged.
     Held(Vec<Bytes>, Vec<Share>),
     /// The request asks for no response (Produce with acks=0).
@@ -38,14 +37,6 @@ impl Reply {
             (reply, _) => reply,
         }
     }
-
-    /// The reply, if it is one, of a request that came to its stages then.
-    pub fn marked(self, marks: Marks) -> Reply {
-        match self {
-            Reply::Frame(frame) => Reply::Produced(frame, marks),
-            reply => reply,
-        }
-    }
 }
 
 /// A request's answer: at hand, or still being worked on.
@@ -60,8 +51,9 @@ pub struct Asked {
     /// Of its API.
     pub key: i16,
     /// When its last byte had come.
-    pub received: Instant,
-    pub marks: Marks,
+    pub received: Moment,
+    /// When its batches had their places in the logs; `None`: it is no Produce request, or one for very many partitions.
+    pub appended: Option<Moment>,
 }
 
 /// What the writer got.
@@ -286,11 +278,11 @@ impl Pipeline {
                     out.uncharged += bytes;
                     out.asked.extend(asked);
                 }
-                Reply::Produced(frame, marks) => {
+                Reply::Produced(frame, appended) => {
                     let bytes = out.add([frame]);
                     gathered += bytes;
                     out.uncharged += bytes;
-                    out.asked.extend(asked.map(|asked| Asked { marks, ..asked }));
+                    out.asked.extend(asked.map(|asked| Asked { appended: Some(appended), ..asked }));
                 }
                 Reply::Held(slices, shares) => {
                     gathered += out.add(slices);

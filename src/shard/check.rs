@@ -56,24 +56,25 @@ impl Shard {
     }
 
     async fn check(&self, partition: PartitionId, records: Bytes, now_ms: i64) -> Result<CheckedBatch, Rejected> {
-        let (topic, config) = self
-            .topic_of(partition)
-            .ok_or_else(|| not_served(self.online(partition).err().unwrap_or(ErrorCode::UnknownTopicOrPartition)))?;
-        let validation = self.config.produce_validation;
-        let check = move |records: &Bytes, limits| {
-            let (topic, config) = (&topic, &config);
-            validate(records, &Rules { topic, partition: partition.index.0, config, validation, now_ms, limits })
+        let (validation, partition_index) = (self.config.produce_validation, partition.index.0);
+        let check = move |records: &Bytes, topic: &str, config: &TopicConfig, limits| {
+            validate(records, &Rules { topic, partition: partition_index, config, validation, now_ms, limits })
         };
-        if records.len() <= INLINE_BATCH_BYTES {
-            match check(&records, Limits::INLINE) {
+        if records.len() <= INLINE_BATCH_BYTES
+            && let Some(topic) = self.image.borrow().topic_by_id(partition.topic)
+        {
+            match check(&records, &topic.name, &topic.config, Limits::INLINE) {
                 Ok(batch) => return Ok(batch),
                 Err(Refusal::Rejected(rejected)) => return Err(rejected),
                 Err(Refusal::TooMuchWork) => {}
             }
         }
+        let (topic, config) = self
+            .topic_of(partition)
+            .ok_or_else(|| not_served(self.online(partition).err().unwrap_or(ErrorCode::UnknownTopicOrPartition)))?;
         // One or two at a time: each decoder may take a window of 64 MiB, and the helper threads also open files for everybody.
         let _turn = self.heavy_checks.acquire(1).await;
-        let checked = spawn_blocking(move || check(&records, Limits::FULL)).await;
+        let checked = spawn_blocking(move || check(&records, &topic, &config, Limits::FULL)).await;
         checked.map_err(Refusal::rejected)
     }
 

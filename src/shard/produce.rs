@@ -23,6 +23,11 @@ pub struct Written {
 }
 
 impl Written {
+    /// The outcomes, in the order of the parts, if nothing more is waited for.
+    pub fn at_hand(self) -> Result<Vec<ProduceOutcome>, Written> {
+        if self.writes.pledges.is_empty() { Ok(self.writes.outcomes) } else { Err(self) }
+    }
+
     /// The outcomes, in the order of the parts, once the ISR has what it is to have.
     pub async fn outcomes(self) -> Vec<ProduceOutcome> {
         let Writes { mut outcomes, pledges } = self.writes;
@@ -62,15 +67,12 @@ impl Shard {
     /// holds the budget of the request's memory must know when the disk has it, also when nobody waits for the answer any more.
     pub async fn produce(self: &Rc<Self>, parts: Vec<ProducePart>, for_all: bool) -> ProduceWrites {
         let parts = self.check_all(parts).await;
-        let groups = Groups::split(parts, |p| self.owner(p.partition));
         let shard = self.clone();
-        if let [group] = &groups.by_owner[..]
-            && group.owner == self.id
-        {
-            let parts = groups.by_owner.into_iter().flat_map(|g| g.parts).collect();
+        if parts.iter().all(|part| self.owner(part.partition) == self.id) {
             let appends = self.append_all(parts, for_all);
             return Box::pin(async move { Written { shard, writes: appends.written().await } });
         }
+        let groups = Groups::split(parts, |p| self.owner(p.partition));
         let mut outcomes = Vec::new();
         outcomes.resize_with(groups.total, outcome_of_stopped_shard);
         let mut running: Vec<(Vec<usize>, OwnersWrites)> = Vec::new();

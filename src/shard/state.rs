@@ -23,7 +23,7 @@ use crate::cluster::keeper::Keeper;
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::store::LocalEngine;
 use crate::config::ServerConfig;
-use crate::model::{PartitionId, ShardId};
+use crate::model::{IdMap, PartitionId, ShardId};
 use crate::observe::metrics::ShardMetrics;
 use crate::partition::{DataWaiter, ProducerPool, Replica, Shared};
 use crate::runtime;
@@ -50,7 +50,7 @@ pub struct Shard {
     pub(super) producers: Rc<ProducerPool>,
     /// Memory of answers to this shard's connections.
     pub answers: Rc<AnswerMemory>,
-    pub(super) replicas: RefCell<HashMap<PartitionId, Rc<Replica>>>,
+    pub(super) replicas: RefCell<IdMap<PartitionId, Rc<Replica>>>,
     pub(super) directories: Directories,
     /// Of replication, counted with the other shards.
     pub(super) throttles: RefCell<Arc<Throttles>>,
@@ -149,7 +149,7 @@ impl Shard {
             opening: Budget::new(OPENING_BYTES),
             producers: ProducerPool::new(producer_share(&config)),
             answers: AnswerMemory::new(config.response_memory_bytes),
-            replicas: RefCell::new(HashMap::new()),
+            replicas: RefCell::default(),
             directories: Directories::default(),
             throttles: RefCell::default(),
             control: LocalMutex::new(1),

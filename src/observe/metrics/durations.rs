@@ -26,6 +26,20 @@ pub struct Durations {
     sum_ns: Count,
 }
 
+/// A duration, and the bucket that it goes into.
+#[derive(Clone, Copy, Debug)]
+pub struct Spell {
+    pub ns: u64,
+    bucket: usize,
+}
+
+impl Spell {
+    pub fn of(ns: u64) -> Spell {
+        // Times 1024 / 1,000,000.
+        Spell { ns, bucket: bucket_of(ns.wrapping_mul(16) / 15_625) }
+    }
+}
+
 impl Default for Durations {
     fn default() -> Durations {
         Durations { buckets: std::array::from_fn(|_| Count::default()), sum_ns: Count::default() }
@@ -52,16 +66,17 @@ fn end_of(bucket: usize) -> u64 {
 }
 
 impl Durations {
-    /// By the one thread that writes; returns the duration in ns.
-    pub fn record(&self, duration: Duration) -> u64 {
-        let ns = duration.as_secs().wrapping_mul(1_000_000_000) + u64::from(duration.subsec_nanos());
-        // Times 1024 / 1,000,000.
-        let units = ns.wrapping_mul(16) / 15_625;
-        if let Some(bucket) = self.buckets.get(bucket_of(units)) {
+    /// By the one thread that writes.
+    pub fn record(&self, duration: Duration) {
+        self.add(Spell::of(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)));
+    }
+
+    /// As [`record`](Self::record), of what was made once for several.
+    pub fn add(&self, Spell { ns, bucket }: Spell) {
+        if let Some(bucket) = self.buckets.get(bucket) {
             bucket.add(1);
         }
         self.sum_ns.add(ns);
-        ns
     }
 
     /// Adds what is counted here to `spread`.

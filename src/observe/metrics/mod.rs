@@ -11,7 +11,7 @@ mod topics;
 
 pub use clients::{Clients, Software};
 pub use counters::{Count, Level};
-pub use durations::{Durations, Spread};
+pub use durations::{Durations, Spell, Spread};
 pub use markdown::{markdown, plain};
 pub use shard::{ApiMetrics, Metrics, Resource, Resources, ShardMetrics, Stage};
 pub use slow::{Marks, SlowRequest, SlowRequests};

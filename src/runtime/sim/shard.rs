@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::disk::{Disk, State};
 use super::random::Random;
-use crate::runtime::clock;
+use crate::runtime::clock::{self, Moment};
 use crate::runtime::context::{self, ShardContext};
 use crate::runtime::sync::oneshot;
 
@@ -204,10 +204,10 @@ impl World {
         let shards = self.shards.borrow().clone();
         let next = shards.iter().filter_map(|shard| shard.turn.next_timer()).min();
         let Some(next) = next else { return false };
-        let elapsed = next.saturating_duration_since(self.begun).max(self.elapsed.get());
+        let elapsed = next.elapsed().max(self.elapsed.get());
         self.elapsed.set(elapsed);
         for shard in shards {
-            shard.turn.fire(self.begun + elapsed);
+            shard.turn.fire(Moment::simulated(elapsed));
         }
         elapsed < LONGEST
     }

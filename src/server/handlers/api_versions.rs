@@ -34,7 +34,7 @@ pub async fn handle(
         let (name, software_version) = (&request.client_software_name, &request.client_software_version);
         let software = context.link.metrics.clients.count(name, software_version);
         // The one that it counted as before goes.
-        let before = asker.software.borrow_mut().replace(software);
+        let before = asker.client.software.borrow_mut().replace(software);
         drop(before);
     }
     response

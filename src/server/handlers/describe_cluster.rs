@@ -24,7 +24,7 @@ pub async fn handle(
     version: i16,
     request: DescribeClusterRequest,
 ) -> DescribeClusterResponse {
-    respond(&context.shard.image(), &asker.listener, version, &request)
+    respond(&context.shard.image(), &asker.client.listener, version, &request)
 }
 
 fn respond(

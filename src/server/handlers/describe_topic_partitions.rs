@@ -29,7 +29,7 @@ pub async fn handle(
     _: i16,
     request: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
-    respond(&context.shard.image(), &asker.listener, request)
+    respond(&context.shard.image(), &asker.client.listener, request)
 }
 
 fn respond(

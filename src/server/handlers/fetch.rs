@@ -7,7 +7,7 @@ use kafka_protocol::messages::ApiKey;
 
 use crate::cluster::MetadataImage;
 use crate::model::{BrokerId, ErrorCode, PartitionId};
-use crate::observe::metrics::ApiMetrics;
+use crate::observe::metrics::ShardMetrics;
 use crate::protocol::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest, decode, encode_response};
 use crate::protocol::{ApiSpec, Malformed, TopicKey};
 use crate::runtime::SendRoom;
@@ -87,7 +87,6 @@ impl Sender {
 /// Stage one settles the session; the reading is the answer.
 pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
     let Call { version, correlation_id, body, permit, working, asker } = call;
-    let (room, tally) = (asker.room, asker.tally);
     let frame_bytes = body.len();
     let request = decode(version, body)?;
     let image = context.shard.image();
@@ -105,9 +104,9 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
             return Ok(Answer::Now(Reply::Held(slices, Vec::new())));
         }
     };
-    tally.note(&job.plan.parts, |part| context.shard.owner(part.partition));
+    asker.client.tally.note(&job.plan.parts, |part| context.shard.owner(part.partition));
     if let Opened::Session { id, .. } = job.opened {
-        tally.note_session(id);
+        asker.client.tally.note_session(id);
     }
     let held = frame_bytes + job.asked.len() * ASKED_BYTES;
     let waiting = match held {
@@ -117,11 +116,11 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
             working
         }),
     };
-    let context = context.clone();
+    let (context, client) = (context.clone(), asker.client);
     Ok(Answer::Later(Box::pin(async move {
         let _waiting = waiting;
         let parts = std::mem::take(&mut job.plan.parts);
-        let plan = FetchPlan { parts, room: room.clone(), ..job.plan };
+        let plan = FetchPlan { parts, room: client.room.clone(), ..job.plan };
         // Nothing to read: nothing to wait for either, as in Kafka.
         let (outcomes, records_share) = match plan.parts.is_empty() {
             true => (Vec::new(), None),
@@ -129,19 +128,19 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
         };
         let mut shares = Vec::from_iter(records_share);
         if job.asked.len() > FEW_PARTITIONS {
-            shares.push(context.shard.answers.share(job.asked.len() * ANSWERED_BYTES, &room).await);
+            shares.push(context.shard.answers.share(job.asked.len() * ANSWERED_BYTES, &client.room).await);
         }
-        note_errors(context.link.metrics.api(ApiKey::Fetch as i16), &job, &outcomes);
+        note_errors(&context.link.metrics, &job, &outcomes);
         note_sent(job.sender.replica_id >= 0, &outcomes);
         let (error, session_id, topics) = finish(&mut context.sessions.borrow_mut(), job, outcomes);
         Reply::Held(encode_response(version, correlation_id, error, session_id, topics), shares)
     })))
 }
 
-fn note_errors(metrics: &ApiMetrics, job: &Job, outcomes: &[FetchOutcome]) {
+fn note_errors(metrics: &ShardMetrics, job: &Job, outcomes: &[FetchOutcome]) {
     let refused = job.asked.iter().filter_map(|asked| asked.error);
     let failed = outcomes.iter().map(|outcome| outcome.error).filter(|error| *error != ErrorCode::None);
-    refused.chain(failed).for_each(|error| metrics.note_error(error.code()));
+    refused.chain(failed).for_each(|error| metrics.api(ApiKey::Fetch as i16).note_error(error.code()));
 }
 
 fn note_sent(to_follower: bool, outcomes: &[FetchOutcome]) {

@@ -49,12 +49,12 @@ pub async fn handle(
     };
     let shard = &context.shard;
     if request.key_type != GROUP || !shard.config.in_cluster() {
-        return respond(&shard.config, &asker.listener, version, request, found);
+        return respond(&shard.config, &asker.client.listener, version, request, found);
     }
     let image = shard.image();
     answer(version, request, |group| {
         found.clone()?;
-        leader(&image, shard.coordinator_of(group), &asker.listener)
+        leader(&image, shard.coordinator_of(group), &asker.client.listener)
     })
 }
 

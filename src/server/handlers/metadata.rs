@@ -83,7 +83,7 @@ pub async fn handle(
             }
         }
     }
-    let mut response = respond(&shard.image(), &asker.listener, version, wanted, &failures);
+    let mut response = respond(&shard.image(), &asker.client.listener, version, wanted, &failures);
     if !refused {
         operations.tell(version, &mut response);
     }

@@ -4,22 +4,24 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_lite::future::poll_once;
 use kafka_protocol::messages::ApiKey;
 
 use crate::cluster::MetadataImage;
 use crate::model::ErrorCode;
 use crate::model::record_batch::{BatchHeader, Codec};
-use crate::observe::metrics::{ApiMetrics, Marks};
+use crate::observe::metrics::{ShardMetrics, Spell};
 use crate::protocol::produce::{
     ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceTopic, decode, encode_response,
 };
 use crate::protocol::{ApiSpec, Malformed, TopicKey};
+use crate::runtime::clock::{self, Moment};
+use crate::runtime::spawn_local;
 use crate::runtime::sync::oneshot;
-use crate::runtime::{clock, spawn_local};
 use crate::server::context::ServerContext;
 use crate::server::dispatch::Call;
 use crate::server::pipeline::{Answer, Reply};
-use crate::shard::{ProduceOutcome, ProducePart};
+use crate::shard::{ProduceOutcome, ProducePart, Share, Written};
 
 use super::shared::{find_partition, find_topic, is_internal};
 
@@ -53,7 +55,7 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
     // Requests for many partitions are answered in memory of their own, however the answer waits.
     let share = match places {
         ..=FEW_PLACES => None,
-        _ => Some(context.shard.answers.share(places * PLACE_BYTES, &asker.room).await),
+        _ => Some(context.shard.answers.share(places * PLACE_BYTES, &asker.client.room).await),
     };
     let acks = match request.acks {
         0 => Some(Acks::None),
@@ -62,42 +64,73 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
         _ => None,
     };
     let received = asker.received;
-    let deadline = received + Duration::from_millis(request.timeout_ms.max(0) as u64);
+    let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let writes_internal = asker.client_id.as_deref() == Some(ADMIN_CLIENT);
     let (mut topics, parts) = sort_out(&context.shard.image(), version, acks.is_some(), writes_internal, request);
-    let metrics = context.link.metrics.clone();
     let (Some(acks), false) = (acks, parts.is_empty()) else {
         // Nothing to write: the permit goes with this call.
         let acks = acks.unwrap_or(Acks::All);
-        note_errors(metrics.api(ApiKey::Produce as i16), &topics);
+        note_errors(&context.link.metrics, &topics);
         return Ok(Answer::Now(reply(acks, version, correlation_id, &topics).held(share)));
     };
-    asker.tally.note(&parts, |part| context.shard.owner(part.partition));
+    asker.client.tally.note(&parts, |part| context.shard.owner(part.partition));
     let count = parts.len();
-    let writes = context.shard.produce(parts, acks == Acks::All).await;
-    let appended = clock::now().saturating_duration_since(received);
-    metrics.appended.record(appended);
+    let mut writes = context.shard.produce(parts, acks == Acks::All).await;
+    let appended = Moment::now();
+    context.link.metrics.appended.add(Spell::of(appended.ns_since(received)));
+    let answer = Answering { acks, version, correlation_id, received, appended, share };
+    // With an arena a batch is acknowledged once it has its place, but for followers.
+    let written = poll_once(&mut writes).await;
+    let written = match written.map(Written::at_hand) {
+        Some(Ok(outcomes)) => return Ok(Answer::Now(answer.reply(&context.link.metrics, &mut topics, outcomes))),
+        Some(Err(written)) => Some(written),
+        None => None,
+    };
     // A task of its own: the memory is given back when the disk has the batches, whether or not anybody still waits for the
     // answer, or takes the ones before it.
     let (sender, receiver) = oneshot();
     spawn_local(async move {
-        let written = writes.await;
+        let written = match written {
+            Some(written) => written,
+            None => writes.await,
+        };
         drop(permit);
         sender.send(written.outcomes().await);
     });
+    let context = context.clone();
     Ok(Answer::Later(Box::pin(async move {
         let settled = async { receiver.recv().await.unwrap_or_default() };
         let outcomes = match acks {
-            Acks::All => clock::until(deadline, settled).await.unwrap_or_else(|| timed_out(count)),
+            Acks::All => clock::by(received.after(timeout), settled).await.unwrap_or_else(|| timed_out(count)),
             Acks::None | Acks::Leader => settled.await,
         };
-        fill(&mut topics, outcomes);
-        let acknowledged = clock::now().saturating_duration_since(received);
-        metrics.acknowledged.record(acknowledged);
-        let marks = Marks { appended: Some(appended), acknowledged: Some(acknowledged) };
-        note_errors(metrics.api(ApiKey::Produce as i16), &topics);
-        reply(acks, version, correlation_id, &topics).marked(marks).held(share)
+        answer.reply(&context.link.metrics, &mut topics, outcomes)
     })))
+}
+
+/// What the answer of a request that has written something is made of, besides the outcomes.
+struct Answering {
+    acks: Acks,
+    version: i16,
+    correlation_id: i32,
+    received: Moment,
+    appended: Moment,
+    share: Option<Share>,
+}
+
+impl Answering {
+    /// To be called when the batches are acknowledged and the connection takes the answer.
+    fn reply(self, metrics: &ShardMetrics, topics: &mut Topics, outcomes: Vec<ProduceOutcome>) -> Reply {
+        fill(topics, outcomes);
+        note_errors(metrics, topics);
+        match (reply(self.acks, self.version, self.correlation_id, topics), self.share) {
+            (Reply::Frame(frame), None) => Reply::Produced(frame, self.appended),
+            (reply, share) => {
+                metrics.acknowledged.add(Spell::of(Moment::now().ns_since(self.received)));
+                reply.held(share)
+            }
+        }
+    }
 }
 
 /// When a produce request is answered (`acks`).
@@ -217,9 +250,9 @@ fn fill(topics: &mut Topics, outcomes: Vec<ProduceOutcome>) {
     }
 }
 
-fn note_errors(metrics: &ApiMetrics, topics: &Topics) {
+fn note_errors(metrics: &ShardMetrics, topics: &Topics) {
     for place in topics.iter().flat_map(|(_, places)| places).filter(|place| place.error != ErrorCode::None) {
-        metrics.note_error(place.error.code());
+        metrics.api(ApiKey::Produce as i16).note_error(place.error.code());
     }
 }
 
