@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{arena, bench, broker, cluster, config, group, options, parse, server, shell, topic, tune};
+use super::{arena, bench, broker, cluster, config, group, log, options, parse, server, shell, topic, tune};
 
 /// A message broker that speaks the Apache Kafka wire protocol.
 #[derive(Parser)]
@@ -45,6 +45,8 @@ enum Command {
     /// Look at the memory that outlives the broker (corelane.acknowledge=held)
     #[command(subcommand)]
     Arena(arena::ArenaCommand),
+    /// Print and check the files of a log, without a broker
+    Log(log::LogArguments),
     /// Make a cluster of brokers that were alone
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
         Some(Command::Config(arguments)) => config::main(arguments),
         Some(Command::Broker(arguments)) => broker::main(arguments),
         Some(Command::Arena(command)) => arena::main(command),
+        Some(Command::Log(arguments)) => log::main(arguments),
         Some(Command::Cluster(command)) => cluster::main(command),
         Some(Command::Tune(arguments)) => tune::main(arguments),
         Some(Command::Completions(arguments)) => shell::completions(arguments),

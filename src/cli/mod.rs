@@ -8,6 +8,7 @@ mod command;
 mod config;
 mod connect;
 mod group;
+mod log;
 mod membership;
 mod moment;
 mod nearest;
