@@ -115,6 +115,13 @@ pub struct MetadataImage {
 }
 
 impl MetadataImage {
+    /// The broker that has the image takes part in its cluster, by a registration of its own; true of one without a cluster.
+    pub fn takes_part(&self) -> bool {
+        let Some(me) = self.this else { return true };
+        let own = self.brokers.iter().find(|broker| broker.id == me && Some(broker.epoch) == self.follower_epoch);
+        own.is_some_and(|own| own.phase != Phase::Joining)
+    }
+
     /// The brokers that clients of `listener` can reach, and where.
     pub fn reachable(&self, listener: &str) -> impl Iterator<Item = (&BrokerImage, &EndpointImage)> {
         self.brokers.iter().filter_map(move |broker| Some((broker, broker.endpoint(listener)?)))
@@ -214,5 +221,29 @@ impl MetadataImage {
             self.by_id.remove(&topic.id);
         }
         Some(topic)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_takes_part_by_its_own_registration() {
+        let mut image = MetadataImage::default();
+        assert!(image.takes_part(), "there is no cluster");
+        image.this = Some(BrokerId(1));
+        let broker =
+            |id: i32, epoch, phase| BrokerImage { epoch, phase, ..BrokerImage::alone(BrokerId(id), Vec::new(), None) };
+        let mut takes_part = |own: Option<i64>, brokers: &[BrokerImage]| {
+            (image.follower_epoch, image.brokers) = (own, brokers.to_vec());
+            image.takes_part()
+        };
+        assert!(!takes_part(None, &[broker(1, 5, Phase::Active)]), "of an earlier life");
+        assert!(!takes_part(Some(6), &[broker(1, 5, Phase::Active)]), "of an earlier life");
+        assert!(!takes_part(Some(6), &[broker(1, 6, Phase::Joining), broker(2, 7, Phase::Active)]));
+        assert!(!takes_part(Some(6), &[]));
+        assert!(takes_part(Some(6), &[broker(1, 6, Phase::Active)]));
+        assert!(takes_part(Some(6), &[broker(1, 6, Phase::Draining)]));
     }
 }

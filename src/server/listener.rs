@@ -65,8 +65,12 @@ fn limits(config: &ServerConfig) -> AdmissionLimits {
 }
 
 /// Accepts and serves connections on this shard until `shard.stop` is set, then ends the connections: answers under way get
-/// [`STOP_GRACE`].
+/// [`STOP_GRACE`]. As in Kafka, a broker of a cluster serves nobody before it takes part; until then the kernel holds the
+/// connections.
 pub async fn serve(shard: Rc<Shard>, listeners: Listeners, (admission, loads): (Arc<Admission>, Arc<Loads>)) {
+    if !shard.until_let_in().await {
+        return;
+    }
     let context = ServerContext::new(shard.clone(), &loads);
     let link = context.link.clone();
     let handled = context.clone();

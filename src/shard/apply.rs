@@ -203,6 +203,7 @@ impl Shard {
         }
         self.image.replace(update.image.clone());
         self.hand_out_roles(update);
+        self.let_in(&update.image);
         let deleted = update.topics.iter().filter(|change| change.is_deletion());
         self.tell_coordinators(&deleted.filter_map(|c| Some(c.before.as_ref()?.name.clone())).collect::<Vec<_>>());
         self.close(steps).await

@@ -181,6 +181,19 @@ impl Member {
         }
     }
 
+    /// As [`until_current`](Self::until_current), and until this broker takes part in the cluster.
+    pub async fn until_taking_part(&self, deadline: Instant) -> bool {
+        while self.until_current(deadline).await {
+            if self.node.borrow().is_active() {
+                return true;
+            }
+            if !self.until_moved(deadline).await {
+                break;
+            }
+        }
+        false
+    }
+
     /// Waits for the next image; `false`: none by then.
     pub async fn until_moved(&self, deadline: Instant) -> bool {
         !self.ended.get() && clock::until(deadline, self.moved.notified()).await.is_some()

@@ -1,6 +1,7 @@
 //! Admin requests on metadata that brokers share, on the controller's shard of the broker that got them: checked
 //! against its image, committed against the versions that the image was made of, and answered when every shard
-//! shows the result. What somebody else has changed meanwhile is decided again.
+//! shows the result. What somebody else has changed meanwhile is decided again. While this broker takes no part in the
+//! cluster, requests wait for that, as those that a broker of Kafka forwards wait for a controller.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -73,7 +74,7 @@ impl Shard {
         mut decide: impl FnMut(&MetadataImage, &View, bool) -> Try<R>,
     ) -> Result<R, ControlError> {
         let (mut unknown, mut tries) = (false, 0);
-        while tries < TRIES && member.until_current(deadline).await {
+        while tries < TRIES && member.until_taking_part(deadline).await {
             let tried = {
                 let node = member.node.borrow();
                 decide(&self.image(), node.view(), unknown)
@@ -102,7 +103,12 @@ impl Shard {
                 }
             }
         }
-        let message = "ZooKeeper did not take the change in time; it may have happened, or may yet";
+        let message = match tries {
+            0 if !member.node.borrow().is_active() => {
+                "the broker does not take part in the cluster; nothing was changed"
+            }
+            _ => "ZooKeeper did not take the change in time; it may have happened, or may yet",
+        };
         Err(control_error(ErrorCode::RequestTimedOut, message))
     }
 
@@ -415,7 +421,8 @@ fn plan<T, R>(image: &MetadataImage, place: impl Fn(&MetadataImage) -> Result<T,
         place(&planning)
     };
     on(&[Phase::Active]).map_err(|why| {
-        let lacks_brokers = why.code == ErrorCode::InvalidReplicationFactor;
+        let lacks_brokers =
+            matches!(why.code, ErrorCode::InvalidReplicationFactor | ErrorCode::InvalidReplicaAssignment);
         if lacks_brokers && on(&[Phase::Active, Phase::Joining]).is_ok() { Try::Stale } else { Try::Answered(Err(why)) }
     })
 }
@@ -497,6 +504,22 @@ mod tests {
         // One that stops does not count, now or later.
         assert_eq!(placed(&[Active, Active, Draining]), too_few);
         assert_eq!(placed(&[Active, Joining, Draining]), too_few);
+    }
+
+    #[test]
+    fn an_assignment_waits_for_brokers_that_are_about_to_take_part() {
+        use Phase::{Active, Joining};
+        let code = |phases: &[Phase], ids: &[i32]| {
+            let tried: Result<(), Try<()>> = plan(&image(phases), |image| controller::check_assignment(image, ids));
+            tried.map_err(|tried| match tried {
+                Try::Answered(Err(why)) => Some(why.code),
+                _ => None,
+            })
+        };
+        assert_eq!(code(&[Active, Active], &[1, 2]), Ok(()));
+        assert_eq!(code(&[Active, Joining], &[1, 2]), Err(None), "too early");
+        assert_eq!(code(&[Active, Joining], &[1, 3]), Err(Some(ErrorCode::InvalidReplicaAssignment)));
+        assert_eq!(code(&[Active, Joining], &[1, 1]), Err(Some(ErrorCode::InvalidReplicaAssignment)));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_lite::future::or;
+
 use super::answer_memory::AnswerMemory;
 use super::apply::Round;
 use super::dir_sync::DirSyncs;
@@ -26,11 +28,11 @@ use crate::config::ServerConfig;
 use crate::model::{IdMap, PartitionId, ShardId};
 use crate::observe::metrics::ShardMetrics;
 use crate::partition::{DataWaiter, ProducerPool, Replica, Shared};
-use crate::runtime;
 use crate::runtime::mailbox::{Mesh, ShardStopped};
 use crate::runtime::probe;
 use crate::runtime::process::StopFlag;
 use crate::runtime::sync::{Budget, LocalMutex, Notify};
+use crate::runtime::{self, clock};
 use crate::storage::{StorageContext, StorageLimits};
 
 /// One core's state. Everything here lives on its own thread; other shards reach it through the mesh.
@@ -85,6 +87,9 @@ pub struct Shard {
     pub(super) recovered: Cell<bool>,
     pub(super) door: Door,
     pub(super) on_recovered: Notify,
+    /// An image has shown that this broker takes part in its cluster.
+    let_in: Cell<bool>,
+    on_let_in: Notify,
     pub(super) metrics: Arc<ShardMetrics>,
 }
 
@@ -93,6 +98,9 @@ pub const CONTROLLER: ShardId = ShardId(0);
 
 /// Bytes of checkpoints that a shard reads at the same time; a larger one is read alone.
 const OPENING_BYTES: usize = 4 << 20;
+
+/// Wait for a place in the cluster that is worth a line in the log.
+const LONG_WAIT: Duration = Duration::from_secs(10);
 
 fn limits(config: &ServerConfig) -> StorageLimits {
     let open_files = probe::open_files().unwrap_or(1024);
@@ -169,6 +177,8 @@ impl Shard {
             recovered: Cell::new(false),
             door: Door::default(),
             on_recovered: Notify::new(),
+            let_in: Cell::new(false),
+            on_let_in: Notify::new(),
             metrics: runtime::metrics(),
             config,
         })
@@ -213,6 +223,32 @@ impl Shard {
                 .await;
             if peer.is_err() {
                 return false;
+            }
+        }
+        true
+    }
+
+    /// Notes an image that this shard shows.
+    pub(super) fn let_in(&self, image: &MetadataImage) {
+        if !self.let_in.get() && image.takes_part() {
+            self.let_in.set(true);
+            self.on_let_in.notify_all();
+        }
+    }
+
+    /// Waits until this broker has taken part in its cluster for the first time; `false`: it stops first. Before that it leads
+    /// nothing, and what it knows of others is not the whole yet.
+    pub async fn until_let_in(&self) -> bool {
+        self.let_in(&self.image());
+        let (begun, mut said) = (clock::now(), self.id != CONTROLLER);
+        while !self.let_in.get() {
+            if self.stop.is_set() {
+                return false;
+            }
+            or(self.on_let_in.notified(), clock::next_tick()).await;
+            if !said && clock::now() >= begun + LONG_WAIT {
+                said = true;
+                tracing::warn!("clients are not answered yet: this broker does not take part in the cluster");
             }
         }
         true

@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from support import cluster as clusters
 from support import java, load, wire
@@ -88,6 +89,30 @@ def test_a_controlled_stop_moves_leaders_first(cluster, figure):
     cluster[2].start()
     cluster.wait_for_members({1, 2, 3})
     assert '"trusted":true' in cluster.zookeeper.shell("get /corelane/brokers/2")
+
+
+def test_admin_clients_are_served_as_soon_as_brokers_answer(make_cluster):
+    """One that is told of brokers, but of no controller, does not ask again and gives up after a minute."""
+    c = make_cluster()
+    for turn in range(4):
+        for b in c.brokers.values():
+            b.kill()
+        for b in c.brokers.values():
+            b.spawn()
+        # Some of them come while a broker is on its way in.
+        made = {}
+        for n in range(12):
+            config = {"bootstrap.servers": c[n % 3 + 1].bootstrap, "reconnect.backoff.ms": 5, "reconnect.backoff.max.ms": 20}
+            admin, topic = AdminClient(config), f"t-{turn}-{n}"
+            made[topic] = admin, admin.create_topics([NewTopic(topic, 1, 1)], request_timeout=20)[topic]
+            time.sleep(0.03)
+        for _, created in made.values():
+            created.result(30)
+        for b in c.brokers.values():
+            b.wait(time.monotonic())
+        # All of them answer now.
+        admin = AdminClient({"bootstrap.servers": c.bootstrap})
+        admin.create_topics([NewTopic(f"t-{turn}", 2, 3)])[f"t-{turn}"].result(70)
 
 
 def test_a_broker_that_was_cut_off_registers_anew(cluster):

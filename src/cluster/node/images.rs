@@ -52,7 +52,7 @@ pub fn first_image(
     image.cluster_id = cluster_id.to_owned();
     image.version = mirror.revision();
     image.this = Some(me);
-    (image.brokers, image.controller) = brokers(view);
+    (image.brokers, image.controller) = brokers(view, me);
     image.settings = settings(mirror, me, started);
     let defaults = &image.settings.as_deref().unwrap_or(started).topic_defaults.clone();
     for name in view.topics().keys() {
@@ -129,7 +129,7 @@ impl Images {
         image.version = node.mirror().revision();
         let mut is_other = false;
         if std::mem::take(&mut self.brokers) {
-            (image.brokers, image.controller) = brokers(node.view());
+            (image.brokers, image.controller) = brokers(node.view(), self.me);
             image.follower_epoch = node.follower_epoch();
             is_other = (&image.brokers, image.controller) != (&before.brokers, before.controller);
             is_other |= image.follower_epoch != before.follower_epoch;
@@ -224,9 +224,9 @@ fn settings(mirror: &Mirror, me: BrokerId, started: &ServerConfig) -> Option<Arc
     (!dynamic.is_empty()).then(|| started.following(dynamic))
 }
 
-/// Everybody that is registered, and an active one that stands for the controller: any of them does what a
-/// controller is asked for.
-fn brokers(view: &View) -> (Vec<BrokerImage>, Option<BrokerId>) {
+/// Everybody that is registered, and one that stands for the controller, if possible an active one: any of them does what a
+/// controller is asked for, once it takes part. Clients that are told of brokers but of no controller may never ask again.
+fn brokers(view: &View, me: BrokerId) -> (Vec<BrokerImage>, Option<BrokerId>) {
     let brokers: Vec<BrokerImage> = view
         .registrations()
         .iter()
@@ -243,8 +243,11 @@ fn brokers(view: &View) -> (Vec<BrokerImage>, Option<BrokerId>) {
         })
         .collect();
     let holder = view.controller().map(|controller| controller.value).filter(|holder| view.is_active(*holder));
-    let any = brokers.iter().find(|broker| broker.phase == Phase::Active).map(|broker| broker.id);
-    (brokers, holder.or(any))
+    let first =
+        |wanted: &dyn Fn(&BrokerImage) -> bool| brokers.iter().find(|broker| wanted(broker)).map(|broker| broker.id);
+    let active = || first(&|broker| broker.phase == Phase::Active);
+    let controller = holder.or_else(active).or_else(|| first(&|broker| broker.id == me)).or_else(|| first(&|_| true));
+    (brokers, controller)
 }
 
 /// Partitions with a replica here have no leader, unless it is another one and is `followed`.

@@ -488,6 +488,32 @@ fn images_show_no_leadership_while_the_broker_takes_no_part() {
     assert!(back.image.follower_epoch > silent.follower_epoch);
 }
 
+#[test]
+fn where_there_are_brokers_one_stands_for_the_controller() {
+    let mut cluster = Cluster::of(3);
+    let started = ServerConfig::default();
+    let shown = |cluster: &Cluster, me: i32| {
+        let node = &cluster.nodes[0];
+        let image = first_image(node.mirror(), node.view(), BrokerId(me), "c", &started);
+        (image.brokers.len(), image.controller)
+    };
+    assert_eq!(shown(&cluster, 1).0, 3);
+    let key = |broker| Key::Incarnation(BrokerId(broker));
+    for broker in 1..=3 {
+        let node = cluster.model.node(&key(broker)).unwrap();
+        let Record::Incarnation(incarnation) = node.record else { unreachable!() };
+        let joining = Record::Incarnation(Incarnation { phase: Phase::Joining, ..incarnation });
+        cluster.write(Write::Set(key(broker), joining, node.version));
+    }
+    cluster.model.settle();
+    cluster.nodes[0].poll(cluster.now_ms);
+    let view = cluster.nodes[0].view();
+    assert_eq!(view.registrations().keys().filter(|id| view.is_active(**id)).count(), 0, "nobody is active");
+    for (me, stands) in [(1, 1), (2, 2), (9, 1)] {
+        assert_eq!(shown(&cluster, me), (3, Some(BrokerId(stands))), "as {me} shows it");
+    }
+}
+
 /// Another broker's own options are not this one's.
 #[test]
 fn images_follow_the_options_that_are_set_while_brokers_run() {
