@@ -7,6 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::directory_id::DirectoryId;
+use super::quotas::ClientQuotas;
 use super::store::{Phase, Revision};
 use crate::config::{ServerConfig, TopicConfig};
 use crate::model::{BrokerId, ErrorCode, IdMap, LeaderEpoch, PartitionId};
@@ -105,6 +106,7 @@ pub struct MetadataImage {
     pub follower_epoch: Option<i64>,
     /// This broker's settings with the options that were set while brokers run; `None`: there are none.
     pub settings: Option<Arc<ServerConfig>>,
+    pub quotas: Arc<ClientQuotas>,
     pub brokers: Vec<BrokerImage>,
     by_name: BTreeMap<Arc<str>, Arc<TopicImage>>,
     by_id: IdMap<Uuid, Arc<TopicImage>>,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
+use super::quotas::ClientQuotas;
 use super::store::Revision;
 use crate::config::ServerConfig;
 use crate::model::{BrokerId, LeaderEpoch, PartitionId};
@@ -81,6 +82,13 @@ impl ImageUpdate {
         image.version = version;
         let names = image.configure(settings);
         ImageUpdate::between(before, Arc::new(image), &names)
+    }
+
+    /// `before` with these quotas, as of `version`.
+    pub fn limited(before: &MetadataImage, quotas: Arc<ClientQuotas>, version: Revision) -> ImageUpdate {
+        let mut image = before.clone();
+        (image.quotas, image.version) = (quotas, version);
+        ImageUpdate::between(before, Arc::new(image), &[])
     }
 
     /// The update from one image to another that differs from it in `names` at most.

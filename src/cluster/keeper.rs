@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::image::TopicImage;
+use super::quota_requests::{self, AlterQuotas, Planned};
+use super::quotas::ClientQuotas;
 use super::store::{Commit, CommitId, Event, Key, Lifetime, Mirror, Outcome, Record, Revision, Session, Store, Write};
 use super::topic_nodes::{nodes_of, topic_of};
 use crate::config::TopicConfig;
@@ -27,6 +29,9 @@ pub struct Edited {
     /// Revision that shows them.
     pub revision: Revision,
 }
+
+/// Outcomes of a request for client quotas, and the quotas with the revision that shows them where they are others.
+pub type Limited = (Planned, Option<(ClientQuotas, Revision)>);
 
 /// A client of the store, and its copy of the store.
 #[derive(Debug)]
@@ -87,6 +92,19 @@ impl<S: Store> Keeper<S> {
         }
         self.defaults = defaults;
         Ok(self.mirror.revision())
+    }
+
+    /// Alters client quotas, in one commit; none, if that fails.
+    pub fn limit(&mut self, requests: &[AlterQuotas], validate_only: bool) -> Result<Limited, String> {
+        let mirror = &self.mirror;
+        let planned = quota_requests::plan(requests, &mirror.quotas(), |entity| mirror.quota_options(entity));
+        if validate_only || planned.writes.is_empty() {
+            return Ok((planned, None));
+        }
+        let id = self.store.commit(Commit { checks: Vec::new(), writes: mirror.quota_writes(&planned) });
+        self.take_events();
+        self.outcome(id)?;
+        Ok((planned, Some((self.mirror.quotas(), self.mirror.revision()))))
     }
 
     /// A commit that is to be one with those before it of its edit.

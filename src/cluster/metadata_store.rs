@@ -8,6 +8,7 @@
 //! - `leader-epochs.json`: starts that raised the leader epochs (`epoch_store`)
 //! - `producer-ids.json` and `producer-ids.copy.json`: the first producer id not yet given away
 //! - `broker-options.json` and `broker-options.default.json`: options set while the broker runs, its own and the default
+//! - `client-quotas.json`: client quotas (`quota_store`)
 //! - `lock`: empty; held while producer ids are reserved
 //!
 //! Each `.json` file is one line of JSON and one line with its CRC32C, and is replaced as a whole: written beside under a
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,7 @@ use uuid::Uuid;
 
 use super::directory_id::DirectoryId;
 use super::image::{BrokerImage, EndpointImage, MetadataImage, PartitionHome, PartitionImage, TopicImage};
+use super::quotas::ClientQuotas;
 use crate::config::{Advertised, DynamicOptions, ListenerConfig, ServerConfig, TopicConfig};
 use crate::model::{BrokerId, LeaderEpoch};
 use crate::runtime::faults;
@@ -231,6 +234,7 @@ impl LocalStore {
         let settings = (!dynamic.is_empty()).then(|| config.following(dynamic));
         let defaults = settings.as_ref().map_or(&config.topic_defaults, |settings| &settings.topic_defaults).clone();
         stored.image.settings = settings;
+        stored.image.quotas = Arc::new(ClientQuotas::new(&self.stored_quotas()?));
         let topics = self.topics();
         let entries = match fs::read_dir(&topics) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(stored),
@@ -622,7 +626,7 @@ pub(super) fn check_format(path: &Path, format: u32) -> io::Result<()> {
     Err(io::Error::new(ErrorKind::InvalidData, what))
 }
 
-fn damaged(path: &Path, what: &str) -> io::Error {
+pub(super) fn damaged(path: &Path, what: &str) -> io::Error {
     let advice = "restore it from a copy; what it describes stays as it is meanwhile";
     io::Error::new(ErrorKind::InvalidData, format!("{}: damaged: {what}; {advice}", path.display()))
 }

@@ -134,6 +134,8 @@ pub enum ErrorCode {
     GroupSubscribedToTopic = 86,
     #[error("the record is invalid")]
     InvalidRecord = 87,
+    #[error("the client's quota is exceeded")]
+    ThrottlingQuotaExceeded = 89,
     #[error("there is no such resource")]
     ResourceNotFound = 91,
     #[error("a resource is named twice")]

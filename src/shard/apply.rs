@@ -201,7 +201,8 @@ impl Shard {
             }
             steps.extend(own);
         }
-        self.image.replace(update.image.clone());
+        let before = self.image.replace(update.image.clone());
+        self.quota_flag.follow(&before, &update.image);
         self.hand_out_roles(update);
         self.let_in(&update.image);
         let deleted = update.topics.iter().filter(|change| change.is_deletion());

@@ -19,6 +19,7 @@ use super::hand_over::Door;
 use super::leadership::Roles;
 use super::member::Member;
 use super::offline::Offline;
+use super::quotas::QuotaFlag;
 use super::throttle::Throttles;
 use crate::cluster::MetadataImage;
 use crate::cluster::keeper::Keeper;
@@ -44,6 +45,7 @@ pub struct Shard {
     pub(super) shards: u16,
     pub(super) mesh: Rc<Mesh<Shard>>,
     pub(super) image: RefCell<Arc<MetadataImage>>,
+    pub(super) quota_flag: Rc<QuotaFlag>,
     pub(super) store: LocalStore,
     pub(super) storage: Rc<StorageContext>,
     /// Bytes of checkpoints that are read at the same time while partitions are opened.
@@ -151,6 +153,7 @@ impl Shard {
             stop,
             shards,
             mesh,
+            quota_flag: QuotaFlag::of(&image),
             image: RefCell::new(image),
             store,
             storage: StorageContext::new(limits(&config)),
@@ -187,6 +190,10 @@ impl Shard {
     /// The newest metadata that reached this shard.
     pub fn image(&self) -> Arc<MetadataImage> {
         self.image.borrow().clone()
+    }
+
+    pub fn metrics(&self) -> &Arc<ShardMetrics> {
+        &self.metrics
     }
 
     /// The shard that owns `partition`.

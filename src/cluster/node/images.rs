@@ -38,6 +38,8 @@ pub struct Images {
     brokers: bool,
     /// Options that are set while brokers run may be others.
     options: bool,
+    /// Client quotas may be others.
+    quotas: bool,
 }
 
 /// The image of a start, without homes: `me` takes no part yet.
@@ -54,6 +56,7 @@ pub fn first_image(
     image.this = Some(me);
     (image.brokers, image.controller) = brokers(view, me);
     image.settings = settings(mirror, me, started);
+    image.quotas = Arc::new(mirror.quotas());
     let defaults = &image.settings.as_deref().unwrap_or(started).topic_defaults.clone();
     for name in view.topics().keys() {
         if let Some(why) = view.withheld(name) {
@@ -78,7 +81,7 @@ impl Images {
         let withheld = first.all_withheld().keys().map(|name| name.as_str().into()).collect();
         let mut homes = Homes::of(first);
         unclaimed.iter().for_each(|(partition, home)| homes.insert(*partition, *home));
-        Images { me, started, homes, names: BTreeMap::new(), withheld, brokers: false, options: false }
+        Images { me, started, homes, names: BTreeMap::new(), withheld, brokers: false, options: false, quotas: false }
     }
 
     /// Notes nodes that are not as before.
@@ -87,6 +90,7 @@ impl Images {
             match key {
                 Key::Broker(_) | Key::Incarnation(_) | Key::Controller => self.brokers = true,
                 Key::DefaultConfig => self.options = true,
+                Key::Quota(_) => self.quotas = true,
                 Key::BrokerConfig(broker) => self.options |= *broker == self.me,
                 Key::Partition(name, index) => {
                     let states = || Changed::States(BTreeSet::new());
@@ -139,6 +143,10 @@ impl Images {
             let settings = settings(node.mirror(), self.me, &self.started).unwrap_or_else(|| self.started.clone());
             names = image.configure(settings);
             is_other = true;
+        }
+        if std::mem::take(&mut self.quotas) {
+            image.quotas = Arc::new(node.mirror().quotas());
+            is_other |= image.quotas != before.quotas;
         }
         for (name, changed) in std::mem::take(&mut self.names) {
             if self.put(&name, &changed, before, &mut image, node, placement) {

@@ -6,6 +6,7 @@ use super::*;
 use crate::cluster::homes::Homes;
 use crate::cluster::image::{EndpointImage, MetadataImage, PartitionHome};
 use crate::cluster::placement::Placement;
+use crate::cluster::quotas::QuotaEntity;
 use crate::cluster::store::{
     Assignment, Check, Incarnation, Lifetime, Model, ModelClient, PartitionState, Record, TopicRecord, Write,
 };
@@ -551,6 +552,41 @@ fn images_follow_the_options_that_are_set_while_brokers_run() {
         image = images.next(&image, &cluster.nodes[0], &placement()).unwrap().image;
     }
     assert_eq!(retention(&image), usual);
+}
+
+#[test]
+fn images_follow_client_quotas() {
+    let mut cluster = Cluster::of(2);
+    let (me, started) = (BrokerId(1), Arc::new(ServerConfig::default()));
+    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &started);
+    let mut images = Images::new(me, started.clone(), &first, &[]);
+    images.note_part(&first, &cluster.nodes[0]);
+    let mut image = images.next(&first, &cluster.nodes[0], &placement()).unwrap().image;
+    assert!(image.quotas.is_empty());
+    let (user, client) = (QuotaEntity::User(None), QuotaEntity::Client(Some("c".into())));
+    for (entity, quota, counts) in [
+        (&user, "producer_byte_rate", 1),
+        (&client, "request_percentage", 2),
+        (&QuotaEntity::User(Some("u".into())), "SCRAM-SHA-256", 2),
+    ] {
+        let options = BTreeMap::from([(quota.to_owned(), "5".to_owned())]);
+        cluster.write(Write::Create(Key::Quota(entity.clone()), Record::Config(options), Lifetime::Persistent));
+        cluster.settle()[0].iter().for_each(|news| images.note(&news.changed));
+        match images.next(&image, &cluster.nodes[0], &placement()) {
+            Some(update) => {
+                assert!(update.topics.is_empty() && image.quotas.len() < counts);
+                image = update.image;
+            }
+            None => assert_eq!(quota, "SCRAM-SHA-256", "nothing of it is shown"),
+        }
+        assert_eq!(image.quotas.len(), counts);
+    }
+    let again = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &started);
+    assert_eq!(again.quotas, image.quotas);
+    cluster.write(Write::Delete(Key::Quota(user), None));
+    cluster.settle()[0].iter().for_each(|news| images.note(&news.changed));
+    image = images.next(&image, &cluster.nodes[0], &placement()).unwrap().image;
+    assert_eq!(image.quotas.all().map(|(entity, _)| entity).collect::<Vec<_>>(), [&client]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! All nodes are in memory. A topic, its partitions, their data directories and its options are one file,
 //! so a commit changes what lasts of one topic at most, and leaves it whole: each assignment has a state.
-//! The options that are set while the broker runs are two more files, and the first producer id not given
+//! The options that are set while the broker runs are two more files, client quotas are another, and the first producer id not given
 //! away is another, in two copies. Registrations, incarnations and
 //! who is controller are in memory only: there is nobody else, and the lock on the data directory proves
 //! it. What one broker never has, such as an ELR or a reassignment, has no place in the files and is
@@ -27,6 +27,8 @@ use super::nodes::{Changed, Nodes, Refused, SessionId};
 use super::records::{Key, PartitionState, Record};
 use crate::cluster::image::{MetadataImage, TopicImage};
 use crate::cluster::metadata_store::{LocalStore, OptionsOf};
+use crate::cluster::quota_store::StoredQuotas;
+use crate::cluster::quotas::QuotaEntity;
 use crate::cluster::topic_nodes::{nodes_of, topic_of};
 use crate::config::{DynamicOptions, TopicConfig};
 use crate::model::BrokerId;
@@ -76,10 +78,14 @@ enum FileChange {
     Remove(Arc<str>, Uuid),
     ProducerIds(i64),
     Options(OptionsOf, BTreeMap<String, String>),
+    Quotas(StoredQuotas),
 }
 
 /// The node that stands for all those in the same file.
 fn unit(key: &Key) -> Key {
+    if let Key::Quota(_) = key {
+        return Key::Quota(QuotaEntity::FIRST);
+    }
     key.topic().map_or_else(|| key.clone(), |name| Key::Topic(name.clone()))
 }
 
@@ -127,6 +133,14 @@ impl LocalEngine {
             let nodes = [(Key::DefaultConfig, cluster), (own, broker)];
             let set = nodes.into_iter().filter(|(_, options)| !options.is_empty());
             engine.restore(set.map(|(key, options)| (key, Record::Config(options))).collect());
+        }
+        match engine.files.stored_quotas() {
+            Ok(quotas) => {
+                let nodes = quotas.into_iter().map(|(entity, options)| (Key::Quota(entity), Record::Config(options)));
+                engine.restore(nodes.collect());
+            }
+            // The start has read it.
+            Err(error) => tracing::error!("client quotas are as if there were none: {error}"),
         }
         image.topics().for_each(|topic| engine.restore(nodes_of(topic)));
         engine
@@ -226,6 +240,7 @@ impl LocalEngine {
             },
             Key::DefaultConfig => self.options_change(OptionsOf::AllBrokers, only, changed).map(Some),
             Key::BrokerConfig(_) => self.options_change(OptionsOf::Broker, only, changed).map(Some),
+            Key::Quota(_) => Ok(Some(FileChange::Quotas(self.changed_quotas(changed)))),
             other => Err(format!("a broker without ZooKeeper keeps no {other:?}")),
         }
     }
@@ -236,6 +251,23 @@ impl LocalEngine {
             Some(Record::Config(options)) => Ok(FileChange::Options(of, options.clone())),
             _ => Ok(FileChange::Options(of, BTreeMap::new())),
         }
+    }
+
+    /// All quotas as the change leaves them.
+    fn changed_quotas(&self, changed: &[Changed]) -> StoredQuotas {
+        let before = self.nodes.all().range(Key::Quota(QuotaEntity::FIRST)..).map(|(key, node)| (key, Some(node)));
+        let after = changed.iter().map(|(key, node)| (key, node.as_ref().map(|(node, _)| node)));
+        let mut quotas = StoredQuotas::new();
+        for (key, node) in before.chain(after) {
+            match (key, node.map(|node| &node.record)) {
+                (Key::Quota(entity), Some(Record::Config(options))) if !options.is_empty() => {
+                    quotas.insert(entity.clone(), options.clone());
+                }
+                (Key::Quota(entity), _) => drop(quotas.remove(entity)),
+                _ => {}
+            }
+        }
+        quotas
     }
 
     fn topic_change(&self, name: &Arc<str>, changed: &[Changed]) -> Result<FileChange, String> {
@@ -313,7 +345,7 @@ impl LocalEngine {
                 Some(FileChange::Put(topic)) => put.push((at, &**topic)),
                 Some(FileChange::Grow(topic)) => grow.push((at, &**topic)),
                 Some(FileChange::Remove(name, id)) => remove.push((at, (&**name, *id))),
-                Some(FileChange::ProducerIds(_) | FileChange::Options(..)) | None => {}
+                Some(FileChange::ProducerIds(_) | FileChange::Options(..) | FileChange::Quotas(_)) | None => {}
             }
         }
         let mut outcomes: Vec<(usize, io::Result<()>)> = Vec::new();
@@ -339,6 +371,7 @@ impl LocalEngine {
             match &planned.file {
                 Some(FileChange::ProducerIds(next)) => outcomes.push((at, self.files.put_producer_ids(*next))),
                 Some(FileChange::Options(of, options)) => outcomes.push((at, self.files.put_options(*of, options))),
+                Some(FileChange::Quotas(quotas)) => outcomes.push((at, self.files.put_quotas(quotas))),
                 _ => {}
             }
         }

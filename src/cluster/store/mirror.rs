@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::commit::{Lifetime, Node, Write};
 use super::engine::{Event, Revision, Session, Snapshot};
 use super::records::{Key, Record};
+use crate::cluster::quota_requests::Planned;
+use crate::cluster::quotas::{ClientQuotas, QuotaEntity};
 use crate::config::DynamicOptions;
 use crate::model::BrokerId;
 
@@ -72,6 +74,30 @@ impl Mirror {
             _ => BTreeMap::new(),
         };
         DynamicOptions { cluster: options(Key::DefaultConfig), broker: options(Key::BrokerConfig(broker)) }
+    }
+
+    /// Options of an entity with quotas, empty where there are none.
+    pub fn quota_options(&self, entity: &QuotaEntity) -> BTreeMap<String, String> {
+        match self.node(&Key::Quota(entity.clone())).map(|node| &node.record) {
+            Some(Record::Config(options)) => options.clone(),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// The writes of an AlterClientQuotas request.
+    pub fn quota_writes(&self, planned: &Planned) -> Vec<Write> {
+        let write = |(entity, options): (&QuotaEntity, &BTreeMap<String, String>)| {
+            self.write(Key::Quota(entity.clone()), Record::Config(options.clone()))
+        };
+        planned.writes.iter().filter_map(write).collect()
+    }
+
+    pub fn quotas(&self) -> ClientQuotas {
+        let stored = self.nodes().range(Key::Quota(QuotaEntity::FIRST)..).map_while(|(key, node)| {
+            let (Key::Quota(entity), Record::Config(options)) = (key, &node.record) else { return None };
+            Some((entity, options))
+        });
+        ClientQuotas::new(stored)
     }
 
     /// Everything up to here is known.

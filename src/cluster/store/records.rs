@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::cluster::directory_id::DirectoryId;
 use crate::cluster::image::{EndpointImage, PartitionHome};
+use crate::cluster::quotas::QuotaEntity;
 use crate::model::{BrokerId, LeaderEpoch};
 
 /// Name of a node.
@@ -38,6 +39,8 @@ pub enum Key {
     DefaultConfig,
     /// Mark of a topic whose deletion was begun.
     Deletion(Arc<str>),
+    /// Options of whom client quotas are set for: the quotas, and what else stands there.
+    Quota(QuotaEntity),
 }
 
 impl Key {
@@ -78,7 +81,7 @@ pub enum Record {
     Topic(TopicRecord),
     Partition(PartitionState),
     Home(PartitionHome),
-    /// Of a topic, a broker, or the cluster-wide default.
+    /// Of a topic, a broker, the cluster-wide default, or an entity with quotas.
     Config(BTreeMap<String, String>),
     Deletion,
     /// What stands in the node cannot be read, and why. Only nodes of topics are so: without any other the store is not
@@ -99,7 +102,9 @@ impl Record {
             Record::Topic(_) => matches!(key, Key::Topic(_)),
             Record::Partition(_) => matches!(key, Key::Partition(..)),
             Record::Home(_) => matches!(key, Key::Home(..)),
-            Record::Config(_) => matches!(key, Key::TopicConfig(_) | Key::BrokerConfig(_) | Key::DefaultConfig),
+            Record::Config(_) => {
+                matches!(key, Key::TopicConfig(_) | Key::BrokerConfig(_) | Key::DefaultConfig | Key::Quota(_))
+            }
             Record::Deletion => matches!(key, Key::Deletion(_)),
             Record::Damaged(_) => key.topic().is_some(),
         }

@@ -223,6 +223,39 @@ fn options_of_brokers_last() {
 }
 
 #[test]
+fn quotas_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = |value: &str| BTreeMap::from([("producer_byte_rate".to_owned(), value.to_owned())]);
+    let (user, client) = (QuotaEntity::User(Some("a/b".into())), QuotaEntity::UserClient(None, Some("c".into())));
+    let key = |entity: &QuotaEntity| Key::Quota(entity.clone());
+    let rate =
+        |entity: &QuotaEntity| image(dir.path()).quotas.of(entity).and_then(|values| values.values().next().copied());
+    let mut first = engine(dir.path());
+    // In one commit, as one request comes.
+    let both =
+        vec![create(key(&user), Record::Config(options("5"))), create(key(&client), Record::Config(options("6")))];
+    assert_eq!(commit(&mut first, both), Outcome::Done);
+    assert_eq!((rate(&user), rate(&client)), (Some(5.0), Some(6.0)));
+    let mut second = engine(dir.path());
+    events(&mut second);
+    let change = vec![
+        Write::Set(key(&user), Record::Config(options("7")), 0),
+        Write::Set(key(&client), Record::Config(BTreeMap::new()), 0),
+    ];
+    assert_eq!(commit(&mut second, change), Outcome::Done);
+    assert_eq!((rate(&user), rate(&client)), (Some(7.0), None));
+    assert_eq!(image(dir.path()).quotas.len(), 1);
+    let beside = vec![Write::Delete(key(&user), None), create(Key::DefaultConfig, Record::Config(BTreeMap::new()))];
+    assert!(failure(&mut second, beside).contains("at a time"));
+    // Damage must not free clients.
+    let file = dir.path().join("corelane-metadata/client-quotas.json");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("a/b", "x/y")).unwrap();
+    let why = LocalStore::open(dir.path()).unwrap().load(&config()).unwrap_err().to_string();
+    assert!(why.contains("client-quotas.json") && why.contains("move it away"), "{why}");
+}
+
+#[test]
 fn producer_ids_go_into_both_copies() {
     let dir = tempfile::tempdir().unwrap();
     LocalStore::open(dir.path()).unwrap().begin_producer_ids().unwrap();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cluster::quotas::{EntityName, QuotaEntity};
 use crate::cluster::store::records::Key;
 use crate::model::BrokerId;
 
@@ -14,6 +15,9 @@ pub const CONTAINERS: &[&str] = &[
     "/config",
     "/config/topics",
     "/config/brokers",
+    "/config/users",
+    "/config/clients",
+    "/config/ips",
     "/admin",
     "/admin/delete_topics",
     "/corelane",
@@ -25,7 +29,7 @@ pub const SINGLE_NODES: &[Key] = &[Key::ClusterId, Key::ProducerIds, Key::Contro
 
 /// Kafka's limit for a topic's name.
 const LONGEST_TOPIC: usize = 249;
-/// Entity name of the cluster-wide default of broker configs.
+/// Entity name of defaults: of broker configs, and of quotas.
 const DEFAULT: &str = "<default>";
 
 /// Meaning of a path.
@@ -53,6 +57,12 @@ pub fn path(key: &Key) -> Option<String> {
         Key::BrokerConfig(BrokerId(id)) => format!("/config/brokers/{id}"),
         Key::DefaultConfig => format!("/config/brokers/{DEFAULT}"),
         Key::Deletion(topic) => format!("/admin/delete_topics/{topic}"),
+        Key::Quota(QuotaEntity::User(user)) => format!("/config/users/{}", entity_segment(user)),
+        Key::Quota(QuotaEntity::Client(client)) => format!("/config/clients/{}", entity_segment(client)),
+        Key::Quota(QuotaEntity::UserClient(user, client)) => {
+            format!("/config/users/{}/clients/{}", entity_segment(user), entity_segment(client))
+        }
+        Key::Quota(QuotaEntity::Ip(ip)) => format!("/config/ips/{}", entity_segment(ip)),
         Key::Home(..) => return None,
     };
     // A name that is none of a topic, or a negative number, leads somewhere else.
@@ -74,6 +84,14 @@ pub fn place(path: &str) -> Place {
         ["config", "brokers", DEFAULT] => Place::Node(Key::DefaultConfig),
         ["config", "brokers", id] => node(broker(id).map(Key::BrokerConfig)),
         ["config", "topics", name] => node(topic(name).map(Key::TopicConfig)),
+        ["config", "users", user] => node(entity(user).map(|user| Key::Quota(QuotaEntity::User(user)))),
+        ["config", "users", user, "clients"] if entity(user).is_some() => Place::Structure,
+        ["config", "users", user, "clients", client] => {
+            let both = entity(user).zip(entity(client));
+            node(both.map(|(user, client)| Key::Quota(QuotaEntity::UserClient(user, client))))
+        }
+        ["config", "clients", client] => node(entity(client).map(|client| Key::Quota(QuotaEntity::Client(client)))),
+        ["config", "ips", ip] => node(entity(ip).map(|ip| Key::Quota(QuotaEntity::Ip(ip)))),
         ["admin", "delete_topics", name] => node(topic(name).map(Key::Deletion)),
         ["brokers", "topics", name] => node(topic(name).map(Key::Topic)),
         ["brokers", "topics", name, "partitions"] if topic(name).is_some() => Place::Structure,
@@ -86,6 +104,48 @@ pub fn place(path: &str) -> Place {
         _ if CONTAINERS.contains(&path) => Place::Structure,
         _ => Place::Foreign,
     }
+}
+
+/// Name of an entity as Kafka writes it (`Sanitizer.sanitize`): all but letters, digits and `.-_` in percent-encoding.
+fn entity_segment(name: &EntityName) -> String {
+    let Some(name) = name else { return DEFAULT.to_owned() };
+    let mut segment = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'.' | b'-' | b'_' => segment.push(char::from(byte)),
+            other => segment.push_str(&format!("%{other:02X}")),
+        }
+    }
+    segment
+}
+
+/// The name that is written as `segment`; `None`: none is.
+fn entity(segment: &str) -> Option<EntityName> {
+    if segment == DEFAULT {
+        return Some(None);
+    }
+    // ZooKeeper has no such nodes.
+    if ["", ".", ".."].contains(&segment) {
+        return None;
+    }
+    let (mut bytes, mut rest) = (Vec::with_capacity(segment.len()), segment.as_bytes());
+    while let [first, after @ ..] = rest {
+        (bytes, rest) = match (first, after) {
+            (b'%', [high, low, after @ ..]) => {
+                let digit = |byte: &u8| char::from(*byte).to_digit(16);
+                bytes.push(u8::try_from(digit(high)? * 16 + digit(low)?).ok()?);
+                (bytes, after)
+            }
+            (b'%', _) => return None,
+            (byte, after) => {
+                bytes.push(*byte);
+                (bytes, after)
+            }
+        };
+    }
+    let name = Some(Arc::from(String::from_utf8(bytes).ok()?));
+    // One that is written otherwise is another broker's business.
+    (entity_segment(&name) == segment).then_some(name)
 }
 
 fn broker(segment: &str) -> Option<BrokerId> {

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::*;
 use crate::cluster::directory_id::DirectoryId;
 use crate::cluster::image::EndpointImage;
+use crate::cluster::quotas::QuotaEntity;
 use crate::cluster::store::conformance::Die;
 use crate::cluster::store::records::{
     Assignment, BrokerRecord, Incarnation, Key, PartitionState, Phase, Record, TopicRecord,
@@ -231,7 +232,7 @@ fn paths_are_places() {
     for path in CONTAINERS {
         assert_eq!(place(path), Place::Structure, "{path}");
     }
-    for path in ["/brokers/topics/a/partitions", "/brokers/topics/a/partitions/0"] {
+    for path in ["/brokers/topics/a/partitions", "/brokers/topics/a/partitions/0", "/config/users/a/clients"] {
         assert_eq!(place(path), Place::Structure);
     }
     let foreign = [
@@ -249,7 +250,15 @@ fn paths_are_places() {
         "/brokers/topics/",
         "/brokers/topics/a/partitions/x",
         "/brokers/topics/a/partitions/0/other",
-        "/config/users/a",
+        "/config/users/a/groups",
+        "/config/users/a/clients/b/c",
+        "/config/users/..",
+        "/config/users/a b",
+        "/config/users/a%",
+        "/config/users/%c3%bc",
+        "/config/users/%FF",
+        "/config/users/%41",
+        "/config/clients/",
         "/config/changes/config_change_0000000000",
         "/corelane/format",
         "/consumers",
@@ -265,9 +274,29 @@ fn paths_are_places() {
         Key::Partition("a".into(), -1),
         Key::Broker(BrokerId(-1)),
         Key::Home("a".into(), 0),
+        Key::Quota(QuotaEntity::User(Some("..".into()))),
+        Key::Quota(QuotaEntity::Client(Some("".into()))),
     ];
     for key in nowhere {
         assert_eq!(path(&key), None, "{key:?}");
+    }
+}
+
+#[test]
+fn names_of_entities_are_written_as_kafka_does() {
+    let name = |text: &str| Some(text.into());
+    for (entity, wanted) in [
+        (QuotaEntity::User(None), "/config/users/<default>"),
+        (QuotaEntity::User(name("<default>")), "/config/users/%3Cdefault%3E"),
+        (QuotaEntity::User(name("CN=a b,O=*")), "/config/users/CN%3Da%20b%2CO%3D%2A"),
+        (QuotaEntity::UserClient(name("\u{fc}"), None), "/config/users/%C3%BC/clients/<default>"),
+        (QuotaEntity::UserClient(None, name("x.y-z_0")), "/config/users/<default>/clients/x.y-z_0"),
+        (QuotaEntity::Client(name("a/b")), "/config/clients/a%2Fb"),
+        (QuotaEntity::Ip(name("::1")), "/config/ips/%3A%3A1"),
+    ] {
+        let key = Key::Quota(entity);
+        assert_eq!(path(&key).as_deref(), Some(wanted));
+        assert_eq!(place(wanted), Place::Node(key));
     }
 }
 
@@ -306,7 +335,7 @@ fn some_node(die: &mut Die) -> (Key, Record) {
     let topic: Arc<str> = ["a", "orders", "__consumer_offsets", "x.y-z_0"][die.below(4)].into();
     let config = |die: &mut Die| (0..die.below(4)).map(|_| (text(die), text(die))).collect();
     let uuid = |die: &mut Die| Uuid::from_u128(u128::from(die.0) << 64 | die.below(usize::MAX) as u128);
-    match die.below(11) {
+    match die.below(12) {
         0 => (Key::ClusterId, Record::ClusterId(text(die))),
         1 => (Key::ProducerIds, Record::ProducerIds(die.below(1 << 62) as i64)),
         2 => (Key::Controller, Record::Controller(some_broker(die))),
@@ -347,7 +376,18 @@ fn some_node(die: &mut Die) -> (Key, Record) {
             (Key::Partition(topic, die.below(10_000) as i32), Record::Partition(record))
         }
         8 => (Key::TopicConfig(topic), Record::Config(config(die))),
-        9 => (Key::DefaultConfig, Record::Config(config(die))),
+        9 => {
+            let name = |die: &mut Die| Some(text(die)).filter(|text| !["", ".", ".."].contains(&text.as_str()));
+            let (one, other) = (name(die).map(Into::into), name(die).map(Into::into));
+            let entity = match die.below(4) {
+                0 => QuotaEntity::User(one),
+                1 => QuotaEntity::Client(one),
+                2 => QuotaEntity::Ip(one),
+                _ => QuotaEntity::UserClient(one, other),
+            };
+            (Key::Quota(entity), Record::Config(config(die)))
+        }
+        10 => (Key::DefaultConfig, Record::Config(config(die))),
         _ => (Key::Deletion(topic), Record::Deletion),
     }
 }

@@ -1,11 +1,12 @@
 //! Commits as operations on znodes. Pure.
 //!
 //! Znodes that only hold others are made and removed with the node they stand for: `partitions` with its topic,
-//! `partitions/P` with its partition. Where Kafka left a topic half made the copy of the tree says so.
+//! `partitions/P` with its partition. A user's znode and `clients` in it are made with the first of the user's client ids. Where Kafka left a topic half made the copy of the tree says so.
 
 use std::collections::BTreeSet;
 
 use super::tree::Tree;
+use crate::cluster::quotas::QuotaEntity;
 use crate::cluster::store::commit::{Check, Commit, Lifetime, Outcome, Write};
 use crate::cluster::store::records::{Key, Record};
 use crate::cluster::store::znodes::{self, Writer};
@@ -117,6 +118,15 @@ impl Planner<'_> {
                         let directory = directory(&path);
                         if !(self.settled && self.znode(&directory) && !self.znode(&path)) {
                             self.create(directory, Vec::new(), Lifetime::Persistent, key);
+                        }
+                        self.create(path, bytes, *lifetime, key);
+                    }
+                    Key::Quota(QuotaEntity::UserClient(user, _)) => {
+                        let user = self::path(&Key::Quota(QuotaEntity::User(user.clone())))?;
+                        let clients = format!("{user}/clients");
+                        for above in [user, clients].into_iter().filter(|above| !self.znode(above)).collect::<Vec<_>>()
+                        {
+                            self.create(above, Vec::new(), Lifetime::Persistent, key);
                         }
                         self.create(path, bytes, *lifetime, key);
                     }

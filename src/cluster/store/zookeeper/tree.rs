@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::cluster::quotas::QuotaEntity;
 use crate::cluster::store::commit::Node;
 use crate::cluster::store::engine::{Changes, Revision, Snapshot};
 use crate::cluster::store::records::{Key, Record};
@@ -150,6 +151,12 @@ impl Tree {
                     read(child, What::Data);
                     read(partitions.clone(), What::Data);
                     read(partitions, What::Children);
+                }
+                Place::Node(Key::Quota(QuotaEntity::User(_))) => {
+                    let clients = format!("{child}/clients");
+                    read(child, What::Data);
+                    read(clients.clone(), What::Data);
+                    read(clients, What::Children);
                 }
                 Place::Node(_) => read(child, What::Data),
                 // Those that stand for themselves were among the first.

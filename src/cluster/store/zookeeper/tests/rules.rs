@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::cluster::quotas::QuotaEntity;
 use crate::cluster::store::commit::{Check, Commit, Lifetime, Outcome, Write};
 use crate::cluster::store::conformance::{
     Die, no_topic, partition_key, partition_state, topic_key, topic_record, whole_topic,
@@ -139,6 +140,29 @@ fn a_change_keeps_the_fields_of_others() {
     let plan = plan(&Commit { checks: vec![], writes: vec![write] }, &tree, true, WRITER).expect("a plan");
     let wanted = Step::Set(path.into(), br#"{"version":1,"config":{},"later":3}"#.to_vec(), 4);
     assert_eq!(plan.0, [(wanted, Key::DefaultConfig)]);
+}
+
+#[test]
+fn a_users_client_id_comes_with_the_znodes_above_it() {
+    let quota = |entity| Write::Create(Key::Quota(entity), Record::Config(BTreeMap::new()), Lifetime::Persistent);
+    let both = |client: &str| quota(QuotaEntity::UserClient(Some("u".into()), Some(client.into())));
+    let user = quota(QuotaEntity::User(Some("u".into())));
+    let (mut tree, path) = (Tree::default(), "/config/users/u");
+    let made = |tree: &Tree, writes: Vec<Write>| -> Vec<String> {
+        let steps = steps(writes, tree, true).into_iter();
+        steps.map(|step| step.replace("create /config/users/u", "")).collect()
+    };
+    assert_eq!(made(&tree, vec![both("a"), both("b")]), ["", "/clients", "/clients/a", "/clients/b"]);
+    assert_eq!(made(&tree, vec![user, both("a")]), ["", "/clients", "/clients/a"]);
+    tree.take(path, Some(znode(b"", 0, 5, 5)));
+    assert_eq!(made(&tree, vec![both("a")]), ["/clients", "/clients/a"]);
+    tree.take(&format!("{path}/clients"), Some(znode(b"", 0, 5, 5)));
+    assert_eq!(made(&tree, vec![both("a")]), ["/clients/a"]);
+    let below = Tree::below("/config/users", &["u".into()]);
+    let clients = "/config/users/u/clients";
+    let wanted = [read(path, What::Data), read(clients, What::Data), read(clients, What::Children)];
+    assert_eq!(below, wanted);
+    assert_eq!(Tree::below(clients, &["a".into()]), [read(&format!("{clients}/a"), What::Data)]);
 }
 
 #[test]
