@@ -25,6 +25,8 @@ mod groups;
 mod in_line;
 #[path = "every_version/offsets.rs"]
 mod offsets;
+#[path = "every_version/quotas.rs"]
+mod quotas;
 #[path = "every_version/topics.rs"]
 mod topics;
 
@@ -68,7 +70,8 @@ const CASES: &[(ApiKey, Case)] = &[
     (ApiKey::CreateAcls, absent::create_acls),
     (ApiKey::DeleteAcls, absent::delete_acls),
     (ApiKey::ListPartitionReassignments, absent::list_partition_reassignments),
-    (ApiKey::DescribeClientQuotas, absent::describe_client_quotas),
+    (ApiKey::DescribeClientQuotas, quotas::describe_client_quotas),
+    (ApiKey::AlterClientQuotas, quotas::alter_client_quotas),
     (ApiKey::DescribeUserScramCredentials, absent::describe_user_scram_credentials),
     (ApiKey::JoinGroup, groups::join_group),
     (ApiKey::SyncGroup, groups::sync_group),

@@ -141,6 +141,12 @@ fn absent_cases(cases: &mut Vec<Case>) {
         let one = describe_client_quotas_request::ComponentData::default().with_entity_type(text("user"));
         DescribeClientQuotasRequest::default().with_components(vec![one.clone(), one])
     });
+    guarded(cases, ApiKey::AlterClientQuotas, |_| {
+        let part = alter_client_quotas_request::EntityData::default().with_entity_type(text("user"));
+        let op = alter_client_quotas_request::OpData::default().with_key(text("x"));
+        let one = alter_client_quotas_request::EntryData::default().with_entity(vec![part]).with_ops(vec![op]);
+        AlterClientQuotasRequest::default().with_entries(vec![one.clone(), one])
+    });
     guarded(cases, ApiKey::DescribeUserScramCredentials, |_| {
         let one = describe_user_scram_credentials_request::UserName::default().with_name(text("a"));
         DescribeUserScramCredentialsRequest::default().with_users(Some(vec![one.clone(), one]))

@@ -309,7 +309,7 @@ fn start_shards(
     let specs = (0..).zip(cpus).map(spec).collect();
     // Each thread takes what belongs to it, once, before it serves anything.
     let starts = Arc::new(Mutex::new(starts));
-    let shared = (server::admission(config), server::Loads::new(shards));
+    let shared = (server::admission(config), server::Loads::new(shards), server::QuotaBoard::new(config));
     let threads = run_shards(specs, move |spec: ShardSpec| {
         let start = starts.lock().ok().and_then(|mut starts| starts.remove(&spec.index));
         let shared = shared.clone();

@@ -29,6 +29,7 @@ const NO_SHARE: &str = "this version of Corelane has no transaction, share or st
 const NO_CLUSTER: &str = "this version of Corelane has no such setting of replication";
 const NO_RETRIES: &str = "a stop waits for at most 30 s until its leaderships have moved";
 const NO_QUORUM: &str = "Corelane keeps its metadata itself; there is no controller quorum";
+const REPLICATION_RATE: &str = "replication is held to its rate (leader.replication.throttled.rate) over a second";
 const NO_OTHERS: &str = "Corelane keeps its metadata itself (refused when several nodes are named)";
 const NO_TIERS: &str = "this version of Corelane has no tiered storage";
 const NO_POLICY: &str = "this version of Corelane does not run policies; starting would let through what they forbid";
@@ -50,7 +51,8 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("controller.quorum.bootstrap.servers", Ignored(NO_OTHERS)),
     ("controller.quorum.*", Ignored(NO_QUORUM)),
     ("controller.listener.names", Ignored("there is no controller listener; the listeners named here are left out")),
-    ("controller.*", Ignored(NO_QUORUM)),
+    ("controller.performance.*", Ignored(NO_QUORUM)),
+    ("controller.socket.timeout.ms", Ignored(NO_QUORUM)),
     ("metadata.*", Ignored(NO_QUORUM)),
     ("control.plane.listener.name", Ignored("Kafka 4 removed it; the listener is served like any other")),
     ("security.inter.broker.protocol", Only("PLAINTEXT", NO_SECURITY)),
@@ -73,8 +75,8 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("client.quota.callback.class", Refused(NO_LIMIT)),
     ("quota.producer.default", Refused(NO_LIMIT)),
     ("quota.consumer.default", Refused(NO_LIMIT)),
-    ("quota.*", Ignored("there are no quotas")),
-    ("*.quota.*", Ignored("there are no quotas")),
+    ("replication.quota.*", Ignored(REPLICATION_RATE)),
+    ("alter.log.dirs.replication.quota.*", Ignored(REPLICATION_RATE)),
     ("queued.max.request.bytes", Ignored("corelane.receive.memory.bytes bounds the bytes held")),
     ("queued.max.requests", Ignored("corelane.connection.pipeline bounds the requests of each connection")),
     ("max.request.partition.size.limit", Ignored("an answer to DescribeTopicPartitions has at most 2000 partitions")),

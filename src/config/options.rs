@@ -123,6 +123,7 @@ mod connections;
 mod disk;
 mod groups;
 mod monitoring;
+mod quotas;
 mod records;
 mod replication;
 mod stores;
@@ -152,6 +153,7 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
         BROKER.len()
             + cluster::CLUSTER.len()
             + connections::CONNECTIONS.len()
+            + quotas::QUOTAS.len()
             + cleaner::CLEANER.len()
             + groups::GROUPS.len()
             + stores::STORES.len()
@@ -165,6 +167,7 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
     BROKER,
     cluster::CLUSTER,
     connections::CONNECTIONS,
+    quotas::QUOTAS,
     cleaner::CLEANER,
     groups::GROUPS,
     stores::STORES,
@@ -175,7 +178,7 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
     monitoring::MONITORING,
 ]);
 
-const fn joined<const N: usize>(tables: [&[OptionSpec]; 11]) -> [OptionSpec; N] {
+const fn joined<const N: usize>(tables: [&[OptionSpec]; 12]) -> [OptionSpec; N] {
     let mut all = [tables[0][0]; N];
     let (mut table, mut at) = (0, 0);
     while table < tables.len() {

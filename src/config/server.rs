@@ -93,6 +93,14 @@ pub struct ServerConfig {
     pub max_connections_per_ip_overrides: (String, HashMap<IpAddr, u32>),
     /// `max.connection.creation.rate`: per second
     pub max_connection_creation_rate: u32,
+    /// `quota.window.num`
+    pub quota_window_num: usize,
+    /// `quota.window.size.seconds`
+    pub quota_window_size_seconds: u32,
+    /// `controller.quota.window.num`
+    pub controller_quota_window_num: usize,
+    /// `controller.quota.window.size.seconds`
+    pub controller_quota_window_size_seconds: u32,
     /// `socket.send.buffer.bytes`; negative: the kernel's choice
     pub socket_send_buffer_bytes: i32,
     /// `socket.receive.buffer.bytes`; negative: the kernel's choice

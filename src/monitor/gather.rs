@@ -1,5 +1,6 @@
 //! The metrics' values, from what was counted.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ pub(super) fn gather(sources: &Sources, started: Option<f64>, surveys: Option<&[
     requests(&sources.metrics.shards, &mut series);
     shards(sources, &mut series);
     clients(sources, &mut series);
+    throttling(&sources.metrics.shards, &mut series);
     isr(&sources.metrics.shards, &mut series);
     if let Some(surveys) = surveys {
         census::tell(sources, surveys, &mut series);
@@ -175,6 +177,23 @@ fn shards(sources: &Sources, series: &mut Vec<Series>) {
         all().for_each(|(index, _)| stalls.whole([index.into()], counter.of(index)));
     }
     series.extend([mailboxes, stalls]);
+}
+
+/// Of all shards together.
+fn throttling(shards: &[Arc<ShardMetrics>], series: &mut Vec<Series>) {
+    let mut sums: BTreeMap<(&'static str, Arc<str>), (u64, u64)> = BTreeMap::new();
+    for shard in shards {
+        shard.throttling.each(|quota, entity, of| {
+            let (times, ms) = sums.entry((quota, entity.clone())).or_default();
+            (*times, *ms) = (*times + of.times.get(), *ms + of.ms.get());
+        });
+    }
+    let (mut throttles, mut time) = (Series::of(&metric::THROTTLES), Series::of(&metric::THROTTLE_TIME));
+    for ((quota, entity), (times, ms)) in sums {
+        throttles.whole([quota.into(), entity.clone().into()], times);
+        time.real([quota.into(), entity.into()], ms as f64 / 1000.0);
+    }
+    series.extend([throttles, time]);
 }
 
 fn isr(shards: &[Arc<ShardMetrics>], series: &mut Vec<Series>) {
@@ -396,6 +415,7 @@ mod tests {
         sources.metrics.shards[0].api(3).note_error(5);
         sources.metrics.shards[0].api(3).sent.record(Duration::from_millis(1));
         let _software = sources.metrics.clients.count("a", "b");
+        sources.metrics.shards[1].throttling.of("request_percentage", "user=u").note(1500);
         let text = text_with(&sources, Some(&surveys()));
         let untold: Vec<_> = ALL.iter().filter(|metric| !text.contains(&format!("# TYPE {} ", metric.name))).collect();
         assert!(untold.is_empty(), "{untold:?}");

@@ -303,7 +303,8 @@ mod tests {
                 diverging: None,
                 preferred_replica: None,
             };
-            let frame = fetch::encode_response(version, 5, ErrorCode::None, 0, vec![(name(), vec![answer])]).concat();
+            let frame =
+                fetch::encode_response(version, 5, 0, ErrorCode::None, 0, vec![(name(), vec![answer])]).concat();
             let mut seen = Vec::new();
             assert_eq!(read_fetch_response(version, &frame[4..], |fetched| seen.push(fetched)).unwrap(), 0);
             assert_eq!(seen, [Fetched { partition: 1, error_code: 0, high_watermark: 30, records: BATCH }]);

@@ -222,6 +222,7 @@ fn partition_bytes(version: i16) -> usize {
 pub fn encode_response(
     version: i16,
     correlation_id: i32,
+    throttle_time_ms: i32,
     error: ErrorCode,
     session_id: i32,
     topics: Vec<(TopicKey, Vec<FetchPartitionResponse>)>,
@@ -229,7 +230,7 @@ pub fn encode_response(
     let partition_count = topics.iter().map(|(_, partitions)| partitions.len()).sum::<usize>();
     let capacity = 18 + partition_count * 48 + topics.iter().map(|(key, _)| key.wire_bytes() + 6).sum::<usize>();
     let mut writer = Writer::response(capacity, correlation_id, version >= FLEXIBLE_FROM);
-    writer.int32(0); // throttle_time_ms
+    writer.int32(throttle_time_ms);
     if version >= 7 {
         writer.int16(error.code());
         writer.int32(session_id);

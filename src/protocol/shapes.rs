@@ -86,6 +86,10 @@ const fn int64(name: &'static str) -> Field {
     field(name, Kind::Fixed(8))
 }
 
+const fn float64(name: &'static str) -> Field {
+    field(name, Kind::Fixed(8))
+}
+
 const fn uuid(name: &'static str) -> Field {
     field(name, Kind::Fixed(16))
 }
@@ -176,7 +180,7 @@ pub(super) static SHAPES: &[Shape] = &[
             boolean("include_fenced_brokers").since(2),
         ],
     ),
-    // About what is not there: who may do what, quotas, credentials, replicas that move.
+    // Who may do what, quotas, credentials, replicas that move.
     shape(ApiKey::SaslHandshake, 0, 1, &[text("mechanism")]),
     shape(ApiKey::DescribeAcls, 1, 3, ACL_FILTER),
     shape(
@@ -208,6 +212,21 @@ pub(super) static SHAPES: &[Shape] = &[
         0,
         1,
         &[array("components", &[text("entity_type"), int8("match_type"), text("match").nullable()]), boolean("strict")],
+    ),
+    shape(
+        ApiKey::AlterClientQuotas,
+        0,
+        1,
+        &[
+            array(
+                "entries",
+                &[
+                    array("entity", &[text("entity_type"), text("entity_name").nullable()]),
+                    array("ops", &[text("key"), float64("value"), boolean("remove")]),
+                ],
+            ),
+            boolean("validate_only"),
+        ],
     ),
     shape(ApiKey::DescribeUserScramCredentials, 0, 0, &[array("users", &[text("name")]).nullable()]),
     shape(

@@ -159,12 +159,7 @@ impl Connection {
         }
         // Nothing is read meanwhile, so that a client that has gone shows only so. What it sent before it went is still taken,
         // unless an answer is waited for that may take minutes.
-        let gone = async {
-            reader.ended().await;
-            clock::sleep(GONE_GRACE).await;
-            Err(End::Peer)
-        };
-        or(async { ending(self.pipeline.is_idle().await) }, gone).await
+        or(async { ending(self.pipeline.is_idle().await) }, gone(reader)).await
     }
 
     /// Whether the connection has to go: idle, or, while others starve, stalled inside a large frame.
@@ -187,6 +182,26 @@ impl Connection {
         self.waiting.set(false);
         self.active.set(link.tick.get());
         charge
+    }
+
+    /// Waits while the client is muted; that time counts neither as idle nor against a frame that is arriving. An error: it
+    /// has gone meanwhile.
+    async fn unmuted(&self, link: &Link, reader: &Reader) -> Result<(), End> {
+        if !self.client.mute.is_set() {
+            return Ok(());
+        }
+        let (frame, stopped) = (self.frame.take(), link.tick.get());
+        self.waiting.set(true);
+        let over = async {
+            self.client.mute.over(|| self.pipeline.is_ending()).await;
+            Ok(())
+        };
+        let outcome = or(over, gone(reader)).await;
+        self.waiting.set(false);
+        let now = link.tick.get();
+        self.active.set(now);
+        self.frame.set(frame.map(|frame| FrameClock { since: frame.since + (now - stopped), ..frame }));
+        outcome
     }
 
     /// Gets room for the frame to grow.
@@ -219,6 +234,9 @@ impl Connection {
     /// The shard that it had better be on, if it may go there now.
     fn destination(&self, link: &Link) -> Option<ShardId> {
         let (traffic, crossing) = (self.traffic.as_ref()?, link.crossing.as_ref()?);
+        if self.client.mute.is_set() {
+            return None;
+        }
         let to = traffic.wish(link.tick.get())?;
         if !crossing.allows(to) {
             traffic.put_off(link.tick.get());
@@ -241,6 +259,10 @@ impl Connection {
     /// Sends the connection to another shard, which nothing is left to do for here; `false`: it stays after all, for a while.
     fn leave(&self, link: &Link, reader: &Reader, frames: &FrameReceiver, to: ShardId) -> bool {
         let (Some(traffic), Some(crossing)) = (&self.traffic, &link.crossing) else { return false };
+        // There it would not be.
+        if self.client.mute.is_set() {
+            return false;
+        }
         let socket = if crossing.book(to) { reader.loosen().ok() } else { None };
         let taken = socket.and_then(|socket| Some((socket, self.place.take()?, self.client.software.take()?)));
         let Some((socket, place, software)) = taken else {
@@ -263,6 +285,13 @@ impl Connection {
         frame.count(now, n);
         self.frame.set(Some(frame));
     }
+}
+
+/// A client that nothing is read from has gone, some time ago.
+async fn gone(reader: &Reader) -> Result<(), End> {
+    reader.ended().await;
+    clock::sleep(GONE_GRACE).await;
+    Err(End::Peer)
 }
 
 /// Why a reader stopped.
@@ -394,6 +423,10 @@ async fn read_requests<D: Dispatch>(
         if let Err(end) = take_frames(link, dispatch, connection, &reader, &mut frames, &mut held).await {
             return end;
         }
+        // Nothing of the next request is held meanwhile.
+        if let Err(end) = connection.unmuted(link, &reader).await {
+            return end;
+        }
         // Between two requests, and what has arrived of the next is no more than any connection may have.
         let destination = match frames.arrived_bytes() {
             ..=SMALL_BYTES if held.is_none() => connection.destination(link),
@@ -464,6 +497,7 @@ async fn take_frames<D: Dispatch>(
     while let Some(frame) = frames.next_frame()? {
         connection.frame.set(None);
         connection.may_begin(link, &frame, reader).await?;
+        connection.unmuted(link, reader).await?;
         let charge = match held.take() {
             Some(charge) => charge,
             None => connection.charged(link, link.charge_whole(frame.len())).await,

@@ -18,6 +18,7 @@ use crate::shard::{AnswerMemory, SMALL_ANSWER_BYTES, Shard};
 use super::crossing::{Crossing, Loads, Traveller};
 use super::dispatch::waits_for_answers;
 use super::fetch_session::SessionCache;
+use super::quotas::{QuotaBoard, Quotas};
 
 /// Milliseconds per tick of [`ServerContext::tick`].
 pub const TICK_MS: u64 = clock::TICK.as_millis() as u64;
@@ -40,6 +41,7 @@ pub struct ServerContext {
     pub waiting_groups: Rc<Budget>,
     /// Topics being created for Metadata requests. Only ever taken without waiting.
     pub auto_creations: Rc<Budget>,
+    pub quotas: Quotas,
 }
 
 /// The most that requests take which have memory of their own.
@@ -49,8 +51,8 @@ const SMALL_WORK_BYTES: usize = 256 << 10;
 const AUTO_CREATIONS: usize = 1000;
 
 impl ServerContext {
-    /// `loads`: of all shards.
-    pub fn new(shard: Rc<Shard>, loads: &Arc<Loads>) -> Rc<ServerContext> {
+    /// `loads` and `board`: of all shards.
+    pub fn new(shard: Rc<Shard>, loads: &Arc<Loads>, board: Arc<QuotaBoard>) -> Rc<ServerContext> {
         let config = &shard.config;
         let slots = share(config.max_incremental_fetch_session_cache_slots, config.shards) as usize;
         let session_bytes = config.fetch_session_memory_bytes / usize::from(config.shards.max(1));
@@ -65,6 +67,7 @@ impl ServerContext {
             waiting_fetches: Budget::new(config.receive_memory_bytes),
             waiting_groups: Budget::new(config.receive_memory_bytes),
             auto_creations: Budget::new(AUTO_CREATIONS),
+            quotas: Quotas::new(shard.clone(), board),
             shard,
         })
     }

@@ -135,7 +135,8 @@ fn with_servers(shards: u16, test: impl FnOnce(&Servers)) {
                 counting.1[own].store(counting.0.connections.get(), Ordering::SeqCst);
                 clock::sleep(Duration::from_millis(1)).await;
             };
-            run(link.clone(), &stop, (listeners, admission), vec![Rc::new(handle)], next_tick).await;
+            let door = Door { listeners, admission, rate: Rc::new(|_| Ok(())) };
+            run(link.clone(), &stop, door, vec![Rc::new(handle)], next_tick).await;
             open[own].store(link.connections.get(), Ordering::SeqCst);
         }
     })

@@ -21,6 +21,7 @@ use super::group_call::{GroupCall, InLine, caller};
 use super::handlers::{self, api_versions};
 use super::peer::Client;
 use super::pipeline::{Answer, Reply};
+use super::quotas::{QuotaCall, Timed, settled};
 
 /// The sender of a request.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Asker {
     pub client_id: Option<Rc<str>>,
     /// When the request's last byte had come.
     pub received: Moment,
+    /// `None`: the client has no quota.
+    pub quota: Option<Rc<QuotaCall>>,
 }
 
 /// For the log: the address, and the name that the client gives itself, cut and with what would not be a line's escaped.
@@ -53,6 +56,8 @@ pub struct Call {
     pub correlation_id: i32,
     pub asker: Asker,
     pub body: Bytes,
+    /// Size of the request with its header.
+    pub frame_bytes: usize,
     /// The request's share of receive memory; to be dropped with the last of its bytes.
     pub permit: Permit,
     /// Memory in which the request is answered; none for Produce.
@@ -111,7 +116,7 @@ macro_rules! apis {
         /// Answers what is for a group's coordinator.
         async fn answer_group(
             call: GroupCall,
-            room: &SendRoom,
+            (room, quota): (&SendRoom, Option<&Rc<QuotaCall>>),
             spec: &ApiSpec,
             prefix: Prefix,
             mut body: Bytes,
@@ -124,6 +129,7 @@ macro_rules! apis {
                     // What the handler makes of the request is a copy: nothing of the body is kept while it waits.
                     drop(body);
                     let response = Box::pin(handlers::$group_module::handle(&call, version, request)).await;
+                    let response = settled(quota, response);
                     encode(&call.context, room, key, (prefix, size), &response).await
                 })*
                 key => Err(Malformed(format!("{key:?} has no handler"))),
@@ -144,11 +150,13 @@ macro_rules! apis {
                 $(key if key == handlers::$module::API.key => {
                     let request = guard::decode(key, version, &mut body)?;
                     let response = handlers::$module::handle(context, version, request).await;
+                    let response = settled(asker.quota.as_ref(), response);
                     encode(context, &asker.client.room, key, (prefix, size), &response).await
                 })*
                 $(key if key == handlers::$asked_module::API.key => {
                     let request = guard::decode(key, version, &mut body)?;
                     let response = handlers::$asked_module::handle(context, asker, version, request).await;
+                    let response = settled(asker.quota.as_ref(), response);
                     encode(context, &asker.client.room, key, (prefix, size), &response).await
                 })*
                 key => Err(Malformed(format!("{key:?} has no handler"))),
@@ -159,9 +167,6 @@ macro_rules! apis {
 
 apis!(
     at_once: list_offsets,
-    create_topics,
-    delete_topics,
-    create_partitions,
     offset_for_leader_epoch,
     describe_configs,
     incremental_alter_configs,
@@ -178,9 +183,13 @@ apis!(
     delete_acls,
     list_partition_reassignments,
     describe_client_quotas,
+    alter_client_quotas,
     describe_user_scram_credentials,
     sasl_handshake;
     by_asker: api_versions,
+    create_topics,
+    delete_topics,
+    create_partitions,
     metadata,
     describe_topic_partitions,
     find_coordinator,
@@ -260,26 +269,48 @@ pub async fn dispatch(
     check_size(spec.key, frame.len(), max_other_request(context.shard.config.receive_memory_bytes))?;
     context.link.metrics.api(api_key).note_request(version, frame.len());
     let (client_id, body_start) = parse_rest(&frame, spec.is_flexible(version))?;
-    let asker = Asker { client_id: client.id(client_id), client, received };
+    let client_id = client.id(client_id);
+    let quota = context.quotas.call(client_id.as_deref(), &client.mute);
+    let asker = Asker { client_id, client, received, quota: quota.clone() };
     let body = frame.slice(body_start..);
+    let frame_bytes = frame.len();
     drop(frame);
+    let Some(call) = quota else { return begin(context, (spec, prefix), asker, (body, frame_bytes), permit).await };
+    let context = context.clone();
+    let work = async move { begin(&context, (spec, prefix), asker, (body, frame_bytes), permit).await };
+    match Timed::new(call.clone(), work).await? {
+        Answer::Later(rest) => Ok(Answer::Later(Box::pin(Timed::new(call, rest)))),
+        now => Ok(now),
+    }
+}
+
+/// As [`dispatch`], once it is known what is asked for, and by whom.
+async fn begin(
+    context: &Rc<ServerContext>,
+    (spec, prefix): (&'static ApiSpec, Prefix),
+    asker: Asker,
+    (body, frame_bytes): (Bytes, usize),
+    permit: Permit,
+) -> Result<Answer, Malformed> {
+    let Prefix { version, correlation_id, .. } = prefix;
     let working = match memory_factor(spec.key) {
         0 => None,
         _ if waits_in_line(spec.key) => None,
         factor => {
             let size = SizeClass::of(spec.key, version, &body);
-            let bytes = working_bytes(context, spec.key, size, (body_start + body.len()) * factor);
+            let bytes = working_bytes(context, spec.key, size, frame_bytes * factor);
             Some(context.work(bytes, &asker.client.room).await)
         }
     };
     match spec.key {
         ApiKey::Produce => {
-            let call = Call { version, correlation_id, asker, body, permit, working: None };
+            let call = Call { version, correlation_id, asker, body, frame_bytes, permit, working: None };
             handlers::produce::handle(context, call).await
         }
-        ApiKey::Fetch => {
-            handlers::fetch::handle(context, Call { version, correlation_id, asker, body, permit, working })
-        }
+        ApiKey::Fetch => handlers::fetch::handle(
+            context,
+            Call { version, correlation_id, asker, body, frame_bytes, permit, working },
+        ),
         key if waits_in_line(key) => later(context, (spec, prefix), asker, body, permit).await,
         _ => {
             let reply = Box::pin(answer(context, &asker, spec, prefix, body)).await?;
@@ -306,7 +337,8 @@ async fn later(
         Err(caller) => {
             let _working = context.work(body.len() * factor, &asker.client.room).await;
             let refused = GroupCall::refused(context, caller);
-            let reply = Box::pin(answer_group(refused, &asker.client.room, spec, prefix, body)).await?;
+            let by = (&asker.client.room, asker.quota.as_ref());
+            let reply = Box::pin(answer_group(refused, by, spec, prefix, body)).await?;
             drop(permit);
             return Ok(Answer::Now(reply));
         }
@@ -314,21 +346,26 @@ async fn later(
     drop((body, permit));
     let context = context.clone();
     Ok(Answer::Later(Box::pin(async move {
-        let (room, (sender, receiver)) = (asker.client.room.clone(), oneshot());
+        let (room, quota, (sender, receiver)) = (asker.client.room.clone(), asker.quota.clone(), oneshot());
         let (_wanted, unwanted) = oneshot::<()>();
         // A task of its own: nobody looks at an answer while those before it are being sent, which a client can hold up, and
         // what this takes to be worked on must not be held up with it. It ends with this future, so with the connection.
-        spawn_local(async move {
+        let timed = quota.clone();
+        let work = async move {
             let work = async {
                 let memory = |body: &Bytes| {
                     let size = SizeClass::of(spec.key, prefix.version, body);
                     working_bytes(&context, spec.key, size, body.len() * factor)
                 };
                 let (call, body) = in_line.begin(memory, &room).await;
-                sender.send(answer_group(call, &room, spec, prefix, body).await);
+                sender.send(answer_group(call, (&room, quota.as_ref()), spec, prefix, body).await);
             };
             or(work, async { unwanted.recv().await.unwrap_or_default() }).await;
-        });
+        };
+        match timed {
+            None => spawn_local(work),
+            Some(call) => spawn_local(Timed::new(call, work)),
+        };
         match receiver.recv().await {
             Some(Ok(reply)) => reply,
             Some(Err(error)) => {
@@ -370,6 +407,7 @@ mod tests {
             )),
             client_id: id.as_deref().map(Rc::from),
             received: Moment::now(),
+            quota: None,
         };
         assert_eq!(asker(Some("10.0.0.1:5"), Some("me".into())).to_string(), "10.0.0.1:5 (\"me\")");
         assert_eq!(asker(Some("[::1]:5"), None).to_string(), "[::1]:5");
@@ -435,6 +473,7 @@ mod tests {
             (31, 1, 1, 3),
             (46, 0, 0, 0),
             (48, 0, 0, 1),
+            (49, 0, 0, 1),
             (50, 0, 0, 0),
             (21, 0, 0, 2),
             (33, 0, 0, 2),

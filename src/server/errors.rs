@@ -54,6 +54,7 @@ errors! {
     DeleteAclsResponse: [filter_results error_code];
     ListPartitionReassignmentsResponse: [error_code];
     DescribeClientQuotasResponse: [error_code];
+    AlterClientQuotasResponse: [entries error_code];
     DescribeUserScramCredentialsResponse: [error_code] [results error_code];
     SaslHandshakeResponse: [error_code];
     MetadataResponse: [error_code] [topics error_code] [topics partitions error_code];

@@ -318,6 +318,10 @@ impl SessionCache {
         }
     }
 
+    pub fn end(&mut self, id: i32) {
+        self.remove(id);
+    }
+
     fn remove(&mut self, id: i32) {
         if let Some(session) = self.sessions.remove(&id) {
             self.bytes -= session.bytes();

@@ -1,6 +1,6 @@
 //! One shard's listeners: accepts, keeps the list of its connections, ends the idle and the stalled ones, and all on stop.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::observe::{client_line, note_second};
 use crate::runtime::admission::{Admission, AdmissionLimits, Place, Refused};
 use crate::runtime::clock::{self, Moment};
 use crate::runtime::executor::spawn_local;
-use crate::runtime::net::Listeners;
+use crate::runtime::net::{Listeners, Reader, Writer};
 use crate::runtime::process::StopFlag;
 use crate::runtime::sync::Notify;
 use crate::shard::Shard;
@@ -25,6 +25,7 @@ use super::context::{Link, ServerContext, TICK_MS};
 use super::crossing::{Loads, Traveller};
 use super::dispatch::dispatch;
 use super::peer::Peer;
+use super::quotas::QuotaBoard;
 use super::receive::Begun;
 
 /// How long answers under way may take once the broker stops.
@@ -37,6 +38,8 @@ const SWEEP_TICKS: u64 = 4;
 const REPORT_TICKS: u64 = 10_000 / TICK_MS;
 /// Between two looks for a place while there is none.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// Connections of addresses with too many that wait to be closed, at a time.
+const MOST_TURNED_AWAY: u32 = 256;
 /// A pause after a failed accept (out of descriptors, mostly), which would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -67,11 +70,15 @@ fn limits(config: &ServerConfig) -> AdmissionLimits {
 /// Accepts and serves connections on this shard until `shard.stop` is set, then ends the connections: answers under way get
 /// [`STOP_GRACE`]. As in Kafka, a broker of a cluster serves nobody before it takes part; until then the kernel holds the
 /// connections.
-pub async fn serve(shard: Rc<Shard>, listeners: Listeners, (admission, loads): (Arc<Admission>, Arc<Loads>)) {
+pub async fn serve(
+    shard: Rc<Shard>,
+    listeners: Listeners,
+    (admission, loads, board): (Arc<Admission>, Arc<Loads>, Arc<QuotaBoard>),
+) {
     if !shard.until_let_in().await {
         return;
     }
-    let context = ServerContext::new(shard.clone(), &loads);
+    let context = ServerContext::new(shard.clone(), &loads, board);
     let link = context.link.clone();
     let handled = context.clone();
     let handle = Rc::new(async move |frame, permit, client, received| {
@@ -90,12 +97,19 @@ pub async fn serve(shard: Rc<Shard>, listeners: Listeners, (admission, loads): (
             context.link.report(shard.messages());
         }
     };
-    run(link, &shard.stop, (listeners, admission), handles, next_tick).await;
+    let limited = context.clone();
+    let rate = Rc::new(move |address| limited.quotas.connect(address));
+    run(link, &shard.stop, Door { listeners, admission, rate }, handles, next_tick).await;
     context.link.report(shard.messages());
 }
 
 /// Where connections come from, and which are let in.
-type Door = (Listeners, Arc<Admission>);
+struct Door {
+    listeners: Listeners,
+    admission: Arc<Admission>,
+    /// Counts a connection from an address, unless its address has had too many: the time until it is to be closed, ms.
+    rate: Rc<dyn Fn(IpAddr) -> Result<(), u64>>,
+}
 
 /// `dispatch`: for the connections of each listener of `door`, in their order. `next_tick` waits for the next tick of
 /// [`Link::tick`].
@@ -162,12 +176,9 @@ fn landing<D: Dispatch>(
 }
 
 /// Ends never; dropped on stop, and the listening socket with it.
-async fn accept_all<D: Dispatch>(
-    link: &Rc<Link>,
-    connections: &Rc<Connections>,
-    (listeners, admission): &Door,
-    dispatch: &[Rc<D>],
-) {
+async fn accept_all<D: Dispatch>(link: &Rc<Link>, connections: &Rc<Connections>, door: &Door, dispatch: &[Rc<D>]) {
+    let Door { listeners, admission, rate } = door;
+    let turned_away = Rc::new(Cell::new(0));
     loop {
         until_admissible(admission).await;
         let (listener, reader, writer) = match listeners.accept().await {
@@ -179,6 +190,11 @@ async fn accept_all<D: Dispatch>(
             }
         };
         let Some(dispatch) = dispatch.get(listener).cloned() else { continue };
+        if let Err(wait_ms) = Peer(reader.peer_addr()).ip().map_or(Ok(()), |address| rate(address)) {
+            link.metrics.refused.add(1);
+            turn_away((reader, writer), wait_ms, &turned_away);
+            continue;
+        }
         let Some(place) = place_for(admission, Peer(reader.peer_addr())).await else {
             link.metrics.refused.add(1);
             continue;
@@ -192,6 +208,22 @@ async fn accept_all<D: Dispatch>(
         let newcomer = Newcomer { listener, place, halves, begun: Begun::default(), moves: 0, software };
         connection::start(link.clone(), dispatch, connections.clone(), newcomer);
     }
+}
+
+/// Closes a connection after a time, so that its client does not try again at once (KIP-612); where many wait for that, at
+/// once.
+fn turn_away(halves: (Reader, Writer), wait_ms: u64, waiting: &Rc<Cell<u32>>) {
+    debug!(peer = %Peer(halves.0.peer_addr()), wait_ms, "closing a new connection: connection_creation_rate of its address");
+    if waiting.get() >= MOST_TURNED_AWAY {
+        return;
+    }
+    waiting.set(waiting.get() + 1);
+    let waiting = waiting.clone();
+    spawn_local(async move {
+        clock::sleep(Duration::from_millis(wait_ms)).await;
+        drop(halves);
+        waiting.set(waiting.get() - 1);
+    });
 }
 
 /// Waits while there are as many connections as there may be, and for the rate at which they may come. Both are looked at now

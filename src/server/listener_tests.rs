@@ -168,7 +168,7 @@ fn with_server_in(time: Time, config: ServerConfig, test: impl FnOnce(Server)) {
                 }
             });
             let seen = Cell::new(0);
-            let door = (listeners, admission(&config));
+            let door = Door { listeners, admission: admission(&config), rate: Rc::new(|_| Ok(())) };
             run(link, &stop, door, vec![Rc::new(handle)], async || time.next_tick(&seen, &stop).await).await;
         }
     })

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::observe::metrics::Software;
 use crate::runtime::SendRoom;
 
+use super::quotas::Mute;
 use super::traffic::Tally;
 
 /// The address of a connection's other end; `None`: the system did not tell it.
@@ -26,13 +27,16 @@ pub struct Client {
     pub tally: Tally,
     /// The client that the connection counts for; empty once it has left.
     pub software: RefCell<Option<Software>>,
+    /// For as long as it has used too much of its quotas.
+    pub mute: Rc<Mute>,
     /// The client id of the last request.
     last_id: RefCell<Option<Rc<str>>>,
 }
 
 impl Client {
     pub fn new(listener: Rc<str>, peer: Peer, room: SendRoom, tally: Tally, software: Option<Software>) -> Client {
-        Client { listener, peer, room, tally, software: RefCell::new(software), last_id: RefCell::default() }
+        let (software, mute, last_id) = (RefCell::new(software), Rc::default(), RefCell::default());
+        Client { listener, peer, room, tally, software, mute, last_id }
     }
 
     /// The client id of a request as text. It hardly ever differs from that of the request before. As in Kafka, bytes that are

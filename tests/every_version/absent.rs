@@ -1,22 +1,18 @@
-//! SaslHandshake, DescribeAcls, CreateAcls, DeleteAcls, ListPartitionReassignments, DescribeClientQuotas,
-//! DescribeUserScramCredentials: what they are about is not there, and each says so as Kafka does.
+//! SaslHandshake, DescribeAcls, CreateAcls, DeleteAcls, ListPartitionReassignments, DescribeUserScramCredentials: what they are about is not there, and each says so as Kafka does.
 
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
-use kafka_protocol::messages::describe_client_quotas_request::ComponentData;
 use kafka_protocol::messages::describe_user_scram_credentials_request::UserName;
 use kafka_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use kafka_protocol::messages::{
-    CreateAclsRequest, DeleteAclsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
-    DescribeUserScramCredentialsRequest, ListPartitionReassignmentsRequest, SaslHandshakeRequest, TopicName,
+    CreateAclsRequest, DeleteAclsRequest, DescribeAclsRequest, DescribeUserScramCredentialsRequest,
+    ListPartitionReassignmentsRequest, SaslHandshakeRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 
 use crate::support::world::World;
 
 const ILLEGAL_SASL_STATE: i16 = 34;
-const UNSUPPORTED_VERSION: i16 = 35;
-const INVALID_REQUEST: i16 = 42;
 const SECURITY_DISABLED: i16 = 54;
 const RESOURCE_NOT_FOUND: i16 = 91;
 const DUPLICATE_RESOURCE: i16 = 92;
@@ -78,31 +74,6 @@ pub fn list_partition_reassignments(world: &mut World, version: i16) {
         let request = ListPartitionReassignmentsRequest::default().with_timeout_ms(1000).with_topics(topics);
         let response = world.client.call(version, &request);
         assert_eq!((response.error_code, response.error_message, response.topics.len()), (0, None, 0));
-    }
-}
-
-pub fn describe_client_quotas(world: &mut World, version: i16) {
-    let component = |entity_type, match_type, name: Option<&'static str>| {
-        let component = ComponentData::default().with_entity_type(text(entity_type)).with_match_type(match_type);
-        component.with_match(name.map(text))
-    };
-    let cases = [
-        (vec![], 0),
-        (vec![component("user", 2, None), component("client-id", 1, None)], 0),
-        (vec![component("ip", 0, Some("10.0.0.1"))], 0),
-        (vec![component("", 2, None)], INVALID_REQUEST),
-        (vec![component("user", 9, None)], INVALID_REQUEST),
-        (vec![component("user", 0, None)], INVALID_REQUEST),
-        (vec![component("user", 1, Some("a"))], INVALID_REQUEST),
-        (vec![component("user", 0, Some("a")), component("user", 0, Some("b"))], INVALID_REQUEST),
-        (vec![component("user", 0, Some("a")), component("ip", 2, None)], INVALID_REQUEST),
-        (vec![component("host", 2, None)], UNSUPPORTED_VERSION),
-    ];
-    for (components, code) in cases {
-        let request = DescribeClientQuotasRequest::default().with_components(components.clone());
-        let response = world.client.call(version, &request);
-        assert_eq!(response.error_code, code, "{components:?}");
-        assert_eq!(response.entries.map(|entries| entries.len()), (code == 0).then_some(0), "{components:?}");
     }
 }
 

@@ -59,6 +59,10 @@ DELIBERATE = {
     ("replica.selector.class", None): "Kafka loads any class that is there; here there are two, by their names",
     ("replica.lag.time.max.ms", None): "at least 1; Kafka compares it with another option",
     ("replica.socket.timeout.ms", None): "1 to an hour; Kafka compares it with another option",
+    ("quota.window.num", None): "at most 1,000: each client has so many samples",
+    ("controller.quota.window.num", None): "at most 1,000, as quota.window.num",
+    ("quota.window.size.seconds", None): "at most a day",
+    ("controller.quota.window.size.seconds", None): "at most a day",
     ("compression.gzip.level", "0"): "refused as by Kafka; the table's column cannot say so",
 }
 # Kafka's as long as it kept its metadata in ZooKeeper.

@@ -192,7 +192,7 @@ impl Facts {
             (topic.topic, partitions.collect())
         });
         let topics = topics.collect();
-        out.extend(fetch::encode_response(version, id, ErrorCode::None, 0, topics));
+        out.extend(fetch::encode_response(version, id, 0, ErrorCode::None, 0, topics));
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod markdown;
 mod shard;
 mod slow;
 mod table;
+mod throttling;
 mod topics;
 
 pub use clients::{Clients, Software};
@@ -18,4 +19,5 @@ pub use slow::{Marks, SlowRequest, SlowRequests};
 #[doc(hidden)]
 pub use table::metric;
 pub use table::{ALL, Kind, Metric};
+pub use throttling::{Throttling, ThrottlingOf};
 pub use topics::{Topics, Traffic};

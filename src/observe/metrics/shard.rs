@@ -7,6 +7,7 @@ use super::clients::Clients;
 use super::counters::{Count, Level};
 use super::durations::Durations;
 use super::slow::SlowRequests;
+use super::throttling::Throttling;
 use super::topics::Topics;
 
 /// Keys of APIs that are told apart; Kafka's go to 92.
@@ -161,6 +162,7 @@ pub struct ShardMetrics {
     pub takes_part: Level,
     pub clients: Arc<Clients>,
     pub slow: SlowRequests,
+    pub throttling: Throttling,
     /// By the id of a topic, as a number.
     pub topics: Topics<u128>,
 }
@@ -194,6 +196,7 @@ impl ShardMetrics {
             takes_part: Level::default(),
             clients,
             slow: SlowRequests::default(),
+            throttling: Throttling::default(),
             topics: Topics::default(),
         })
     }

@@ -46,6 +46,8 @@ metrics! {
     CONNECTIONS_MALFORMED: Counter "corelane_connections_malformed_total" ["shard"] "Connections closed for bytes that are no request, or one that is not served.";
     CONNECTIONS_MOVED: Counter "corelane_connections_moved_total" ["shard"] "Connections that came here from another shard, for most of their requests were for this one.";
     CLIENT_CONNECTIONS: Gauge "corelane_client_connections" ["software", "version"] "Open connections by what their clients say they are (KIP-511). The first 100 kinds are told apart.";
+    THROTTLES: Counter "corelane_quota_throttles_total" ["quota", "entity"] "Times that a client was told to wait, by the quota that it had used too much of and whom that was set for; a connection closed for its address's rate counts as one. The first 100 are told apart.";
+    THROTTLE_TIME: Counter "corelane_quota_throttle_seconds_total" ["quota", "entity"] "Time that they were told to wait (Kafka: throttle-time).";
     RECEIVED_BYTES: Counter "corelane_network_received_bytes_total" ["shard"] "Bytes from clients and followers.";
     SENT_BYTES: Counter "corelane_network_sent_bytes_total" ["shard"] "Bytes to clients and followers.";
     SHARD_TURNS: Histogram "corelane_shard_turn_seconds" ["shard"] "Time that tasks took between two questions to the kernel: the time that others had to wait. The sum is the time that the shard was busy.";

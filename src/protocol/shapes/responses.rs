@@ -6,7 +6,8 @@
 use kafka_protocol::messages::ApiKey;
 
 use super::{
-    Field, Shape, array, blob, boolean, int8, int16, int32, int32s, int64, nested, optional, shape, text, texts, uuid,
+    Field, Shape, array, blob, boolean, float64, int8, int16, int32, int32s, int64, nested, optional, shape, text,
+    texts, uuid,
 };
 
 const REASSIGNING: &[Field] = &[int32("partition_index"), int16("error_code"), text("error_message").nullable()];
@@ -266,6 +267,40 @@ pub(in crate::protocol) static RESPONSES: &[Shape] = &[
         ],
     ),
     // Configurations.
+    shape(
+        ApiKey::DescribeClientQuotas,
+        0,
+        1,
+        &[
+            int32("throttle_time_ms"),
+            int16("error_code"),
+            text("error_message").nullable(),
+            array(
+                "entries",
+                &[
+                    array("entity", &[text("entity_type"), text("entity_name").nullable()]),
+                    array("values", &[text("key"), float64("value")]),
+                ],
+            )
+            .nullable(),
+        ],
+    ),
+    shape(
+        ApiKey::AlterClientQuotas,
+        0,
+        1,
+        &[
+            int32("throttle_time_ms"),
+            array(
+                "entries",
+                &[
+                    int16("error_code"),
+                    text("error_message").nullable(),
+                    array("entity", &[text("entity_type"), text("entity_name").nullable()]),
+                ],
+            ),
+        ],
+    ),
     shape(
         ApiKey::DescribeConfigs,
         1,

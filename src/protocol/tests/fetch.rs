@@ -251,7 +251,7 @@ fn responses_are_written_as_the_crate_writes_them() {
             if version >= 7 {
                 (theirs.error_code, theirs.session_id) = (error.code(), session_id);
             }
-            let slices = fetch::encode_response(version, correlation_id, error, session_id, ours);
+            let slices = fetch::encode_response(version, correlation_id, 0, error, session_id, ours);
             assert!(slices.iter().all(|slice| !slice.is_empty()));
             let frame = Bytes::from(slices.concat());
             let expected = respond::encode(ApiKey::Fetch, version, correlation_id, &theirs).unwrap();
@@ -276,7 +276,7 @@ fn records_are_passed_on_uncopied() {
     };
     let partitions = vec![partition(0, &records), partition(1, &[]), partition(2, &records[2..])];
     let topics = vec![(TopicKey::Name(Bytes::from_static(b"t")), partitions)];
-    let slices = fetch::encode_response(12, 1, ErrorCode::None, 0, topics);
+    let slices = fetch::encode_response(12, 1, 0, ErrorCode::None, 0, topics);
     // fields, two batches, fields (with all of the empty partition), one batch, fields
     assert_eq!(slices.len(), 6);
     assert_eq!(slices[1].as_ptr(), records[0].as_ptr());
@@ -301,7 +301,7 @@ fn what_a_frame_cannot_hold_is_left_for_the_next_fetch() {
         preferred_replica: None,
     };
     let topics = vec![(TopicKey::Id(uuid::Uuid::nil()), vec![partition(0), partition(1), partition(2)])];
-    let slices = fetch::encode_response(13, 1, ErrorCode::None, 0, topics);
+    let slices = fetch::encode_response(13, 1, 0, ErrorCode::None, 0, topics);
     let sent: usize = slices.iter().map(Bytes::len).sum();
     assert_eq!(slices[0][..4], (sent as i32 - 4).to_be_bytes());
     assert_eq!(slices.iter().filter(|slice| slice.len() == gigabyte.len()).count(), 1);

@@ -126,6 +126,7 @@ macro_rules! with_request_type {
             DeleteAcls: DeleteAclsRequest,
             ListPartitionReassignments: ListPartitionReassignmentsRequest,
             DescribeClientQuotas: DescribeClientQuotasRequest,
+            AlterClientQuotas: AlterClientQuotasRequest,
             DescribeUserScramCredentials: DescribeUserScramCredentialsRequest,
             DescribeTopicPartitions: DescribeTopicPartitionsRequest,
             DescribeLogDirs: DescribeLogDirsRequest,

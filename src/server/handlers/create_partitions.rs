@@ -7,21 +7,30 @@ use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicR
 use kafka_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitionsResponse, TopicName};
 
 use crate::cluster::MetadataImage;
-use crate::cluster::controller::{ControlError, GrowTopic};
+use crate::cluster::controller::{ControlError, GrowTopic, grow_topic};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
+use crate::server::dispatch::Asker;
 
 use super::shared::{
-    MAX_PARTITIONS_PER_REQUEST, control_error, error_message, no_time, patience, repeated, too_many_partitions,
-    topic_name,
+    MAX_PARTITIONS_PER_REQUEST, control_error, error_message, no_time, over_quota, patience, repeated, throttled,
+    too_many_partitions, topic_name,
 };
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::CreatePartitions, 0, 3);
 
+/// THROTTLING_QUOTA_EXCEEDED is known from here on.
+const STRICT_FROM: i16 = 3;
+
 /// The partitions are there when the answer is. Of a broker that is alone `timeout_ms` is not looked at, apart from
 /// [`no_time`].
-pub async fn handle(context: &Rc<ServerContext>, _: i16, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+pub async fn handle(
+    context: &Rc<ServerContext>,
+    asker: &Asker,
+    version: i16,
+    request: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
     if let Some(error) = no_time(request.timeout_ms) {
         let refused = request.topics.into_iter().map(|topic| result(topic.name, Err(error.clone())));
         return CreatePartitionsResponse::default().with_results(refused.collect());
@@ -30,6 +39,13 @@ pub async fn handle(context: &Rc<ServerContext>, _: i16, request: CreatePartitio
     if partitions(&context.shard.image(), &wanted) > i64::from(MAX_PARTITIONS_PER_REQUEST) {
         results.extend(wanted.drain(..).map(|topic| result(topic_name(&topic.name), Err(too_many_partitions()))));
     }
+    let (image, settings) = (context.shard.image(), context.shard.settings());
+    let added = |topic: &GrowTopic| {
+        let grown = grow_topic(&image, &settings, topic).ok()?;
+        Some(grown.partitions.len().saturating_sub(image.topic(&topic.name)?.partitions.len()))
+    };
+    let over = over_quota(asker, version >= STRICT_FROM, &mut wanted, added);
+    results.extend(over.into_iter().map(|topic| result(topic_name(&topic.name), Err(throttled()))));
     if !wanted.is_empty() {
         let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
         let outcomes =

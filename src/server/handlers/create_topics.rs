@@ -8,29 +8,38 @@ use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment
 use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use kafka_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
 use crate::cluster::TopicImage;
-use crate::cluster::controller::{ControlError, CreateTopic};
+use crate::cluster::controller::{ControlError, CreateTopic, create_topic};
 use crate::config::{ServerConfig, describe_topic};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
+use crate::server::dispatch::Asker;
 
 use super::shared::{
-    CLUSTER_METADATA, MAX_PARTITIONS_PER_REQUEST, control_error, error_message, no_time, patience, repeated, text,
-    too_many_partitions,
+    CLUSTER_METADATA, MAX_PARTITIONS_PER_REQUEST, control_error, error_message, no_time, over_quota, patience,
+    repeated, text, throttled, too_many_partitions, topic_name,
 };
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::CreateTopics, 2, 7);
 
 /// The created topic's settings are told from here on (KIP-525).
 const CONFIGS_FROM: i16 = 5;
+/// THROTTLING_QUOTA_EXCEEDED is known from here on.
+const STRICT_FROM: i16 = 6;
 /// Topics of one request whose settings are told, some 6 KiB each; the rest have an error in their place, which is how a
 /// broker says that it does not tell them.
 const CONFIGS_TOLD: usize = 5000;
 
 /// The topics are there when the answer is. Of a broker that is alone `timeout_ms` is not looked at, apart from [`no_time`].
-pub async fn handle(context: &Rc<ServerContext>, version: i16, request: CreateTopicsRequest) -> CreateTopicsResponse {
+pub async fn handle(
+    context: &Rc<ServerContext>,
+    asker: &Asker,
+    version: i16,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
     let validate_only = request.validate_only;
     if let Some(error) = no_time(request.timeout_ms) {
         let refused = request.topics.into_iter().map(|topic| failed(topic.name, error.clone()));
@@ -41,6 +50,11 @@ pub async fn handle(context: &Rc<ServerContext>, version: i16, request: CreateTo
         let refuse = |topic: CreateTopic| failed(TopicName(StrBytes::from_string(topic.name)), too_many_partitions());
         results.extend(wanted.drain(..).map(refuse));
     }
+    let (image, settings) = (context.shard.image(), context.shard.settings());
+    let made =
+        |topic: &CreateTopic| create_topic(&image, &settings, topic, Uuid::nil()).ok().map(|t| t.partitions.len());
+    let over = over_quota(asker, version >= STRICT_FROM, &mut wanted, made);
+    results.extend(over.into_iter().map(|topic| failed(topic_name(&topic.name), throttled())));
     if !wanted.is_empty() {
         let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
         let outcomes = context.shard.create_topics(wanted, validate_only, patience(request.timeout_ms)).await;
@@ -163,7 +177,6 @@ fn result(
 #[cfg(test)]
 mod tests {
     use super::super::shared::testing::topic;
-    use super::super::shared::topic_name;
     use super::*;
     use crate::protocol::respond::encode;
     use kafka_protocol::messages::BrokerId;

@@ -13,20 +13,30 @@ use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
 use crate::server::context::ServerContext;
+use crate::server::dispatch::Asker;
 use crate::shard::TopicRef;
 
-use super::shared::{control_error, error_message, is_internal, no_time, patience, repeated, topic_name};
+use super::shared::{
+    control_error, error_message, is_internal, no_time, over_quota, patience, repeated, throttled, topic_name,
+};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::DeleteTopics, 1, 6);
 
 /// Topics are named by a structure with an id from here on.
 const BY_ID_FROM: i16 = 6;
+/// THROTTLING_QUOTA_EXCEEDED is known from here on.
+const STRICT_FROM: i16 = 5;
 /// The error code of its own for a broker that deletes nothing came here.
 const DISABLED_FROM: i16 = 3;
 
 /// The topics are gone when the answer is there. Of a broker that is alone `timeout_ms` is not looked at, apart from
 /// [`no_time`].
-pub async fn handle(context: &Rc<ServerContext>, version: i16, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+pub async fn handle(
+    context: &Rc<ServerContext>,
+    asker: &Asker,
+    version: i16,
+    request: DeleteTopicsRequest,
+) -> DeleteTopicsResponse {
     let (no_time, patience) = (no_time(request.timeout_ms), patience(request.timeout_ms));
     let topics = named(version, request);
     if let Some(error) = no_time {
@@ -34,11 +44,18 @@ pub async fn handle(context: &Rc<ServerContext>, version: i16, request: DeleteTo
         return DeleteTopicsResponse::default().with_responses(refused.collect());
     }
     let (mut results, wanted) = sort_out(version, context.shard.config.delete_topic_enable, topics);
-    let wanted = if context.shard.config.internal_topics_delete {
+    let mut wanted = if context.shard.config.internal_topics_delete {
         wanted
     } else {
         without_internal(&context.shard.image(), wanted, &mut results)
     };
+    let image = context.shard.image();
+    let gone = |topic: &TopicRef| match topic {
+        TopicRef::Name(name) => image.topic(name).map(|topic| topic.partitions.len()),
+        TopicRef::Id(id) => image.topic_by_id(*id).map(|topic| topic.partitions.len()),
+    };
+    let over = over_quota(asker, version >= STRICT_FROM, &mut wanted, gone);
+    results.extend(over.into_iter().map(|topic| result(topic, Err(throttled()))));
     if !wanted.is_empty() {
         let outcomes = context.shard.delete_topics(wanted.clone(), patience).await;
         let mut outcomes = outcomes.into_iter();

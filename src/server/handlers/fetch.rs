@@ -86,9 +86,10 @@ impl Sender {
 
 /// Stage one settles the session; the reading is the answer.
 pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
-    let Call { version, correlation_id, body, permit, working, asker } = call;
-    let frame_bytes = body.len();
+    let Call { version, correlation_id, body, frame_bytes, permit, working, asker } = call;
     let request = decode(version, body)?;
+    // Replicas are exempt.
+    let quota = asker.quota.filter(|_| request.replica_id < 0);
     let image = context.shard.image();
     let job = {
         let mut sessions = context.sessions.borrow_mut();
@@ -100,10 +101,15 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
         Ok(job) => job,
         Err(code) => {
             context.link.metrics.api(ApiKey::Fetch as i16).note_error(code.code());
-            let slices = encode_response(version, correlation_id, code, NO_SESSION, Vec::new());
+            let throttle_ms = quota.map_or(0, |call| call.settle_fetch(0));
+            let slices = encode_response(version, correlation_id, throttle_ms, code, NO_SESSION, Vec::new());
             return Ok(Answer::Now(Reply::Held(slices, Vec::new())));
         }
     };
+    if let Some(call) = &quota {
+        job.plan.max_bytes = job.plan.max_bytes.min(call.most_fetched());
+        job.plan.min_bytes = job.plan.min_bytes.min(job.plan.max_bytes);
+    }
     asker.client.tally.note(&job.plan.parts, |part| context.shard.owner(part.partition));
     if let Opened::Session { id, .. } = job.opened {
         asker.client.tally.note_session(id);
@@ -130,11 +136,31 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
         if job.asked.len() > FEW_PARTITIONS {
             shares.push(context.shard.answers.share(job.asked.len() * ANSWERED_BYTES, &client.room).await);
         }
+        let bytes = outcomes.iter().map(|outcome| outcome.bytes() + ANSWERED_BYTES).sum();
+        let throttle_ms = quota.map_or(0, |call| call.settle_fetch(bytes));
+        if throttle_ms > 0 {
+            let session_id = give_up(&mut context.sessions.borrow_mut(), job.opened);
+            let slices = encode_response(version, correlation_id, throttle_ms, ErrorCode::None, session_id, Vec::new());
+            return Reply::Held(slices, Vec::new());
+        }
         note_errors(&context.link.metrics, &job, &outcomes);
         note_sent(job.sender.replica_id >= 0, &outcomes);
         let (error, session_id, topics) = finish(&mut context.sessions.borrow_mut(), job, outcomes);
-        Reply::Held(encode_response(version, correlation_id, error, session_id, topics), shares)
+        Reply::Held(encode_response(version, correlation_id, 0, error, session_id, topics), shares)
     })))
+}
+
+/// Ends a request whose client is told to wait instead; the session id of its answer. A session that it begins is none: its
+/// client would miss the partitions in the answer.
+fn give_up(sessions: &mut SessionCache, opened: Opened) -> i32 {
+    match opened {
+        Opened::Session { id, full: true, .. } => {
+            sessions.end(id);
+            NO_SESSION
+        }
+        Opened::Session { id, full: false, .. } => id,
+        _ => NO_SESSION,
+    }
 }
 
 fn note_errors(metrics: &ShardMetrics, job: &Job, outcomes: &[FetchOutcome]) {
@@ -373,7 +399,7 @@ mod tests {
     /// What a client sees: session id, and (topic, partition, error, records) in order.
     fn seen(sessions: &mut SessionCache, job: Job, outcomes: Vec<FetchOutcome>) -> (i32, Vec<Row>) {
         let (error, session, topics) = finish(sessions, job, outcomes);
-        let mut frame: Bytes = encode_response(17, 1, error, session, topics).concat().into();
+        let mut frame: Bytes = encode_response(17, 1, 0, error, session, topics).concat().into();
         frame.advance(9);
         let response = FetchResponse::decode(&mut frame, 17).unwrap();
         assert!(frame.is_empty());

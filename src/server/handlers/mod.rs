@@ -1,6 +1,7 @@
 //! One file per API: which versions are served, and how the request is answered. Request and response are messages of the
 //! protocol; what lies below (the shard, the image) speaks the model's words.
 
+pub mod alter_client_quotas;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
 mod altering;

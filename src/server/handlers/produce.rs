@@ -45,7 +45,7 @@ const TRANSACTIONS: &str = "transactions are not supported by this broker yet";
 type Topics = Vec<(TopicKey, Vec<ProducePartitionResponse>)>;
 
 pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
-    let Call { version, correlation_id, asker, body, permit, .. } = call;
+    let Call { version, correlation_id, asker, body, permit, frame_bytes, .. } = call;
     let request = decode(version, body)?;
     let places: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
     if places > MAX_PLACES {
@@ -67,18 +67,22 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let writes_internal = asker.client_id.as_deref() == Some(ADMIN_CLIENT);
     let (mut topics, parts) = sort_out(&context.shard.image(), version, acks.is_some(), writes_internal, request);
+    // Before the next request is read.
+    let settle = |acks| asker.quota.as_ref().map_or(0, |call| call.settle_produce(frame_bytes, acks != Acks::None));
     let (Some(acks), false) = (acks, parts.is_empty()) else {
         // Nothing to write: the permit goes with this call.
         let acks = acks.unwrap_or(Acks::All);
         note_errors(&context.link.metrics, &topics);
-        return Ok(Answer::Now(reply(acks, version, correlation_id, &topics).held(share)));
+        let throttle_ms = settle(acks);
+        return Ok(Answer::Now(reply(acks, version, correlation_id, &topics, throttle_ms).held(share)));
     };
     asker.client.tally.note(&parts, |part| context.shard.owner(part.partition));
     let count = parts.len();
     let mut writes = context.shard.produce(parts, acks == Acks::All).await;
     let appended = Moment::now();
     context.link.metrics.appended.add(Spell::of(appended.ns_since(received)));
-    let answer = Answering { acks, version, correlation_id, received, appended, share };
+    let throttle_ms = settle(acks);
+    let answer = Answering { acks, version, correlation_id, received, appended, throttle_ms, share };
     // With an arena a batch is acknowledged once it has its place, but for followers.
     let written = poll_once(&mut writes).await;
     let written = match written.map(Written::at_hand) {
@@ -115,6 +119,7 @@ struct Answering {
     correlation_id: i32,
     received: Moment,
     appended: Moment,
+    throttle_ms: i32,
     share: Option<Share>,
 }
 
@@ -123,7 +128,7 @@ impl Answering {
     fn reply(self, metrics: &ShardMetrics, topics: &mut Topics, outcomes: Vec<ProduceOutcome>) -> Reply {
         fill(topics, outcomes);
         note_errors(metrics, topics);
-        match (reply(self.acks, self.version, self.correlation_id, topics), self.share) {
+        match (reply(self.acks, self.version, self.correlation_id, topics, self.throttle_ms), self.share) {
             (Reply::Frame(frame), None) => Reply::Produced(frame, self.appended),
             (reply, share) => {
                 metrics.acknowledged.add(Spell::of(Moment::now().ns_since(self.received)));
@@ -257,9 +262,9 @@ fn note_errors(metrics: &ShardMetrics, topics: &Topics) {
 }
 
 /// With acks=0 nobody listens: an error can only be told by closing the connection, as Kafka does.
-fn reply(acks: Acks, version: i16, correlation_id: i32, topics: &Topics) -> Reply {
+fn reply(acks: Acks, version: i16, correlation_id: i32, topics: &Topics, throttle_ms: i32) -> Reply {
     if acks != Acks::None {
-        return Reply::Frame(encode_response(version, correlation_id, topics, 0));
+        return Reply::Frame(encode_response(version, correlation_id, topics, throttle_ms));
     }
     let failed = topics.iter().flat_map(|(_, places)| places).any(|place| place.error != ErrorCode::None);
     if failed { Reply::Close } else { Reply::Nothing }
@@ -340,7 +345,7 @@ mod tests {
         ];
         assert_eq!(errors(&topics), expected);
 
-        let Reply::Frame(mut frame) = reply(Acks::All, 13, 9, &topics) else { panic!("a response") };
+        let Reply::Frame(mut frame) = reply(Acks::All, 13, 9, &topics, 70) else { panic!("a response") };
         frame.advance(9);
         let decoded = ProduceResponse::decode(&mut frame, 13).unwrap();
         assert!(frame.is_empty());
@@ -411,10 +416,10 @@ mod tests {
         let image = image(&[("a", 1, 1)]);
         let (mut good, _) = sort_out(&image, 9, true, request(vec![(name("a"), vec![(0, Some(batch(0)))])]));
         fill(&mut good, vec![outcome(1)]);
-        assert!(matches!(reply(Acks::None, 9, 1, &good), Reply::Nothing));
+        assert!(matches!(reply(Acks::None, 9, 1, &good, 0), Reply::Nothing));
         let (bad, _) = sort_out(&image, 9, true, request(vec![(name("a"), vec![(3, Some(batch(0)))])]));
-        assert!(matches!(reply(Acks::None, 9, 1, &bad), Reply::Close));
+        assert!(matches!(reply(Acks::None, 9, 1, &bad, 0), Reply::Close));
         let (wrong_acks, _) = sort_out(&image, 9, false, request(vec![(name("a"), vec![(0, Some(batch(0)))])]));
-        assert!(matches!(reply(Acks::All, 9, 1, &wrong_acks), Reply::Frame(_)), "acks=7 is told");
+        assert!(matches!(reply(Acks::All, 9, 1, &wrong_acks, 0), Reply::Frame(_)), "acks=7 is told");
     }
 }

@@ -13,6 +13,7 @@ use crate::cluster::controller::{ControlError, MAX_PARTITIONS_PER_TOPIC, check_t
 use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 use crate::protocol::TopicKey;
+use crate::server::dispatch::Asker;
 use crate::shard::OFFSETS_TOPIC;
 use crate::shard::groups::GroupId;
 
@@ -40,6 +41,26 @@ pub fn error_message(mut message: String) -> Option<StrBytes> {
 /// as in Kafka.
 pub fn no_time(timeout_ms: i32) -> Option<ControlError> {
     (timeout_ms <= 0).then(|| control_error(ErrorCode::RequestTimedOut, "timeout_ms is not above 0: nothing was done"))
+}
+
+/// Takes out of `wanted` what the client's quota for creations and deletions has no room for (KIP-599), which is then to be
+/// answered with [`throttled`]. `strict`: the version of the request knows that answer; older ones are carried out, and their
+/// client waits. `partitions`: how many a change is about; `None`: it will be refused for something else.
+pub fn over_quota<T>(
+    asker: &Asker,
+    strict: bool,
+    wanted: &mut Vec<T>,
+    partitions: impl Fn(&T) -> Option<usize>,
+) -> Vec<T> {
+    let Some(call) = asker.quota.as_ref().filter(|call| call.limits_mutations()) else { return Vec::new() };
+    let has_room = |change: &T| partitions(change).is_none_or(|partitions| call.mutate(partitions, strict));
+    let (kept, over) = std::mem::take(wanted).into_iter().partition(has_room);
+    *wanted = kept;
+    over
+}
+
+pub fn throttled() -> ControlError {
+    control_error(ErrorCode::ThrottlingQuotaExceeded, "The throttling quota has been exceeded.")
 }
 
 /// Time that a client gives a change of metadata.
