@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{arena, bench, broker, cluster, config, group, log, options, parse, server, shell, topic, tune};
+use super::{arena, bench, broker, cluster, config, group, log, options, parse, quota, server, shell, topic, tune};
 
 /// A message broker that speaks the Apache Kafka wire protocol.
 #[derive(Parser)]
@@ -40,6 +40,8 @@ enum Command {
     Group(group::GroupArguments),
     /// Show, set and explain options of topics and brokers, of any Kafka cluster
     Config(config::ConfigArguments),
+    /// Show, set and remove what clients may use, of any Kafka cluster
+    Quota(quota::QuotaArguments),
     /// Show brokers and their data directories, of any Kafka cluster
     Broker(broker::BrokerArguments),
     /// Look at the memory that outlives the broker (corelane.acknowledge=held)
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
         Some(Command::Topic(arguments)) => topic::main(arguments),
         Some(Command::Group(arguments)) => group::main(arguments),
         Some(Command::Config(arguments)) => config::main(arguments),
+        Some(Command::Quota(arguments)) => quota::main(arguments),
         Some(Command::Broker(arguments)) => broker::main(arguments),
         Some(Command::Arena(command)) => arena::main(command),
         Some(Command::Log(arguments)) => log::main(arguments),

@@ -15,6 +15,7 @@ mod nearest;
 mod options;
 mod parse;
 mod progress;
+mod quota;
 mod report;
 mod server;
 mod session;

@@ -5,6 +5,7 @@ mod brokers;
 mod configs;
 mod groups;
 mod offsets;
+mod quotas;
 mod route;
 mod topics;
 
@@ -12,5 +13,6 @@ pub use brokers::{DirTopic, LogDir};
 pub use configs::{Change, ConfigEntry, ConfigResource, ResourceKind, Synonym};
 pub use groups::{Group, GroupKind, ListedGroup, Member};
 pub use offsets::{Committed, Place, Spot};
+pub use quotas::{QuotaEntity, Quotas};
 pub use route::{Bootstrap, ClusterClient, To};
 pub use topics::{NewTopic, Partition, Reassigned, Topic};
