@@ -34,7 +34,7 @@ def _versions(text):
     return (int(low), int(high or low))
 
 
-PRIMITIVES = {"bool": "i8", "int8": "i8", "int16": "i16", "int32": "i32", "int64": "i64", "uuid": "uuid", "string": "string", "bytes": "bytes"}
+PRIMITIVES = {"bool": "i8", "int8": "i8", "int16": "i16", "int32": "i32", "int64": "i64", "float64": "f64", "uuid": "uuid", "string": "string", "bytes": "bytes"}
 NIL = wire.uuid.UUID(int=0)
 
 
@@ -54,6 +54,8 @@ class Field:
             return None
         if self.array:
             return []
+        if self.type == "float64":
+            return float(given or 0)
         if self.type in ("int8", "int16", "int32", "int64"):
             return int(str(given or 0), 0)
         return {"bool": str(given).lower() == "true", "string": given or "", "bytes": b"", "uuid": NIL}.get(self.type)

@@ -83,6 +83,9 @@ class Writer:
     def i64(self, v):
         return self.raw(struct.pack(">q", v))
 
+    def f64(self, v):
+        return self.raw(struct.pack(">d", v))
+
     def uuid(self, v):
         return self.raw(v.bytes)
 
@@ -139,6 +142,9 @@ class Reader:
     def i64(self):
         return self._unpack(">q", 8)
 
+    def f64(self):
+        return self._unpack(">d", 8)
+
     def uuid(self):
         return uuid.UUID(bytes=bytes(self.take(16)))
 
@@ -192,7 +198,8 @@ def frame(api, version, body, correlation=1, client_id="raw"):
 class Conn:
     """One blocking connection. Requests may be pipelined: `send` several, then `recv` each."""
 
-    def __init__(self, broker, timeout=10.0):
+    def __init__(self, broker, timeout=10.0, client_id="raw"):
+        self.client_id = client_id
         self.sock = socket.create_connection((broker.host, broker.port), timeout=timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.next_id = 1
@@ -212,7 +219,7 @@ class Conn:
         correlation = self.next_id
         self.next_id += 1
         self.sent[correlation] = (api, version)
-        self.raw(frame(api, version, body, correlation))
+        self.raw(frame(api, version, body, correlation, self.client_id))
         return correlation
 
     def raw(self, data):
