@@ -4,6 +4,7 @@ suite's (test_cluster_faults)."""
 import json
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -94,11 +95,28 @@ def test_a_controlled_stop_moves_leaders_first(cluster, figure):
 def test_admin_clients_are_served_as_soon_as_brokers_answer(make_cluster):
     """One that is told of brokers, but of no controller, does not ask again and gives up after a minute."""
     c = make_cluster()
+
+    def first_answers(b):
+        """(brokers, controller) of each until it knows all."""
+        seen, end = [], time.monotonic() + 30
+        while time.monotonic() < end and (not seen or len(seen[-1][0]) < 3):
+            try:
+                with wire.Conn(b, timeout=30) as conn:
+                    answer = wire.metadata(conn, [], version=8)
+            except (OSError, wire.Closed):
+                time.sleep(0.001)
+                continue
+            seen.append(({broker[0] for broker in answer["brokers"]}, answer["controller"]))
+        return seen
+
     for turn in range(4):
+        # No registration is left.
         for b in c.brokers.values():
-            b.kill()
+            b.stop()
         for b in c.brokers.values():
             b.spawn()
+        looking = ThreadPoolExecutor(3)
+        answers = [looking.submit(first_answers, b) for b in c.brokers.values()]
         # Some of them come while a broker is on its way in.
         made = {}
         for n in range(12):
@@ -106,10 +124,10 @@ def test_admin_clients_are_served_as_soon_as_brokers_answer(make_cluster):
             admin, topic = AdminClient(config), f"t-{turn}-{n}"
             made[topic] = admin, admin.create_topics([NewTopic(topic, 1, 1)], request_timeout=20)[topic]
             time.sleep(0.03)
+        for brokers, controller in (seen for answer in answers for seen in answer.result(60)):
+            assert controller in brokers, f"told of {brokers}, and of controller {controller}"
         for _, created in made.values():
             created.result(30)
-        for b in c.brokers.values():
-            b.wait(time.monotonic())
         # All of them answer now.
         admin = AdminClient({"bootstrap.servers": c.bootstrap})
         admin.create_topics([NewTopic(f"t-{turn}", 2, 3)])[f"t-{turn}"].result(70)
