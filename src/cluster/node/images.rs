@@ -133,7 +133,12 @@ impl Images {
         image.version = node.mirror().revision();
         let mut is_other = false;
         if std::mem::take(&mut self.brokers) {
-            (image.brokers, image.controller) = brokers(node.view(), self.me);
+            let known = brokers(node.view(), self.me);
+            // Where nobody is registered, the last ones are shown on: clients that are told of topics, but of no broker, may never
+            // come back.
+            if !known.0.is_empty() {
+                (image.brokers, image.controller) = known;
+            }
             image.follower_epoch = node.follower_epoch();
             is_other = (&image.brokers, image.controller) != (&before.brokers, before.controller);
             is_other |= image.follower_epoch != before.follower_epoch;

@@ -515,6 +515,28 @@ fn where_there_are_brokers_one_stands_for_the_controller() {
     }
 }
 
+#[test]
+fn the_last_brokers_are_shown_on_when_all_registrations_are_gone() {
+    let mut cluster = Cluster::of(2);
+    let (me, started) = (BrokerId(1), Arc::new(ServerConfig::default()));
+    let first = first_image(cluster.nodes[0].mirror(), cluster.nodes[0].view(), me, "c", &started);
+    assert_eq!(first.brokers.len(), 2);
+    let mut images = Images::new(me, started, &first, &[]);
+    let mut gone = |cluster: &mut Cluster, before: &MetadataImage, broker: i32| {
+        cluster.write(Write::Delete(Key::Broker(BrokerId(broker)), None));
+        cluster.model.settle();
+        let news = cluster.nodes[0].poll(cluster.now_ms);
+        images.note(&news.changed);
+        let update = images.next(before, &cluster.nodes[0], &Placement::default());
+        update.map_or_else(|| before.clone(), |update| (*update.image).clone())
+    };
+    let one = gone(&mut cluster, &first, 2);
+    assert_eq!(one.brokers.iter().map(|broker| broker.id).collect::<Vec<_>>(), [me]);
+    let none = gone(&mut cluster, &one, 1);
+    assert!(cluster.nodes[0].view().registrations().is_empty());
+    assert_eq!((none.brokers.len(), none.controller), (1, one.controller));
+}
+
 /// Another broker's own options are not this one's.
 #[test]
 fn images_follow_the_options_that_are_set_while_brokers_run() {
