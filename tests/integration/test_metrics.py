@@ -63,8 +63,8 @@ def test_what_is_told_is_documented_and_the_other_way_round(broker):
     told = set(re.findall(r"^# TYPE (\S+) ", metrics.text(broker), re.M))
     consumer.close()
     assert told <= documented()
-    # Of a cluster, and with an option.
-    rare = ("corelane_topic_replication_", "corelane_partition_log_", "corelane_partition_high_", "corelane_group_partition_")
+    # Of a cluster, with an option, and of clients with quotas.
+    rare = ("corelane_topic_replication_", "corelane_partition_log_", "corelane_partition_high_", "corelane_group_partition_", "corelane_quota_")
     assert [name for name in documented() - told if not name.startswith(rare)] == []
 
 

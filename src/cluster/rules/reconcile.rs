@@ -12,7 +12,7 @@ use super::plan::{Plan, RiskyElection, Step};
 use super::reassign::{Partition, Reassigned, complete_reassignment, is_under_way};
 use super::registration::{activation, leads_of_old};
 use super::transition::{Election, Transition, initial};
-use super::view::{Dirty, PartitionKey, Standing, TopicView, View};
+use super::view::{Dirty, PartitionKey, Standing, TopicView, Versioned, View};
 use crate::cluster::store::{Assignment, Check, Key, Lifetime, PartitionState, Record, Write};
 use crate::model::BrokerId;
 use crate::model::planted::{Planted, planted};
@@ -94,6 +94,7 @@ pub fn reconcile(view: &View, me: BrokerId, moment: Moment, options: &Options) -
     let Some(mut round) = Round::of(view, me, moment) else { return Plan::default() };
     view.topics().keys().for_each(|name| round.deletion(name));
     view.partitions().for_each(|(name, topic, index, assignment)| round.partition(name, topic, index, assignment));
+    view.damaged_partitions().for_each(|(name, topic, index)| round.damaged(name, topic, index));
     round.finish(options)
 }
 
@@ -105,12 +106,25 @@ pub fn reconcile_changed(view: &View, me: BrokerId, moment: Moment, options: &Op
     let Some(mut round) = Round::of(view, me, moment) else { return Plan::default() };
     dirty.topics.iter().for_each(|name| round.deletion(name));
     for (name, index) in &dirty.partitions {
-        let Some(topic) = view.topic(name).filter(|topic| topic.is_kept()) else { continue };
-        if let Some(assignment) = topic.assignment(*index) {
+        let Some(topic) = view.topic(name) else { continue };
+        if topic.is_damaged() {
+            round.damaged(name, topic, *index);
+        } else if let Some(assignment) = topic.assignment(*index).filter(|_| topic.is_kept()) {
             round.partition(name, topic, *index, assignment);
         }
     }
     round.finish(options)
+}
+
+/// The replicas that a state speaks of, each once.
+fn named_by(state: &PartitionState) -> Vec<BrokerId> {
+    let mut named = Vec::new();
+    for broker in state.isr.iter().chain(&state.elr).copied().chain(state.last_leader) {
+        if !named.contains(&broker) {
+            named.push(broker);
+        }
+    }
+    named
 }
 
 struct Round<'a> {
@@ -191,12 +205,8 @@ impl<'a> Round<'a> {
         }
         let key = (name.clone(), index);
         let Some(state) = topic.states.get(&index) else { return self.new_partition(key, topic, assignment) };
-        let (after, election) = self.settle(topic, assignment, &state.value);
-        if let Some(after) = after {
-            if let (Some(election), Some(leader)) = (election.filter(|election| !election.is_clean()), after.leader) {
-                self.plan.risky.push(RiskyElection { partition: key.clone(), leader, election });
-            }
-            return self.set(key, state.version, &state.value, after);
+        if self.change(&key, topic, assignment, state) {
+            return;
         }
         let view = self.view;
         let partition = Partition {
@@ -209,6 +219,33 @@ impl<'a> Round<'a> {
             self.touched.insert(key);
             self.reassigned.entry(name.clone()).or_default().push((index, done));
         }
+    }
+
+    /// A topic with damaged nodes is served by nobody until they are put right. Its brokers come and go meanwhile: the states
+    /// that can be read follow them, among the replicas that are known, so that whoever is to lead then may.
+    fn damaged(&mut self, name: &Arc<str>, topic: &TopicView, index: i32) {
+        let Some(state) = topic.states.get(&index).filter(|_| !self.all_leave) else { return };
+        let known = topic
+            .assignment(index)
+            .cloned()
+            .unwrap_or_else(|| Assignment { replicas: named_by(&state.value), ..Assignment::default() });
+        self.change(&(name.clone(), index), topic, &known, state);
+    }
+
+    /// Sets the state that a partition is to have, if it is another one.
+    fn change(
+        &mut self,
+        key: &PartitionKey,
+        topic: &TopicView,
+        assignment: &Assignment,
+        state: &Versioned<PartitionState>,
+    ) -> bool {
+        let (Some(after), election) = self.settle(topic, assignment, &state.value) else { return false };
+        if let (Some(election), Some(leader)) = (election.filter(|election| !election.is_clean()), after.leader) {
+            self.plan.risky.push(RiskyElection { partition: key.clone(), leader, election });
+        }
+        self.set(key.clone(), state.version, &state.value, after);
+        true
     }
 
     fn new_partition(&mut self, key: PartitionKey, topic: &TopicView, assignment: &Assignment) {

@@ -509,3 +509,26 @@ fn a_round_over_what_changed_finds_all_that_a_full_one_finds() {
     }
     assert!(steps > 4_000, "{steps}");
 }
+
+#[test]
+fn the_states_of_a_damaged_topic_follow_its_brokers() {
+    for damaged in [Key::Topic(name("t")), Key::TopicConfig(name("t"))] {
+        let mut store = cluster(state(&[0, 1, 2], &[], 1));
+        store.create(Key::TopicConfig(name("t")), Record::Config(BTreeMap::default()));
+        let right = store.nodes[&damaged].record.clone();
+        store.set(&damaged, Record::Damaged("no JSON".to_owned()));
+        phase(&mut store, 1, Phase::Joining, true);
+        assert_eq!(settle(&mut store, SETTLED), 2, "{damaged:?}: a new epoch, and then it is let in");
+        assert!(store.view().is_active(BrokerId(1)));
+        assert_eq!((sets(&store), result(&store).leader_epoch), ((1, vec![0, 1, 2], vec![]), LeaderEpoch(6)));
+        phase(&mut store, 2, Phase::Joining, false);
+        settle(&mut store, SETTLED);
+        assert_eq!(sets(&store), (1, vec![0, 1], vec![]), "what it lacks is not known");
+        phase(&mut store, 1, Phase::Draining, true);
+        settle(&mut store, SETTLED);
+        assert_eq!((sets(&store).0, result(&store).leader_epoch), (0, LeaderEpoch(7)));
+        assert!(crate::cluster::rules::leads_nothing(&store.view(), BrokerId(1)));
+        store.set(&damaged, right);
+        assert_eq!(settle(&mut store, SETTLED), 0, "{damaged:?}: nothing is left to do when it is put right");
+    }
+}

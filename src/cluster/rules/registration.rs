@@ -209,8 +209,8 @@ impl Suspect {
 fn states_of(view: &View, broker: BrokerId) -> impl Iterator<Item = &PartitionState> {
     view.partitions_of(broker).filter_map(|(name, index)| {
         let topic = view.topic(name)?;
-        topic.assignment(*index)?;
-        topic.states.get(index).map(|state| &state.value)
+        let counts = topic.is_damaged() || topic.assignment(*index).is_some();
+        topic.states.get(index).filter(|_| counts).map(|state| &state.value)
     })
 }
 

@@ -85,6 +85,11 @@ impl TopicView {
     pub fn is_kept(&self) -> bool {
         self.deletion.is_none() && self.damaged.is_empty()
     }
+
+    /// Some node of it cannot be read, and it is not being deleted.
+    pub fn is_damaged(&self) -> bool {
+        self.deletion.is_none() && !self.damaged.is_empty()
+    }
 }
 
 /// Changes that the rules have to look at.
@@ -245,6 +250,12 @@ impl View {
     /// Partitions that name the broker in assignment or state.
     pub fn partitions_of(&self, broker: BrokerId) -> impl Iterator<Item = &PartitionKey> {
         self.named.get(&broker).into_iter().flatten()
+    }
+
+    /// Partitions with a state, of damaged topics that are not being deleted.
+    pub fn damaged_partitions(&self) -> impl Iterator<Item = (&Arc<str>, &TopicView, i32)> {
+        let damaged = self.topics.iter().filter(|(_, topic)| topic.is_damaged());
+        damaged.flat_map(|(name, topic)| topic.states.keys().map(move |index| (name, topic, *index)))
     }
 
     /// `min.insync.replicas` as it is configured for a topic.
@@ -421,9 +432,12 @@ impl View {
     /// Adds what the rules look at when this node changes, as the view has it.
     fn mark(&self, key: &Key, dirty: &mut Dirty) {
         let all_of = |name: &Arc<str>| {
-            let topic = self.topics.get(name).and_then(|topic| topic.record.as_ref());
-            let count = topic.map_or(0, |record| record.value.assignments.len());
-            (0..).take(count).map(|index| (name.clone(), index)).collect::<Vec<_>>()
+            let topic = self.topics.get(name);
+            let record = topic.and_then(|topic| topic.record.as_ref());
+            let count = record.map_or(0, |record| record.value.assignments.len());
+            let states =
+                topic.into_iter().filter(|topic| topic.is_damaged()).flat_map(|topic| topic.states.keys().copied());
+            (0..).take(count).chain(states).map(|index| (name.clone(), index)).collect::<Vec<_>>()
         };
         match key {
             Key::Broker(broker) | Key::Incarnation(broker) => {
