@@ -10,9 +10,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::paths::{parse_partition_dir, parse_segment_file, segment_file};
-use super::rot::{Bounds, Stretch, survey};
+use super::rot::{Bounds, MAX_BATCH_BYTES, Stretch, survey};
 use crate::model::record_batch::{self, BatchHeader, HEADER_BYTES};
-use crate::model::records;
+use crate::model::records::{self, RecordError};
 use crate::runtime::fs::{self, File};
 
 /// Bytes read at a time.
@@ -31,6 +31,13 @@ pub struct PartitionFiles {
     all: Vec<i64>,
     /// Files of damaged bytes that starts have set aside.
     pub set_aside: Vec<PathBuf>,
+    /// Why the directory cannot be read.
+    pub unread: Option<String>,
+}
+
+fn unread(dir: &Path, error: &io::Error) -> PartitionFiles {
+    let unread = Some(error.to_string());
+    PartitionFiles { dir: dir.to_path_buf(), segments: Vec::new(), all: Vec::new(), set_aside: Vec::new(), unread }
 }
 
 /// What `path` names: a segment's `.log` file, a partition's directory, or a directory with partitions.
@@ -48,8 +55,9 @@ pub fn find_partitions(path: &Path) -> io::Result<Vec<PartitionFiles>> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let is_partition = entry.file_name().to_str().is_some_and(|name| parse_partition_dir(name).is_some());
-        if is_partition && entry.metadata()?.is_dir() {
-            found.push(partition_files(&entry.path())?);
+        // Through a link, too.
+        if is_partition && fs::metadata(entry.path()).is_ok_and(|found| found.is_dir()) {
+            found.push(partition_files(&entry.path()).unwrap_or_else(|error| unread(&entry.path(), &error)));
         }
     }
     found.sort_by_key(|files| by_partition(&files.dir));
@@ -85,7 +93,7 @@ fn partition_files(dir: &Path) -> io::Result<PartitionFiles> {
     }
     all.sort_unstable();
     set_aside.sort();
-    Ok(PartitionFiles { dir: dir.to_path_buf(), segments: all.clone(), all, set_aside })
+    Ok(PartitionFiles { dir: dir.to_path_buf(), segments: all.clone(), all, set_aside, unread: None })
 }
 
 impl PartitionFiles {
@@ -104,11 +112,13 @@ impl PartitionFiles {
 
     /// Shows `visit` the batches and the damaged stretches of a segment in their order.
     pub fn walk(&self, base: i64, visit: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>) -> io::Result<()> {
-        let file = File::open(segment_file(&self.dir, base, "log"))?;
+        let path = segment_file(&self.dir, base, "log");
+        check_regular(&path)?;
+        let file = File::open(path)?;
         let size = file.metadata()?.len();
         for stretch in survey(&file, 0, self.bounds(base, size))? {
             if !stretch.sound {
-                let why = complaint(&file, &stretch)?;
+                let why = complaint(&file, &stretch, size)?;
                 if visit(Piece::Damage { bytes: stretch.bytes, offsets: stretch.offsets, why }).is_break() {
                     return Ok(());
                 }
@@ -135,7 +145,7 @@ impl PartitionFiles {
         if report.damage.is_empty() {
             for (extension, check) in [("index", Starts::check_offsets as Check), ("timeindex", Starts::check_times)] {
                 let path = segment_file(&self.dir, base, extension);
-                match fs::read(&path) {
+                match check_regular(&path).and_then(|()| fs::read(&path)) {
                     Ok(bytes) => report.note_index(path, check(&starts, base, &bytes)),
                     // A segment that is still written to may have none.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -145,6 +155,14 @@ impl PartitionFiles {
         }
         Ok(report)
     }
+}
+
+/// Reading a pipe or a device has no end.
+fn check_regular(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
 }
 
 /// What a walk over a segment meets.
@@ -192,15 +210,27 @@ fn changed() -> io::Error {
     io::Error::other("it has changed while it was read: end the broker first")
 }
 
-/// What is wrong with the first bytes of a damaged stretch.
-fn complaint(file: &File, stretch: &Stretch) -> io::Result<String> {
-    let mut bytes = vec![0; (stretch.bytes.end - stretch.bytes.start).min(CHUNK as u64) as usize];
-    file.read_exact_at(&mut bytes, stretch.bytes.start)?;
-    if bytes.iter().all(|byte| *byte == 0) {
-        return Ok("zeros, where batches were never written or are gone".to_owned());
+/// What is wrong with the first batch of a damaged stretch. It may end in zeros, which the stretch leaves out at the file's end.
+fn complaint(file: &File, stretch: &Stretch, size: u64) -> io::Result<String> {
+    let start = stretch.bytes.start;
+    let read = |bytes: u64| {
+        let mut read = vec![0; bytes.min(size - start) as usize];
+        file.read_exact_at(&mut read, start).map(|()| read)
+    };
+    let head = read(HEADER_BYTES as u64)?;
+    if head.iter().all(|byte| *byte == 0) {
+        return Ok("zeros, where a batch was never written or is gone".to_owned());
     }
+    let total = BatchHeader::peek(&head).and_then(|header| u64::try_from(header.total_bytes()).ok()).unwrap_or(0);
+    let bytes = if total <= MAX_BATCH_BYTES { read(total.max(HEADER_BYTES as u64))? } else { head };
     Ok(match record_batch::check(&bytes) {
         Err(error) => error.to_string(),
+        Ok(header) if header.record_count.get() < 0 || header.last_offset_delta.get() < 0 => {
+            format!(
+                "a batch that counts {} records and a last offset delta of {}",
+                header.record_count, header.last_offset_delta
+            )
+        }
         Ok(header) => format!("a batch of offset {}, which does not follow here", header.base()),
     })
 }
@@ -246,7 +276,7 @@ impl SegmentReport {
                 self.records += u64::try_from(header.record_count.get()).unwrap_or(0);
                 self.first_offset.get_or_insert(header.base());
                 self.next_offset = header.next_offset();
-                if deep && let Err(error) = records::inspect(bytes, u64::MAX, &mut |_| {}) {
+                if deep && let Some(error) = unreadable(bytes) {
                     self.damage.push(Damage {
                         path: self.path.clone(),
                         bytes: *position..position + bytes.len() as u64,
@@ -268,6 +298,13 @@ impl SegmentReport {
 
 /// Bytes of an index that cannot be right, and why.
 type Wrong = (Range<u64>, String);
+
+/// Why a batch's records cannot be read. One that decompresses to more than is looked at may be sound.
+fn unreadable(batch: &[u8]) -> Option<RecordError> {
+    let inspected = records::inspect(batch, records::MAX_OUTPUT_BYTES, &mut |_| {}).map(drop);
+    let read = inspected.and_then(|()| records::walk(batch, &mut |_| ControlFlow::Continue(())));
+    read.err().filter(|error| !matches!(error, RecordError::TooLarge { .. }))
+}
 
 type Check = fn(&Starts, i64, &[u8]) -> Result<(), Wrong>;
 

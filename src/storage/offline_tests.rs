@@ -142,3 +142,39 @@ fn wrong_index_entries_are_named() {
     std::fs::write(&times, &sound.1).unwrap();
     assert_eq!(damage(&dir, 100), []);
 }
+
+#[test]
+fn a_large_batch_and_one_that_ends_in_zeros_are_damaged_for_what_they_are() {
+    let root = scratch();
+    let dir = root.path().join("large-0");
+    std::fs::create_dir(&dir).unwrap();
+    let path = dir.join("00000000000000000000.log");
+    for (payload, tail) in [(CHUNK + 70_000, 0), (300, 0), (300, 9000)] {
+        let mut bytes = batch(0, payload, 5000);
+        let sound = bytes.len();
+        assert_eq!(bytes.last(), Some(&0), "no headers");
+        bytes[200] ^= 1;
+        bytes.resize(sound + tail, 0);
+        std::fs::write(&path, bytes).unwrap();
+        let found = damage(&dir, 0);
+        assert!(found.len() == 1 && found[0].why.contains("CRC"), "{payload} {tail}: {found:?}");
+    }
+    std::fs::write(&path, [vec![0; 2 << 20], b"garbage".repeat(20)].concat()).unwrap();
+    assert!(damage(&dir, 0)[0].why.starts_with("zeros"));
+}
+
+#[test]
+fn what_is_no_file_is_not_read_and_links_are_followed() {
+    let root = scratch();
+    let (dir, _) = partition(root.path());
+    let data = root.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::os::unix::fs::symlink(&dir, data.join("linked-0")).unwrap();
+    let found = find_partitions(&data).unwrap();
+    assert_eq!(found.iter().map(|found| found.segments.len()).collect::<Vec<_>>(), [2]);
+    let endless = dir.join("00000000000000000112.log");
+    std::fs::remove_file(&endless).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &endless).unwrap();
+    let error = find_partitions(&dir).unwrap()[0].verify(112, false).unwrap_err().to_string();
+    assert_eq!(error, "it is no regular file");
+}

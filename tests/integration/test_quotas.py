@@ -1,6 +1,8 @@
 """Client quotas: how they are set and shown, whom they hold for, and what they do, by Kafka's own tool, the command line, clients and
 by hand."""
 
+import itertools
+import threading
 import time
 
 import confluent_kafka as ck
@@ -522,6 +524,42 @@ def test_a_quota_that_is_removed_frees_the_client(broker):
         begun = time.monotonic()
         assert max(produce(conn, topic, 300_000) for _ in range(5)) == 0
         assert time.monotonic() - begun < 5
+
+
+def test_quotas_of_others_end_no_wait(broker, corelane_only):
+    topic = load.create_topic(broker, f"held-{time.time_ns()}")
+    alter(broker, {"client_id": "held"}, **{PRODUCER: 10_000})
+    done = threading.Event()
+
+    def change_others():
+        for n in itertools.count():
+            alter(broker, {"client_id": "other"}, **{PRODUCER: 1_000_000 + n})
+            if done.wait(0.1):
+                return
+
+    with wire.Conn(broker, timeout=120, client_id="held") as conn:
+        throttle = 0
+        while throttle < 2000:
+            throttle = produce(conn, topic, 150_000)
+        changing = threading.Thread(target=change_others)
+        changing.start()
+        try:
+            begun = time.monotonic()
+            produce(conn, topic, 10)
+            waited = time.monotonic() - begun
+        finally:
+            done.set()
+            changing.join()
+    assert waited > throttle / 1000 - 0.3, f"{waited:.2f} s of {throttle} ms"
+
+
+def test_a_rate_next_to_nothing_is_owed_for_ever(broker, corelane_only):
+    stamp = time.time_ns()
+    alter(broker, {"client_id": "tiny"}, **{MUTATIONS: 1e-300})
+    for name in "ab":
+        with wire.Conn(broker, timeout=60, client_id="tiny") as conn:
+            told, throttle = create(conn, 6, (f"tiny-{name}-{stamp}", 1))
+    assert list(told.values()) == [THROTTLED] and throttle == 2**31 - 1, (told, throttle)
 
 
 def create(conn, version, *topics):

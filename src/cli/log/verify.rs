@@ -71,6 +71,9 @@ impl Findings {
     }
 
     fn look_at_partition(&mut self, partition: &PartitionFiles, deep: bool) {
+        if let Some(why) = &partition.unread {
+            self.failed.push(format!("{}: {why}", partition.dir.display()));
+        }
         for base in &partition.segments {
             match partition.verify(*base, deep) {
                 Ok(report) => self.add(report),

@@ -6,12 +6,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::meter::Meter;
-use super::mute::Mute;
+use super::mute::{Mute, MutedBy};
 use super::view::{ClientLimits, Held};
 use super::window::{SampledRate, Windows};
+use crate::cluster::quotas::QuotaKind;
 use crate::observe::metrics::ThrottlingOf;
 use crate::runtime::clock;
-use crate::shard::QuotaFlag;
+use crate::shard::Shard;
 
 /// Request time is counted in so many nanoseconds.
 const TIME_UNIT_NS: u128 = 100;
@@ -22,13 +23,13 @@ pub struct QuotaCall {
     limits: Rc<ClientLimits>,
     windows: Windows,
     meter: Meter,
-    mute: (Rc<Mute>, Rc<QuotaFlag>),
+    mute: (Rc<Mute>, Rc<Shard>),
     /// When creations and deletions beyond the quota are paid for, ms; 0: nothing is owed.
     owed_until_ms: Cell<u64>,
 }
 
 impl QuotaCall {
-    pub fn new(limits: Rc<ClientLimits>, windows: Windows, mute: (Rc<Mute>, Rc<QuotaFlag>)) -> QuotaCall {
+    pub fn new(limits: Rc<ClientLimits>, windows: Windows, mute: (Rc<Mute>, Rc<Shard>)) -> QuotaCall {
         QuotaCall { limits, windows, meter: Meter::default(), mute, owed_until_ms: Cell::new(0) }
     }
 
@@ -41,8 +42,8 @@ impl QuotaCall {
         let now_ms = clock::mono_ms();
         let owed_ms = self.owed_until_ms.get().saturating_sub(now_ms);
         self.apply(&[
-            (self.request_ms(now_ms), throttling(&self.limits.request)),
-            (owed_ms, throttling(&self.limits.mutation)),
+            (self.request_ms(now_ms), cause(QuotaKind::Request, &self.limits.request)),
+            (owed_ms, cause(QuotaKind::Mutation, &self.limits.mutation)),
         ])
     }
 
@@ -55,7 +56,10 @@ impl QuotaCall {
             held.used.excess_ms(now_ms, 0, held.per_second)
         });
         let request_ms = if acknowledged { self.request_ms(now_ms) } else { 0 };
-        self.apply(&[(bytes_ms, throttling(&self.limits.produce)), (request_ms, throttling(&self.limits.request))])
+        self.apply(&[
+            (bytes_ms, cause(QuotaKind::Produce, &self.limits.produce)),
+            (request_ms, cause(QuotaKind::Request, &self.limits.request)),
+        ])
     }
 
     /// As [`settle`](Self::settle), of a Fetch request that would be answered with so many bytes. Where the client has to wait
@@ -72,7 +76,10 @@ impl QuotaCall {
         if let (Some(held), 0, 0) = (&self.limits.fetch, bytes_ms, request_ms) {
             held.used.add(now_ms, bytes as u64);
         }
-        self.apply(&[(bytes_ms, throttling(&self.limits.fetch)), (request_ms, throttling(&self.limits.request))])
+        self.apply(&[
+            (bytes_ms, cause(QuotaKind::Fetch, &self.limits.fetch)),
+            (request_ms, cause(QuotaKind::Request, &self.limits.request)),
+        ])
     }
 
     /// The most bytes that one answer to a Fetch request may have: with more the client would have to wait in any case.
@@ -98,7 +105,7 @@ impl QuotaCall {
             false => (held.used.take(now_ms, partitions, held.per_second), true),
         };
         if wait_ms > 0 {
-            self.owed_until_ms.set(now_ms + wait_ms);
+            self.owed_until_ms.set(now_ms.saturating_add(wait_ms));
         }
         taken
     }
@@ -113,13 +120,19 @@ impl QuotaCall {
     }
 
     /// Has the connection wait for the longest of these times, which is that quota's.
-    fn apply(&self, times: &[(u64, Option<&ThrottlingOf>)]) -> i32 {
-        let Some((ms, throttling)) = times.iter().copied().max_by_key(|(ms, _)| *ms).filter(|(ms, _)| *ms > 0) else {
-            return 0;
-        };
-        let ms = i32::try_from(ms).unwrap_or(i32::MAX);
-        throttling.into_iter().for_each(|throttling| throttling.note(ms as u64));
-        self.mute.0.extend(Duration::from_millis(ms as u64), &self.mute.1);
+    fn apply(&self, times: &[(u64, Option<Cause<'_>>)]) -> i32 {
+        let longest = times.iter().max_by_key(|(ms, _)| *ms).filter(|(ms, _)| *ms > 0);
+        let Some((ms, Some(cause))) = longest else { return 0 };
+        let ms = i32::try_from(*ms).unwrap_or(i32::MAX);
+        cause.throttling.note(ms as u64);
+        let (mute, shard) = &self.mute;
+        mute.extend(Duration::from_millis(ms as u64), || MutedBy {
+            shard: shard.clone(),
+            limits: self.limits.clone(),
+            kind: cause.kind,
+            per_second: cause.per_second,
+            changes: shard.quota_flag().changes(),
+        });
         ms
     }
 }
@@ -130,6 +143,13 @@ impl std::fmt::Debug for QuotaCall {
     }
 }
 
-fn throttling<S>(held: &Option<Held<S>>) -> Option<&ThrottlingOf> {
-    held.as_ref().map(|held| &*held.throttling)
+/// A quota that a client may have used too much of.
+struct Cause<'a> {
+    kind: QuotaKind,
+    per_second: f64,
+    throttling: &'a ThrottlingOf,
+}
+
+fn cause<S>(kind: QuotaKind, held: &Option<Held<S>>) -> Option<Cause<'_>> {
+    held.as_ref().map(|held| Cause { kind, per_second: held.per_second, throttling: &held.throttling })
 }

@@ -28,8 +28,9 @@ pub struct Held<S> {
 }
 
 /// All quotas of a client.
-#[derive(Default)]
 pub struct ClientLimits {
+    /// Its id.
+    pub client: Box<str>,
     pub produce: Option<Held<SampledRate>>,
     pub fetch: Option<Held<SampledRate>>,
     pub request: Option<Held<SampledRate>>,
@@ -63,7 +64,7 @@ impl Quotas {
             return None;
         }
         let limits = self.limits(client_id.unwrap_or_default())?;
-        Some(Rc::new(QuotaCall::new(limits, self.board.windows(), (mute.clone(), self.flag().clone()))))
+        Some(Rc::new(QuotaCall::new(limits, self.board.windows(), (mute.clone(), self.shard.clone()))))
     }
 
     fn limits(&self, client: &str) -> Option<Rc<ClientLimits>> {
@@ -102,6 +103,11 @@ impl Quotas {
     }
 }
 
+/// What a client may use of it now; `None`: as much as it likes.
+pub fn rate(shard: &Shard, kind: QuotaKind, client: &str) -> Option<f64> {
+    shard.image().quotas.limit(kind, ANONYMOUS, client).map(|limit| limit.rate)
+}
+
 fn look_up(quotas: &ClientQuotas, board: &QuotaBoard, throttling: &Throttling, client: &str) -> ClientLimits {
     let limit = |kind| quotas.limit(kind, ANONYMOUS, client);
     let told = |kind: QuotaKind, limit: &Limit| throttling.of(kind.key(), &limit.entity.to_string());
@@ -113,6 +119,7 @@ fn look_up(quotas: &ClientQuotas, board: &QuotaBoard, throttling: &Throttling, c
         })
     };
     ClientLimits {
+        client: client.into(),
         produce: rate(QuotaKind::Produce),
         fetch: rate(QuotaKind::Fetch),
         request: rate(QuotaKind::Request),

@@ -73,6 +73,15 @@ impl Window<'_> {
         Ok(&self.bytes[from.min(self.bytes.len())..(from + wanted).min(self.bytes.len())])
     }
 
+    /// What is held from `position` on, a header's bytes at least where there are so many.
+    fn from(&mut self, position: u64) -> io::Result<&[u8]> {
+        let held = self.start..self.start + self.bytes.len() as u64;
+        if held.contains(&position) && position + HEADER_BYTES as u64 <= held.end {
+            return Ok(&self.bytes[(position - held.start) as usize..]);
+        }
+        self.at(position, CHUNK)
+    }
+
     /// The batch at `position`, if it is whole and its CRC right; offsets are not looked at.
     fn whole(&mut self, position: u64) -> io::Result<Option<Sound>> {
         let left = self.size.saturating_sub(position);
@@ -233,7 +242,7 @@ fn next_sound(
     }
     let mut at = position + 1;
     while at + HEADER_BYTES as u64 <= bounds.size {
-        let part = window.at(at, CHUNK)?;
+        let part = window.from(at)?;
         if part.len() < HEADER_BYTES {
             break;
         }
