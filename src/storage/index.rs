@@ -17,8 +17,10 @@ pub struct TimeEntry {
     pub offset: u32,
 }
 
-const OFFSET_ENTRY_BYTES: usize = 8;
-const TIME_ENTRY_BYTES: usize = 12;
+/// Bytes of an entry of `.index`.
+pub const OFFSET_ENTRY_BYTES: usize = 8;
+/// Bytes of an entry of `.timeindex`.
+pub const TIME_ENTRY_BYTES: usize = 12;
 
 /// Both indexes of a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
 use super::paths::{parse_partition_dir, parse_segment_file, segment_file};
 use super::rot::{Bounds, MAX_BATCH_BYTES, Stretch, survey};
 use crate::model::record_batch::{self, BatchHeader, HEADER_BYTES};
@@ -17,9 +18,6 @@ use crate::runtime::fs::{self, File};
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
-
-const OFFSET_ENTRY_BYTES: usize = 8;
-const TIME_ENTRY_BYTES: usize = 12;
 
 /// A partition's directory, or one of its segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
