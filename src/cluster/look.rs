@@ -11,12 +11,10 @@ use super::directory_id::decode_id;
 use super::meta_properties::{self, MetaFile};
 use super::metadata_store::encode_id;
 use crate::runtime::side_by_side;
-use crate::storage::{STRAY_SUFFIX, files, is_deleted_dir, parse_partition_dir};
+use crate::storage::{PARTITION_METADATA, STRAY_SUFFIX, files, is_deleted_dir, parse_partition_dir};
 
 /// Folder of the metadata store, in one of the data directories.
 pub const METADATA_DIR: &str = "corelane-metadata";
-/// Kafka's file that ties a partition's directory to a topic's id.
-pub const PARTITION_METADATA: &str = "partition.metadata";
 /// Kafka's mark of a clean stop.
 pub const CLEAN_MARK: &str = ".kafka_cleanshutdown";
 

@@ -27,7 +27,7 @@ pub use directory_id::{DirectoryId, decode_id};
 pub use image::{
     BrokerImage, EndpointImage, MetadataImage, OfflinePartitions, PartitionHome, PartitionImage, TopicImage,
 };
-pub use look::{CLEAN_MARK, PARTITION_METADATA, parse_partition_metadata, partition_metadata};
+pub use look::{CLEAN_MARK, parse_partition_metadata, partition_metadata};
 pub use meta_properties::{FILE as META_FILE, MetaFile, MetaProperties};
 pub use metadata_store::encode_id;
 pub use placement::{Placement, Stray};

@@ -12,14 +12,14 @@ use uuid::Uuid;
 
 use super::partition_file::{self, Owner};
 use super::state::Shard;
-use crate::cluster::{PARTITION_METADATA, TopicImage, partition_metadata};
+use crate::cluster::{TopicImage, partition_metadata};
 use crate::model::PartitionId;
 use crate::partition::{Replica, Start};
 use crate::runtime::disk::is_full;
 use crate::runtime::disk::meets_faults;
 use crate::runtime::sync::Budget;
 use crate::runtime::{clock, faults, spawn_blocking, spawn_local};
-use crate::storage::{Checkpoint, Looked, STRAY_SUFFIX, aside_name, remove_dir};
+use crate::storage::{Checkpoint, Looked, PARTITION_METADATA, STRAY_SUFFIX, aside_name, remove_dir};
 
 /// Partitions whose logs are opened at the same time.
 const OPENING: usize = 32;

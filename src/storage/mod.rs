@@ -62,7 +62,9 @@ pub use ends::Ends;
 pub use log::{Appended, Log, StorageError};
 pub use maintenance::{put_away, remove_dir};
 pub use offline::{Damage, PartitionFiles, Piece, SegmentReport, find_partitions};
-pub use paths::{DELETED_SUFFIX, STRAY_SUFFIX, aside_name, is_deleted_dir, parse_partition_dir, partition_dir};
+pub use paths::{
+    DELETED_SUFFIX, PARTITION_METADATA, STRAY_SUFFIX, aside_name, is_deleted_dir, parse_partition_dir, partition_dir,
+};
 pub use reader::{LogRead, ReadError};
 pub use recovery::{LastStop, Looked, Recovered, RecoveredBatch};
 pub use truncate::TruncateError;

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
-use super::paths::{parse_partition_dir, parse_segment_file, segment_file};
+use super::paths::{PARTITION_METADATA, parse_partition_dir, parse_segment_file, segment_file};
 use super::rot::{Bounds, MAX_BATCH_BYTES, Stretch, survey};
 use crate::model::record_batch::{self, BatchHeader, HEADER_BYTES};
 use crate::model::records::{self, RecordError};
@@ -31,11 +31,14 @@ pub struct PartitionFiles {
     pub set_aside: Vec<PathBuf>,
     /// Why the directory cannot be read.
     pub unread: Option<String>,
+    /// It has a segment, or the file that tells whose partition it is.
+    is_one: bool,
 }
 
 fn unread(dir: &Path, error: &io::Error) -> PartitionFiles {
     let unread = Some(error.to_string());
-    PartitionFiles { dir: dir.to_path_buf(), segments: Vec::new(), all: Vec::new(), set_aside: Vec::new(), unread }
+    let dir = dir.to_path_buf();
+    PartitionFiles { dir, segments: Vec::new(), all: Vec::new(), set_aside: Vec::new(), unread, is_one: true }
 }
 
 /// What `path` names: a segment's `.log` file, a partition's directory, or a directory with partitions.
@@ -44,9 +47,7 @@ pub fn find_partitions(path: &Path) -> io::Result<Vec<PartitionFiles>> {
         return one_segment(path).map(|found| vec![found]);
     }
     let here = partition_files(path)?;
-    let name = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    let name = name.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if !here.all.is_empty() || parse_partition_dir(name).is_some() {
+    if here.is_one {
         return Ok(vec![here]);
     }
     let mut found = Vec::new();
@@ -55,7 +56,8 @@ pub fn find_partitions(path: &Path) -> io::Result<Vec<PartitionFiles>> {
         let is_partition = entry.file_name().to_str().is_some_and(|name| parse_partition_dir(name).is_some());
         // Through a link, too.
         if is_partition && fs::metadata(entry.path()).is_ok_and(|found| found.is_dir()) {
-            found.push(partition_files(&entry.path()).unwrap_or_else(|error| unread(&entry.path(), &error)));
+            let files = partition_files(&entry.path()).unwrap_or_else(|error| unread(&entry.path(), &error));
+            found.extend(files.is_one.then_some(files));
         }
     }
     found.sort_by_key(|files| by_partition(&files.dir));
@@ -78,7 +80,7 @@ fn one_segment(path: &Path) -> io::Result<PartitionFiles> {
 }
 
 fn partition_files(dir: &Path) -> io::Result<PartitionFiles> {
-    let (mut all, mut set_aside) = (Vec::new(), Vec::new());
+    let (mut all, mut set_aside, mut is_named) = (Vec::new(), Vec::new(), false);
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -87,11 +89,14 @@ fn partition_files(dir: &Path) -> io::Result<PartitionFiles> {
             all.push(base);
         } else if name.ends_with(".rot") {
             set_aside.push(entry.path());
+        } else if name == PARTITION_METADATA {
+            is_named = true;
         }
     }
     all.sort_unstable();
     set_aside.sort();
-    Ok(PartitionFiles { dir: dir.to_path_buf(), segments: all.clone(), all, set_aside, unread: None })
+    let is_one = is_named || !all.is_empty();
+    Ok(PartitionFiles { dir: dir.to_path_buf(), segments: all.clone(), all, set_aside, unread: None, is_one })
 }
 
 impl PartitionFiles {

@@ -39,6 +39,8 @@ fn a_segment_a_partition_and_a_data_directory_are_found() {
     for other in ["t-x-3.0123456789abcdef0123456789abcdef-delete", "corelane-arena", "t-x-10"] {
         std::fs::create_dir(root.path().join(other)).unwrap();
     }
+    std::fs::create_dir(root.path().join("broker-1")).unwrap();
+    std::fs::write(root.path().join("t-x-10/partition.metadata"), "version: 0").unwrap();
     let names =
         |path: &Path| find_partitions(path).unwrap().into_iter().map(|f| (f.dir, f.segments)).collect::<Vec<_>>();
     assert_eq!(names(&dir), [(dir.clone(), vec![100, 112])]);

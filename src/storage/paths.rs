@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// Kafka's file that tells whose partition a directory is.
+pub const PARTITION_METADATA: &str = "partition.metadata";
+
 /// Marks a partition directory that waits for removal.
 pub const DELETED_SUFFIX: &str = "-delete";
 /// Marks a partition directory that no topic claims.

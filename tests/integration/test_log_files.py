@@ -115,7 +115,10 @@ def test_wrong_paths_are_refused(written, tmp_path):
     ]:
         done = run("log", *words)
         assert done.code == 1 and what in done.err and str(words[1]) in done.err and "panicked" not in done.err, done
-    assert "holds no partition" in run("log", "verify", tmp_path).out
+    (tmp_path / "broker-1").mkdir()
+    for folder in (tmp_path, tmp_path / "broker-1"):
+        done = run("log", "verify", folder)
+        assert done.code == 1 and "holds no partition" in done.err and "sound" not in done.out, done
     (tmp_path / "00000000000000000000.log").write_bytes(b"nothing of a log" * 100)
     done = run("log", "verify", tmp_path)
     assert done.code == 1 and "bytes 0 to 1599" in done.out, done

@@ -29,7 +29,7 @@ enum LogCommand {
   corelane log verify data
   corelane log verify data/orders-0 --deep --format json
 
-Exit code 1: something is damaged, or could not be read. Of a running broker the newest batches may be half written: end it first.")]
+Exit code 1: something is damaged, could not be read, or is no log. Of a running broker the newest batches may be half written: end it first.")]
     Verify(Verify),
 }
 

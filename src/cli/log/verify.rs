@@ -44,7 +44,8 @@ impl Findings {
     fn look_at(&mut self, path: &Path, deep: bool) -> io::Result<()> {
         let partitions = find_partitions(path)?;
         if partitions.is_empty() {
-            self.notes.push(format!("{} holds no partition", path.display()));
+            let why = "it holds no partition: name a data directory (of log.dirs), a partition's, or a segment";
+            self.failed.push(format!("{}: {why}", path.display()));
         }
         self.note_arenas(path)?;
         for partition in partitions {
@@ -106,7 +107,7 @@ impl Findings {
         }
         let verdict = match self.damage.len() {
             0 if self.failed.is_empty() => "sound".to_owned(),
-            0 => "not all could be read".to_owned(),
+            0 => "not all could be looked at".to_owned(),
             damaged => format!("damaged at {damaged} place(s)"),
         };
         let _ = writeln!(
