@@ -26,7 +26,7 @@ pub struct AlterQuotas {
 /// Options of one entity as they are stored, quotas and what else stands there.
 type Options = BTreeMap<String, String>;
 
-/// What a request comes to.
+/// Outcome of a request.
 #[derive(Debug, Default)]
 pub struct Planned {
     /// Each entity of the request once, in its order.
@@ -76,7 +76,7 @@ fn altered(
     let mut after = before.clone();
     for (key, value) in ops {
         match value {
-            // What is not set can be removed, whatever it is.
+            // A quota that is not set can be removed, whatever it is.
             None => {
                 if QuotaKind::by_key(key).is_some() {
                     after.remove(key);

@@ -180,7 +180,7 @@ pub(super) static SHAPES: &[Shape] = &[
             boolean("include_fenced_brokers").since(2),
         ],
     ),
-    // Who may do what, quotas, credentials, replicas that move.
+    // Access control, quotas, credentials, replicas that move.
     shape(ApiKey::SaslHandshake, 0, 1, &[text("mechanism")]),
     shape(ApiKey::DescribeAcls, 1, 3, ACL_FILTER),
     shape(

@@ -41,7 +41,7 @@ fn unread(dir: &Path, error: &io::Error) -> PartitionFiles {
     PartitionFiles { dir, segments: Vec::new(), all: Vec::new(), set_aside: Vec::new(), unread, is_one: true }
 }
 
-/// What `path` names: a segment's `.log` file, a partition's directory, or a directory with partitions.
+/// The partitions that `path` names: a segment's `.log` file, a partition's directory, or a directory with partitions.
 pub fn find_partitions(path: &Path) -> io::Result<Vec<PartitionFiles>> {
     if !fs::metadata(path)?.is_dir() {
         return one_segment(path).map(|found| vec![found]);

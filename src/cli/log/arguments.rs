@@ -1,4 +1,4 @@
-//! What can be typed after `corelane log`.
+//! Arguments of `corelane log`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

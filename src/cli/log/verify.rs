@@ -21,7 +21,7 @@ struct Sums {
     bytes: u64,
 }
 
-/// What was found so far.
+/// Findings so far.
 #[derive(Default)]
 struct Findings {
     sums: Sums,

@@ -112,7 +112,7 @@ pub async fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, M
     })))
 }
 
-/// What the answer of a request that has written something is made of, besides the outcomes.
+/// Parts of the answer to a request that has written something, besides the outcomes.
 struct Answering {
     acks: Acks,
     version: i16,

@@ -1,4 +1,4 @@
-//! What clients have used of their quotas, over all shards of the broker.
+//! Use of their quotas by clients, over all shards of the broker.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};

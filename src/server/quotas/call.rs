@@ -67,7 +67,7 @@ impl QuotaCall {
     pub fn settle_fetch(&self, bytes: usize) -> i32 {
         let now_ms = clock::mono_ms();
         let request_ms = self.request_ms(now_ms);
-        // What is larger than all that the windows give would never get through: it may go when nothing else has.
+        // An answer larger than all that the windows give would never get through: it may go when nothing else has.
         let excess = |held: &Held<SampledRate>| match held.used.is_idle(now_ms) {
             true => 0,
             false => held.used.excess_ms(now_ms, bytes as u64, held.per_second),
