@@ -1,5 +1,6 @@
-//! CPU cost of checking a produced batch's records (`corelane.produce.validate=full`) against its header and CRC alone
-//! (`header`), by codec and record size, in interleaved pairs on one thread: `cargo bench --bench validate`.
+//! CPU cost of checking a produced batch's records (`corelane.produce.validate=full`) against its
+//! header and CRC alone (`header`), by codec and record size, in interleaved pairs on one thread:
+//! `cargo bench --bench validate`.
 
 // A benchmark stops where its own input is wrong.
 #![allow(clippy::unwrap_used)]
@@ -54,7 +55,8 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// One batch: what both checks take for a gigabyte as it goes over the wire, and the full one for a gigabyte of records.
+/// One batch: what both checks take for a gigabyte as it goes over the wire, and the full one
+/// for a gigabyte of records.
 fn line(codec: Codec, count: usize, size: usize) -> String {
     let (sent, plain) = (batch(codec, count, size), batch(Codec::None, count, size));
     let rounds = (BYTES / (count * size)).max(8);

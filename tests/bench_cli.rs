@@ -1,5 +1,6 @@
-//! `corelane bench` as its users run it, against the broker as a process: every mode's result is plausible, what was produced
-//! is found again, and a broker that stalls, dies or falls behind shows.
+//! `corelane bench` as its users run it, against the broker as a process: every mode's
+//! result is plausible, what was produced is found again, and a broker that stalls,
+//! dies or falls behind shows.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -93,7 +94,8 @@ fn good(port: u16, arguments: &[&str]) -> Value {
     json
 }
 
-/// Runs longer and longer until `enough` says so: how much a second brings depends on how busy the machine is.
+/// Runs longer and longer until `enough` says so: how much a second brings depends on
+/// how busy the machine is.
 fn long_enough(port: u16, arguments: &[&str], enough: fn(&Value) -> bool) {
     for duration in ["1", "10", "60"] {
         let (code, json, said) = bench(port, &[arguments, &["--duration", duration]].concat());
@@ -328,7 +330,8 @@ fn every_partition_is_read_as_often_as_asked() {
     signal(run.child.id(), "INT");
     let (code, read, said) = run.end();
     assert_eq!((code, number(&read, "/records")), (0, 2.0 * number(&json, "/records")), "{read} {said}");
-    // 2 MB a second over three partitions, 65 KB a batch, the broker waits for two of them or 300 ms.
+    // 2 MB a second over three partitions, 65 KB a batch, the broker waits for
+    // two of them or 300 ms.
     println!("{} bytes a fetch at the tail", number(&read, "/bytes_per_request"));
 }
 
@@ -345,7 +348,8 @@ fn a_batch_that_rotted_fails_a_verifying_consumer() {
     good(broker.port, &["consume", "--topic", "t"]);
     let (code, json, said) = bench(broker.port, &["consume", "--topic", "t", "--verify"]);
     let errors = json["errors"].to_string();
-    // The broker sets the rotten batch aside; a wrong CRC that is served is what the null broker below has.
+    // The broker sets the rotten batch aside; a wrong CRC that is served is what
+    // the null broker below has.
     assert!(code == 1 && errors.contains("gaps between offsets"), "{json}\n{said}");
     // All else is read and found to be good.
     let (code, json, _) = bench(broker.port, &["consume", "--topic", "t", "--verify", "--tolerate"]);
@@ -376,7 +380,8 @@ fn a_broker_that_stalls_for_a_second_shows_it() {
     let (code, json, said) = run.end();
     assert!(code == 0 || (code == VOID && json["void"] == true), "{json}\n{said}");
     assert!(number(&json, "/latency_ms/max") >= 900.0 && number(&json, "/latency_ms/p99_9") >= 900.0, "{json}");
-    // A fifth of the run: whoever was to be sent in that second counts, not only the one who was on the way.
+    // A fifth of the run: whoever was to be sent in that second counts, not only
+    // the one who was on the way.
     assert!(number(&json, "/latency_ms/p90") >= 300.0, "{json}");
     assert_eq!(number(&json, "/records"), number(&json, "/latency_ms/count"), "{json}");
     assert!(said.lines().filter(|line| line.contains("p99")).count() >= 2, "{said}");
@@ -412,7 +417,8 @@ fn what_cannot_be_or_was_not_done_has_its_exit_code() {
     assert!(code == 1 && json["errors"].to_string().contains("MessageTooLarge (10)"), "{code} {json}");
     let (code, json, _) = bench(port, &[&large[..], &["--rate", "10", "--tolerate"]].concat());
     assert!(code == 3 && number(&json, "/seconds") == 1.0, "{code} {json}");
-    // A broker that dies in mid-run: what is reported is the time until then, and the rate of that time.
+    // A broker that dies in mid-run: what is reported is the time until then,
+    // and the rate of that time.
     let runs = [
         &["e2e", "--rate", "100"][..],
         &["produce", "--rate", "0.1", "--batch-bytes", "1000"],

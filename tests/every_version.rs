@@ -1,8 +1,9 @@
-//! Every API that ApiVersions names, in every version that it names, against the broker as a process: a request that succeeds
-//! and one that fails, each answered in the shape of its version to the last byte, with Kafka's error codes, on one
-//! connection that outlives it all.
+//! Every API that ApiVersions names, in every version that it names, against the broker as a
+//! process: a request that succeeds and one that fails, each answered in the shape of its version
+//! to the last byte, with Kafka's error codes, on one connection that outlives it all.
 //!
-//! An API or a version that is new needs no new test here, unless it has no case below: then this fails and says so.
+//! An API without a case below fails and says so. A new version of one is asked for by itself, but
+//! only what its case looks at is looked at.
 
 // Helpers of tests, where a failure is a failed test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -23,12 +24,16 @@ mod data;
 mod groups;
 #[path = "every_version/in_line.rs"]
 mod in_line;
+#[path = "every_version/markers.rs"]
+mod markers;
 #[path = "every_version/offsets.rs"]
 mod offsets;
 #[path = "every_version/quotas.rs"]
 mod quotas;
 #[path = "every_version/topics.rs"]
 mod topics;
+#[path = "every_version/transactions.rs"]
+mod transactions;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -57,8 +62,16 @@ const CASES: &[(ApiKey, Case)] = &[
     (ApiKey::AlterConfigs, admin::alter_configs),
     (ApiKey::DeleteRecords, admin::delete_records),
     (ApiKey::DescribeLogDirs, admin::describe_log_dirs),
+    (ApiKey::AlterReplicaLogDirs, admin::alter_replica_log_dirs),
     (ApiKey::DescribeTopicPartitions, admin::describe_topic_partitions),
     (ApiKey::DescribeProducers, admin::describe_producers),
+    (ApiKey::WriteTxnMarkers, markers::write_txn_markers),
+    (ApiKey::AddPartitionsToTxn, transactions::add_partitions_to_txn),
+    (ApiKey::AddOffsetsToTxn, transactions::add_offsets_to_txn),
+    (ApiKey::EndTxn, transactions::end_txn),
+    (ApiKey::TxnOffsetCommit, transactions::txn_offset_commit),
+    (ApiKey::DescribeTransactions, transactions::describe_transactions),
+    (ApiKey::ListTransactions, transactions::list_transactions),
     (ApiKey::ListConfigResources, admin::list_config_resources),
     (ApiKey::ElectLeaders, admin::elect_leaders),
     (ApiKey::AlterPartitionReassignments, admin::alter_partition_reassignments),
@@ -112,7 +125,8 @@ fn every_version_of_every_api_answers_as_kafka_does() {
         };
         for version in range.min_version..=range.max_version {
             tried += 1;
-            // All that is wrong in one run; after a problem the connection may be out of step or gone.
+            // All that is wrong in one run; after a problem the connection may
+            // be out of step or gone.
             if catch_unwind(AssertUnwindSafe(|| case(&mut world, version))).is_err() {
                 problems.push(format!("{} v{version}: see above", name_of(range.api_key)));
                 world.client.reconnect();

@@ -1,4 +1,5 @@
-//! Every fuzz target over its seeds and its corpus (`tests/fuzz/corpus/<target>/`): what the fuzzer once found stays mended.
+//! Every fuzz target over its seeds and its corpus (`tests/fuzz/corpus/<target>/`): what the fuzzer
+//! once found stays mended.
 
 // Helpers of tests, where a failure is a failed test.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -36,8 +37,9 @@ fn seeds_and_corpus_are_taken_without_a_panic() {
     }
 }
 
-/// A fuzzer without coverage, of a fixed length: seeds with a few bytes flipped, cut, doubled or exchanged for telling ones.
-/// `CORELANE_FUZZ_ROUNDS` makes it longer, `CORELANE_FUZZ_SEED` different.
+/// A fuzzer without coverage, of a fixed length: seeds with a few bytes flipped, cut, doubled
+/// or exchanged for telling ones. `CORELANE_FUZZ_ROUNDS` makes it longer,
+/// `CORELANE_FUZZ_SEED` different.
 #[test]
 fn mutated_seeds_are_taken_without_a_panic() {
     let number = |name, default| std::env::var(name).ok().map_or(default, |text| text.parse::<u64>().unwrap());
@@ -98,7 +100,8 @@ fn a_corpus_is_small() {
     }
 }
 
-/// Writes the seeds where `scripts/fuzz` asks for them (`CORELANE_FUZZ_SEEDS`); without that there is nothing to do.
+/// Writes the seeds where `scripts/fuzz` asks for them (`CORELANE_FUZZ_SEEDS`); without
+/// that there is nothing to do.
 #[test]
 fn seeds_are_written_where_asked() {
     let Some(root) = std::env::var_os("CORELANE_FUZZ_SEEDS").map(PathBuf::from) else { return };

@@ -1,8 +1,10 @@
-//! No request of at most 200 bytes makes a decoder ask for much memory, whatever counts and lengths it claims.
+//! No request of at most 200 bytes makes a decoder ask for much memory, whatever
+//! counts and lengths it claims.
 //!
 //! A test binary of its own, because it replaces the allocator.
 
-// SAFETY of the whole file: the allocator below only measures, and hands every call on to the system's unchanged.
+// SAFETY of the whole file: the allocator below only measures, and hands every call on
+// to the system's unchanged.
 #![allow(unsafe_code)]
 // Helpers of tests, where a failure is a failed test.
 #![allow(clippy::unwrap_used)]
@@ -25,8 +27,8 @@ thread_local! {
     static ASKED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Whether to grant it. What is refused aborts the test with the number of bytes, as it would abort a broker; an
-/// allocator must not panic.
+/// Whether to grant it. What is refused aborts the test with the number of bytes, as it would abort
+/// a broker; an allocator must not panic.
 fn grant(bytes: usize) -> bool {
     ASKED.with(|asked| asked.set(asked.get().saturating_add(bytes)));
     bytes <= 16 * ALLOWED_BYTES
@@ -99,6 +101,12 @@ fn cluster_cases(cases: &mut Vec<Case>) {
         let one = |name| describe_topic_partitions_request::TopicRequest::default().with_name(topic(name));
         let cursor = describe_topic_partitions_request::Cursor::default().with_topic_name(topic("a"));
         DescribeTopicPartitionsRequest::default().with_topics(vec![one("a"), one("b")]).with_cursor(Some(cursor))
+    });
+    guarded(cases, ApiKey::AlterReplicaLogDirs, |_| {
+        let topic = alter_replica_log_dirs_request::AlterReplicaLogDirTopic::default().with_partitions(vec![1, 2, 3]);
+        let dir = alter_replica_log_dirs_request::AlterReplicaLogDir::default().with_path(text("/a"));
+        let dir = dir.with_topics(vec![topic.clone(), topic]);
+        AlterReplicaLogDirsRequest::default().with_dirs(vec![dir.clone(), dir])
     });
     guarded(cases, ApiKey::DescribeLogDirs, |_| {
         let one = describe_log_dirs_request::DescribableLogDirTopic::default().with_partitions(vec![1, 2, 3]);
@@ -220,6 +228,34 @@ fn topic_cases(cases: &mut Vec<Case>) {
     guarded(cases, ApiKey::InitProducerId, |_| InitProducerIdRequest::default());
 }
 
+fn transaction_cases(cases: &mut Vec<Case>) {
+    let id = || TransactionalId(text("tx"));
+    guarded(cases, ApiKey::AddPartitionsToTxn, |version| {
+        let topic = add_partitions_to_txn_request::AddPartitionsToTxnTopic::default().with_name(topic("a"));
+        let topics = vec![topic.with_partitions(vec![1, 2]); 2];
+        let request = AddPartitionsToTxnRequest::default();
+        if version < 4 {
+            return request.with_v3_and_below_transactional_id(id()).with_v3_and_below_topics(topics);
+        }
+        let one = add_partitions_to_txn_request::AddPartitionsToTxnTransaction::default();
+        request.with_transactions(vec![one.with_transactional_id(id()).with_topics(topics); 2])
+    });
+    guarded(cases, ApiKey::AddOffsetsToTxn, |_| AddOffsetsToTxnRequest::default().with_transactional_id(id()));
+    guarded(cases, ApiKey::EndTxn, |_| EndTxnRequest::default().with_transactional_id(id()));
+    guarded(cases, ApiKey::TxnOffsetCommit, |_| {
+        let one = txn_offset_commit_request::TxnOffsetCommitRequestTopic::default().with_name(topic("a"));
+        let one = one.with_partitions(vec![Default::default(); 2]);
+        TxnOffsetCommitRequest::default().with_transactional_id(id()).with_topics(vec![one.clone(), one])
+    });
+    guarded(cases, ApiKey::DescribeTransactions, |_| {
+        DescribeTransactionsRequest::default().with_transactional_ids(vec![id(), id()])
+    });
+    guarded(cases, ApiKey::ListTransactions, |_| {
+        let request = ListTransactionsRequest::default().with_state_filters(vec![text("Ongoing"), text("Empty")]);
+        request.with_producer_id_filters(vec![ProducerId(1), ProducerId(2)])
+    });
+}
+
 fn group_cases(cases: &mut Vec<Case>) {
     guarded(cases, ApiKey::FindCoordinator, |version| {
         let request = FindCoordinatorRequest::default();
@@ -319,6 +355,7 @@ fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     cluster_cases(&mut cases);
     topic_cases(&mut cases);
+    transaction_cases(&mut cases);
     group_cases(&mut cases);
     data_cases(&mut cases);
     assert!(cases.len() > 130, "only {} versions are covered", cases.len());
@@ -335,6 +372,15 @@ impl Case {
         assert!(asked <= ALLOWED_BYTES, "{}: {asked} bytes for {body:?}", self.name);
         accepted
     }
+}
+
+#[test]
+fn every_request_that_is_guarded_has_a_case() {
+    let cases = cases();
+    let has_case = |api: &ApiKey| cases.iter().any(|case| case.name.starts_with(&format!("{api:?} v")));
+    let without: Vec<ApiKey> =
+        ApiKey::iter().filter(|api| guard::versions(*api).is_some()).filter(|api| !has_case(api)).collect();
+    assert!(without.is_empty(), "{without:?}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The scripts refuse arguments that they do not know before they install or build anything, and `--help` only prints.
+//! The scripts refuse arguments that they do not know before they install or build anything,
+//! and `--help` only prints.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,17 +7,28 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-/// The scripts that can run here: two are in Python, which a machine that only builds need not have.
+/// The scripts that can run here: two are in Python, which a machine that only
+/// builds need not have.
 fn scripts() -> &'static [&'static str] {
     let python = Command::new("python3").arg("--version").output().is_ok();
     if python {
-        &["test", "cluster", "compare-kafka", "count-instructions", "measure-start", "measure-shards"]
+        &[
+            "test",
+            "dev",
+            "cluster",
+            "compare-tools",
+            "compare-kafka",
+            "count-instructions",
+            "measure-start",
+            "measure-shards",
+        ]
     } else {
-        &["test", "cluster"]
+        &["test", "dev", "cluster", "compare-tools"]
     }
 }
 
-/// Programs a script may run to look at its arguments; it finds no others, so nothing is installed or built.
+/// Programs a script may run to look at its arguments; it finds no others, so
+/// nothing is installed or built.
 const PROGRAMS: [&str; 5] = ["bash", "dirname", "env", "python3", "sed"];
 
 fn run(script: &str, arguments: &[&str]) -> (i32, String, String) {
@@ -59,7 +71,7 @@ fn help_prints_the_usage_and_does_nothing() {
 
 #[test]
 fn mistyped_arguments_end_with_the_usage_and_code_2() {
-    let mistyped: [(&str, &[&str]); 26] = [
+    let mistyped: [(&str, &[&str]); 33] = [
         ("test", &["simulate", "--sedes", "0..5"]),
         ("test", &["simulate", "--seeds"]),
         ("test", &["--ful"]),
@@ -76,6 +88,13 @@ fn mistyped_arguments_end_with_the_usage_and_code_2() {
         ("test", &["integration", "--ful"]),
         ("test", &["integration", "-k", "crash", "--kepe"]),
         ("test", &["integration", "crash"]),
+        ("test", &["integration", "-n"]),
+        ("dev", &[]),
+        ("dev", &["unti", "x"]),
+        ("dev", &["unit"]),
+        ("dev", &["it", "--keep"]),
+        ("dev", &["lint", "src"]),
+        ("compare-tools", &["--ful"]),
         ("cluster", &["--broker", "3"]),
         ("cluster", &["--brokers"]),
         ("cluster", &["--brokers", "three"]),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::model::record_batch::{BatchHeader, CRC_START, Codec, HEADER_BYTES, LENGTH_PREFIX_BYTES, frame};
-use crate::model::records;
+use crate::model::{records, varint};
 
 const CRC_AT: usize = 17;
 
@@ -26,21 +26,21 @@ impl BatchBuilder {
 
     pub fn push(&mut self, value: &[u8]) {
         let length = record_length(self.records, value.len());
-        put_varint(&mut self.bytes, length as i64);
+        varint::put_signed(&mut self.bytes, length as i64);
         self.bytes.push(0); // attributes
-        put_varint(&mut self.bytes, 0); // timestamp delta
-        put_varint(&mut self.bytes, i64::from(self.records));
-        put_varint(&mut self.bytes, -1); // no key
-        put_varint(&mut self.bytes, value.len() as i64);
+        varint::put_signed(&mut self.bytes, 0); // timestamp delta
+        varint::put_signed(&mut self.bytes, i64::from(self.records));
+        varint::put_signed(&mut self.bytes, -1); // no key
+        varint::put_signed(&mut self.bytes, value.len() as i64);
         self.bytes.extend_from_slice(value);
-        put_varint(&mut self.bytes, 0); // headers
+        varint::put_signed(&mut self.bytes, 0); // headers
         self.records += 1;
     }
 
     /// Bytes of the batch once a value of `len` bytes is added.
     pub fn bytes_with(&self, len: usize) -> usize {
         let length = record_length(self.records, len);
-        self.bytes.len() + varint_bytes(length as i64) + length
+        self.bytes.len() + varint::signed_bytes(length as i64) + length
     }
 
     /// Bytes of the batch as it is, uncompressed.
@@ -90,40 +90,11 @@ impl BatchBuilder {
 
 fn record_length(index: i32, value_len: usize) -> usize {
     // Attributes, timestamp delta, null key and header count take a byte each.
-    4 + varint_bytes(i64::from(index)) + varint_bytes(value_len as i64) + value_len
+    4 + varint::signed_bytes(i64::from(index)) + varint::signed_bytes(value_len as i64) + value_len
 }
 
-fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-fn varint_bytes(value: i64) -> usize {
-    (64 - (zigzag(value) | 1).leading_zeros() as usize).div_ceil(7)
-}
-
-fn put_varint(out: &mut Vec<u8>, value: i64) {
-    let mut rest = zigzag(value);
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
-fn take_varint(bytes: &mut &[u8]) -> Option<i64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
-        }
-    }
-    None
-}
-
-/// Shows `each` the value of every record of one whole uncompressed batch; `None`: it is compressed or malformed.
+/// Shows `each` the value of every record of one whole uncompressed batch; `None`: it is
+/// compressed or malformed.
 pub fn values(batch: &[u8], mut each: impl FnMut(&[u8])) -> Option<()> {
     let (header, total) = frame(batch).ok()?;
     if header.codec() != Some(Codec::None) {
@@ -131,15 +102,15 @@ pub fn values(batch: &[u8], mut each: impl FnMut(&[u8])) -> Option<()> {
     }
     let mut rest = &batch[HEADER_BYTES..total];
     for _ in 0..header.record_count.get() {
-        let length = usize::try_from(take_varint(&mut rest)?).ok()?;
+        let length = usize::try_from(varint::take_signed(&mut rest, 64).ok()?).ok()?;
         let (mut record, after) = rest.split_at_checked(length)?;
         rest = after;
         record = record.get(1..)?;
-        take_varint(&mut record)?;
-        take_varint(&mut record)?;
-        let key = take_varint(&mut record)?.max(0);
+        varint::take_signed(&mut record, 64).ok()?;
+        varint::take_signed(&mut record, 64).ok()?;
+        let key = varint::take_signed(&mut record, 64).ok()?.max(0);
         record = record.get(usize::try_from(key).ok()?..)?;
-        let value = take_varint(&mut record)?.max(0);
+        let value = varint::take_signed(&mut record, 64).ok()?.max(0);
         each(record.get(..usize::try_from(value).ok()?)?);
     }
     Some(())
@@ -164,7 +135,7 @@ impl Noise {
     }
 }
 
-/// What compressors make small, as text would be.
+/// Bytes that compressors make small, as text would be.
 const TEXT: &[u8] = b"every record of this topic says much the same thing in much the same words, as records do; ";
 
 /// Fills values, a part of each with text.

@@ -1,5 +1,5 @@
-//! One consuming connection: fetches one after the other, batches stepped over by their headers. `consume` stands on it, and
-//! the receiving end of `e2e`.
+//! One consuming connection: fetches one after the other, batches stepped over by their headers.
+//! `consume` stands on it, and the receiving end of `e2e`.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
@@ -37,7 +37,7 @@ pub struct Partition {
     pub fresh: bool,
 }
 
-/// What is done with each batch.
+/// Handling of each batch.
 pub trait Consumer {
     /// `partition.offset` is still the offset that was asked for.
     fn batch(&mut self, partition: &mut Partition, batch: &[u8], now_ns: u64);
@@ -53,8 +53,8 @@ impl Consumer for Skip {
     fn batch(&mut self, _: &mut Partition, _: &[u8], _: u64) {}
 }
 
-/// Checks every batch's CRC, and that records' offsets follow each other without a gap, which holds for topics that are not
-/// compacted.
+/// Checks every batch's CRC, and that records' offsets follow each other without a gap, which holds
+/// for topics that are not compacted.
 pub struct Verify(pub Rc<Context>);
 
 impl Consumer for Verify {
@@ -126,7 +126,7 @@ impl Positions {
     }
 }
 
-/// What one response held.
+/// Records of one response, counted.
 #[derive(Default)]
 struct Taken {
     records: u64,
@@ -274,7 +274,7 @@ fn step<C: Consumer>(
 mod tests {
     use super::*;
     use crate::bench::batch::BatchBuilder;
-    use crate::model::record_batch::CRC_START;
+    use crate::model::testing;
 
     fn batch(base: i64, records: usize) -> Vec<u8> {
         let mut builder = BatchBuilder::new(0, 0);
@@ -300,12 +300,10 @@ mod tests {
         let third = bent.windows(5).enumerate().filter(|(_, bytes)| bytes == b"value").nth(3).unwrap().0 - 3;
         assert_eq!(bent[third], 6);
         bent[third] = 8;
-        let crc = crc32c::crc32c(&bent[CRC_START..]);
-        bent[17..21].copy_from_slice(&crc.to_be_bytes());
+        testing::seal(&mut bent);
         assert_eq!(problems(&at(100, false), &bent), ["records lost or out of order within a batch"]);
         bent[third] = 0xff;
-        let crc = crc32c::crc32c(&bent[CRC_START..]);
-        bent[17..21].copy_from_slice(&crc.to_be_bytes());
+        testing::seal(&mut bent);
         assert_eq!(problems(&at(100, false), &bent), ["batches whose records cannot be read"]);
     }
 }

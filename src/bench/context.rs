@@ -1,4 +1,4 @@
-//! What the connections of a run share: its clock, its end, its counts.
+//! State that the connections of a run share: its clock, its end, its counts.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -24,7 +24,7 @@ pub struct Shared {
     epoch: Instant,
     /// Set when a user or an error ends the run early.
     pub stop: StopFlag,
-    /// What tells this run's records from those of others.
+    /// Number that tells this run's records from those of others.
     pub run: u64,
     threads: usize,
     opened: AtomicUsize,
@@ -69,7 +69,8 @@ pub struct Context {
     pub tolerate: bool,
     /// An error has been given its place.
     placed: Cell<bool>,
-    /// A connection has failed: if there is no task left then, the run is over earlier than it was meant to be.
+    /// A connection has failed: if there is no task left then, the run is over earlier
+    /// than it was meant to be.
     lost: Cell<bool>,
     /// Nothing new is sent any more.
     halted: Cell<bool>,
@@ -125,7 +126,8 @@ impl Context {
         self.error(format!("connection: {error}"), 1);
     }
 
-    /// [`error`](Self::error) with a place, which is told of the first such error only: all others add up.
+    /// [`error`](Self::error) with a place, which is told of the first such error
+    /// only: all others add up.
     pub fn error_at(&self, what: &str, partition: i32, offset: i64) {
         if self.placed.replace(true) {
             self.error(what.to_owned(), 1);
@@ -140,7 +142,8 @@ impl Context {
         self.ended.notify_all();
     }
 
-    /// Waits until every thread has its connections; the moment at which all begin, ns on the run's clock.
+    /// Waits until every thread has its connections; the moment at which all
+    /// begin, ns on the run's clock.
     pub async fn start_together(&self) -> u64 {
         let shared = &self.shared;
         if shared.opened.fetch_add(1, Ordering::AcqRel) + 1 == shared.threads {
@@ -160,8 +163,8 @@ impl Context {
         clock::sleep(wait.min(LOOK_AROUND * 5)).await;
     }
 
-    /// Halts the thread's lanes when the window ends, when the run is stopped, or when they have all ended. `warm`: called
-    /// once when the window begins.
+    /// Halts the thread's lanes when the window ends, when the run is stopped, or when they have
+    /// all ended. `warm`: called once when the window begins.
     pub async fn halt_in_time(&self, warm: impl FnOnce()) {
         let mut warm = Some(warm);
         loop {
@@ -218,7 +221,8 @@ mod tests {
     use super::*;
     use crate::runtime::on_shard;
 
-    /// The window that is left of an hour when the only task has ended, for an error or in the normal way.
+    /// The window that is left of an hour when the only task has ended, for an
+    /// error or in the normal way.
     async fn window(by_intention: bool, tolerate: bool, lost: bool) -> Duration {
         let shared = Arc::new(Shared::new(1, 1, 1, StopFlag::default()));
         let context = Context::new(shared, Recorder::new(by_intention).unwrap(), tolerate, 1);
@@ -242,7 +246,8 @@ mod tests {
                 let took = window(by_intention, tolerate, true).await;
                 assert!(took < HOUR / 2, "{by_intention} {tolerate}: {took:?}");
             }
-            // A rate may leave nothing to do before the end: that is no failure, and all of the window counts.
+            // A rate may leave nothing to do before the end: that is no failure, and
+            // all of the window counts.
             assert_eq!(window(true, false, false).await, HOUR);
         });
     }

@@ -1,4 +1,5 @@
-//! `e2e`: every record carries the moment at which it was due, and its consumer takes the time from there.
+//! `e2e`: every record carries the moment at which it was due, and its consumer
+//! takes the time from there.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -13,7 +14,7 @@ use super::pipeline::{Request, Sent, Source, Step};
 use super::schedule::Schedule;
 use super::stats::Done;
 use crate::model::record_batch::{BatchError, check};
-use crate::protocol::asking::{Caller, FetchLimits, ProduceEnvelope};
+use crate::protocol::asking::{Caller, FetchLimits, Isolation, ProduceEnvelope};
 use crate::runtime::clock;
 
 const TIMEOUT_MS: i32 = 30_000;
@@ -21,14 +22,20 @@ const TIMEOUT_MS: i32 = 30_000;
 /// A record's value: which run, its number within its partition, when it was due; then noise.
 pub const MIN_RECORD_BYTES: usize = 24;
 
-pub const LIMITS: FetchLimits =
-    FetchLimits { max_wait_ms: 500, min_bytes: 1, max_bytes: 50 << 20, partition_max_bytes: 1 << 20 };
+pub const LIMITS: FetchLimits = FetchLimits {
+    max_wait_ms: 500,
+    min_bytes: 1,
+    max_bytes: 50 << 20,
+    partition_max_bytes: 1 << 20,
+    isolation: Isolation::ReadUncommitted,
+};
 
 fn field(value: &[u8], at: usize) -> Option<u64> {
     value.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes)
 }
 
-/// One connection's records. What is due when a request can leave goes into one batch, to its partitions in turn.
+/// One connection's records. What is due when a request can leave goes into one batch,
+/// to its partitions in turn.
 pub struct RecordSource {
     shared: Arc<Shared>,
     caller: Caller<'static>,
@@ -185,7 +192,8 @@ mod tests {
         builder.finish().to_vec()
     }
 
-    /// What is said of batches that arrive one after the other, and how many of `sent` records are missing at the end.
+    /// Errors of batches that arrive one after the other, and how many of `sent` records are
+    /// missing at the end.
     fn errors(sent: u64, batches: impl FnOnce(u64) -> Vec<Vec<u8>>) -> (Vec<(String, u64)>, u64) {
         let shared = Arc::new(Shared::new(1, 1, 1, StopFlag::default()));
         let context = Context::new(shared.clone(), Recorder::new(true).unwrap(), true, 1);

@@ -1,4 +1,5 @@
-//! `idle`: connections that say hello and then nothing, to see what a broker pays for them and whether it keeps them.
+//! `idle`: connections that say hello and then nothing, to see what a broker pays for them
+//! and whether it keeps them.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -43,9 +44,9 @@ pub struct IdleReport {
     pub opened: usize,
     /// At the last look.
     pub open: usize,
-    /// What it took to open them.
+    /// Time to open them.
     pub open_seconds: f64,
-    /// What they were held for.
+    /// Time for which they were held.
     pub seconds: f64,
     pub client_cpu_seconds: f64,
     pub errors: Errors,
@@ -132,7 +133,7 @@ enum News {
     Done(Box<IdleReport>),
 }
 
-/// What the opening tasks share.
+/// State that the opening tasks share.
 struct Opening {
     left: Cell<usize>,
     held: RefCell<Vec<Held>>,

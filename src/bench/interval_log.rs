@@ -1,4 +1,5 @@
-//! The interval log: a run's latency histograms, one a second, in HdrHistogram's own log format, which its plotters read.
+//! The interval log: a run's latency histograms, one a second, in HdrHistogram's own log format,
+//! which its plotters read.
 
 use std::io::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
@@ -46,7 +47,8 @@ impl<W: Write> LogFile<W> {
 }
 
 impl<W: Write> IntervalLog<'_, W> {
-    /// What ended in the `second`th second, counted from 1. The warm-up's are tagged.
+    /// Writes the latencies of requests that ended in the `second`th second, counted from 1. The
+    /// warm-up's are tagged.
     pub fn write(&mut self, second: u64, warming_up: bool, interval: &Interval) -> io::Result<()> {
         let tag = if warming_up { Tag::new(WARM_UP) } else { None };
         let start = SECOND * u32::try_from(second.saturating_sub(1)).unwrap_or(u32::MAX);

@@ -1,8 +1,8 @@
-//! What a run is asked to do.
+//! Options of a run.
 
 use std::time::Duration;
 
-pub use crate::model::record_batch::Codec;
+use crate::model::record_batch::Codec;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -53,7 +53,8 @@ pub struct E2e {
     /// Records per second.
     pub rate: f64,
     pub record_size: usize,
-    /// What has become due while a request could not be sent goes into one batch, up to this size.
+    /// Records that became due while a request could not be sent go into one batch, up to this
+    /// size.
     pub batch_bytes: usize,
     pub acks: i16,
     pub in_flight: usize,

@@ -1,5 +1,5 @@
-//! One producing connection: a sender that keeps up to `in_flight` requests on the way, and a receiver that takes the time of
-//! each answer the moment it is there.
+//! One producing connection: a sender that keeps up to `in_flight` requests on the way, and a
+//! receiver that takes the time of each answer the moment it is there.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,7 +20,7 @@ use crate::runtime::{clock, spawn_local};
 /// Smaller requests are copied together: one slice costs less than three.
 const COPY_UP_TO: usize = 4096;
 
-/// What is to be remembered of a request until its answer.
+/// A request under way, until its answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent {
     pub intended_ns: u64,

@@ -1,4 +1,4 @@
-//! What a run came to, for people, for programs and for plotting.
+//! Results of a run, for people, for programs and for plotting.
 
 use std::fmt::Write;
 
@@ -177,7 +177,8 @@ fn rate(work: &Work, totals: &Totals, seconds: f64) -> Rate {
     }
 }
 
-/// `done`: how many things (requests, or records where they are due one by one) made up the achieved rate.
+/// `done`: how many things (requests, or records where they are due one by one)
+/// made up the achieved rate.
 fn is_void(rate: &Rate, done: u64, lanes: usize) -> bool {
     let Some(asked) = rate.asked else { return false };
     if done == 0 {
@@ -217,7 +218,7 @@ fn latency_line(histogram: &Histogram<u64>) -> String {
     out
 }
 
-/// What one second brought.
+/// One second's line.
 pub fn interval_line(warming_up: bool, interval: &Interval) -> String {
     let at = |percentile| milliseconds(interval.latency.value_at_percentile(percentile));
     let note = if warming_up { "  warm-up" } else { "" };

@@ -21,7 +21,7 @@ use super::schedule::Schedule;
 use super::setup::{self, Lane, Plan};
 use super::stats::{Interval, Recorder, Totals};
 use crate::client::{ClientError, Connection};
-use crate::protocol::asking::FetchLimits;
+use crate::protocol::asking::{FetchLimits, Isolation};
 use crate::runtime::executor::{ShardSpec, run_shards};
 use crate::runtime::process::{self, StopFlag};
 use crate::runtime::{probe, spawn_local};
@@ -45,14 +45,15 @@ pub enum RunError {
     Thread(String),
 }
 
-/// What a thread has to say.
+/// Message of a thread.
 enum News {
     Interval(u64, Interval),
     Totals(Box<Totals>),
     Failed(String),
 }
 
-/// Runs to the end, or to SIGINT or SIGTERM. `each_second` gets the second's number and what happened in it.
+/// Runs to the end, or to SIGINT or SIGTERM. `each_second` gets the second's number
+/// and what happened in it.
 pub fn run(options: &Options, mut each_second: impl FnMut(u64, &Interval)) -> Result<Report, RunError> {
     probe::raise_open_files()?;
     let plan = Arc::new(prepare(options)?);
@@ -299,6 +300,7 @@ impl Thread {
     fn start_consume(&self, options: &Consume, opened: Opened, context: &Rc<Context>) -> Result<(), RunError> {
         let caller = consume::fetch_caller(&opened.connection)?;
         let limits = FetchLimits {
+            isolation: Isolation::ReadUncommitted,
             max_wait_ms: options.max_wait_ms,
             min_bytes: options.min_bytes,
             max_bytes: options.max_bytes,

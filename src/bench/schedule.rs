@@ -1,6 +1,7 @@
 //! When things are due. Nothing that a broker does or fails to do moves a schedule.
 
-/// Evenly spaced moments: the `n`th thing is due `first_ns + n * period_ns` after the run's clock began.
+/// Evenly spaced moments: the `n`th thing is due `first_ns + n * period_ns`
+/// after the run's clock began.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
     first_ns: u64,
@@ -8,7 +9,8 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// `per_second` things in all, of which lane `lane` of `lanes` takes its part, offset so that the lanes alternate.
+    /// `per_second` things in all, of which lane `lane` of `lanes` takes its part, offset so
+    /// that the lanes alternate.
     pub fn new(start_ns: u64, per_second: f64, lane: usize, lanes: usize) -> Schedule {
         let period_all = 1e9 / per_second;
         let first_ns = start_ns + (period_all * lane as f64) as u64;

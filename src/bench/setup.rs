@@ -1,4 +1,5 @@
-//! Before the clock runs: the topic, its leaders, its offsets, and which connection gets which partitions.
+//! Before the clock runs: the topic, its leaders, its offsets, and which
+//! connection gets which partitions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -8,7 +9,7 @@ use super::options::{From, Options, Work};
 use crate::client::admin::{self, End, TopicLayout};
 use crate::client::{ClientError, Connection};
 
-/// What one connection is for.
+/// Work of one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lane {
     pub address: SocketAddr,
@@ -83,7 +84,8 @@ async fn topic(connection: &mut Connection, options: &Options) -> Result<TopicLa
     admin::await_leaders(connection, topic).await
 }
 
-/// The leaders' addresses by node. A broker that is alone is asked where it was found, whatever it advertises.
+/// The leaders' addresses by node. A broker that is alone is asked where it was
+/// found, whatever it advertises.
 fn addresses(
     layout: &TopicLayout,
     leaders: &[i32],
@@ -103,8 +105,8 @@ fn addresses(
     Ok(found)
 }
 
-/// Connections go to the leaders in turn. Each leader's partitions are shared out among its connections; connections in excess
-/// share partitions.
+/// Connections go to the leaders in turn. Each leader's partitions are shared out among its
+/// connections; connections in excess share partitions.
 fn share_out(
     leaders: &[i32],
     addresses: &BTreeMap<i32, SocketAddr>,

@@ -1,4 +1,4 @@
-//! What a thread counts, and how the threads' counts become one.
+//! Counts of one thread, and their sum over threads.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ pub fn histogram() -> Result<Histogram<u64>, CreationError> {
 /// Errors by what they say.
 pub type Errors = BTreeMap<String, u64>;
 
-/// What happened within one second.
+/// Counts of one second.
 #[derive(Clone)]
 pub struct Interval {
     pub requests: u64,
@@ -43,7 +43,7 @@ fn add(to: &mut Histogram<u64>, from: &Histogram<u64>) {
     let _ = to.add(from);
 }
 
-/// What counts: everything between the end of the warm-up and the end of the run.
+/// Counts between the end of the warm-up and the end of the run.
 #[derive(Clone)]
 pub struct Totals {
     pub requests: u64,
@@ -55,10 +55,11 @@ pub struct Totals {
     pub latency: Histogram<u64>,
     /// Of acknowledgements, where `latency` is something else.
     pub acknowledged: Histogram<u64>,
-    /// From when things were due to when the generator sent them: what of `latency` it had to wait itself, because the
-    /// window of requests in flight was full or because it came late.
+    /// From when things were due to when the generator sent them: what of `latency` it had to wait
+    /// itself, because the window of requests in flight was full or because it came late.
     pub send_lag: Histogram<u64>,
-    /// From when things were due to when the generator's timer woke it, where it waited for nothing but that.
+    /// From when things were due to when the generator's timer woke it, where it
+    /// waited for nothing but that.
     pub wake_late: Histogram<u64>,
     pub errors: Errors,
     pub window_ns: u64,
@@ -116,7 +117,8 @@ pub struct Done {
 pub struct Recorder {
     from_ns: Cell<u64>,
     until_ns: Cell<u64>,
-    /// Count by when things were due, not by when they ended: whoever asked for a rate wants to know what became of it.
+    /// Count by when things were due, not by when they ended: a rate that was asked for is
+    /// judged by what became of it.
     by_intention: bool,
     last_done_ns: Cell<u64>,
     interval: RefCell<Interval>,
@@ -154,7 +156,8 @@ impl Recorder {
         self.until_ns.set(self.until_ns.get().min(now_ns));
     }
 
-    /// There was no more to do: the window ends with the last of it. Where a rate was asked for, the whole window counts.
+    /// There was no more to do: the window ends with the last of it. Where a rate was asked for,
+    /// the whole window counts.
     pub fn all_ended(&self) {
         if !self.by_intention {
             self.cut_window(self.last_done_ns.get().max(self.from_ns.get()));

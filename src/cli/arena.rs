@@ -1,4 +1,5 @@
-//! `corelane arena show`: the entries of the arenas of a data directory, or of `corelane.arena.dir`, without changing them.
+//! `corelane arena show`: the entries of the arenas of a data directory, or of
+//! `corelane.arena.dir`, without changing them.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -12,7 +13,8 @@ use crate::storage::{ArenaListing, Listings, list_arenas};
 pub(super) enum ArenaCommand {
     /// List the batches that arenas hold for the next start; nothing is changed
     Show {
-        /// A data directory (of log.dirs), whose arenas are found wherever they are, or the directory of corelane.arena.dir
+        /// A data directory (of log.dirs), whose arenas are found wherever they are, or the
+        /// directory of corelane.arena.dir
         directory: PathBuf,
     },
 }

@@ -12,6 +12,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::progress::Progress;
 use crate::bench::{self, LogFile, Options, Report, Work};
+use crate::model::record_batch;
 
 /// Exit code of a run that did not carry its rate.
 const VOID: u8 = 3;
@@ -37,7 +38,7 @@ pub(super) enum BenchCommand {
 #[derive(Args)]
 pub(super) struct IdleArguments {
     /// A broker
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    #[arg(long = "bootstrap-server", alias = "bootstrap", value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     bootstrap: String,
     /// How many
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -113,7 +114,8 @@ pub(super) struct NullArguments {
     /// Receive the batches into memory, as any broker has to; otherwise the kernel drops them
     #[arg(long)]
     receive: bool,
-    /// Receive them, take their checksum and write them to this file, made new, in groups of 1 MiB behind the acknowledgement
+    /// Receive them, take their checksum and write them to this file, made new, in groups of 1 MiB
+    /// behind the acknowledgement
     #[arg(long, value_name = "FILE")]
     write_behind: Option<PathBuf>,
     /// Spoil one batch in a hundred, to see a verifying consumer fail
@@ -159,7 +161,7 @@ impl NullArguments {
 #[derive(Args)]
 struct Common {
     /// A broker
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    #[arg(long = "bootstrap-server", alias = "bootstrap", value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     bootstrap: String,
     /// Made if it is not there (not by consume)
     #[arg(long, default_value = "corelane-bench")]
@@ -230,10 +232,12 @@ pub(super) struct ProduceArguments {
     /// Compression of the batches, done once before the run
     #[arg(long, value_enum, default_value_t = Codec::None)]
     codec: Codec,
-    /// How much of each value compresses well; the rest does not at all [default: 50 with a codec, else 0]
+    /// How much of each value compresses well; the rest does not at all [default:
+    /// 50 with a codec, else 0]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(..=100))]
     compressible: Option<u8>,
-    /// Megabytes (10^6) of batches as they are on the wire a second, timed from when each was due; 0: as fast as possible
+    /// Megabytes (10^6) of batches as they are on the wire a second, timed from when each was
+    /// due; 0: as fast as possible
     #[arg(long, value_name = "MB/S", default_value_t = 0.0, value_parser = rate)]
     rate: f64,
 }
@@ -250,13 +254,13 @@ enum Codec {
 }
 
 impl Codec {
-    fn model(self) -> bench::Codec {
+    fn model(self) -> record_batch::Codec {
         match self {
-            Codec::None => bench::Codec::None,
-            Codec::Gzip => bench::Codec::Gzip,
-            Codec::Snappy => bench::Codec::Snappy,
-            Codec::Lz4 => bench::Codec::Lz4,
-            Codec::Zstd => bench::Codec::Zstd,
+            Codec::None => record_batch::Codec::None,
+            Codec::Gzip => record_batch::Codec::Gzip,
+            Codec::Snappy => record_batch::Codec::Snappy,
+            Codec::Lz4 => record_batch::Codec::Lz4,
+            Codec::Zstd => record_batch::Codec::Zstd,
         }
     }
 }
@@ -285,7 +289,8 @@ pub(super) struct ConsumeArguments {
     /// Where to begin; from the end, records yet to come are read
     #[arg(long, value_enum, default_value_t = From::Earliest)]
     from: From,
-    /// Check every batch's CRC, and that no record is missing, twice there or out of order (not for compacted topics)
+    /// Check every batch's CRC, and that no record is missing, twice there or out of order
+    /// (not for compacted topics)
     #[arg(long)]
     verify: bool,
     /// Read every partition so many times, each time by other connections
@@ -417,7 +422,7 @@ fn write(common: &Common, report: &Report) -> Result<(), String> {
 impl ProduceArguments {
     fn split(self) -> (Common, Work) {
         let codec = self.codec.model();
-        let text_percent = if codec == bench::Codec::None { 0 } else { 50 };
+        let text_percent = if codec == record_batch::Codec::None { 0 } else { 50 };
         let work = Work::Produce(bench::Produce {
             single: false,
             record_size: self.record_size as usize,
@@ -438,7 +443,7 @@ impl RequestsArguments {
             single: true,
             record_size: self.record_size as usize,
             batch_bytes: 0,
-            codec: bench::Codec::None,
+            codec: record_batch::Codec::None,
             compressible: 0,
             acks: self.producing.acks,
             in_flight: usize::from(self.producing.in_flight),

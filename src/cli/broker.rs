@@ -223,6 +223,14 @@ fn bytes_of(dir: &LogDir) -> i64 {
     dir.partitions.iter().fold(0, |sum, place| place.bytes.saturating_add(sum))
 }
 
+fn state(dir: &LogDir) -> &'static str {
+    match dir {
+        LogDir { refusal: Some(_), .. } => "failed",
+        LogDir { cordoned: true, .. } => "cordoned",
+        _ => "online",
+    }
+}
+
 fn told(bytes: i64) -> Option<i64> {
     (bytes >= 0).then_some(bytes)
 }
@@ -235,7 +243,7 @@ fn dir_row(broker: i32, dir: &LogDir) -> Vec<String> {
         bytes_of(dir).to_string(),
         or_dash(told(dir.usable_bytes)),
         or_dash(told(dir.total_bytes)),
-        if dir.refusal.is_some() { "failed" } else { "online" }.to_owned(),
+        state(dir).to_owned(),
     ]
 }
 
@@ -252,7 +260,7 @@ fn dir_item(broker: i32, dir: &LogDir) -> Value {
         .collect();
     let item = json!({
         "broker": broker, "log_dir": dir.path, "bytes": bytes_of(dir), "usable_bytes": told(dir.usable_bytes),
-        "total_bytes": told(dir.total_bytes), "partitions": partitions,
+        "total_bytes": told(dir.total_bytes), "cordoned": dir.cordoned, "partitions": partitions,
     });
     with_outcome(item, dir.refusal.as_ref())
 }

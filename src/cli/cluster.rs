@@ -1,7 +1,8 @@
 //! `corelane cluster adopt`: a broker that was alone becomes the first of a cluster.
 //!
-//! Its metadata goes to ZooKeeper, node by node, and the cluster's id last: until that is there, doing it again
-//! goes on. Its own files of topics are put aside only then, so at any moment one of the two places is whole.
+//! Its metadata goes to ZooKeeper, node by node, and the cluster's id last: until that is there,
+//! doing it again goes on. Its own files of topics are put aside only then, so at any moment one of
+//! the two places is whole.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write as _};
@@ -9,7 +10,9 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use super::balance::{BalanceArguments, balance};
 use super::command::ServerArguments;
+use super::report::counted;
 use super::session::Session;
 use crate::cluster::data_dirs::{self, DataDirs};
 use crate::cluster::store::{Commit, Incarnation, Key, Lifetime, Outcome, Phase, Record, Write};
@@ -24,15 +27,32 @@ const NODES: usize = 100;
 
 #[derive(Subcommand)]
 pub(super) enum ClusterCommand {
-    /// Write the metadata of a broker that was alone into ZooKeeper, so that it goes on as the first of a cluster
+    /// Write the metadata of a broker that was alone into ZooKeeper, so that it goes on
+    /// as the first of a cluster
     ///
-    /// The broker has to be stopped, in good order; the file is the one that it will be started with, with zookeeper.connect.
+    /// The broker has to be stopped, in good order; the file is the one that it will be started
+    /// with, with zookeeper.connect.
     Adopt(ServerArguments),
+    /// Spread replicas and leaderships evenly over the brokers, as after a new one
+    /// has come or before one goes
+    #[command(after_help = "Examples:
+  corelane cluster balance                                     (what would move)
+  corelane cluster balance --execute --at-once 20
+  corelane cluster balance --broker-list 1,2,3 --execute       (empties the others)
+  corelane cluster balance --format json > plan.json
+  kafka-reassign-partitions.sh --bootstrap-server a:9092 --reassignment-json-file plan.json --execute
+
+Works with any Kafka cluster. As few replicas as possible are copied, and no partition is in fewer racks than before.
+Replicas are counted, not their bytes. Ended by Ctrl-C it begins nothing more; run again, it goes on.")]
+    Balance(BalanceArguments),
 }
 
 /// Exit code 0, or 1 with one line on stderr.
 pub(super) fn main(command: ClusterCommand) -> ExitCode {
-    let ClusterCommand::Adopt(arguments) = command;
+    let arguments = match command {
+        ClusterCommand::Adopt(arguments) => arguments,
+        ClusterCommand::Balance(arguments) => return arguments.connect.run(arguments.command, balance),
+    };
     match adopt(&arguments) {
         Ok(told) => {
             let _ = writeln!(io::stdout(), "{told}");
@@ -47,7 +67,12 @@ pub(super) fn main(command: ClusterCommand) -> ExitCode {
 
 fn adopt(arguments: &ServerArguments) -> Result<String, String> {
     let (config, _) = ServerConfig::load(arguments.file.as_deref(), &arguments.overrides).map_err(|e| e.to_string())?;
-    observe::init_logging(&config.log_level)?;
+    // The client library tells of every connection.
+    let level = match config.log_level.as_str() {
+        "info" => "info,zookeeper_client=warn",
+        level => level,
+    };
+    observe::init_logging(level, config.log_format)?;
     if !config.in_cluster() {
         return Err("zookeeper.connect is missing: it names the ensemble and the chroot that take the metadata".into());
     }
@@ -100,7 +125,8 @@ fn adopt(arguments: &ServerArguments) -> Result<String, String> {
     store.prepare(&image.cluster_id, true).map_err(|e| e.to_string())?;
     let (topics, id) = (image.topics().count(), &image.cluster_id);
     let aside = aside.map_or(String::new(), |aside| format!("; their files are now in {}", aside.display()));
-    Ok(format!("{topics} topics of cluster {id} are in {}{aside}", config.zookeeper_connect))
+    let (topics, are) = (counted(topics, "topic"), if topics == 1 { "is" } else { "are" });
+    Ok(format!("{topics} of cluster {id} {are} in {}{aside}", config.zookeeper_connect))
 }
 
 /// The topic's nodes that brokers share.
@@ -114,8 +140,8 @@ fn shared_nodes(topic: &TopicImage, me: BrokerId) -> Result<Vec<(Key, Record)>, 
     Ok(nodes_of(topic).into_iter().filter(|(key, _)| !matches!(key, Key::Home(..))).collect())
 }
 
-/// Writes of the nodes that are not there yet. Others than these may not be there; but a broker that was refused may
-/// have given the place an id.
+/// Writes of the nodes that are not there yet. Others than these may not be there; but a broker
+/// that was refused may have given the place an id.
 fn missing(session: &Session, nodes: Vec<(Key, Record)>) -> Result<Vec<Write>, String> {
     let there = session.mirror().nodes();
     if let Some((Key::Broker(broker), _)) = there.iter().find(|(key, _)| matches!(key, Key::Broker(_))) {

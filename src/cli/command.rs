@@ -1,11 +1,14 @@
-//! What can be typed.
+//! The command line.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use super::{arena, bench, broker, cluster, config, group, log, options, parse, quota, server, shell, topic, tune};
+use super::{
+    arena, bench, broker, cluster, config, consume, group, log, options, parse, produce, quota, server, shell, top,
+    topic, tune,
+};
 
 /// A message broker that speaks the Apache Kafka wire protocol.
 #[derive(Parser)]
@@ -31,9 +34,35 @@ enum Command {
         #[arg(long)]
         markdown: bool,
     },
+    /// Print every API with its versions, beside those of Apache Kafka
+    Protocol {
+        /// As the page docs/PROTOCOL.md, with the differences from Kafka and their reasons
+        #[arg(long)]
+        markdown: bool,
+    },
     /// Load any Kafka broker and tell what it takes
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Send records from standard input to a topic, of any Kafka cluster
+    #[command(after_help = r"Examples:
+  corelane topic create hello
+  seq 5 | corelane produce hello
+  printf 'alice:1\nbob:2\n' | corelane produce hello --key-separator :
+  corelane produce orders --key-separator '\t' --header source=import < orders.tsv
+  corelane consume orders --format json --until-end | corelane produce copy --format json
+
+Makes no topics. Ends with the input, or with Ctrl-C once what was read is acknowledged. Exit code 1: some records were not, and stderr says how many and why.")]
+    Produce(produce::ProduceArguments),
+    /// Print the records of a topic, of any Kafka cluster
+    #[command(after_help = r"Examples:
+  corelane consume hello --until-end
+  corelane consume hello --tail --format '%p@%o %k: %v\n'
+  corelane consume hello --from -10 --count 10
+  corelane consume hello --from 2026-01-31T00:00:00 --partition 0 --format json
+  corelane consume hello --group mine                          (goes on where the group was)
+
+Ends with Ctrl-C, or when its output is not read any more, and then commits for a group what was printed.")]
+    Consume(consume::ConsumeArguments),
     /// Make, show, change and delete topics, of any Kafka cluster
     Topic(topic::TopicArguments),
     /// Show groups and how far they have read, move them, delete them, of any Kafka cluster
@@ -44,12 +73,23 @@ enum Command {
     Quota(quota::QuotaArguments),
     /// Show brokers and their data directories, of any Kafka cluster
     Broker(broker::BrokerArguments),
+    /// Show what a cluster is busy with, again and again: shards, topics,
+    /// groups, clients, slow requests
+    #[command(after_help = "Examples:
+  corelane top
+  corelane top --bootstrap-server a:9092 --metrics a:9644,b:9644,c:9644
+  corelane top --once --format json
+
+Shards, bytes, clients and slow requests are asked at the brokers' HTTP listeners (corelane.http.listener);
+slow requests only of this host unless corelane.console.remote is true. Without those, and of Kafka,
+the protocol tells the topics' records and the groups' lag. Ends with Ctrl-C.")]
+    Top(top::TopArguments),
     /// Look at the memory that outlives the broker (corelane.acknowledge=held)
     #[command(subcommand)]
     Arena(arena::ArenaCommand),
     /// Print and check the files of a log, without a broker
     Log(log::LogArguments),
-    /// Make a cluster of brokers that were alone
+    /// Make a cluster of brokers that were alone, and spread the work over its brokers
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
     /// Look at this host and its disk: what is off, and the options that fit
@@ -86,12 +126,16 @@ pub fn main() -> ExitCode {
         Some(Command::Server(arguments)) => server::main(arguments),
         Some(Command::Options { markdown }) => options::main(markdown),
         Some(Command::Metrics { markdown }) => options::metrics(markdown),
+        Some(Command::Protocol { markdown }) => options::protocol(markdown),
         Some(Command::Bench(command)) => bench::main(command),
+        Some(Command::Produce(arguments)) => produce::main(arguments),
+        Some(Command::Consume(arguments)) => consume::main(arguments),
         Some(Command::Topic(arguments)) => topic::main(arguments),
         Some(Command::Group(arguments)) => group::main(arguments),
         Some(Command::Config(arguments)) => config::main(arguments),
         Some(Command::Quota(arguments)) => quota::main(arguments),
         Some(Command::Broker(arguments)) => broker::main(arguments),
+        Some(Command::Top(arguments)) => top::main(arguments),
         Some(Command::Arena(command)) => arena::main(command),
         Some(Command::Log(arguments)) => log::main(arguments),
         Some(Command::Cluster(command)) => cluster::main(command),

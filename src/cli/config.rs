@@ -1,4 +1,4 @@
-//! `corelane config`: options of topics and brokers.
+//! `corelane config`: options of topics, brokers and groups.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -11,9 +11,10 @@ use super::nearest::did_you_mean;
 use super::parse::option;
 use super::report::{self, Report, or_dash, table, with_outcome};
 use super::topic::known;
-use crate::client::ClusterClient;
 use crate::client::cluster_client::{Change, ConfigEntry, ConfigResource, ResourceKind};
+use crate::client::{ClusterClient, Refusal};
 use crate::config::{Explanation, explain, option_names};
+use crate::model::ErrorCode;
 
 #[derive(Args)]
 pub(super) struct ConfigArguments {
@@ -29,17 +30,20 @@ enum ConfigCommand {
     #[command(after_help = "Examples:
   corelane config get --topic orders                           (what is set for this topic)
   corelane config get --topic orders retention.ms segment.bytes
-  corelane config get --broker 1 --all --format json")]
+  corelane config get --broker 1 --all --format json
+  corelane config get --group billing --all")]
     Get(Get),
     /// Set options while the brokers run: all of them, or none
-    #[command(after_help = "Example:
-  corelane config set --topic orders retention.ms=86400000 cleanup.policy=compact,delete")]
+    #[command(after_help = "Examples:
+  corelane config set --topic orders retention.ms=86400000 cleanup.policy=compact,delete
+  corelane config set --group billing consumer.session.timeout.ms=60000")]
     Set(Set),
     /// Have options go back to the broker's value, or to the default
     #[command(after_help = "Example:
   corelane config unset --topic orders retention.ms")]
     Unset(Unset),
-    /// Say what an option does; needs no broker, unless a topic or broker is named whose value is wanted too
+    /// Say what an option does; needs no broker, unless a topic, broker or group is named
+    /// whose value is wanted too
     #[command(after_help = "Examples:
   corelane config explain retention.ms
   corelane config explain retention.ms --topic orders")]
@@ -47,7 +51,7 @@ enum ConfigCommand {
 }
 
 #[derive(Args, Clone)]
-#[command(group = ArgGroup::new("of").required(true).args(["topic", "broker", "broker_defaults"]))]
+#[command(group = ArgGroup::new("of").required(true).args(["topic", "broker", "broker_defaults", "group"]))]
 struct Of {
     /// Options of this topic
     #[arg(long, value_name = "TOPIC")]
@@ -58,18 +62,22 @@ struct Of {
     /// What is set for all brokers of the cluster together
     #[arg(long)]
     broker_defaults: bool,
+    /// Options of this group, whether it has members yet or not
+    #[arg(long, value_name = "GROUP", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    group: Option<String>,
 }
 
 impl Of {
-    /// What the options belong to; a topic there must be.
+    /// Resource that the options belong to; a topic there must be.
     async fn resource(&self, client: &mut ClusterClient) -> Result<ConfigResource, String> {
-        let (kind, name) = match (&self.topic, self.broker) {
-            (Some(topic), _) => {
+        let (kind, name) = match (&self.topic, self.broker, &self.group) {
+            (Some(topic), ..) => {
                 known(client, std::slice::from_ref(topic)).await?;
                 (ResourceKind::Topic, topic.clone())
             }
-            (None, Some(id)) => (ResourceKind::Broker, id.to_string()),
-            (None, None) => (ResourceKind::Broker, String::new()),
+            (None, Some(id), _) => (ResourceKind::Broker, id.to_string()),
+            (None, None, Some(group)) => (ResourceKind::Group, group.clone()),
+            (None, None, None) => (ResourceKind::Broker, String::new()),
         };
         Ok(ConfigResource { kind, name })
     }
@@ -114,11 +122,14 @@ struct Explain {
     #[arg(value_name = "OPTION", required = true)]
     options: Vec<String>,
     /// With the value for this topic
-    #[arg(long, value_name = "TOPIC", conflicts_with = "broker")]
+    #[arg(long, value_name = "TOPIC", conflicts_with_all = ["broker", "group"])]
     topic: Option<String>,
     /// With the value at this broker
-    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i32).range(0..))]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i32).range(0..), conflicts_with = "group")]
     broker: Option<i32>,
+    /// With the value for this group
+    #[arg(long, value_name = "GROUP", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    group: Option<String>,
 }
 
 pub(super) fn main(arguments: ConfigArguments) -> ExitCode {
@@ -132,7 +143,9 @@ pub(super) fn main(arguments: ConfigArguments) -> ExitCode {
         ConfigCommand::Unset(Unset { of, options, dry_run }) => {
             connect.run((of, options.into_iter().map(Change::Unset).collect(), dry_run), alter)
         }
-        ConfigCommand::Explain(command) if command.topic.is_none() && command.broker.is_none() => {
+        ConfigCommand::Explain(command)
+            if command.topic.is_none() && command.broker.is_none() && command.group.is_none() =>
+        {
             let explained = explanations(&command.options, &[]);
             report::finish(explained, connect.format)
         }
@@ -155,7 +168,7 @@ fn source_name(source: i8) -> &'static str {
     }
 }
 
-/// Set for this topic or broker, not by a file or a default.
+/// Set for this topic, broker or group, not by a file or a default.
 fn is_dynamic(entry: &ConfigEntry) -> bool {
     !matches!(entry.source, 4 | 5)
 }
@@ -203,11 +216,23 @@ fn entry_item(entry: &ConfigEntry) -> Value {
 
 async fn alter(mut client: ClusterClient, (of, changes, dry_run): (Of, Vec<Change>, bool)) -> Result<Report, String> {
     let resource = of.resource(&mut client).await?;
-    let outcome = client.alter_configs(&resource, &changes, dry_run).await.map_err(|e| e.to_string())?;
+    let outcome = match unknown(&mut client, &resource, &changes).await? {
+        Some(unknown) => Err(unknown),
+        None => client.alter_configs(&resource, &changes, dry_run).await.map_err(|e| e.to_string())?,
+    };
     let whose = match (resource.kind, resource.name.as_str()) {
         (ResourceKind::Topic, name) => format!("topic {name}"),
-        (_, "") => "all brokers".to_owned(),
-        (_, id) => format!("broker {id}"),
+        (ResourceKind::Group, name) => format!("group {name}"),
+        (ResourceKind::Broker, "") => "all brokers".to_owned(),
+        (ResourceKind::Broker, id) => format!("broker {id}"),
+    };
+    // The broker says what it does not know; what was meant is for us to say.
+    let known = match (&outcome, resource.kind) {
+        (Err(_), ResourceKind::Group) => {
+            entries(&mut client, &resource).await?.into_iter().map(|entry| entry.name).collect()
+        }
+        (Err(_), _) => option_names().map(str::to_owned).collect(),
+        (Ok(()), _) => BTreeSet::new(),
     };
     let mut options = Map::new();
     let mut report = Report::default();
@@ -224,9 +249,8 @@ async fn alter(mut client: ClusterClient, (of, changes, dry_run): (Of, Vec<Chang
         };
         match &outcome {
             Ok(()) => report.text.push_str(&format!("{whose}: {}{told}\n", if dry_run { "would be " } else { "" })),
-            // The broker says what it does not know; what was meant is for us to say.
-            Err(_) if explain(name).is_none() => {
-                let meant = did_you_mean(name, option_names());
+            Err(_) if !known.contains(name) && matches!(change, Change::Set(..)) => {
+                let meant = did_you_mean(name, known.iter().map(String::as_str));
                 if !meant.is_empty() {
                     report.failed.push(format!("there is no option {name}{meant}"));
                 }
@@ -237,13 +261,47 @@ async fn alter(mut client: ClusterClient, (of, changes, dry_run): (Of, Vec<Chang
     if let Err(refusal) = &outcome {
         report.failed.insert(0, format!("{whose}: {refusal}"));
     }
-    let item = json!({ "topic": of.topic, "broker": of.broker, "options": options, "dry_run": dry_run });
+    let item = json!({
+        "topic": of.topic, "broker": of.broker, "group": of.group, "options": options, "dry_run": dry_run,
+    });
     report.json = with_outcome(item, outcome.as_ref().err());
     Ok(report)
 }
 
+/// Complaint about options to be unset that nobody knows: brokers, Kafka's too,
+/// unset them without a word.
+async fn unknown(
+    client: &mut ClusterClient,
+    resource: &ConfigResource,
+    changes: &[Change],
+) -> Result<Option<Refusal>, String> {
+    let unset = changes.iter().filter_map(|change| match change {
+        Change::Unset(name) => Some(name.as_str()),
+        Change::Set(..) => None,
+    });
+    let unset: Vec<&str> = unset.collect();
+    if unset.is_empty() {
+        return Ok(None);
+    }
+    let entries = entries(client, resource).await?;
+    let is_told = |name: &str| entries.iter().any(|entry| entry.name == name);
+    // Of all brokers together only what is set is told.
+    let is_known = |name: &str| is_told(name) || (resource.name.is_empty() && explain(name).is_some());
+    let mut names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    if resource.kind != ResourceKind::Group {
+        option_names().for_each(|name| names.push(name));
+    }
+    let unknown = unset.into_iter().filter(|name| !is_known(name)).map(|name| {
+        let meant = did_you_mean(name, names.iter().copied());
+        format!("there is no option {name} here{meant}")
+    });
+    let unknown: Vec<String> = unknown.collect();
+    let message = format!("{}; nothing was unset", unknown.join(", "));
+    Ok((!unknown.is_empty()).then_some(Refusal { code: ErrorCode::InvalidConfig.code(), message: Some(message) }))
+}
+
 async fn explain_with_values(mut client: ClusterClient, command: Explain) -> Result<Report, String> {
-    let of = Of { topic: command.topic, broker: command.broker, broker_defaults: false };
+    let of = Of { topic: command.topic, broker: command.broker, broker_defaults: false, group: command.group };
     let resource = of.resource(&mut client).await?;
     let entries = entries(&mut client, &resource).await?;
     Ok(explanations(&command.options, &entries))
@@ -266,6 +324,7 @@ fn explanations(options: &[String], entries: &[ConfigEntry]) -> Report {
             "name": explanation.name,
             "broker_option": explanation.broker,
             "topic_option": explanation.topic,
+            "group_option": explanation.group,
             "aliases": explanation.aliases,
             "type": explanation.kind,
             "unit": explanation.unit,
@@ -294,6 +353,7 @@ fn explained(option: &Explanation, entry: Option<&ConfigEntry>) -> String {
     fact("accepted", option.accepted.clone());
     fact("broker", option.broker.unwrap_or_default().to_owned());
     fact("topic", option.topic.unwrap_or_default().to_owned());
+    fact("group", option.group.unwrap_or_default().to_owned());
     fact("aliases", option.aliases.join(", "));
     fact("honoured", if option.honoured { String::new() } else { "no, for the reason above".to_owned() });
     if let Some(entry) = entry {

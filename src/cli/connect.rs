@@ -15,15 +15,23 @@ use crate::runtime::executor::{ShardSpec, run_shards};
 const IO_MEMORY_BYTES: usize = 1 << 20;
 const DEFAULT_PORT: u16 = 9092;
 
+/// Where the cluster is.
 #[derive(Args, Clone)]
-pub(super) struct Connect {
+pub(super) struct Reach {
     /// Brokers to begin with; the others are found through them
     #[arg(long, value_name = "HOST:PORT[,HOST:PORT...]", default_value = "127.0.0.1:9092", global = true)]
     #[arg(value_parser = bootstrap)]
     bootstrap_server: Servers,
-    /// Give up after so many seconds; until then what passes by itself (a leader that moves) is tried again
+    /// Give up after so many seconds; until then what passes by itself (a leader
+    /// that moves) is tried again
     #[arg(long, value_name = "SECONDS", default_value = "30", global = true, value_parser = seconds)]
-    timeout: Duration,
+    pub timeout: Duration,
+}
+
+#[derive(Args, Clone)]
+pub(super) struct Connect {
+    #[command(flatten)]
+    reach: Reach,
     /// Tables for people, or JSON for programs (its fields are in docs/CLI.md)
     #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
     pub format: Format,
@@ -71,12 +79,17 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-impl Connect {
-    /// Runs the command with a client, prints its report, and says by the exit code whether all of it was done.
-    pub fn run<C, F>(&self, command: C, work: impl Fn(ClusterClient, C) -> F + Clone + Send + 'static) -> ExitCode
+impl Reach {
+    /// Runs the command with a client, on a shard of its own.
+    pub fn ask<C, T, F>(
+        &self,
+        command: C,
+        work: impl Fn(ClusterClient, C) -> F + Clone + Send + 'static,
+    ) -> Result<T, String>
     where
         C: Clone + Send + 'static,
-        F: Future<Output = Result<Report, String>> + 'static,
+        T: Send + 'static,
+        F: Future<Output = Result<T, String>> + 'static,
     {
         let (sender, outcome) = mpsc::channel();
         let (servers, timeout) = (self.bootstrap_server.0.clone(), self.timeout);
@@ -88,14 +101,22 @@ impl Connect {
                 let _ = sender.send(Box::pin(work(client, command)).await);
             }
         });
-        let outcome = match running {
-            Err(error) => Err(error.to_string()),
-            Ok(threads) => {
-                let outcome = outcome.recv().unwrap_or_else(|_| Err("the command ended without a result".into()));
-                threads.join();
-                outcome
-            }
-        };
+        let threads = running.map_err(|error| error.to_string())?;
+        let outcome = outcome.recv().unwrap_or_else(|_| Err("the command ended without a result".into()));
+        threads.join();
+        outcome
+    }
+}
+
+impl Connect {
+    /// Runs the command with a client, prints its report, and says by the exit code
+    /// whether all of it was done.
+    pub fn run<C, F>(&self, command: C, work: impl Fn(ClusterClient, C) -> F + Clone + Send + 'static) -> ExitCode
+    where
+        C: Clone + Send + 'static,
+        F: Future<Output = Result<Report, String>> + 'static,
+    {
+        let outcome = self.reach.ask(command, work);
         outcome.and_then(|report| print(&report, self.format)).unwrap_or_else(|message| {
             say(&message);
             ExitCode::FAILURE

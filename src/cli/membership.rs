@@ -11,7 +11,7 @@ use super::session::Session;
 use crate::cluster::data_dirs::HeldDir;
 use crate::cluster::metadata_store::new_cluster_id;
 use crate::cluster::node::{Images, Node, Settings, first_image};
-use crate::cluster::rules::{Options, Start, TopicDefaults, View};
+use crate::cluster::rules::{Found, Options, Start, TopicDefaults, View};
 use crate::cluster::store::zookeeper::ZooKeeper;
 use crate::cluster::store::{BrokerRecord, Commit, Key, Lifetime, Mirror, Record, Write};
 use crate::cluster::{EndpointImage, MetadataImage, PartitionHome, PartitionImage, Placement, Stray};
@@ -66,12 +66,13 @@ impl Membership {
         first_image(&self.mirror, &self.view, me, &self.cluster_id, config)
     }
 
-    /// State with which the controller's shard goes on. `image`: with the homes of this broker's replicas.
+    /// State with which the controller's shard goes on. `image`: with the homes
+    /// of this broker's replicas.
     pub fn begin(
         self,
         config: &Arc<ServerConfig>,
         image: &MetadataImage,
-        start: Start,
+        (start, found): (Start, Found),
         strays: Vec<Stray>,
     ) -> (Joining, Leaving) {
         let me = BrokerId(config.broker_id);
@@ -86,7 +87,7 @@ impl Membership {
             Some(EndpointImage { listener: listener.name.clone(), host, port })
         };
         let endpoints = config.listeners.iter().filter_map(endpoint).collect();
-        let record = BrokerRecord { endpoints, rack: config.broker_rack.clone() };
+        let record = BrokerRecord::new(endpoints, config.broker_rack.clone());
         let cluster_id = Some(self.cluster_id);
         let settings = Settings { me, cluster_id, record, start, options, defaults: self.defaults };
         let node = Node::with(self.store, self.mirror, settings, 0);
@@ -95,7 +96,7 @@ impl Membership {
         let unclaimed: Vec<_> = strays.iter().map(home).collect();
         let images = Images::new(me, config.clone(), image, &unclaimed);
         let leaving = Leaving { leave: leave.clone(), bell: self.bell.clone(), left };
-        (Joining { node, images, bell: self.bell, begun: self.begun, strays, leave, left: tell }, leaving)
+        (Joining { node, images, bell: self.bell, begun: self.begun, strays, found, leave, left: tell }, leaving)
     }
 }
 
@@ -137,30 +138,33 @@ fn cluster_id(session: &mut Session) -> Result<String, String> {
     known(session.mirror()).ok_or_else(|| "ZooKeeper does not tell the cluster's id".to_owned())
 }
 
-/// This start as the cluster is to know it. `clean`: every directory that is not new has the mark of a clean stop.
+/// This start as the cluster is to know it. `clean`: every directory that is not new has the mark
+/// of a clean stop. `all`: every one is in use.
 pub(super) fn start_of(
     config: &ServerConfig,
     held: &[HeldDir],
     (image, placement): (&MetadataImage, &Placement),
-    clean: bool,
-) -> Start {
+    (clean, all): (bool, bool),
+) -> (Start, Found) {
     let me = BrokerId(config.broker_id);
     let own = || image.topics().filter(|topic| topic.partitions.iter().any(|p| p.replicas.contains(&me)));
     let directories: BTreeSet<_> = held.iter().map(|dir| dir.id).collect();
     // Counted on, and not found: its directory is lost, if it ever was there.
     let is_missing = |partition: &PartitionImage| {
         let is_new = partition.home.is_some_and(|home| home.since_run == placement.run);
-        is_new && (partition.isr.contains(&me) || partition.elr.contains(&me))
+        let last = partition.last_leader == Some(me);
+        is_new && (last || partition.isr.contains(&me) || partition.elr.contains(&me))
     };
     let missing = own().flat_map(|topic| &topic.partitions).filter(|partition| is_missing(partition)).count();
+    let found = Found { misses: missing > 0, partial: !all, ..Found::default() };
     if missing > 0 {
         tracing::warn!(
             "{missing} partition(s) that this broker counts as in sync have no directory here: it catches up first"
         );
         // Like no boot before.
-        return Start { clean_stop: false, boot: Uuid::new_v4(), directories };
+        return (Start { clean_stop: false, boot: Uuid::new_v4(), directories }, found);
     }
     // Without the host's word on its boot, this one is like no other.
     let boot = probe::boot_id().unwrap_or_else(|_| Uuid::new_v4());
-    Start { clean_stop: clean, boot, directories }
+    (Start { clean_stop: clean && all, boot, directories }, found)
 }

@@ -14,6 +14,12 @@ pub(super) fn moment(text: &str) -> Result<i64, String> {
     Ok(at.as_millisecond())
 }
 
+/// Hours, minutes and seconds of a day in UTC.
+pub(super) fn time_of_day(ms: i64) -> String {
+    let seconds = ms.div_euclid(1000).rem_euclid(86_400);
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
 /// Milliseconds.
 pub(super) fn duration(text: &str) -> Result<i64, String> {
     let span = text.parse::<Span>().ok();
@@ -36,6 +42,11 @@ mod tests {
         for wrong in ["", "yesterday", "2023-13-01T00:00:00", "1700000000000"] {
             assert!(moment(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn times_of_day_are_utc() {
+        assert_eq!([time_of_day(0), time_of_day(1_700_000_000_000)], ["00:00:00", "22:13:20"]);
     }
 
     #[test]

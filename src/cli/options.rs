@@ -1,10 +1,11 @@
-//! `corelane options` and `corelane metrics`: the tables.
+//! `corelane options`, `corelane metrics` and `corelane protocol`: the tables.
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use crate::config;
 use crate::observe::metrics;
+use crate::server::reference;
 
 pub(super) fn main(markdown: bool) -> ExitCode {
     print(if markdown { config::markdown() } else { config::plain() })
@@ -12,6 +13,10 @@ pub(super) fn main(markdown: bool) -> ExitCode {
 
 pub(super) fn metrics(markdown: bool) -> ExitCode {
     print(if markdown { metrics::markdown() } else { metrics::plain() })
+}
+
+pub(super) fn protocol(markdown: bool) -> ExitCode {
+    print(if markdown { reference::markdown() } else { reference::plain() })
 }
 
 fn print(text: String) -> ExitCode {

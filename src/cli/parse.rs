@@ -69,6 +69,50 @@ pub(super) fn topic_partitions(text: &str) -> Result<(String, Option<Indexes>), 
     Ok((topic.to_owned(), partitions))
 }
 
+/// Bytes that were typed with escapes: `\t`, `\n`, `\r`, `\0`, `\\` and `\xHH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Escaped(pub Vec<u8>);
+
+pub(super) fn escaped(text: &str) -> Result<Escaped, String> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some(place) = rest.find('\\') {
+        bytes.extend_from_slice(&rest.as_bytes()[..place]);
+        let (byte, length) = escape(&rest[place + 1..])?;
+        bytes.push(byte);
+        rest = &rest[place + 1 + length..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(Escaped(bytes))
+}
+
+/// The byte that stands behind a backslash, and how long its name is.
+pub(super) fn escape(rest: &str) -> Result<(u8, usize), String> {
+    let simple = |byte| Ok((byte, 1));
+    match rest.as_bytes().first() {
+        Some(b't') => simple(b'\t'),
+        Some(b'n') => simple(b'\n'),
+        Some(b'r') => simple(b'\r'),
+        Some(b'0') => simple(0),
+        Some(b'\\') => simple(b'\\'),
+        Some(b'x') => {
+            let digits = rest.get(1..3).filter(|digits| !digits.starts_with('+'));
+            let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            byte.map(|byte| (byte, 3)).ok_or_else(|| "\\x must be followed by two hex digits".to_owned())
+        }
+        Some(_) => {
+            let named = rest.chars().next().unwrap_or_default();
+            Err(format!("\\{named} is no escape; there are \\t, \\n, \\r, \\0, \\\\ and \\xHH"))
+        }
+        None => Err("a backslash is the last character; \\\\ stands for one".to_owned()),
+    }
+}
+
+/// As [`escaped`], and not empty.
+pub(super) fn separator(text: &str) -> Result<Escaped, String> {
+    escaped(text).and_then(|bytes| if bytes.0.is_empty() { Err("it is empty".to_owned()) } else { Ok(bytes) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +148,18 @@ mod tests {
         assert_eq!(topic_partitions("a"), Ok(("a".to_owned(), None)));
         assert_eq!(topic_partitions("a:1,0"), Ok(("a".to_owned(), Some(Indexes(vec![0, 1])))));
         assert!(topic_partitions(":1").is_err() && topic_partitions("a:").is_err());
+    }
+
+    #[test]
+    fn escapes_are_those_of_shells() {
+        let read = |text| escaped(text).map(|bytes| bytes.0);
+        assert_eq!(read(r"a\tb\n\r\0\\\x7F\xff"), Ok(b"a\tb\n\r\0\\\x7f\xff".to_vec()));
+        assert_eq!(read(r"\t"), Ok(vec![9]));
+        assert_eq!(read(r"\x00\xfF"), Ok(vec![0, 255]));
+        assert_eq!(read("\u{fc}::"), Ok("\u{fc}::".as_bytes().to_vec()));
+        for wrong in [r"\", r"\q", r"\x0", r"\x0g", r"\x+1", "\\\u{fc}", "\\x\u{fc}"] {
+            assert!(escaped(wrong).is_err(), "{wrong}");
+        }
+        assert!(separator("").is_err());
     }
 }

@@ -53,8 +53,8 @@ pub(super) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "corelane: {line}");
 }
 
-/// Columns under their heads, two spaces apart; those that hold only numbers are aligned to the right. Empty without
-/// rows.
+/// Columns under their heads, two spaces apart; those that hold only numbers are aligned to the
+/// right. Empty without rows.
 pub(super) fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
     if rows.is_empty() {
         return String::new();
@@ -70,6 +70,21 @@ pub(super) fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
     }
     table.add_rows(rows);
     table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// `1 partition`, `2 partitions`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// `1 partition has`, `2 partitions have`.
+pub(super) fn have(count: usize, noun: &str) -> String {
+    format!("{} {}", counted(count, noun), if count == 1 { "has" } else { "have" })
+}
+
+/// `1 partition is`, `2 partitions are`.
+pub(super) fn are(count: usize, noun: &str) -> String {
+    format!("{} {}", counted(count, noun), if count == 1 { "is" } else { "are" })
 }
 
 /// `1,2,3`; `-` for none.

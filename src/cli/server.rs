@@ -40,7 +40,8 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     let begun = clock::now();
     let (mut config, warnings) =
         ServerConfig::load(arguments.file.as_deref(), &arguments.overrides).map_err(|e| e.to_string())?;
-    observe::init_logging(&config.log_level)?;
+    observe::init_logging(&config.log_level, config.log_format)?;
+    tracing::info!("corelane {} starts, as process {}", env!("CARGO_PKG_VERSION"), std::process::id());
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -67,7 +68,7 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
 
     let mut arenas = take_over_arenas(&mut config, cpus.len() as u16, &image, &placement)?;
 
-    let start = start_of(&config, &held, (&image, &placement), !unclean && all);
+    let start = start_of(&config, &held, (&image, &placement), (!unclean, all));
     let config = Arc::new(config);
     // With all that the start has found out since.
     let settings = image.settings.take().map(|settings| Arc::new(config.with_dynamic(settings.dynamic.clone()).0));
@@ -102,7 +103,8 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     let closed = await_closed(&closings, cpus.len(), clock::now() + limit);
     let unwell = closed.concat();
     let told = closed.len() == cpus.len();
-    // Where everything is closed the threads end by themselves; behind a disk that hangs they do not.
+    // Where everything is closed the threads end by themselves; behind a disk
+    // that hangs they do not.
     let ended = threads.join_within(if told && unwell.is_empty() { limit } else { ENDING_GRACE });
     if told && leaving.as_ref().is_none_or(|leaving| leaving.may_mark_clean()) {
         mark_clean(&held, &unwell);
@@ -122,13 +124,14 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
 /// Memory for more must be asked for.
 const MOST_PARTITIONS: u32 = 100_000;
 
-/// `corelane.max.partitions` where it is not given: connections may have half of the descriptors, and older segments an
-/// eighth.
+/// `corelane.max.partitions` where it is not given: connections may have half of the descriptors,
+/// and older segments an eighth.
 fn most_partitions(open_files: u64) -> u32 {
     u32::try_from(open_files / 8 * 3).unwrap_or(u32::MAX).clamp(1, MOST_PARTITIONS)
 }
 
-/// Besides `corelane.shutdown.timeout.ms`, the time for connections to end and for threads to be left.
+/// Besides `corelane.shutdown.timeout.ms`, the time for connections to end and
+/// for threads to be left.
 const ENDING_GRACE: Duration = Duration::from_secs(3);
 
 /// Partitions that each shard could not close, of the shards that have ended by `deadline`.
@@ -188,7 +191,8 @@ fn open_host(config: &mut ServerConfig, shards: u16) -> Result<(), String> {
 /// With fewer than this the bound on connections is worth a word.
 const FEW_DESCRIPTORS: u64 = 65_536;
 
-/// Half of the descriptors are for segments: a flood of connections must not take a partition offline.
+/// Half of the descriptors are for segments: a flood of connections must not
+/// take a partition offline.
 fn leave_descriptors_for_files(config: &mut ServerConfig, limit: u64) {
     let half = u32::try_from(limit / 2).unwrap_or(u32::MAX).max(1);
     config.connection_room = half;
@@ -210,9 +214,9 @@ fn leave_descriptors_for_files(config: &mut ServerConfig, limit: u64) {
     config.max_connections = half;
 }
 
-/// Says how the last stop was, and takes its mark away; notes the directories that had it. True if one had none and is not
-/// new. A mark that came back after a power cut would hide that records are lost, so it is gone from the device when this
-/// returns.
+/// Says how the last stop was, and takes its mark away; notes the directories that had it. True if
+/// one had none and is not new. A mark that came back after a power cut would hide that records are
+/// lost, so it is gone from the device when this returns.
 fn report_last_stop(config: &mut ServerConfig, held: &[HeldDir]) -> io::Result<bool> {
     let mut unclean = false;
     for dir in held {
@@ -238,7 +242,8 @@ fn report_last_stop(config: &mut ServerConfig, held: &[HeldDir]) -> io::Result<b
     Ok(unclean)
 }
 
-/// Marks each directory all of whose partitions were closed in good order; `unwell` are the partitions that were not.
+/// Marks each directory all of whose partitions were closed in good order; `unwell` are the
+/// partitions that were not.
 fn mark_clean(held: &[HeldDir], unwell: &[PathBuf]) {
     let clean = held.iter().filter(|dir| unwell.iter().all(|partition| partition.parent() != Some(&dir.path)));
     for dir in clean {
@@ -302,7 +307,8 @@ fn start_shards(
             (index, start)
         })
         .collect();
-    // From here on only shards hold senders: when the last one is gone without a word, the wait for them ends.
+    // From here on only shards hold senders: when the last one is gone without a
+    // word, the wait for them ends.
     drop(sender);
     let spec =
         |(index, cpu): (u16, &Option<usize>)| ShardSpec { index, cpu: *cpu, io_memory_bytes: config.io_memory_bytes };
@@ -322,7 +328,7 @@ fn start_shards(
     Ok((threads.map_err(|e| e.to_string())?, reports, closings))
 }
 
-/// What every shard recovered, or the first failure.
+/// Waits for the recovery of every shard, or the first failure.
 fn await_ready(reports: &Reports, shards: usize, mut meanwhile: impl FnMut()) -> Result<Vec<ShardReady>, String> {
     let mut ready = Vec::with_capacity(shards);
     while ready.len() < shards {

@@ -1,4 +1,5 @@
-//! Arenas at a start: what the last broker has left in them is taken over, then the places of the new ones are made.
+//! Arenas at a start: what the last broker has left in them is taken over, then the places
+//! of the new ones are made.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,9 @@ use crate::storage::{self, Home, Identity, PartitionKey, Places};
 /// systemd removes what a user has left there.
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// Writes what a killed broker had acknowledged from memory into the logs, before they are opened, and makes the places for the
-/// arenas of `shards` shards. An error: acknowledged records cannot be reached.
+/// Writes what a killed broker had acknowledged from memory into the logs, before they are
+/// opened, and makes the places for the arenas of `shards` shards. An error: acknowledged
+/// records cannot be reached.
 pub(super) fn take_over_arenas(
     config: &mut ServerConfig,
     shards: u16,
@@ -86,7 +88,8 @@ fn is_here(topic: &TopicImage, index: i32, broker: BrokerId) -> bool {
     partition.is_some_and(|partition| partition.replicas.contains(&broker))
 }
 
-/// Makes a place in `dir` for the arenas of each data directory. Where that fails, batches are acknowledged when they are written.
+/// Makes a place in `dir` for the arenas of each data directory. Where that fails, batches are
+/// acknowledged when they are written.
 fn make_places(config: &mut ServerConfig, dir: &Path, shards: u16, found: &mut [(&PathBuf, Places)]) {
     let bytes = (config.arena_bytes as u64).saturating_mul(u64::from(shards)).saturating_mul(found.len() as u64);
     for (root, places) in found.iter_mut() {

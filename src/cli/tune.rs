@@ -27,13 +27,15 @@ const SMALLEST_IO_MEMORY: usize = 1 << 20;
     off; 130 interrupted"
 )]
 pub(super) struct TuneArguments {
-    /// The data directory (log.dirs) whose disk is meant; where it does not exist yet, the directory above it that does
+    /// The data directory (log.dirs) whose disk is meant; where it does not exist yet, the
+    /// directory above it that does
     #[arg(long, value_name = "DIR", default_value = "./data")]
     data: PathBuf,
     /// Only look: measures nothing, writes nothing; exit code 3 when something is off
     #[arg(long, conflicts_with_all = ["apply", "force", "profile"])]
     check: bool,
-    /// Also make the changes below /proc/sys and /sys that are listed; they last until the next start of the machine
+    /// Also make the changes below /proc/sys and /sys that are listed; they last until the
+    /// next start of the machine
     #[arg(long)]
     apply: bool,
     /// The report, on stdout
@@ -120,7 +122,7 @@ fn refusal() -> Option<String> {
     probe::check_io_uring(1, io_memory).err().map(|error| error.to_string())
 }
 
-/// What cannot be measured is a finding already.
+/// False of a host that cannot be measured, which is a finding already.
 fn can_measure(host: &Host) -> bool {
     host.io_uring_refused.is_none() && !host.mount.as_ref().is_some_and(tune::Mount::is_memory)
 }

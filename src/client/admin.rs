@@ -16,7 +16,8 @@ use super::error::ClientError;
 use crate::model::ErrorCode;
 use crate::runtime::clock;
 
-// The versions whose responses `protocol::guard` can check; every broker since Kafka 2.1 serves them.
+// The versions whose responses `protocol::guard` can check; every broker since
+// Kafka 2.1 serves them.
 const METADATA: i16 = 4;
 const CREATE_TOPICS: i16 = 4;
 const LIST_OFFSETS: i16 = 1;
@@ -79,8 +80,8 @@ pub async fn layout(connection: &mut Connection, topic: &str) -> Result<Option<T
     Ok(Some(TopicLayout { nodes, leaders }))
 }
 
-/// Makes the topic with the broker's default replication factor; that it exists is no error. `connection`: to the controller,
-/// or to any broker that passes requests on to it.
+/// Makes the topic with the broker's default replication factor; that it exists is no error.
+/// `connection`: to the controller, or to any broker that passes requests on to it.
 pub async fn create_topic(connection: &mut Connection, topic: &str, partitions: i32) -> Result<(), ClientError> {
     let version = connection.versions().pick(ApiKey::CreateTopics, (CREATE_TOPICS, CREATE_TOPICS))?;
     let new = CreatableTopic::default()
@@ -115,8 +116,8 @@ pub async fn await_leaders(connection: &mut Connection, topic: &str) -> Result<T
     }
 }
 
-/// [`offsets`] once the broker leads all of them: the metadata name it as leader before it has heard of that itself, and until
-/// then it refuses what is produced too.
+/// [`offsets`] once the broker leads all of them: the metadata name it as leader before it has
+/// heard of that itself, and until then it refuses what is produced too.
 pub async fn await_offsets(
     connection: &mut Connection,
     topic: &str,

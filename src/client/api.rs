@@ -1,4 +1,5 @@
-//! Requests and responses of the crate `kafka-protocol` as frames, and which versions of an API both ends speak.
+//! Requests and responses of the crate `kafka-protocol` as frames, and which versions
+//! of an API both ends speak.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, ApiVersionsResponse, RequestHeader};
@@ -25,7 +26,8 @@ pub fn encode<R: Request>(
     let mut out = BytesMut::new();
     out.put_i32(0);
     header.encode(&mut out, R::header_version(version)).map_err(|e| failed(&e))?;
-    request.encode(&mut out, version).map_err(|e| failed(&e))?;
+    // Of the versions that the crate lacks only responses are others.
+    request.encode(&mut out, version.min(R::VERSIONS.max)).map_err(|e| failed(&e))?;
     let length = i32::try_from(out.len() - 4).map_err(|e| failed(&e))?;
     out[..4].copy_from_slice(&length.to_be_bytes());
     Ok(out.freeze())
@@ -39,7 +41,7 @@ pub fn decode<R: Request>(version: i16, frame: &[u8]) -> Result<R::Response, Cli
     Ok(guard::decode_response(api, version, &mut body)?)
 }
 
-/// What the broker said that it serves.
+/// APIs and versions that the broker said it serves.
 #[derive(Clone, Debug, Default)]
 pub struct Versions(Vec<(i16, i16, i16)>);
 

@@ -1,4 +1,5 @@
-//! The driver of one connection: sockets from [`runtime`](crate::runtime), everything else from [`core`](super::core).
+//! The driver of one connection: sockets from [`runtime`](crate::runtime), everything else
+//! from [`core`](super::core).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -46,7 +47,8 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// The next response, from its correlation id on. After a drop in mid-wait nothing more may be read.
+    /// The next response, from its correlation id on. After a drop in mid-wait
+    /// nothing more may be read.
     pub async fn next(&mut self) -> Result<&[u8], ClientError> {
         loop {
             if let Some(range) = self.frames.take()? {
@@ -101,6 +103,11 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Refuses responses that are longer than this.
+    pub fn limit_responses(&mut self, most_bytes: usize) {
+        self.receiver.frames.limit(most_bytes);
+    }
+
     pub fn versions(&self) -> &Versions {
         &self.versions
     }
@@ -123,6 +130,34 @@ impl Connection {
                 seconds: ANSWER_WITHIN.as_secs(),
             }),
         }
+    }
+
+    /// One frame, made for its correlation id, and its answer (from its correlation id on); after
+    /// an error, or when dropped before its end, the connection is of no use any more.
+    pub async fn exchange(
+        &mut self,
+        within: Duration,
+        what: &str,
+        make: impl FnOnce(i32) -> Bytes,
+    ) -> Result<&[u8], ClientError> {
+        let id = self.flight.begin(());
+        self.sender.push(make(id));
+        let (sender, receiver, flight) = (&mut self.sender, &mut self.receiver, &mut self.flight);
+        let exchange = async {
+            sender.flush().await?;
+            let frame = receiver.next().await?;
+            flight.end(frame)?;
+            Ok(frame)
+        };
+        let late = || Err(ClientError::NoAnswer { what: what.to_owned(), seconds: within.as_secs() });
+        clock::until(clock::now() + within, exchange).await.unwrap_or_else(late)
+    }
+
+    /// One frame that gets no answer (Produce with acks=0).
+    pub async fn tell(&mut self, make: impl FnOnce(i32) -> Bytes) -> Result<(), ClientError> {
+        let id = self.flight.take_id();
+        self.sender.push(make(id));
+        self.sender.flush().await
     }
 
     /// Only keeps it open, in the memory of a socket. Nothing is under way.

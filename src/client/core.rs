@@ -1,4 +1,5 @@
-//! One connection's state without its socket: which requests are under way, and where responses begin and end.
+//! One connection's state without its socket: which requests are under way, and where
+//! responses begin and end.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -9,11 +10,11 @@ const LENGTH_BYTES: usize = 4;
 /// Every response begins with a correlation id.
 const CORRELATION_BYTES: usize = 4;
 /// A longer response is no response but a stream out of step.
-const MAX_RESPONSE_BYTES: usize = 512 << 20;
+pub const MAX_RESPONSE_BYTES: usize = 512 << 20;
 const FIRST_BUFFER_BYTES: usize = 64 << 10;
 
-/// Requests sent and not yet answered, each with what its sender wants to remember. A broker answers a connection's requests
-/// in their order.
+/// Requests sent and not yet answered, each with what its sender wants to remember. A broker
+/// answers a connection's requests in their order.
 pub struct InFlight<T> {
     next_id: i32,
     waiting: VecDeque<(i32, T)>,
@@ -57,26 +58,33 @@ impl<T> InFlight<T> {
         }
     }
 
-    /// What will not be answered any more.
+    /// Gives up the requests that will not be answered any more.
     pub fn abandon(&mut self) -> impl Iterator<Item = T> + '_ {
         self.waiting.drain(..).map(|(_, tag)| tag)
     }
 }
 
-/// Cuts what arrives into responses, in one buffer that grows to the largest of them and is used again.
+/// Cuts what arrives into responses, in one buffer that grows to the largest of
+/// them and is used again.
 pub struct Frames {
     buffer: Vec<u8>,
     begin: usize,
     end: usize,
+    most_bytes: usize,
 }
 
 impl Default for Frames {
     fn default() -> Self {
-        Frames { buffer: vec![0; FIRST_BUFFER_BYTES], begin: 0, end: 0 }
+        Frames { buffer: vec![0; FIRST_BUFFER_BYTES], begin: 0, end: 0, most_bytes: MAX_RESPONSE_BYTES }
     }
 }
 
 impl Frames {
+    /// Refuses responses that are longer than this.
+    pub fn limit(&mut self, most_bytes: usize) {
+        self.most_bytes = most_bytes.min(MAX_RESPONSE_BYTES);
+    }
+
     /// Where to put what arrives next; never empty. Ends the life of every frame taken so far.
     pub fn space(&mut self) -> &mut [u8] {
         if self.begin == self.end {
@@ -103,8 +111,7 @@ impl Frames {
     /// The next whole response (from its correlation id on), if one is there.
     pub fn take(&mut self) -> Result<Option<Range<usize>>, ClientError> {
         let Some(length) = self.announced() else { return Ok(None) };
-        let Some(length) =
-            usize::try_from(length).ok().filter(|l| (CORRELATION_BYTES..=MAX_RESPONSE_BYTES).contains(l))
+        let Some(length) = usize::try_from(length).ok().filter(|l| (CORRELATION_BYTES..=self.most_bytes).contains(l))
         else {
             return Err(ClientError::ResponseTooLarge(i64::from(length)));
         };
@@ -167,6 +174,13 @@ mod tests {
             frames.filled(4);
             assert!(matches!(frames.take(), Err(ClientError::ResponseTooLarge(_))), "{length}");
         }
+        let mut frames = Frames::default();
+        frames.limit(100);
+        frames.space()[..4].copy_from_slice(&100i32.to_be_bytes());
+        frames.filled(4);
+        assert!(matches!(frames.take(), Ok(None)));
+        frames.limit(99);
+        assert!(matches!(frames.take(), Err(ClientError::ResponseTooLarge(100))));
     }
 
     #[test]

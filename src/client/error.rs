@@ -1,4 +1,4 @@
-//! What can go wrong between a client and its broker.
+//! Errors between a client and its broker.
 
 use std::fmt;
 use std::io;
@@ -15,7 +15,7 @@ pub enum ClientError {
     Ended,
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    #[error("the broker announces a response of {0} bytes, which no response has")]
+    #[error("the broker announces a response of {0} bytes, more than is taken here")]
     ResponseTooLarge(i64),
     #[error("the broker answered request {found} where {wanted:?} was the next")]
     OutOfStep { found: i32, wanted: Option<i32> },

@@ -1,4 +1,5 @@
-//! A follower's connection to the broker that leads: one fetch at a time, its records left in the frame that was received.
+//! A follower's connection to the broker that leads: one fetch at a time, its records left in the
+//! frame that was received.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -27,7 +28,8 @@ const LARGE_BYTES: usize = 256 << 10;
 pub struct Receiving {
     /// A longer frame is none.
     pub max_frame: usize,
-    /// Charged with an answer's size before more than its beginning is received. A larger answer takes all of it.
+    /// Charged with an answer's size before more than its beginning is received. A
+    /// larger answer takes all of it.
     pub memory: Rc<Budget>,
     /// Set once an answer has begun to arrive.
     pub begun: Rc<Cell<bool>>,
@@ -68,8 +70,8 @@ impl LeaderConnection {
         Err(failed.map_or_else(|| ClientError::Other(format!("{host} has no address")), ClientError::Io))
     }
 
-    /// One request and its answer, by `deadline`. After an error, or when dropped before its end, the connection is of no
-    /// use any more.
+    /// One request and its answer, by `deadline`. After an error, or when dropped before its end,
+    /// the connection is of no use any more.
     pub async fn fetch(
         &mut self,
         request: &ReplicaFetch,

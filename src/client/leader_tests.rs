@@ -125,7 +125,8 @@ fn an_answer_waits_for_memory() {
     });
 }
 
-/// The error of a fetch that `leader` answers with these bytes and then ends; it is given the correlation id.
+/// The error of a fetch that `leader` answers with these bytes and then ends; it is
+/// given the correlation id.
 fn refused(bytes: impl FnOnce(i32) -> Vec<u8> + Send + 'static) -> String {
     let (told, heard) = std::sync::mpsc::channel();
     let leader = |mut stream: TcpStream| {
@@ -152,7 +153,7 @@ fn what_is_no_answer_is_named() {
     assert_eq!(other, "the broker answered request 1 where Some(0) was the next");
     for length in [-1, 3, (64 << 20) + 1] {
         let long = refused(move |_| i32::to_be_bytes(length).to_vec());
-        assert_eq!(long, format!("the broker announces a response of {length} bytes, which no response has"));
+        assert_eq!(long, format!("the broker announces a response of {length} bytes, more than is taken here"));
     }
     let malformed = refused(move |id| {
         let mut frame = whole(id);

@@ -1,6 +1,6 @@
-//! Commits of admin requests on metadata that brokers share. Pure. Each is bound to the versions that the
-//! request was checked against, and writes only the nodes that it changes: an ISR or an epoch that has moved
-//! meanwhile is never put back.
+//! Commits of admin requests on metadata that brokers share. Pure. Each is bound to the versions
+//! that the request was checked against, and writes only the nodes that it changes: an ISR or an
+//! epoch that has moved meanwhile is never put back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +11,12 @@ use super::store::znodes::topic_bytes;
 use super::store::{Assignment, Check, Commit, Key, Lifetime, PartitionState, Record, TopicRecord, Write};
 use crate::model::BrokerId;
 
-/// Partitions whose states are made together with their topic; those of a larger one are the controller's work.
+/// Partitions whose states are made together with their topic; those of a larger one
+/// are the controller's work.
 const STATES: usize = 200;
 
-/// The view is not what the request was checked against: to be decided again once the image has moved.
+/// The view is not what the request was checked against: to be decided again
+/// once the image has moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale;
 
@@ -31,9 +33,9 @@ fn assignments(topic: &TopicImage) -> Vec<Assignment> {
     replicas.map(|replicas| Assignment { replicas, ..Assignment::default() }).collect()
 }
 
-/// Largest znode of a topic that a request may make, bytes. ZooKeeper takes less than a mebibyte at a time, and a
-/// reassignment adds to what the partitions need.
-const LARGEST_TOPIC: usize = 512 << 10;
+/// Largest znode of a topic that a request may make, bytes. ZooKeeper takes less than a mebibyte at
+/// a time, and a reassignment adds to what the partitions need.
+pub(super) const LARGEST_TOPIC: usize = 512 << 10;
 
 /// A change of a topic that has too many replicas for its znode: why it is refused.
 pub fn oversized(commit: &Commit) -> Option<String> {
@@ -113,12 +115,14 @@ pub fn configure(
     Ok(Some(Commit { checks, writes: configuration(known, &before.name, overrides).into_iter().collect() }))
 }
 
-/// Begins a reassignment to these replicas; `None` cancels the one under way. `Ok(None)`: they are there.
+/// Begins a reassignment to these replicas; `None` cancels the one under way.
+/// `Ok(None)`: they are there.
 pub fn reassign(
     view: &View,
     topic: &TopicImage,
     index: i32,
     target: Option<&[BrokerId]>,
+    may_change_factor: bool,
 ) -> Result<Result<Option<Commit>, ReassignError>, Stale> {
     let (record, (known, state)) = (current(view, topic)?, partition(view, topic, index)?);
     let assignment = known.assignment(index).ok_or(Stale)?;
@@ -131,7 +135,10 @@ pub fn reassign(
     };
     let may_lead = |broker| view.is_active(broker);
     let reassigned = match target {
-        Some(target) => rules::begin_reassignment(given, target, &may_lead),
+        Some(target) => {
+            let kept = if may_change_factor { Ok(()) } else { rules::keeps_factor(assignment, target) };
+            kept.and_then(|()| rules::begin_reassignment(given, target, &may_lead))
+        }
         None => rules::cancel_reassignment(given, &may_lead).map(Some),
     };
     let Reassigned { assignment, state: after } = match reassigned {
@@ -166,13 +173,13 @@ pub fn elect(view: &View, topic: &TopicImage, index: i32, unclean: bool) -> Resu
         if state.value.leader.is_some() {
             return Ok(Err(NotElected::NotNeeded));
         }
-        rules::elect(&state.value, &terms, |broker| view.is_active(broker), true).filter(|after| after.leader.is_some())
+        rules::elect_asked(&state.value, &terms, |broker| view.is_active(broker)).filter(|after| after.leader.is_some())
     } else {
         let preferred = assignment.replicas.first().copied();
         if preferred.is_some() && state.value.leader == preferred {
             return Ok(Err(NotElected::NotNeeded));
         }
-        let preferred = preferred.filter(|broker| view.is_active(*broker) && state.value.isr.contains(broker));
+        let preferred = preferred.filter(|broker| view.has_room(*broker) && state.value.isr.contains(broker));
         preferred.and_then(|broker| rules::prefer(&state.value, &terms, broker))
     };
     let Some(after) = after else {

@@ -26,6 +26,7 @@ fn state(leader: i32, isr: &[i32]) -> PartitionState {
         elr: Vec::new(),
         elr_min: 0,
         last_leader: None,
+        emptied: Vec::new(),
         leader_broker_epoch: None,
     }
 }
@@ -37,7 +38,7 @@ impl Shown {
             let phase = if id == 3 { Phase::Joining } else { Phase::Active };
             let incarnation = Incarnation { phase, trusted: true, boot: Uuid::nil(), directories: Default::default() };
             shown.put(Key::Incarnation(BrokerId(id)), Record::Incarnation(incarnation), 10 + id);
-            shown.put(Key::Broker(BrokerId(id)), Record::Broker(BrokerRecord { endpoints: Vec::new(), rack: None }), 0);
+            shown.put(Key::Broker(BrokerId(id)), Record::Broker(BrokerRecord::new(Vec::new(), None)), 0);
         }
         shown.put(Key::ControllerEpoch, Record::ControllerEpoch(7), 7);
         shown
@@ -160,7 +161,7 @@ fn a_reassignment_writes_the_assignment_and_only_a_state_that_changes() {
     shown.topic(&[&[1, 2]]);
     shown.put(key(0), Record::Partition(state(1, &[1, 2])), 8);
     let known = topic(&[&[1, 2]], &[]);
-    let moved = reassign(&shown.view(), &known, 0, Some(&brokers(&[2, 3]))).unwrap().unwrap().unwrap();
+    let moved = reassign(&shown.view(), &known, 0, Some(&brokers(&[2, 3])), true).unwrap().unwrap().unwrap();
     assert_eq!(written(&moved), [Key::Topic("t".into())]);
     assert_eq!(moved.checks, [Check::Version(key(0), 8)]);
     match &moved.writes[0] {
@@ -170,10 +171,15 @@ fn a_reassignment_writes_the_assignment_and_only_a_state_that_changes() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(reassign(&shown.view(), &known, 0, Some(&brokers(&[1, 2]))), Ok(Ok(None)), "they are there");
-    assert_eq!(reassign(&shown.view(), &known, 0, None), Ok(Err(ReassignError::NotInProgress)));
-    assert_eq!(reassign(&shown.view(), &known, 0, Some(&[])), Ok(Err(ReassignError::Empty)));
-    assert_eq!(reassign(&shown.view(), &known, 1, None), Err(Stale));
+    assert_eq!(reassign(&shown.view(), &known, 0, Some(&brokers(&[1, 2])), true), Ok(Ok(None)), "they are there");
+    assert_eq!(reassign(&shown.view(), &known, 0, None, true), Ok(Err(ReassignError::NotInProgress)));
+    assert_eq!(reassign(&shown.view(), &known, 0, Some(&[]), true), Ok(Err(ReassignError::Empty)));
+    assert_eq!(reassign(&shown.view(), &known, 1, None, true), Err(Stale));
+    let keeping = |ids: &[i32]| reassign(&shown.view(), &known, 0, Some(&brokers(ids)), false);
+    assert!(matches!(keeping(&[2, 3]), Ok(Ok(Some(_)))));
+    for (ids, to) in [(&[1][..], 1), (&[1, 2, 3], 3), (&[], 0)] {
+        assert_eq!(keeping(ids), Ok(Err(ReassignError::FactorChanged { from: 2, to })));
+    }
 }
 
 #[test]

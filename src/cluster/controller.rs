@@ -5,24 +5,38 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use uuid::Uuid;
 
 use super::image::{MetadataImage, PartitionImage, TopicImage};
-use crate::config::{ConfigEntry, Kind, ServerConfig, TopicConfig, describe_broker, describe_topic};
+use crate::config::{
+    ConfigEntry, GroupOptions, Kind, OptionsOfGroup, ServerConfig, TopicConfig, check_group, describe_broker,
+    describe_group, describe_topic,
+};
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch};
+use crate::storage::NAME_MAX;
 
-/// Most partitions of one topic. Kafka refuses more than 10,000 a request; here a request creates topics one by one, so
-/// the bound is on the topic: it keeps a mistyped count from filling memory and the data directory.
+/// Most partitions of one topic. Kafka refuses more than 10,000 a request; here a request
+/// creates topics one by one, so the bound is on the topic: it keeps a mistyped count from
+/// filling memory and the data directory.
 pub const MAX_PARTITIONS_PER_TOPIC: i32 = 100_000;
 
 /// Where groups and committed offsets are kept.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
-/// Longest topic name: with `-<partition>` after it, it must fit into a file name (Kafka's `Topic.MAX_NAME_LENGTH`).
+/// Where transactions are kept.
+pub const TRANSACTION_TOPIC: &str = "__transaction_state";
+
+/// Longest topic name: with `-<partition>` after it, it must fit into a file name (Kafka's
+/// `Topic.MAX_NAME_LENGTH`).
 pub const MAX_TOPIC_NAME: usize = 249;
+const _: () = assert!(MAX_TOPIC_NAME + 2 + (MAX_PARTITIONS_PER_TOPIC - 1).ilog10() as usize <= NAME_MAX);
 
 /// Longest value of an option: what a string of the protocol holds.
 const MAX_CONFIG_VALUE: usize = i16::MAX as usize;
 
-/// Most bytes of all options that a topic has for itself: each given once takes less than half of it. Kafka has no such bound.
+/// Most bytes of all options that a topic has for itself: each given once takes less than half of
+/// it. Kafka has no such bound.
 const MAX_OVERRIDES: usize = 4096;
+
+/// Most groups with options of their own. Kafka has no such bound.
+const MAX_GROUPS_WITH_OPTIONS: usize = 10_000;
 
 /// Kafka's error and the sentence that goes with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +96,16 @@ pub struct AlterBroker {
     pub set: Vec<(String, ConfigOp)>,
 }
 
+/// One group of an AlterConfigs or IncrementalAlterConfigs request.
+#[derive(Clone, Debug, Default)]
+pub struct AlterGroup {
+    pub name: String,
+    /// Options that `set` does not name are no longer set.
+    pub replace: bool,
+    /// By option name, carried out in this order.
+    pub set: Vec<(String, ConfigOp)>,
+}
+
 /// Change of one option of a resource (KIP-339).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigOp {
@@ -118,7 +142,7 @@ pub fn create_topic(
     } else {
         assigned_partitions(image, request)?
     };
-    if !is_offsets_topic(config, request) {
+    if !is_of_coordinators(config, request) {
         check_total(image, config, partitions.len())?;
     }
     Ok(TopicImage { name: request.name.as_str().into(), id, partitions, overrides, config: topic_config.into() })
@@ -161,7 +185,7 @@ pub fn grow_topic(
         }
         Some(assignments) => {
             for replicas in assignments {
-                grown.partitions.push(manual_partition(image, replicas, Some(replication))?);
+                grown.partitions.push(manual_partition(image, replicas, Some(replication), &[])?);
             }
         }
         None => {
@@ -191,8 +215,9 @@ pub fn alter_topic(
     Ok(TopicImage { overrides, config: topic_config.into(), ..TopicImage::clone(topic) })
 }
 
-/// The options that are set while brokers run, with a change of them; all of it or, with an error, none. `started`: the
-/// settings that this broker was started with, `config`: those that it follows now.
+/// The options that are set while brokers run, with a change of them; all of it or, with
+/// an error, none. `started`: the settings that this broker was started with, `config`:
+/// those that it follows now.
 pub fn alter_broker(
     started: &ServerConfig,
     config: &ServerConfig,
@@ -208,7 +233,25 @@ pub fn alter_broker(
     started.with_checked(dynamic).map_err(|message| ControlError::new(ErrorCode::InvalidRequest, message))
 }
 
-/// The options after these operations. `describe`: all options with their values, of which lists are changed.
+/// The options of a group after a change of them; `groups`: those of all before it.
+pub fn alter_group(
+    config: &ServerConfig,
+    groups: &GroupOptions,
+    request: &AlterGroup,
+) -> Result<OptionsOfGroup, ControlError> {
+    let before = if request.replace { OptionsOfGroup::new() } else { groups.of(&request.name) };
+    let options = changed(before, &request.set, |options| describe_group(config, options))?;
+    check_size(&options, "The group's own options")?;
+    check_group(&options, &config.group).map_err(|message| ControlError::new(ErrorCode::InvalidConfig, message))?;
+    if !options.is_empty() && groups.of(&request.name).is_empty() && groups.len() >= MAX_GROUPS_WITH_OPTIONS {
+        let message = format!("{MAX_GROUPS_WITH_OPTIONS} groups have options of their own, which is the most.");
+        return Err(ControlError::new(ErrorCode::PolicyViolation, message));
+    }
+    Ok(options)
+}
+
+/// The options after these operations. `describe`: all options with their values, of
+/// which lists are changed.
 fn changed(
     mut options: BTreeMap<String, String>,
     set: &[(String, ConfigOp)],
@@ -275,7 +318,8 @@ fn with_overrides(config: &ServerConfig, overrides: &BTreeMap<String, String>) -
     merged.map_err(|message| ControlError::new(ErrorCode::InvalidConfig, message))
 }
 
-/// Kafka's rules for topic names: 1 to 249 of `[a-zA-Z0-9._-]`, not `.` or `..`; the error says which rule.
+/// Kafka's rules for topic names: 1 to 249 of `[a-zA-Z0-9._-]`, not `.` or `..`;
+/// the error says which rule.
 pub fn check_topic_name(name: &str) -> Result<(), ControlError> {
     let wrong =
         |rule: String| ControlError::new(ErrorCode::InvalidTopicException, format!("Topic name is invalid: {rule}"));
@@ -296,14 +340,15 @@ pub fn check_topic_name(name: &str) -> Result<(), ControlError> {
     Ok(())
 }
 
-/// The names that occur more than once: a request must not name a topic twice, and every such entry is answered with
-/// INVALID_REQUEST.
+/// The names that occur more than once: a request must not name a topic twice, and every such entry
+/// is answered with INVALID_REQUEST.
 pub fn repeated_names<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
     let mut seen = HashSet::new();
     names.into_iter().filter(|name| !seen.insert(*name)).collect()
 }
 
-/// Metric names made '.' and '_' the same, so Kafka refuses a name that differs from a topic's in these only.
+/// Metric names made '.' and '_' the same, so Kafka refuses a name that differs from
+/// a topic's in these only.
 fn check_collision(image: &MetadataImage, name: &str) -> Result<(), ControlError> {
     if !name.contains(['.', '_']) {
         return Ok(());
@@ -340,10 +385,28 @@ fn check_partition_count(count: i32) -> Result<(), ControlError> {
     Err(ControlError::new(ErrorCode::PolicyViolation, message))
 }
 
-/// The topic of committed offsets as the broker makes it: groups must be served also where clients have created all the
-/// topics there may be.
-fn is_offsets_topic(config: &ServerConfig, request: &CreateTopic) -> bool {
-    request.name == OFFSETS_TOPIC && request.num_partitions == config.offsets_topic_num_partitions
+/// A coordinators' topic as the broker makes it: groups and transactions must be served also where
+/// clients have created all the topics there may be.
+fn is_of_coordinators(config: &ServerConfig, request: &CreateTopic) -> bool {
+    match request.name.as_str() {
+        OFFSETS_TOPIC => request.num_partitions == config.offsets_topic_num_partitions,
+        TRANSACTION_TOPIC => request.num_partitions == config.transaction_topic_num_partitions,
+        _ => false,
+    }
+}
+
+/// Refuses to give a coordinators' topic more partitions.
+pub fn check_may_grow(topic: &str) -> Result<(), ControlError> {
+    let (whose, lost, option) = match topic {
+        OFFSETS_TOPIC => ("Groups", "what they have committed", "offsets.topic.num.partitions"),
+        TRANSACTION_TOPIC => ("Transactional ids", "their transactions", "transaction.state.log.num.partitions"),
+        _ => return Ok(()),
+    };
+    let message = format!(
+        "{whose} find their partition of this topic by the number of partitions: with another number they would lose {lost}. \
+         It is fixed when the topic is made ({option})."
+    );
+    Err(ControlError::new(ErrorCode::InvalidPartitions, message))
 }
 
 /// `corelane.max.partitions`, over all topics. More than that may exist already: they stay.
@@ -361,13 +424,17 @@ fn check_total(image: &MetadataImage, config: &ServerConfig, added: usize) -> Re
 }
 
 fn check_replication(image: &MetadataImage, replication: usize) -> Result<(), ControlError> {
-    let brokers = image.brokers.len();
-    if replication <= brokers {
+    let (brokers, cordoned) = (image.brokers.len(), image.brokers.iter().filter(|broker| broker.cordoned).count());
+    if replication <= brokers - cordoned {
         return Ok(());
     }
+    let why = match cordoned {
+        0 => String::new(),
+        _ => format!(", {cordoned} of which have all their log directories cordoned"),
+    };
     let message = format!(
         "Unable to replicate the partition {replication} time(s): The target replication factor of {replication} cannot \
-         be reached because only {brokers} broker(s) are registered."
+         be reached because only {brokers} broker(s) are registered{why}."
     );
     Err(ControlError::new(ErrorCode::InvalidReplicationFactor, message))
 }
@@ -396,18 +463,21 @@ fn placed_partitions(
     Ok((0..count).map(|index| placed_partition(&ring, id, index, replication)).collect())
 }
 
-/// Brokers in the order in which replicas go round, each with its rack: racks take turns where every broker has one,
-/// and count for nothing otherwise.
+/// Brokers in the order in which replicas go round, each with its rack: racks take turns
+/// where every broker has one, and count for nothing otherwise. Those whose data
+/// directories are cordoned get none.
 fn ring(image: &MetadataImage) -> Vec<(BrokerId, Option<&str>)> {
-    if image.brokers.iter().any(|broker| broker.rack.is_none()) {
-        return image.brokers.iter().map(|broker| (broker.id, None)).collect();
+    let usable = || image.brokers.iter().filter(|broker| !broker.cordoned);
+    if usable().any(|broker| broker.rack.is_none()) {
+        return usable().map(|broker| (broker.id, None)).collect();
     }
     let mut by_rack: BTreeMap<&str, VecDeque<BrokerId>> = BTreeMap::new();
-    for broker in &image.brokers {
+    for broker in usable() {
         by_rack.entry(broker.rack.as_deref().unwrap_or_default()).or_default().push_back(broker.id);
     }
-    let mut ring = Vec::with_capacity(image.brokers.len());
-    while ring.len() < image.brokers.len() {
+    let count = usable().count();
+    let mut ring = Vec::with_capacity(count);
+    while ring.len() < count {
         for (rack, brokers) in &mut by_rack {
             ring.extend(brokers.pop_front().map(|broker| (broker, Some(*rack))));
         }
@@ -415,9 +485,9 @@ fn ring(image: &MetadataImage) -> Vec<(BrokerId, Option<&str>)> {
     ring
 }
 
-/// Neighbouring partitions start at neighbouring brokers; topics start at different ones. The other replicas are shifted
-/// each time round, so that the partitions of one leader have different followers. No rack gets a second replica
-/// before each has one.
+/// Neighbouring partitions start at neighbouring brokers; topics start at different ones. The other
+/// replicas are shifted each time round, so that the partitions of one leader have different
+/// followers. No rack gets a second replica before each has one.
 fn placed_partition(ring: &[(BrokerId, Option<&str>)], id: Uuid, index: i32, replication: usize) -> PartitionImage {
     let (count, index) = (ring.len().max(1), index.unsigned_abs() as usize);
     let first = ((id.as_u128() % count as u128) as usize + index) % count;
@@ -469,20 +539,22 @@ fn assigned_partitions(image: &MetadataImage, request: &CreateTopic) -> Result<V
             return Err(ControlError::new(ErrorCode::InvalidReplicaAssignment, message));
         }
         let replication = partitions.first().map(|first| first.replicas.len());
-        partitions.push(manual_partition(image, replicas, replication)?);
+        partitions.push(manual_partition(image, replicas, replication, &[])?);
     }
     Ok(partitions)
 }
 
-/// Refuses an assignment that names no broker, an unknown one, or one twice.
-pub fn check_assignment(image: &MetadataImage, replicas: &[i32]) -> Result<(), ControlError> {
-    manual_partition(image, replicas, None).map(drop)
+/// Refuses an assignment that names no broker, an unknown one, one twice, or one whose data
+/// directories are cordoned, unless it is among `before`: it gets no new replica then.
+pub fn check_assignment(image: &MetadataImage, replicas: &[i32], before: &[BrokerId]) -> Result<(), ControlError> {
+    manual_partition(image, replicas, None, before).map(drop)
 }
 
 fn manual_partition(
     image: &MetadataImage,
     replicas: &[i32],
     replication: Option<usize>,
+    before: &[BrokerId],
 ) -> Result<PartitionImage, ControlError> {
     let wrong = |what: String| {
         let message = format!("The manual partition assignment includes {what}");
@@ -493,8 +565,12 @@ fn manual_partition(
     }
     let mut seen = BTreeSet::new();
     for id in replicas {
-        if image.brokers.iter().all(|broker| broker.id.0 != *id) {
-            return wrong(format!("broker {id}, but no such broker is registered."));
+        match image.brokers.iter().find(|broker| broker.id.0 == *id) {
+            None => return wrong(format!("broker {id}, but no such broker is registered.")),
+            Some(broker) if broker.cordoned && !before.contains(&broker.id) => {
+                return wrong(format!("broker {id}, but all its log directories are cordoned."));
+            }
+            Some(_) => {}
         }
         if !seen.insert(*id) {
             return wrong(format!("the broker {id} more than once."));

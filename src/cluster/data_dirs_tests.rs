@@ -3,8 +3,8 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::cluster::controller::{CreateTopic, create_topic};
-use crate::cluster::encode_id;
 use crate::model::PartitionId;
+use crate::model::encode_id;
 use crate::runtime::scratch;
 
 /// A broker over directories `a`, `b`, ... of one scratch folder.
@@ -36,7 +36,7 @@ impl Host {
         let request =
             CreateTopic { name: "t".into(), num_partitions: 2, replication_factor: -1, ..CreateTopic::default() };
         let mut topic = create_topic(&dirs.image, &self.config(names), &request, uuid::Uuid::from_u128(77)).unwrap();
-        dirs.placement.settle(&dirs.image, &mut topic);
+        dirs.placement.settle(&dirs.image, &ServerConfig::default(), &mut topic);
         dirs.store.put_topic(&topic).unwrap();
         for index in 0..2 {
             let dir = dirs.placement.dir(&topic, index).unwrap();
@@ -290,7 +290,8 @@ fn replicas_of_shared_topics_are_found_by_looking() {
     assert_eq!(homes(&first), [Some(ids[0]), None, Some(ids[1])], "only own replicas have a home");
     assert!(!host.path("a/corelane-metadata/topics/t.json").exists() && first.all);
     drop(first);
-    // Found where they are, with what is left of a replica that went elsewhere, and of a topic that is gone.
+    // Found where they are, with what is left of a replica that went elsewhere, and
+    // of a topic that is gone.
     replica_dir(host.path("b/t-0"), 77);
     let strays = [replica_dir(host.path("a/t-1"), 77), replica_dir(host.path("a/u-0"), 5)];
     let again = open_shared(shared("c", 77, &[&[4], &[5], &[5, 4]])).unwrap();
@@ -308,6 +309,129 @@ fn replicas_of_shared_topics_are_found_by_looking() {
     // A topic made anew under the name.
     let anew = open_shared(shared("c", 78, &[&[4]])).unwrap();
     assert_eq!(anew.strays.len(), 3, "{:?}", anew.strays);
+}
+
+#[test]
+fn a_lost_directory_with_metadata_that_brokers_share_stops_no_start() {
+    let host = Host::new();
+    let topic = || shared("c", 77, &[&[4], &[4]]);
+    let open_shared = |names: &[&str]| open(&host.config(names), Some(topic()));
+    let first = open_shared(&["a", "b"]).unwrap();
+    let ids: Vec<DirectoryId> = first.placement.directories.iter().map(|(id, _)| *id).collect();
+    drop(first);
+    replica_dir(host.path("a/t-0"), 77);
+    replica_dir(host.path("b/t-1"), 77);
+    let homes = |dirs: &DataDirs| -> Vec<Option<DirectoryId>> {
+        let topic = dirs.image.topic("t").unwrap();
+        topic.partitions.iter().map(|partition| partition.home.map(|home| home.directory)).collect()
+    };
+    // Its disk cannot be read.
+    fs::rename(host.path("a"), host.path("away")).unwrap();
+    fs::write(host.path("a"), "").unwrap();
+    let failed = open_shared(&["a", "b"]).unwrap();
+    assert_eq!((homes(&failed), failed.all), (vec![None, Some(ids[1])], false));
+    assert!(offline(&failed)[0].starts_with("0: its directory may be in one that is not there"));
+    assert!(host.path("b/corelane-metadata").is_dir());
+    drop(failed);
+    // It is back, with the metadata of before.
+    fs::remove_file(host.path("a")).unwrap();
+    fs::rename(host.path("away"), host.path("a")).unwrap();
+    let back = open_shared(&["a", "b"]).unwrap();
+    assert_eq!((homes(&back), back.all), (vec![Some(ids[0]), Some(ids[1])], true));
+    drop(back);
+    // Another disk is in its place, or none.
+    fs::remove_dir_all(host.path("a")).unwrap();
+    let replaced = open_shared(&["a", "b"]).unwrap();
+    let new = replaced.placement.directories[0].0;
+    assert!(homes(&replaced)[0] == Some(new) && new != ids[0] && replaced.all && offline(&replaced).is_empty());
+    drop(replaced);
+    fs::remove_dir_all(host.path("a")).unwrap();
+    let without = open_shared(&["b"]).unwrap();
+    assert_eq!(homes(&without), [Some(ids[1]), Some(ids[1])]);
+    drop(without);
+    // Of a broker that is alone it is missed.
+    let alone = Host::new();
+    alone.with_topic(&["a", "b"]);
+    fs::remove_dir_all(alone.path("a")).unwrap();
+    assert!(alone.open(&["a", "b"]).is_err());
+}
+
+/// Topic t with partitions that brokers lead in this epoch, and are alone in sync of.
+fn led(topic: u128, epoch: i32, replicas: &[&[i32]]) -> MetadataImage {
+    let mut image = shared("c", topic, replicas);
+    let mut topic = crate::cluster::TopicImage::clone(image.topic("t").unwrap());
+    for partition in &mut topic.partitions {
+        partition.leader_epoch.0 = epoch;
+        partition.isr = vec![partition.replicas[0]];
+        partition.leader = Some(partition.replicas[0]);
+    }
+    image.put_topic(topic);
+    image
+}
+
+/// Of the only replica there is, an empty one would hide the loss.
+#[test]
+fn a_sole_replica_whose_directory_left_log_dirs_is_not_made_anew() {
+    let host = Host::new();
+    let replicas: [&[i32]; 4] = [&[4], &[4], &[4, 5], &[4]];
+    let open_led = |names: &[&str], epoch| open(&host.config(names), Some(led(77, epoch, &replicas))).unwrap();
+    drop(open(&host.config(&["a", "b"]), Some(shared("c", 77, &[]))).unwrap());
+    replica_dir(host.path("a/t-0"), 77);
+    for index in [1, 2, 3] {
+        replica_dir(host.path(&format!("b/t-{index}")), 77);
+    }
+    let homes = |dirs: &DataDirs| -> Vec<bool> {
+        dirs.image.topic("t").unwrap().partitions.iter().map(|partition| partition.home.is_some()).collect()
+    };
+    drop(open_led(&["a", "b"], 1));
+    for names in [&["a"][..], &["a"], &["a", "c"]] {
+        let without = open_led(names, 1);
+        assert_eq!(homes(&without), [true, false, true, false], "{names:?}: t-2 comes from another broker");
+        let why = offline(&without);
+        assert!(why.len() == 2 && why[0].starts_with("1: its directory is in none of log.dirs (before, "), "{why:?}");
+        assert!(why[0].contains("/b was there as well)") && why[1].starts_with("3: "), "{why:?}");
+        drop(without);
+    }
+    // The loss of one is accepted, and then the directory is back.
+    fs::create_dir(host.path("a/t-3")).unwrap();
+    let accepted = open_led(&["a"], 1);
+    assert_eq!((homes(&accepted), offline(&accepted).len()), (vec![true, false, true, true], 1));
+    drop(accepted);
+    fs::remove_dir(host.path("a/t-3")).unwrap();
+    let back = open_led(&["a", "b"], 1);
+    assert_eq!((homes(&back), offline(&back)), (vec![true; 4], vec![]));
+    drop(back);
+    // It was removed by hand, or not made yet when the broker was killed.
+    fs::remove_dir_all(host.path("b/t-1")).unwrap();
+    let removed = open_led(&["a", "b"], 1);
+    assert!(offline(&removed)[0].starts_with("1: its directory is in none of log.dirs, and no other"));
+    drop(removed);
+    assert_eq!(homes(&open_led(&["a", "b"], 0)), [true; 4]);
+    // Its disk is not mounted, then it is.
+    replica_dir(host.path("b/t-1"), 77);
+    fs::rename(host.path("b"), host.path("away")).unwrap();
+    for epoch in [1, 0, 1] {
+        let unmounted = open_led(&["a", "b"], epoch);
+        assert_eq!(homes(&unmounted), [true, false, true, false], "t-2 comes from another broker");
+        assert!(offline(&unmounted)[0].contains("/b was there as well)"), "{:?}", offline(&unmounted));
+    }
+    fs::remove_dir_all(host.path("b")).unwrap();
+    fs::rename(host.path("away"), host.path("b")).unwrap();
+    let mounted = open_led(&["a", "b"], 1);
+    assert_eq!((homes(&mounted), offline(&mounted)), (vec![true; 4], vec![]));
+    drop(mounted);
+    // The one that leaves had the list of them.
+    for epoch in [0, 1] {
+        let without = open_led(&["b"], epoch);
+        assert!(offline(&without)[0].starts_with("0: its directory is in none of log.dirs, and no other"));
+        drop(without);
+        fs::remove_dir_all(host.path("b/corelane-metadata")).unwrap();
+    }
+    // All is lost.
+    for dir in ["a", "b"] {
+        fs::remove_dir_all(host.path(dir)).unwrap();
+    }
+    assert_eq!(homes(&open_led(&["a", "b"], 1)), [true; 4]);
 }
 
 /// Nothing removes them, so each start tells of them.

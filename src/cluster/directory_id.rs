@@ -1,10 +1,11 @@
-//! Identity of a data directory (KIP-858): stays with the directory wherever it is mounted and however it is named.
+//! Identity of a data directory (KIP-858): stays with the directory wherever it is mounted
+//! and however it is named.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-use super::metadata_store::encode_id;
+use crate::model::encode_id;
 
 /// `directory.id` of a data directory's `meta.properties`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::image::MetadataImage;
 use super::metadata_store::{FORMAT, LocalStore, at, check_format, encode, read, replace};
-use crate::storage::files::is_full;
+use crate::runtime::disk::is_full;
 
 const FILE: &str = "leader-epochs.json";
 

@@ -1,11 +1,12 @@
-//! Data directories of this broker's replicas. They are not in the metadata that brokers share: a start finds
-//! them by looking, and new ones are placed where there are fewest.
+//! Data directories of this broker's replicas. They are not in the metadata that brokers share: a
+//! start finds them by looking, and new ones are placed where there are fewest.
 
 use std::collections::BTreeMap;
 
 use super::directory_id::DirectoryId;
 use super::image::{MetadataImage, PartitionHome, TopicImage};
 use super::placement::Placement;
+use crate::config::ServerConfig;
 use crate::model::{BrokerId, PartitionId};
 
 #[derive(Clone, Debug, Default)]
@@ -38,6 +39,12 @@ impl Homes {
         }
     }
 
+    /// The replica is in another directory now.
+    pub fn change(&mut self, partition: PartitionId, home: PartitionHome) {
+        self.remove(partition);
+        self.insert(partition, home);
+    }
+
     fn remove(&mut self, partition: PartitionId) {
         if let Some(home) = self.by_partition.remove(&partition)
             && let Some(held) = self.held.get_mut(&home.directory)
@@ -46,12 +53,13 @@ impl Homes {
         }
     }
 
-    /// Gives the topic's replicas of broker `me` their homes, and forgets those of replicas that `before` had
-    /// and that are no more.
+    /// Gives the topic's replicas of broker `me` their homes, and forgets those of replicas that
+    /// `before` had and that are no more.
     pub fn settle(
         &mut self,
         me: BrokerId,
         placement: &Placement,
+        settings: &ServerConfig,
         before: Option<&TopicImage>,
         topic: Option<&mut TopicImage>,
     ) {
@@ -70,14 +78,18 @@ impl Homes {
             let key = PartitionId::new(id, index);
             // One that is offline may have a directory that is not there.
             if partition.replicas.contains(&me) && !placement.offline.contains_key(&key) {
-                partition.home = self.get(key).or_else(|| self.place(key, placement));
+                partition.home = self.get(key).or_else(|| self.place(key, placement, settings));
             }
         }
     }
 
-    fn place(&mut self, partition: PartitionId, placement: &Placement) -> Option<PartitionHome> {
-        let ids = placement.directories.iter().map(|(id, _)| *id);
-        let directory = ids.min_by_key(|id| self.held.get(id).copied().unwrap_or(0))?;
+    fn place(
+        &mut self,
+        partition: PartitionId,
+        placement: &Placement,
+        settings: &ServerConfig,
+    ) -> Option<PartitionHome> {
+        let directory = placement.emptiest(settings, |id| self.held.get(&id).copied().unwrap_or(0))?;
         let home = PartitionHome { directory, since_run: placement.run };
         self.insert(partition, home);
         Some(home)
@@ -114,23 +126,32 @@ mod tests {
     fn own_replicas_are_spread_and_forgotten() {
         let dirs = [200u128, 300].map(|id| (DirectoryId(Uuid::from_u128(id)), PathBuf::from(id.to_string())));
         let placement = Placement { directories: dirs.to_vec(), run: 4, ..Placement::default() };
-        let mut homes = Homes::default();
+        let (settings, mut homes) = (ServerConfig::default(), Homes::default());
         let mut all = topic(1, &[&[1], &[2, 1], &[2], &[1, 2], &[1]]);
-        homes.settle(ME, &placement, None, Some(&mut all));
+        homes.settle(ME, &placement, &settings, None, Some(&mut all));
         let place = |topic: &TopicImage| {
             topic.partitions.iter().map(|p| p.home.map(|home| home.directory.0.as_u128())).collect::<Vec<_>>()
         };
         assert_eq!(place(&all), [Some(200), Some(300), None, Some(200), Some(300)]);
         let mut less = topic(1, &[&[2], &[2, 1], &[2], &[2], &[1]]);
-        homes.settle(ME, &placement, Some(&all), Some(&mut less));
+        homes.settle(ME, &placement, &settings, Some(&all), Some(&mut less));
         assert_eq!(place(&less), [None, Some(300), None, None, Some(300)], "those that stay keep their place");
         let mut more = topic(1, &[&[1], &[2, 1], &[2], &[2], &[1]]);
-        homes.settle(ME, &placement, Some(&less), Some(&mut more));
+        homes.settle(ME, &placement, &settings, Some(&less), Some(&mut more));
         assert_eq!(place(&more)[0], Some(200), "where there are fewest");
         let mut anew = topic(2, &[&[1], &[1]]);
-        homes.settle(ME, &placement, Some(&more), Some(&mut anew));
+        homes.settle(ME, &placement, &settings, Some(&more), Some(&mut anew));
         assert_eq!(place(&anew), [Some(200), Some(300)]);
-        homes.settle(ME, &placement, Some(&anew), None);
+        let moved = PartitionHome { directory: DirectoryId(Uuid::from_u128(300)), since_run: 0 };
+        homes.change(PartitionId::new(anew.id, 0), moved);
+        let held = |id| homes.held[&DirectoryId(Uuid::from_u128(id))];
+        assert_eq!((homes.get(PartitionId::new(anew.id, 0)), held(200), held(300)), (Some(moved), 0, 2));
+        let cordoned = ServerConfig { cordoned_log_dirs: vec!["200".to_owned()], ..ServerConfig::default() };
+        let mut kept_off = topic(3, &[&[1], &[1]]);
+        homes.settle(ME, &placement, &cordoned, None, Some(&mut kept_off));
+        assert_eq!(place(&kept_off), [Some(300), Some(300)]);
+        homes.settle(ME, &placement, &cordoned, Some(&kept_off), None);
+        homes.settle(ME, &placement, &settings, Some(&anew), None);
         assert!(homes.by_partition.is_empty() && homes.held.values().all(|held| *held == 0));
     }
 }

@@ -1,5 +1,5 @@
-//! An immutable picture of brokers, topics and partitions. A change makes a new image; every shard holds an `Arc` of the
-//! newest one that reached it.
+//! An immutable picture of brokers, topics and partitions. A change makes a new image; every shard
+//! holds an `Arc` of the newest one that reached it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::directory_id::DirectoryId;
 use super::quotas::ClientQuotas;
-use super::store::{Phase, Revision};
-use crate::config::{ServerConfig, TopicConfig};
+use super::store::{OfflineReplicas, Phase, Revision};
+use crate::config::{GroupOptions, ServerConfig, TopicConfig};
 use crate::model::{BrokerId, ErrorCode, IdMap, LeaderEpoch, PartitionId};
 
 /// One broker.
@@ -24,6 +24,10 @@ pub struct BrokerImage {
     pub phase: Phase,
     /// Version of the record that tells the phase.
     pub incarnation: i32,
+    /// All its data directories are cordoned (KIP-1066): it gets no new replicas.
+    pub cordoned: bool,
+    /// Replicas that it cannot serve, as it tells.
+    pub offline: Arc<OfflineReplicas>,
 }
 
 /// Where clients of one listener reach a broker.
@@ -38,7 +42,13 @@ pub struct EndpointImage {
 impl BrokerImage {
     /// A broker that takes part, where nobody registers.
     pub fn alone(id: BrokerId, endpoints: Vec<EndpointImage>, rack: Option<String>) -> BrokerImage {
-        BrokerImage { id, endpoints, rack, epoch: 0, phase: Phase::Active, incarnation: 0 }
+        let offline = Arc::default();
+        BrokerImage { id, endpoints, rack, epoch: 0, phase: Phase::Active, incarnation: 0, cordoned: false, offline }
+    }
+
+    /// It tells that it cannot serve its replica of this partition.
+    pub fn is_offline(&self, topic: &str, index: i32) -> bool {
+        self.offline.get(topic).is_some_and(|partitions| partitions.contains(&index))
     }
 
     /// `None`: the broker cannot be reached by that listener.
@@ -60,7 +70,8 @@ pub struct PartitionImage {
     pub adding: Vec<BrokerId>,
     pub removing: Vec<BrokerId>,
     pub isr: Vec<BrokerId>,
-    /// Eligible leader replicas (KIP-966), and the least `min.insync.replicas` that one of them left under.
+    /// Eligible leader replicas (KIP-966), and the least `min.insync.replicas`
+    /// that one of them left under.
     pub elr: Vec<BrokerId>,
     pub elr_min: i32,
     /// The leader before there was none.
@@ -73,7 +84,8 @@ pub struct PartitionImage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionHome {
     pub directory: DirectoryId,
-    /// Number of the broker's run in which the partition was made. What a later run does not find there is lost.
+    /// Number of the broker's run in which the partition was made. What a later run
+    /// does not find there is lost.
     pub since_run: u64,
 }
 
@@ -87,7 +99,7 @@ pub struct TopicImage {
     pub id: Uuid,
     /// By partition index.
     pub partitions: Vec<PartitionImage>,
-    /// What the user set, by Kafka's option name.
+    /// Options that the user set, by Kafka's names.
     pub overrides: BTreeMap<String, String>,
     /// The overrides on top of the broker's defaults.
     pub config: Arc<TopicConfig>,
@@ -96,17 +108,22 @@ pub struct TopicImage {
 /// The whole picture.
 #[derive(Clone, Debug, Default)]
 pub struct MetadataImage {
-    /// Revision of the metadata store that the topics are as of; zero before the first change of a run.
+    /// Revision of the metadata store that the topics are as of; zero before
+    /// the first change of a run.
     pub version: Revision,
     pub cluster_id: String,
     pub controller: Option<BrokerId>,
     /// The broker that has the image, where it is one of several.
     pub this: Option<BrokerId>,
-    /// Number of the registration that this broker fetches by as a follower; `None`: it has had none.
+    /// Number of the registration that this broker fetches by as a follower;
+    /// `None`: it has had none.
     pub follower_epoch: Option<i64>,
-    /// This broker's settings with the options that were set while brokers run; `None`: there are none.
+    /// This broker's settings with the options that were set while brokers run;
+    /// `None`: there are none.
     pub settings: Option<Arc<ServerConfig>>,
     pub quotas: Arc<ClientQuotas>,
+    /// Options of single groups.
+    pub groups: Arc<GroupOptions>,
     pub brokers: Vec<BrokerImage>,
     by_name: BTreeMap<Arc<str>, Arc<TopicImage>>,
     by_id: IdMap<Uuid, Arc<TopicImage>>,
@@ -117,7 +134,8 @@ pub struct MetadataImage {
 }
 
 impl MetadataImage {
-    /// The broker that has the image takes part in its cluster, by a registration of its own; true of one without a cluster.
+    /// The broker that has the image takes part in its cluster, by a registration of its own; true
+    /// of one without a cluster.
     pub fn takes_part(&self) -> bool {
         let Some(me) = self.this else { return true };
         let own = self.brokers.iter().find(|broker| broker.id == me && Some(broker.epoch) == self.follower_epoch);
@@ -137,7 +155,8 @@ impl MetadataImage {
         self.by_id.get(&id)
     }
 
-    /// Takes `settings` over, for all topics too. Returns the names of those whose options are others then.
+    /// Takes `settings` over, for all topics too. Returns the names of those whose
+    /// options are others then.
     pub fn configure(&mut self, settings: Arc<ServerConfig>) -> Vec<Arc<str>> {
         let mut names = Vec::new();
         for topic in self.topics().cloned().collect::<Vec<_>>() {
@@ -163,7 +182,8 @@ impl MetadataImage {
         self.by_name.insert(topic.name.clone(), topic);
     }
 
-    /// Partitions that this broker cannot serve; as the leader in their [`PartitionImage`] it does not count meanwhile.
+    /// Partitions that this broker cannot serve; as the leader in their [`PartitionImage`] it
+    /// does not count meanwhile.
     pub fn offline(&self) -> &OfflinePartitions {
         &self.offline
     }
@@ -176,8 +196,25 @@ impl MetadataImage {
         self.offline = Arc::new(offline);
     }
 
-    /// Why no topic may take this name: there is one whose metadata is lost or damaged, and whose records a new topic would
-    /// hide.
+    /// This broker's replica of the partition cannot be served, as far as is known here.
+    pub fn is_offline_at(&self, broker: BrokerId, topic: &TopicImage, index: i32) -> bool {
+        let here = self.this.is_none_or(|this| this == broker) && self.is_offline(PartitionId::new(topic.id, index));
+        here || self.brokers.iter().any(|known| known.id == broker && known.is_offline(&topic.name, index))
+    }
+
+    /// The partitions of [`offline`](Self::offline) by name, as the other brokers are to know them.
+    pub fn offline_replicas(&self) -> OfflineReplicas {
+        let mut replicas = OfflineReplicas::new();
+        for partition in self.offline.keys() {
+            if let Some(topic) = self.topic_by_id(partition.topic) {
+                replicas.entry(topic.name.clone()).or_default().insert(partition.index.0);
+            }
+        }
+        replicas
+    }
+
+    /// Why no topic may take this name: there is one whose metadata is lost or damaged, and whose
+    /// records a new topic would hide.
     pub fn withheld(&self, name: &str) -> Option<&str> {
         self.withheld.get(name).map(String::as_str)
     }
@@ -186,8 +223,8 @@ impl MetadataImage {
         &self.withheld
     }
 
-    /// The topic, or the error that clients get: KAFKA_STORAGE_ERROR for one that is withheld, which
-    /// UNKNOWN_TOPIC_OR_PARTITION would tell them does not exist.
+    /// The topic, or the error that clients get: KAFKA_STORAGE_ERROR for one that is withheld,
+    /// which UNKNOWN_TOPIC_OR_PARTITION would tell them does not exist.
     pub fn find_topic(&self, name: &str) -> Result<&Arc<TopicImage>, ErrorCode> {
         self.topic(name).ok_or(match self.withheld(name) {
             Some(_) => ErrorCode::KafkaStorageError,

@@ -1,6 +1,6 @@
 //! The difference of two images, and what it asks of one broker. Pure.
 //!
-//! Whoever makes the next image knows which topics it changes, and says so: nothing here walks over
+//! The maker of the next image knows which topics it changes, and says so: nothing here walks over
 //! topics that stay as they are.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
 use super::quotas::ClientQuotas;
 use super::store::Revision;
-use crate::config::ServerConfig;
+use crate::config::{GroupOptions, ServerConfig};
 use crate::model::{BrokerId, LeaderEpoch, PartitionId};
 
 /// One topic as it was and as it is to be. `None`: it is not there.
@@ -53,8 +53,8 @@ pub enum Closing {
 }
 
 impl ImageUpdate {
-    /// `before` with these topics put in and those taken out, as of `version`; names of `removed` that are in
-    /// `put` too are put.
+    /// `before` with these topics put in and those taken out, as of `version`; names of `removed`
+    /// that are in `put` too are put.
     pub fn new(
         before: &MetadataImage,
         put: Vec<Arc<TopicImage>>,
@@ -91,6 +91,13 @@ impl ImageUpdate {
         ImageUpdate::between(before, Arc::new(image), &[])
     }
 
+    /// `before` with these options of groups, as of `version`.
+    pub fn grouped(before: &MetadataImage, groups: Arc<GroupOptions>, version: Revision) -> ImageUpdate {
+        let mut image = before.clone();
+        (image.groups, image.version) = (groups, version);
+        ImageUpdate::between(before, Arc::new(image), &[])
+    }
+
     /// The update from one image to another that differs from it in `names` at most.
     pub fn between(before: &MetadataImage, image: Arc<MetadataImage>, names: &[Arc<str>]) -> ImageUpdate {
         let change = |name: &Arc<str>| {
@@ -120,8 +127,8 @@ fn changed_brokers(before: &MetadataImage, after: &MetadataImage) -> Vec<BrokerI
     ids
 }
 
-/// Names of topics that are not the same in both images. Walks over all of them, comparing pointers: for
-/// an image whose maker does not tell.
+/// Names of topics that are not the same in both images. Walks over all of them, comparing
+/// pointers: for an image whose maker does not tell.
 pub fn changed_names(before: &MetadataImage, after: &MetadataImage) -> Vec<Arc<str>> {
     let same = |topic: &Arc<TopicImage>, other: Option<&Arc<TopicImage>>| other.is_some_and(|o| Arc::ptr_eq(topic, o));
     let gone = before.topics().filter(|topic| after.topic(&topic.name).is_none());
@@ -158,7 +165,8 @@ impl TopicChange {
         })
     }
 
-    /// Steps of broker `this`, by partition; those of one partition in the order in which they are taken.
+    /// Steps of broker `this`, by partition; those of one partition in the order
+    /// in which they are taken.
     pub fn steps(&self, this: BrokerId) -> Vec<(PartitionId, Step)> {
         let mut steps = Vec::new();
         if self.is_deletion() {

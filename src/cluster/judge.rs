@@ -1,5 +1,6 @@
-//! Judgement of the data directories at a start, pure: which are this broker's, which are new, which stay offline. A
-//! directory of somebody else ends the start, and nothing has been written by then.
+//! Judgement of the data directories at a start, pure: which are this broker's, which
+//! are new, which stay offline. A directory of somebody else ends the start, and nothing
+//! has been written by then.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,13 @@ pub enum Home {
     Held(usize),
     /// A first start: the first directory will hold it.
     First,
+    /// The directory with it is gone. Brokers share what was in it, so it is made anew at
+    /// this place in `log.dirs`.
+    Anew(usize),
 }
+
+/// Broker and cluster whose metadata brokers share.
+pub type Sharing<'a> = (i32, &'a str);
 
 /// A directory to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +62,9 @@ pub struct Verdict {
 
 pub(super) const LEFT: &str = "Nothing in it was changed.";
 
-/// Finds the metadata store; an error where there is none although there is data.
-pub fn find_home(seen: &[Seen]) -> Result<Home, String> {
+/// Finds the metadata store; an error where there is none although there is data, unless the
+/// directories are those of the broker and cluster of `sharing`.
+pub fn find_home(seen: &[Seen], sharing: Option<Sharing>) -> Result<Home, String> {
     if seen.is_empty() {
         return Err("log.dirs names no directory".into());
     }
@@ -67,10 +75,16 @@ pub fn find_home(seen: &[Seen]) -> Result<Home, String> {
         }
     }
     let used = || seen.iter().enumerate().filter_map(|(at, dir)| Some((at, dir, dir.used()?)));
+    let is_shared = |used: &Used| match &used.meta {
+        MetaFile::Sound(meta) => sharing == Some((meta.node_id, meta.cluster_id.as_str())),
+        _ => false,
+    };
     let mut homes = used().filter(|(_, _, used)| used.metadata);
-    if let Some((at, home, _)) = homes.next() {
+    if let Some((at, home, first)) = homes.next() {
         return match homes.next() {
             None => Ok(Home::Held(at)),
+            // The one that was gone is back.
+            Some((_, _, other)) if is_shared(first) && is_shared(other) => Ok(Home::Held(at)),
             Some((_, other, _)) => Err(format!(
                 "{} and {} both hold a {METADATA_DIR}: each belongs to a broker of its own, or one is a copy; name only one \
                  in log.dirs. Nothing in them was changed.",
@@ -78,6 +92,11 @@ pub fn find_home(seen: &[Seen]) -> Result<Home, String> {
                 other.path.display()
             )),
         };
+    }
+    if let Some((at, ..)) = used().next()
+        && used().all(|(_, _, used)| is_shared(used))
+    {
+        return Ok(Home::Anew(at));
     }
     let unreadable = seen.iter().find_map(|dir| match &dir.contents {
         Contents::Failed(why) => Some(format!("{} cannot be read: {why}", dir.path.display())),
@@ -198,7 +217,10 @@ fn vanished(path: &Path, exists: bool, id: DirectoryId) -> String {
 
 /// The cluster's id: of the store, or, where that has lost it, of the directories.
 fn cluster_id(seen: &[Seen], home: Home, stored: &Stored) -> Result<Option<String>, String> {
-    let Home::Held(at) = home else { return Ok(None) };
+    let at = match home {
+        Home::First => return Ok(None),
+        Home::Held(at) | Home::Anew(at) => at,
+    };
     if let Some(why) = &stored.cluster_lost {
         let of = |dir: &Seen| match &dir.used()?.meta {
             MetaFile::Sound(meta) => Some(meta.cluster_id.clone()),

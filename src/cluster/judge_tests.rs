@@ -21,7 +21,16 @@ fn dir(path: &str, contents: Contents) -> Seen {
 }
 
 fn used(meta: MetaFile) -> Used {
-    Used { meta, metadata: false, partitions: Vec::new(), deleted: 0, set_aside: Vec::new(), other: Vec::new() }
+    Used {
+        meta,
+        metadata: false,
+        partitions: Vec::new(),
+        moved: Vec::new(),
+        future: Vec::new(),
+        deleted: 0,
+        set_aside: Vec::new(),
+        other: Vec::new(),
+    }
 }
 
 fn meta(node_id: i32, cluster: &str, id: Option<DirectoryId>) -> MetaFile {
@@ -72,7 +81,7 @@ fn verdict(seen: &[Seen]) -> Result<Verdict, String> {
 }
 
 fn verdict_with(seen: &[Seen], stored: &Stored) -> Result<Verdict, String> {
-    let home = find_home(seen)?;
+    let home = find_home(seen, None)?;
     judge(seen, home, stored, 1, &mut || NEW)
 }
 
@@ -126,7 +135,7 @@ fn a_directory_that_fails_is_offline_unless_the_metadata_may_be_in_it() {
     let verdict = verdict(&[home_dir(), failed()]).unwrap();
     assert_eq!((verdict.offline[0].id, verdict.usable.len()), (Some(B), 1));
     for seen in [vec![failed()], vec![failed(), empty("/c")], vec![failed(), ours("/a", Some(A))]] {
-        assert!(find_home(&seen).unwrap_err().contains("/b cannot be read: EIO"));
+        assert!(find_home(&seen, None).unwrap_err().contains("/b cannot be read: EIO"));
     }
 }
 
@@ -146,25 +155,41 @@ fn directories_of_others_end_the_start() {
     ] {
         let error = verdict(&[home_dir(), dir("/x", contents.clone())]).unwrap_err();
         assert!(error.contains("/x") && error.contains(words) && error.contains("Nothing"), "{error}");
-        let alone = find_home(&[dir("/x", contents)]).unwrap_err();
+        let alone = find_home(&[dir("/x", contents)], None).unwrap_err();
         assert!(alone.contains("/x") && alone.contains(words) && alone.contains("Nothing"), "{alone}");
     }
 }
 
 #[test]
 fn data_without_its_metadata_is_never_a_first_start() {
-    let error = find_home(&[empty("/a"), ours("/b", Some(B))]).unwrap_err();
+    let error = find_home(&[empty("/a"), ours("/b", Some(B))], None).unwrap_err();
     assert!(error.contains("/a is missing or empty") && error.contains("corelane-metadata"), "{error}");
     let mut other = home_dir();
     (other.path, other.real) = ("/b".into(), "/b".into());
-    assert!(find_home(&[home_dir(), other]).unwrap_err().contains("both hold a corelane-metadata"));
-    assert!(find_home(&[]).is_err());
+    assert!(find_home(&[home_dir(), other], None).unwrap_err().contains("both hold a corelane-metadata"));
+    assert!(find_home(&[], None).is_err());
+}
+
+#[test]
+fn metadata_that_brokers_share_is_had_again() {
+    let sharing = Some((1, "c"));
+    let failed = || dir("/a", Contents::Failed("EIO".into()));
+    assert_eq!(find_home(&[empty("/a"), ours("/b", Some(B))], sharing), Ok(Home::Anew(1)));
+    assert_eq!(find_home(&[ours("/b", Some(B)), failed()], sharing), Ok(Home::Anew(0)));
+    assert_eq!(find_home(&[home_dir(), ours("/b", Some(B))], sharing), Ok(Home::Held(0)));
+    assert_eq!(find_home(&[empty("/a")], sharing), Ok(Home::First));
+    let (mut other, mut foreign) = (home_dir(), used(meta(1, "d", Some(B))));
+    (other.path, other.real) = ("/b".into(), "/b".into());
+    assert_eq!(find_home(&[home_dir(), other], sharing), Ok(Home::Held(0)), "the old one is back");
+    assert!(find_home(&[empty("/a"), dir("/b", Contents::Used(foreign.clone()))], sharing).is_err());
+    foreign.metadata = true;
+    assert!(find_home(&[home_dir(), dir("/b", Contents::Used(foreign))], sharing).is_err());
 }
 
 #[test]
 fn one_directory_twice_is_refused() {
     let link = Seen { path: "/link".into(), ..home_dir() };
-    assert!(find_home(&[home_dir(), link]).unwrap_err().contains("twice (/a and /link)"));
+    assert!(find_home(&[home_dir(), link], None).unwrap_err().contains("twice (/a and /link)"));
     let error = verdict(&[home_dir(), ours("/b", Some(B)), ours("/copy", Some(B))]).unwrap_err();
     assert!(error.contains("/b and /copy have the same directory.id"), "{error}");
 }

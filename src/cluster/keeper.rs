@@ -1,5 +1,5 @@
-//! The store as the broker's own changes go through it: topics in, commits against the versions that were
-//! seen, topics out. Blocks as its engine does.
+//! The store as the broker's own changes go through it: topics in, commits against the versions
+//! that were seen, topics out. Blocks as its engine does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::quota_requests::{self, AlterQuotas, Planned};
 use super::quotas::ClientQuotas;
 use super::store::{Commit, CommitId, Event, Key, Lifetime, Mirror, Outcome, Record, Revision, Session, Store, Write};
 use super::topic_nodes::{nodes_of, topic_of};
-use crate::config::TopicConfig;
+use crate::config::{GroupOptions, OptionsOfGroup, TopicConfig};
 
 /// Change of one topic.
 #[derive(Clone, Debug)]
@@ -30,7 +30,8 @@ pub struct Edited {
     pub revision: Revision,
 }
 
-/// Outcomes of a request for client quotas, and the quotas with the revision that shows them where they are others.
+/// Outcomes of a request for client quotas, and the quotas with the revision that shows
+/// them where they are others.
 pub type Limited = (Planned, Option<(ClientQuotas, Revision)>);
 
 /// A client of the store, and its copy of the store.
@@ -82,8 +83,8 @@ impl<S: Store> Keeper<S> {
         Edited { outcomes, topics, revision: self.mirror.revision() }
     }
 
-    /// Stores options that are set while brokers run; all topics follow `defaults` from then on. Returns the revision that
-    /// shows them.
+    /// Stores options that are set while brokers run; all topics follow `defaults` from then on.
+    /// Returns the revision that shows them.
     pub fn configure(&mut self, key: Key, options: Record, defaults: TopicConfig) -> Result<Revision, String> {
         if let Some(write) = self.mirror.write(key, options) {
             let id = self.store.commit(Commit { checks: Vec::new(), writes: vec![write] });
@@ -105,6 +106,17 @@ impl<S: Store> Keeper<S> {
         self.take_events();
         self.outcome(id)?;
         Ok((planned, Some((self.mirror.quotas(), self.mirror.revision()))))
+    }
+
+    /// Stores the options of a group. Returns those of all groups, with the
+    /// revision that shows them.
+    pub fn group(&mut self, group: &str, options: OptionsOfGroup) -> Result<(GroupOptions, Revision), String> {
+        if let Some(write) = self.mirror.group_write(group, options) {
+            let id = self.store.commit(Commit { checks: Vec::new(), writes: vec![write] });
+            self.take_events();
+            self.outcome(id)?;
+        }
+        Ok((self.mirror.groups(), self.mirror.revision()))
     }
 
     /// A commit that is to be one with those before it of its edit.

@@ -1,5 +1,5 @@
-//! Data directories as they are found at a start. Reads only: nothing is made, locked or changed before it is known whose
-//! directory it is.
+//! Data directories as they are found at a start. Reads only: nothing is made, locked or changed
+//! before it is known whose directory it is.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -9,9 +9,11 @@ use uuid::Uuid;
 
 use super::directory_id::decode_id;
 use super::meta_properties::{self, MetaFile};
-use super::metadata_store::encode_id;
+use crate::model::encode_id;
 use crate::runtime::side_by_side;
-use crate::storage::{PARTITION_METADATA, STRAY_SUFFIX, files, is_deleted_dir, parse_partition_dir};
+use crate::storage::{
+    PARTITION_METADATA, STRAY_SUFFIX, files, is_deleted_dir, is_future_dir, parse_moved_dir, parse_partition_dir,
+};
 
 /// Folder of the metadata store, in one of the data directories.
 pub const METADATA_DIR: &str = "corelane-metadata";
@@ -46,6 +48,10 @@ pub struct Used {
     /// The metadata store is here.
     pub metadata: bool,
     pub partitions: Vec<SeenPartition>,
+    /// Whole copies of partitions that were being moved here from another data directory.
+    pub moved: Vec<MovedPartition>,
+    /// Names of such copies that are not whole.
+    pub future: Vec<String>,
     /// Directories of partitions that a deletion has put aside.
     pub deleted: usize,
     /// Names of directories that no topic claimed, and that a start has set aside.
@@ -65,7 +71,16 @@ pub struct SeenPartition {
     pub sound: bool,
 }
 
-/// Names that say nothing about whose directory it is: of file systems, and of starts and stops that left nothing else.
+/// A whole copy of a partition's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MovedPartition {
+    /// Of its directory.
+    pub name: String,
+    pub of: SeenPartition,
+}
+
+/// Names that say nothing about whose directory it is: of file systems, and of starts and
+/// stops that left nothing else.
 const NEUTRAL: [&str; 4] = ["lost+found", ".lock", "meta.properties.tmp", CLEAN_MARK];
 /// Temporary files of this broker.
 const NEUTRAL_PREFIXES: [&str; 2] = [".probe-", ".prime-"];
@@ -86,8 +101,9 @@ pub fn look(paths: &[PathBuf]) -> Vec<Seen> {
 /// Symbolic links that are followed, as the kernel has it.
 const LINKS: usize = 40;
 
-/// The path without symbolic links. What is not there has none, but the folders that it would be in may, and it may be a link
-/// that leads nowhere: a directory that is away has to have the name by which it was known.
+/// The path without symbolic links. What is not there has none, but the folders that it would be
+/// in may, and it may be a link that leads nowhere: a directory that is away has to have the
+/// name by which it was known.
 fn real(path: &Path) -> PathBuf {
     let mut path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     for _ in 0..LINKS {
@@ -113,8 +129,16 @@ fn contents(path: &Path, all: &[PathBuf]) -> io::Result<Contents> {
         entries => entries?,
     };
     let meta = MetaFile::look(path)?;
-    let mut used =
-        Used { meta, metadata: false, partitions: Vec::new(), deleted: 0, set_aside: Vec::new(), other: Vec::new() };
+    let mut used = Used {
+        meta,
+        metadata: false,
+        partitions: Vec::new(),
+        moved: Vec::new(),
+        future: Vec::new(),
+        deleted: 0,
+        set_aside: Vec::new(),
+        other: Vec::new(),
+    };
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
@@ -131,6 +155,12 @@ fn contents(path: &Path, all: &[PathBuf]) -> io::Result<Contents> {
             used.metadata = holds_metadata(&entry.path())?;
         } else if let (true, Some((topic, index))) = (is_dir, parse_partition_dir(&name)) {
             found.push((topic.to_owned(), index, entry.path()));
+        } else if let (true, Some((topic, index))) = (is_dir, parse_moved_dir(&name)) {
+            let (topic_id, sound) = topic_id(&entry.path());
+            let of = SeenPartition { topic: topic.to_owned(), index, topic_id, sound };
+            used.moved.push(MovedPartition { name, of });
+        } else if is_dir && is_future_dir(&name) {
+            used.future.push(name);
         } else if is_dir && is_deleted_dir(&name) {
             used.deleted += 1;
         } else if is_dir && name.ends_with(STRAY_SUFFIX) {
@@ -146,6 +176,8 @@ fn contents(path: &Path, all: &[PathBuf]) -> io::Result<Contents> {
     let vacant = used.meta == MetaFile::Missing
         && !used.metadata
         && used.partitions.is_empty()
+        && used.moved.is_empty()
+        && used.future.is_empty()
         && used.deleted == 0
         && used.set_aside.is_empty()
         && used.other.is_empty();
@@ -167,7 +199,8 @@ fn holds_metadata(dir: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The topic id of a partition's directory, `None`: it cannot be told; and whether the file is as it is written for this id.
+/// The topic id of a partition's directory, `None`: it cannot be told; and whether the file is as
+/// it is written for this id.
 fn topic_id(dir: &Path) -> (Option<Uuid>, bool) {
     let text = files::read_small(&dir.join(PARTITION_METADATA)).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let Some(text) = text else { return (None, false) };

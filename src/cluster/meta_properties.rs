@@ -1,7 +1,9 @@
-//! `meta.properties` of a data directory: which broker, which cluster, and which directory it is. Kafka's format, version 1.
+//! `meta.properties` of a data directory: which broker, which cluster, and which directory it is.
+//! Kafka's format, version 1.
 //!
-//! A comment in its first line carries the CRC-32C of the other lines, so that a damaged identity is told from another one.
-//! A file without that line (Kafka's, or one of an older Corelane) is taken as it is.
+//! A comment in its first line carries the CRC-32C of the other lines, so that a damaged
+//! identity is told from another one. A file without that line (Kafka's, or one of an older
+//! Corelane) is taken as it is.
 
 use std::fs;
 use std::io::{self, ErrorKind};

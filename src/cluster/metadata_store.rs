@@ -4,16 +4,19 @@
 //! - `cluster.json`: the cluster id
 //! - `topics/<name>.json`: one topic each
 //! - `topics/<topic id>.deleted`: a topic whose partitions' directories are still to be removed
-//! - `directories.json`: the data directories by id, where each was last, and the number of the broker's run
+//! - `directories.json`: the data directories by id, where each was last, and the
+//!   number of the broker's run
 //! - `leader-epochs.json`: starts that raised the leader epochs (`epoch_store`)
 //! - `producer-ids.json` and `producer-ids.copy.json`: the first producer id not yet given away
-//! - `broker-options.json` and `broker-options.default.json`: options set while the broker runs, its own and the default
+//! - `broker-options.json` and `broker-options.default.json`: options set while the broker runs,
+//!   its own and the default
+//! - `group-options.json`: options of single groups (`group_store`)
 //! - `client-quotas.json`: client quotas (`quota_store`)
 //! - `lock`: empty; held while producer ids are reserved
 //!
-//! Each `.json` file is one line of JSON and one line with its CRC32C, and is replaced as a whole: written beside under a
-//! `.tmp` name, synced, renamed, the directory synced. What ends in `.tmp` is the rest of a write that did not get that
-//! far, and was never acknowledged.
+//! Each `.json` file is one line of JSON and one line with its CRC32C, and is replaced as a whole:
+//! written beside under a `.tmp` name, synced, renamed, the directory synced. What ends in `.tmp`
+//! is the rest of a write that did not get that far, and was never acknowledged.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -28,12 +31,12 @@ use uuid::Uuid;
 use super::directory_id::DirectoryId;
 use super::image::{BrokerImage, EndpointImage, MetadataImage, PartitionHome, PartitionImage, TopicImage};
 use super::quotas::ClientQuotas;
-use crate::config::{Advertised, DynamicOptions, ListenerConfig, ServerConfig, TopicConfig};
-use crate::model::{BrokerId, LeaderEpoch};
+use crate::config::{Advertised, DynamicOptions, GroupOptions, ListenerConfig, ServerConfig, TopicConfig};
+use crate::model::{BrokerId, LeaderEpoch, encode_id};
 use crate::runtime::faults;
 
-/// The embedded store: one small synced file per topic under `<first log dir>/corelane-metadata/`, each replaced
-/// atomically. All calls block; shards run them off their event loop.
+/// The embedded store: one small synced file per topic under `<first log dir>/corelane-metadata/`,
+/// each replaced atomically. All calls block; shards run them off their event loop.
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     pub(crate) directory: PathBuf,
@@ -47,7 +50,8 @@ const PRODUCER_ID_FILES: [&str; 2] = ["producer-ids.json", "producer-ids.copy.js
 /// Ending of the folder of topics that a cluster has taken over.
 const ADOPTED: &str = "adopted";
 
-/// Ids left out where it is not known how many were given away: more than a broker gives away in its life.
+/// Ids left out where it is not known how many were given away: more than a
+/// broker gives away in its life.
 const LOST_IDS: i64 = 1 << 32;
 
 /// Raised when the files change in a way an older broker would misread.
@@ -126,6 +130,19 @@ pub struct KnownDirectory {
     pub path: PathBuf,
 }
 
+/// Data directories that this start finds others than the last one, where brokers share the
+/// metadata and nobody notes which replica is in which.
+#[derive(Clone, Debug, Default)]
+pub struct OtherDirectories {
+    /// Those that were there before and are not any more: `log.dirs` does not name them, or
+    /// something else is in their place, such as the empty mount point of a disk.
+    pub gone: Vec<KnownDirectory>,
+    /// None holds anything: the broker is new, or has lost all.
+    pub all_fresh: bool,
+    /// The list of those before was in one that is gone.
+    pub list_lost: bool,
+}
+
 /// Everything stored, as read at a start.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
@@ -139,6 +156,7 @@ pub struct Stored {
     pub deleted: Vec<TopicImage>,
     /// The broker, where it shares the topics with others.
     pub shared_by: Option<BrokerId>,
+    pub others: OtherDirectories,
 }
 
 impl Stored {
@@ -147,7 +165,8 @@ impl Stored {
         self.shared_by.is_none_or(|me| partition.replicas.contains(&me))
     }
 
-    /// True while partitions of topics, or topics of which that is not known, are recorded in a directory.
+    /// True while partitions of topics, or topics of which that is not known, are
+    /// recorded in a directory.
     pub fn holds(&self, id: DirectoryId) -> bool {
         let homes = |topic: &TopicImage| topic.partitions.iter().any(|p| p.home.is_some_and(|h| h.directory == id));
         self.image.topics().any(|topic| homes(topic)) || !self.image.all_withheld().is_empty()
@@ -214,8 +233,9 @@ impl LocalStore {
         Ok(record)
     }
 
-    /// Everything stored, with the image of a one-broker cluster. Reads only. A damaged topic is withheld, and the others are
-    /// served; what else is damaged is said and made good by the start.
+    /// Everything stored, with the image of a one-broker cluster. Reads only. A
+    /// damaged topic is withheld, and the others are served; what else is damaged is
+    /// said and made good by the start.
     pub fn load(&self, config: &ServerConfig) -> io::Result<Stored> {
         let this = BrokerId(config.broker_id);
         let mut stored = self.nothing(config);
@@ -235,6 +255,7 @@ impl LocalStore {
         let defaults = settings.as_ref().map_or(&config.topic_defaults, |settings| &settings.topic_defaults).clone();
         stored.image.settings = settings;
         stored.image.quotas = Arc::new(ClientQuotas::new(&self.stored_quotas()?));
+        stored.image.groups = Arc::new(GroupOptions::new(self.stored_groups()?));
         let topics = self.topics();
         let entries = match fs::read_dir(&topics) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(stored),
@@ -295,7 +316,8 @@ impl LocalStore {
         replace(&self.directories_file(), "directories", &DirectoriesRecord { format: FORMAT, run, directories })
     }
 
-    /// Without the file there are none. A damaged one is an error: what it kept from deletion would go.
+    /// Without the file there are none. A damaged one is an error: what it kept
+    /// from deletion would go.
     fn stored_options(&self, of: OptionsOf) -> io::Result<BTreeMap<String, String>> {
         let file = self.options_file(of);
         let record: OptionsRecord = match read(&file) {
@@ -351,9 +373,9 @@ impl LocalStore {
         stage(&self.topic_file(&topic.name)?, &topic.id.to_string(), &record)
     }
 
-    /// Turns the topic into a deleted one, whose record stays until [`forget_deleted`](Self::forget_deleted): a start then
-    /// tells its directories from those of a topic whose file is lost. Durable when it returns; a topic that is not there is
-    /// no error.
+    /// Turns the topic into a deleted one, whose record stays until
+    /// [`forget_deleted`](Self::forget_deleted): a start then tells its directories from those of a
+    /// topic whose file is lost. Durable when it returns; a topic that is not there is no error.
     pub fn remove_topic(&self, name: &str, id: Uuid) -> io::Result<()> {
         self.remove_topics(&[(name, id)]).into_iter().collect()
     }
@@ -368,8 +390,8 @@ impl LocalStore {
         }
     }
 
-    /// Every directory of the deleted topic is gone, or on its way out under a name that says so. Not synced: a record too
-    /// many is cleared at the next start.
+    /// Every directory of the deleted topic is gone, or on its way out under a name that says so.
+    /// Not synced: a record too many is cleared at the next start.
     pub fn forget_deleted(&self, id: Uuid) -> io::Result<()> {
         let file = self.deleted_file(id);
         match fs::remove_file(&file) {
@@ -378,9 +400,10 @@ impl LocalStore {
         }
     }
 
-    /// Reserves `count` producer ids that no one ever got before, also across restarts; returns the first. `seen` is the
-    /// largest id known from the logs, -1 for none: where both copies of the counter are lost, or older than that, ids go on
-    /// far behind it. Shards may call this at the same time.
+    /// Reserves `count` producer ids that no one ever got before, also across restarts;
+    /// returns the first. `seen` is the largest id known from the logs, -1 for none: where
+    /// both copies of the counter are lost, or older than that, ids go on far behind it.
+    /// Shards may call this at the same time.
     pub fn reserve_producer_ids(&self, count: u32, seen: i64) -> io::Result<i64> {
         let lock_file = self.directory.join("lock");
         let lock = File::create(&lock_file).map_err(|e| at(&lock_file, "cannot be opened", e))?;
@@ -419,8 +442,8 @@ impl LocalStore {
         self.put_producer_ids(0)
     }
 
-    /// Puts the files of all topics aside, once they are kept elsewhere. Returns where they are now; `None`: there
-    /// were none. Durable when it returns.
+    /// Puts the files of all topics aside, once they are kept elsewhere. Returns where they are
+    /// now; `None`: there were none. Durable when it returns.
     pub fn put_topics_aside(&self) -> io::Result<Option<PathBuf>> {
         let (topics, aside) = (self.topics(), self.directory.join(format!("topics.{ADOPTED}")));
         if !topics.exists() {
@@ -649,8 +672,8 @@ fn remove_leftovers(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A random UUID in Kafka's spelling: URL-safe base64 without padding. A leading '-' would look like an option on a
-/// command line, so Kafka never makes one.
+/// A random UUID in Kafka's spelling: URL-safe base64 without padding. A leading '-' would look
+/// like an option on a command line, so Kafka never makes one.
 pub fn new_cluster_id() -> String {
     loop {
         let id = encode_id(Uuid::new_v4());
@@ -658,23 +681,6 @@ pub fn new_cluster_id() -> String {
             return id;
         }
     }
-}
-
-/// A topic's or cluster's id as Kafka spells it.
-pub fn encode_id(id: Uuid) -> String {
-    base64url(id.as_bytes())
-}
-
-fn base64url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let number = chunk.iter().fold(0u32, |number, byte| number << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for digit in 0..=chunk.len() {
-            text.push(char::from(DIGITS[(number >> (18 - 6 * digit) & 63) as usize]));
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! What the cluster consists of: the metadata image every shard reads, the store that keeps it, the controller's rules.
+//! The cluster: the metadata image every shard reads, the store that keeps it, the controller's
+//! rules.
 
 pub mod admin;
 pub mod controller;
 pub mod data_dirs;
 mod directory_id;
 mod epoch_store;
+mod group_store;
 mod homes;
 pub mod image;
 pub mod image_diff;
@@ -29,6 +31,5 @@ pub use image::{
 };
 pub use look::{CLEAN_MARK, parse_partition_metadata, partition_metadata};
 pub use meta_properties::{FILE as META_FILE, MetaFile, MetaProperties};
-pub use metadata_store::encode_id;
 pub use placement::{Placement, Stray};
 pub use topic_nodes::nodes_of;

@@ -1,10 +1,11 @@
-//! A broker's part in the cluster: its copy of the metadata, its own registration, the controller's duty
-//! where it has the office, and the commits that others of this broker ask for. Pure: events of the store,
-//! requests and the time go in; commits go to the store, and news comes out.
+//! A broker's part in the cluster: its copy of the metadata, its own registration, the controller's
+//! duty where it has the office, and the commits that others of this broker ask for. Pure: events
+//! of the store, requests and the time go in; commits go to the store, and news comes out.
 //!
-//! A registration counts as this broker's own once a commit of its present session that made it is done
-//! and shown. One that the metadata shows from before is of an earlier life; it goes with the next
-//! registration. So does one whose commit has an unknown outcome: whether it took effect need not be known.
+//! A registration counts as this broker's own once a commit of its present session that made it
+//! is done and shown. One that the metadata shows from before is of an earlier life; it goes
+//! with the next registration. So does one whose commit has an unknown outcome: whether it took
+//! effect need not be known.
 
 mod images;
 mod office;
@@ -12,10 +13,14 @@ mod proposals;
 mod suspects;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::rules::{self, Options, PartitionKey, RegisterError, RiskyElection, Start, TopicDefaults, View};
+use uuid::Uuid;
+
+use super::rules::{self, Found, Options, PartitionKey, RegisterError, RiskyElection, Start, TopicDefaults, View};
 use super::store::{
-    BrokerRecord, Commit, CommitId, Event, Key, Mirror, Outcome, Phase, Record, Revision, Session, Store, Write,
+    BrokerRecord, Commit, CommitId, Event, Key, Mirror, OfflineReplicas, Outcome, Phase, Record, Revision, Session,
+    Store, Write,
 };
 use crate::model::BrokerId;
 use crate::model::planted::{Planted, planted};
@@ -28,6 +33,10 @@ pub use images::{Images, first_image};
 
 /// Time between two tries to register.
 const AGAIN_MS: i64 = 300;
+/// Of the offline replicas in a registration, in bytes: ZooKeeper takes 1 MiB for a znode.
+const OFFLINE_MAX_BYTES: usize = 256 << 10;
+/// A partition there: its digits and the comma.
+const OFFLINE_ENTRY_BYTES: usize = 8;
 
 /// Identity and settings of a broker.
 #[derive(Clone, Debug)]
@@ -45,8 +54,13 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     Register,
+    /// Says which records are lost, before it registers.
+    Confess,
     /// Deletes a registration that counts for nothing.
     Withdraw,
+    /// Says if it is short of room, if all its data directories are cordoned, and which of its
+    /// replicas are offline.
+    Tell,
     Claim,
     Control,
     Drain,
@@ -109,6 +123,8 @@ pub struct News {
 pub struct Acted {
     pub risky: Vec<RiskyElection>,
     pub refused: Option<RegisterError>,
+    /// Partitions whose records this broker has lost, and that wait for another replica.
+    pub emptied: Vec<PartitionKey>,
     pub registers: bool,
     pub claims: bool,
 }
@@ -126,6 +142,8 @@ enum Own {
 pub struct Node<S> {
     store: S,
     settings: Settings,
+    /// Until the first registration.
+    found: Option<Found>,
     mirror: Mirror,
     view: View,
     office: Office,
@@ -160,6 +178,7 @@ impl<S: Store> Node<S> {
         Node {
             store,
             settings,
+            found: None,
             mirror,
             view,
             office,
@@ -203,9 +222,9 @@ impl<S: Store> Node<S> {
         }
     }
 
-    /// Broker epoch to fetch by, also after the session has ended: a leader's own metadata says if it counts still. `None`: no
-    /// replica may follow yet, since before the first own registration is in it the metadata may be older than what an
-    /// earlier life saw.
+    /// Broker epoch to fetch by, also after the session has ended: a leader's own metadata says if
+    /// it counts still. `None`: no replica may follow yet, since before the first own registration
+    /// is in it the metadata may be older than what an earlier life saw.
     pub fn follower_epoch(&self) -> Option<i64> {
         self.last_epoch
     }
@@ -219,10 +238,21 @@ impl<S: Store> Node<S> {
         self.broker_epoch().is_some() && phase.is_some_and(|phase| phase != Phase::Joining)
     }
 
-    /// A clean stop now says that nothing was lost. It does not for a process that was never let in, unless
-    /// the one before had stopped so too.
+    /// A clean stop now says that nothing was lost. It does not for a process that was never let
+    /// in, unless the one before had stopped so too.
     pub fn may_mark_clean(&self) -> bool {
         self.let_in || self.settings.start.clean_stop
+    }
+
+    /// Logs were found damaged at this start: it is like one on another `boot`, which no
+    /// registration was made on.
+    pub fn distrust_start(&mut self, boot: Uuid) {
+        (self.settings.start.clean_stop, self.settings.start.boot) = (false, boot);
+    }
+
+    /// Tells how this start has found its replicas.
+    pub fn note_found(&mut self, found: Found) {
+        self.found = Some(found);
     }
 
     pub fn is_waiting_for(&self, purpose: &Purpose) -> bool {
@@ -296,7 +326,8 @@ impl<S: Store> Node<S> {
             }
             Some(Purpose::Control) => {
                 self.office.settled(outcome, revision, now_ms);
-                // Steps that shared a commit with one that met a conflict are sent again, each for itself.
+                // Steps that shared a commit with one that met a conflict are
+                // sent again, each for itself.
                 if is_conflict {
                     singles.into_iter().for_each(|commit| _ = self.commit(commit, Purpose::Control));
                 }
@@ -330,6 +361,9 @@ impl<S: Store> Node<S> {
             };
         }
         self.last_epoch = self.broker_epoch().or(self.last_epoch);
+        if self.last_epoch.is_some() {
+            self.found = None;
+        }
         let active = self.is_active();
         if active && !self.was_active {
             self.settings.start.clean_stop = false;
@@ -342,10 +376,12 @@ impl<S: Store> Node<S> {
 
     // ---- duties
 
-    /// Does what is due: registers, becomes controller, does the controller's work, gives leaderships away.
+    /// Does what is due: registers, becomes controller, does the controller's
+    /// work, gives leaderships away.
     pub fn act(&mut self, now_ms: i64) -> Acted {
         let mut acted = Acted::default();
         self.withdraw();
+        self.tell_state();
         self.register(now_ms, &mut acted);
         self.control(now_ms, &mut acted);
         self.drain();
@@ -358,15 +394,19 @@ impl<S: Store> Node<S> {
         if !self.mirror.is_whole() {
             return None;
         }
-        let registers = self.own == Own::None && !self.draining && !self.is_waiting_for(&Purpose::Register);
+        let registers = self.own == Own::None && !self.draining && !self.is_registering();
         let rules = self.holds_office() && !self.is_waiting_for(&Purpose::Control);
         let register = registers.then_some(self.ask_at_ms);
         let office = if rules { self.office.due_ms() } else { None };
         register.into_iter().chain(office).min()
     }
 
+    fn is_registering(&self) -> bool {
+        self.is_waiting_for(&Purpose::Register) || self.is_waiting_for(&Purpose::Confess)
+    }
+
     fn register(&mut self, now_ms: i64, acted: &mut Acted) {
-        let waits = self.own != Own::None || self.is_waiting_for(&Purpose::Register);
+        let waits = self.own != Own::None || self.is_registering();
         if waits || !self.mirror.is_whole() || now_ms < self.ask_at_ms || self.draining {
             return;
         }
@@ -376,6 +416,7 @@ impl<S: Store> Node<S> {
             return;
         }
         match rules::register(&self.view, self.me(), self.settings.record.clone(), &self.settings.start) {
+            Ok(_) if self.confess(acted) => {}
             Ok(commit) => {
                 acted.registers = true;
                 self.commit(commit, Purpose::Register);
@@ -384,8 +425,18 @@ impl<S: Store> Node<S> {
         }
     }
 
-    /// The store has another cluster's metadata than this broker's, or none. By those it would have no replica, and
-    /// would delete all that it holds.
+    /// Begins to say which records are lost; `false`: all is said.
+    fn confess(&mut self, acted: &mut Acted) -> bool {
+        let Some(found) = &self.found else { return false };
+        let confession = rules::confess(&self.view, self.me(), &self.settings.start, found);
+        acted.emptied = confession.waiting;
+        let any = !confession.commits.is_empty();
+        confession.commits.into_iter().for_each(|commit| _ = self.commit(commit, Purpose::Confess));
+        any
+    }
+
+    /// The store has another cluster's metadata than this broker's, or none. By those it would have
+    /// no replica, and would delete all that it holds.
     fn other_cluster(&self) -> Option<RegisterError> {
         let own = self.settings.cluster_id.as_ref()?;
         let found = match self.mirror.node(&Key::ClusterId).map(|node| &node.record) {
@@ -395,7 +446,8 @@ impl<S: Store> Node<S> {
         (found != Some(own)).then(|| RegisterError::OtherCluster { own: own.clone(), found: found.cloned() })
     }
 
-    /// A registration without an incarnation is let in by nobody: somebody has deleted that. It goes, and another follows.
+    /// A registration without an incarnation is let in by nobody: somebody has deleted that. It
+    /// goes, and another follows.
     fn withdraw(&mut self) {
         let Own::Shown(_) = self.own else { return };
         if self.view.incarnation(self.me()).is_some() || self.is_waiting_for(&Purpose::Withdraw) {
@@ -405,6 +457,42 @@ impl<S: Store> Node<S> {
             let writes = vec![Write::Delete(Key::Broker(self.me()), Some(own.version))];
             self.commit(Commit { checks: Vec::new(), writes }, Purpose::Withdraw);
         }
+    }
+
+    /// Tells the others whether this broker refuses records for want of room.
+    pub fn set_short_of_room(&mut self, short: bool) {
+        self.settings.record.short_of_room = short;
+    }
+
+    /// Tells the others whether all data directories of this broker are cordoned.
+    pub fn set_cordoned(&mut self, cordoned: bool) {
+        self.settings.record.cordoned = cordoned;
+    }
+
+    /// Tells the others which replicas of this broker cannot be served. Of very many, those that
+    /// the registration has room for.
+    pub fn set_offline(&mut self, mut offline: OfflineReplicas) {
+        let mut room = OFFLINE_MAX_BYTES;
+        offline.retain(|topic, partitions| {
+            room = room.saturating_sub(topic.len() + OFFLINE_ENTRY_BYTES * (1 + partitions.len()));
+            room > 0
+        });
+        if *self.settings.record.offline != offline {
+            self.settings.record.offline = Arc::new(offline);
+        }
+    }
+
+    fn tell_state(&mut self) {
+        let Some(own) = self.view.registrations().get(&self.me()).filter(|_| self.broker_epoch().is_some()) else {
+            return;
+        };
+        let BrokerRecord { short_of_room, cordoned, ref offline, .. } = self.settings.record;
+        let record = BrokerRecord { short_of_room, cordoned, offline: offline.clone(), ..own.record.clone() };
+        if record == own.record || self.is_waiting_for(&Purpose::Tell) {
+            return;
+        }
+        let writes = vec![Write::Set(Key::Broker(self.me()), Record::Broker(record), own.version)];
+        self.commit(Commit { checks: Vec::new(), writes }, Purpose::Tell);
     }
 
     /// A clean stop begins: from here on the broker is to lead nothing.

@@ -1,4 +1,5 @@
-//! Which data directory each partition is in, and which partitions stay offline because theirs is not there.
+//! Which data directory each partition is in, and which partitions stay offline
+//! because theirs is not there.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -8,8 +9,9 @@ use uuid::Uuid;
 use super::directory_id::DirectoryId;
 use super::image::{MetadataImage, OfflinePartitions, PartitionHome, PartitionImage, TopicImage};
 use super::judge::OfflineDir;
-use super::look::SeenPartition;
+use super::look::{MovedPartition, SeenPartition};
 use super::metadata_store::Stored;
+use crate::config::ServerConfig;
 use crate::model::PartitionId;
 use crate::storage::partition_dir;
 
@@ -34,8 +36,15 @@ impl Placement {
         Some(partition_dir(root, &topic.name, index))
     }
 
-    /// Gives each partition without one a home: the data directory that holds the fewest partitions.
-    pub fn settle(&self, image: &MetadataImage, topic: &mut TopicImage) {
+    /// The data directory of a new partition: the one that holds the fewest. Cordoned ones get
+    /// none; where all are, the first one does, as in Kafka: the partition was assigned before.
+    pub fn emptiest(&self, settings: &ServerConfig, held: impl Fn(DirectoryId) -> usize) -> Option<DirectoryId> {
+        let open = self.directories.iter().filter(|(_, path)| !settings.is_cordoned(path)).map(|(id, _)| *id);
+        open.min_by_key(|id| held(*id)).or_else(|| self.directories.first().map(|(id, _)| *id))
+    }
+
+    /// Gives each partition without one a home.
+    pub fn settle(&self, image: &MetadataImage, settings: &ServerConfig, topic: &mut TopicImage) {
         if topic.partitions.iter().all(|partition| partition.home.is_some()) {
             return;
         }
@@ -43,7 +52,7 @@ impl Placement {
         if self.directories.len() > 1 {
             image.topics().for_each(|topic| held.count(topic));
         }
-        held.settle(self, topic, |_| true);
+        held.settle(self, settings, topic, |_| true);
     }
 }
 
@@ -58,7 +67,13 @@ impl Held {
         }
     }
 
-    fn settle(&mut self, placement: &Placement, topic: &mut TopicImage, is_here: impl Fn(&PartitionImage) -> bool) {
+    fn settle(
+        &mut self,
+        placement: &Placement,
+        settings: &ServerConfig,
+        topic: &mut TopicImage,
+        is_here: impl Fn(&PartitionImage) -> bool,
+    ) {
         let id = topic.id;
         let new = topic.partitions.iter_mut().zip(0..).filter(|(partition, index)| {
             // One that is offline may have a directory that is not there.
@@ -66,8 +81,8 @@ impl Held {
             partition.home.is_none() && is_here(partition) && !offline
         });
         for (partition, _) in new {
-            let ids = placement.directories.iter().map(|(id, _)| *id);
-            let Some(directory) = ids.min_by_key(|id| self.0.get(id).copied().unwrap_or(0)) else { return };
+            let held = |id| self.0.get(&id).copied().unwrap_or(0);
+            let Some(directory) = placement.emptiest(settings, held) else { return };
             *self.0.entry(directory).or_default() += 1;
             partition.home = Some(PartitionHome { directory, since_run: placement.run });
         }
@@ -79,6 +94,9 @@ pub struct Opened<'a> {
     pub id: DirectoryId,
     pub path: PathBuf,
     pub partitions: &'a [SeenPartition],
+    pub moved: &'a [MovedPartition],
+    /// Names of copies that are not whole.
+    pub future: &'a [String],
     /// The last run ended cleanly here.
     pub clean: bool,
 }
@@ -89,8 +107,10 @@ pub struct Assignment {
     pub placement: Placement,
     /// Topics whose partitions have other homes than are stored.
     pub changed: Vec<TopicImage>,
-    /// Directories of deleted topics.
+    /// Directories of deleted topics, and copies of partitions whose original is there.
     pub doomed: Vec<PathBuf>,
+    /// Copies of partitions that were being moved, whose original is gone: they take its name.
+    pub promoted: Vec<Promotion>,
     /// Deleted topics all of whose directories are known to be gone or doomed.
     pub forgotten: Vec<Uuid>,
     /// Directories that no topic claims: by topic name, with one of them each.
@@ -99,6 +119,28 @@ pub struct Assignment {
     pub strays: Vec<Stray>,
     /// Log lines about partitions that were moved or are made anew.
     pub remarks: Vec<String>,
+    /// Partitions whose only replica was here, on a broker that has lost all its directories. They
+    /// are made anew.
+    pub emptied: Vec<PartitionId>,
+    /// Partitions stay offline because of [`OtherDirectories::gone`].
+    pub waits_for_gone: bool,
+}
+
+/// Knowledge of a copy's original.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Original {
+    There,
+    Gone,
+    /// Its data directory is not in reach.
+    Unknown,
+}
+
+/// A copy that takes the name of its original.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promotion {
+    pub partition: PartitionId,
+    pub from: PathBuf,
+    pub to: PathBuf,
 }
 
 /// Directory of a replica that no topic claims.
@@ -110,18 +152,20 @@ pub struct Stray {
     pub directory: DirectoryId,
 }
 
-/// A directory of a partition, in which data directory it is, the topic's id by its file, and whether this is sound.
+/// A directory of a partition, in which data directory it is, the topic's id by its file,
+/// and whether this is sound.
 type Found = (DirectoryId, PathBuf, Option<Uuid>, bool);
 
 type Copies<'a> = HashMap<(&'a str, i32), Vec<Found>>;
 
-/// Finds each partition's directory among those that could be opened.
-pub fn assign(stored: &Stored, opened: &[Opened], offline_dirs: &[OfflineDir]) -> Assignment {
+/// Finds each partition's directory among those that could be opened. `settings`: those in force.
+pub fn assign(stored: &Stored, opened: &[Opened], offline_dirs: &[OfflineDir], settings: &ServerConfig) -> Assignment {
     let run = stored.run + 1;
     let directories = opened.iter().map(|dir| (dir.id, dir.path.clone())).collect();
     let placement = Placement { directories, run, ..Placement::default() };
     let mut assigning = Assigning {
         stored,
+        settings,
         opened,
         offline_dirs,
         copies: copies(opened),
@@ -149,6 +193,7 @@ fn copies<'a>(opened: &'a [Opened]) -> Copies<'a> {
 
 struct Assigning<'a> {
     stored: &'a Stored,
+    settings: &'a ServerConfig,
     opened: &'a [Opened<'a>],
     offline_dirs: &'a [OfflineDir],
     copies: Copies<'a>,
@@ -168,7 +213,7 @@ impl<'a> Assigning<'a> {
                 }
             }
         }
-        self.held.settle(&self.out.placement, &mut changed, |partition| self.stored.is_here(partition));
+        self.held.settle(&self.out.placement, self.settings, &mut changed, |partition| self.stored.is_here(partition));
         if changed.partitions != topic.partitions {
             self.out.changed.push(changed);
         }
@@ -188,6 +233,19 @@ impl<'a> Assigning<'a> {
             && *named == topic.id
         {
             self.out.placement.named.insert(PartitionId::new(topic.id, index));
+        }
+        // An original that is in a directory out of reach may have gone on after the copy was made.
+        let looked_at = match recorded {
+            Some(home) => self.opened.iter().any(|dir| dir.id == home.directory),
+            None => self.offline_dirs.is_empty(),
+        };
+        let original = match (own.is_empty(), looked_at) {
+            (true, true) => Original::Gone,
+            (true, false) => Original::Unknown,
+            (false, _) => Original::There,
+        };
+        if let Some(home) = self.moved_home(topic, index, original) {
+            return Ok(Some(home));
         }
         match (own.as_slice(), recorded) {
             ([(id, ..)], Some(home)) if *id == home.directory => Ok(Some(home)),
@@ -210,9 +268,71 @@ impl<'a> Assigning<'a> {
             (_, Some(home)) => self.not_found(topic, index, home).map(Some),
             (_, None) => match self.offline_dirs.first() {
                 Some(dir) => Err(format!("its directory may be in one that is not there: {}", dir.reason)),
-                None => Ok(None),
+                None => self.nowhere(topic, index).map(|()| None),
             },
         }
+    }
+
+    /// No data directory has the partition, and nobody has noted which one had it. One of which
+    /// this broker has the only replica would come back empty.
+    fn nowhere(&mut self, topic: &TopicImage, index: i32) -> Result<(), String> {
+        let (stored, id) = (self.stored, PartitionId::new(topic.id, index));
+        let (Some(me), Some(partition)) = (stored.shared_by, topic.partitions.get(index as usize)) else {
+            return Ok(());
+        };
+        let counts = partition.isr.contains(&me) || partition.elr.contains(&me) || partition.last_leader == Some(me);
+        if partition.replicas != [me] || !counts {
+            return Ok(());
+        }
+        let others = &stored.others;
+        if others.all_fresh {
+            self.out.emptied.push(id);
+            return Ok(());
+        }
+        // It has been led by one registration only: a crash may have come before its directory.
+        let may_be_new = others.gone.is_empty() && !others.list_lost && partition.leader_epoch.0 == 0;
+        if may_be_new && self.opened.iter().any(|dir| !dir.clean) {
+            self.out.remarks.push(format!(
+                "{}-{index} is in no data directory and is made new: the last run, which did not end cleanly, was making it",
+                topic.name
+            ));
+            return Ok(());
+        }
+        self.out.waits_for_gone |= !others.gone.is_empty();
+        let before: Vec<_> = others.gone.iter().map(|known| known.path.display().to_string()).collect();
+        let (before, again) = match before.as_slice() {
+            [] => (String::new(), "restore it"),
+            paths => (format!(" (before, {} was there as well)", paths.join(", ")), "mount that, name it in log.dirs"),
+        };
+        Err(format!(
+            "its directory is in none of log.dirs{before}, and no other broker has a replica: {again} and start again, or, if its \
+             records are lost for good, delete the topic, or make an empty directory TOPIC-PARTITION in one of log.dirs and start again"
+        ))
+    }
+
+    /// The home of a partition by its copy, where the last run ended while it was being moved: the
+    /// copy is whole, and the original may be gone already.
+    fn moved_home(&mut self, topic: &TopicImage, index: i32, original: Original) -> Option<PartitionHome> {
+        let opened = self.opened;
+        let is_it = |moved: &&MovedPartition| {
+            (&*moved.of.topic, moved.of.index, moved.of.topic_id) == (&*topic.name, index, Some(topic.id))
+        };
+        let mut home = None;
+        for dir in opened {
+            for moved in dir.moved.iter().filter(is_it) {
+                let (from, to) = (dir.path.join(&moved.name), partition_dir(&dir.path, &topic.name, index));
+                if original == Original::Gone && home.is_none() {
+                    self.out
+                        .remarks
+                        .push(format!("{} has been moved here: the last run ended meanwhile", to.display()));
+                    self.out.promoted.push(Promotion { partition: PartitionId::new(topic.id, index), from, to });
+                    home = Some(PartitionHome { directory: dir.id, since_run: 0 });
+                } else if original != Original::Unknown {
+                    self.out.doomed.push(from);
+                }
+            }
+        }
+        home
     }
 
     /// The recorded home does not hold the partition.
@@ -220,7 +340,15 @@ impl<'a> Assigning<'a> {
         if let Some(dir) = self.opened.iter().find(|dir| dir.id == home.directory) {
             let path = partition_dir(&dir.path, &topic.name, index);
             // A crash may have come between the topic's record and its directories.
-            if !dir.clean && home.since_run >= self.stored.run {
+            let may_be_new = !dir.clean && home.since_run >= self.stored.run;
+            if may_be_new && !self.offline_dirs.is_empty() {
+                // It may have been moved there since it was made.
+                return Err(format!(
+                    "{} is not there, and a data directory is missing that may hold it: mount its disk and start again",
+                    path.display()
+                ));
+            }
+            if may_be_new {
                 self.out.remarks.push(format!(
                     "{} is not there and is made new: the last run, which did not end cleanly, was making it",
                     path.display()
@@ -262,7 +390,35 @@ impl<'a> Assigning<'a> {
         }
     }
 
+    /// Copies that are not whole, or of partitions of topics that are deleted or not this
+    /// broker's any more. One of a topic that is not known stays: its record may come back, and
+    /// the copy may be all there is.
+    fn doom_copies(&mut self) {
+        let opened = self.opened;
+        for dir in opened {
+            self.out.doomed.extend(dir.future.iter().map(|name| dir.path.join(name)));
+            for moved in dir.moved {
+                let path = dir.path.join(&moved.name);
+                let Some(id) = moved.of.topic_id else {
+                    self.out.unclaimed.push((moved.of.topic.clone(), path));
+                    continue;
+                };
+                match self.stored.image.topic_by_id(id) {
+                    None if self.stored.deleted.iter().any(|deleted| deleted.id == id) => self.out.doomed.push(path),
+                    None => self.out.unclaimed.push((moved.of.topic.clone(), path)),
+                    Some(topic) => {
+                        let index = usize::try_from(moved.of.index).unwrap_or(usize::MAX);
+                        if !topic.partitions.get(index).is_some_and(|partition| self.stored.is_here(partition)) {
+                            self.out.doomed.push(path);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     fn sort_out_the_rest(&mut self) {
+        self.doom_copies();
         let mut rest: Vec<_> = std::mem::take(&mut self.copies).into_iter().collect();
         rest.sort();
         for ((topic, index), copies) in rest {

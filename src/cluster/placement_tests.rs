@@ -43,7 +43,11 @@ fn found(index: i32, topic_id: u128) -> SeenPartition {
 }
 
 fn opened<'a>(id: DirectoryId, path: &str, partitions: &'a [SeenPartition]) -> Opened<'a> {
-    Opened { id, path: path.into(), partitions, clean: true }
+    Opened { id, path: path.into(), partitions, moved: &[], future: &[], clean: true }
+}
+
+fn assign(stored: &Stored, opened: &[Opened], offline_dirs: &[OfflineDir]) -> Assignment {
+    super::assign(stored, opened, offline_dirs, &ServerConfig::default())
 }
 
 /// Why partition 0 is offline.
@@ -130,6 +134,12 @@ fn a_directory_that_is_gone_is_a_loss_unless_a_crash_came_before_it_was_made() {
         assert_eq!(reason(&assignment).contains("/a/t-0 is missing"), lost, "{since} {clean}");
         assert_eq!(assignment.remarks.is_empty(), lost);
     }
+    // It may have been moved, in the same run, to a directory that is not there now.
+    let dir = Opened { clean: false, ..opened(A, "/a", &[]) };
+    let away = OfflineDir { path: "/b".into(), id: Some(B), reason: "EIO".into() };
+    let assignment = assign(&stored(&[Some((A, LAST_RUN))]), &[dir], &[away]);
+    assert!(reason(&assignment).contains("a data directory is missing that may hold it"));
+    assert!(assignment.remarks.is_empty());
 }
 
 #[test]
@@ -146,7 +156,7 @@ fn partitions_without_a_record_are_spread_only_when_nothing_is_missing() {
     assert_eq!(assignment.changed[0].partitions[0].home, None);
     // Nor later, when the topic is written for another reason.
     let mut altered = assignment.changed[0].clone();
-    assignment.placement.settle(&none.image, &mut altered);
+    assignment.placement.settle(&none.image, &ServerConfig::default(), &mut altered);
     assert_eq!(altered.partitions[0].home, None);
 }
 
@@ -174,9 +184,68 @@ fn new_partitions_go_where_there_are_fewest() {
     let directories = vec![(A, "/a".into()), (B, "/b".into())];
     let placement = Placement { directories, run: 9, ..Placement::default() };
     let mut new = topic(Uuid::from_u128(8), &[None, None, None]);
-    placement.settle(&stored.image, &mut new);
+    placement.settle(&stored.image, &ServerConfig::default(), &mut new);
     let homes: Vec<_> = new.partitions.iter().map(|p| p.home.unwrap()).collect();
     assert_eq!(homes.iter().map(|home| home.directory).collect::<Vec<_>>(), [B, A, B]);
     assert!(homes.iter().all(|home| home.since_run == 9));
-    Placement::default().settle(&stored.image, &mut topic(Uuid::from_u128(8), &[None]));
+    let mut nowhere = topic(Uuid::from_u128(8), &[None]);
+    Placement::default().settle(&stored.image, &ServerConfig::default(), &mut nowhere);
+}
+
+#[test]
+fn a_copy_takes_the_place_of_an_original_that_is_gone() {
+    let copy = |topic_id| MovedPartition { name: "t-0.0-moved".into(), of: found(0, topic_id) };
+    let (here, none, moved, other) = ([found(0, 7)], [], [copy(7)], [copy(8)]);
+    let assigned = |original: &[SeenPartition], copies: &[MovedPartition], home: Option<(DirectoryId, u64)>| {
+        let dirs = [opened(A, "/a", original), Opened { moved: copies, ..opened(B, "/b", &none) }];
+        let assignment = assign(&stored(&[home]), &dirs, &[]);
+        let homes = assignment.changed.first().and_then(|topic| topic.partitions[0].home).map(|home| home.directory);
+        let promoted: Vec<_> = assignment.promoted.iter().map(|p| (p.from.clone(), p.to.clone())).collect();
+        (homes, promoted, assignment.doomed.clone(), reason(&assignment).to_owned())
+    };
+    let (from, to) = (PathBuf::from("/b/t-0.0-moved"), PathBuf::from("/b/t-0"));
+    // The original is there: the last run ended before it went.
+    assert_eq!(assigned(&here, &moved, Some((A, 1))), (None, vec![], vec![from.clone()], String::new()));
+    assert_eq!(assigned(&none, &moved, Some((A, 1))), (Some(B), vec![(from.clone(), to)], vec![], String::new()));
+    // Of another topic with its name.
+    let (home, promoted, doomed, why) = assigned(&none, &other, Some((A, 1)));
+    assert_eq!((home, promoted, doomed), (None, vec![], vec![]));
+    assert!(why.contains("/a/t-0 is missing"), "{why}");
+    // The original's directory is not in reach: it may have newer records.
+    let only = [Opened { moved: &moved, ..opened(B, "/b", &none) }];
+    let assignment = assign(&stored(&[Some((A, 1))]), &only, &[]);
+    assert!(assignment.promoted.is_empty() && assignment.doomed.is_empty() && assignment.changed.is_empty());
+    assert!(!reason(&assignment).is_empty());
+    // Of a deleted topic, and of one whose record is lost.
+    let mut without = stored(&[]);
+    without.image = MetadataImage::default();
+    assert!(assign(&without, &only, &[]).doomed.is_empty());
+    without.deleted.push(topic(TOPIC, &[]));
+    assert_eq!(assign(&without, &only, &[]).doomed, [from]);
+}
+
+#[test]
+fn new_partitions_stay_off_cordoned_directories() {
+    let cordoned = |dirs: &[&str]| ServerConfig {
+        cordoned_log_dirs: dirs.iter().map(ToString::to_string).collect(),
+        ..ServerConfig::default()
+    };
+    let places = |topic: &TopicImage| {
+        topic.partitions.iter().map(|partition| partition.home.map(|home| home.directory)).collect::<Vec<_>>()
+    };
+    let directories = vec![(A, "/a".into()), (B, "/b".into())];
+    let placement = Placement { directories, ..Placement::default() };
+    let settled = |dirs: &[&str]| {
+        let mut grown = topic(TOPIC, &[Some((B, 1)), None, None]);
+        placement.settle(&stored(&[Some((B, 1))]).image, &cordoned(dirs), &mut grown);
+        places(&grown)
+    };
+    assert_eq!(settled(&[]), [Some(B), Some(A), Some(A)]);
+    assert_eq!(settled(&["/a"]), [Some(B), Some(B), Some(B)]);
+    assert_eq!(settled(&["/b"]), [Some(B), Some(A), Some(A)], "what is there stays");
+    assert_eq!(settled(&["*"]), [Some(B), Some(A), Some(A)], "the first one where all are");
+    // So do those that a start settles.
+    let (none, dirs) = (stored(&[None, None]), [opened(A, "/a", &[]), opened(B, "/b", &[])]);
+    let assignment = super::assign(&none, &dirs, &[], &cordoned(&["/a"]));
+    assert_eq!(places(&assignment.changed[0]), [Some(B), Some(B)]);
 }

@@ -1,4 +1,5 @@
-//! AlterClientQuotas and DescribeClientQuotas, pure: what is set and a request give what is to be set, or Kafka's error.
+//! AlterClientQuotas and DescribeClientQuotas, pure: what is set and a request give what is to
+//! be set, or Kafka's error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,8 +40,8 @@ fn invalid<T>(message: impl Into<String>) -> Result<T, ControlError> {
     Err(ControlError::new(ErrorCode::InvalidRequest, message))
 }
 
-/// Plans a request. `stored`: an entity's options, empty where there are none. `set`: quotas so far. What is wrong with one
-/// entity is no matter of the others.
+/// Plans a request. `stored`: an entity's options, empty where there are none. `set`: quotas so
+/// far. What is wrong with one entity is no matter of the others.
 pub fn plan(requests: &[AlterQuotas], set: &ClientQuotas, stored: impl Fn(&QuotaEntity) -> Options) -> Planned {
     let mut planned = Planned::default();
     let mut places: BTreeMap<&NamedEntity, usize> = BTreeMap::new();

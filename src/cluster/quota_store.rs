@@ -1,4 +1,5 @@
-//! `client-quotas.json` of the embedded store: client quotas, one entry for each entity that has any.
+//! `client-quotas.json` of the embedded store: client quotas, one entry for
+//! each entity that has any.
 //!
 //! The file is written and read as those of [`metadata_store`](super::metadata_store) are.
 

@@ -1,5 +1,5 @@
-//! Client quotas (KIP-13, KIP-124, KIP-546, KIP-599, KIP-612): whom they are set for, and which of them holds for a
-//! client. Pure.
+//! Client quotas (KIP-13, KIP-124, KIP-546, KIP-599, KIP-612): whom they are set for, and which of
+//! them holds for a client. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -36,7 +36,8 @@ impl QuotaEntity {
         }
     }
 
-    /// The entity of these types, which are of those that [`parts`](Self::parts) gives; `None`: nothing is of all of them.
+    /// The entity of these types, which are of those that [`parts`](Self::parts) gives; `None`:
+    /// nothing is of all of them.
     pub fn of(parts: &BTreeMap<String, EntityName>) -> Option<QuotaEntity> {
         let part = |kind| parts.get(kind).cloned();
         match (part(USER), part(CLIENT_ID), part(IP)) {
@@ -178,8 +179,8 @@ impl ClientQuotas {
         self.entities.get(entity)
     }
 
-    /// The quota of a client of `user`, by Kafka's precedence: from the most specific entity to the least, users before client
-    /// ids. A client without an id has none by client id.
+    /// The quota of a client of `user`, by Kafka's precedence: from the most specific entity to the
+    /// least, users before client ids. A client without an id has none by client id.
     pub fn limit(&self, kind: QuotaKind, user: &str, client: &str) -> Option<Limit> {
         let user = || Some(Arc::<str>::from(user));
         let client = (!client.is_empty()).then(|| Some(Arc::<str>::from(client)));

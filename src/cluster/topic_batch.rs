@@ -1,5 +1,6 @@
-//! Topics stored and removed many at a time: a request for a thousand topics waits for a few syncs of the device and not
-//! for two of each topic. A crash in between leaves each topic as it was or as it was to be.
+//! Topics stored and removed many at a time: a request for a thousand topics waits for a few
+//! syncs of the device and not for two of each topic. A crash in between leaves each topic as
+//! it was or as it was to be.
 
 use std::borrow::Borrow;
 use std::io;
@@ -10,19 +11,22 @@ use uuid::Uuid;
 use super::image::TopicImage;
 use super::metadata_store::{LocalStore, at, sync_directory};
 
-/// Files written and synced at the same time. The file system makes one commit of syncs that wait together.
+/// Files written and synced at the same time. The file system makes one commit of
+/// syncs that wait together.
 const SYNCING: usize = 16;
 
 impl LocalStore {
-    /// One outcome per topic; each that went well is durable. No two of `topics` may have the same id or name.
+    /// One outcome per topic; each that went well is durable. No two of `topics` may
+    /// have the same id or name.
     pub fn put_topics<T: Borrow<TopicImage> + Sync>(&self, topics: &[T]) -> Vec<io::Result<()>> {
         let staged = in_parallel(topics, |topic| self.stage_topic(topic.borrow()));
         let placed = staged.into_iter().map(|staged| staged.and_then(|staged| staged.place())).collect();
         self.settled(placed)
     }
 
-    /// Stores topics that have more partitions, as [`put_topics`](Self::put_topics) does, and keeps the files as they were
-    /// until [`settle_grown`](Self::settle_grown): taking them back then needs no room on the disk.
+    /// Stores topics that have more partitions, as [`put_topics`](Self::put_topics) does, and keeps
+    /// the files as they were until [`settle_grown`](Self::settle_grown): taking them back then
+    /// needs no room on the disk.
     pub fn grow_topics<T: Borrow<TopicImage> + Sync>(&self, topics: &[T]) -> Vec<io::Result<()>> {
         for topic in topics.iter().map(Borrow::borrow) {
             let before = self.before_file(topic.id);
@@ -36,8 +40,8 @@ impl LocalStore {
         self.put_topics(topics)
     }
 
-    /// Ends the growing of topics: `taken_back` are as they were before, and are stored so again; the others stay as they are.
-    /// One outcome for each that is taken back.
+    /// Ends the growing of topics: `taken_back` are as they were before, and are stored so again;
+    /// the others stay as they are. One outcome for each that is taken back.
     pub fn settle_grown<T: Borrow<TopicImage> + Sync>(&self, grown: &[T], taken_back: &[T]) -> Vec<io::Result<()>> {
         let restored = taken_back.iter().map(Borrow::borrow).map(|topic| {
             let (before, path) = (self.before_file(topic.id), self.topics().join(format!("{}.json", topic.name)));
@@ -58,8 +62,8 @@ impl LocalStore {
         self.topics().join(format!("{id}.before.tmp"))
     }
 
-    /// Turns topics into deleted ones, as [`remove_topic`](Self::remove_topic) does. One outcome per topic; each that went
-    /// well is durable.
+    /// Turns topics into deleted ones, as [`remove_topic`](Self::remove_topic) does. One outcome
+    /// per topic; each that went well is durable.
     pub fn remove_topics<N: AsRef<str>>(&self, topics: &[(N, Uuid)]) -> Vec<io::Result<()>> {
         self.settled(topics.iter().map(|(name, id)| self.mark_deleted(name.as_ref(), *id)).collect())
     }

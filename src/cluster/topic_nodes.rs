@@ -26,6 +26,7 @@ pub fn nodes_of(topic: &TopicImage) -> Vec<(Key, Record)> {
             elr: partition.elr.clone(),
             elr_min: partition.elr_min,
             last_leader: partition.last_leader,
+            emptied: Vec::new(),
             leader_broker_epoch: None,
         };
         nodes.push((Key::Partition(name(), index), Record::Partition(state)));
@@ -37,8 +38,8 @@ pub fn nodes_of(topic: &TopicImage) -> Vec<(Key, Record)> {
     nodes
 }
 
-/// The topic that nodes hold; `None`: there is none of this name. `node` finds them. The error says what is
-/// wrong with them.
+/// The topic that nodes hold; `None`: there is none of this name. `node` finds them. The error says
+/// what is wrong with them.
 pub fn topic_of<'a>(
     name: &Arc<str>,
     node: impl Fn(&Key) -> Option<&'a Node>,
@@ -56,7 +57,8 @@ pub fn topic_of<'a>(
     Ok(Some(TopicImage { name: name.clone(), id: topic.id, partitions, overrides, config: config.into() }))
 }
 
-/// `before` with the states of these partitions as they are now; `None`: more of the topic has changed than that.
+/// `before` with the states of these partitions as they are now; `None`: more of the
+/// topic has changed than that.
 pub fn with_states<'a>(
     before: &TopicImage,
     partitions: &BTreeSet<i32>,
@@ -76,9 +78,9 @@ pub fn with_states<'a>(
     Some(topic)
 }
 
-/// The topic of a store that others write to as well. A partition without a state has no leader yet; an option
-/// that this broker does not know, or whose value it does not take, has no effect here; a topic whose deletion
-/// was begun is none.
+/// The topic of a store that others write to as well. A partition without a state has no leader
+/// yet; an option that this broker does not know, or whose value it does not take, has no effect
+/// here; a topic whose deletion was begun is none.
 pub fn shared_topic_of<'a>(
     name: &Arc<str>,
     node: impl Fn(&Key) -> Option<&'a Node>,

@@ -1,7 +1,8 @@
 //! The defaults, taken from the table so that they stand in one place.
 
 use super::options::{Access, OPTIONS};
-use super::{GroupConfig, ServerConfig, TopicConfig, value};
+use super::{GroupConfig, ServerConfig, TopicConfig, TransactionConfig, value};
+use crate::observe::LogFormat;
 
 impl Default for TopicConfig {
     fn default() -> Self {
@@ -78,6 +79,7 @@ impl ServerConfig {
             inter_broker_listener_name: String::new(),
             broker_rack: None,
             log_dirs: Vec::new(),
+            cordoned_log_dirs: Vec::new(),
             num_partitions: 0,
             zookeeper_connect: String::new(),
             zookeeper_session_timeout_ms: 0,
@@ -119,6 +121,7 @@ impl ServerConfig {
             replica_socket_timeout_ms: 0,
             leader_replication_throttled_rate: 0,
             follower_replication_throttled_rate: 0,
+            replica_alter_log_dirs_io_max_bytes_per_second: 0,
             producer_id_expiration_ms: 0,
             producer_id_expiration_check_interval_ms: 0,
             producer_state_max_bytes: 0,
@@ -137,6 +140,13 @@ impl ServerConfig {
             max_segments: 0,
             group_memory_bytes: 0,
             group: GroupConfig::default(),
+            transaction_topic_num_partitions: 0,
+            transaction_topic_segment_bytes: 0,
+            transaction_topic_replication_factor: 0,
+            transaction_topic_min_isr: 0,
+            transaction_load_buffer_size: 0,
+            transaction_verification: true,
+            transaction: TransactionConfig::default(),
             shards: 0,
             io_memory_bytes: 0,
             receive_memory_bytes: 0,
@@ -154,7 +164,7 @@ impl ServerConfig {
             write_max_bytes: 0,
             write_queue_depth: 0,
             append_linger_us: 0,
-            idle_spin_us: 0,
+            idle_spin_us: 100,
             gather_us: 0,
             flush_delay_ms: 0,
             acknowledge: super::Acknowledge::Held,
@@ -167,8 +177,12 @@ impl ServerConfig {
             disk_reserve_bytes: 0,
             shutdown_timeout_ms: 0,
             log_level: String::new(),
+            log_format: LogFormat::Text,
             http_listener: (String::new(), None),
             slow_request_ms: 0,
+            slow_request_threshold_ms: 0,
+            console_remote: false,
+            console_admin: false,
             metrics_partitions: false,
             metrics_max_names: 0,
             clean_dirs: Vec::new(),

@@ -16,6 +16,8 @@ pub enum ConfigSource {
     DynamicDefaultBroker = 3,
     StaticBroker = 4,
     Default = 5,
+    /// A group's own.
+    DynamicGroup = 8,
 }
 
 /// One of the places an option's value could come from.
@@ -57,7 +59,8 @@ pub fn describe_topic(server: &ServerConfig, overrides: &BTreeMap<String, String
         }
         entries.push(ConfigEntry {
             name,
-            value: own.cloned().or_else(|| spec.value(server)),
+            // Kafka tells a list that nothing stands in as the empty one.
+            value: own.cloned().or_else(|| spec.value(server)).or((spec.kind == Kind::List).then(String::new)),
             default: default_of(spec),
             source: if own.is_some() { ConfigSource::DynamicTopic } else { broker_source },
             read_only: false,
@@ -122,7 +125,7 @@ pub fn describe_default(server: &ServerConfig) -> Vec<ConfigEntry> {
     entries.retain_mut(|entry| {
         let Some(value) = server.dynamic.cluster.get(entry.name) else { return false };
         (entry.value, entry.source) = (Some(value.clone()), source);
-        entry.synonyms.retain(|synonym| synonym.source != ConfigSource::DynamicBroker);
+        entry.synonyms.retain(|synonym| synonym.source == source);
         true
     });
     entries

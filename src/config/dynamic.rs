@@ -1,14 +1,18 @@
-//! Options that are set while brokers run (KIP-226): of one broker, or the default of all. A broker's own wins over the
-//! default, and both over the file; a topic's override wins over all three.
+//! Options that are set while brokers run (KIP-226): of one broker, or the default of
+//! all. A broker's own wins over the default, and both over the file; a topic's
+//! override wins over all three.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::options::{Access, OPTIONS, OptionSpec};
-use super::{ServerConfig, foreign, value};
+use super::{ServerConfig, cordoned, foreign, value};
 
 /// Of the broker alone; those that topics have too can all be set.
 const DYNAMIC: &[&str] = &[
+    cordoned::OPTION,
+    "corelane.slow.request.ms",
+    "corelane.slow.request.threshold.ms",
     "follower.replication.throttled.rate",
     "leader.replication.throttled.rate",
     "log.cleaner.backoff.ms",
@@ -20,7 +24,11 @@ const DYNAMIC: &[&str] = &[
     "max.connections.per.ip",
     "max.connections.per.ip.overrides",
     "max.connection.creation.rate",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
 ];
+
+/// Of each broker for itself: there is no default of all.
+const PER_BROKER: &[&str] = &[cordoned::OPTION];
 
 /// Options set while brokers run, by Kafka's name, as one broker goes by them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,17 +76,28 @@ fn set(config: &mut ServerConfig, name: &str, text: &str) -> Result<(), String> 
     done.map_err(wrong)
 }
 
+fn of_one(name: &str) -> String {
+    format!("Cannot update these configs at default cluster level, broker id must be specified: [{name}]")
+}
+
 fn fixed(name: &str) -> String {
     format!("Cannot update these configs dynamically: [{name}]. Set them in the file and restart.")
 }
 
 impl ServerConfig {
-    /// These settings, as the broker was started with them, with dynamic options on top. Also what is wrong with those that
-    /// have no effect: another release may have set them.
+    /// These settings, as the broker was started with them, with dynamic options on top. Also what
+    /// is wrong with those that have no effect: another release may have set them.
     pub fn with_dynamic(&self, dynamic: DynamicOptions) -> (ServerConfig, Vec<String>) {
         let mut config = self.clone();
-        let all = dynamic.cluster.iter().chain(&dynamic.broker);
-        let wrong = all.filter_map(|(name, text)| set(&mut config, name, text).err()).collect();
+        let (single, shared) =
+            dynamic.cluster.iter().partition::<Vec<_>, _>(|(name, _)| PER_BROKER.contains(&name.as_str()));
+        let all = shared.into_iter().chain(&dynamic.broker);
+        let mut wrong: Vec<String> = all.filter_map(|(name, text)| set(&mut config, name, text).err()).collect();
+        wrong.extend(single.into_iter().map(|(name, _)| of_one(name)));
+        // Of names without a directory the others have their effect.
+        if let (Some(text), Err(reason)) = (dynamic.broker.get(cordoned::OPTION), config.check_cordoned()) {
+            wrong.push(format!("Invalid value {text} for configuration {}: it {reason}", cordoned::OPTION));
+        }
         config.dynamic = dynamic;
         (config, wrong)
     }
@@ -153,6 +172,16 @@ mod tests {
             let beside = DynamicOptions { broker: options(&[("log.retention.ms", "6000")]), ..dynamic };
             assert_eq!(started.with_dynamic(beside).0.topic_defaults.retention_ms, Some(6000), "{name}");
         }
+        let one = DynamicOptions { cluster: options(&[("cordoned.log.dirs", "./data")]), ..DynamicOptions::default() };
+        assert!(started.with_checked(one.clone()).unwrap_err().contains("broker id must be specified"));
+        assert!(started.with_dynamic(one).0.cordoned_log_dirs.is_empty());
+        let cordoned = |dirs: &str| DynamicOptions {
+            broker: options(&[("cordoned.log.dirs", dirs)]),
+            ..DynamicOptions::default()
+        };
+        assert!(started.with_checked(cordoned("./data")).unwrap().is_cordoned("./data".as_ref()));
+        assert!(started.with_checked(cordoned("./data,/gone")).unwrap_err().contains("/gone, which is not one of"));
+        assert!(started.with_dynamic(cordoned("./data,/gone")).0.is_cordoned("./data".as_ref()));
         let lags = [("log.cleaner.min.compaction.lag.ms", "9"), ("log.cleaner.max.compaction.lag.ms", "8")];
         let dynamic = DynamicOptions { cluster: options(&lags), ..DynamicOptions::default() };
         assert!(started.with_checked(dynamic).unwrap_err().contains("min.compaction.lag.ms (9)"));

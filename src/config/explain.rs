@@ -1,7 +1,7 @@
 //! One option at length, by any of its names.
 
 use super::foreign::{self, Verdict};
-use super::{OPTIONS, OptionSpec};
+use super::{OPTIONS, OptionSpec, group_options};
 
 /// What there is to say of an option.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Explanation {
     pub broker: Option<&'static str>,
     /// The name that topics have for it, if one topic can have a value of its own.
     pub topic: Option<&'static str>,
+    /// The name that groups have for it, if one group can have a value of its own.
+    pub group: Option<&'static str>,
     /// Further names for the broker's.
     pub aliases: Vec<&'static str>,
     pub kind: String,
@@ -27,7 +29,7 @@ pub struct Explanation {
 
 /// `None`: neither Corelane's nor one of Kafka's that Corelane knows of.
 pub fn explain(name: &str) -> Option<Explanation> {
-    own(name).or_else(|| foreign_topic(name)).or_else(|| foreign_broker(name))
+    own(name).or_else(|| group_options::explain(name)).or_else(|| foreign_topic(name)).or_else(|| foreign_broker(name))
 }
 
 /// Every name that [`explain`] knows, but for patterns.
@@ -38,7 +40,7 @@ pub fn option_names() -> impl Iterator<Item = &'static str> {
     });
     let topics = foreign::TOPIC.iter().map(|option| option.name);
     let broker = foreign::BROKER.iter().map(|(name, _)| *name).filter(|name| !name.contains('*'));
-    own.chain(topics).chain(broker)
+    own.chain(group_options::names()).chain(topics).chain(broker)
 }
 
 fn own(name: &str) -> Option<Explanation> {
@@ -56,6 +58,7 @@ fn own(name: &str) -> Option<Explanation> {
         name: name.to_owned(),
         broker: Some(spec.name),
         topic: spec.topic.map(|(topic, _)| topic),
+        group: group_options::of_broker(spec.name),
         aliases: spec.aliases.iter().map(|alias| alias.name).collect(),
         kind: spec.kind.to_string(),
         unit: unit(name),
@@ -65,7 +68,7 @@ fn own(name: &str) -> Option<Explanation> {
         },
         accepted: match alias {
             Some(alias) if alias.factor != 1 => String::new(),
-            _ => bounds.to_string(),
+            _ => bounds.told(spec.kind),
         },
         honoured: true,
         doc: spec.doc,
@@ -78,11 +81,12 @@ fn foreign_topic(name: &str) -> Option<Explanation> {
         name: name.to_owned(),
         broker: None,
         topic: Some(option.name),
+        group: None,
         aliases: Vec::new(),
         kind: option.kind.to_string(),
         unit: unit(name),
         default: Some(option.default).filter(|default| !default.is_empty()),
-        accepted: option.bounds.to_string(),
+        accepted: option.bounds.told(option.kind),
         honoured: false,
         doc: option.remark(),
     })
@@ -99,6 +103,7 @@ fn foreign_broker(name: &str) -> Option<Explanation> {
         name: name.to_owned(),
         broker: None,
         topic: None,
+        group: None,
         aliases: Vec::new(),
         kind: String::new(),
         unit: None,
@@ -110,7 +115,7 @@ fn foreign_broker(name: &str) -> Option<Explanation> {
 }
 
 /// What a number counts, as Kafka's names tell.
-fn unit(name: &str) -> Option<&'static str> {
+pub(super) fn unit(name: &str) -> Option<&'static str> {
     const UNITS: &[(&str, &str)] = &[
         (".ms", "milliseconds"),
         (".us", "microseconds"),
@@ -120,6 +125,9 @@ fn unit(name: &str) -> Option<&'static str> {
         (".bytes", "bytes"),
         (".buffer.size", "bytes"),
         (".percentage", "percent"),
+        (".bytes.per.second", "bytes per second"),
+        (".throttled.rate", "bytes per second"),
+        (".creation.rate", "connections per second"),
     ];
     UNITS.iter().find(|(suffix, _)| name.ends_with(suffix)).map(|(_, unit)| *unit)
 }
@@ -139,7 +147,25 @@ mod tests {
         assert_eq!(hours.broker, Some("log.retention.ms"));
         assert!(hours.honoured && hours.aliases.contains(&"log.retention.hours"));
         assert_eq!(explain("segment.bytes").unwrap().unit, Some("bytes"));
-        assert_eq!(explain("cleanup.policy").unwrap().unit, None);
+        assert_eq!(explain("log.cleaner.io.max.bytes.per.second").unwrap().unit, Some("bytes per second"));
+        let policy = explain("cleanup.policy").unwrap();
+        assert_eq!((policy.unit, &*policy.accepted), (None, "any of compact, delete"));
+        assert_eq!(explain("log.cleanup.policy").unwrap().accepted, policy.accepted);
+        assert_eq!(explain("message.timestamp.type").unwrap().accepted, "one of CreateTime, LogAppendTime");
+    }
+
+    #[test]
+    fn options_of_groups_are_explained() {
+        let group = explain("consumer.session.timeout.ms").unwrap();
+        let broker = explain("group.consumer.session.timeout.ms").unwrap();
+        for told in [&group, &broker] {
+            assert_eq!((told.group, told.topic), (Some("consumer.session.timeout.ms"), None));
+            assert_eq!(told.broker, Some("group.consumer.session.timeout.ms"));
+            assert_eq!((told.unit, told.default, told.honoured), (Some("milliseconds"), Some("45000"), true));
+        }
+        let share = explain("share.delivery.count.limit").unwrap();
+        assert!(share.broker.is_none() && share.group.is_some() && !share.honoured);
+        assert_eq!(explain("retention.ms").unwrap().group, None);
     }
 
     #[test]

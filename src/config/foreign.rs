@@ -1,5 +1,5 @@
-//! Options Kafka has and Corelane does not honour. None is swallowed: each is warned about by name, or refused where going
-//! on without it would be unsafe or break what the user was promised.
+//! Options Kafka has and Corelane does not honour. None is swallowed: each is warned about by name,
+//! or refused where going on without it would be unsafe or break what the user was promised.
 
 use super::value;
 use super::{Bounds, Kind};
@@ -24,8 +24,9 @@ const ONE_FETCHER: &str = "each shard has one fetcher for each broker that leads
 const NO_ZOOKEEPER_SECURITY: &str = "this version of Corelane has neither encryption nor authentication towards ZooKeeper; \
                                      starting without them would leave open what you mean to protect";
 const OWN_SHARD: &str = "groups live on the shards that own their partitions of __consumer_offsets";
-const NO_GROUP_OPTIONS: &str = "it bounds settings of single groups, which this version of Corelane does not have";
-const NO_SHARE: &str = "this version of Corelane has no transaction, share or streams coordinator";
+const NO_ASSIGNMENT_INTERVAL: &str =
+    "it bounds settings of single groups that have no effect: targets are computed at once";
+const NO_SHARE: &str = "this version of Corelane has no share or streams coordinator";
 const NO_CLUSTER: &str = "this version of Corelane has no such setting of replication";
 const NO_RETRIES: &str = "a stop waits for at most 30 s until its leaderships have moved";
 const NO_QUORUM: &str = "Corelane keeps its metadata itself; there is no controller quorum";
@@ -101,7 +102,6 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ),
     ("log.dir.failure.timeout.ms", Ignored(NO_CLUSTER)),
     ("log.initial.task.delay.ms", Ignored("background tasks wait for their own interval only")),
-    ("cordoned.log.dirs", Only("", "this version of Corelane cannot keep new partitions off a directory")),
     ("remote.log.storage.system.enable", Only("false", NO_TIERS)),
     ("remote.*", Ignored(NO_TIERS)),
     ("inter.broker.protocol.version", Ignored("Kafka 4 removed it")),
@@ -127,21 +127,16 @@ pub(super) static BROKER: &[(&str, Verdict)] = &[
     ("group.coordinator.background.threads", Ignored(OWN_SHARD)),
     ("group.coordinator.append.linger.ms", Ignored("what waits for a write leaves with the next one")),
     ("group.coordinator.cached.buffer.max.bytes", Ignored("no buffer is kept between writes")),
-    ("group.consumer.min.session.timeout.ms", Ignored(NO_GROUP_OPTIONS)),
-    ("group.consumer.max.session.timeout.ms", Ignored(NO_GROUP_OPTIONS)),
-    ("group.consumer.min.heartbeat.interval.ms", Ignored(NO_GROUP_OPTIONS)),
-    ("group.consumer.max.heartbeat.interval.ms", Ignored(NO_GROUP_OPTIONS)),
     ("group.consumer.assignment.interval.ms", Ignored("targets are computed at once")),
-    ("group.consumer.min.assignment.interval.ms", Ignored(NO_GROUP_OPTIONS)),
-    ("group.consumer.max.assignment.interval.ms", Ignored(NO_GROUP_OPTIONS)),
+    ("group.consumer.min.assignment.interval.ms", Ignored(NO_ASSIGNMENT_INTERVAL)),
+    ("group.consumer.max.assignment.interval.ms", Ignored(NO_ASSIGNMENT_INTERVAL)),
     ("group.consumer.regex.refresh.interval.ms", Ignored("regular expressions are resolved whenever topics change")),
     ("group.share.*", Ignored(NO_SHARE)),
     ("group.streams.*", Ignored(NO_SHARE)),
     ("share.*", Ignored(NO_SHARE)),
     ("streams.*", Ignored(NO_SHARE)),
-    ("transaction.*", Ignored(NO_SHARE)),
-    ("transactional.id.expiration.ms", Ignored(NO_SHARE)),
-    ("add.partitions.to.txn.*", Ignored(NO_SHARE)),
+    ("transaction.two.phase.commit.enable", Only("false", "this version of Corelane has no two-phase commit")),
+    ("add.partitions.to.txn.*", Ignored("producers try again")),
     ("fetch.purgatory.purge.interval.requests", Ignored("waiting requests are dropped at once")),
     ("producer.purgatory.purge.interval.requests", Ignored("waiting requests are dropped at once")),
     ("delete.records.purgatory.purge.interval.requests", Ignored("waiting requests are dropped at once")),
@@ -182,8 +177,8 @@ pub(super) struct TopicOption {
     pub kind: Kind,
     pub default: &'static str,
     pub bounds: Bounds,
-    /// Why only the default is accepted; `None`: any valid value is, because it has no effect while another option has
-    /// its only accepted value.
+    /// Why only the default is accepted; `None`: any valid value is, because it has no effect while
+    /// another option has its only accepted value.
     only_default: Option<&'static str>,
     /// Kafka 4 does not know it any more: accepted at its old default for older tools, not listed.
     pub removed: bool,

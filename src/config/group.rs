@@ -15,9 +15,16 @@ pub struct GroupConfig {
     pub consumer_session_timeout_ms: i32,
     /// `group.consumer.heartbeat.interval.ms`
     pub consumer_heartbeat_interval_ms: i32,
+    /// `group.consumer.min.session.timeout.ms` and the other bounds of options
+    /// that a group has of its own
+    pub consumer_min_session_timeout_ms: i32,
+    pub consumer_max_session_timeout_ms: i32,
+    pub consumer_min_heartbeat_interval_ms: i32,
+    pub consumer_max_heartbeat_interval_ms: i32,
     /// `group.consumer.max.size`
     pub consumer_max_size: usize,
-    /// `group.consumer.assignors`, by name; the first is the default. Kafka's class names stand for theirs.
+    /// `group.consumer.assignors`, by name; the first is the default. Kafka's
+    /// class names stand for theirs.
     pub consumer_assignors: Vec<String>,
     /// `group.consumer.migration.policy`: whether a classic group may become a consumer group
     pub consumer_upgrade: bool,
@@ -31,7 +38,8 @@ pub struct GroupConfig {
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`
     pub offsets_retention_check_interval_ms: u64,
-    /// `corelane.group.max.bytes`: what the members of one group may have the coordinator keep (subscriptions and assignments)
+    /// `corelane.group.max.bytes`: what the members of one group may have the coordinator keep
+    /// (subscriptions and assignments)
     pub max_group_bytes: usize,
 }
 
@@ -44,6 +52,10 @@ impl Default for GroupConfig {
             max_size: i32::MAX as usize,
             consumer_session_timeout_ms: 45_000,
             consumer_heartbeat_interval_ms: 5000,
+            consumer_min_session_timeout_ms: 45_000,
+            consumer_max_session_timeout_ms: 60_000,
+            consumer_min_heartbeat_interval_ms: 5000,
+            consumer_max_heartbeat_interval_ms: 15_000,
             consumer_max_size: i32::MAX as usize,
             consumer_assignors: vec!["uniform".into(), "range".into()],
             consumer_upgrade: true,

@@ -1,4 +1,5 @@
-//! `listeners` and the options about them: NAME://host:port, where to listen and what clients are told.
+//! `listeners` and the options about them: NAME://host:port, where to listen
+//! and what clients are told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -84,7 +85,8 @@ const PLAINTEXT: &str = "PLAINTEXT";
 /// Kafka's protocols that this version does not have.
 const SECURED: [&str; 3] = ["SSL", "SASL_PLAINTEXT", "SASL_SSL"];
 
-/// `listener.security.protocol.map`: protocols by listener; of a name that is repeated the last one holds, as in Kafka.
+/// `listener.security.protocol.map`: protocols by listener; of a name that is repeated the
+/// last one holds, as in Kafka.
 pub(super) fn parse_map(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut map = BTreeMap::new();
     for entry in split_list(text) {

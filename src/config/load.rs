@@ -8,7 +8,7 @@ use super::foreign::{self, Verdict};
 use super::listener::Unfit;
 use super::options::{Access, Alias, OPTIONS, OptionSpec};
 use super::value::{self, Value};
-use super::{ServerConfig, TopicConfig, listener, properties};
+use super::{ServerConfig, TopicConfig, cordoned, listener, properties};
 
 /// Where a value was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +81,8 @@ impl Given {
 type AllGiven = BTreeMap<String, Given>;
 
 impl ServerConfig {
-    /// The settings from `file` (Java's `.properties` syntax) with `overrides` on top, and what to warn about.
+    /// The settings from `file` (Java's `.properties` syntax) with `overrides` on
+    /// top, and what to warn about.
     pub fn load(
         file: Option<&Path>,
         overrides: &[(String, String)],
@@ -155,7 +156,8 @@ fn judge_foreign(given: &AllGiven, warnings: &mut Vec<Warning>) -> Result<(), Co
     Ok(())
 }
 
-/// A node that is to be a controller only, or one of several voters, would be something else than asked for.
+/// A node that is to be a controller only, or one of several voters, would be
+/// something else than asked for.
 fn refuse_other_roles(name: &str, given: &Given) -> Result<(), ConfigError> {
     let items = value::split_list(&given.value);
     match name {
@@ -226,7 +228,8 @@ fn read(spec: &OptionSpec, alias: &Alias, text: &str) -> Result<Value, String> {
         .map_err(|reason| format!("({scaled} as {}) {reason}", spec.name))
 }
 
-/// `listeners` and `advertised.listeners` without Kafka's controller listeners, and only if what remains is PLAINTEXT.
+/// `listeners` and `advertised.listeners` without Kafka's controller listeners, and only if
+/// what remains is PLAINTEXT.
 fn select_listeners(spec: &OptionSpec, one: &Given, given: &AllGiven) -> Result<String, ConfigError> {
     let text_of = |name: &str| given.get(name).map(|given| given.value.as_str());
     let roles = || {
@@ -255,6 +258,9 @@ fn cross_check(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warni
         let limit = config.socket_request_max_bytes;
         let message = format!("no larger batch can arrive than socket.request.max.bytes ({limit}) lets in");
         warnings.push(Warning { origin: one.origin.clone(), option: "message.max.bytes".into(), message });
+    }
+    if let (Some(one), Err(reason)) = (given.get(cordoned::OPTION), config.check_cordoned()) {
+        return Err(one.invalid(cordoned::OPTION, reason));
     }
     if let Some(one) = given.get("default.replication.factor")
         && config.default_replication_factor > 1
@@ -317,27 +323,39 @@ fn check_inter_broker(config: &ServerConfig, given: &AllGiven, connect: &Given) 
     Err(one.invalid(option, reason))
 }
 
-/// Timeouts of groups that contradict each other: every member would be refused, or put out between two heartbeats.
+/// Timeouts of groups that contradict each other: every member would be refused, or put
+/// out between two heartbeats.
 fn cross_check_groups(config: &ServerConfig, given: &AllGiven, warnings: &mut Vec<Warning>) -> Result<(), ConfigError> {
     let group = &config.group;
+    let min_session = ("group.consumer.min.session.timeout.ms", group.consumer_min_session_timeout_ms);
+    let session = ("group.consumer.session.timeout.ms", group.consumer_session_timeout_ms);
+    let max_session = ("group.consumer.max.session.timeout.ms", group.consumer_max_session_timeout_ms);
+    let min_heartbeat = ("group.consumer.min.heartbeat.interval.ms", group.consumer_min_heartbeat_interval_ms);
+    let heartbeat = ("group.consumer.heartbeat.interval.ms", group.consumer_heartbeat_interval_ms);
+    let max_heartbeat = ("group.consumer.max.heartbeat.interval.ms", group.consumer_max_heartbeat_interval_ms);
+    // The second is never less than the first, or is greater.
+    let (least, less) = ("less than or equal to", "less than");
     let pairs = [
         (
-            "group.min.session.timeout.ms",
-            group.min_session_timeout_ms,
-            "group.max.session.timeout.ms",
-            group.max_session_timeout_ms.saturating_add(1),
+            ("group.min.session.timeout.ms", group.min_session_timeout_ms),
+            least,
+            ("group.max.session.timeout.ms", group.max_session_timeout_ms),
         ),
-        (
-            "group.consumer.heartbeat.interval.ms",
-            group.consumer_heartbeat_interval_ms,
-            "group.consumer.session.timeout.ms",
-            group.consumer_session_timeout_ms,
-        ),
+        (min_heartbeat, least, max_heartbeat),
+        (min_heartbeat, least, heartbeat),
+        (heartbeat, least, max_heartbeat),
+        (min_session, least, max_session),
+        (min_session, least, session),
+        (session, least, max_session),
+        (heartbeat, less, session),
     ];
-    for (smaller, value, larger, bound) in pairs {
+    for ((smaller, value), relation, (larger, bound)) in pairs {
+        let is_kept = if relation == less { value < bound } else { value <= bound };
         let either = [smaller, larger].into_iter().find_map(|name| Some((name, given.get(name)?)));
-        if let Some((name, one)) = either.filter(|_| value >= bound) {
-            return Err(one.invalid(name, format!("leaves {smaller} ({value}) above what {larger} allows")));
+        if let Some((name, one)) = either.filter(|_| !is_kept) {
+            let reason =
+                format!("contradicts another option: {smaller} ({value}) must be {relation} {larger} ({bound})");
+            return Err(one.invalid(name, reason));
         }
     }
     if let Some(one) = given.get("group.coordinator.rebalance.protocols") {

@@ -1,9 +1,10 @@
-//! The option table for people: `docs/CONFIGURATION.md` (`corelane options --markdown`) and the terminal.
+//! The option table for people: `docs/CONFIGURATION.md`
+//! (`corelane options --markdown`) and the terminal.
 
 use std::fmt::Write;
 
-use super::OPTIONS;
 use super::foreign::{self, Verdict};
+use super::{OPTIONS, group_options};
 
 const INTRODUCTION: &str = "\
 # Configuration
@@ -20,14 +21,19 @@ that would be unsafe to ignore stop the start.
 /// The whole page.
 pub fn markdown() -> String {
     let mut page = INTRODUCTION.to_owned();
-    page.push_str("## Broker options\n\nThe topic column names the option that overrides it for one topic.\n\n");
-    page.push_str("| Option | Type | Default | Accepted | Topic | What it does |\n|---|---|---|---|---|---|\n");
+    page.push_str(
+        "## Broker options\n\nThe fifth column names the option that overrides it for one topic, or one group.\n\n",
+    );
+    page.push_str(
+        "| Option | Type | Default | Accepted | Topic or group | What it does |\n|---|---|---|---|---|---|\n",
+    );
     for spec in OPTIONS {
         let mut names = code(spec.name);
         for alias in spec.aliases {
             let _ = write!(names, ", or {}", code(alias.name));
         }
-        let topic = spec.topic.map_or(String::new(), |(name, bounds)| {
+        let group = group_options::of_broker(spec.name).map_or(String::new(), |name| code(name) + " (group)");
+        let topic = spec.topic.map_or(group, |(name, bounds)| {
             let differs = (bounds != spec.bounds).then(|| format!(" ({bounds})")).filter(|text| text != " ()");
             code(name) + &differs.unwrap_or_default()
         });
@@ -42,6 +48,7 @@ pub fn markdown() -> String {
     );
     let dynamic = OPTIONS.iter().filter(|spec| spec.is_dynamic()).map(|spec| code(spec.name));
     let _ = writeln!(page, "{}", dynamic.collect::<Vec<_>>().join(", "));
+    group_section(&mut page);
     page.push_str("\n## Topic options that are accepted without being honoured\n\n");
     page.push_str("They can be set where that changes nothing, so that tools which copy configurations work.\n\n");
     page.push_str("| Option | Type | Default | Why |\n|---|---|---|---|\n");
@@ -70,6 +77,28 @@ pub fn markdown() -> String {
     page
 }
 
+fn group_section(page: &mut String) {
+    page.push_str("\n## Group options\n\n");
+    page.push_str(
+        "Settings of single groups (KIP-848): `kafka-configs --entity-type groups --entity-name GROUP --alter --add-config NAME=VALUE` \
+         sets them, and so does `corelane config set --group GROUP NAME=VALUE`, whether the group has members yet or not. They last, and \
+         hold for members that are there too. A group without one follows the broker's option, where there is one. The default \
+         is that of the broker's option.\n\n",
+    );
+    page.push_str(
+        "| Option | Type | Default | Accepted | Broker's option | What it does |\n|---|---|---|---|---|---|\n",
+    );
+    for option in group_options::names().filter_map(group_options::explain) {
+        let (name, default) = (code(&option.name), code(option.default.unwrap_or_default()));
+        let broker = code(option.broker.unwrap_or_default());
+        let _ = writeln!(
+            page,
+            "| {name} | {} | {default} | {} | {broker} | {} |",
+            option.kind, option.accepted, option.doc
+        );
+    }
+}
+
 /// The honoured options, one paragraph each.
 pub fn plain() -> String {
     let mut text = String::new();
@@ -83,6 +112,9 @@ pub fn plain() -> String {
         }
         if let Some((topic, _)) = spec.topic {
             let _ = write!(text, "; per topic: {topic}");
+        }
+        if let Some(group) = group_options::of_broker(spec.name) {
+            let _ = write!(text, "; per group: {group}");
         }
         let _ = writeln!(text, "\n    {}", spec.doc);
     }

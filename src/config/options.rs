@@ -1,10 +1,10 @@
-//! The table: every option Corelane honours. Names, types, defaults and bounds are Kafka's (4.x) where Kafka has the
-//! option; the few that differ say so. `docs/CONFIGURATION.md` is generated from here, and a test compares.
+//! The table: every option Corelane honours, with Kafka's (4.x) names, types, defaults and bounds
+//! where Kafka has it. `docs/CONFIGURATION.md` is generated from here, and a test compares.
 
 use std::path::PathBuf;
 
 use super::value::Value;
-use super::{Bounds, Kind, ServerConfig, TopicConfig, listener};
+use super::{Bounds, Kind, MAX_SHARDS, ServerConfig, TopicConfig, listener};
 use Bounds::{Any, AtLeast, AtLeastOr, AtLeastOrNegative, Between, NotEmpty, OneOf};
 use Kind::{Boolean, Int, List, Long, String as Text};
 
@@ -127,6 +127,7 @@ mod quotas;
 mod records;
 mod replication;
 mod stores;
+mod transactions;
 
 /// An option of the broker alone, with one name.
 const fn broker(
@@ -143,8 +144,8 @@ const fn broker(
 const MIB: i64 = 1 << 20;
 const TIB: i64 = 1 << 40;
 const NEVER: i64 = i64::MAX;
-/// Recovery takes no larger batch for one that was written: what is accepted must be found again after a crash.
-const MAX_BATCH_BYTES: i64 = 256 * MIB;
+/// Recovery takes no longer length for a batch's, so what is accepted is found again after a crash.
+pub const MAX_BATCH_BYTES: i64 = 256 * MIB;
 const NO_LIMIT: i64 = -1;
 
 /// All of them, in the order of the documentation.
@@ -156,6 +157,7 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
             + quotas::QUOTAS.len()
             + cleaner::CLEANER.len()
             + groups::GROUPS.len()
+            + transactions::TRANSACTIONS.len()
             + stores::STORES.len()
             + records::RECORDS.len()
             + acknowledge::ACKNOWLEDGE.len()
@@ -170,6 +172,7 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
     quotas::QUOTAS,
     cleaner::CLEANER,
     groups::GROUPS,
+    transactions::TRANSACTIONS,
     stores::STORES,
     records::RECORDS,
     acknowledge::ACKNOWLEDGE,
@@ -178,7 +181,7 @@ pub static OPTIONS: &[OptionSpec] = &joined::<
     monitoring::MONITORING,
 ]);
 
-const fn joined<const N: usize>(tables: [&[OptionSpec]; 12]) -> [OptionSpec; N] {
+const fn joined<const N: usize>(tables: [&[OptionSpec]; 13]) -> [OptionSpec; N] {
     let mut all = [tables[0][0]; N];
     let (mut table, mut at) = (0, 0);
     while table < tables.len() {
@@ -280,7 +283,7 @@ const BROKER: &[OptionSpec] = &[
         kind: List,
         default: "./data",
         bounds: NotEmpty,
-        doc: "Data directories, on file systems with direct I/O. One of them, the first of a new broker, also holds the metadata (corelane-metadata), without which the broker does not start; another one that is missing leaves its partitions offline. New partitions go where there are fewest. Kafka's default is /tmp/kafka-logs.",
+        doc: "Data directories, on file systems with direct I/O. One of them, the first of a new broker, also holds the metadata (corelane-metadata), without which a broker that is alone does not start; another one that is missing leaves its partitions offline. New partitions go where there are fewest. Kafka's default is /tmp/kafka-logs.",
         access: Access::Server { set: set_log_dirs, get: get_log_dirs },
     },
     OptionSpec {
@@ -536,7 +539,7 @@ const BROKER: &[OptionSpec] = &[
         topic: None,
         kind: Int,
         default: "0",
-        bounds: Between(0, 1024),
+        bounds: Between(0, MAX_SHARDS),
         doc: "Event loops, one per core; 0: one for every CPU the process may use. With more than that, some share a CPU, which costs.",
         access: integer!(Server shards),
     },
@@ -719,9 +722,9 @@ const BROKER: &[OptionSpec] = &[
         aliases: &[],
         topic: None,
         kind: Int,
-        default: "0",
+        default: "100",
         bounds: Between(0, 10_000_000),
-        doc: "How long a shard without work looks for more before it sleeps; microseconds. Answers come sooner, and a core is busy.",
+        doc: "How long a shard that has run out of work spins, at most, before it sleeps; microseconds. It spins only where that gets more done: its pauses are shorter than this on average, clients wait for its answers before they ask for more (it tries out both ways twice a second), and no other thread wants its CPU. 0, or `corelane.gather.us`: it never spins.",
         access: integer!(Server idle_spin_us),
     },
     OptionSpec {

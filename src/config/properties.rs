@@ -26,7 +26,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Property>, SyntaxError> {
             continue;
         }
         let mut logical = first.to_owned();
-        // An odd number of backslashes at the end joins the next line, whose leading white space is dropped.
+        // An odd number of backslashes at the end joins the next line, whose
+        // leading white space is dropped.
         while logical.bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1 {
             logical.pop();
             let Some((_, next)) = lines.next() else { break };
@@ -65,7 +66,8 @@ fn trim_start(text: &str) -> &str {
     text.trim_start_matches(is_space)
 }
 
-/// The key ends at the first unescaped `=`, `:` or white space; the separator may be surrounded by white space.
+/// The key ends at the first unescaped `=`, `:` or white space; the separator may be
+/// surrounded by white space.
 fn split(logical: &str) -> (&str, &str) {
     let mut escaped = false;
     let end = logical.find(|c| {

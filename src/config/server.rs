@@ -6,7 +6,11 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::{DynamicOptions, GroupConfig, ListenerConfig, TopicConfig};
+use super::{DynamicOptions, GroupConfig, ListenerConfig, TopicConfig, TransactionConfig};
+use crate::observe::LogFormat;
+
+/// Most event loops of a broker.
+pub const MAX_SHARDS: i64 = 1024;
 
 /// The failure that a batch survives once it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +38,8 @@ pub enum ProduceValidation {
     Header,
 }
 
-/// The settings in force for this process. Field names are Kafka's with `.` as `_`; `corelane.*` options lose the prefix.
+/// The settings in force for this process. Field names are Kafka's with `.` as `_`; `corelane.*`
+/// options lose the prefix.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// `broker.id` / `node.id`
@@ -49,6 +54,8 @@ pub struct ServerConfig {
     pub broker_rack: Option<String>,
     /// `log.dirs` / `log.dir`
     pub log_dirs: Vec<PathBuf>,
+    /// `cordoned.log.dirs`
+    pub cordoned_log_dirs: Vec<String>,
     /// `zookeeper.connect`; empty: this broker is alone
     pub zookeeper_connect: String,
     /// `zookeeper.session.timeout.ms`
@@ -133,6 +140,8 @@ pub struct ServerConfig {
     pub leader_replication_throttled_rate: u64,
     /// `follower.replication.throttled.rate`, bytes a second
     pub follower_replication_throttled_rate: u64,
+    /// `replica.alter.log.dirs.io.max.bytes.per.second`
+    pub replica_alter_log_dirs_io_max_bytes_per_second: u64,
     /// `producer.id.expiration.ms`
     pub producer_id_expiration_ms: i64,
     /// `producer.id.expiration.check.interval.ms`
@@ -169,6 +178,21 @@ pub struct ServerConfig {
     pub group_memory_bytes: usize,
     /// What group coordinators go by (`group.*`, `offsets.retention.*`, ...).
     pub group: GroupConfig,
+    /// `transaction.state.log.num.partitions`
+    pub transaction_topic_num_partitions: i32,
+    /// `transaction.state.log.segment.bytes`
+    pub transaction_topic_segment_bytes: u64,
+    /// `transaction.state.log.replication.factor`
+    pub transaction_topic_replication_factor: i16,
+    /// `transaction.state.log.min.isr`
+    pub transaction_topic_min_isr: i32,
+    /// `transaction.state.log.load.buffer.size`: bytes read at a time while transactions are loaded
+    pub transaction_load_buffer_size: usize,
+    /// `transaction.partition.verification.enable`
+    pub transaction_verification: bool,
+    /// Settings of transaction coordinators (`transaction.max.timeout.ms`,
+    /// `transactional.id.expiration.ms`, ...).
+    pub transaction: TransactionConfig,
     /// `corelane.shards`; 0: one per usable CPU.
     pub shards: u16,
     /// `corelane.io.memory.bytes`: registered with the ring, per shard
@@ -185,17 +209,20 @@ pub struct ServerConfig {
     pub index_cache_bytes: usize,
     /// `corelane.response.memory.bytes`: in answers not yet sent, per shard
     pub response_memory_bytes: usize,
-    /// `corelane.connection.response.bytes`: answers gathered for one connection before they are sent
+    /// `corelane.connection.response.bytes`: answers gathered for one
+    /// connection before they are sent
     pub connection_response_bytes: usize,
     /// `corelane.mailbox.capacity`: calls under way from one shard to another
     pub mailbox_capacity: usize,
-    /// `corelane.checkpoint.bytes`: unsynced bytes per shard that start a checkpoint, so recovery after a crash scans no more
+    /// `corelane.checkpoint.bytes`: unsynced bytes per shard that start a checkpoint, so recovery
+    /// after a crash scans no more
     pub checkpoint_bytes: u64,
     /// `corelane.preallocate.max.bytes`: largest step in which a segment is extended
     pub preallocate_max_bytes: u64,
     /// `corelane.write.ahead.bytes`: largest step of zeros ahead of small writes; 0: none
     pub write_ahead_bytes: u64,
-    /// `corelane.write.ahead.group.bytes`: writes of this mean size or more get no zeros ahead of them
+    /// `corelane.write.ahead.group.bytes`: writes of this mean size or more get
+    /// no zeros ahead of them
     pub write_ahead_group_bytes: u64,
     /// `corelane.write.max.bytes`: largest write to a segment; aligned
     pub write_max_bytes: usize,
@@ -203,7 +230,8 @@ pub struct ServerConfig {
     pub write_queue_depth: usize,
     /// `corelane.append.linger.us`: how long a lone batch waits for company
     pub append_linger_us: u64,
-    /// `corelane.idle.spin.us`: how long a shard looks for work before it sleeps
+    /// `corelane.idle.spin.us`: how long a shard that has run out of work spins,
+    /// at most, before it sleeps
     pub idle_spin_us: u64,
     /// `corelane.gather.us`: how long a shard that sleeps lets requests gather
     pub gather_us: u64,
@@ -227,22 +255,32 @@ pub struct ServerConfig {
     pub shutdown_timeout_ms: u64,
     /// `corelane.log.level`: tracing filter
     pub log_level: String,
+    /// `corelane.log.format`
+    pub log_format: LogFormat,
     /// `corelane.http.listener`: as written, and resolved; `None`: no metrics are served
     pub http_listener: (String, Option<SocketAddr>),
+    /// `corelane.console.remote`
+    pub console_remote: bool,
+    /// `corelane.console.admin`
+    pub console_admin: bool,
     /// `corelane.slow.request.ms`; 0: no line is logged
     pub slow_request_ms: u64,
+    /// `corelane.slow.request.threshold.ms`
+    pub slow_request_threshold_ms: u64,
     /// `corelane.metrics.partitions`
     pub metrics_partitions: bool,
     /// `corelane.metrics.max.names`: topics, and groups, with series of their own
     pub metrics_max_names: usize,
-    /// Data directories in which the last broker stopped cleanly; found at the start, not an option.
+    /// Data directories in which the last broker stopped cleanly; found at the
+    /// start, not an option.
     pub clean_dirs: Vec<PathBuf>,
-    /// With `corelane.arena.dir`, the folder for the arenas of each data directory that has one there; found at the start, not
-    /// an option.
+    /// With `corelane.arena.dir`, the folder for the arenas of each data directory that has one
+    /// there; found at the start, not an option.
     pub arena_folders: BTreeMap<PathBuf, PathBuf>,
     /// Connections that the limit of open files has room for; found at the start, not an option.
     pub connection_room: u32,
-    /// Partitions whose acknowledged records an arena still holds; found at the start, not an option.
+    /// Partitions whose acknowledged records an arena still holds; found at the
+    /// start, not an option.
     pub not_taken_over: Vec<Untaken>,
     /// Options given by the user, by name, as written (DescribeConfigs tells them from defaults).
     pub given: BTreeMap<String, String>,
@@ -273,8 +311,9 @@ impl ServerConfig {
     }
 }
 
-/// Acknowledged records of a killed broker that could not be written into their segments, for want of room perhaps. They are
-/// tried again when the partition is opened, and must not be appended to before.
+/// Acknowledged records of a killed broker that could not be written into their segments,
+/// for want of room perhaps. They are tried again when the partition is opened, and must
+/// not be appended to before.
 #[derive(Clone, Debug)]
 pub struct Untaken {
     /// The partition's directory.

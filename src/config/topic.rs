@@ -19,7 +19,8 @@ pub enum CompressionType {
     Zstd,
 }
 
-/// The settings in force for one topic. Kafka's names with `.` as `_`, units where Kafka's name has them.
+/// The settings in force for one topic. Kafka's names with `.` as `_`, units
+/// where Kafka's name has them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopicConfig {
     /// `segment.bytes`
@@ -127,7 +128,8 @@ impl fmt::Display for ThrottledReplicas {
 }
 
 impl TopicConfig {
-    /// These settings with a topic's own on top; the error names the option, the value and what it must be.
+    /// These settings with a topic's own on top; the error names the option, the
+    /// value and what it must be.
     pub fn with_overrides<'a>(
         &self,
         overrides: impl Iterator<Item = (&'a str, &'a str)>,
@@ -150,7 +152,8 @@ impl TopicConfig {
         Ok(config)
     }
 
-    /// These settings with a topic's own on top, as far as they are known and good: others may write them too.
+    /// These settings with a topic's own on top, as far as they are known and good:
+    /// others may write them too.
     pub fn with_known(&self, overrides: &BTreeMap<String, String>) -> TopicConfig {
         let set = |config: TopicConfig, (option, value): (&String, &String)| {
             let pair = std::iter::once((option.as_str(), value.as_str()));
@@ -159,8 +162,9 @@ impl TopicConfig {
         overrides.iter().fold(self.clone(), set)
     }
 
-    /// The error: two settings that contradict each other. Apart from [`with_overrides`](Self::with_overrides), because a
-    /// stored topic must stay readable when the broker's defaults change under it.
+    /// The error: two settings that contradict each other. Apart from
+    /// [`with_overrides`](Self::with_overrides), because a stored topic must stay readable when the
+    /// broker's defaults change under it.
     pub fn check_together(&self) -> Result<(), String> {
         let (min, max) = (self.min_compaction_lag_ms, self.max_compaction_lag_ms);
         if min > max {

@@ -64,6 +64,16 @@ impl fmt::Display for Bounds {
     }
 }
 
+impl Bounds {
+    /// As people are told, of an option of this type.
+    pub(super) fn told(&self, kind: Kind) -> String {
+        match self {
+            Bounds::OneOf(words) if kind == Kind::List => format!("any of {}", words.join(", ")),
+            bounds => bounds.to_string(),
+        }
+    }
+}
+
 /// A value of the right type, within its bounds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -75,7 +85,8 @@ pub enum Value {
 }
 
 impl Value {
-    /// 0 for what is not an integer; the table's types make that a mistake in the table, which its test finds.
+    /// 0 for what is not an integer; the table's types make that a mistake in the
+    /// table, which its test finds.
     pub(super) fn integer(&self) -> i64 {
         if let Value::Integer(number) = self { *number } else { 0 }
     }
@@ -97,7 +108,8 @@ impl Value {
     }
 }
 
-/// `text` as a value of `kind` within `bounds`; the error is the end of a sentence that begins with the value.
+/// `text` as a value of `kind` within `bounds`; the error is the end of a sentence
+/// that begins with the value.
 pub(super) fn parse(kind: Kind, bounds: Bounds, text: &str) -> Result<Value, String> {
     let text = text.trim();
     let value = match kind {

@@ -1,4 +1,5 @@
-//! The words of the requests that a group coordinator answers; no protocol messages below this line.
+//! The words of the requests that a group coordinator answers; no protocol
+//! messages below this line.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::model::ErrorCode;
 
 pub type GroupId = Arc<str>;
 
-/// Who asks, as it is shown to operators.
+/// The client behind a request, as it is shown to operators.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Caller {
     pub client_id: String,
@@ -220,15 +221,19 @@ pub struct LeftMember {
 #[derive(Clone, Debug)]
 pub struct CommitRequest {
     pub group: GroupId,
-    /// The generation of a classic group or the member epoch of a consumer group; -1: no member commits.
+    /// The generation of a classic group or the member epoch of a consumer
+    /// group; -1: no member commits.
     pub generation: i32,
     pub member_id: String,
     pub instance_id: Option<String>,
     /// Versions 2 to 4; `None`: the broker's.
     pub retention_ms: Option<i64>,
-    /// From v9 on a client of a consumer group understands STALE_MEMBER_EPOCH; before, it is told ILLEGAL_GENERATION or
-    /// UNKNOWN_MEMBER_ID.
+    /// From v9 on a client of a consumer group understands STALE_MEMBER_EPOCH; before, it is told
+    /// ILLEGAL_GENERATION or UNKNOWN_MEMBER_ID.
     pub knows_member_epochs: bool,
+    /// The producer (id and epoch) in whose transaction the offsets are committed: they count when
+    /// it ends. `None`: at once.
+    pub producer: Option<(i64, i16)>,
     pub topics: Vec<CommitTopic>,
 }
 
@@ -288,6 +293,8 @@ pub struct FetchedOffset {
     pub leader_epoch: i32,
     pub metadata: String,
     pub error: ErrorCode,
+    /// The topic that it was committed for; nil: not known.
+    pub topic_id: Uuid,
 }
 
 /// OffsetDelete.
@@ -372,6 +379,55 @@ pub struct ConsumerHeartbeatRequest {
     pub assignor: Option<String>,
     /// The partitions that the member has.
     pub owned: Option<Vec<(Uuid, Vec<i32>)>>,
+}
+
+/// Member epoch of one that joins (KIP-848).
+const JOINS: i32 = 0;
+
+/// Member epoch of one that leaves; also that of a member whose records are being taken back.
+pub(super) const LEAVES: i32 = -1;
+
+/// Member epoch of a static member that leaves for a while, until it is back.
+pub(super) const LEAVES_FOR_A_WHILE: i32 = -2;
+
+/// `rebalance_timeout_ms` that is not said.
+const NO_TIMEOUT: i32 = -1;
+
+impl ConsumerHeartbeatRequest {
+    /// Kafka's rules for what a member has to say at which epoch, whatever its group is like; what
+    /// is wrong, in Kafka's words. `makes_own_id`: the client makes its member id, also for its
+    /// first heartbeat (v1 on, KIP-1082).
+    pub fn check(&self, makes_own_id: bool) -> Result<(), &'static str> {
+        let blank = |text: &Option<String>| text.as_ref().is_some_and(|text| text.trim().is_empty());
+        let epoch = self.member_epoch;
+        let needs_member = makes_own_id || epoch > JOINS || epoch == LEAVES;
+        if needs_member && self.member_id.trim().is_empty() {
+            return Err("MemberId can't be empty.");
+        }
+        if self.group.trim().is_empty() {
+            return Err("GroupId can't be empty.");
+        }
+        if blank(&self.instance_id) {
+            return Err("InstanceId can't be empty.");
+        }
+        if blank(&self.rack_id) {
+            return Err("RackId can't be empty.");
+        }
+        match epoch {
+            JOINS if self.rebalance_timeout_ms == NO_TIMEOUT => {
+                Err("RebalanceTimeoutMs must be provided in first request.")
+            }
+            JOINS if self.owned.as_ref().is_none_or(|owned| !owned.is_empty()) => {
+                Err("TopicPartitions must be empty when (re-)joining.")
+            }
+            JOINS if self.subscribed_topics.is_none() && self.subscribed_regex.is_none() => {
+                Err("Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.")
+            }
+            LEAVES_FOR_A_WHILE if self.instance_id.is_none() => Err("InstanceId can't be null."),
+            ..LEAVES_FOR_A_WHILE => Err("MemberEpoch is invalid."),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -1,4 +1,4 @@
-//! What comes with every call of a coordinator, and what it gives back.
+//! Inputs of every call of a coordinator, and its effects.
 
 use std::sync::Arc;
 
@@ -6,11 +6,8 @@ use uuid::Uuid;
 
 use super::api::Reply;
 use super::record::Record;
-use crate::config::GroupConfig;
-
-/// Stands for a request whose reply is still owed. The caller chooses it and never uses it twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(pub u64);
+use crate::config::{GroupConfig, GroupOptions};
+use crate::coordinator::Ticket;
 
 /// A topic as far as groups need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +57,8 @@ pub struct Env<'a> {
     /// Milliseconds of a clock that never goes back: what timers are set by.
     pub mono_ms: u64,
     pub config: &'a GroupConfig,
+    /// Options of single groups.
+    pub own: &'a GroupOptions,
     pub topics: &'a dyn Topics,
     /// Bytes by which the groups of the call may grow.
     pub room: Room,
@@ -68,11 +67,13 @@ pub struct Env<'a> {
     pub out: Effects,
 }
 
-/// What a call comes to.
+/// Effects of a call.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// To be appended in this order, all of one call together.
     pub records: Vec<Record>,
+    /// The producer (id and epoch) in whose transaction the records are written.
+    pub producer: Option<(i64, i16)>,
     /// To be sent once `records` and all before them are written.
     pub replies: Vec<(Ticket, Reply)>,
 }

@@ -1,12 +1,14 @@
-//! The group coordinator without I/O: who is in a group, what each member was given, how far each group has read.
+//! The group coordinator without I/O: who is in a group, what each member was given, how
+//! far each group has read.
 //!
-//! One [`Coordinator`] keeps the groups of one partition of `__consumer_offsets`. It takes requests and passing time, and gives
-//! records to append and replies ([`Effects`]); a reply may leave once everything the coordinator gave to append before it is
-//! written. What it gave to append, read again in order ([`Coordinator::replay`]), makes the same state.
+//! One [`Coordinator`] keeps the groups of one partition of `__consumer_offsets`. It takes requests
+//! and passing time, and gives records to append and replies ([`Effects`]); a reply may leave once
+//! everything the coordinator gave to append before it is written. What it gave to append, read
+//! again in order ([`Coordinator::replay`]), makes the same state.
 //!
-//! Time, randomness and topics come with each call ([`Env`]). Reading order: [`api`] (the words), [`record`] (what is written),
-//! [`coordinator`] (which group a request is for), [`classic`] and [`consumer`] (the two protocols), [`offsets`], [`Tenure`] (when
-//! it serves, and when a reply may leave).
+//! Time, randomness and topics come with each call ([`Env`]). Reading order: [`api`] (the words),
+//! [`record`] (what is written), [`coordinator`] (which group a request is for), [`classic`] and
+//! [`consumer`] (the two protocols), [`offsets`].
 
 pub mod api;
 pub mod classic;
@@ -15,11 +17,7 @@ pub mod coordinator;
 mod env;
 pub mod offsets;
 pub mod record;
-mod tenure;
-mod timers;
 
 pub use api::{Call, Reply, Request};
 pub use coordinator::{Coordinator, SurveyedGroup};
-pub use env::{Effects, Env, Room, Ticket, TopicFacts, Topics};
-pub use tenure::{Stage, Tenure};
-pub use timers::Timers;
+pub use env::{Effects, Env, Room, TopicFacts, Topics};

@@ -1,4 +1,5 @@
-//! Kafka's error codes (the `Errors` table of the protocol guide), those that Corelane can answer with.
+//! Kafka's error codes (the `Errors` table of the protocol guide), those that
+//! Corelane can answer with.
 
 /// The protocol's error code; `as i16` is what goes on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -22,6 +23,8 @@ pub enum ErrorCode {
     NotLeaderOrFollower = 6,
     #[error("the request timed out")]
     RequestTimedOut = 7,
+    #[error("this broker has no replica of the partition")]
+    ReplicaNotAvailable = 9,
     #[error("the batch is larger than max.message.bytes")]
     MessageTooLarge = 10,
     #[error("the coordinator is loading")]
@@ -84,8 +87,20 @@ pub enum ErrorCode {
     InvalidProducerEpoch = 47,
     #[error("the transactional id is not in the right state")]
     InvalidTxnState = 48,
+    #[error("the producer id is not that of the transactional id")]
+    InvalidProducerIdMapping = 49,
+    #[error("the transaction's timeout is larger than transaction.max.timeout.ms")]
+    InvalidTransactionTimeout = 50,
+    #[error("another change of the same transaction is under way")]
+    ConcurrentTransactions = 51,
+    #[error("another coordinator has written for the producer since")]
+    TransactionCoordinatorFenced = 52,
+    #[error("transactional records come with a transactional id")]
+    TransactionalIdAuthorizationFailed = 53,
     #[error("there is no authorizer")]
     SecurityDisabled = 54,
+    #[error("nothing was done, since another part of the request was refused")]
+    OperationNotAttempted = 55,
     #[error("the disk failed")]
     KafkaStorageError = 56,
     #[error("the log directory is not found")]
@@ -134,14 +149,20 @@ pub enum ErrorCode {
     GroupSubscribedToTopic = 86,
     #[error("the record is invalid")]
     InvalidRecord = 87,
+    #[error("an offset is part of a transaction that has not ended")]
+    UnstableOffsetCommit = 88,
     #[error("the client's quota is exceeded")]
     ThrottlingQuotaExceeded = 89,
+    #[error("another producer has taken the transactional id")]
+    ProducerFenced = 90,
     #[error("there is no such resource")]
     ResourceNotFound = 91,
     #[error("a resource is named twice")]
     DuplicateResource = 92,
     #[error("the feature cannot have this version")]
     InvalidUpdateVersion = 95,
+    #[error("there is no such transactional id")]
+    TransactionalIdNotFound = 105,
     #[error("the topic id is unknown")]
     UnknownTopicId = 100,
     #[error("the topic id does not match the session's")]
@@ -160,8 +181,16 @@ pub enum ErrorCode {
     MismatchedEndpointType = 114,
     #[error("the endpoint type is not supported")]
     UnsupportedEndpointType = 115,
+    #[error("the transaction cannot go on and is to be aborted")]
+    TransactionAbortable = 120,
     #[error("the regular expression is invalid")]
     InvalidRegularExpression = 128,
+}
+
+impl From<ErrorCode> for i16 {
+    fn from(code: ErrorCode) -> i16 {
+        code.code()
+    }
 }
 
 impl ErrorCode {

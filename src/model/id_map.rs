@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A map by ids of topics and partitions. Its hash costs a few instructions where the standard library's costs a hundred; that
-/// withstands keys chosen to collide, which nobody outside can add here.
+/// A map by ids of topics and partitions. Its hash costs a few instructions where the
+/// standard library's costs a hundred; that withstands keys chosen to collide, which
+/// nobody outside can add here.
 pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
 /// Multiplies and rotates, eight bytes at a time.
@@ -58,7 +59,8 @@ mod tests {
         BuildHasherDefault::<IdHasher>::default().hash_one(key)
     }
 
-    /// Most keys of `keys` that share the bits that a map of 4,096 places looks at, of the lower end, and of the upper one.
+    /// Most keys of `keys` that share the bits that a map of 4,096 places looks at, of the lower
+    /// end, and of the upper one.
     fn crowd(keys: &[PartitionId]) -> (usize, usize) {
         let (mut low, mut high) = (vec![0; 4096], vec![0; 128]);
         for key in keys {

@@ -35,7 +35,8 @@ integer_id! {
     Offset(i64)
 }
 integer_id! {
-    /// Counts the leaders a partition has had (KIP-101). -1 in a request: the client does not know it.
+    /// Counts the leaders a partition has had (KIP-101). -1 in a request: the
+    /// client does not know it.
     LeaderEpoch(i32)
 }
 integer_id! {
@@ -66,13 +67,43 @@ impl PartitionId {
         PartitionId { topic, index: PartitionIndex(index) }
     }
 
-    /// The shard that owns this partition when the broker runs `shards` of them. A pure function of the ids, so that
-    /// every shard (and the next start, also with another shard count) agrees without asking: neighbours in one topic
-    /// land on neighbouring shards, topics start at different ones.
+    /// The shard that owns this partition when the broker runs `shards` of them. A pure
+    /// function of the ids, so that every shard (and the next start, also with another shard
+    /// count) agrees without asking: neighbours in one topic land on neighbouring shards,
+    /// topics start at different ones.
     pub fn owner(self, shards: u16) -> ShardId {
         let (high, low) = self.topic.as_u64_pair();
         let start = (high ^ low) % u64::from(shards.max(1));
         let index = u64::from(self.index.0.unsigned_abs());
         ShardId(((start + index) % u64::from(shards.max(1))) as u16)
+    }
+}
+
+/// A topic's or cluster's id as Kafka spells it.
+pub fn encode_id(id: Uuid) -> String {
+    base64url(id.as_bytes())
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let number = chunk.iter().fold(0u32, |number, byte| number << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for digit in 0..=chunk.len() {
+            text.push(char::from(DIGITS[(number >> (18 - 6 * digit) & 63) as usize]));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_spelled_as_kafka_does() {
+        assert_eq!(base64url(&[0; 16]), "A".repeat(22));
+        assert_eq!(base64url(&[0xff; 16]), "_".repeat(21) + "w");
+        assert_eq!(base64url(b"any carnal pleas"), "YW55IGNhcm5hbCBwbGVhcw");
     }
 }

@@ -1,5 +1,5 @@
-//! Bugs that the simulator plants to show that it would find them. The broker as shipped has none of
-//! this: without the feature `simulator` (or in tests) [`planted`] is the constant `false`.
+//! Bugs that the simulator plants to show that it would find them. The broker as shipped has none
+//! of this: without the feature `simulator` (or in tests) [`planted`] is the constant `false`.
 
 /// One deliberate fault, consulted where the rule it breaks is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,10 +42,26 @@ pub enum Planted {
     DeposedForGood,
     /// A leader that has led on after a restart goes on in that epoch after the next one.
     RenewedOnce,
+    /// A broker whose data directory was emptied does not say so, and leads again what it led last.
+    EmptiedIsElected,
+    /// A batch that was cut off counts as committed once the high watermark passes its place.
+    AcksWhatWasCut,
+    /// The marker of a transaction is acknowledged before it is committed.
+    MarkerAckedEarly,
+    /// Markers of a transaction leave before its outcome is committed.
+    DeedsBeforeCommit,
+    /// A producer that takes a transactional id over gets the epoch of the one before.
+    EpochKeptAtTakeover,
+    /// Records begin a transaction without a word of its coordinator.
+    TransactionUnverified,
+    /// A cut of the log forgets which transactions are open.
+    OpenForgottenByCut,
+    /// Offsets that are committed in a transaction count at once.
+    PendingOffsetsCount,
 }
 
 impl Planted {
-    pub const ALL: [Planted; 19] = [
+    pub const ALL: [Planted; 27] = [
         Planted::HighWatermarkBelowMinimum,
         Planted::HighWatermarkCountsSent,
         Planted::ShrinkBeforeCommit,
@@ -65,6 +81,14 @@ impl Planted {
         Planted::EvictedGoesOn,
         Planted::DeposedForGood,
         Planted::RenewedOnce,
+        Planted::EmptiedIsElected,
+        Planted::AcksWhatWasCut,
+        Planted::MarkerAckedEarly,
+        Planted::DeedsBeforeCommit,
+        Planted::EpochKeptAtTakeover,
+        Planted::TransactionUnverified,
+        Planted::OpenForgottenByCut,
+        Planted::PendingOffsetsCount,
     ];
 }
 

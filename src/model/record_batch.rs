@@ -1,7 +1,8 @@
 //! The record batch, magic 2: the unit that producers send, the log stores and consumers fetch.
 //!
-//! The layout is Kafka's (documentation, "Record Batch"); everything is big-endian. The CRC covers the bytes from
-//! `attributes` on, so a broker can set `base_offset` and `partition_leader_epoch` without touching it.
+//! The layout is Kafka's (documentation, "Record Batch"); everything is big-endian. The CRC
+//! covers the bytes from `attributes` on, so a broker can set `base_offset` and
+//! `partition_leader_epoch` without touching it.
 
 use zerocopy::big_endian::{I16, I32, I64, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -95,13 +96,25 @@ impl BatchHeader {
         self.attributes.get() & CONTROL_MASK != 0
     }
 
-    /// From when on cleaning may drop the batch's tombstones, ms since the epoch; the base timestamp stands for it then
-    /// (KIP-534). `None`: the first cleaning that meets them has yet to say.
+    /// Makes it a batch in a transaction. The CRC must be recomputed.
+    pub fn set_transactional(&mut self) {
+        self.attributes.set(self.attributes.get() | TRANSACTIONAL_MASK);
+    }
+
+    /// Makes it a control batch of a transaction. The CRC must be recomputed.
+    pub fn set_control(&mut self) {
+        self.attributes.set(self.attributes.get() | TRANSACTIONAL_MASK | CONTROL_MASK);
+    }
+
+    /// From when on cleaning may drop the batch's tombstones, ms since the epoch; the
+    /// base timestamp stands for it then (KIP-534). `None`: the first cleaning that
+    /// meets them has yet to say.
     pub fn delete_horizon_ms(&self) -> Option<i64> {
         (self.attributes.get() & DELETE_HORIZON_MASK != 0).then(|| self.base_timestamp.get())
     }
 
-    /// Sets the mark of a delete horizon, which is then the base timestamp, or takes it away. The CRC must be recomputed.
+    /// Sets the mark of a delete horizon, which is then the base timestamp, or takes it away.
+    /// The CRC must be recomputed.
     pub fn set_delete_horizon(&mut self, horizon_ms: Option<i64>) {
         match horizon_ms {
             Some(horizon_ms) => {
@@ -122,7 +135,7 @@ impl BatchHeader {
         self.attributes.set(self.attributes.get() & !COMPRESSION_MASK);
     }
 
-    /// Whether the batch carries a producer id and sequence (KIP-98).
+    /// True if the batch carries a producer id and sequence (KIP-98).
     pub fn is_idempotent(&self) -> bool {
         self.producer_id.get() >= 0
     }
@@ -132,13 +145,14 @@ impl BatchHeader {
         sequence_plus(self.base_sequence.get(), self.last_offset_delta.get())
     }
 
-    /// Marks the batch as stamped by the broker at `now_ms` (message.timestamp.type=LogAppendTime). The CRC must be
-    /// recomputed afterwards.
+    /// Marks the batch as stamped by the broker at `now_ms` (message.timestamp.type=LogAppendTime).
+    /// The CRC must be recomputed afterwards.
     pub fn set_log_append_time(&mut self, now_ms: i64) {
         self.set_timestamps(true, now_ms);
     }
 
-    /// Sets the timestamp type and the largest timestamp. The CRC must be recomputed if that changes anything.
+    /// Sets the timestamp type and the largest timestamp. The CRC must be recomputed
+    /// if that changes anything.
     pub fn set_timestamps(&mut self, log_append_time: bool, max_timestamp_ms: i64) {
         let others = self.attributes.get() & !TIMESTAMP_TYPE_MASK;
         self.attributes.set(if log_append_time { others | TIMESTAMP_TYPE_MASK } else { others });
@@ -153,7 +167,7 @@ pub fn sequence_plus(sequence: i32, delta: i32) -> i32 {
     (sum % limit) as i32
 }
 
-/// What is wrong with a batch.
+/// Error of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
     #[error("the batch is cut off: {have} bytes of {want}")]
@@ -170,13 +184,15 @@ pub enum BatchError {
     BadCodec(i16),
 }
 
-/// The first batch of `bytes`, checked for framing only (length, magic): what a scan needs to step to the next one.
+/// The first batch of `bytes`, checked for framing only (length, magic): what a scan needs
+/// to step to the next one.
 pub fn frame(bytes: &[u8]) -> Result<(&BatchHeader, usize), BatchError> {
     let have = bytes.len() as u64;
     let Some(header) = BatchHeader::peek(bytes) else {
         return Err(BatchError::Truncated { have, want: HEADER_BYTES as u64 });
     };
-    // The magic byte sits at the same place in every version, so it tells more than a wrong length does.
+    // The magic byte sits at the same place in every version, so it tells more
+    // than a wrong length does.
     if header.magic != 2 {
         return Err(BatchError::BadMagic(header.magic));
     }
@@ -216,19 +232,11 @@ pub fn check_produced(header: &BatchHeader) -> Result<(), BatchError> {
 
 #[cfg(test)]
 mod tests {
-    use zerocopy::FromZeros;
-
     use super::*;
+    use crate::model::testing;
 
     fn batch(payload: &[u8]) -> Vec<u8> {
-        let mut header = BatchHeader::new_zeroed();
-        header.batch_length.set((HEADER_BYTES - LENGTH_PREFIX_BYTES + payload.len()) as i32);
-        header.magic = 2;
-        header.record_count.set(1);
-        let mut bytes = [header.as_bytes(), payload].concat();
-        let crc = crc32c::crc32c(&bytes[CRC_START..]);
-        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-        bytes
+        testing::batch(testing::header(1, 0), payload).to_vec()
     }
 
     #[test]

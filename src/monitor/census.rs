@@ -1,4 +1,5 @@
-//! Topics, partitions and groups: what shards answer when they are asked, and what the metadata says of it.
+//! Topics, partitions and groups: what shards answer when they are asked, and what
+//! the metadata says of it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use crate::model::{BrokerId, PartitionId};
 use crate::observe::metrics::{Metric, metric};
 use crate::shard::Survey;
 
-/// A shard answers at its next tick; one that does not within this time is left out, and all that hangs on it.
+/// A shard answers at its next tick; one that does not within this time is left out,
+/// and all that hangs on it.
 const PATIENCE: Duration = Duration::from_millis(900);
 
 /// Label of all that have no series of their own; no topic is called so.
@@ -50,6 +52,9 @@ struct Totals {
     replicated_out_bytes: u64,
     log_bytes: u64,
     partitions: u64,
+    open_transactions: u64,
+    /// Of the partition that has most.
+    stable_lag: u64,
 }
 
 /// Names with series of their own, and one name for all the others.
@@ -77,7 +82,7 @@ impl Names {
 pub(super) fn tell(sources: &Sources, surveys: &[Survey], series: &mut Vec<Series>) {
     let Some(image) = surveys.first().map(|survey| survey.image.clone()) else { return };
     let me = BrokerId(sources.broker_id);
-    topics(sources, &image, surveys, series);
+    topics(sources, &image, me, surveys, series);
     standing(&image, me, surveys, series);
     groups(sources, &image, surveys, series);
     if sources.partitions {
@@ -99,7 +104,7 @@ fn by_label<T: Default>(
     sums
 }
 
-fn topics(sources: &Sources, image: &MetadataImage, surveys: &[Survey], series: &mut Vec<Series>) {
+fn topics(sources: &Sources, image: &MetadataImage, me: BrokerId, surveys: &[Survey], series: &mut Vec<Series>) {
     let mut totals: HashMap<Arc<str>, Totals> = HashMap::new();
     let exists = |name: &str, id: u128| image.topic(name).is_some_and(|topic| topic.id.as_u128() == id);
     for shard in &sources.metrics.shards {
@@ -113,8 +118,14 @@ fn topics(sources: &Sources, image: &MetadataImage, surveys: &[Survey], series: 
         });
     }
     for partition in surveys.iter().flat_map(|survey| &survey.partitions) {
-        if let Some(topic) = image.topic_by_id(partition.id.topic) {
-            totals.entry(topic.name.clone()).or_default().log_bytes += partition.bytes;
+        let Some(topic) = image.topic_by_id(partition.id.topic) else { continue };
+        let sums = totals.entry(topic.name.clone()).or_default();
+        sums.log_bytes += partition.bytes;
+        let state = usize::try_from(partition.id.index.0).ok().and_then(|index| topic.partitions.get(index));
+        if state.is_some_and(|state| leads(image, me, partition.id, state)) {
+            sums.open_transactions += partition.open_transactions as u64;
+            let lag = partition.high_watermark.saturating_sub(partition.last_stable_offset);
+            sums.stable_lag = sums.stable_lag.max(u64::try_from(lag).unwrap_or_default());
         }
     }
     let names = image.topics().map(|topic| topic.name.clone());
@@ -126,15 +137,19 @@ fn topics(sources: &Sources, image: &MetadataImage, surveys: &[Survey], series: 
         sums.replicated_in_bytes += own.replicated_in_bytes;
         sums.replicated_out_bytes += own.replicated_out_bytes;
         sums.log_bytes += own.log_bytes;
+        sums.open_transactions += own.open_transactions;
+        sums.stable_lag = sums.stable_lag.max(own.stable_lag);
         sums.partitions += image.topic(name).map_or(0, |topic| topic.partitions.len() as u64);
     });
     type OfTopic = (&'static Metric, fn(&Totals) -> u64);
-    let alone: [OfTopic; 5] = [
+    let alone: [OfTopic; 7] = [
         (&metric::TOPIC_RECEIVED, |sums| sums.received_bytes),
         (&metric::TOPIC_RECORDS, |sums| sums.received_records),
         (&metric::TOPIC_SENT, |sums| sums.sent_bytes),
         (&metric::TOPIC_BYTES, |sums| sums.log_bytes),
         (&metric::TOPIC_PARTITIONS, |sums| sums.partitions),
+        (&metric::TOPIC_TRANSACTIONS, |sums| sums.open_transactions),
+        (&metric::TOPIC_STABLE_LAG, |sums| sums.stable_lag),
     ];
     let in_cluster: [OfTopic; 2] = [
         (&metric::TOPIC_REPLICATED_IN, |sums| sums.replicated_in_bytes),
@@ -157,7 +172,7 @@ fn standing(image: &MetadataImage, me: BrokerId, surveys: &[Survey], series: &mu
     for topic in image.topics() {
         for (index, partition) in (0..).zip(&topic.partitions) {
             let id = PartitionId::new(topic.id, index);
-            offline += u64::from(partition.leader.is_none() || image.is_offline(id));
+            offline += u64::from(partition.leader.is_none_or(|leader| image.is_offline_at(leader, topic, index)));
             if leads(image, me, id, partition) {
                 leaders += 1;
                 under_replicated += u64::from(partition.isr.len() < partition.replicas.len());
@@ -189,7 +204,8 @@ fn groups(sources: &Sources, image: &MetadataImage, surveys: &[Survey], series: 
     for partition in surveys.iter().flat_map(|survey| &survey.partitions) {
         ends.insert(partition.id, partition.high_watermark);
     }
-    // Of what was committed for an earlier topic of the name, or up to a place that is not there any more, nothing is left.
+    // Of what was committed for an earlier topic of the name, or up to a place that is not there
+    // any more, nothing is left.
     let lag_of = |topic: &Arc<str>, partition: i32, committed: i64| {
         let id = PartitionId::new(image.topic(topic)?.id, partition);
         u64::try_from(ends.get(&id)? - committed).ok().or(Some(0))

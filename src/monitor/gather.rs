@@ -11,7 +11,7 @@ use super::census;
 use super::exposition::{Scrape, Series, Word};
 use super::process::{self, ProcessFacts};
 use super::start::Sources;
-use crate::observe::metrics::{Durations, Metric, Resource, ShardMetrics, Spread, Stage, metric};
+use crate::observe::metrics::{Durations, FetchStage, Metric, Resource, ShardMetrics, Spread, Stage, metric};
 use crate::runtime::probe;
 use crate::runtime::process::thread_cpu_seconds;
 use crate::shard::Survey;
@@ -79,10 +79,25 @@ fn requests(shards: &[Arc<ShardMetrics>], series: &mut Vec<Series>) {
         }
         told(Stage::Sent, spread_of(all().map(|(_, api)| &api.sent)));
     }
-    series.extend([requests, bytes, errors, stages]);
+    series.extend([requests, bytes, errors, stages, fetches(shards)]);
 }
 
-fn spread_of<'a>(counts: impl Iterator<Item = &'a Durations>) -> Spread {
+fn fetches(shards: &[Arc<ShardMetrics>]) -> Series {
+    let mut fetches = Series::of(&metric::FETCH_STAGES);
+    for stage in FetchStage::ALL {
+        for (reader, spread) in [
+            ("consumer", spread_of(shards.iter().map(|shard| shard.consumer_fetches.of(stage)))),
+            ("follower", spread_of(shards.iter().map(|shard| shard.follower_fetches.of(stage)))),
+        ] {
+            if spread.count() > 0 {
+                fetches.spread([reader.into(), fetch_stage_name(stage).into()], spread);
+            }
+        }
+    }
+    fetches
+}
+
+pub(super) fn spread_of<'a>(counts: impl Iterator<Item = &'a Durations>) -> Spread {
     let mut spread = Spread::default();
     counts.for_each(|counts| counts.add_to(&mut spread));
     spread
@@ -94,11 +109,20 @@ fn summed(counts: impl Iterator<Item = (i16, u64)>) -> std::collections::BTreeMa
     sums
 }
 
-fn stage_name(stage: Stage) -> &'static str {
+pub(super) fn stage_name(stage: Stage) -> &'static str {
     match stage {
         Stage::Appended => "appended",
         Stage::Acknowledged => "acknowledged",
         Stage::Sent => "sent",
+    }
+}
+
+fn fetch_stage_name(stage: FetchStage) -> &'static str {
+    match stage {
+        FetchStage::LookUp => "look_up",
+        FetchStage::Wait => "wait",
+        FetchStage::Read => "read",
+        FetchStage::Send => "send",
     }
 }
 
@@ -256,9 +280,10 @@ mod tests {
     use super::*;
     use crate::cluster::{MetadataImage, TopicImage};
     use crate::config::{ServerConfig, TopicConfig};
+    use crate::groups::SurveyedGroup;
     use crate::model::{BrokerId, PartitionId};
     use crate::observe::metrics::ALL;
-    use crate::shard::{SurveyedGroup, SurveyedPartition};
+    use crate::shard::SurveyedPartition;
     use std::time::Duration;
     use uuid::Uuid;
 
@@ -292,7 +317,8 @@ mod tests {
         }
     }
 
-    /// Topics `a` (2 partitions, one under-replicated, one without a leader), `b` and `c` (one each) of two brokers.
+    /// Topics `a` (2 partitions, one under-replicated, one without a leader), `b` and `c`
+    /// (one each) of two brokers.
     fn image() -> Arc<MetadataImage> {
         let (me, other) = (BrokerId(7), BrokerId(8));
         let mut image = MetadataImage::default();
@@ -321,6 +347,9 @@ mod tests {
             bytes,
             start_offset: 1,
             high_watermark,
+            // The last tenth is of transactions that have not ended, a record each.
+            last_stable_offset: high_watermark - high_watermark / 10,
+            open_transactions: (high_watermark / 10) as usize,
         };
         let group = |group: &str, members, offsets: &[(&str, i32, i64)]| SurveyedGroup {
             group: group.into(),
@@ -363,6 +392,10 @@ mod tests {
                 "corelane_topic_log_bytes{topic=\"a\"} 150",
                 "corelane_topic_log_bytes{topic=\"(others)\"} 9",
                 "corelane_topic_partitions{topic=\"a\"} 2",
+                // Of partitions that are led here.
+                "corelane_topic_open_transactions{topic=\"a\"} 3",
+                "corelane_topic_last_stable_lag_records{topic=\"a\"} 3",
+                "corelane_topic_last_stable_lag_records{topic=\"(others)\"} 0",
                 "corelane_partition_replicas 4",
                 "corelane_partition_leaders 2",
                 "corelane_under_replicated_partitions 1",
@@ -393,6 +426,7 @@ mod tests {
             shard.acknowledged.record(Duration::from_millis(2));
             shard.api(0).sent.record(Duration::from_millis(3));
             shard.connections.set(5);
+            shard.consumer_fetches.of(FetchStage::Wait).record(Duration::from_millis(500));
         }
         let text = text(&sources);
         let lines = [
@@ -400,6 +434,7 @@ mod tests {
             "corelane_request_bytes_total{api=\"Produce\"} 200",
             "corelane_request_errors_total{api=\"Produce\",error=\"UNKNOWN_TOPIC_OR_PARTITION\"} 2",
             "corelane_request_stage_seconds_count{api=\"Produce\",stage=\"acknowledged\"} 2",
+            "corelane_fetch_stage_seconds_count{reader=\"consumer\",stage=\"wait\"} 2",
             "corelane_connections{shard=\"1\"} 5",
             "corelane_shard_mailbox_messages{shard=\"1\"} 3",
             "corelane_broker_info{broker=\"7\",cluster=\"c\"} 1",
@@ -414,6 +449,7 @@ mod tests {
         sources.metrics.shards[0].api(3).note_request(12, 10);
         sources.metrics.shards[0].api(3).note_error(5);
         sources.metrics.shards[0].api(3).sent.record(Duration::from_millis(1));
+        sources.metrics.shards[0].follower_fetches.of(FetchStage::Read).record(Duration::from_millis(1));
         let _software = sources.metrics.clients.count("a", "b");
         sources.metrics.shards[1].throttling.of("request_percentage", "user=u").note(1500);
         let text = text_with(&sources, Some(&surveys()));

@@ -1,12 +1,12 @@
-//! Connections to the HTTP listener: so many at most, so long without a request, so large a header. When there are as many as
-//! there may be, the oldest makes way.
+//! Connections to the HTTP listener: so many at most, so long without a request, so large a header.
+//! When there are as many as there may be, the oldest makes way.
 
 use std::collections::VecDeque;
-use std::net;
+use std::net::{self, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -15,13 +15,18 @@ use tokio::task::AbortHandle;
 
 /// Connections at a time. A scraper needs one.
 const MOST_CONNECTIONS: usize = 64;
-/// A request's header has to be there within this time; between two requests a connection may be idle for as long.
+/// A request's header has to be there within this time; between two requests a connection
+/// may be idle for as long.
 const HEADER_TIME: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 75 });
 /// Largest header.
 const HEADER_BYTES: usize = 16 << 10;
 const HEADERS: usize = 64;
 /// A pause after a failed accept (out of descriptors, mostly), which would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The other end of a request's connection.
+#[derive(Clone, Copy)]
+pub(super) struct Peer(pub SocketAddr);
 
 /// Open connections, oldest first.
 #[derive(Clone, Default)]
@@ -49,16 +54,16 @@ pub(super) async fn serve(listener: net::TcpListener, router: Router) -> std::io
     let listener = TcpListener::from_std(listener)?;
     let open = Open::default();
     for number in 0.. {
-        let stream = loop {
+        let (stream, peer) = loop {
             match listener.accept().await {
-                Ok((stream, _)) => break stream,
+                Ok(accepted) => break accepted,
                 Err(error) => {
                     tracing::debug!(%error, "a connection for metrics could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         };
-        let (router, ended) = (router.clone(), open.clone());
+        let (router, ended) = (router.clone().layer(Extension(Peer(peer))), open.clone());
         let connection = tokio::spawn(async move {
             answer(stream, router).await;
             ended.remove(number);
@@ -69,7 +74,8 @@ pub(super) async fn serve(listener: net::TcpListener, router: Router) -> std::io
 }
 
 async fn answer(stream: TcpStream, router: Router) {
-    // Answers are written at once; waiting for more to send would only hold up a client that waits for the rest.
+    // Answers are written at once; waiting for more to send would only hold up a client
+    // that waits for the rest.
     let _ = stream.set_nodelay(true);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).max_buf_size(HEADER_BYTES).max_headers(HEADERS);
@@ -84,7 +90,7 @@ mod tests {
     use super::*;
     use axum::routing::get;
     use std::io::{Read, Write};
-    use std::net::{SocketAddr, TcpStream};
+    use std::net::TcpStream;
 
     fn serving() -> SocketAddr {
         let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -5,9 +5,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use super::changes::Admin;
+use super::console::Guard;
 use super::http;
 use super::pages::Pages;
 use crate::config::ServerConfig;
+use crate::console::Desk;
 use crate::observe::metrics::Metrics;
 use crate::runtime::watchdog::StallCounter;
 use crate::shard::SurveyDesk;
@@ -28,6 +31,10 @@ pub struct Sources {
     pub most_names: usize,
     /// Where each shard is asked for what is not counted.
     pub desks: Vec<Arc<SurveyDesk>>,
+    /// Where the console asks the cluster.
+    pub console: Desk,
+    pub(super) guard: Guard,
+    pub(super) admin: Admin,
     /// Parts that are there once the shards run.
     pub late: OnceLock<Late>,
 }
@@ -42,6 +49,9 @@ impl Sources {
             partitions: config.metrics_partitions,
             most_names: config.metrics_max_names,
             desks: (0..config.shards).map(|_| Arc::default()).collect(),
+            console: Desk::new(config),
+            guard: Guard::of(config),
+            admin: Admin::new(config.console_admin),
             late: OnceLock::new(),
         })
     }
@@ -55,8 +65,8 @@ pub struct Late {
     pub stalls: Option<StallCounter>,
 }
 
-/// Takes the address. Where that fails for the default, which nobody asked for, a warning says so; otherwise the broker must
-/// not start.
+/// Takes the address. Where that fails for the default, which nobody asked for, a warning says so;
+/// otherwise the broker must not start.
 pub fn bind(config: &ServerConfig) -> Result<Bound, String> {
     let Some(address) = config.http_listener.1 else { return Ok(None) };
     match TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener)) {
@@ -87,7 +97,7 @@ pub fn start((address, listener): (SocketAddr, TcpListener), sources: Arc<Source
         }
     };
     std::thread::Builder::new().name("monitor".to_owned()).spawn(serve).map_err(failed)?;
-    tracing::info!("metrics at http://{address}/metrics");
+    tracing::info!("metrics at http://{address}/metrics, the console at http://{address}/");
     Ok(())
 }
 

@@ -6,4 +6,4 @@ pub mod metrics;
 
 pub(crate) use client_lines::client_line;
 pub use client_lines::{Place, note_second};
-pub use logging::init_logging;
+pub use logging::{LogFormat, init_logging};

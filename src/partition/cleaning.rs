@@ -6,9 +6,11 @@ use super::replica::Replica;
 use crate::storage::{CleanError, CleanStats, Cleaner, Survey};
 
 impl Replica {
-    /// Whether the log should be cleaned, and how dirty it is; see [`Log::survey`](crate::storage::Log::survey).
+    /// The log's dirty part, if it should be cleaned; see
+    /// [`Log::survey`](crate::storage::Log::survey).
     pub async fn survey(&self, now_ms: i64) -> Option<Survey> {
-        self.log.survey(now_ms, self.high_watermark()).await
+        // The fate of a transaction's records depends on how it ends.
+        self.log.survey(now_ms, self.last_stable_offset()).await
     }
 
     /// Cleans what `found` names. `ended`: whether to leave off.

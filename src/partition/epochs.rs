@@ -55,8 +55,9 @@ impl EpochHistory {
         true
     }
 
-    /// Notes that a batch at `offset`, the end of the log or behind it, is of `epoch`; returns whether that is news. Epochs of
-    /// a log do not fall: later ones that are in the history wrote nothing, and leave no trace.
+    /// Notes that a batch at `offset`, the end of the log or behind it, is of `epoch`; returns
+    /// whether that is news. Epochs of a log do not fall: later ones that are in the history wrote
+    /// nothing, and leave no trace.
     pub fn assign(&mut self, epoch: i32, offset: i64) -> bool {
         if self.entries.last().is_some_and(|last| last.0 == epoch && last.1 <= offset) {
             return false;
@@ -71,7 +72,8 @@ impl EpochHistory {
         self.entries.last().map(|last| last.0)
     }
 
-    /// True if all that `epoch` and older ones wrote is gone from the log's beginning: nothing can be said of it.
+    /// True if all that `epoch` and older ones wrote is gone from the log's beginning:
+    /// nothing can be said of it.
     pub fn is_before_all(&self, epoch: i32) -> bool {
         self.entries.first().is_some_and(|first| epoch < first.0)
     }
@@ -87,14 +89,30 @@ impl EpochHistory {
         }
     }
 
-    /// True if the epochs that batches of the log name are in the history at their offsets, but for later ones.
+    /// True if the epochs that batches of the log name are in the history at their
+    /// offsets, but for later ones.
     fn agrees(&self, read: &EpochHistory) -> bool {
         let is_later = |offset: i64| self.entries.last().is_none_or(|last| last.1 <= offset);
         read.entries.iter().all(|(epoch, offset)| is_later(*offset) || self.epoch_of(*offset) == Some(*epoch))
     }
 
-    /// Forgets epochs without a record before `end`, where the log now ends. One that began at `end` goes
-    /// too: the next records there may be of an older epoch, when a leader is elected that led before it.
+    /// Takes note of what batches tell: `read`, and the base offset of the newest of them. The
+    /// history need not have what a follower wrote since its last checkpoint, nor lack an epoch
+    /// that wrote nothing: batches behind its start are of older ones.
+    fn complete(&mut self, read: &EpochHistory, newest: i64) {
+        if let Some(latest) = read.latest() {
+            self.entries.retain(|(epoch, start)| *epoch <= latest || *start > newest);
+        }
+        for (epoch, offset) in &read.entries {
+            if self.entries.last().is_none_or(|last| last.1 <= *offset) {
+                self.assign(*epoch, *offset);
+            }
+        }
+    }
+
+    /// Forgets epochs without a record before `end`, where the log now ends. One that began at
+    /// `end` goes too: the next records there may be of an older epoch, when a leader is
+    /// elected that led before it.
     pub fn truncate(&mut self, end: i64) {
         self.entries.retain(|e| e.1 < end);
     }
@@ -159,17 +177,26 @@ impl EpochEvidence {
         }
     }
 
-    /// Begins the image's epoch, or a later one, at the end of the log; `begins`: that epoch and how the
-    /// last run ended, or `None` where no epoch begins with the start, as in a cluster. `file`: the text of
-    /// the history's file.
+    /// Begins the image's epoch, or a later one, at the end of the log; `begins`: that epoch and
+    /// how the last run ended, or `None` where no epoch begins with the start, as in a cluster.
+    /// `file`: the text of the history's file.
     pub fn begin(self, file: Option<&str>, begins: Option<(LeaderEpoch, LastStop)>, next_offset: i64) -> Begun {
         let known = self.checkpointed.is_some() || self.read.latest().is_some();
         let parsed = file.and_then(EpochHistory::parse);
+        // As of this start: an epoch without a record may be in the copy and no longer in the file.
+        let completed = |mut history: EpochHistory| {
+            history.complete(&self.read, self.newest);
+            history.truncate(next_offset);
+            history
+        };
+        let is_continued = |file: &EpochHistory, copy: &EpochHistory| {
+            file.follows(copy) || completed(file.clone()).follows(&completed(copy.clone()))
+        };
         let (sound, damage) = match (file, parsed, &self.checkpointed) {
             (None, ..) if known => (None, Some("the file is missing")),
             (None, ..) => (None, None),
             (Some(_), None, _) => (None, Some("the file is damaged")),
-            (_, Some(parsed), Some(copy)) if !parsed.follows(copy) => {
+            (_, Some(parsed), Some(copy)) if !is_continued(&parsed, copy) => {
                 (None, Some("the file is damaged: it is not what the checkpoint has a copy of"))
             }
             (_, Some(parsed), None) if !parsed.agrees(&self.read) => {
@@ -178,16 +205,7 @@ impl EpochEvidence {
             (_, parsed, _) => (parsed, None),
         };
         let mut history = sound.or(self.checkpointed).unwrap_or_default();
-        // Nor need the file tell that an epoch wrote nothing: batches behind its start are of older ones.
-        if let Some(latest) = self.read.latest() {
-            history.entries.retain(|(epoch, start)| *epoch <= latest || *start > self.newest);
-        }
-        // A follower's file need not cover what it wrote since the checkpoint.
-        for (epoch, offset) in self.read.entries {
-            if history.entries.last().is_none_or(|last| last.1 <= offset) {
-                history.assign(epoch, offset);
-            }
-        }
+        history.complete(&self.read, self.newest);
         // Of offsets that may be used again the epoch must be a new one. The image has been raised
         // for that, unless it was restored from an old copy.
         let epoch = match (begins, history.latest()) {
@@ -329,6 +347,22 @@ mod tests {
         assert_eq!(begun(only_read(), Some("0\n2\n0 0\n2 100\n"), 2, LastStop::Clean, 400).damage, None);
         let flipped = begun(only_read(), Some("0\n2\n0 0\n2 140\n"), 2, LastStop::Clean, 400);
         assert_eq!((flipped.history, flipped.damage.is_some()), (history(&[(0, 0), (2, 100)]), true));
+    }
+
+    /// A replica that led epoch 1 without a record has it in the checkpoint; as it follows, the
+    /// epoch leaves the file, and a clean stop that finds nothing new keeps the checkpoint.
+    #[test]
+    fn an_epoch_without_a_record_may_be_in_the_copy_alone() {
+        let copy = || Some(history(&[(0, 0), (1, 100)]));
+        let start = |read: &[_], file: &str, end| evidence(copy(), read).begin(Some(file), None, end);
+        let clean = start(&[], "0\n1\n0 0\n", 100);
+        assert_eq!((clean.history, clean.changed, clean.damage), (history(&[(0, 0)]), false, None));
+        // The file does not know yet of epoch 2, whose leader has written since.
+        let later = start(&[(2, 100), (2, 130)], "0\n1\n0 0\n", 160);
+        assert_eq!((later.history, later.changed, later.damage), (history(&[(0, 0), (2, 100)]), true, None));
+        // With a record of its own the epoch has to be in the file.
+        let lost = start(&[], "0\n1\n0 0\n", 160);
+        assert_eq!((lost.history, lost.damage.is_some()), (history(&[(0, 0), (1, 100)]), true));
     }
 
     #[test]

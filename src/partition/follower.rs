@@ -1,8 +1,8 @@
-//! Rules of a partition's follower (KIP-101, 279, 320), pure: the leader's answers and the own log's ends
-//! go in; the next fetch and what to do with the log come out.
+//! Rules of a partition's follower (KIP-101, 279, 320), pure: the leader's answers and the own
+//! log's ends go in; the next fetch and what to do with the log come out.
 //!
-//! A fetch leaves only when all that came before is acknowledged by the own log, so its offset is an
-//! acknowledgement.
+//! A fetch leaves only when all that came before is acknowledged by the own log, so its
+//! offset is an acknowledgement.
 
 use super::epochs::EpochHistory;
 use super::watermarks::Watermarks;
@@ -47,11 +47,11 @@ pub enum LeaderAnswer {
 /// The next step of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Append the records as they are, then take over the leader's high watermark and start. `begin`: the log has to begin
-    /// there first, which is before where the empty log begins.
+    /// Append the records as they are, then take over the leader's high watermark and start.
+    /// `begin`: the log has to begin there first, which is before where the empty log begins.
     Append { begin: Option<i64>, high_watermark: i64, start: i64 },
-    /// Cut the log to `to`. `committed`: the own high watermark, where the cut goes below it; only an
-    /// unclean election explains that.
+    /// Cut the log to `to`. `committed`: the own high watermark, where the cut goes below it; only
+    /// an unclean election explains that.
     Cut { to: i64, committed: Option<i64> },
     /// Empty the log and begin at this offset.
     Reset { begin: i64 },
@@ -64,10 +64,10 @@ pub enum Step {
 }
 
 impl Follower {
-    /// Follows from now on, with a log that ends at `end`. An epoch that this replica began as leader and wrote nothing in is
-    /// forgotten: records of an older one may follow. `known`: the newest epoch that this process has led or followed in.
-    /// False: the metadata is older than that, as a new session may see it. A leader of then would have the log cut
-    /// to its own.
+    /// Follows from now on, with a log that ends at `end`. An epoch that this replica began as
+    /// leader and wrote nothing in is forgotten: records of an older one may follow. `known`: the
+    /// newest epoch that this process has led or followed in. False: the metadata is older than
+    /// that, as a new session may see it. A leader of then would have the log cut to its own.
     pub fn begin(&self, known: LeaderEpoch, history: &mut EpochHistory, end: i64) -> bool {
         let is_current = self.epoch >= known;
         if is_current {
@@ -119,8 +119,8 @@ impl Follower {
     }
 }
 
-/// Where to cut a log that ends at `log_end` when the leader has records of epochs up to `epoch` before
-/// `end`: both logs agree up to the smaller end of the largest epoch that both know.
+/// Where to cut a log that ends at `log_end` when the leader has records of epochs up to `epoch`
+/// before `end`: both logs agree up to the smaller end of the largest epoch that both know.
 fn diverged(epoch: i32, end: i64, log_end: i64, history: &EpochHistory) -> i64 {
     if planted(Planted::CutByWrongEpoch) {
         return end.min(log_end);
@@ -251,8 +251,8 @@ mod tests {
         history
     }
 
-    /// Any two logs of which an epoch has one writer: after a few rounds the follower's is the beginning
-    /// of the leader's, and no common record was cut.
+    /// Any two logs of which an epoch has one writer: after a few rounds the follower's is the
+    /// beginning of the leader's, and no common record was cut.
     #[test]
     fn every_divergence_ends_at_the_last_common_record() {
         let mut state = 88_172_645_463_325_252_u64;
@@ -276,7 +276,8 @@ mod tests {
                 let steps: Vec<i32> = (0..below(6)).map(|_| below(2) as i32).collect();
                 let mut epochs = Vec::new();
                 for step in steps {
-                    // The first epoch of a tail is another than the common one, unless this is the leader.
+                    // The first epoch of a tail is another than the common one,
+                    // unless this is the leader.
                     if step == 1 || epochs.is_empty() && parity == 1 {
                         epoch += 2 - (epoch + parity) % 2;
                     }

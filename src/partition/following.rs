@@ -25,8 +25,8 @@ pub enum Followed {
 }
 
 impl Replica {
-    /// Carries out what the leader's `answer` to a fetch of `epoch` asks for; `records`: its batches, back to back. No role
-    /// begins meanwhile.
+    /// Carries out what the leader's `answer` to a fetch of `epoch` asks for; `records`: its
+    /// batches, back to back. No role begins meanwhile.
     pub async fn carry_out(
         self: &Rc<Self>,
         epoch: LeaderEpoch,
@@ -47,6 +47,7 @@ impl Replica {
                 if let Err(error) = self.append_as_is(records, now_ms).await {
                     return self.not_appended(&error);
                 }
+                self.starved.set(false);
                 self.traffic.replicated_in_bytes.add(bytes);
                 self.take_start(self.heed(epoch, high_watermark, start)).await
             }
@@ -74,7 +75,27 @@ impl Replica {
         }
     }
 
-    /// The fetch that is due by the log as it is now; `None`: part of it is not acknowledged yet, or this is no follower.
+    /// Empties a follower's log in which records are missing: the leader has all of them. Not while
+    /// this replica is counted on.
+    pub async fn mend_damage(self: &Rc<Self>) -> Followed {
+        if !self.is_damaged() {
+            return Followed::Next;
+        }
+        let (start, end) = (self.start_offset(), self.log.next_offset());
+        if let Err(error) = self.truncate_fully_and_start_at(0).await {
+            return self.storage_failed("emptying a damaged log", &error);
+        }
+        self.damaged.set(false);
+        self.log.forget_damage();
+        tracing::warn!(
+            topic = %self.topic, partition = %self.id.index,
+            "the log from offset {start} to {end} is damaged: it is fetched anew from the leader"
+        );
+        Followed::Next
+    }
+
+    /// The fetch that is due by the log as it is now; `None`: part of it is not acknowledged
+    /// yet, or this is no follower.
     pub fn fetch_due(&self) -> Option<NextFetch> {
         self.moved();
         self.next_fetch()
@@ -89,7 +110,10 @@ impl Replica {
 
     fn not_appended(&self, error: &ReplicateError) -> Followed {
         match error {
-            ReplicateError::Storage(error) => self.storage_failed("appending", error),
+            ReplicateError::Storage(error) => {
+                self.starved.set(error.is_full());
+                self.storage_failed("appending", error)
+            }
             ReplicateError::NotSound { .. } | ReplicateError::DoesNotFollow { .. } => {
                 client_line!(
                     error, topic = %self.topic, partition = %self.id.index,
@@ -128,7 +152,8 @@ impl Replica {
         }
     }
 
-    /// A log that has ended is opened anew by the shard, or offline; both are logged there. Any other failure passes.
+    /// A log that has ended is opened anew by the shard, or offline; both are logged there.
+    /// Any other failure passes.
     fn storage_failed(&self, what: &str, error: &StorageError) -> Followed {
         if self.failure().is_some() {
             return Followed::Over;

@@ -1,7 +1,8 @@
-//! The high watermarks of one data directory's partitions, in Kafka's `replication-offset-checkpoint`. Pure but for its file.
+//! The high watermarks of one data directory's partitions, in Kafka's
+//! `replication-offset-checkpoint`. Pure but for its file.
 //!
-//! A replica that starts believes no more than it says: what lies behind it may have to be cut. So an old one, or none at
-//! all, costs time, never records, and the file is replaced without a sync.
+//! A replica that starts believes no more than it says: what lies behind it may have to be cut. So
+//! an old one, or none at all, costs time, never records, and the file is replaced without a sync.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -47,7 +48,8 @@ impl HighWatermarks {
         (version == "0" && found.0.len() == count && text.ends_with('\n')).then_some(found)
     }
 
-    /// Those that the data directory `root` remembers; none where there is no file, or it is damaged, which is logged.
+    /// Those that the data directory `root` remembers; none where there is no file, or it is
+    /// damaged, which is logged.
     pub async fn load(root: &Path) -> io::Result<HighWatermarks> {
         let Some(text) = files::read(root, Self::FILE).await? else { return Ok(HighWatermarks::default()) };
         Ok(HighWatermarks::parse(&text).unwrap_or_else(|| {

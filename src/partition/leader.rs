@@ -1,10 +1,11 @@
-//! Rules of a partition's leader (KIP-101, 207, 279, 320, 966), pure: a view of the metadata, the
-//! followers' fetches and the time go in; a high watermark, answers and proposals for the ISR come out.
+//! Rules of a partition's leader (KIP-101, 207, 279, 320, 966), pure: a view of the
+//! metadata, the followers' fetches and the time go in; a high watermark, answers and
+//! proposals for the ISR come out.
 //!
-//! - *Maximal ISR*: the committed one, and every addition that is proposed or may still take effect.
-//!   The high watermark counts all of it. A removal counts once the metadata shows it.
-//! - One proposal is in flight. One whose outcome is unknown may take effect until the state's version
-//!   has moved past the one it was based on; proposing again makes it move.
+//! - *Maximal ISR*: the committed one, and every addition that is proposed or may still take
+//!   effect. The high watermark counts all of it. A removal counts once the metadata shows it.
+//! - One proposal is in flight. One whose outcome is unknown may take effect until the state's
+//!   version has moved past the one it was based on; proposing again makes it move.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use crate::model::planted::{Planted, planted};
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch};
 
 /// A proposal that was refused is not made again before this, unless the metadata has changed.
-const RETRY_MS: i64 = 500;
+pub const RETRY_MS: i64 = 500;
 
 /// The partition as the metadata image shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +45,8 @@ pub struct ReplicaView {
 }
 
 impl PartitionView {
-    /// Members that the ISR must have before anything is committed. While an ELR stands its bound holds
-    /// as well: members of the ELR lack what a smaller ISR would commit.
+    /// Members that the ISR must have before anything is committed. While an ELR stands its bound
+    /// holds as well: members of the ELR lack what a smaller ISR would commit.
     fn required(&self) -> usize {
         let elr_min = if planted(Planted::ElrKeptWhenMinimumFalls) { 0 } else { self.elr_min };
         usize::try_from(self.min_isr.max(elr_min)).unwrap_or(0).max(1)
@@ -72,7 +73,8 @@ pub enum FetchAnswer {
     Serve {
         up_to: i64,
     },
-    /// The follower's log is not the leader's: of epochs up to `epoch` the leader has records before `end`.
+    /// The follower's log is not the leader's: of epochs up to `epoch` the leader
+    /// has records before `end`.
     Diverging {
         epoch: i32,
         end: i64,
@@ -98,6 +100,10 @@ pub enum Change {
     Confirm,
     /// This broker's log has failed: it leaves ISR and ELR, and leads no longer.
     Resign,
+    /// Another member of the ISR leads, which stays as it is.
+    HandOver,
+    /// This broker's replica was opened anew: it leads on in a new epoch.
+    Renew,
 }
 
 /// The end of a proposal.
@@ -137,8 +143,8 @@ struct Progress {
     /// `None`: it has not fetched in this epoch.
     end: Option<i64>,
     last_fetch_ms: i64,
-    /// It has fetched since its membership was last proposed to change. Without this a follower that has
-    /// stopped would join again by what it had when it left.
+    /// It has fetched since its membership was last proposed to change, and since it left. Without
+    /// this a follower that has stopped would join again by what it had when it left.
     fresh: bool,
     /// The leader's end at the last fetch.
     last_leader_end: i64,
@@ -166,18 +172,23 @@ pub struct Leader {
     followers: BTreeMap<BrokerId, Progress>,
     pending: Vec<Pending>,
     retry_at_ms: i64,
-    /// A replica has named a higher epoch, so this one is over, unless the metadata store says otherwise.
+    /// A replica has named a higher epoch, so this one is over, unless the
+    /// metadata store says otherwise.
     deposed: bool,
     /// The metadata store was asked since.
     asked: bool,
     /// The log has failed.
     failed: bool,
-    /// The metadata store has been away for this long, in which a session ends, ms; `None`: it has not.
+    /// A change of this broker's own place, once nothing else is due.
+    wanted: Option<Change>,
+    /// The metadata store has been away for this long, in which a session ends,
+    /// ms; `None`: it has not.
     apart_ms: Option<i64>,
 }
 
 impl Leader {
-    /// Takes over at the log's `end` and notes the epoch. `lag_time_max_ms`: `replica.lag.time.max.ms`.
+    /// Takes over at the log's `end` and notes the epoch. `lag_time_max_ms`:
+    /// `replica.lag.time.max.ms`.
     pub fn take_over(
         me: BrokerId,
         view: PartitionView,
@@ -198,6 +209,7 @@ impl Leader {
             deposed: false,
             asked: false,
             failed: false,
+            wanted: None,
             apart_ms: None,
         };
         leader.forget_ends(now_ms);
@@ -225,6 +237,10 @@ impl Leader {
         if view != self.view {
             self.retry_at_ms = now_ms;
         }
+        for (broker, progress) in &mut self.followers {
+            // It gave its place up, or was taken out.
+            progress.fresh &= !self.view.isr.contains(broker) || view.isr.contains(broker);
+        }
         self.view = view;
         if next_epoch {
             self.epoch_start = end;
@@ -249,8 +265,8 @@ impl Leader {
         self.view.isr.iter().any(|broker| *broker != self.me)
     }
 
-    /// A replica has shown that the epoch is over: nothing is served until the metadata is newer, or until a commit
-    /// shows that the replica was wrong.
+    /// A replica has shown that the epoch is over: nothing is served until the metadata is newer,
+    /// or until a commit shows that the replica was wrong.
     pub fn is_deposed(&self) -> bool {
         self.deposed
     }
@@ -260,17 +276,30 @@ impl Leader {
         self.failed = true;
     }
 
-    /// The metadata store has been away for `apart_ms`, in which a session ends, or (`None`) it is there.
+    /// This broker gives its place up, or its leadership (`None`: no longer). It leads on as before
+    /// until that is committed, or where nobody else is in sync.
+    pub fn want(&mut self, change: Option<Change>) {
+        self.wanted = change;
+    }
+
+    pub fn wanted(&self) -> Option<&Change> {
+        self.wanted.as_ref()
+    }
+
+    /// The metadata store has been away for `apart_ms`, in which a session ends,
+    /// or (`None`) it is there.
     pub fn set_apart(&mut self, apart_ms: Option<i64>) {
         self.apart_ms = apart_ms;
     }
 
-    /// The metadata store is away; without this nobody need ask [`may_be_replaced`](Self::may_be_replaced), nor the clock.
+    /// The metadata store is away; without this nobody need ask
+    /// [`may_be_replaced`](Self::may_be_replaced), nor the clock.
     pub fn is_apart(&self) -> bool {
         self.apart_ms.is_some()
     }
 
-    /// Another replica may lead by now: the metadata store is away, and for as long nobody who is in sync has fetched.
+    /// Another replica may lead by now: the metadata store is away, and for as long nobody
+    /// who is in sync has fetched.
     pub fn may_be_replaced(&self, now_ms: i64) -> bool {
         let Some(apart_ms) = self.apart_ms else { return false };
         let is_silent = |broker: &BrokerId| {
@@ -284,8 +313,8 @@ impl Leader {
 
     // ---- followers
 
-    /// Judges a follower's fetch and notes its progress. Afterwards the high watermark may move and a
-    /// proposal may be due.
+    /// Judges a follower's fetch and notes its progress. Afterwards the high watermark may move
+    /// and a proposal may be due.
     pub fn fetched(&mut self, fetch: &FollowerFetch, ends: &Ends, history: &EpochHistory, now_ms: i64) -> FetchAnswer {
         let answer = self.judge(fetch, ends, history);
         if let FetchAnswer::Serve { .. } = answer
@@ -297,15 +326,17 @@ impl Leader {
         answer
     }
 
-    /// The answer to a follower's fetch, which is no progress: it has waited here since it was noted.
+    /// The answer to a follower's fetch, which is no progress: it has waited
+    /// here since it was noted.
     pub fn judge(&mut self, fetch: &FollowerFetch, ends: &Ends, history: &EpochHistory) -> FetchAnswer {
         if let Err(code) = self.admit(fetch) {
             return FetchAnswer::Refuse(code);
         }
         if let Some(last) = fetch.last_epoch {
             if history.is_before_all(last) {
-                // Its records below our start cannot be told from what was committed there. Cut to our start,
-                // it might join the ISR with it, and show it as the next leader. So it begins at our start.
+                // Its records below our start cannot be told from what was committed there. Cut
+                // to our start, it might join the ISR with it, and show it as the next leader.
+                // So it begins at our start.
                 return FetchAnswer::Refuse(ErrorCode::OffsetOutOfRange);
             }
             match history.end_of(last, ends.appended) {
@@ -406,7 +437,10 @@ impl Leader {
         for (broker, progress) in &self.followers {
             if self.in_maximal_isr(*broker) {
                 least = least.min(progress.end?);
-            } else if self.may_join(*broker) && progress.is_caught_up(ends.sent, now_ms, self.lag_time_max_ms) {
+            } else if progress.fresh
+                && self.may_join(*broker)
+                && progress.is_caught_up(ends.sent, now_ms, self.lag_time_max_ms)
+            {
                 least = least.min(progress.end.unwrap_or(least));
             }
         }
@@ -440,8 +474,8 @@ impl Leader {
         }
     }
 
-    /// State of an `acks=all` produce whose last record stands before `next_offset`. When the leadership
-    /// ends, every produce that is pending still is refused with NOT_LEADER_OR_FOLLOWER.
+    /// State of an `acks=all` produce whose last record stands before `next_offset`. When the
+    /// leadership ends, every produce that is pending still is refused with NOT_LEADER_OR_FOLLOWER.
     pub fn ack_all(&self, next_offset: i64, high_watermark: i64) -> AckAll {
         match (high_watermark >= next_offset, self.enough_in_sync()) {
             (true, true) => AckAll::Committed,
@@ -462,14 +496,16 @@ impl Leader {
         }
     }
 
-    /// The end that consumers may be told (KIP-207): a new leader learns only by and by what is committed.
+    /// The end that consumers may be told (KIP-207): a new leader learns only by
+    /// and by what is committed.
     pub fn latest_offset(&self, high_watermark: i64) -> Result<i64, ErrorCode> {
         if high_watermark < self.epoch_start { Err(ErrorCode::OffsetNotAvailable) } else { Ok(high_watermark) }
     }
 
     // ---- the ISR
 
-    /// The change of the ISR that is due, if one may be proposed now. It counts as in flight from here on.
+    /// The change of the ISR that is due, if one may be proposed now. It counts
+    /// as in flight from here on.
     pub fn propose(&mut self, marks: &Watermarks, now_ms: i64) -> Option<Proposal> {
         let waits = |p: &Pending| matches!(p.decision, None | Some(Decision::Committed));
         if self.pending.iter().any(waits) || now_ms < self.retry_at_ms {
@@ -479,19 +515,23 @@ impl Leader {
             // It succeeds only while the metadata has this epoch.
             (true, _) => Change::Confirm,
             (false, true) => Change::Resign,
-            (false, false) => self.due(marks, now_ms)?,
+            (false, false) => self.due(marks, now_ms).or_else(|| self.leaves())?,
         };
         self.asked = self.deposed;
         let (adds, removes) = match &change {
             Change::Expand(joining) => (joining.iter().map(|(broker, _)| *broker).collect(), Vec::new()),
             Change::Shrink(leaving) => (Vec::new(), leaving.clone()),
-            Change::Confirm | Change::Resign => Default::default(),
+            Change::Confirm | Change::Resign | Change::HandOver | Change::Renew => Default::default(),
         };
         for broker in adds.iter().chain(&removes) {
             self.followers.entry(*broker).and_modify(|progress| progress.fresh = false);
         }
         self.pending.push(Pending { adds, removes, decision: None });
         Some(Proposal { based_on: self.view.version, change })
+    }
+
+    fn leaves(&self) -> Option<Change> {
+        self.wanted.clone().filter(|_| self.has_others_in_sync())
     }
 
     fn due(&self, marks: &Watermarks, now_ms: i64) -> Option<Change> {
@@ -557,7 +597,8 @@ impl Leader {
     }
 }
 
-/// Checks that the epoch may begin here and notes it. `led`: the epoch that this broker leads already.
+/// Checks that the epoch may begin here and notes it. `led`: the epoch that
+/// this broker leads already.
 fn begin(
     me: BrokerId,
     view: &PartitionView,

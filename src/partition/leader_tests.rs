@@ -131,7 +131,9 @@ fn below_the_minimum_nothing_is_committed_and_nothing_taken() {
     assert_eq!(bench.leader.may_append_for_all(), Err(ErrorCode::NotEnoughReplicas));
     assert_eq!(bench.leader.ack_all(105, 105), AckAll::Refused(ErrorCode::NotEnoughReplicasAfterAppend));
     assert_eq!(bench.leader.ack_all(106, 105), AckAll::Pending);
-    // The minimum falls. 2 was caught up a moment ago and may join again, so it is waited for.
+    // The minimum falls. 2 has fetched since it left, was caught up a moment ago, and may join
+    // again: it is waited for.
+    bench.fetch(2, 105);
     bench.see(view(10, 5, &[1], 1));
     assert_eq!(bench.hw(), 105);
     bench.now += LAG_MS + 1;
@@ -246,8 +248,8 @@ fn a_log_that_is_another_is_told_where_and_counts_for_nothing() {
     assert_eq!(bench.send(emptied), FetchAnswer::Refuse(ErrorCode::OffsetOutOfRange));
 }
 
-/// The leader's records of epoch 2 and before were deleted. Those of a follower that has no later ones may be
-/// another leader's, wherever they end.
+/// The leader's records of epoch 2 and before were deleted. Those of a follower that has no later
+/// ones may be another leader's, wherever they end.
 #[test]
 fn a_log_of_deleted_epochs_begins_anew() {
     let mut bench = Bench::new(&[1, 2], 1);
@@ -369,7 +371,7 @@ fn a_refused_proposal_no_longer_counts_and_is_made_again_later() {
     assert!(bench.propose().is_some());
 }
 
-/// Below the minimum the high watermark stands still, so whoever has left had reached it.
+/// Below the minimum the high watermark stands still, so a replica that has left had reached it.
 #[test]
 fn who_has_stopped_does_not_join_by_what_it_had() {
     let mut bench = Bench::new(&[1, 2], 2);
@@ -383,6 +385,22 @@ fn who_has_stopped_does_not_join_by_what_it_had() {
     assert_eq!(bench.propose(), Some(Change::Expand(vec![(BrokerId(2), 2)])));
 }
 
+/// A follower whose log has failed takes itself out of the ISR, and fetches no more.
+#[test]
+fn who_gave_its_place_up_is_neither_waited_for_nor_taken_back() {
+    let mut bench = Bench::new(&[1, 2, 3], 2);
+    bench.append(110);
+    bench.fetch(2, 110);
+    bench.fetch(3, 110);
+    bench.see(view(8, 5, &[1, 2], 2));
+    assert_eq!(bench.propose(), None);
+    bench.append(120);
+    bench.fetch(2, 120);
+    assert_eq!(bench.hw(), 120);
+    bench.fetch(3, 120);
+    assert_eq!(bench.propose(), Some(Change::Expand(vec![(BrokerId(3), 3)])), "it fetches again");
+}
+
 #[test]
 fn a_failed_log_is_given_up() {
     let mut bench = Bench::new(&[1, 2], 1);
@@ -394,8 +412,21 @@ fn a_failed_log_is_given_up() {
     assert_eq!(bench.propose(), Some(Change::Resign));
 }
 
-/// Random fetches, appends, proposals with every outcome and metadata that follows: the high watermark
-/// never passes an end that a member of any ISR which may be in force has told.
+#[test]
+fn a_place_is_given_up_once_nothing_else_is_due_and_others_are_in_sync() {
+    let mut bench = Bench::new(&[1, 2], 1);
+    bench.leader.want(Some(Change::Resign));
+    assert_eq!(bench.propose(), Some(Change::Resign));
+    assert_eq!(bench.leader.may_append_for_all(), Ok(()), "it leads on until then");
+    bench.leader.want(Some(Change::HandOver));
+    assert_eq!(bench.leader.wanted(), Some(&Change::HandOver));
+    let mut alone = Bench::new(&[1], 1);
+    alone.leader.want(Some(Change::Resign));
+    assert_eq!(alone.propose(), None);
+}
+
+/// Random fetches, appends, proposals with every outcome and metadata that follows: the high
+/// watermark never passes an end that a member of any ISR which may be in force has told.
 #[test]
 fn the_high_watermark_stays_within_every_isr_that_may_be_in_force() {
     for seed in 1..400u64 {
@@ -435,7 +466,7 @@ fn the_high_watermark_stays_within_every_isr_that_may_be_in_force() {
                     match proposal.change {
                         Change::Expand(joining) => isr.extend(joining.iter().map(|(broker, _)| broker.0)),
                         Change::Shrink(leaving) => isr.retain(|id| !leaving.contains(&BrokerId(*id))),
-                        Change::Confirm | Change::Resign => {}
+                        Change::Confirm | Change::Resign | Change::HandOver | Change::Renew => {}
                     }
                     let decision = match (below(3), current) {
                         (0, _) => {

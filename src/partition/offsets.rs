@@ -15,15 +15,19 @@ pub struct TimedOffset {
 }
 
 impl Replica {
-    /// The first record whose timestamp is `timestamp_ms` or later.
-    pub async fn offset_by_time(self: &Rc<Self>, timestamp_ms: i64) -> Result<Option<TimedOffset>, ErrorCode> {
-        let found = self.log.find_by_time(timestamp_ms, self.high_watermark()).await.map_err(|e| self.read_error(e))?;
+    /// The first record before `end` whose timestamp is `timestamp_ms` or later.
+    pub async fn offset_by_time(
+        self: &Rc<Self>,
+        timestamp_ms: i64,
+        end: i64,
+    ) -> Result<Option<TimedOffset>, ErrorCode> {
+        let found = self.log.find_by_time(timestamp_ms, end).await.map_err(|e| self.read_error(e))?;
         Ok(found.map(|record| self.timed(record)))
     }
 
-    /// The record with the largest timestamp (KIP-734).
-    pub async fn offset_of_max_time(self: &Rc<Self>) -> Result<Option<TimedOffset>, ErrorCode> {
-        let found = self.log.find_max_time(self.high_watermark()).await.map_err(|e| self.read_error(e))?;
+    /// The record before `end` with the largest timestamp (KIP-734).
+    pub async fn offset_of_max_time(self: &Rc<Self>, end: i64) -> Result<Option<TimedOffset>, ErrorCode> {
+        let found = self.log.find_max_time(end).await.map_err(|e| self.read_error(e))?;
         Ok(found.map(|record| self.timed(record)))
     }
 

@@ -1,8 +1,10 @@
 //! Memory of idempotent producers, shared by all partitions of one shard. Pure.
 //!
 //! Clients choose producer ids freely, so the number of producers is bounded by bytes
-//! (`corelane.producer.state.max.bytes`); past the bound the longest idle producer is forgotten.
-//! A forgotten producer is unknown again: Kafka accepts its next batch with any sequence.
+//! (`corelane.producer.state.max.bytes`); past the bound the longest idle producer is
+//! forgotten. A forgotten producer is unknown again: Kafka accepts its next batch with any
+//! sequence. Those with an open transaction stay, and may take up to half of the memory: beyond
+//! that no transaction begins.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,9 +15,11 @@ use slab::Slab;
 /// Batches remembered per producer: as many as a client may have in flight.
 pub(super) const WINDOW: usize = 5;
 /// Memory charged per producer: its entry, and its share of the partition's index.
-const ENTRY_BYTES: usize = 104;
+pub(super) const ENTRY_BYTES: usize = 112;
 /// Memory charged once a producer has more than one batch.
 const OLDER_BYTES: usize = 80;
+/// Memory charged once a producer has taken part in a transaction.
+const TXN_BYTES: usize = 32;
 /// Entries are allocated in chunks, which never move.
 const CHUNK: usize = 1024;
 const NONE: u32 = u32::MAX;
@@ -34,12 +38,15 @@ impl Batch {
     }
 }
 
-/// The batches of one producer, oldest first; never empty.
+/// The batches of one producer, oldest first. A marker with a new epoch leaves none.
 #[derive(Debug)]
 pub(super) struct Batches {
+    /// [`NO_BATCH`]: there is none at all.
     newest: Batch,
     older: Option<Box<Older>>,
 }
+
+const NO_BATCH: Batch = Batch { base_offset: -1, first_sequence: -1, delta: -1 };
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Older {
@@ -52,22 +59,29 @@ impl Batches {
         Batches { newest: batch, older: None }
     }
 
-    pub fn newest(&self) -> &Batch {
-        &self.newest
+    pub fn none() -> Batches {
+        Batches::new(NO_BATCH)
+    }
+
+    pub fn newest(&self) -> Option<&Batch> {
+        Some(&self.newest).filter(|newest| **newest != NO_BATCH)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Batch> {
         let older = self.older.iter().flat_map(|older| &older.batches[..older.count]);
-        older.chain(std::iter::once(&self.newest))
+        older.chain(self.newest())
     }
 
     pub fn len(&self) -> usize {
-        1 + self.older.as_ref().map_or(0, |older| older.count)
+        usize::from(self.newest().is_some()) + self.older.as_ref().map_or(0, |older| older.count)
     }
 
     /// Adds the newest batch; the oldest goes where there are more than [`WINDOW`].
     pub fn push(&mut self, batch: Batch) {
         let before = std::mem::replace(&mut self.newest, batch);
+        if before == NO_BATCH {
+            return;
+        }
         let older = self.older.get_or_insert_default();
         if older.count == older.batches.len() {
             older.batches.copy_within(1.., 0);
@@ -88,10 +102,6 @@ impl Batches {
         }
         kept
     }
-
-    fn charge(&self) -> usize {
-        ENTRY_BYTES + if self.older.is_some() { OLDER_BYTES } else { 0 }
-    }
 }
 
 /// One producer of one partition.
@@ -102,6 +112,37 @@ pub(super) struct Producer {
     pub last_ms: i64,
     pub batches: Batches,
     pub epoch: i16,
+    /// `None`: it has taken part in no transaction.
+    pub txn: Option<Box<Txn>>,
+}
+
+/// A producer's part in transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Txn {
+    /// The first record of the open transaction; -1: none is open.
+    pub first_offset: i64,
+    /// The newest marker, or the end of the newest batch without a sequence; -1: there is none.
+    pub last_offset: i64,
+    /// Of the coordinator that had the newest marker written; -1: there is none.
+    pub coordinator_epoch: i32,
+}
+
+impl Default for Txn {
+    fn default() -> Txn {
+        Txn { first_offset: -1, last_offset: -1, coordinator_epoch: -1 }
+    }
+}
+
+impl Producer {
+    /// The first record of its open transaction.
+    pub fn open(&self) -> Option<i64> {
+        self.txn.as_ref().map(|txn| txn.first_offset).filter(|first| *first >= 0)
+    }
+
+    fn charge(&self) -> usize {
+        let older = if self.batches.older.is_some() { OLDER_BYTES } else { 0 };
+        ENTRY_BYTES + older + if self.txn.is_some() { TXN_BYTES } else { 0 }
+    }
 }
 
 #[derive(Debug)]
@@ -111,6 +152,8 @@ struct Entry {
     /// Neighbours in the order of idleness; a free entry uses `next` for the list of free ones.
     previous: u32,
     next: u32,
+    /// It is in that order: it has no open transaction.
+    linked: bool,
 }
 
 /// Producer ids from here on are taken for made up by clients: no broker gets so far.
@@ -138,6 +181,7 @@ impl ProducerPool {
             oldest: NONE,
             newest: NONE,
             unsorted: false,
+            open_bytes: 0,
             forgotten: 0,
             largest_id: -1,
             partitions: Slab::new(),
@@ -184,12 +228,19 @@ impl PoolShare {
         pool.make_room();
     }
 
-    /// As [`put`](Self::put) for a producer of an earlier run: `last_ms` orders it among the others.
+    /// As [`put`](Self::put) for a producer of an earlier run: `last_ms` orders
+    /// it among the others.
     pub fn restore(&self, id: i64, change: impl FnOnce(Option<&mut Producer>) -> Option<Producer>) {
         let mut pool = self.pool.0.borrow_mut();
         pool.unsorted = true;
         pool.put(self.partition, id, change);
         pool.make_room();
+    }
+
+    /// There is memory for one more producer with an open transaction.
+    pub fn has_room_for_transaction(&self) -> bool {
+        let pool = self.pool.0.borrow();
+        pool.open_bytes + ENTRY_BYTES + OLDER_BYTES + TXN_BYTES <= pool.limit_bytes / 2
     }
 
     /// Keeps of each producer what `keep` gives back.
@@ -250,6 +301,8 @@ struct Pool {
     newest: u32,
     /// Restored producers stand anywhere in the list.
     unsorted: bool,
+    /// Memory of producers with an open transaction.
+    open_bytes: usize,
     forgotten: u64,
     largest_id: i64,
     /// Per partition: producer id to number of entry.
@@ -273,15 +326,15 @@ impl Pool {
         let known = self.index(partition).and_then(|index| index.get(&id)).copied();
         match known {
             Some(number) => {
+                self.unlink(number);
                 let Some(entry) = self.entry_mut(number) else { return };
-                let before = entry.producer.batches.charge();
+                let before = entry.producer.charge();
                 if let Some(replacement) = change(Some(&mut entry.producer)) {
                     entry.producer = replacement;
                 }
-                let after = entry.producer.batches.charge();
+                let after = entry.producer.charge();
                 self.bytes = self.bytes + after - before;
-                self.unlink(number);
-                self.link_newest(number);
+                self.link(number);
             }
             None => {
                 if let Some(producer) = change(None) {
@@ -292,11 +345,11 @@ impl Pool {
     }
 
     fn insert(&mut self, partition: u32, producer: Producer) {
-        let (id, charge) = (producer.id, producer.batches.charge());
+        let (id, charge) = (producer.id, producer.charge());
         if id < FIRST_INVENTED_ID {
             self.largest_id = self.largest_id.max(id);
         }
-        let entry = Entry { producer, partition, previous: NONE, next: NONE };
+        let entry = Entry { producer, partition, previous: NONE, next: NONE, linked: false };
         let number = match self.entry(self.free).map(|entry| entry.next) {
             Some(next) => {
                 let number = std::mem::replace(&mut self.free, next);
@@ -311,7 +364,7 @@ impl Pool {
             index.insert(id, number);
         }
         self.bytes += charge;
-        self.link_newest(number);
+        self.link(number);
     }
 
     fn grow(&mut self, entry: Entry) -> u32 {
@@ -327,11 +380,14 @@ impl Pool {
     }
 
     fn replace(&mut self, number: u32, batches: Batches) {
+        self.unlink(number);
         if let Some(entry) = self.entry_mut(number) {
-            let (before, after) = (entry.producer.batches.charge(), batches.charge());
+            let before = entry.producer.charge();
             entry.producer.batches = batches;
+            let after = entry.producer.charge();
             self.bytes = self.bytes + after - before;
         }
+        self.link(number);
     }
 
     fn remove(&mut self, number: u32) {
@@ -340,8 +396,8 @@ impl Pool {
         let Some(entry) = self.entry_mut(number) else { return };
         entry.next = free;
         let (id, partition) = (entry.producer.id, entry.partition);
-        let charge = entry.producer.batches.charge();
-        entry.producer.batches.older = None;
+        let charge = entry.producer.charge();
+        (entry.producer.batches.older, entry.producer.txn) = (None, None);
         self.free = number;
         self.bytes -= charge;
         if let Some(index) = self.partitions.get_mut(partition as usize) {
@@ -353,6 +409,15 @@ impl Pool {
         }
     }
 
+    /// Makes it the least idle one, or counts it with those that have an open transaction.
+    fn link(&mut self, number: u32) {
+        let open = self.entry(number).filter(|entry| entry.producer.open().is_some());
+        match open.map(|entry| entry.producer.charge()) {
+            Some(bytes) => self.open_bytes += bytes,
+            None => self.link_newest(number),
+        }
+    }
+
     fn link_newest(&mut self, number: u32) {
         let previous = std::mem::replace(&mut self.newest, number);
         match self.entry_mut(previous) {
@@ -360,12 +425,18 @@ impl Pool {
             None => self.oldest = number,
         }
         if let Some(entry) = self.entry_mut(number) {
-            (entry.previous, entry.next) = (previous, NONE);
+            (entry.previous, entry.next, entry.linked) = (previous, NONE, true);
         }
     }
 
     fn unlink(&mut self, number: u32) {
-        let Some((previous, next)) = self.entry(number).map(|entry| (entry.previous, entry.next)) else { return };
+        let Some(entry) = self.entry_mut(number) else { return };
+        if !std::mem::replace(&mut entry.linked, false) {
+            let bytes = entry.producer.charge();
+            self.open_bytes -= bytes;
+            return;
+        }
+        let (previous, next) = (entry.previous, entry.next);
         match self.entry_mut(previous) {
             Some(entry) => entry.next = next,
             None => self.oldest = next,

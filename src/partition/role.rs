@@ -1,12 +1,15 @@
-//! Roles of a replica: alone, leader, follower, or none; and what a leader's replica does with followers and the ISR.
+//! Roles of a replica: alone, leader, follower, or none; and what a leader's replica does
+//! with followers and the ISR.
 //!
-//! The rules are those of [`Leader`] and [`Follower`], pure; here they meet the log. In every role the log's movement goes
-//! through [`Standing::log_moved`].
+//! The rules are those of [`Leader`] and [`Follower`], pure; here they meet the log. In every role
+//! the log's movement goes through [`Standing::log_moved`].
 
 use std::rc::Rc;
 
 use super::follower::{Follower, LeaderAnswer, NextFetch, Step};
-use super::leader::{AckAll, Decision, FetchAnswer, FollowerFetch, Leader, PartitionView, Proposal, RefusedLead};
+use super::leader::{
+    AckAll, Change, Decision, FetchAnswer, FollowerFetch, Leader, PartitionView, Proposal, RefusedLead,
+};
 use super::replica::{Accepted, Rejected, Replica, storage_error};
 use super::standing::Standing;
 use super::waiters::{AckWait, DataWaiter};
@@ -28,7 +31,8 @@ pub struct Membership {
 /// How a replica begins when it is opened.
 #[derive(Clone, Copy, Debug)]
 pub enum Start {
-    /// On a broker without a cluster. The epoch is the one to go on in, or to go beyond after a stop that was not clean.
+    /// On a broker without a cluster. The epoch is the one to go on in, or to go beyond after a
+    /// stop that was not clean.
     Alone(LeaderEpoch),
     /// On a member of a cluster, without a role: no epoch begins here before the metadata says so.
     Member {
@@ -44,7 +48,8 @@ impl From<LeaderEpoch> for Start {
     }
 }
 
-/// One leadership: of one replica, from its begin to its end. What was accepted in it may be acknowledged in it only.
+/// One leadership: of one replica, from its begin to its end. What was accepted in it may be
+/// acknowledged in it only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Term {
     /// Number of the log on its shard.
@@ -71,7 +76,8 @@ pub(super) struct Follows {
     pub start: i64,
 }
 
-/// A replica whose log is being moved by another replica's word: while there is one, no role begins.
+/// A replica whose log is being moved by another replica's word: while there is
+/// one, no role begins.
 pub struct Moving(Rc<Standing>);
 
 impl Drop for Moving {
@@ -110,10 +116,15 @@ impl Replica {
             // The file need only cover what lies before the recovery point.
             self.epochs_unsaved.set(true);
             self.standing.waiters.data.fire();
+            self.standing.waiters.stable.fire();
             self.standing.waiters.sent.fire();
         }
         if before.is_none() {
             self.standing.next_term();
+            // From here on others go by what is left.
+            if self.damaged.replace(false) {
+                self.log.forget_damage();
+            }
         }
         self.moved();
         Ok(())
@@ -146,7 +157,7 @@ impl Replica {
         self.standing.epoch.set(epoch);
     }
 
-    /// Ends the role; whoever waits is told. A replica that is alone stays so.
+    /// Ends the role; waiters are told. A replica that is alone stays so.
     pub fn leave(&self) {
         let left = {
             let mut role = self.standing.role.borrow_mut();
@@ -155,10 +166,14 @@ impl Replica {
                 Role::Leader(_) | Role::Follower(_) => std::mem::replace(&mut *role, Role::None),
             }
         };
-        if let Role::Leader(_) = left {
-            self.standing.next_term();
+        match left {
+            Role::Leader(_) => {
+                self.standing.next_term();
+                self.standing.waiters.role_over(self.high_watermark());
+            }
+            _ => self.standing.waiters.log_over(self.high_watermark()),
         }
-        self.standing.waiters.moved(self.high_watermark(), true);
+        self.standing.high_watermark_moved(true);
     }
 
     /// Tells a leader how long the metadata store has been away; see [`Leader::set_apart`].
@@ -168,12 +183,25 @@ impl Replica {
         }
     }
 
+    /// A leader gives its leadership to another replica in sync (`false`: no longer); it
+    /// refuses records meanwhile.
+    pub fn hand_over(&self, wanted: bool) {
+        if let Role::Leader(leader) = &mut *self.standing.role.borrow_mut() {
+            match (wanted, leader.wanted()) {
+                (true, None) => leader.want(Some(Change::HandOver)),
+                (false, Some(Change::HandOver)) => leader.want(None),
+                _ => {}
+            }
+        }
+    }
+
     /// The broker has no cluster.
     pub fn is_alone(&self) -> bool {
         self.standing.membership.is_none()
     }
 
-    /// The epoch that it leads in; `None`: it does not lead, or another replica has shown that the epoch is over.
+    /// The epoch that it leads in; `None`: it does not lead, or another replica has
+    /// shown that the epoch is over.
     pub fn led_epoch(&self) -> Option<LeaderEpoch> {
         match &*self.standing.role.borrow() {
             Role::Alone => Some(self.leader_epoch()),
@@ -195,7 +223,8 @@ impl Replica {
         self.standing.term.get()
     }
 
-    /// Held while the log is moved by another replica's word (batches as they are, a cut): no role begins meanwhile.
+    /// Held while the log is moved by another replica's word (batches as they are, a cut):
+    /// no role begins meanwhile.
     pub fn begin_move(&self) -> Moving {
         self.standing.moves.set(self.standing.moves.get() + 1);
         Moving(self.standing.clone())
@@ -219,7 +248,8 @@ impl Replica {
 // ---- clients of a leader
 
 impl Replica {
-    /// Refuses clients where this is not the leader, or where they believe in another epoch (KIP-320).
+    /// Refuses clients where this is not the leader, or where they believe in
+    /// another epoch (KIP-320).
     pub fn check_epoch(&self, believed: Option<LeaderEpoch>) -> Result<(), ErrorCode> {
         match &*self.standing.role.borrow() {
             Role::Leader(leader) => leader.check_epoch(believed),
@@ -232,7 +262,8 @@ impl Replica {
         }
     }
 
-    /// As [`check_epoch`](Self::check_epoch) for a reader of what is committed. `anywhere`: a follower serves it, too (KIP-392).
+    /// As [`check_epoch`](Self::check_epoch) for a reader of what is committed. `anywhere`: a
+    /// follower serves it, too (KIP-392).
     pub fn check_reader(&self, believed: Option<LeaderEpoch>, anywhere: bool) -> Result<(), ErrorCode> {
         match self.check_epoch(believed) {
             Err(ErrorCode::NotLeaderOrFollower) if anywhere && self.followed().is_some() => Ok(()),
@@ -240,7 +271,8 @@ impl Replica {
         }
     }
 
-    /// Other members of the ISR that have everything before `offset`, and their ends; none where this is not the leader.
+    /// Other members of the ISR that have everything before `offset`, and their ends; none
+    /// where this is not the leader.
     pub fn in_sync_from(&self, offset: i64) -> Vec<(BrokerId, i64)> {
         match &*self.standing.role.borrow() {
             Role::Leader(leader) => leader.in_sync_from(offset),
@@ -279,14 +311,16 @@ impl Replica {
         }
     }
 
-    /// Lets `wait` settle once everything before `next_offset` is acknowledged by this replica, or never will be.
+    /// Lets `wait` settle once everything before `next_offset` is acknowledged by this
+    /// replica, or never will be.
     pub fn expect_ack(&self, next_offset: i64, wait: &Rc<AckWait>) {
         if self.acknowledged() < next_offset && self.log.failure().is_none() {
             self.standing.waiters.expect_ack(next_offset, wait);
         }
     }
 
-    /// Lets `wait` settle once everything before `next_offset` is committed, or it is known that it will not be in `term`.
+    /// Lets `wait` settle once everything before `next_offset` is committed, or it is known that
+    /// it will not be in `term`.
     pub fn expect_commit(&self, next_offset: i64, term: Term, wait: &Rc<AckWait>) {
         if self.commit_state(next_offset, term) == AckAll::Pending {
             self.standing.waiters.expect_commit(next_offset, wait);
@@ -295,7 +329,7 @@ impl Replica {
 
     /// After the wait: the error unless the batch is acknowledged by this replica.
     pub fn ack_outcome(&self, accepted: &Accepted) -> Result<(), Rejected> {
-        if accepted.term != self.term() {
+        if !self.still_has(accepted) {
             return Err(self.refused(ErrorCode::NotLeaderOrFollower));
         }
         if self.acknowledged() >= accepted.next_offset {
@@ -304,12 +338,50 @@ impl Replica {
         Err(self.unsettled())
     }
 
+    /// The batch was not cut off since it was accepted.
+    fn still_has(&self, accepted: &Accepted) -> bool {
+        accepted.term.log == self.term().log && self.standing.cuts.get().spared(accepted.cuts, accepted.next_offset)
+    }
+
+    /// State of a batch for the whole ISR. Where the leadership that accepted it has
+    /// ended, it may be committed by the next leader: pending until the high watermark has
+    /// passed it, or it is cut off.
+    pub fn fate(&self, accepted: &Accepted) -> AckAll {
+        match self.commit_state(accepted.next_offset, accepted.term) {
+            AckAll::Refused(ErrorCode::NotLeaderOrFollower) if self.still_has(accepted) => {
+                match self.high_watermark() >= accepted.next_offset {
+                    true => AckAll::Committed,
+                    false if self.log.failure().is_some() => AckAll::Refused(ErrorCode::KafkaStorageError),
+                    false => AckAll::Pending,
+                }
+            }
+            state => state,
+        }
+    }
+
+    /// Lets `wait` settle once `fate` may have changed. Returns whether the leadership that
+    /// accepted the batch lasts.
+    pub fn expect_fate(&self, accepted: &Accepted, wait: &Rc<AckWait>) -> bool {
+        self.standing.waiters.expect_commit(accepted.next_offset, wait);
+        accepted.term == self.term() && self.led_epoch().is_some()
+    }
+
+    /// After the wait: the error unless the batch is committed. Of a batch whose leader
+    /// has gone it is not known.
+    pub fn fate_outcome(&self, accepted: &Accepted) -> Result<(), Rejected> {
+        self.outcome(self.fate(accepted), || self.refused(ErrorCode::NotLeaderOrFollower))
+    }
+
     /// After the wait: the error unless everything before `next_offset` is committed.
     pub fn commit_outcome(&self, next_offset: i64, term: Term) -> Result<(), Rejected> {
-        match self.commit_state(next_offset, term) {
+        self.outcome(self.commit_state(next_offset, term), || self.unsettled())
+    }
+
+    fn outcome(&self, state: AckAll, pending: impl FnOnce() -> Rejected) -> Result<(), Rejected> {
+        match state {
             AckAll::Committed => Ok(()),
             AckAll::Refused(code) => Err(self.refused(code)),
-            AckAll::Pending => Err(self.unsettled()),
+            AckAll::Pending => Err(pending()),
         }
     }
 
@@ -348,7 +420,8 @@ impl Replica {
 // ---- as a follower
 
 impl Replica {
-    /// The fetch that is due; `None`: part of the log is not acknowledged yet, or this is no follower.
+    /// The fetch that is due; `None`: part of the log is not acknowledged yet,
+    /// or this is no follower.
     pub fn next_fetch(&self) -> Option<NextFetch> {
         match &*self.standing.role.borrow() {
             Role::Follower(follows) => follows.rules.next_fetch(&self.standing.watermarks.get(), &self.epochs.borrow()),
@@ -356,7 +429,8 @@ impl Replica {
         }
     }
 
-    /// The step that the leader's answer to a fetch of `epoch` asks for; `None`: it is not followed any more.
+    /// The step that the leader's answer to a fetch of `epoch` asks for; `None`: it
+    /// is not followed any more.
     pub fn answered(&self, epoch: LeaderEpoch, answer: &LeaderAnswer) -> Option<Step> {
         match &*self.standing.role.borrow() {
             Role::Follower(follows) if follows.rules.epoch == epoch => {
@@ -366,8 +440,8 @@ impl Replica {
         }
     }
 
-    /// Takes over the leader's high watermark and log start, as far as the own log reaches. Returns where the own log is to
-    /// begin; `None`: where it does.
+    /// Takes over the leader's high watermark and log start, as far as the own log reaches. Returns
+    /// where the own log is to begin; `None`: where it does.
     pub fn heed(&self, epoch: LeaderEpoch, high_watermark: i64, start: i64) -> Option<i64> {
         match &mut *self.standing.role.borrow_mut() {
             Role::Follower(follows) if follows.rules.epoch == epoch => {
@@ -391,8 +465,8 @@ impl Replica {
 // ---- followers of a leader, and the ISR
 
 impl Replica {
-    /// Judges a follower's fetch, whose offset is its acknowledgement when it `arrives`. The high watermark may have moved
-    /// afterwards, and a proposal may be due.
+    /// Judges a follower's fetch, whose offset is its acknowledgement when it `arrives`. The high
+    /// watermark may have moved afterwards, and a proposal may be due.
     pub fn fetched(&self, fetch: &FollowerFetch, arrives: bool) -> FetchAnswer {
         let watermarks = self.standing.watermarks.get();
         let (ends, now_ms) = (watermarks.ends(), self.standing.now_ms());
@@ -433,8 +507,8 @@ impl Replica {
         self.moved();
     }
 
-    /// Takes note that a follower is told of the high watermark. True if it had not been and consumers read from it: then it
-    /// is answered at once.
+    /// Takes note that a follower is told of the high watermark. True if it had not been and
+    /// consumers read from it: then it is answered at once.
     pub fn tell_high_watermark(&self, follower: BrokerId) -> bool {
         match &mut *self.standing.role.borrow_mut() {
             Role::Leader(leader) if self.standing.followers_serve() => leader.tell(follower, self.high_watermark()),
@@ -449,8 +523,8 @@ impl Replica {
         }
     }
 
-    /// Fires `waiter` when there is something to read behind `offset` for a replica, the log fails, or, for a `follower`, this
-    /// one does not lead any more or has a high watermark to tell.
+    /// Fires `waiter` when there is something to read behind `offset` for a replica, the log fails,
+    /// or, for a `follower`, this one does not lead any more or has a high watermark to tell.
     pub fn expect_sent(&self, offset: i64, follower: Option<BrokerId>, waiter: &Rc<DataWaiter>) {
         let tells = follower.is_some_and(|follower| self.led_epoch().is_none() || self.owes_high_watermark(follower));
         if tells || self.sent() > offset || self.log.failure().is_some() {

@@ -1,7 +1,7 @@
 //! The check of a produced batch, as Kafka 4.3's: framing and CRC, then every record. Pure.
 //!
-//! A header that does not say what the records say is put right where Kafka does so, so that everything that reads it later
-//! (retention, the time index, the cleaner, offsets) may rely on it.
+//! A header that does not say what the records say is put right where Kafka does so, so that
+//! everything that reads it later (retention, the time index, the cleaner, offsets) may rely on it.
 
 use std::ops::ControlFlow;
 
@@ -188,8 +188,8 @@ fn check_header<'a>(records: &'a Bytes, config: &TopicConfig) -> Result<&'a Batc
     if header.is_control() {
         return invalid("clients may not write control batches");
     }
-    if header.is_transactional() {
-        return Err(Rejected::new(ErrorCode::InvalidTxnState, "transactions are not supported yet"));
+    if header.is_transactional() && !header.is_idempotent() {
+        return invalid("a batch of a transaction needs a producer id");
     }
     if header.is_idempotent() && (header.producer_epoch.get() < 0 || header.base_sequence.get() < 0) {
         return invalid("a batch with a producer id needs a producer epoch and a base sequence of 0 or more");
@@ -243,7 +243,8 @@ fn check_records(records: &Bytes, header: &BatchHeader, rules: &Rules<'_>) -> Re
         return Err(rejected.into());
     }
     if let (Some(Inspected { index, offset_delta, .. }), false) = (misplaced, header.codec() == Some(Codec::None)) {
-        // Kafka gives up on such a batch (it keeps one that is not compressed, whose consumers then lose their place).
+        // Kafka gives up on such a batch (it keeps one that is not compressed, whose
+        // consumers then lose their place).
         let message = format!("record {index} of the batch has offset delta {offset_delta}; they must count from 0");
         return Err(Rejected::new(ErrorCode::UnknownServerError, message).into());
     }
@@ -266,8 +267,9 @@ fn check_record(record: &Inspected, timestamp: i64, header: &BatchHeader, rules:
     if rules.validation == ProduceValidation::Header {
         return ControlFlow::Continue(());
     }
-    // A client that sets the bit of LogAppendTime says that all records have the batch's largest timestamp. Kafka takes it
-    // at its word and then drops the bit, so the records' own timestamps must be right as well.
+    // A client that sets the bit of LogAppendTime says that all records have the batch's largest
+    // timestamp. Kafka takes it at its word and then drops the bit, so the records' own
+    // timestamps must be right as well.
     let claimed = if header.is_log_append_time() { header.max_timestamp.get() } else { timestamp };
     if config.log_append_time || claimed == NO_TIMESTAMP {
         return match header.is_log_append_time() {
@@ -297,7 +299,10 @@ struct BadRecords {
 impl BadRecords {
     fn note(&mut self, record: &Inspected, flaw: Flaw, rules: &Rules<'_>) {
         self.total += 1;
-        self.bad_times += usize::from(!matches!(flaw, Flaw::NoKey));
+        self.bad_times += match flaw {
+            Flaw::NoKey => 0,
+            Flaw::OutOfRange(_) | Flaw::LogAppendTime => 1,
+        };
         if self.named.len() == MAX_BAD_RECORDS {
             return;
         }
@@ -351,7 +356,8 @@ fn check_header_times(header: &BatchHeader, rules: &Rules<'_>) -> Result<(), Rej
     Ok(())
 }
 
-/// The batch with the header that its topic and its records call for; the bytes themselves where it has it already.
+/// The batch with the header that its topic and its records call for; the bytes themselves
+/// where it has it already.
 fn settled(records: &Bytes, header: &BatchHeader, max_timestamp: i64, rules: &Rules<'_>) -> CheckedBatch {
     let log_append_time = rules.config.log_append_time;
     let mut right = *header;

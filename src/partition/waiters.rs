@@ -1,4 +1,5 @@
-//! Who waits for a partition: producers for their acknowledgement, consumers for more data. Nobody polls.
+//! Waiters of a partition: producers for their acknowledgement, consumers for more data. None of
+//! them polls.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -14,6 +15,11 @@ pub struct AckWait {
 }
 
 impl AckWait {
+    /// Nothing is waited for.
+    pub fn is_settled(&self) -> bool {
+        self.missing.get() == 0
+    }
+
     /// Resolves when every batch it was registered for is acknowledged or its partition has failed.
     pub async fn settled(self: Rc<Self>) {
         poll_fn(|cx| {
@@ -44,7 +50,8 @@ pub struct DataWaiter {
 }
 
 impl DataWaiter {
-    /// `on_fire` runs once, at the first [`fire`](Self::fire) (a waiter on behalf of another shard sends word there).
+    /// `on_fire` runs once, at the first [`fire`](Self::fire) (a waiter on behalf of another
+    /// shard sends word there).
     pub fn new(on_fire: Option<Box<dyn FnOnce()>>) -> Rc<DataWaiter> {
         Rc::new(DataWaiter { fired: Cell::new(false), on_fire: RefCell::new(on_fire), waker: RefCell::new(None) })
     }
@@ -137,12 +144,15 @@ pub struct Waiters {
     commits: Queue,
     /// Fetches of consumers, which wait for the high watermark.
     pub data: DataWaiters,
+    /// Fetches of consumers of committed transactions, which wait for the last stable offset.
+    pub stable: DataWaiters,
     /// Fetches of replicas, which wait for what can be read.
     pub sent: DataWaiters,
 }
 
 impl Waiters {
-    /// `wait` counts one batch more, acknowledged once the replica has everything before `next_offset`.
+    /// `wait` counts one batch more, acknowledged once the replica has
+    /// everything before `next_offset`.
     pub fn expect_ack(&self, next_offset: i64, wait: &Rc<AckWait>) {
         self.acks.expect(next_offset, wait);
     }
@@ -157,14 +167,25 @@ impl Waiters {
         self.acks.settle(end, false);
     }
 
-    /// Everything before `committed` is; with `over`, nothing more is to come: the log has failed, or the role has ended.
-    pub fn moved(&self, committed: i64, over: bool) {
-        self.acks.settle(committed, over);
-        self.commits.settle(committed, over);
+    /// Everything before `committed` is.
+    pub fn moved(&self, committed: i64) {
+        self.acks.settle(committed, false);
+        self.commits.settle(committed, false);
         self.data.fire();
-        if over {
-            self.sent.fire();
-        }
+    }
+
+    /// The role has ended. The log may go on to be acknowledged, and be
+    /// committed by another leader.
+    pub fn role_over(&self, committed: i64) {
+        self.moved(committed);
+        self.commits.settle(committed, true);
+        self.sent.fire();
+    }
+
+    /// Nothing more is to come: the log has failed, or was cut.
+    pub fn log_over(&self, committed: i64) {
+        self.acks.settle(committed, true);
+        self.role_over(committed);
     }
 }
 
@@ -179,14 +200,14 @@ mod tests {
         let wait = Rc::new(AckWait::default());
         one.expect_ack(10, &wait);
         two.expect_ack(5, &wait);
-        one.moved(9, false);
-        two.moved(5, false);
+        one.moved(9);
+        two.moved(5);
         assert!(block_on(poll_once(wait.clone().settled())).is_none());
-        one.moved(10, false);
+        one.moved(10);
         assert!(block_on(poll_once(wait.settled())).is_some());
         let failing = Rc::new(AckWait::default());
         one.expect_ack(20, &failing);
-        one.moved(10, true);
+        one.log_over(10);
         assert!(block_on(poll_once(failing.settled())).is_some());
     }
 
@@ -197,7 +218,7 @@ mod tests {
         let count = fired.clone();
         let waiter = DataWaiter::new(Some(Box::new(move || count.set(count.get() + 1))));
         waiters.data.add(&waiter);
-        waiters.moved(1, false);
+        waiters.moved(1);
         waiter.fire();
         assert_eq!(fired.get(), 1);
         for _ in 0..1000 {

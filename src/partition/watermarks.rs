@@ -5,11 +5,13 @@
 //!                  synced <= acknowledged     held >= written >= synced
 //! ```
 //!
-//! Each end only rises; [`Watermarks::cut`] and [`Watermarks::reset`] are the two exceptions. The high
-//! watermark of the only replica is the acknowledged end. With followers the leader's rules move it, and
-//! a follower's is what its leader says, as far as its own log reaches.
+//! Each end only rises; [`Watermarks::cut`] and [`Watermarks::reset`] are the two exceptions. The
+//! high watermark of the only replica is the acknowledged end. With followers the leader's rules
+//! move it, and a follower's is what its leader says, as far as its own log reaches.
 
 use std::fmt;
+
+use crate::model::planted::{Planted, planted};
 
 /// Ends of a log, each the offset after the last record that it covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,10 +81,10 @@ impl Ends {
     }
 }
 
-/// A rule between ends that does not hold. The partition has to be taken offline: none of its offsets
-/// can be trusted.
+/// A rule between ends that does not hold. The partition has to be taken offline: none of
+/// its offsets can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("broken invariant of a log's ends: {rule}, but they are {low} and {high}")]
+#[error("the ends of a log: {rule}, but they are {low} and {high}")]
 pub struct BrokenEnds {
     pub rule: &'static str,
     /// The end that must not exceed `high`.
@@ -115,8 +117,8 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// Of a log that was opened. `checkpointed`: the high watermark that was last noted for it, which a
-    /// crash may have left beyond the log's end.
+    /// Of a log that was opened. `checkpointed`: the high watermark that was last noted for it,
+    /// which a crash may have left beyond the log's end.
     pub fn opened(ends: Ends, checkpointed: i64) -> Result<Watermarks, BrokenEnds> {
         ends.check()?;
         let high_watermark = checkpointed.min(ends.acknowledged).max(ends.start);
@@ -136,7 +138,8 @@ impl Watermarks {
     pub fn observe(&mut self, ends: Ends) -> Result<Moved, BrokenEnds> {
         ends.check()?;
         ends.check_after(&self.ends)?;
-        // Retention stays below the high watermark; a follower's log may begin anew only by `reset`.
+        // Retention stays below the high watermark; a follower's log may begin
+        // anew only by `reset`.
         let next = Watermarks { ends, ..*self }.checked()?;
         let moved = Moved {
             sent: ends.sent > self.ends.sent,
@@ -147,7 +150,8 @@ impl Watermarks {
         Ok(moved)
     }
 
-    /// [`observe`](Self::observe) for the only replica of a partition: what is acknowledged is committed.
+    /// [`observe`](Self::observe) for the only replica of a partition: what is
+    /// acknowledged is committed.
     pub fn observe_alone(&mut self, ends: Ends) -> Result<Moved, BrokenEnds> {
         let mut next = *self;
         // Retention may have reached up to the new high watermark.
@@ -158,8 +162,8 @@ impl Watermarks {
         Ok(moved)
     }
 
-    /// Raises the high watermark to `committed`, which every member of the ISR has acknowledged; a lower
-    /// value is of the past and changes nothing. True if it moved.
+    /// Raises the high watermark to `committed`, which every member of the ISR has acknowledged; a
+    /// lower value is of the past and changes nothing. True if it moved.
     pub fn advance(&mut self, committed: i64) -> Result<bool, BrokenEnds> {
         BrokenEnds::unless(
             committed <= self.ends.acknowledged,
@@ -175,8 +179,8 @@ impl Watermarks {
         self.raise(leaders.min(self.ends.acknowledged))
     }
 
-    /// The log was cut to `end`. Returns the high watermark that the cut took back; `None`: it reached
-    /// only what was never committed.
+    /// The log was cut to `end`. Returns the high watermark that the cut took back; `None`: it
+    /// reached only what was never committed.
     pub fn cut(&mut self, end: i64) -> Option<i64> {
         let before = self.high_watermark;
         self.ends = self.ends.cut(end);
@@ -211,6 +215,35 @@ impl fmt::Debug for Watermarks {
             "{}..hw {}..ack {} synced {} written {} held {} sent {} appended {}",
             e.start, self.high_watermark, e.acknowledged, e.synced, e.written, e.held, e.sent, e.appended
         )
+    }
+}
+
+/// Cuts of a log since it was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cuts {
+    count: u32,
+    /// End of the log after the last one.
+    end: i64,
+}
+
+impl Cuts {
+    pub fn count(self) -> u32 {
+        self.count
+    }
+
+    /// One more, to `end`; `None`: of everything.
+    pub fn cut_to(&mut self, end: Option<i64>) {
+        *self = Cuts { count: self.count.wrapping_add(1), end: end.unwrap_or(i64::MIN) };
+    }
+
+    /// True if a batch that was appended after `count` cuts still stands before `next_offset`. Of a
+    /// batch from before the last two cuts that is not known, and it does not count as there.
+    pub fn spared(self, count: u32, next_offset: i64) -> bool {
+        match self.count.wrapping_sub(count) {
+            0 => true,
+            1 => next_offset <= self.end || planted(Planted::AcksWhatWasCut),
+            _ => false,
+        }
     }
 }
 

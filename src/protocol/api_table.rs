@@ -1,6 +1,20 @@
-//! Which versions of an API are served. The specs themselves stand beside their handlers; the dispatch table collects them.
+//! Which versions of an API are served. The specs themselves stand beside their handlers; the
+//! dispatch table collects them.
 
 use kafka_protocol::messages::ApiKey;
+
+/// When a request is worked on, and who reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Decoded, handled and answered before the next request of its connection is looked at.
+    AtOnce,
+    /// Begun when all requests of its connection before it have been answered, which may take
+    /// minutes. Until then it is a copy of its bytes, and its connection is read on.
+    InLine,
+    /// The handler reads the request and writes the answer itself, and may leave the answer for
+    /// later.
+    OwnCodec,
+}
 
 /// One API as this broker serves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,17 +24,28 @@ pub struct ApiSpec {
     pub min: i16,
     /// Newest version served.
     pub max: i16,
-    /// The oldest version that ApiVersions names. Differs from `min` for Produce only: librdkafka up to 2.8 sends
-    /// uncompressed batches to a broker that does not name v0, so v0 to v2 are named and refused (KAFKA-18659).
+    /// The oldest version that ApiVersions names. Differs from `min` for Produce only: librdkafka
+    /// up to 2.8 sends uncompressed batches to a broker that does not name v0, so v0 to v2 are
+    /// named and refused (KAFKA-18659).
     pub advertised_min: i16,
     /// First version with compact encodings, tagged fields and request header v2 (KIP-482).
     pub flexible_from: i16,
+    pub mode: Mode,
 }
 
 impl ApiSpec {
+    /// Served [at once](Mode::AtOnce).
     pub const fn new(key: ApiKey, min: i16, max: i16) -> ApiSpec {
         let advertised_min = if matches!(key, ApiKey::Produce) { 0 } else { min };
-        ApiSpec { key, min, max, advertised_min, flexible_from: flexible_from(key) }
+        ApiSpec { key, min, max, advertised_min, flexible_from: flexible_from(key), mode: Mode::AtOnce }
+    }
+
+    pub const fn in_line(self) -> ApiSpec {
+        ApiSpec { mode: Mode::InLine, ..self }
+    }
+
+    pub const fn own_codec(self) -> ApiSpec {
+        ApiSpec { mode: Mode::OwnCodec, ..self }
     }
 
     pub const fn is_flexible(&self, version: i16) -> bool {

@@ -1,5 +1,6 @@
-//! Produce and Fetch from the other end: the requests as a client writes them, the responses as it reads them, with topics by
-//! name. What comes in is not trusted; nothing is allocated for it.
+//! Produce and Fetch from the other end: the requests as a client writes them, the responses as it
+//! reads them, with topics by name. What comes in is not trusted; nothing is allocated for it but
+//! the list of aborted transactions.
 
 use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
@@ -16,14 +17,14 @@ const FETCH_FLEXIBLE_FROM: i16 = 12;
 /// Where every request frame has its correlation id.
 const CORRELATION_AT: usize = 8;
 
-/// Who asks, and in which version.
+/// Sender of a request, and its version.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
     pub client_id: &'a str,
     pub version: i16,
 }
 
-/// What is around one partition's records in a Produce request that carries nothing else.
+/// Bytes around one partition's records in a Produce request that carries nothing else.
 #[derive(Clone, Debug)]
 pub struct ProduceEnvelope {
     head: Vec<u8>,
@@ -45,18 +46,18 @@ impl ProduceEnvelope {
         writer.nullable_string(None); // transactional_id
         writer.int16(acks);
         writer.int32(timeout_ms);
-        writer.count(Some(1));
+        writer.count(1);
         writer.string(topic);
-        writer.count(Some(1));
+        writer.count(1);
         writer.int32(partition);
-        writer.count(Some(record_bytes));
+        writer.count(record_bytes);
         // Tagged fields of the partition, the topic and the request.
         let tail = if flexible { Bytes::from_static(&[0; 3]) } else { Bytes::new() };
-        let head = writer.finish(record_bytes + tail.len()).to_vec();
+        let head = writer.frame(record_bytes + tail.len()).to_vec();
         ProduceEnvelope { head, tail }
     }
 
-    /// What to send before and after the records.
+    /// Bytes to send before and after the records.
     pub fn around(&self, correlation_id: i32) -> (Vec<u8>, Bytes) {
         let mut head = self.head.clone();
         head[CORRELATION_AT..CORRELATION_AT + 4].copy_from_slice(&correlation_id.to_be_bytes());
@@ -64,20 +65,57 @@ impl ProduceEnvelope {
     }
 }
 
+/// A whole Produce frame. `batches`: one of each partition.
+pub fn produce_request(
+    caller: Caller<'_>,
+    correlation_id: i32,
+    acks: i16,
+    timeout_ms: i32,
+    topic: &str,
+    batches: &[(i32, Bytes)],
+) -> Bytes {
+    let flexible = caller.version >= PRODUCE_FLEXIBLE_FROM;
+    let api = (ApiKey::Produce as i16, caller.version);
+    let capacity = topic.len() + 40 + batches.iter().map(|(_, batch)| batch.len() + 10).sum::<usize>();
+    let mut writer = Writer::request(capacity, api, correlation_id, caller.client_id, flexible);
+    writer.nullable_string(None); // transactional_id
+    writer.int16(acks);
+    writer.int32(timeout_ms);
+    writer.count(1);
+    writer.string(topic);
+    writer.count(batches.len());
+    for (partition, batch) in batches {
+        writer.int32(*partition);
+        writer.bytes(batch);
+        writer.no_tagged_fields();
+    }
+    writer.no_tagged_fields();
+    writer.no_tagged_fields();
+    writer.frame(0)
+}
+
 /// One partition of a Produce response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Produced {
+pub struct Produced<'a> {
     pub partition: i32,
     pub error_code: i16,
     pub base_offset: i64,
+    /// The broker's own words (from version 8 on).
+    pub message: Option<&'a [u8]>,
+    /// Of the first bad record: its place in the batch, and the broker's words.
+    pub record_error: Option<(i32, Option<&'a [u8]>)>,
 }
 
 /// Reads the response's frame from its correlation id on.
-pub fn read_produce_response(version: i16, frame: &[u8], each: impl FnMut(Produced)) -> Result<(), Malformed> {
+pub fn read_produce_response<'a>(
+    version: i16,
+    frame: &'a [u8],
+    each: impl FnMut(Produced<'a>),
+) -> Result<(), Malformed> {
     produce_response(version, frame, each).map_err(|e| e.in_response("Produce", version))
 }
 
-fn produce_response(version: i16, frame: &[u8], mut each: impl FnMut(Produced)) -> Result<(), Malformed> {
+fn produce_response<'a>(version: i16, frame: &'a [u8], mut each: impl FnMut(Produced<'a>)) -> Result<(), Malformed> {
     let mut reader = Reader::new(frame, version >= PRODUCE_FLEXIBLE_FROM);
     reader.int32("the correlation id")?;
     reader.skip_tagged_fields()?;
@@ -91,22 +129,32 @@ fn produce_response(version: i16, frame: &[u8], mut each: impl FnMut(Produced)) 
             if version >= 5 {
                 reader.int64("a partition's log start offset")?;
             }
+            let (mut message, mut record_error) = (None, None);
             if version >= 8 {
                 for _ in 0..reader.array(5, "a partition's record errors")? {
-                    reader.int32("a record's index")?;
-                    reader.nullable_string("a record's error")?;
+                    let index = reader.int32("a record's index")?;
+                    let words = reader.nullable_string("a record's error")?.map(|range| reader.bytes_of(range));
+                    record_error = record_error.or(Some((index, words)));
                     reader.skip_tagged_fields()?;
                 }
-                reader.nullable_string("a partition's error message")?;
+                message = reader.nullable_string("a partition's error message")?.map(|range| reader.bytes_of(range));
             }
             reader.skip_tagged_fields()?;
-            each(Produced { partition, error_code, base_offset });
+            each(Produced { partition, error_code, base_offset, message, record_error });
         }
         reader.skip_tagged_fields()?;
     }
     reader.int32("the throttle time")?;
     reader.skip_tagged_fields()?;
     reader.finish()
+}
+
+/// Which records a consumer sees (`isolation.level`, KIP-98).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Isolation {
+    #[default]
+    ReadUncommitted = 0,
+    ReadCommitted = 1,
 }
 
 /// The limits of a Fetch request.
@@ -116,6 +164,7 @@ pub struct FetchLimits {
     pub min_bytes: i32,
     pub max_bytes: i32,
     pub partition_max_bytes: i32,
+    pub isolation: Isolation,
 }
 
 /// A whole Fetch frame outside any session. `partitions`: index and offset.
@@ -135,14 +184,14 @@ pub fn fetch_request(
     writer.int32(limits.max_wait_ms);
     writer.int32(limits.min_bytes);
     writer.int32(limits.max_bytes);
-    writer.int8(0); // isolation_level: read_uncommitted
+    writer.int8(limits.isolation as i8);
     if version >= 7 {
         writer.int32(0); // session_id
         writer.int32(-1); // session_epoch: no session
     }
-    writer.count(Some(1));
+    writer.count(1);
     writer.string(topic);
-    writer.count(Some(partitions.len()));
+    writer.count(partitions.len());
     for (partition, offset) in partitions {
         writer.int32(partition);
         if version >= 9 {
@@ -160,21 +209,24 @@ pub fn fetch_request(
     }
     writer.no_tagged_fields();
     if version >= 7 {
-        writer.count(Some(0)); // forgotten_topics_data
+        writer.count(0); // forgotten_topics_data
     }
     if version >= 11 {
         writer.string(""); // rack_id
     }
     writer.no_tagged_fields();
-    writer.finish(0)
+    writer.frame(0)
 }
 
 /// One partition of a Fetch response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched<'a> {
     pub partition: i32,
     pub error_code: i16,
     pub high_watermark: i64,
+    /// Transactions that were aborted, told to those who read committed records:
+    /// producer id and first offset.
+    pub aborted: Vec<(i64, i64)>,
     /// Batches; the last may be cut off.
     pub records: &'a [u8],
 }
@@ -204,9 +256,9 @@ fn fetch_response<'a>(version: i16, frame: &'a [u8], mut each: impl FnMut(Fetche
             if version >= 5 {
                 reader.int64("a partition's log start offset")?;
             }
+            let mut aborted = Vec::new();
             for _ in 0..reader.nullable_array(16, "the aborted transactions")?.unwrap_or(0) {
-                reader.int64("a producer id")?;
-                reader.int64("a first offset")?;
+                aborted.push((reader.int64("a producer id")?, reader.int64("a first offset")?));
                 reader.skip_tagged_fields()?;
             }
             if version >= 11 {
@@ -215,7 +267,7 @@ fn fetch_response<'a>(version: i16, frame: &'a [u8], mut each: impl FnMut(Fetche
             let range = reader.nullable_bytes("a partition's records")?;
             reader.skip_tagged_fields()?;
             let records = range.map_or(&[][..], |range| reader.bytes_of(range));
-            each(Fetched { partition, error_code, high_watermark, records });
+            each(Fetched { partition, error_code, high_watermark, aborted, records });
         }
         reader.skip_tagged_fields()?;
     }
@@ -262,6 +314,9 @@ mod tests {
             let partition = &read.topics[0].partitions[0];
             assert_eq!((partition.index, partition.records.as_deref()), (7, Some(BATCH)));
 
+            let whole = produce_request(caller, 99, -1, 5000, "topic", &[(7, Bytes::from_static(BATCH))]);
+            assert_eq!(whole, [&head[..], BATCH, &tail].concat(), "v{version}");
+
             let answer = produce::ProducePartitionResponse {
                 index: 7,
                 error: ErrorCode::CorruptMessage,
@@ -274,7 +329,9 @@ mod tests {
             let frame = produce::encode_response(version, 99, &[(name(), vec![answer])], 0);
             let mut seen = Vec::new();
             read_produce_response(version, &frame[4..], |produced| seen.push(produced)).unwrap();
-            assert_eq!(seen, [Produced { partition: 7, error_code: 2, base_offset: 42 }], "v{version}");
+            let message = (version >= 8).then_some(&b"why"[..]);
+            let expected = Produced { partition: 7, error_code: 2, base_offset: 42, message, record_error: None };
+            assert_eq!(seen, [expected], "v{version}");
             for cut in 4..frame.len() {
                 assert!(read_produce_response(version, &frame[4..cut], |_| ()).is_err(), "v{version} cut at {cut}");
             }
@@ -283,7 +340,8 @@ mod tests {
 
     #[test]
     fn fetch_is_read_by_the_broker_and_its_answer_here_in_every_version() {
-        let limits = FetchLimits { max_wait_ms: 1, min_bytes: 2, max_bytes: 3, partition_max_bytes: 4 };
+        let isolation = Isolation::ReadCommitted;
+        let limits = FetchLimits { max_wait_ms: 1, min_bytes: 2, max_bytes: 3, partition_max_bytes: 4, isolation };
         for version in FETCH_VERSIONS.0..=FETCH_VERSIONS.1 {
             let caller = Caller { client_id: "me", version };
             let frame = fetch_request(caller, 5, limits, "topic", [(0, 10), (1, 20)].into_iter());
@@ -299,6 +357,7 @@ mod tests {
                 high_watermark: 30,
                 last_stable_offset: 30,
                 log_start_offset: 0,
+                aborted: None,
                 records: vec![Bytes::from_static(BATCH)],
                 diverging: None,
                 preferred_replica: None,
@@ -307,7 +366,8 @@ mod tests {
                 fetch::encode_response(version, 5, 0, ErrorCode::None, 0, vec![(name(), vec![answer])]).concat();
             let mut seen = Vec::new();
             assert_eq!(read_fetch_response(version, &frame[4..], |fetched| seen.push(fetched)).unwrap(), 0);
-            assert_eq!(seen, [Fetched { partition: 1, error_code: 0, high_watermark: 30, records: BATCH }]);
+            let (aborted, records) = (Vec::new(), BATCH);
+            assert_eq!(seen, [Fetched { partition: 1, error_code: 0, high_watermark: 30, aborted, records }]);
             for cut in 4..frame.len() {
                 assert!(read_fetch_response(version, &frame[4..cut], |_| ()).is_err(), "v{version} cut at {cut}");
             }

@@ -1,11 +1,11 @@
-//! Fetch requests and responses, versions 4 to 18. A response is a list of slices: what this file writes, cut where the
-//! records belong, and the records themselves, uncopied.
+//! Fetch requests and responses, versions 4 to 18. A response is a list of slices: what this file
+//! writes, cut where the records belong, and the records themselves, uncopied.
 
 use bytes::Bytes;
 
-use super::frame::Malformed;
-use super::produce::read_text;
+use super::frame::{Malformed, check_version};
 use super::wire::{Reader, Writer};
+use crate::config::MAX_BATCH_BYTES;
 use crate::model::ErrorCode;
 
 pub use super::topic_key::TopicKey;
@@ -21,9 +21,13 @@ const REPLICA_STATE_FROM: i16 = 15;
 const REPLICA_STATE_TAG: u32 = 1;
 const DIVERGING_EPOCH_TAG: u32 = 0;
 
-/// Record bytes in one response; what does not fit is sent as empty, to be fetched again. Far above any sensible
-/// `fetch.max.bytes`: it only keeps the frame's length within 32 bits.
+/// Record bytes in one response; what does not fit is sent as empty, to be fetched again. Far above
+/// any sensible `fetch.max.bytes`: it only keeps the frame's length within 32 bits.
 const MAX_RECORD_BYTES: usize = 2_000_000_000;
+const _: () = assert!(MAX_RECORD_BYTES < i32::MAX as usize && MAX_BATCH_BYTES as usize <= MAX_RECORD_BYTES);
+
+/// An aborted transaction in a response: producer, first offset, tagged fields.
+pub const ABORTED_BYTES: usize = 17;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchRequest {
@@ -78,12 +82,16 @@ pub struct FetchPartitionResponse {
     pub high_watermark: i64,
     pub last_stable_offset: i64,
     pub log_start_offset: i64,
+    /// To a reader of committed transactions: producer and first offset of those among the
+    /// records that were aborted.
+    pub aborted: Option<Vec<(i64, i64)>>,
     /// Whole batches, in order; together the partition's records.
     pub records: Vec<Bytes>,
-    /// To a follower whose log is another: the largest epoch up to its last one that the leader knows, and that epoch's end
-    /// (KIP-595).
+    /// To a follower whose log is another: the largest epoch up to its last one that the leader
+    /// knows, and that epoch's end (KIP-595).
     pub diverging: Option<(i32, i64)>,
-    /// Broker from whose replica the consumer should read instead (KIP-392); versions below 11 do not tell it.
+    /// Broker from whose replica the consumer should read instead (KIP-392); versions
+    /// below 11 do not tell it.
     pub preferred_replica: Option<i32>,
 }
 
@@ -93,9 +101,7 @@ pub fn decode(version: i16, body: Bytes) -> Result<FetchRequest, Malformed> {
 }
 
 fn read(version: i16, body: &Bytes) -> Result<FetchRequest, Malformed> {
-    if !(MIN_VERSION..=MAX_VERSION).contains(&version) {
-        return Err(Malformed(format!("versions {MIN_VERSION} to {MAX_VERSION} are supported")));
-    }
+    check_version(version, MIN_VERSION, MAX_VERSION)?;
     let mut reader = Reader::new(body, version >= FLEXIBLE_FROM);
     let mut replica_id = if version < REPLICA_STATE_FROM { reader.int32("the replica id")? } else { -1 };
     let mut replica_epoch = -1;
@@ -107,7 +113,7 @@ fn read(version: i16, body: &Bytes) -> Result<FetchRequest, Malformed> {
         if version >= 7 { (reader.int32("the session id")?, reader.int32("the session epoch")?) } else { (0, -1) };
     let topics = read_topics(&mut reader, version, body)?;
     let forgotten = if version >= 7 { read_forgotten(&mut reader, version, body)? } else { Vec::new() };
-    let rack_id = if version >= 11 { Some(read_rack(&mut reader)?) } else { None };
+    let rack_id = if version >= 11 { Some(reader.text("the rack id")?.to_owned()) } else { None };
     // Tag 0 is the cluster id, which brokers do not look at.
     reader.tagged_fields(|tag, bytes| {
         if tag == REPLICA_STATE_TAG && version >= REPLICA_STATE_FROM {
@@ -155,8 +161,8 @@ fn read_partition(reader: &mut Reader<'_>, version: i16) -> Result<FetchPartitio
         log_start_offset: if version >= 5 { reader.int64("a partition's log start offset")? } else { -1 },
         max_bytes: reader.int32("a partition's max_bytes")?,
     };
-    // Tag 0, from v17, is the follower's log directory id (KIP-853), which only a KRaft voter has; tag 1, from v18, the high
-    // watermark that it knows (KIP-1166).
+    // Tag 0, from v17, is the follower's log directory id (KIP-853), which only a KRaft voter has;
+    // tag 1, from v18, the high watermark that it knows (KIP-1166).
     reader.skip_tagged_fields()?;
     Ok(partition)
 }
@@ -175,13 +181,6 @@ fn read_forgotten(reader: &mut Reader<'_>, version: i16, body: &Bytes) -> Result
         forgotten.push(ForgottenTopic { topic, partitions });
     }
     Ok(forgotten)
-}
-
-fn read_rack(reader: &mut Reader<'_>) -> Result<String, Malformed> {
-    match read_text(reader, "the rack id")? {
-        Some(rack) => Ok(rack),
-        None => Err(reader.error("the rack id", "is null")),
-    }
 }
 
 /// The replica's id and its broker epoch.
@@ -216,9 +215,9 @@ fn partition_bytes(version: i16) -> usize {
     }
 }
 
-/// The whole response as slices in the order to send them: length, header and fields in one buffer, cut between the record
-/// slices, which are passed on uncopied. Before v7 there is no place for `error` and `session_id`: the caller puts an error
-/// into every partition instead.
+/// The whole response as slices in the order to send them: length, header and fields in one buffer,
+/// cut between the record slices, which are passed on uncopied. Before v7 there is no place for
+/// `error` and `session_id`: the caller puts an error into every partition instead.
 pub fn encode_response(
     version: i16,
     correlation_id: i32,
@@ -228,7 +227,10 @@ pub fn encode_response(
     topics: Vec<(TopicKey, Vec<FetchPartitionResponse>)>,
 ) -> Vec<Bytes> {
     let partition_count = topics.iter().map(|(_, partitions)| partitions.len()).sum::<usize>();
-    let capacity = 18 + partition_count * 48 + topics.iter().map(|(key, _)| key.wire_bytes() + 6).sum::<usize>();
+    let aborted = topics.iter().flat_map(|(_, partitions)| partitions).flat_map(|partition| &partition.aborted);
+    let aborted_bytes = aborted.map(Vec::len).sum::<usize>() * ABORTED_BYTES;
+    let capacity =
+        18 + aborted_bytes + partition_count * 48 + topics.iter().map(|(key, _)| key.wire_bytes() + 6).sum::<usize>();
     let mut writer = Writer::response(capacity, correlation_id, version >= FLEXIBLE_FROM);
     writer.int32(throttle_time_ms);
     if version >= 7 {
@@ -239,10 +241,10 @@ pub fn encode_response(
     let mut cuts: Vec<(usize, Vec<Bytes>)> = Vec::with_capacity(partition_count);
     let mut record_bytes = 0;
     let mut slices = 1;
-    writer.count(Some(topics.len()));
+    writer.count(topics.len());
     for (key, partitions) in topics {
         key.write(&mut writer, version >= TOPIC_IDS_FROM);
-        writer.count(Some(partitions.len()));
+        writer.count(partitions.len());
         for partition in partitions {
             let mut bytes = partition.records.iter().map(Bytes::len).sum::<usize>();
             if record_bytes + bytes > MAX_RECORD_BYTES {
@@ -252,7 +254,7 @@ pub fn encode_response(
             if bytes > 0 {
                 record_bytes += bytes;
                 slices += partition.records.len() + 1;
-                cuts.push((writer.len(), partition.records));
+                cuts.push((writer.out.len(), partition.records));
             }
             match partition.diverging.filter(|_| version >= FLEXIBLE_FROM) {
                 Some(diverging) => write_diverging(&mut writer, diverging),
@@ -262,7 +264,7 @@ pub fn encode_response(
         writer.no_tagged_fields();
     }
     writer.no_tagged_fields();
-    interleave(writer.finish(record_bytes), cuts, slices)
+    interleave(writer.frame(record_bytes), cuts, slices)
 }
 
 /// Everything of a partition before its records.
@@ -274,12 +276,17 @@ fn write_partition(writer: &mut Writer, version: i16, partition: &FetchPartition
     if version >= 5 {
         writer.int64(partition.log_start_offset);
     }
-    writer.count(None); // aborted_transactions
+    writer.nullable_count(partition.aborted.as_ref().map(Vec::len));
+    for (producer_id, first_offset) in partition.aborted.iter().flatten() {
+        writer.int64(*producer_id);
+        writer.int64(*first_offset);
+        writer.no_tagged_fields();
+    }
     if version >= 11 {
         writer.int32(partition.preferred_replica.unwrap_or(-1));
     }
     // Empty, never null: some clients take null for a broken response.
-    writer.count(Some(record_bytes));
+    writer.count(record_bytes);
 }
 
 /// The tagged field `diverging_epoch`, as the only one.

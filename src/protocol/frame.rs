@@ -1,11 +1,18 @@
-//! What stands at the start of every request frame (after its four-byte length, which the connection reads).
+//! The start of every request frame (after its four-byte length, which the connection reads).
 
 use super::wire::Reader;
 
-/// Bytes from a peer that are not what the protocol says. Costs the sender its connection, nothing more.
+/// Bytes from a peer that are not what the protocol says. Costs the sender its
+/// connection, nothing more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub String);
+
+impl From<String> for Malformed {
+    fn from(problem: String) -> Malformed {
+        Malformed(problem)
+    }
+}
 
 impl Malformed {
     /// Says whose bytes these were: "Metadata v9 request, at byte 5 of 20: ...".
@@ -20,7 +27,16 @@ impl Malformed {
     }
 }
 
-/// The part of the header that no version ever changes: enough to refuse a request that is otherwise unknown.
+/// An error unless `version` is one that is decoded.
+pub(super) fn check_version(version: i16, min: i16, max: i16) -> Result<(), Malformed> {
+    match (min..=max).contains(&version) {
+        true => Ok(()),
+        false => Err(Malformed(format!("versions {min} to {max} are supported"))),
+    }
+}
+
+/// The part of the header that no version ever changes: enough to refuse a request
+/// that is otherwise unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
     pub api_key: i16,
@@ -45,16 +61,19 @@ pub fn parse_prefix(frame: &[u8]) -> Result<Prefix, Malformed> {
     read_prefix(&mut Reader::new(frame, false))
 }
 
-/// Reads the header and says where the body starts. `flexible`: the request's version is (header v2).
+/// Reads the header and says where the body starts. `flexible`: the request's
+/// version is (header v2).
 pub fn parse_header(frame: &[u8], flexible: bool) -> Result<(RequestHeader<'_>, usize), Malformed> {
     let Prefix { api_key, version, correlation_id } = parse_prefix(frame)?;
     let (client_id, start) = parse_rest(frame, flexible)?;
     Ok((RequestHeader { api_key, version, correlation_id, client_id }, start))
 }
 
-/// As [`parse_header`], of a frame whose [`Prefix`] was read: the client id, and where the body starts.
+/// As [`parse_header`], of a frame whose [`Prefix`] was read: the client id,
+/// and where the body starts.
 pub fn parse_rest(frame: &[u8], flexible: bool) -> Result<(Option<&[u8]>, usize), Malformed> {
-    // The client id keeps its classic encoding in header v2, so that an ApiVersions request of any version can be read.
+    // The client id keeps its classic encoding in header v2, so that an ApiVersions request of
+    // any version can be read.
     let mut classic = Reader::new(frame, false);
     classic.skip(PREFIX_BYTES, "the header's beginning")?;
     let client_id = classic.nullable_string("the header's client id")?.map(|range| classic.bytes_of(range));
@@ -65,7 +84,8 @@ pub fn parse_rest(frame: &[u8], flexible: bool) -> Result<(Option<&[u8]>, usize)
     Ok((client_id, start + rest.position()))
 }
 
-/// Where the body of a response starts in `frame`, which begins with the correlation id. `flexible`: the header is v1.
+/// Where the body of a response starts in `frame`, which begins with the correlation id.
+/// `flexible`: the header is v1.
 pub fn response_body(frame: &[u8], flexible: bool) -> Result<usize, Malformed> {
     let mut reader = Reader::new(frame, flexible);
     let named = |e: Malformed| Malformed(format!("a response's header, {}", e.0));

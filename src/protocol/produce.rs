@@ -1,9 +1,9 @@
-//! Produce requests and responses, versions 3 to 13. Records stay where they arrived: a partition's records are a slice
-//! of the request's frame.
+//! Produce requests and responses, versions 3 to 13. Records stay where they arrived: a partition's
+//! records are a slice of the request's frame.
 
 use bytes::Bytes;
 
-use super::frame::{Malformed, parse_header};
+use super::frame::{Malformed, check_version, parse_header};
 use super::wire::{Reader, Writer};
 use crate::model::ErrorCode;
 use crate::model::records::BadRecord;
@@ -17,7 +17,8 @@ const FLEXIBLE_FROM: i16 = 9;
 /// Topics by id instead of by name from here on.
 const TOPIC_IDS_FROM: i16 = 13;
 
-/// Topics and partitions that a request may name whatever its size, and bytes that each further one needs.
+/// Topics and partitions that a request may name whatever its size, and bytes
+/// that each further one needs.
 const FREE_ELEMENTS: usize = 128;
 const BYTES_PER_ELEMENT: usize = 32;
 
@@ -64,18 +65,18 @@ pub fn decode(version: i16, body: Bytes) -> Result<ProduceRequest, Malformed> {
 }
 
 fn read(version: i16, body: &Bytes) -> Result<ProduceRequest, Malformed> {
-    if !(MIN_VERSION..=MAX_VERSION).contains(&version) {
-        return Err(Malformed(format!("versions {MIN_VERSION} to {MAX_VERSION} are supported")));
-    }
+    check_version(version, MIN_VERSION, MAX_VERSION)?;
     let flexible = version >= FLEXIBLE_FROM;
     let by_id = version >= TOPIC_IDS_FROM;
-    // The least that a topic and a partition take: name or id, count, tagged fields; index, length, tagged fields.
+    // The least that a topic and a partition take: name or id, count, tagged fields;
+    // index, length, tagged fields.
     let (topic_bytes, partition_bytes) = if flexible { (if by_id { 18 } else { 3 }, 6) } else { (6, 8) };
 
-    // A partition with a batch takes at least 61 bytes; more partitions than such a request can hold have none, and would
-    // cost far more memory than the bytes that the connection was charged for.
+    // A partition with a batch takes at least 61 bytes; more partitions than such a
+    // request can hold have none, and would cost far more memory than the bytes that the
+    // connection was charged for.
     let mut reader = Reader::with_elements(body, flexible, FREE_ELEMENTS + body.len() / BYTES_PER_ELEMENT);
-    let transactional_id = read_text(&mut reader, "the transactional id")?;
+    let transactional_id = reader.nullable_text("the transactional id")?.map(str::to_owned);
     let acks = reader.int16("acks")?;
     let timeout_ms = reader.int32("the timeout")?;
     let topic_count = reader.array(topic_bytes, "the topics")?;
@@ -97,15 +98,6 @@ fn read(version: i16, body: &Bytes) -> Result<ProduceRequest, Malformed> {
     Ok(ProduceRequest { transactional_id, acks, timeout_ms, topics })
 }
 
-/// A nullable string, copied out; it must be UTF-8.
-pub(super) fn read_text(reader: &mut Reader<'_>, what: &str) -> Result<Option<String>, Malformed> {
-    let Some(range) = reader.nullable_string(what)? else { return Ok(None) };
-    match std::str::from_utf8(reader.bytes_of(range)) {
-        Ok(text) => Ok(Some(text.to_owned())),
-        Err(_) => Err(reader.error(what, "is not UTF-8")),
-    }
-}
-
 /// A request for one partition only, as its first bytes tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Single<'a> {
@@ -114,8 +106,9 @@ pub struct Single<'a> {
     pub partition: i32,
 }
 
-/// For those who do not read the records. `head`: the frame's first bytes, from the api key on, of `frame_bytes` in all; version
-/// below 13. `None`: it is another kind of request, or more of it is needed to tell.
+/// For those who do not read the records. `head`: the frame's first bytes, from the api key
+/// on, of `frame_bytes` in all; version below 13. `None`: it is another kind of request, or
+/// more of it is needed to tell.
 pub fn peek_single(version: i16, head: &[u8], frame_bytes: usize) -> Option<Single<'_>> {
     if !(MIN_VERSION..TOPIC_IDS_FROM).contains(&version) {
         return None;
@@ -160,10 +153,10 @@ pub fn encode_response(
         key.wire_bytes() + 6 + partitions.len() * 37 + messages.sum::<usize>()
     });
     let mut writer = Writer::response(10 + capacity.sum::<usize>(), correlation_id, version >= FLEXIBLE_FROM);
-    writer.count(Some(topics.len()));
+    writer.count(topics.len());
     for (key, partitions) in topics {
         key.write(&mut writer, by_id);
-        writer.count(Some(partitions.len()));
+        writer.count(partitions.len());
         for partition in partitions {
             write_partition(&mut writer, version, partition);
         }
@@ -171,7 +164,7 @@ pub fn encode_response(
     }
     writer.int32(throttle_ms);
     writer.no_tagged_fields();
-    writer.finish(0)
+    writer.frame(0)
 }
 
 fn write_partition(writer: &mut Writer, version: i16, partition: &ProducePartitionResponse) {
@@ -183,7 +176,7 @@ fn write_partition(writer: &mut Writer, version: i16, partition: &ProducePartiti
         writer.int64(partition.log_start_offset);
     }
     if version >= 8 {
-        writer.count(Some(partition.record_errors.len()));
+        writer.count(partition.record_errors.len());
         for bad in &partition.record_errors {
             writer.int32(bad.index);
             writer.nullable_string(Some(&bad.message));

@@ -1,5 +1,6 @@
-//! Fetch from a follower's end: the requests as a replica writes them, the answers as it reads them. Topics go by id, and
-//! the answer's records are slices of its frame. What comes in is not trusted.
+//! Fetch from a follower's end: the requests as a replica writes them, the answers as it
+//! reads them. Topics go by id, and the answer's records are slices of its frame. What
+//! comes in is not trusted.
 
 use bytes::Bytes;
 use kafka_protocol::messages::ApiKey;
@@ -9,7 +10,8 @@ use super::frame::Malformed;
 use super::wire::{Reader, Writer};
 use crate::model::{BrokerId, ErrorCode, PartitionId};
 
-/// The version that brokers speak among each other: topic ids (KIP-516), the replica's incarnation (KIP-903).
+/// The version that brokers speak among each other: topic ids (KIP-516), the
+/// replica's incarnation (KIP-903).
 pub const VERSION: i16 = 17;
 
 const REPLICA_STATE_TAG: u32 = 1;
@@ -17,8 +19,8 @@ const DIVERGING_EPOCH_TAG: u32 = 0;
 const CURRENT_LEADER_TAG: u32 = 1;
 /// Replica id, epoch and the count of further tags.
 const REPLICA_STATE_BYTES: u32 = 4 + 8 + 1;
-/// The least that a partition of an answer takes: index, error, three offsets, aborted transactions, preferred replica,
-/// records, tags.
+/// The least that a partition of an answer takes: index, error, three offsets, aborted
+/// transactions, preferred replica, records, tags.
 const ANSWER_BYTES: usize = 4 + 2 + 3 * 8 + 1 + 4 + 1 + 1;
 
 /// A follower's request.
@@ -69,7 +71,8 @@ pub struct PartitionAnswer {
     pub high_watermark: i64,
     /// -1: not told.
     pub log_start: i64,
-    /// Where the leader's log has other records (KIP-595): its largest epoch up to the one asked for, and that epoch's end.
+    /// Where the leader's log has other records (KIP-595): its largest epoch up to the one asked
+    /// for, and that epoch's end.
     pub diverging: Option<(i32, i64)>,
     /// The leader and its epoch, where the answering broker knows better.
     pub current_leader: Option<(i32, i32)>,
@@ -89,12 +92,12 @@ impl ReplicaFetch {
         writer.int32(self.session_id);
         writer.int32(self.session_epoch);
         let topics: Vec<_> = self.partitions.chunk_by(|a, b| a.partition.topic == b.partition.topic).collect();
-        writer.count(Some(topics.len()));
+        writer.count(topics.len());
         for places in topics {
             write_topic(&mut writer, places, |place| place.partition.topic, write_place);
         }
         let forgotten: Vec<_> = self.forgotten.chunk_by(|a, b| a.topic == b.topic).collect();
-        writer.count(Some(forgotten.len()));
+        writer.count(forgotten.len());
         for gone in forgotten {
             write_topic(&mut writer, gone, |id| id.topic, |writer, id| writer.int32(id.index.0));
         }
@@ -105,7 +108,7 @@ impl ReplicaFetch {
         writer.int32(self.replica.0);
         writer.int64(self.broker_epoch);
         writer.no_tagged_fields();
-        writer.finish(0)
+        writer.frame(0)
     }
 }
 
@@ -116,7 +119,7 @@ fn wire_int(value: u32) -> i32 {
 /// A topic's id, and each of its parts.
 fn write_topic<T>(writer: &mut Writer, parts: &[T], topic: impl Fn(&T) -> Uuid, each: impl Fn(&mut Writer, &T)) {
     writer.uuid(parts.first().map(topic).unwrap_or_default());
-    writer.count(Some(parts.len()));
+    writer.count(parts.len());
     parts.iter().for_each(|part| each(writer, part));
     writer.no_tagged_fields();
 }

@@ -1,6 +1,6 @@
-//! The wire shapes of the messages that the crate `kafka-protocol` decodes: Kafka's message definitions
-//! (`clients/src/main/resources/common/message/*Request.json`, responses in [`responses`]), as far as a walk over the
-//! bytes needs them.
+//! The wire shapes of the messages that the crate `kafka-protocol` decodes: Kafka's message
+//! definitions (`clients/src/main/resources/common/message/*Request.json`, responses in
+//! [`responses`]), as far as a walk over the bytes needs them.
 //!
 //! Where the compact encoding begins is in [`super::api_table::flexible_from`].
 
@@ -16,7 +16,8 @@ pub(super) enum Kind {
     /// Elements of so many bytes each.
     FixedArray(usize),
     TextArray,
-    /// Each element takes at least one byte in every version that has the array: a test holds it to that.
+    /// Each element takes at least one byte in every version that has the array:
+    /// a test holds it to that.
     Array(&'static [Field]),
     Struct(&'static [Field]),
     /// A presence byte, then perhaps the structure.
@@ -104,6 +105,10 @@ const fn blob(name: &'static str) -> Field {
 
 const fn int32s(name: &'static str) -> Field {
     field(name, Kind::FixedArray(4))
+}
+
+const fn int64s(name: &'static str) -> Field {
+    field(name, Kind::FixedArray(8))
 }
 
 const fn texts(name: &'static str) -> Field {
@@ -282,7 +287,13 @@ pub(super) static SHAPES: &[Shape] = &[
         ],
     ),
     shape(ApiKey::DescribeProducers, 0, 0, &[array("topics", &[text("name"), int32s("partition_indexes")])]),
-    shape(ApiKey::DescribeLogDirs, 1, 4, &[array("topics", &[text("topic"), int32s("partitions")]).nullable()]),
+    shape(ApiKey::DescribeLogDirs, 1, 5, &[array("topics", &[text("topic"), int32s("partitions")]).nullable()]),
+    shape(
+        ApiKey::AlterReplicaLogDirs,
+        1,
+        2,
+        &[array("dirs", &[text("path"), array("topics", &[text("name"), int32s("partitions")])])],
+    ),
     // Topics.
     shape(
         ApiKey::CreateTopics,
@@ -379,7 +390,7 @@ pub(super) static SHAPES: &[Shape] = &[
     shape(
         ApiKey::ListOffsets,
         1,
-        10,
+        11,
         &[
             int32("replica_id"),
             int8("isolation_level").since(2),
@@ -422,6 +433,82 @@ pub(super) static SHAPES: &[Shape] = &[
             int16("producer_epoch").since(3),
         ],
     ),
+    // Transactions.
+    shape(
+        ApiKey::AddPartitionsToTxn,
+        0,
+        5,
+        &[
+            array(
+                "transactions",
+                &[
+                    text("transactional_id"),
+                    int64("producer_id"),
+                    int16("producer_epoch"),
+                    boolean("verify_only"),
+                    array("topics", &[text("name"), int32s("partitions")]),
+                ],
+            )
+            .since(4),
+            text("v3_and_below_transactional_id").until(3),
+            int64("v3_and_below_producer_id").until(3),
+            int16("v3_and_below_producer_epoch").until(3),
+            array("v3_and_below_topics", &[text("name"), int32s("partitions")]).until(3),
+        ],
+    ),
+    shape(
+        ApiKey::AddOffsetsToTxn,
+        0,
+        4,
+        &[text("transactional_id"), int64("producer_id"), int16("producer_epoch"), text("group_id")],
+    ),
+    shape(
+        ApiKey::EndTxn,
+        0,
+        5,
+        &[text("transactional_id"), int64("producer_id"), int16("producer_epoch"), boolean("committed")],
+    ),
+    shape(
+        ApiKey::TxnOffsetCommit,
+        0,
+        5,
+        &[
+            text("transactional_id"),
+            text("group_id"),
+            int64("producer_id"),
+            int16("producer_epoch"),
+            int32("generation_id").since(3),
+            text("member_id").since(3),
+            text("group_instance_id").since(3).nullable(),
+            array(
+                "topics",
+                &[
+                    text("name"),
+                    array(
+                        "partitions",
+                        &[
+                            int32("partition_index"),
+                            int64("committed_offset"),
+                            int32("committed_leader_epoch").since(2),
+                            text("committed_metadata").nullable(),
+                        ],
+                    ),
+                ],
+            ),
+        ],
+    ),
+    shape(ApiKey::DescribeTransactions, 0, 0, &[texts("transactional_ids")]),
+    shape(
+        ApiKey::ListTransactions,
+        0,
+        2,
+        &[
+            texts("state_filters"),
+            int64s("producer_id_filters"),
+            int64("duration_filter").since(1),
+            text("transactional_id_pattern").since(2).nullable(),
+        ],
+    ),
     // Groups.
     shape(
         ApiKey::FindCoordinator,
@@ -434,7 +521,7 @@ pub(super) static SHAPES: &[Shape] = &[
     shape(
         ApiKey::OffsetCommit,
         2,
-        9,
+        10,
         &[
             text("group_id"),
             int32("generation_id_or_member_epoch"),
@@ -444,7 +531,8 @@ pub(super) static SHAPES: &[Shape] = &[
             array(
                 "topics",
                 &[
-                    text("name"),
+                    text("name").until(9),
+                    uuid("topic_id").since(10),
                     array(
                         "partitions",
                         &[
@@ -461,7 +549,7 @@ pub(super) static SHAPES: &[Shape] = &[
     shape(
         ApiKey::OffsetFetch,
         1,
-        9,
+        10,
         &[
             text("group_id").until(7),
             array("topics", &[text("name"), int32s("partition_indexes")]).until(7).nullable_since(2),
@@ -471,7 +559,8 @@ pub(super) static SHAPES: &[Shape] = &[
                     text("group_id"),
                     text("member_id").since(9).nullable(),
                     int32("member_epoch").since(9),
-                    array("topics", &[text("name"), int32s("partition_indexes")]).nullable(),
+                    array("topics", &[text("name").until(9), uuid("topic_id").since(10), int32s("partition_indexes")])
+                        .nullable(),
                 ],
             )
             .since(8),

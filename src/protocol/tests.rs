@@ -1,4 +1,5 @@
-//! Tests of the codecs against the crate `kafka-protocol`, an implementation made from Kafka's own message definitions.
+//! Tests of the codecs against the crate `kafka-protocol`, an implementation made from Kafka's
+//! own message definitions.
 
 mod fetch;
 mod frame;

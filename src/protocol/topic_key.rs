@@ -9,7 +9,8 @@ use super::wire::{Reader, Writer};
 /// A topic by name, or by id from version 13 of Produce and Fetch on (KIP-516).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TopicKey {
-    /// Valid UTF-8 when it comes from a decoder; a slice of the request's frame, which it keeps alive.
+    /// Valid UTF-8 when it comes from a decoder; a slice of the request's
+    /// frame, which it keeps alive.
     Name(Bytes),
     Id(Uuid),
 }
@@ -42,7 +43,8 @@ impl TopicKey {
         Ok(TopicKey::Name(body.slice(range)))
     }
 
-    /// A key of the kind that the version does not have (a caller's mistake) is written as the kind's null value.
+    /// A key of the kind that the version does not have (a caller's mistake) is written
+    /// as the kind's null value.
     pub(super) fn write(&self, writer: &mut Writer, by_id: bool) {
         match self {
             TopicKey::Id(id) if by_id => writer.uuid(*id),

@@ -1,7 +1,8 @@
-//! Connections of the whole process, counted over all shards: which may be opened, and when the next one.
+//! Connections of the whole process, counted over all shards: which may be
+//! opened, and when the next one.
 //!
-//! Every shard accepts for itself, so the counts are shared: one lock, taken once when a connection begins and once when it
-//! ends.
+//! Every shard accepts for itself, so the counts are shared: one lock, taken once when a connection
+//! begins and once when it ends.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,8 +26,10 @@ pub struct AdmissionLimits {
 /// Why a connection is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The rest is for clients on this machine.
+    /// There is no place for anybody.
     Full,
+    /// The places left are for clients on this machine.
+    Reserved,
     /// Its address has as many connections as it may, which is this number.
     Address(u32),
 }
@@ -68,10 +71,9 @@ impl Admission {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connections open at a time, and how many of them only clients on this machine get.
-    pub fn places(&self) -> (u32, u32) {
-        let limits = &self.counts().limits;
-        (limits.total, limits.local_reserve)
+    /// Connections that may be open at a time.
+    pub fn total(&self) -> u32 {
+        self.counts().limits.total
     }
 
     /// True while there is no place for anybody.
@@ -85,14 +87,14 @@ impl Admission {
         self.counts().pace.pause(now)
     }
 
-    /// Gives a connection that was accepted at `now` a place if there is one for its address; one for which there is a place at all
-    /// counts against the rate.
+    /// Gives a connection that was accepted at `now` a place if there is one for its address; one
+    /// for which there is a place at all counts against the rate.
     pub fn admit(self: &Arc<Self>, ip: IpAddr, now: Instant) -> Result<Place, Refused> {
         let ip = ip.to_canonical();
         let counts = &mut *self.counts();
         let places = counts.limits.total - if ip.is_loopback() { 0 } else { counts.limits.local_reserve };
         if counts.open >= places {
-            return Err(Refused::Full);
+            return Err(if counts.open >= counts.limits.total { Refused::Full } else { Refused::Reserved });
         }
         counts.pace.take(now, counts.limits.per_second);
         let limit = counts.limits.per_ip_overrides.get(&ip).copied().unwrap_or(counts.limits.per_ip);
@@ -180,7 +182,7 @@ mod tests {
         assert_eq!(admission.admit(ip("::ffff:10.0.0.1"), now).err(), Some(Refused::Address(5)), "the same address");
         assert_eq!(admission.admit(ip("10.0.0.3"), now).err(), Some(Refused::Address(0)));
         places.push(admission.admit(ip("10.0.0.2"), now).ok().unwrap());
-        assert_eq!(admission.admit(ip("10.0.0.2"), now).err(), Some(Refused::Full));
+        assert_eq!(admission.admit(ip("10.0.0.2"), now).err(), Some(Refused::Reserved));
         places.clear();
         assert!(admission.counts().by_ip.is_empty());
         assert!(admission.admit(ip("10.0.0.1"), now).is_ok());
@@ -192,10 +194,13 @@ mod tests {
         let now = Instant::now();
         let remote: Vec<Place> =
             (0..6).map(|n| admission.admit(ip(&format!("10.0.0.{n}")), now).ok().unwrap()).collect();
-        assert_eq!(admission.admit(ip("10.0.0.9"), now).err(), Some(Refused::Full));
+        assert_eq!(admission.admit(ip("10.0.0.9"), now).err(), Some(Refused::Reserved));
         assert!(!admission.is_full());
         let local = [ip("127.0.0.1"), ip("::1")].map(|ip| admission.admit(ip, now).ok().unwrap());
         assert!(admission.is_full());
+        for late in ["127.0.0.1", "10.0.0.9"] {
+            assert_eq!(admission.admit(ip(late), now).err(), Some(Refused::Full));
+        }
         drop(local);
         drop(remote);
         assert!(admission.admit(ip("10.0.0.9"), now).is_ok());

@@ -1,4 +1,5 @@
-//! Receive buffers: recycled, so that a busy connection does not touch fresh memory for every request.
+//! Receive buffers: recycled, so that a busy connection does not touch fresh
+//! memory for every request.
 
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ const KEPT_PER_CLASS: usize = 8 * 1024 * 1024;
 
 /// But no more buffers than this per size.
 const KEPT_BUFFERS: usize = 256;
+
+const _: () = assert!(SMALLEST.is_power_of_two() && LARGEST_KEPT.is_power_of_two() && KEPT_PER_CLASS >= LARGEST_KEPT);
 
 const CLASSES: usize = (LARGEST_KEPT / SMALLEST).ilog2() as usize + 1;
 
@@ -91,7 +94,8 @@ impl RecvBuf {
         self.0.as_ref()
     }
 
-    /// The filled part as shared bytes; the memory returns to its pool when the last holder lets go, from any shard.
+    /// The filled part as shared bytes; the memory returns to its pool when the last holder
+    /// lets go, from any shard.
     pub fn freeze(self) -> Bytes {
         if self.0.filled == 0 {
             return Bytes::new();

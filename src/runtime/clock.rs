@@ -1,7 +1,9 @@
 //! Time. Above this folder nobody calls `SystemTime::now` or `Instant::now`.
 
 use std::num::NonZeroU64;
+use std::pin::Pin;
 use std::sync::OnceLock;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 #[cfg(any(test, feature = "simulator"))]
@@ -37,12 +39,16 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// A point in time, to the nanosecond, for what is measured or waited for many times a second: taking one and the difference
-/// of two cost a fraction of what they do with an [`Instant`]. Only differences say anything.
+/// A point in time, to the nanosecond, for what is measured or waited for many times a second:
+/// taking one and the difference of two cost a fraction of what they do with an [`Instant`]. Only
+/// differences say anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(NonZeroU64);
 
 impl Moment {
+    /// Before all others.
+    pub const FIRST: Moment = Moment(NonZeroU64::MIN);
+
     pub fn now() -> Moment {
         #[cfg(any(test, feature = "simulator"))]
         if let Some((_, elapsed)) = sim::time() {
@@ -81,6 +87,13 @@ impl Moment {
     /// As far in the future as can be counted at most.
     pub fn after(self, time: Duration) -> Moment {
         Moment(self.0.saturating_add(nanoseconds(time)))
+    }
+
+    /// The first moment after it that is a multiple of `grid`: deadlines that need not be exact
+    /// fall together, and the shard wakes once for many.
+    pub fn round_up(self, grid: Duration) -> Moment {
+        let grid = nanoseconds(grid).max(1);
+        Moment(self.0.saturating_add(grid - self.0.get() % grid))
     }
 }
 
@@ -122,34 +135,64 @@ const LONGEST: Duration = Duration::from_secs(1 << 32);
 /// The beat of everything that only looks around now and then.
 pub const TICK: Duration = Duration::from_millis(250);
 
-/// Waits for the next tick: the same moments for every loop of the process, so that an idle shard wakes once for all.
+/// Waits for the next tick: the same moments for every loop of the process, so that an idle
+/// shard wakes once for all.
 pub async fn next_tick() {
     let next = round_up(now(), TICK);
     sleep(next.saturating_duration_since(now())).await;
 }
 
-/// The first moment after `deadline` that is a multiple of `grid` since the process first asked: deadlines that need not be
-/// exact fall together, and the shard wakes once for many.
+/// The first moment after `deadline` that is a multiple of `grid` since the process first asked:
+/// deadlines that need not be exact fall together, and the shard wakes once for many.
 pub fn round_up(deadline: Instant, grid: Duration) -> Instant {
     let first = first();
     let steps = deadline.saturating_duration_since(first).as_nanos() / grid.as_nanos().max(1);
     first + Duration::from_nanos(u64::try_from((steps + 1) * grid.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Runs `future` until it ends or `deadline` passes; `None`: the deadline came first and the future was dropped.
-pub async fn until<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
-    futures_lite::future::or(async { Some(future.await) }, async {
-        sleep(deadline.saturating_duration_since(now())).await;
-        None
-    })
-    .await
+/// Runs `future` until it ends or `deadline` passes; `None`: the deadline came first.
+pub fn until<F: Future>(deadline: Instant, future: F) -> Until<F> {
+    Until { future, alarm: Alarm::At(deadline) }
 }
 
 /// As [`until`], by a deadline that is a [`Moment`].
-pub async fn by<F: Future>(deadline: Moment, future: F) -> Option<F::Output> {
-    futures_lite::future::or(async { Some(future.await) }, async {
-        Sleep::until(deadline).await;
-        None
-    })
-    .await
+pub fn by<F: Future>(deadline: Moment, future: F) -> Until<F> {
+    Until { future, alarm: Alarm::Set(Sleep::until(deadline)) }
+}
+
+/// See [`until`]. No `async fn`, which would have room for `future` several times: futures
+/// are moved as they are made.
+pub struct Until<F> {
+    future: F,
+    alarm: Alarm,
+}
+
+enum Alarm {
+    /// To be set once the future waits.
+    At(Instant),
+    Set(Sleep),
+}
+
+impl<F: Future> Future for Until<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: `future` is never moved out of `self`; `alarm` may be.
+        #[allow(unsafe_code)]
+        let (future, alarm) = unsafe {
+            let until = self.get_unchecked_mut();
+            (Pin::new_unchecked(&mut until.future), &mut until.alarm)
+        };
+        if let Poll::Ready(output) = future.poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if let Alarm::At(deadline) = alarm {
+            let left = deadline.saturating_duration_since(now()).min(LONGEST);
+            *alarm = Alarm::Set(Sleep::until(Moment::now().after(left)));
+        }
+        match alarm {
+            Alarm::Set(sleep) => Pin::new(sleep).poll(cx).map(|()| None),
+            Alarm::At(_) => Poll::Pending,
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Runtime state of one shard: its ring, its turn, its memory, its faults.
 //!
-//! It belongs to the shard, not to the thread: a thread has one at a time, reached through a pointer that is read
-//! once, and set once on a thread that runs one shard. Threads that are no shard's get one of their own when they
-//! ask for it.
+//! It belongs to the shard, not to the thread: a thread has one at a time, reached through a
+//! pointer that is read once, and set once on a thread that runs one shard. Threads that are no
+//! shard's get one of their own when they ask for it.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::ptr;
@@ -28,11 +28,12 @@ pub(super) struct ShardContext {
     /// Buffers on their way back to the shard.
     pub home: dma::Home,
     pub faults: Faults,
-    /// File systems that do not offer [`File::write_zeroes_range`](super::disk::File::write_zeroes_range); few.
+    /// File systems that do not offer
+    /// [`File::write_zeroes_range`](super::disk::File::write_zeroes_range); few.
     pub zeroes_refused: RefCell<Vec<u64>>,
     /// Blocking steps that have not ended.
     pub steps: Cell<usize>,
-    /// Whether the shard's last blocking step has ended: none begins any more.
+    /// True once the shard's last blocking step has ended: none begins any more.
     pub steps_over: Cell<bool>,
     pub end_hooks: RefCell<Vec<EndHook>>,
     pub metrics: OnceCell<Arc<ShardMetrics>>,
@@ -42,7 +43,8 @@ pub(super) struct ShardContext {
 }
 
 thread_local! {
-    /// Null, or the context that `OWNER` or an `Entered` holds. Without a destructor, so that reading it is one load.
+    /// Null, or the context that `OWNER` or an `Entered` holds. Without a destructor, so
+    /// that reading it is one load.
     static CURRENT: Cell<*const ShardContext> = const { Cell::new(ptr::null()) };
     static OWNER: Owner = const { Owner(RefCell::new(None)) };
 }
@@ -63,8 +65,8 @@ pub(super) fn with<R>(use_it: impl FnOnce(&ShardContext) -> R) -> R {
     if current.is_null() {
         return with_own(use_it);
     }
-    // SAFETY: `OWNER` or an `Entered` holds it and takes the pointer back before it lets go: when the thread ends, or when
-    // the simulator, which calls this from below only, leaves the shard.
+    // SAFETY: `OWNER` or an `Entered` holds it and takes the pointer back before it lets go: when
+    // the thread ends, or when the simulator, which calls this from below only, leaves the shard.
     #[allow(unsafe_code)]
     use_it(unsafe { &*current })
 }
@@ -100,7 +102,8 @@ pub fn metrics() -> Arc<ShardMetrics> {
     with(|shard| shard.metrics.get_or_init(|| ShardMetrics::new(Arc::default())).clone())
 }
 
-/// Makes a shard the thread's current one until the guard goes. Guards go in the reverse of their order.
+/// Makes a shard the thread's current one until the guard goes. Guards go in
+/// the reverse of their order.
 #[cfg(any(test, feature = "simulator"))]
 pub(super) fn enter(shard: Rc<ShardContext>) -> Entered {
     let before = CURRENT.replace(Rc::as_ptr(&shard));

@@ -22,7 +22,8 @@ use super::sparse;
 /// Linux 6.17; not in libc yet.
 const FALLOC_FL_WRITE_ZEROES: i32 = 0x80;
 
-/// Memory that a write may be made from, in one slice or several: no byte of it changes while a clone is held.
+/// Memory that a write may be made from, in one slice or several: no byte of it
+/// changes while a clone is held.
 pub(super) trait Memory: Clone + 'static {
     fn slices(&self) -> impl Iterator<Item = &[u8]>;
 
@@ -143,8 +144,9 @@ impl Device {
         Ok(Device::Kernel(Rc::new(opened.await?)))
     }
 
-    /// Writes what follows the first `done` bytes of the memory, which belongs at `position`; how much was written. `held`
-    /// is dropped when the write has ended, also where nobody waits for it any more.
+    /// Writes what follows the first `done` bytes of the memory, which belongs at
+    /// `position`; how much was written. `held` is dropped when the write has ended, also
+    /// where nobody waits for it any more.
     pub(super) async fn write<M: Memory>(
         &self,
         memory: &M,
@@ -163,7 +165,8 @@ impl Device {
             }
         };
         let mut rest = behind(memory.slices(), done);
-        // SAFETY: `Memory` never changes, and `kept` holds it; nor does the file close before `kept` goes.
+        // SAFETY: `Memory` never changes, and `kept` holds it; nor does the file
+        // close before `kept` goes.
         #[allow(unsafe_code)]
         unsafe {
             match (rest.pop(), rest.is_empty()) {
@@ -217,7 +220,8 @@ impl Device {
     pub(super) async fn truncate(&self, len: u64) -> io::Result<()> {
         match self {
             Device::Kernel(file) => {
-                // A descriptor of its own: the file may be closed before the helper thread comes to it.
+                // A descriptor of its own: the file may be closed before the
+                // helper thread comes to it.
                 let descriptor = file.try_clone()?;
                 spawn_blocking(move || descriptor.set_len(len)).await
             }
@@ -268,8 +272,8 @@ async fn read_buf(file: &Rc<File>, position: u64, len: usize) -> io::Result<Byte
     let address = buf.as_mut_slice().as_mut_ptr();
     let buf = buf.freeze();
     let memory = Box::new((buf.clone(), file.clone()));
-    // SAFETY: `memory` holds the buffer, of at most MAX_IO_BYTES, and the file; nobody has the buffer's bytes
-    // before the end.
+    // SAFETY: `memory` holds the buffer, of at most MAX_IO_BYTES, and the file; nobody has the
+    // buffer's bytes before the end.
     #[allow(unsafe_code)]
     let read = unsafe { ring::read(file.as_raw_fd(), address, len as u32, position, memory).await? };
     Ok(buf.bytes().slice(..read))

@@ -30,8 +30,8 @@ impl Blocks {
     }
 }
 
-/// From now on reads and writes of `file` go to the device itself, where the file system can do that: with memory, positions
-/// and lengths that are aligned.
+/// From now on reads and writes of `file` go to the device itself, where the file system can do
+/// that: with memory, positions and lengths that are aligned.
 pub fn pass_cache_by(file: &File) -> io::Result<()> {
     // SAFETY: plain system call on a descriptor that is open.
     #[allow(unsafe_code)]

@@ -2,7 +2,8 @@
 //!
 //! Lives on one shard; only [`Bytes`] made here may travel to other shards.
 //!
-//! A future of this module that is dropped before its end leaves the operation's outcome open: await writes to their end.
+//! A future of this module that is dropped before its end leaves the operation's outcome open:
+//! await writes to their end.
 
 use std::cell::Cell;
 use std::io;
@@ -29,6 +30,7 @@ pub const ALIGNMENT: u64 = 4096;
 
 /// The largest single read or write, bytes.
 pub const MAX_IO_BYTES: usize = 1024 * 1024;
+const _: () = assert!((MAX_IO_BYTES as u64).is_multiple_of(ALIGNMENT));
 
 /// Rounds up to [`ALIGNMENT`].
 pub fn align_up(value: u64) -> u64 {
@@ -40,7 +42,8 @@ pub fn align_down(value: u64) -> u64 {
     value / ALIGNMENT * ALIGNMENT
 }
 
-/// What failed, on which file. Inside the `io::Error`s of this module; its kind is the cause's.
+/// The operation that failed, and its file. Inside the `io::Error`s of this module; its kind is the
+/// cause's.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {}: {cause}", path.display())]
 struct FileError {
@@ -57,18 +60,19 @@ pub fn os_code(error: &io::Error) -> Option<i32> {
     })
 }
 
-/// Whether an error says that the process or the system has no descriptors left.
+/// True if an error says that the process or the system has no descriptors left.
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(os_code(error), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// True if an error says that the device, or the quota on it, is full: the one failure of a disk that passes by itself.
-/// Goes by the kind, which errors keep when a path is added to them.
+/// True if an error says that the device, or the quota on it, is full: the one failure of a disk
+/// that passes by itself. Goes by the kind, which errors keep when a path is added to them.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Runs blocking `work` that writes the small file at `path`, off the event loop. Injected faults know it as [`Op::Small`].
+/// Runs blocking `work` that writes the small file at `path`, off the event loop. Injected faults
+/// know it as [`Op::Small`].
 pub async fn write_small<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -130,8 +134,9 @@ impl Writes {
         Writing(self.clone())
     }
 
-    /// File systems hold changes of a file's blocks back until its direct writes have ended. On a slow device that takes
-    /// seconds, and a helper thread that waits so long is missed by other files; a task may wait.
+    /// File systems hold changes of a file's blocks back until its direct writes have ended. On
+    /// a slow device that takes seconds, and a helper thread that waits so long is missed by
+    /// other files; a task may wait.
     async fn ended(&self) {
         while self.in_flight.get() > 0 {
             self.ended.notified().await;
@@ -167,13 +172,14 @@ impl OpenedFile {
         Ok(OpenedFile { handle: Handle::open(path)?, path: path.to_path_buf() })
     }
 
-    /// Up to `len` bytes (a multiple of [`ALIGNMENT`], at most [`READ_BYTES`](Self::READ_BYTES)) at an aligned `position`. Blocks.
+    /// Up to `len` bytes (a multiple of [`ALIGNMENT`], at most [`READ_BYTES`](Self::READ_BYTES)) at
+    /// an aligned `position`. Blocks.
     pub fn read_at(&self, position: u64, len: usize) -> io::Result<Vec<u8>> {
         self.handle.read(position, len)
     }
 
-    /// The place from which on, at `position` or behind it, nothing but zeros is known to follow, without reading it. `None`:
-    /// nothing is known.
+    /// The place from which on, at `position` or behind it, nothing but zeros is known to follow,
+    /// without reading it. `None`: nothing is known.
     pub fn zeros_from(&self, position: u64) -> Option<u64> {
         self.handle.zeros_from(position)
     }
@@ -220,19 +226,32 @@ impl File {
         }
     }
 
+    /// As [`fault`](Self::fault), of an operation that may be slowed down.
+    async fn fault_or_delay(&self, op: Op, operation: &'static str) -> io::Result<()> {
+        match faults::check(op, &self.path) {
+            None => Ok(()),
+            Some(Fault::Slow(ms)) => {
+                clock::sleep(Duration::from_millis(ms)).await;
+                Ok(())
+            }
+            Some(fault) => Err(self.failed(operation, fault.error())),
+        }
+    }
+
     /// Writes the whole buffer at an aligned `position`; a short write is an error (`WriteZero`).
     pub async fn write_at(&self, buf: &FrozenBuf, position: u64) -> io::Result<()> {
         self.write_as(Op::Write, buf, position).await
     }
 
-    /// [`write_at`](Self::write_at) for zeros ahead of the data: injected faults know it by a name of its own, so that
-    /// rules which count writes count what was appended.
+    /// [`write_at`](Self::write_at) for zeros ahead of the data: injected faults know it by a name
+    /// of its own, so that rules which count writes count what was appended.
     pub async fn write_ahead(&self, zeros: &FrozenBuf, position: u64) -> io::Result<()> {
         self.write_as(Op::Ahead, zeros, position).await
     }
 
-    /// [`write_at`](Self::write_at) for memory of other kinds, one slice behind the other: their addresses and lengths
-    /// must be multiples of [`ALIGNMENT`], their sum at most [`MAX_IO_BYTES`].
+    /// [`write_at`](Self::write_at) for memory of other kinds, one slice behind the
+    /// other: their addresses and lengths must be multiples of [`ALIGNMENT`], their sum
+    /// at most [`MAX_IO_BYTES`].
     pub async fn write_slices(&self, slices: Rc<[Bytes]>, position: u64) -> io::Result<()> {
         let aligned = |value: usize| value.is_multiple_of(ALIGNMENT as usize);
         let fit = slices.iter().all(|bytes| aligned(bytes.as_ptr() as usize) && aligned(bytes.len()));
@@ -256,7 +275,8 @@ impl File {
 
     async fn write_checked<M: Memory>(&self, memory: &M, position: u64, wanted: usize) -> io::Result<()> {
         let (mut done, bytes) = (0, memory.bytes());
-        // A disk that fills up takes the first part of a write; only the rest, written again, is told why.
+        // A disk that fills up takes the first part of a write; only the rest,
+        // written again, is told why.
         while done < bytes && done.is_multiple_of(ALIGNMENT as usize) {
             match self.device.write(memory, done, position, self.writes.begin()).await {
                 Ok(0) => break,
@@ -284,12 +304,12 @@ impl File {
         self.write_checked(&part.freeze(), position, bytes.len()).await
     }
 
-    /// Reads up to `len` bytes (a multiple of [`ALIGNMENT`], at most [`MAX_IO_BYTES`]) at an aligned `position`;
-    /// fewer come back only at the end of the file.
+    /// Reads up to `len` bytes (a multiple of [`ALIGNMENT`], at most [`MAX_IO_BYTES`]) at an
+    /// aligned `position`; fewer come back only at the end of the file.
     pub async fn read_at(&self, position: u64, len: usize) -> io::Result<Bytes> {
         debug_assert!(position.is_multiple_of(ALIGNMENT), "a read at {position}");
         debug_assert!(len <= MAX_IO_BYTES && len.is_multiple_of(ALIGNMENT as usize), "a read of {len} bytes");
-        self.fault(Op::Read, "read")?;
+        self.fault_or_delay(Op::Read, "read").await?;
         if len == 0 {
             return Ok(Bytes::new());
         }
@@ -328,10 +348,11 @@ impl File {
         self.device.fdatasync().await.map_err(|cause| self.failed("sync", cause))
     }
 
-    /// Reserves blocks for `[position, position + len)` and extends the file's size over them; they read as zeros.
+    /// Reserves blocks for `[position, position + len)` and extends the file's size over
+    /// them; they read as zeros.
     pub async fn preallocate(&self, position: u64, len: u64) -> io::Result<()> {
         const OPERATION: &str = "reserve space for";
-        self.fault(Op::Preallocate, OPERATION)?;
+        self.fault_or_delay(Op::Preallocate, OPERATION).await?;
         if len == 0 {
             return Ok(());
         }
@@ -340,8 +361,9 @@ impl File {
         reserved.map_err(|cause| self.failed(OPERATION, cause))
     }
 
-    /// Has the device make `[position, position + len)` written blocks of zeros without sending them, where file system and
-    /// device offer that; `false`: they do not, which is remembered per file system. The range must lie within the file.
+    /// Has the device make `[position, position + len)` written blocks of zeros without sending
+    /// them, where file system and device offer that; `false`: they do not, which is remembered per
+    /// file system. The range must lie within the file.
     pub async fn write_zeroes_range(&self, position: u64, len: u64) -> io::Result<bool> {
         const OPERATION: &str = "write zeros to";
         let (_, device) = self.device.stat().map_err(|cause| self.failed(OPERATION, cause))?;
@@ -378,7 +400,8 @@ impl File {
     }
 }
 
-/// Tries a directory out before files are opened there: writes, syncs and reads a 4 KiB file. Without room for it nothing is tried.
+/// Tries a directory out before files are opened there: writes, syncs and reads a 4 KiB file.
+/// Without room for it nothing is tried.
 pub async fn prime_device(directory: &Path) -> io::Result<()> {
     #[cfg(any(test, feature = "simulator"))]
     if sim::is_current() {
@@ -461,7 +484,8 @@ pub(crate) mod tests {
             assert!(read[4096..12288].iter().all(|&b| b == 2));
             assert!(read[12288..].iter().all(|&b| b == 1));
             assert!(file.read_at(1 << 20, 4096).await.unwrap().iter().all(|&b| b == 0), "reserved space is not zero");
-            // Whether the device offers it or not: the rest stays, and the second answer is the first.
+            // Whether the device offers it or not: the rest stays, and the
+            // second answer is the first.
             let offered = file.write_zeroes_range(8192, 65536).await.unwrap();
             assert_eq!(file.write_zeroes_range(8192, 65536).await.unwrap(), offered);
             let read_again = file.read_at(4096, 8192).await.unwrap();

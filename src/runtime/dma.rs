@@ -1,7 +1,8 @@
 //! Aligned buffers, and how memory that belongs to one shard comes home from others.
 //!
-//! glommio's buffers are counted by `Rc` and belong to their shard's ring. [`Bytes`] made of them may travel; the last
-//! holder, wherever it is, sends the buffer home through a queue that the home shard empties now and then.
+//! glommio's buffers are counted by `Rc` and belong to their shard's ring. [`Bytes`] made of them
+//! may travel; the last holder, wherever it is, sends the buffer home through a queue that the home
+//! shard empties now and then.
 
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
@@ -54,14 +55,15 @@ impl Aligned {
     }
 }
 
-/// What may be dropped on its home thread only; read by nobody, kept for its memory.
+/// A buffer that may be dropped on its home thread only; not read, kept for its memory.
 type Held = Rc<Aligned>;
 
-/// A buffer on its way home. Dropping it elsewhere leaks it, which is what happens when the home shard has ended.
+/// A buffer on its way home. Dropping it elsewhere leaks it, which is what happens when
+/// the home shard has ended.
 pub(super) struct Returned(ManuallyDrop<Held>);
 
-// SAFETY: a `Returned` is only moved between threads; the value inside is touched by its home thread alone (`drain_returns`)
-// and never dropped by another (`ManuallyDrop`).
+// SAFETY: a `Returned` is only moved between threads; the value inside is touched by its home
+// thread alone (`drain_returns`) and never dropped by another (`ManuallyDrop`).
 #[allow(unsafe_code)]
 unsafe impl Send for Returned {}
 
@@ -84,8 +86,9 @@ struct Traveller {
     home: Home,
 }
 
-// SAFETY: `pointer` and `len` describe memory that nobody writes for as long as `held` lives; `held` itself (an `Rc`) is
-// touched by its home thread alone: `drop` elsewhere only moves it into the home's queue.
+// SAFETY: `pointer` and `len` describe memory that nobody writes for as long as `held`
+// lives; `held` itself (an `Rc`) is touched by its home thread alone: `drop` elsewhere only
+// moves it into the home's queue.
 #[allow(unsafe_code)]
 unsafe impl Send for Traveller {}
 
@@ -107,7 +110,8 @@ impl Traveller {
 
 impl AsRef<[u8]> for Traveller {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: taken from the slice of `held`, which neither moves nor changes its memory while it lives.
+        // SAFETY: taken from the slice of `held`, which neither moves nor changes
+        // its memory while it lives.
         #[allow(unsafe_code)]
         unsafe {
             std::slice::from_raw_parts(self.pointer, self.len)
@@ -120,7 +124,8 @@ impl Drop for Traveller {
         // SAFETY: taken once, here; `self` is not used afterwards.
         #[allow(unsafe_code)]
         let held = unsafe { ManuallyDrop::take(&mut self.held) };
-        // At the end of a thread its context may be gone already: then nothing is at home, and the value goes to the queue.
+        // At the end of a thread its context may be gone already: then nothing is at home, and the
+        // value goes to the queue.
         if context::peek(|shard| Arc::ptr_eq(&shard.home, &self.home)).unwrap_or(false) {
             drop(held);
         } else {
@@ -144,7 +149,8 @@ impl DiskBuf {
         self.0.as_bytes_mut()
     }
 
-    /// Ends writing: the buffer can be written to a file and read by anyone, and never changes again.
+    /// Ends writing: the buffer can be written to a file and read by anyone,
+    /// and never changes again.
     pub fn freeze(self) -> FrozenBuf {
         FrozenBuf(Rc::new(self.0))
     }
@@ -155,8 +161,8 @@ impl DiskBuf {
 pub struct FrozenBuf(Rc<Aligned>);
 
 impl FrozenBuf {
-    /// The whole buffer as shared bytes that may cross shards; the memory goes back to its own shard when the last
-    /// holder lets go.
+    /// The whole buffer as shared bytes that may cross shards; the memory goes back to its own
+    /// shard when the last holder lets go.
     pub fn bytes(&self) -> Bytes {
         Traveller::bytes(self.0.clone())
     }

@@ -19,7 +19,8 @@ pub(super) fn eventfd(flags: libc::c_int) -> io::Result<OwnedFd> {
     }
 }
 
-/// One shard's bell. Ringing costs a system call only when the shard sleeps and nobody has rung yet.
+/// One shard's bell. Ringing costs a system call only when the shard sleeps and
+/// nobody has rung yet.
 pub(super) struct Doorbell {
     eventfd: OwnedFd,
     rung: AtomicBool,
@@ -44,8 +45,9 @@ impl Doorbell {
     pub(super) fn ring(&self) {
         if !self.rung.swap(true, Ordering::SeqCst) && self.sleeping.load(Ordering::SeqCst) {
             let one = 1u64.to_ne_bytes();
-            // SAFETY: eight readable bytes, to a descriptor that is open for as long as `self` lives. It fails only when the
-            // counter is full, and then the shard has been rung often enough.
+            // SAFETY: eight readable bytes, to a descriptor that is open for as long as
+            // `self` lives. It fails only when the counter is full, and then the shard
+            // has been rung often enough.
             #[allow(unsafe_code)]
             unsafe {
                 libc::write(self.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len());
@@ -53,7 +55,8 @@ impl Doorbell {
         }
     }
 
-    /// Says that sleep comes next; whether somebody waits for a ring that came before that could be known.
+    /// Says that sleep comes next; whether somebody waits for a ring that came
+    /// before that could be known.
     pub(super) fn fall_asleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
         self.rung.load(Ordering::SeqCst) && self.waiting.lock().is_ok_and(|waiting| waiting.is_some())
@@ -74,7 +77,7 @@ impl Doorbell {
                 waker.wake();
                 true
             }
-            // Whoever was woken for it has not looked yet.
+            // The shard that was woken for it has not looked yet.
             None => false,
         }
     }

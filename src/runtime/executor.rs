@@ -20,7 +20,8 @@ const RING_DEPTH: usize = 256;
 /// glommio's preemption timer can park an executor that has runnable tasks; this one never fires.
 const PREEMPT_NEVER: Duration = Duration::from_secs(3600);
 
-/// Helper threads of a shard for blocking steps: one slow step (a large file's removal) must not hold up the next.
+/// Helper threads of a shard for blocking steps: one slow step (a large file's removal)
+/// must not hold up the next.
 const BLOCKING_THREADS: usize = 4;
 
 /// Time between two looks whether blocking steps have ended.
@@ -47,10 +48,11 @@ pub(crate) fn spawn_joined<T: 'static>(future: impl Future<Output = T> + 'static
     glommio::spawn_local(Counted(future))
 }
 
-/// Runs a blocking step (open, rename, small synced writes) on one of the shard's helper threads, off the event loop.
+/// Runs a blocking step (open, rename, small synced writes) on one of the shard's helper
+/// threads, off the event loop.
 ///
-/// A few threads per shard do these one after the other. A step that was begun runs to its end, also when the future
-/// is dropped, and the shard does not end before.
+/// A few threads per shard do these one after the other. A step that was begun runs to its end,
+/// also when the future is dropped, and the shard does not end before.
 pub async fn spawn_blocking<F, R>(work: F) -> R
 where
     F: FnOnce() -> R + Send + 'static,
@@ -68,7 +70,7 @@ where
     }));
     match work.detach().await {
         Some(result) => result,
-        // The executor has ended, and so has whoever waits.
+        // The executor has ended, and so have its waiters.
         None => std::future::pending().await,
     }
 }
@@ -95,8 +97,8 @@ impl Drop for Step {
     }
 }
 
-/// Waits for all blocking steps: glommio's helper threads panic when they have a result for an executor that is gone.
-/// Tasks that run between this and the executor's end begin no others.
+/// Waits for all blocking steps: glommio's helper threads panic when they have a result for an
+/// executor that is gone. Tasks that run between this and the executor's end begin no others.
 async fn end_of_steps() {
     while context::with(|shard| shard.steps.get()) > 0 {
         clock::sleep(STEPS_PAUSE).await;
@@ -116,8 +118,8 @@ pub struct ShardSpec {
 }
 
 /// Starts one thread per spec; each runs `body(spec)` on its executor until that future ends.
-/// Returns once every executor runs; the error names the shard and what to do. When one executor cannot start, no body
-/// runs at all.
+/// Returns once every executor runs; the error names the shard and what to do. When one executor
+/// cannot start, no body runs at all.
 pub fn run_shards<B, F>(specs: Vec<ShardSpec>, body: B) -> io::Result<ShardThreads>
 where
     B: Fn(ShardSpec) -> F + Clone + Send + 'static,
@@ -141,20 +143,11 @@ where
             let _ = ready_sender.send(Ok(()));
             // A closed gate means that another shard could not start.
             if gate.recv().is_ok() {
-                executor.run(async move {
-                    turn::start(bridge);
-                    Counted(async move {
-                        body(thread_spec).await;
-                        end_of_steps().await;
-                    })
-                    .await;
-                    run_end_hooks();
-                    turn::stop();
-                });
+                run_body(executor, bridge, async move { body(thread_spec).await });
             } else {
                 executor.run(async move { drop(bridge) });
+                ring::end();
             }
-            ring::end();
         });
         match spawned {
             Ok(thread) => starting.push((spec, thread, ready, go)),
@@ -185,6 +178,32 @@ where
             Err(error)
         }
     }
+}
+
+/// Runs `body()` on an executor of this thread's own until it ends; for a thread beside the
+/// shards that asks brokers.
+pub fn run_here<F>(io_memory_bytes: usize, body: impl FnOnce() -> F + 'static) -> io::Result<()>
+where
+    F: Future<Output = ()> + 'static,
+{
+    let spec = ShardSpec { index: 0, cpu: None, io_memory_bytes };
+    let (executor, bridge) = make_executor(&spec)?;
+    run_body(executor, bridge, async move { body().await });
+    Ok(())
+}
+
+fn run_body(executor: LocalExecutor, bridge: Bridge, body: impl Future<Output = ()> + 'static) {
+    executor.run(async move {
+        turn::start(bridge);
+        Counted(async move {
+            body.await;
+            end_of_steps().await;
+        })
+        .await;
+        run_end_hooks();
+        turn::stop();
+    });
+    ring::end();
 }
 
 fn make_executor(spec: &ShardSpec) -> io::Result<(LocalExecutor, Bridge)> {
@@ -230,7 +249,8 @@ pub struct ShardThreads {
 }
 
 impl ShardThreads {
-    /// [`join`](Self::join) for at most `limit`; `false`: some threads run on, and end with the process.
+    /// [`join`](Self::join) for at most `limit`; `false`: some threads run on,
+    /// and end with the process.
     pub fn join_within(self, limit: Duration) -> bool {
         let deadline = clock::now() + limit;
         while self.threads.iter().any(|thread| !thread.is_finished()) {
@@ -265,17 +285,18 @@ fn run_end_hooks() {
     }
 }
 
-/// Gives others their turn in loops that can stay runnable: once 100 µs have passed since the shard last asked the kernel for
-/// news, [`Breather::pass`] lets it ask.
+/// Gives others their turn in loops that can stay runnable: once 100 µs have passed since the shard
+/// last asked the kernel for news, [`Yielder::pass`] lets it ask.
 ///
-/// The time is counted per shard, not per loop: a loop that has just been woken by news goes on at once.
+/// The time is counted per shard, not per loop: a loop that has just been woken
+/// by news goes on at once.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Breather;
+pub struct Yielder;
 
-impl Breather {
+impl Yielder {
     /// Call once per turn of the loop. Only on a shard.
     pub async fn pass(&mut self) {
-        turn::breathe().await;
+        turn::yield_when_due().await;
     }
 }
 
@@ -415,7 +436,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_busy_loop_with_a_breather_lets_the_reactor_run() {
+    fn a_busy_loop_with_a_yielder_lets_the_reactor_run() {
         on_shard(|| async {
             let ticks = Rc::new(Cell::new(0u32));
             let counted = ticks.clone();
@@ -426,11 +447,11 @@ pub(crate) mod tests {
                 }
             });
             let start = clock::now();
-            let mut breather = Breather;
+            let mut yielder = Yielder;
             while ticks.get() < 50 {
                 assert!(start.elapsed() < PATIENCE, "only {} ticks of 1 ms in {PATIENCE:?}", ticks.get());
                 std::hint::black_box((0..500).sum::<u64>());
-                breather.pass().await;
+                yielder.pass().await;
             }
             println!("50 ticks of 1 ms in {:?}", start.elapsed());
         });

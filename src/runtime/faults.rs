@@ -1,15 +1,18 @@
-//! Faults on demand, for tests: a rule makes one kind of file operation on matching paths fail from some point on.
+//! Faults on demand, for tests: a rule makes one kind of file operation on matching paths
+//! fail from some point on.
 //!
-//! Rules belong to a shard. Tests add them with [`inject`]; a whole process takes them at a shard's first file from the
-//! environment: `CORELANE_FAULTS="write:EIO:topic-0:100;fdatasync:EIO:.log:0"`, which reads: of the writes to paths that
-//! contain `topic-0` let 100 pass, then fail with EIO. Errors: `EIO`, `ENOSPC`, `EROFS`, `EDQUOT`, a number, `SHORT` (write half)
-//! or `SLOW<ms>` (writes and syncs take that much longer). A fifth field ends the rule: `write:ENOSPC:topic-0:100:3` fails three
-//! times, then lets everything pass.
+//! Rules belong to a shard. Tests add them with [`inject`]; a whole process takes them at a shard's
+//! first file from the environment: `CORELANE_FAULTS="write:EIO:topic-0:100;fdatasync:EIO:.log:0"`,
+//! which reads: of the writes to paths that contain `topic-0` let 100 pass, then fail with EIO.
+//! Errors: `EIO`, `ENOSPC`, `EROFS`, `EDQUOT`, a number, `SHORT` (write half) or `SLOW<ms>` (reads,
+//! writes, syncs and reservations take that much longer). A fifth field ends the rule:
+//! `write:ENOSPC:topic-0:100:3` fails three times, then lets everything pass.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::context;
 
@@ -32,14 +35,15 @@ pub enum Op {
     Space,
 }
 
-/// What happens instead of the operation.
+/// Outcome that replaces the operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Fails with this errno.
     Os(i32),
     /// Writes: the first half reaches the file, then the write ends short. Other operations: EIO.
     Short,
-    /// The operation takes so many milliseconds longer. Only writes and syncs heed it.
+    /// The operation takes so many milliseconds longer. Reads, writes, syncs
+    /// and reservations heed it.
     Slow(u64),
 }
 
@@ -71,7 +75,8 @@ impl Faults {
     }
 }
 
-/// On this shard: of the `op`s on paths that contain `path_part`, `pass` more succeed, all later ones meet `fault`.
+/// On this shard: of the `op`s on paths that contain `path_part`, `pass` more succeed, all
+/// later ones meet `fault`.
 pub fn inject(op: Op, path_part: &str, pass: u64, fault: Fault) {
     inject_times(op, path_part, pass, u64::MAX, fault);
 }
@@ -115,7 +120,11 @@ pub fn check_small(path: &Path) -> io::Result<()> {
     load();
     match check(Op::Small, path) {
         Some(fault @ (Fault::Os(_) | Fault::Short)) => Err(fault.error()),
-        None | Some(Fault::Slow(_)) => Ok(()),
+        Some(Fault::Slow(ms)) => {
+            std::thread::sleep(Duration::from_millis(ms));
+            Ok(())
+        }
+        None => Ok(()),
     }
 }
 

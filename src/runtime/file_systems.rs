@@ -1,4 +1,5 @@
-//! Syncs of files written by blocking code: one by one, or, where they are many, by whole file systems.
+//! Syncs of files written by blocking code: one by one, or, where they are
+//! many, by whole file systems.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,8 +35,8 @@ fn meet(op: Op, path: &Path) -> io::Result<()> {
 pub struct FileSystems(Mutex<BTreeMap<u64, (File, PathBuf)>>);
 
 impl FileSystems {
-    /// Notes the one of `file`, which has not been written to yet. `false`: its sync cannot be relied on, and the file is to
-    /// be synced by itself.
+    /// Notes the one of `file`, which has not been written to yet. `false`: its sync cannot be
+    /// relied on, and the file is to be synced by itself.
     pub fn note(&self, file: &fs::File, path: &Path) -> io::Result<bool> {
         #[cfg(any(test, feature = "simulator"))]
         let fs::File::Real(file) = file else { return Ok(false) };
@@ -52,8 +53,9 @@ impl FileSystems {
         Ok(true)
     }
 
-    /// Makes everything written to them survive a power cut, also what other programs have written. An error: some write since
-    /// they were noted may have failed, of whichever file (Linux 5.8). Blocks.
+    /// Makes everything written to them survive a power cut, also what other programs have
+    /// written. An error: some write since they were noted may have failed, of whichever
+    /// file (Linux 5.8). Blocks.
     pub fn sync(&self) -> io::Result<()> {
         let noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         noted.values().try_for_each(|(file, path)| {
@@ -73,7 +75,8 @@ fn syncfs(file: &File) -> io::Result<()> {
 
 fn kind(file: &File) -> io::Result<i64> {
     let mut found = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: `fstatfs` fills the struct, which is read only after it reported success; the descriptor is open.
+    // SAFETY: `fstatfs` fills the struct, which is read only after it reported
+    // success; the descriptor is open.
     #[allow(unsafe_code)]
     let found = unsafe {
         if libc::fstatfs(file.as_raw_fd(), found.as_mut_ptr()) != 0 {

@@ -1,9 +1,10 @@
-//! Calls between shards. Each pair of shards has a bounded channel in each direction; calls from one shard to another
-//! arrive in the order they were posted.
+//! Calls between shards. Each pair of shards has a bounded channel in each direction; calls from
+//! one shard to another arrive in the order they were posted.
 //!
-//! A call travels as a closure, its answer comes back through the channel of the other direction. The receiving side
-//! never waits while it empties a channel (it starts work, it does not await it), and answers are never held back by the
-//! bound on calls: so two shards that call each other cannot block each other.
+//! A call travels as a closure, its answer comes back through the channel of the other direction.
+//! The receiving side never waits while it empties a channel (it starts work, it does not await
+//! it), and answers are never held back by the bound on calls: so two shards that call each other
+//! cannot block each other.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -18,8 +19,9 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 
 use super::doorbell::Doorbell;
-use super::executor::{Breather, at_shard_end, spawn_local};
+use super::executor::{Yielder, at_shard_end, spawn_local};
 use super::sync::{Budget, OneshotReceiver, OneshotSender, Permit, oneshot};
+use super::waits::{self, Notes};
 use super::{clock, turn};
 use crate::model::ShardId;
 
@@ -64,7 +66,8 @@ pub struct MeshSeat<S: 'static> {
     ends: Vec<Option<Ends<S>>>,
 }
 
-/// One seat per shard. `capacity`: messages per pair and direction. Fails when there are no descriptors left.
+/// One seat per shard. `capacity`: messages per pair and direction. Fails when there
+/// are no descriptors left.
 pub fn mesh<S: 'static>(shards: u16, capacity: usize) -> io::Result<Vec<MeshSeat<S>>> {
     let capacity = capacity.max(1);
     let count = usize::from(shards);
@@ -94,10 +97,11 @@ impl<S: 'static> MeshSeat<S> {
     }
 }
 
-/// What this shard knows of one other shard.
+/// This shard's ends of the channels to another shard, and the calls under way.
 struct Peer<S: 'static> {
     ends: Ends<S>,
-    /// What the channel had no room for, oldest first. Calls hold a permit of `room` while they wait here.
+    /// Messages that the channel had no room for, oldest first. Calls hold a permit of `room` while
+    /// they wait here.
     outbox: RefCell<VecDeque<(Message<S>, Option<Permit>)>>,
     room: Rc<Budget>,
     pumping: Cell<bool>,
@@ -147,14 +151,15 @@ impl<S: 'static> Mesh<S> {
             messages: Cell::new(0),
             closed: Cell::new(false),
         });
-        // What an ended executor still holds is never dropped, so the peers would wait for it for ever.
+        // Tasks that an ended executor still holds are never dropped, so the peers would wait for
+        // them for ever.
         let at_end = mesh.clone();
         at_shard_end(move || at_end.close());
         Ok(mesh)
     }
 
-    /// Starts answering calls on `state`. Call it once, before the first [`call`](Self::call): answers, too, arrive only
-    /// from then on.
+    /// Starts answering calls on `state`. Call it once, before the first [`call`](Self::call):
+    /// answers, too, arrive only from then on.
     pub fn serve(self: &Rc<Self>, state: Rc<S>) {
         *self.state.borrow_mut() = Some(state.clone());
         if self.peers.iter().any(Option::is_some) {
@@ -164,7 +169,7 @@ impl<S: 'static> Mesh<S> {
 
     /// Works off what the others send, whenever the bell rings.
     async fn receive(self: Rc<Self>, state: Rc<S>) {
-        let mut breather = Breather;
+        let mut yielder = Yielder;
         let mut left = false;
         while !self.closed.get() {
             if !left {
@@ -181,7 +186,7 @@ impl<S: 'static> Mesh<S> {
                         break;
                     }
                     self.take(ShardId(from), message, &state);
-                    breather.pass().await;
+                    yielder.pass().await;
                 }
                 left |= !peer.ends.from.queue.is_empty();
                 if ended {
@@ -207,9 +212,10 @@ impl<S: 'static> Mesh<S> {
         self.peers.get(usize::from(shard.0))?.as_ref()
     }
 
-    /// Posts `work` to run on `target`. The outer future resolves once the call is queued (waiting while `target`'s queue
-    /// is full); calls to one target start in the order they were queued. The inner future resolves to the result.
-    /// On the own shard `work` is started at once. Dropping the inner future leaves the work running.
+    /// Posts `work` to run on `target`. The outer future resolves once the call is queued (waiting
+    /// while `target`'s queue is full); calls to one target start in the order they were queued.
+    /// The inner future resolves to the result. On the own shard `work` is started at once.
+    /// Dropping the inner future leaves the work running.
     pub async fn call<R, W, F>(
         self: &Rc<Self>,
         target: ShardId,
@@ -224,7 +230,7 @@ impl<S: 'static> Mesh<S> {
             let state = self.state.borrow().clone().ok_or(ShardStopped)?;
             let (sender, receiver) = oneshot();
             let running = work(state);
-            spawn_local(async move { sender.send(running.await) });
+            spawn_local(async move { sender.send(waits::traced(running).await) });
             return Ok(Pending::<R>::Own(receiver).result());
         }
         let peer = self.peer(target).ok_or(ShardStopped)?.clone();
@@ -239,7 +245,7 @@ impl<S: 'static> Mesh<S> {
             let running = work(state.clone());
             let mesh = mesh.clone();
             spawn_local(async move {
-                let answer: Answer = Box::new(running.await);
+                let answer: Answer = Box::new(waits::traced(running).await);
                 mesh.post(origin.shard, Message::Answer(origin.token, answer), None);
             });
         });
@@ -249,8 +255,8 @@ impl<S: 'static> Mesh<S> {
         Ok(Pending::<R>::Peer(receiver).result())
     }
 
-    /// Posts `work` without an answer; dropped when `target` has stopped. Not held back by the bound on calls: meant for
-    /// news, not for bulk.
+    /// Posts `work` without an answer; dropped when `target` has stopped. Not held back by the
+    /// bound on calls: meant for news, not for bulk.
     pub fn tell<W>(self: &Rc<Self>, target: ShardId, work: W)
     where
         W: FnOnce(&Rc<S>) + Send + 'static,
@@ -266,8 +272,8 @@ impl<S: 'static> Mesh<S> {
         self.post(target, Message::Work(origin, Box::new(move |_, state, _| work(state))), None);
     }
 
-    /// Leaves the mesh: peers' calls to this shard, and this shard's to them, end with [`ShardStopped`]. Happens by itself
-    /// when the shard's body ends.
+    /// Leaves the mesh: peers' calls to this shard, and this shard's to them, end with
+    /// [`ShardStopped`]. Happens by itself when the shard's body ends.
     pub fn close(&self) {
         self.closed.set(true);
         for peer in self.peers.iter().flatten() {
@@ -329,7 +335,7 @@ impl<S: 'static> Peer<S> {
 
 /// Moves what waits into the channel.
 async fn pump<S: 'static>(peer: Rc<Peer<S>>) {
-    let mut breather = Breather;
+    let mut yielder = Yielder;
     loop {
         let Some((message, permit)) = peer.outbox.borrow_mut().pop_front() else { break };
         if let Some(message) = peer.offer(message) {
@@ -337,28 +343,35 @@ async fn pump<S: 'static>(peer: Rc<Peer<S>>) {
             clock::sleep(RETRY).await;
         } else {
             drop(permit);
-            breather.pass().await;
+            yielder.pass().await;
         }
     }
     peer.pumping.set(false);
 }
 
+/// A result, and what it has waited for.
+type Traced<R> = (R, Notes);
+
 /// A call's way to its result.
 enum Pending<R> {
-    Own(OneshotReceiver<R>),
+    Own(OneshotReceiver<Traced<R>>),
     Peer(OneshotReceiver<Answer>),
 }
 
 impl<R: 'static> Pending<R> {
     async fn result(self) -> Result<R, ShardStopped> {
-        match self {
-            Pending::Own(receiver) => receiver.recv().await.ok_or(ShardStopped),
-            Pending::Peer(receiver) => {
-                let answer = receiver.recv().await.ok_or(ShardStopped)?;
-                // The closure that made the answer boxed an `R`: any other type is impossible.
-                answer.downcast::<R>().map(|answer| *answer).map_err(|_| ShardStopped)
+        let answer = async {
+            match self {
+                Pending::Own(receiver) => receiver.recv().await.ok_or(ShardStopped),
+                Pending::Peer(receiver) => {
+                    let answer = receiver.recv().await.ok_or(ShardStopped)?;
+                    // The closure that made the answer boxed one of these: any
+                    // other type is impossible.
+                    answer.downcast::<Traced<R>>().map(|answer| *answer).map_err(|_| ShardStopped)
+                }
             }
-        }
+        };
+        waits::called(answer).await
     }
 }
 

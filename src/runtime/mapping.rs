@@ -1,5 +1,5 @@
-//! Memory that outlives the process: a file mapped shared. Stores reach the page cache at once, so that a kill leaves them
-//! there for the next process; a kernel crash does not.
+//! Memory that outlives the process: a file mapped shared. Stores reach the page cache at once, so
+//! that a kill leaves them there for the next process; a kernel crash does not.
 
 use std::cell::Cell;
 use std::fs;
@@ -32,16 +32,16 @@ pub struct Mapping {
     simulated: Option<sim::MappedFile>,
 }
 
-// SAFETY: the memory is reached through areas only, each of which has one writer, and readers of what no longer changes;
-// everything else in here is atomic or constant.
+// SAFETY: the memory is reached through areas only, each of which has one writer, and readers of
+// what no longer changes; everything else in here is atomic or constant.
 #[allow(unsafe_code)]
 unsafe impl Send for Mapping {}
 #[allow(unsafe_code)]
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Makes the file at `path`, which must not be there, reserves its blocks and maps it: later stores then need no room on
-    /// the disk. `len` must be a multiple of [`PAGE_BYTES`]. Blocks.
+    /// Makes the file at `path`, which must not be there, reserves its blocks and maps it: later
+    /// stores then need no room on the disk. `len` must be a multiple of [`PAGE_BYTES`]. Blocks.
     pub fn create(path: &Path, len: usize) -> io::Result<Arc<Mapping>> {
         #[cfg(any(test, feature = "simulator"))]
         if sim::is_current() {
@@ -58,7 +58,8 @@ impl Mapping {
     fn map(file: &fs::File, path: &Path, len: usize) -> io::Result<Arc<Mapping>> {
         check_length(len)?;
         let bytes = libc::off_t::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-        // SAFETY: plain system calls on a descriptor that is open; the mapping stays when it is closed.
+        // SAFETY: plain system calls on a descriptor that is open; the mapping
+        // stays when it is closed.
         #[allow(unsafe_code)]
         let base = unsafe {
             let code = libc::posix_fallocate(file.as_raw_fd(), 0, bytes);
@@ -89,7 +90,8 @@ impl Mapping {
         })
     }
 
-    /// Memory of this process that the simulated disk takes for the file's bytes whenever it needs them.
+    /// Memory of this process that the simulated disk takes for the file's
+    /// bytes whenever it needs them.
     #[cfg(any(test, feature = "simulator"))]
     fn create_simulated(path: &Path, len: usize) -> io::Result<Arc<Mapping>> {
         check_length(len)?;
@@ -108,7 +110,8 @@ impl Mapping {
     /// All its bytes as they are now.
     #[cfg(any(test, feature = "simulator"))]
     pub(super) fn image(&self) -> Vec<u8> {
-        // SAFETY: the range is the mapping's; simulated shards and their disk share one thread, so that nobody stores meanwhile.
+        // SAFETY: the range is the mapping's; simulated shards and their disk share one thread, so
+        // that nobody stores meanwhile.
         #[allow(unsafe_code)]
         unsafe {
             std::slice::from_raw_parts(self.base, self.len).to_vec()
@@ -228,8 +231,8 @@ impl Area {
     pub fn append(&self, bytes: &[u8]) {
         assert!(bytes.len() <= self.room(), "{} bytes for a room of {}", bytes.len(), self.room());
         self.hold.before_store(self.filled.get(), bytes);
-        // SAFETY: the range lies within the area and behind everything filled, so that nobody reads it; `Cell` keeps the one
-        // writer on one thread.
+        // SAFETY: the range lies within the area and behind everything filled, so that nobody reads
+        // it; `Cell` keeps the one writer on one thread.
         #[allow(unsafe_code)]
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.hold.address().add(self.filled.get()), bytes.len());
@@ -237,7 +240,8 @@ impl Area {
         self.filled.set(self.filled.get() + bytes.len());
     }
 
-    /// Filled bytes as shared ones that may travel; the pages stay taken until the last holder lets go.
+    /// Filled bytes as shared ones that may travel; the pages stay taken until
+    /// the last holder lets go.
     pub fn bytes(&self, range: std::ops::Range<usize>) -> Bytes {
         assert!(range.start <= range.end && range.end <= self.filled(), "{range:?} of {} bytes", self.filled());
         if range.is_empty() {
@@ -265,7 +269,8 @@ struct Lent {
 
 impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `Area::bytes` lends filled bytes only, which never change while the pages are held.
+        // SAFETY: `Area::bytes` lends filled bytes only, which never change
+        // while the pages are held.
         #[allow(unsafe_code)]
         unsafe {
             std::slice::from_raw_parts(self.hold.address().add(self.range.start), self.range.len())
@@ -305,7 +310,8 @@ impl Slots {
     }
 
     fn word(&self, index: usize) -> &AtomicU64 {
-        // SAFETY: pages are aligned, slots too, and the word of a slot is only reached through here.
+        // SAFETY: pages are aligned, slots too, and the word of a slot is only
+        // reached through here.
         #[allow(unsafe_code, clippy::cast_ptr_alignment)]
         unsafe {
             &*self.slot(index).add(SLOT_BODY_BYTES).cast::<AtomicU64>()
@@ -316,7 +322,8 @@ impl Slots {
     pub fn write(&self, index: usize, body: &[u8; SLOT_BODY_BYTES]) {
         self.store(index, 0, Ordering::SeqCst);
         self.hold.before_store(index * SLOT_BYTES, body);
-        // SAFETY: within the held pages, and nobody in this process reads bodies; one thread writes them.
+        // SAFETY: within the held pages, and nobody in this process reads
+        // bodies; one thread writes them.
         #[allow(unsafe_code)]
         unsafe {
             std::ptr::copy_nonoverlapping(body.as_ptr(), self.slot(index), SLOT_BODY_BYTES);
@@ -333,7 +340,8 @@ impl Slots {
         self.word(index).store(word.to_le(), order);
     }
 
-    /// Fills the slots from the front with `bytes`, which must fit; no word of theirs is in use yet.
+    /// Fills the slots from the front with `bytes`, which must fit; no word of
+    /// theirs is in use yet.
     pub fn fill(&self, bytes: &[u8]) {
         assert!(bytes.len() <= self.hold.len, "{} bytes for {}", bytes.len(), self.hold.len);
         self.hold.before_store(0, bytes);

@@ -1,9 +1,9 @@
-//! The operating system, and nothing else: executor, files, sockets, mailboxes, clock. The only place that names glommio
-//! or libc, and the only place with `unsafe`. Everything above sees these types only, so that a simulated twin
-//! (`sim`) can stand in for them.
+//! The operating system, and nothing else: executor, files, sockets, mailboxes, clock. The only
+//! place that names glommio or libc, and the only place with `unsafe`. Everything above sees these
+//! types only, so that a simulated twin (`sim`) can stand in for them.
 //!
-//! The discipline that glommio 0.9 needs (see `docs/ARCHITECTURE.md`, "Runtime") is kept here: no preemption timer, no
-//! latency queues, and [`Breather`] in every loop that can stay runnable.
+//! The discipline that glommio 0.9 needs (see `docs/internals/runtime.md`) is kept here: no
+//! preemption timer, no latency queues, and [`Yielder`] in every loop that can stay runnable.
 
 pub mod admission;
 pub mod bell;
@@ -33,15 +33,17 @@ mod side_by_side;
 #[cfg(any(test, feature = "simulator"))]
 pub mod sim;
 pub mod sparse;
+mod spin;
 pub mod sync;
 mod turn;
+pub mod waits;
 pub mod watchdog;
 
 pub use context::{count_in, metrics};
-pub use executor::{Breather, spawn_blocking, spawn_local};
+pub use executor::{Yielder, spawn_blocking, spawn_local};
 pub use send_room::{Promise, SendRoom};
 pub use side_by_side::side_by_side;
-pub use turn::{gather_before_waking, last_news, spin_before_sleep};
+pub use turn::{gather_before_waking, last_news, spin_before_sleep, time_spun};
 
 #[cfg(test)]
 pub(crate) use disk::tests::scratch;

@@ -1,5 +1,5 @@
-//! TCP. Reads fill a caller's buffer; writes send many slices in one `sendmsg` without copying them. The shard's ring says
-//! when to try; the calls themselves never wait.
+//! TCP. Reads fill a caller's buffer; writes send many slices in one `sendmsg` without copying
+//! them. The shard's ring says when to try; the calls themselves never wait.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::clock;
-use super::executor::{Breather, spawn_blocking};
+use super::executor::{Yielder, spawn_blocking};
 use super::port_holder::{self, Holder};
 use super::ring::{Interest, Watch};
 use super::send_room::SendRoom;
@@ -44,14 +44,16 @@ fn listening_socket(address: SocketAddr, share: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// How long a killed broker's sockets may outlive it: the kernel takes its rings apart in the background, and they hold on.
+/// How long a killed broker's sockets may outlive it: the kernel takes its rings apart in the
+/// background, and they hold on.
 const LINGERING: Duration = Duration::from_secs(3);
 
 /// A process that holds the address for so long is not on its way out.
 const HELD: Duration = Duration::from_millis(300);
 
-/// Fails when anybody, also with SO_REUSEPORT, listens on `address` (a second broker would silently share it), and names the
-/// process. Where none is found, it says so and blocks for up to three seconds; not for shards.
+/// Fails when anybody, also with SO_REUSEPORT, listens on `address` (a second broker would silently
+/// share it), and names the process. Where none is found, it says so and blocks for up to three
+/// seconds; not for shards.
 pub fn check_address_free(address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());
@@ -107,12 +109,13 @@ impl Listener {
         internet_address(SockRef::from(&*self.socket).local_addr()?)
     }
 
-    /// The next connection, with TCP_NODELAY set. Connections that ended before they were taken are passed over; without
-    /// free descriptors it waits for some. An error says that the listener itself is of no use any more.
+    /// The next connection, with TCP_NODELAY set. Connections that ended before they were taken are
+    /// passed over; without free descriptors it waits for some. An error says that the listener
+    /// itself is of no use any more.
     pub async fn accept(&self) -> io::Result<(Reader, Writer)> {
-        let mut breather = Breather;
+        let mut yielder = Yielder;
         loop {
-            breather.pass().await;
+            yielder.pass().await;
             self.watch.ready().await;
             self.watch.begin();
             let error = match SockRef::from(&*self.socket).accept() {
@@ -181,9 +184,9 @@ impl Listeners {
         self.all.iter().map(Listener::local_addr).collect()
     }
 
-    /// The next connection to any of the sockets, as [`Listener::accept`], and the socket's place among the addresses.
-    /// Sockets take turns, so that a flood of connections to one does not shut out those to the others. Dropping the
-    /// future loses no connection.
+    /// The next connection to any of the sockets, as [`Listener::accept`], and the socket's place
+    /// among the addresses. Sockets take turns, so that a flood of connections to one does not shut
+    /// out those to the others. Dropping the future loses no connection.
     pub async fn accept(&self) -> io::Result<(usize, Reader, Writer)> {
         let (count, first) = (self.all.len(), self.next.get());
         let mut turns: Vec<_> = (0..count)
@@ -206,7 +209,8 @@ impl Listeners {
 }
 
 impl Drop for Listener {
-    /// The ring holds the socket for a while yet; nobody shall connect to it meanwhile, nor find the address taken.
+    /// The ring holds the socket for a while yet; nobody shall connect to it meanwhile,
+    /// nor find the address taken.
     fn drop(&mut self) {
         let _ = SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both);
     }
@@ -216,7 +220,8 @@ fn internet_address(address: SockAddr) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(|| io::Error::other("a socket without an internet address"))
 }
 
-/// The addresses of `host`, looked up on a helper thread; a literal address is its own. Call on a shard.
+/// The addresses of `host`, looked up on a helper thread; a literal address is
+/// its own. Call on a shard.
 pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
@@ -267,8 +272,8 @@ impl Loose {
     pub fn settle(self) -> io::Result<(Reader, Writer)> {
         let socket = Rc::new(self.socket);
         let watch = Watch::new(socket.clone(), Interest::Readable)?;
-        let reader = Reader { socket: socket.clone(), watch, peer: self.peer, breather: Breather };
-        Ok((reader, Writer { socket, slices: Slices::default(), breather: Breather }))
+        let reader = Reader { socket: socket.clone(), watch, peer: self.peer, yielder: Yielder };
+        Ok((reader, Writer { socket, slices: Slices::default(), yielder: Yielder }))
     }
 }
 
@@ -277,23 +282,24 @@ pub struct Reader {
     socket: Rc<OwnedFd>,
     watch: Watch,
     peer: Option<SocketAddr>,
-    breather: Breather,
+    yielder: Yielder,
 }
 
 impl Reader {
-    /// Waits until something has arrived and fills the front of `buf` with it; returns how much. 0: the peer has ended,
-    /// or `buf` is empty.
+    /// Waits until something has arrived and fills the front of `buf` with it; returns how much. 0:
+    /// the peer has ended, or `buf` is empty.
     pub async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if buf.is_empty() {
             return Ok(0);
         }
-        self.breather.pass().await;
+        self.yielder.pass().await;
         loop {
             self.watch.ready().await;
             self.watch.begin();
             match receive(self.socket.as_raw_fd(), buf) {
                 Ok(received) => {
-                    // Less than there was room for: nothing is left, and what comes next is an edge.
+                    // Less than there was room for: nothing is left, and what
+                    // comes next is an edge.
                     if received == buf.len() {
                         self.watch.more();
                     }
@@ -308,15 +314,17 @@ impl Reader {
         }
     }
 
-    /// Resolves once the peer sends no more, also while bytes that it sent before are still to be read.
+    /// Resolves once the peer sends no more, also while bytes that it sent
+    /// before are still to be read.
     pub async fn ended(&self) {
         self.watch.ended().await;
     }
 
-    /// Throws away up to `limit` bytes of what has arrived, without copying them; returns how many. `None`: nothing is there;
-    /// 0: the peer has ended, or `limit` is 0.
+    /// Throws away up to `limit` bytes of what has arrived, without copying them; returns how many.
+    /// `None`: nothing is there; 0: the peer has ended, or `limit` is 0.
     pub fn skip(&mut self, limit: usize) -> io::Result<Option<usize>> {
-        // SAFETY: with MSG_TRUNC a TCP socket writes nothing, so there needs to be no buffer (tcp(7)).
+        // SAFETY: with MSG_TRUNC a TCP socket writes nothing, so there needs to
+        // be no buffer (tcp(7)).
         #[allow(unsafe_code)]
         let skipped = unsafe {
             let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
@@ -331,9 +339,9 @@ impl Reader {
         })
     }
 
-    /// The connection by another descriptor, for another shard. Nobody reads or sends here from now on: both halves are to be
-    /// dropped, and what the kernel has or gets meanwhile is the other shard's to read. An error: no descriptor is left, and
-    /// everything is as it was.
+    /// The connection by another descriptor, for another shard. Nobody reads or sends here from now
+    /// on: both halves are to be dropped, and what the kernel has or gets meanwhile is the other
+    /// shard's to read. An error: no descriptor is left, and everything is as it was.
     pub fn loosen(&self) -> io::Result<Loose> {
         Ok(Loose { socket: self.socket.try_clone()?, peer: self.peer })
     }
@@ -351,7 +359,8 @@ impl Reader {
 }
 
 fn receive(socket: RawFd, buf: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the kernel writes at most `len` bytes to `buf`, which is borrowed for the call; the descriptor is open.
+    // SAFETY: the kernel writes at most `len` bytes to `buf`, which is borrowed for the
+    // call; the descriptor is open.
     #[allow(unsafe_code)]
     let received = unsafe { libc::recv(socket, buf.as_mut_ptr().cast(), buf.len(), libc::MSG_DONTWAIT) };
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
@@ -371,8 +380,8 @@ impl Slices {
                 .take(MAX_SLICES)
                 .map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }),
         );
-        // SAFETY: all-zero is a valid `msghdr`; its list points to `queue`'s bytes, which outlive the call, and the kernel
-        // only reads them.
+        // SAFETY: all-zero is a valid `msghdr`; its list points to `queue`'s bytes, which outlive
+        // the call, and the kernel only reads them.
         #[allow(unsafe_code)]
         let sent = unsafe {
             let mut message: libc::msghdr = std::mem::zeroed();
@@ -389,18 +398,20 @@ impl Slices {
 pub struct Writer {
     socket: Rc<OwnedFd>,
     slices: Slices,
-    breather: Breather,
+    yielder: Yielder,
 }
 
 impl Writer {
-    /// Sends every slice, in order, leaving `queue` empty. One `sendmsg` takes as many slices as the kernel allows.
-    /// After an error, or when dropped before its end, `queue` holds what was not sent.
+    /// Sends every slice, in order, leaving `queue` empty. One `sendmsg` takes as many
+    /// slices as the kernel allows. After an error, or when dropped before its end, `queue`
+    /// holds what was not sent.
     pub async fn send_all(&mut self, queue: &mut VecDeque<Bytes>) -> io::Result<()> {
         while self.send_some(queue).await? {}
         Ok(())
     }
 
-    /// Sends as much of `queue` as one call takes, once there is room for anything; false: `queue` is empty.
+    /// Sends as much of `queue` as one call takes, once there is room for anything;
+    /// false: `queue` is empty.
     pub async fn send_some(&mut self, queue: &mut VecDeque<Bytes>) -> io::Result<bool> {
         loop {
             while queue.front().is_some_and(Bytes::is_empty) {
@@ -409,7 +420,7 @@ impl Writer {
             if queue.is_empty() {
                 return Ok(false);
             }
-            self.breather.pass().await;
+            self.yielder.pass().await;
             match self.slices.send(self.socket.as_raw_fd(), queue) {
                 Ok(sent) => {
                     advance(queue, sent);

@@ -1,5 +1,5 @@
-//! Memory for large reads: pieces of one size, cut from huge pages. A direct read pins its memory page by page, which
-//! for small pages costs a fifth of the read.
+//! Memory for large reads: pieces of one size, cut from huge pages. A direct read pins its memory
+//! page by page, which for small pages costs a fifth of the read.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +13,7 @@ use super::context;
 pub const PIECE_BYTES: usize = 256 << 10;
 /// Bytes that are got from the kernel at a time: a huge page.
 const REGION_BYTES: usize = 2 << 20;
+const _: () = assert!(REGION_BYTES.is_multiple_of(PIECE_BYTES));
 
 /// Start of a piece that nobody uses.
 struct Free(*mut u8);
@@ -21,8 +22,8 @@ struct Free(*mut u8);
 #[allow(unsafe_code)]
 unsafe impl Send for Free {}
 
-/// Pieces of one shard. Regions stay until the shard and all readers are done with them; there are as many as were in
-/// use at once.
+/// Pieces of one shard. Regions stay until the shard and all readers are done with them; there are
+/// as many as were in use at once.
 #[derive(Default)]
 pub(super) struct Pool {
     free: SegQueue<Free>,
@@ -32,8 +33,9 @@ pub(super) struct Pool {
 impl Pool {
     /// Gets another region and cuts it.
     fn grow(&self) -> io::Result<()> {
-        // More than a region, so that one lies in it on a boundary of its size; the rest is given back.
-        // SAFETY: plain system calls over a mapping that is made here and known to nobody else.
+        // More than a region, so that one lies in it on a boundary of its size; the
+        // rest is given back. SAFETY: plain system calls over a mapping that is made
+        // here and known to nobody else.
         #[allow(unsafe_code)]
         let start = unsafe {
             let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -77,7 +79,8 @@ pub(super) struct Piece {
     pool: Arc<Pool>,
 }
 
-// SAFETY: the memory is written by the kernel, before anybody reads it (`bytes`), and never while it is read.
+// SAFETY: the memory is written by the kernel, before anybody reads it (`bytes`),
+// and never while it is read.
 #[allow(unsafe_code)]
 unsafe impl Send for Piece {}
 #[allow(unsafe_code)]

@@ -10,8 +10,8 @@ pub struct Holder {
     pub name: String,
 }
 
-/// The process that listens where `address` would. `None`: none is found; it may be another user's, or have ended with the
-/// kernel still taking its sockets apart.
+/// The process that listens where `address` would. `None`: none is found; it may be another user's,
+/// or have ended with the kernel still taking its sockets apart.
 pub fn holder(address: SocketAddr) -> Option<Holder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
     let sockets: Vec<String> = tables

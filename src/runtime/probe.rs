@@ -1,4 +1,5 @@
-//! What must hold before the first shard starts; each failure is one line that says what is wrong and how to mend it.
+//! Checks before the first shard starts; each failure is one line that says what is wrong and how
+//! to mend it.
 
 mod data_dir;
 
@@ -16,7 +17,7 @@ const OLDEST_KERNEL: (u32, u32) = (5, 13);
 /// glommio refuses to start below this limit of locked memory, whatever the capabilities, bytes.
 const SMALLEST_MEMLOCK: u64 = 512 * 1024;
 
-/// What glommio makes of any smaller request, bytes.
+/// Bytes that glommio makes of any smaller request.
 const SMALLEST_IO_MEMORY: u64 = 65536;
 
 /// Locked memory per shard for the rings themselves, bytes.
@@ -30,8 +31,9 @@ const RINGS: u64 = 3;
 #[error("{0}")]
 pub struct ProbeError(pub String);
 
-/// io_uring can be used here (kernel version, kernel.io_uring_disabled, seccomp), and RLIMIT_MEMLOCK lets every shard
-/// register `io_memory_bytes` three times (or the process has CAP_IPC_LOCK).
+/// io_uring can be used here (kernel version, kernel.io_uring_disabled, seccomp), and
+/// RLIMIT_MEMLOCK lets every shard register `io_memory_bytes` three times (or the
+/// process has CAP_IPC_LOCK).
 pub fn check_io_uring(shards: u16, io_memory_bytes: usize) -> Result<(), ProbeError> {
     if let Some(complaint) = kernel_complaint(&kernel_release()) {
         return Err(ProbeError(complaint));
@@ -88,7 +90,8 @@ fn try_ring(flags: u32) -> io::Result<()> {
     // `struct io_uring_params`: 30 words, of which only the third, the flags, is input here.
     let mut parameters = [0u32; 30];
     parameters[2] = flags;
-    // SAFETY: the kernel reads and writes the 120 bytes of the parameters; the descriptor it returns is closed at once.
+    // SAFETY: the kernel reads and writes the 120 bytes of the parameters; the descriptor it
+    // returns is closed at once.
     #[allow(unsafe_code)]
     unsafe {
         let ring = libc::syscall(libc::SYS_io_uring_setup, 1u32, parameters.as_mut_ptr());
@@ -129,8 +132,8 @@ fn ring_complaint(error: &io::Error, disabled: Option<&str>) -> String {
     }
 }
 
-/// As much of `wanted` as the limit of locked memory lets every shard register; `wanted` itself where there is no limit. Less
-/// only costs a little CPU a write.
+/// As much of `wanted` as the limit of locked memory lets every shard register; `wanted` itself
+/// where there is no limit. Less only costs a little CPU a write.
 pub fn fitting_io_memory(shards: u16, wanted: usize) -> usize {
     match limit_of(libc::RLIMIT_MEMLOCK) {
         Ok((limit, _)) if !may_lock_memory() => fit_memlock(limit, shards, wanted as u64) as usize,
@@ -159,7 +162,7 @@ fn memlock_complaint(limit: u64, privileged: bool, shards: u16, io_memory_bytes:
     ))
 }
 
-/// Whether the process has CAP_IPC_LOCK, which lifts the limit of locked memory.
+/// True if the process has CAP_IPC_LOCK, which lifts the limit of locked memory.
 fn may_lock_memory() -> bool {
     const CAP_IPC_LOCK: u64 = 14;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -190,7 +193,8 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(if result == 0 { hard } else { soft })
 }
 
-/// Raises the limit of open files to `wanted` at least, the hard limit too where this process may; returns the limit in force.
+/// Raises the limit of open files to `wanted` at least, the hard limit too where this process may;
+/// returns the limit in force.
 pub fn raise_open_files_to(wanted: u64) -> io::Result<u64> {
     let raised = raise_open_files()?;
     if raised >= wanted {

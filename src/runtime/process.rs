@@ -49,8 +49,9 @@ enum Phase {
     Stopping,
 }
 
-/// Service managers send SIGTERM again, and SIGHUP behind it (systemd's `SendSIGHUP=`): while a stop is under way that is no
-/// hurry. Somebody who presses Ctrl-C twice means it. A start may take long and loses nothing when it ends at once.
+/// Service managers send SIGTERM again, and SIGHUP behind it (systemd's `SendSIGHUP=`): while a
+/// stop is under way that is no hurry. Somebody who presses Ctrl-C twice means it. A start may take
+/// long and loses nothing when it ends at once.
 fn asked(signal: i32, phase: Phase) -> Asked {
     match (signal, phase) {
         (SIGTERM | SIGHUP | SIGINT | SIGQUIT, Phase::Running) => Asked::Stop,
@@ -59,8 +60,9 @@ fn asked(signal: i32, phase: Phase) -> Asked {
     }
 }
 
-/// Signals to watch. SIGHUP stays ignored if it was at the start (`nohup`). The others are obeyed whatever the parent
-/// ignored: a shell without job control ignores SIGINT for its background jobs, and `kill -INT` still means it.
+/// Signals to watch. SIGHUP stays ignored if it was at the start (`nohup`). The others are obeyed
+/// whatever the parent ignored: a shell without job control ignores SIGINT for its background jobs,
+/// and `kill -INT` still means it.
 fn watched() -> Vec<i32> {
     let ignored = std::fs::read_to_string("/proc/self/status").map_or(0, |status| ignored_signals(&status));
     let all = [SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2];
@@ -108,8 +110,9 @@ impl SignalWatch {
         self.0.pending().for_each(|signal| obey(signal, flag, false));
     }
 
-    /// Blocks the calling (main) thread until a signal asks for a stop, or until `flag` is set by a shard; sets the flag.
-    /// Signals are obeyed on a thread of its own afterwards, until the process ends.
+    /// Blocks the calling (main) thread until a signal asks for a stop, or until `flag` is
+    /// set by a shard; sets the flag. Signals are obeyed on a thread of its own
+    /// afterwards, until the process ends.
     pub fn wait_for_stop(self, flag: &StopFlag) -> io::Result<()> {
         let mut signals = self.0;
         while !flag.is_set() {
@@ -135,8 +138,8 @@ pub fn stop_in_background(flag: &StopFlag) -> io::Result<()> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || wait_for_stop(&flag).ok()).map(drop)
 }
 
-/// CPU time that this process has used so far, user and system, in all its threads, to the nanosecond where /proc would say
-/// it in ticks of 10 ms; `None` when the system does not say.
+/// CPU time that this process has used so far, user and system, in all its threads, to the
+/// nanosecond where /proc would say it in ticks of 10 ms; `None` when the system does not say.
 pub fn cpu_seconds() -> Option<f64> {
     cpu_time(libc::CLOCK_PROCESS_CPUTIME_ID)
 }

@@ -1,8 +1,9 @@
 //! The shard's own io_uring: readiness of sockets, and the log's writes and syncs.
 //!
-//! glommio's reactor enters the kernel about seven times per turn and polls each socket anew for each read. What happens for
-//! every request goes through this ring instead: sockets are watched by one multishot poll each, writes of all logs leave
-//! together, and the shard sleeps in the same system call that submits them (see [`turn`](super::turn)).
+//! glommio's reactor enters the kernel about seven times per turn and polls each socket anew for
+//! each read. What happens for every request goes through this ring instead: sockets are watched by
+//! one multishot poll each, writes of all logs leave together, and the shard sleeps in the same
+//! system call that submits them (see [`turn`](super::turn)).
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -23,11 +24,13 @@ use super::turn;
 
 /// Submission queue entries; more wait in memory.
 const ENTRIES: u32 = 512;
-/// Completion queue entries. Multishot polls post without being asked, so more than twice [`ENTRIES`].
+/// Completion queue entries. Multishot polls post without being asked, so more
+/// than twice [`ENTRIES`].
 const COMPLETIONS: u32 = 4096;
 
 /// Completions that end a sleep before its time to gather is over.
 const GATHERED: usize = 512;
+const _: () = assert!(COMPLETIONS > 2 * ENTRIES && GATHERED < COMPLETIONS as usize);
 
 /// How long the end of a shard waits for operations whose memory it must not free.
 const END_WAIT: Duration = Duration::from_secs(5);
@@ -43,7 +46,7 @@ const POLL_ENDED: u32 = (libc::POLLERR | libc::POLLHUP | libc::POLLRDHUP) as u32
 pub(super) struct Ring {
     uring: RefCell<IoUring>,
     slots: RefCell<Slab<Slot>>,
-    /// What the submission queue had no room for.
+    /// Entries that the submission queue had no room for.
     backlog: RefCell<VecDeque<squeue::Entry>>,
     /// Reused by each reap.
     reaped: RefCell<Vec<(u64, i32, bool)>>,
@@ -75,7 +78,8 @@ struct WatchState {
     events: u32,
     ready: Cell<bool>,
     ended: Cell<bool>,
-    /// The kernel refused to watch: from then on every look at the descriptor is an attempt, and waiting is an error.
+    /// The kernel refused to watch: from then on every look at the descriptor is an attempt,
+    /// and waiting is an error.
     failed: Cell<Option<i32>>,
     closed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -84,7 +88,7 @@ struct WatchState {
 struct OperationState {
     result: Cell<Option<i32>>,
     waker: RefCell<Option<Waker>>,
-    /// What the kernel reads from or writes to.
+    /// Memory that the kernel reads from or writes to.
     memory: RefCell<Option<Box<dyn Any>>>,
 }
 
@@ -104,7 +108,8 @@ pub(super) fn start() -> io::Result<()> {
     Ok(())
 }
 
-/// The newest ways of the kernel first: completions are then only worked on when the shard asks for them.
+/// The newest ways of the kernel first: completions are then only worked on when
+/// the shard asks for them.
 fn build() -> io::Result<IoUring> {
     let mut newest = IoUring::builder();
     newest.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_cqsize(COMPLETIONS);
@@ -128,7 +133,8 @@ pub(super) fn end() {
     }
 }
 
-/// Has each sleep of this thread's ring last for `time` at least; `false`: the kernel does not know how (Linux 6.12 does).
+/// Has each sleep of this thread's ring last for `time` at least; `false`: the kernel does not
+/// know how (Linux 6.12 does).
 pub(super) fn gather(time: Duration) -> io::Result<bool> {
     let ring = current()?;
     let able = ring.uring.borrow().params().is_feature_min_timeout();
@@ -159,7 +165,8 @@ impl Ring {
     }
 
     fn try_push(&self, entry: &squeue::Entry) -> bool {
-        // SAFETY: what the entry points to is owned by a slot until its completion (`Operation`), or it points to nothing.
+        // SAFETY: what the entry points to is owned by a slot until its completion (`Operation`),
+        // or it points to nothing.
         #[allow(unsafe_code)]
         unsafe {
             self.uring.borrow_mut().submission().push(entry).is_ok()
@@ -176,7 +183,8 @@ impl Ring {
         }
     }
 
-    /// Submits what waits; with a time, then waits so long for a completion. Without anything to do it costs nothing.
+    /// Submits what waits; with a time, then waits so long for a completion. Without
+    /// anything to do it costs nothing.
     pub(super) fn enter(&self, wait: Option<Duration>) -> io::Result<()> {
         loop {
             let outcome = match wait {
@@ -199,7 +207,8 @@ impl Ring {
             match outcome {
                 Ok(_) => {}
                 Err(error) => match error.raw_os_error() {
-                    // EBUSY, EAGAIN: the kernel wants completions reaped, or has no memory: the next turn tries again.
+                    // EBUSY, EAGAIN: the kernel wants completions reaped, or has no memory:
+                    // the next turn tries again.
                     Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => return Ok(()),
                     _ => return Err(error),
                 },
@@ -211,7 +220,7 @@ impl Ring {
         }
     }
 
-    /// Whether a nonblocking [`enter`](Self::enter) has anything to do.
+    /// True if a nonblocking [`enter`](Self::enter) has anything to do.
     fn has_work(&self) -> bool {
         let mut uring = self.uring.borrow_mut();
         let deferred = uring.params().is_setup_single_issuer();
@@ -271,7 +280,8 @@ impl Ring {
         }
     }
 
-    /// Calls through `eventfd` about completions from [`signal`](Self::signal) to [`no_signal`](Self::no_signal).
+    /// Calls through `eventfd` about completions from [`signal`](Self::signal) to
+    /// [`no_signal`](Self::no_signal).
     pub(super) fn register_eventfd(&self, eventfd: RawFd) -> io::Result<()> {
         self.uring.borrow_mut().completion().disable_eventfd();
         self.uring.borrow().submitter().register_eventfd(eventfd)
@@ -281,9 +291,9 @@ impl Ring {
     pub(super) fn signal(&self) -> io::Result<bool> {
         self.uring.borrow_mut().completion().enable_eventfd();
         fence(Ordering::SeqCst);
-        // The kernel can leave its word that it has work to do (IORING_SQ_TASKRUN) where it has done all, and a shard that
-        // took it at its word would never sleep: it is asked to do it, and then only the queues count. Work that comes from
-        // here on calls.
+        // The kernel can leave its word that it has work to do (IORING_SQ_TASKRUN) where it has
+        // done all, and a shard that took it at its word would never sleep: it is asked to do it,
+        // and then only the queues count. Work that comes from here on calls.
         self.enter(None)?;
         let mut uring = self.uring.borrow_mut();
         let waiting = !uring.completion().is_empty() || !uring.submission().is_empty();
@@ -295,8 +305,9 @@ impl Ring {
         self.uring.borrow_mut().completion().disable_eventfd();
     }
 
-    /// Runs one operation; the result is the kernel's (an error code below zero). `memory` is what the kernel uses: it is
-    /// kept until the operation has ended, also when the future is dropped before.
+    /// Runs one operation; the result is the kernel's (an error code below zero). `memory`
+    /// is what the kernel uses: it is kept until the operation has ended, also when the
+    /// future is dropped before.
     fn operate(&self, entry: squeue::Entry, memory: Box<dyn Any>) -> Rc<OperationState> {
         let state = Rc::new(OperationState {
             result: Cell::new(None),
@@ -330,7 +341,8 @@ async fn run(entry: squeue::Entry, memory: Box<dyn Any>) -> io::Result<usize> {
     state.ended().await
 }
 
-/// Writes `len` bytes at `address`, which `memory` owns, to `file` at `position`; how many were written.
+/// Writes `len` bytes at `address`, which `memory` owns, to `file` at
+/// `position`; how many were written.
 ///
 /// # Safety
 /// `address` points to `len` bytes that nobody changes and that live for as long as `memory` does.
@@ -362,11 +374,12 @@ pub(super) async unsafe fn write_vectored(
     run(entry, Box::new((slices, memory))).await
 }
 
-/// Reads up to `len` bytes at `position` of `file` to `address`, in memory that `memory` owns; how many were read.
+/// Reads up to `len` bytes at `position` of `file` to `address`, in memory that `memory`
+/// owns; how many were read.
 ///
 /// # Safety
-/// `address` points to `len` bytes that live for as long as `memory` does, and that nobody looks at before the read
-/// has ended.
+/// `address` points to `len` bytes that live for as long as `memory` does, and that nobody looks at
+/// before the read has ended.
 #[allow(unsafe_code)]
 pub(super) async unsafe fn read(
     file: RawFd,
@@ -385,7 +398,7 @@ pub(super) async fn fdatasync(file: RawFd, memory: Box<dyn Any>) -> io::Result<(
     run(entry, memory).await.map(drop)
 }
 
-/// What a watch waits for.
+/// Event that a watch waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interest {
     Readable,
@@ -451,7 +464,8 @@ impl Watch {
         self.state.ready.set(true);
     }
 
-    /// The attempt found nothing, whatever the kernel had said. An error: nothing will ever be said any more.
+    /// The attempt found nothing, whatever the kernel had said. An error: nothing
+    /// will ever be said any more.
     pub(super) fn nothing(&self) -> io::Result<()> {
         self.state.ended.set(false);
         match self.state.failed.get() {
@@ -472,7 +486,8 @@ impl Watch {
         poll_fn(|cx| self.poll_ready(cx)).await;
     }
 
-    /// Resolves once the peer has ended, or the socket has failed; what arrives before is left to the next attempt.
+    /// Resolves once the peer has ended, or the socket has failed; what arrives before is
+    /// left to the next attempt.
     pub(super) async fn ended(&self) {
         poll_fn(|cx| {
             if self.state.ended.get() || self.state.failed.get().is_some() {
@@ -490,13 +505,15 @@ impl Drop for Watch {
         self.state.closed.set(true);
         let waker = self.state.waker.take();
         drop(waker);
-        // Its last completion frees the slot, and with it the descriptor. A poll that failed has no slot any more.
+        // Its last completion frees the slot, and with it the descriptor. A poll that
+        // failed has no slot any more.
         let watched = match self.ring.slots.borrow().get(self.key) {
             Some(Slot::Watch(state)) => Rc::ptr_eq(state, &self.state),
             _ => false,
         };
         if watched {
-            // Not a poll's removal: the kernel refuses that (EALREADY) while an event is on its way, and the poll goes on.
+            // Not a poll's removal: the kernel refuses that (EALREADY) while an event is on its
+            // way, and the poll goes on.
             self.ring.push(opcode::AsyncCancel::new(self.key as u64).build().user_data(NOBODY));
         }
     }

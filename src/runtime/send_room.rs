@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::clock;
 
-/// Bytes that the kernel takes for a connection at once, whether or not the client reads. Does not keep the socket open.
-/// Clones are of the same connection, and know of each other's promises.
+/// Bytes that the kernel takes for a connection at once, whether or not the client reads. Does not
+/// keep the socket open. Clones are of the same connection, and know of each other's promises.
 #[derive(Clone, Debug, Default)]
 pub struct SendRoom {
     socket: Weak<OwnedFd>,
@@ -34,7 +34,8 @@ impl SendRoom {
         SendRoom { fixed: Some(bytes), ..SendRoom::default() }
     }
 
-    /// Whether an answer of `bytes` leaves as soon as it is sent. False of a connection that has ended.
+    /// True if an answer of `bytes` leaves as soon as it is sent. False of a
+    /// connection that has ended.
     pub fn takes(&self, bytes: usize) -> bool {
         let bytes = bytes.saturating_add(self.promised.get());
         #[cfg(test)]
@@ -49,15 +50,15 @@ impl SendRoom {
         })
     }
 
-    /// Keeps room for an answer of `bytes` until the promise is dropped, when the answer has been sent: requests that a client
-    /// pipelines must not each count on the same room.
+    /// Keeps room for an answer of `bytes` until the promise is dropped, when the answer has been
+    /// sent: requests that a client pipelines must not each count on the same room.
     pub fn promise(&self, bytes: usize) -> Promise {
         self.promised.set(self.promised.get() + bytes);
         Promise { promised: self.promised.clone(), bytes }
     }
 
-    /// Whether the kernel calls for more, so that a sender who does not get on waits for the broker and not for the client.
-    /// A client that reads just a little does not make it so.
+    /// True if the kernel calls for more, so that a sender who does not get on waits for the broker
+    /// and not for the client. A client that reads just a little does not make it so.
     pub fn is_writable(&self) -> bool {
         self.socket.upgrade().is_some_and(|socket| {
             let (limit, queued) = limit_and_queued(&socket);
@@ -66,7 +67,8 @@ impl SendRoom {
         })
     }
 
-    /// Waits until the first of `sizes` that there is room for, and gives it; for ever if there are none.
+    /// Waits until the first of `sizes` that there is room for, and gives it;
+    /// for ever if there are none.
     pub async fn first_of(&self, sizes: &[usize]) -> usize {
         if sizes.is_empty() {
             return std::future::pending().await;
@@ -105,12 +107,14 @@ impl Drop for Promise {
 /// Between two looks for room.
 const PAUSE: Duration = Duration::from_millis(25);
 
-/// The send buffer's limit and what is queued, sent but not acknowledged included; zeros if the kernel does not tell.
+/// The send buffer's limit and what is queued, sent but not acknowledged included; zeros if
+/// the kernel does not tell.
 fn limit_and_queued(socket: &OwnedFd) -> (usize, usize) {
     const WORDS: usize = 9;
     let mut info = [0u32; WORDS];
     let mut length = size_of_val(&info) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the call; the descriptor is open.
+    // SAFETY: the kernel writes at most `length` bytes to `info`, which outlives the
+    // call; the descriptor is open.
     #[allow(unsafe_code)]
     let outcome = unsafe {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, info.as_mut_ptr().cast(), &mut length)

@@ -5,7 +5,8 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Does blocking `work` on each of `items`, on up to `threads` of them; what became of them in their order.
+/// Does blocking `work` on each of `items`, on up to `threads` of them; what
+/// became of them in their order.
 pub fn side_by_side<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let turn = || {

@@ -1,4 +1,5 @@
-//! Parts of files that were reserved and never written to: they read as zeros, and need not be read to know that.
+//! Parts of files that were reserved and never written to: they read as zeros, and need
+//! not be read to know that.
 
 use std::fs::File;
 use std::io;
@@ -7,8 +8,8 @@ use std::os::fd::AsRawFd;
 /// Reads in a row of data and holes that are followed; a log has one, and a copy of one few.
 const STRETCHES: usize = 64;
 
-/// The first place from `position` on that may hold something else than zeros; `None`: there is none up to the file's end.
-/// The file's own position moves.
+/// The first place from `position` on that may hold something else than zeros; `None`: there is
+/// none up to the file's end. The file's own position moves.
 fn next_data(file: &File, position: u64) -> Option<u64> {
     match seek(file, position, libc::SEEK_DATA) {
         Ok(data) => Some(data),
@@ -18,8 +19,8 @@ fn next_data(file: &File, position: u64) -> Option<u64> {
     }
 }
 
-/// The place from which on, at `position` or behind it, only zeros follow up to the file's end; `None`: it cannot be told. The
-/// file's own position moves.
+/// The place from which on, at `position` or behind it, only zeros follow up to the file's end;
+/// `None`: it cannot be told. The file's own position moves.
 pub fn zeros_from(file: &File, position: u64) -> Option<u64> {
     let mut from = position;
     for _ in 0..STRETCHES {

@@ -25,7 +25,8 @@ impl Notify {
         }
     }
 
-    /// Resolves at the first [`notify_all`](Self::notify_all) after this call (not after the first poll).
+    /// Resolves at the first [`notify_all`](Self::notify_all) after this call
+    /// (not after the first poll).
     pub fn notified(&self) -> impl Future<Output = ()> + '_ {
         let seen = self.generation.get();
         poll_fn(move |cx| {
@@ -65,7 +66,7 @@ impl<T> OneshotSender<T> {
         *self.0.value.borrow_mut() = Some(value);
     }
 
-    /// Whether anybody still waits.
+    /// True if anybody still waits.
     pub fn is_wanted(&self) -> bool {
         Rc::strong_count(&self.0) > 1
     }
@@ -97,8 +98,9 @@ impl<T> OneshotReceiver<T> {
     }
 }
 
-/// A counted budget (bytes, slots). Strictly first come, first served: a waiter at the head holds back those behind it,
-/// and what is given back is handed to it at once, so that no newcomer overtakes.
+/// A counted budget (bytes, slots). Strictly first come, first served: a waiter at the
+/// head holds back those behind it, and what is given back is handed to it at once, so
+/// that no newcomer overtakes.
 pub struct Budget {
     available: Cell<usize>,
     total: usize,
@@ -118,7 +120,8 @@ impl Budget {
         self.available.get()
     }
 
-    /// Takes `amount` (cut to the total, so that one large taker can never wait for ever). Given back on drop.
+    /// Takes `amount` (cut to the total, so that one large taker can never wait for
+    /// ever). Given back on drop.
     pub async fn acquire(self: &Rc<Self>, amount: usize) -> Permit {
         let amount = amount.min(self.total);
         if let Some(permit) = self.try_acquire(amount) {
@@ -217,7 +220,8 @@ impl Drop for Permit {
     }
 }
 
-/// An asynchronous lock for sequences of steps that wait (creating topics one after the other, say).
+/// An asynchronous lock for sequences of steps that wait (creating topics one
+/// after the other, say).
 pub type LocalMutex = Budget;
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! A shard's turn: tasks run until none can go on; then, in one system call, what they want of the kernel is submitted and
-//! the shard sleeps until something has happened.
+//! A shard's turn: tasks run until none can go on; then, in one system call, what they want of the
+//! kernel is submitted and the shard sleeps until something has happened.
 //!
-//! This is a task of glommio's executor like the others, in the same queue. While it keeps itself runnable, glommio goes on
-//! running tasks and does not enter its own reactor. The reactor is needed for what still goes through it (helper threads:
-//! whatever holds a [`Foreign`]): while any of that is under way the shard sleeps in glommio, with this ring's eventfd to wake it.
+//! This is a task of glommio's executor like the others, in the same queue. While it keeps itself
+//! runnable, glommio goes on running tasks and does not enter its own reactor. The reactor is
+//! needed for what still goes through it (helper threads: whatever holds a [`Foreign`]): while any
+//! of that is under way the shard sleeps in glommio, with this ring's eventfd to wake it.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use super::clock::{Moment, TICK};
 use super::context;
 use super::doorbell::{Doorbell, eventfd};
 use super::ring::{self, Ring};
+use super::spin::Spin;
 use super::sync::Notify;
 use crate::observe::metrics::{ShardMetrics, Spell};
 
@@ -31,7 +33,8 @@ const INTERVAL_NS: u64 = 100_000;
 
 const TICK_NS: u64 = TICK.as_nanos() as u64;
 
-/// A pass of glommio's reactor: it polls its rings only when it has nothing to run, which a timer sees to.
+/// A pass of glommio's reactor: it polls its rings only when it has nothing to
+/// run, which a timer sees to.
 const PASS: Duration = Duration::from_nanos(500);
 
 /// State of a shard's turns.
@@ -44,8 +47,8 @@ pub(super) struct Turn {
     timers: RefCell<Timers>,
     doorbells: RefCell<Vec<Arc<Doorbell>>>,
     last: Cell<Option<Moment>>,
-    /// How long to look for news before sleeping.
-    spin_ns: Cell<u64>,
+    /// The choice between spinning and sleeping when there is nothing to do.
+    spin: RefCell<Spin>,
     /// While glommio's reactor has its turn nothing may stay runnable.
     passing: Cell<bool>,
     passed: Notify,
@@ -54,18 +57,24 @@ pub(super) struct Turn {
     stopped: Cell<bool>,
 }
 
-/// Has this shard look for news for so long before it sleeps.
-pub fn spin_before_sleep(time: Duration) {
-    context::with(|shard| shard.turn.spin_ns.set(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)));
+/// Has this shard spin for so long at most before it sleeps, where that gets more done.
+pub fn spin_before_sleep(longest: Duration) {
+    context::with(|shard| *shard.turn.spin.borrow_mut() = Spin::new(longest));
 }
 
-/// Has this shard, once it sleeps, sleep for `time` at least, so that more is done together when it wakes; `false`: the kernel
-/// does not know how (Linux 6.12 does).
+/// How long this shard has spun instead of sleeping, in all.
+pub fn time_spun() -> Duration {
+    context::with(|shard| Duration::from_nanos(shard.turn.spin.borrow().spun_ns()))
+}
+
+/// Has this shard, once it sleeps, sleep for `time` at least, so that more is done together when it
+/// wakes; `false`: the kernel does not know how (Linux 6.12 does).
 pub fn gather_before_waking(time: Duration) -> io::Result<bool> {
     ring::gather(time)
 }
 
-/// When this shard was last told news by the kernel: what has arrived since is not known yet. Costs no look at the clock.
+/// When this shard was last told news by the kernel: what has arrived since is not known yet.
+/// Costs no look at the clock.
 pub fn last_news() -> Moment {
     context::with(|shard| shard.turn.last.get()).unwrap_or_else(Moment::now)
 }
@@ -76,6 +85,8 @@ pub(super) struct Counted<F>(pub(super) F);
 impl<F: Future> Future for Counted<F> {
     type Output = F::Output;
 
+    // `scripts/count-instructions` finds by this function what tasks execute.
+    #[inline(never)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         context::with(|shard| shard.turn.polls.set(shard.turn.polls.get().wrapping_add(1)));
         // SAFETY: a projection to the only field, which is never moved out of `self`.
@@ -116,15 +127,17 @@ pub(super) fn wake_if_parked() {
     }
 }
 
-/// Lets others run once [`INTERVAL_NS`] has passed since the kernel was asked for news, and lets glommio pass when it is to.
-pub(super) async fn breathe() {
+/// Lets others run once [`INTERVAL_NS`] has passed since the kernel was asked for news, and lets
+/// glommio pass when it is to.
+pub(super) async fn yield_when_due() {
     if context::with(|shard| shard.turn.goes_on()) {
         return;
     }
     let shard = context::current();
     let turn = &shard.turn;
     if turn.stopped.get() {
-        // Nobody asks for news any more; what stays runnable would keep the executor from its end.
+        // The kernel is asked for news no more; a task that stays runnable would keep the executor
+        // from its end.
         std::future::pending::<()>().await;
     }
     if turn.passing.get() {
@@ -223,7 +236,8 @@ impl Bridge {
 
     /// Ends when the ring has completions, some time after they came.
     async fn wait(&self) {
-        // Eight bytes: an eventfd's counter. Whatever comes of it, the turn looks at the ring afterwards.
+        // Eight bytes: an eventfd's counter. Whatever comes of it, the turn
+        // looks at the ring afterwards.
         let _ = self.file.read_at(0, 8).await;
     }
 }
@@ -253,7 +267,7 @@ pub(super) fn stop() {
 }
 
 impl Turn {
-    /// Whoever asks need not let others run.
+    /// True if the task that asks need not let others run.
     fn goes_on(&self) -> bool {
         let is_new = || self.last.get().is_some_and(|last| Moment::now().ns_since(last) < INTERVAL_NS);
         !self.stopped.get() && !self.passing.get() && is_new()
@@ -262,13 +276,15 @@ impl Turn {
     async fn run(&self, ring: &Ring, metrics: &OnceCell<Arc<ShardMetrics>>) {
         let mut seen = self.polls.get();
         let mut last_pass = Moment::now();
-        let mut last_news = last_pass;
         while !self.stopped.get() {
             yield_now().await;
             let polls = self.polls.get();
             let now = Moment::now();
             let quiet = polls == seen;
             seen = polls;
+            if !quiet {
+                self.spin.borrow_mut().note_work(self.last.get().unwrap_or(now));
+            }
             if !quiet && self.last.get().is_some_and(|last| now.ns_since(last) < INTERVAL_NS) {
                 continue;
             }
@@ -277,15 +293,12 @@ impl Turn {
                 metrics.io_in_flight.set(ring.in_flight() as u64);
             }
             let quiet = !self.fire(now) && !self.answer_doorbells() && quiet && !self.stopped.get();
-            if !quiet {
-                last_news = now;
-            }
-            let quiet = quiet && now.ns_since(last_news) >= self.spin_ns.get();
+            let sleepy = quiet && !self.spins(now, metrics);
             let since_pass = now.ns_since(last_pass);
             if self.foreign.get() > 0 || since_pass >= TICK_NS {
                 check(ring.enter(None));
                 let news = ring.reap() > 0;
-                if self.foreign.get() > 0 && quiet && !news {
+                if self.foreign.get() > 0 && sleepy && !news {
                     if self.sleep_in_glommio(ring, now).await {
                         last_pass = Moment::now();
                     }
@@ -294,13 +307,24 @@ impl Turn {
                     last_pass = Moment::now();
                 }
             } else {
-                let wait = if quiet { self.fall_asleep(now) } else { None };
+                let wait = if sleepy { self.fall_asleep(now) } else { None };
                 check(ring.enter(wait));
                 self.wake_up();
                 ring.reap();
             }
             self.last.set(Some(Moment::now()));
         }
+    }
+
+    /// True if to ask for news again instead of sleeping. Other threads that
+    /// want this CPU have it first.
+    fn spins(&self, now: Moment, metrics: &OnceCell<Arc<ShardMetrics>>) -> bool {
+        let moved = || metrics.get().map_or(0, |metrics| metrics.received_bytes.get() + metrics.sent_bytes.get());
+        let spins = self.spin.borrow_mut().spins(now, moved);
+        if spins {
+            std::thread::yield_now();
+        }
+        spins
     }
 
     /// Wakes those whose time has come; whether there were any.
@@ -365,14 +389,16 @@ impl Turn {
                 outcome
             });
             pass.await;
-            // One that was due when it was first looked at (a slow or interrupted processor) never came to the reactor.
+            // One that was due when it was first looked at (a slow or interrupted processor)
+            // never came to the reactor.
             wait *= 2;
         }
         self.passing.set(false);
         self.passed.notify_all();
     }
 
-    /// Sleeps until glommio has woken somebody, the ring has completions, a bell rings or a timer is due; whether it slept.
+    /// Sleeps until glommio has woken somebody, the ring has completions, a bell rings or a timer
+    /// is due; whether it slept.
     async fn sleep_in_glommio(&self, ring: &Ring, now: Moment) -> bool {
         let mut slept = false;
         if let Some(wait) = self.fall_asleep(now)

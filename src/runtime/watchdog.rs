@@ -1,4 +1,5 @@
-//! Notices a shard that makes no progress: each shard beats every 250 ms, a thread checks every second.
+//! Notices a shard that makes no progress: each shard beats every 250 ms, a
+//! thread checks every second.
 
 use std::cell::Cell;
 use std::io;
@@ -102,9 +103,11 @@ impl Heart {
         }
     }
 
-    /// Runs for as long as the shard does. Also brings home, within one beat, the buffers that other shards gave back.
+    /// Runs for as long as the shard does. Also brings home, within one beat, the buffers
+    /// that other shards gave back.
     pub async fn beat(self) {
-        // The shard's end is not a stall; a task that sleeps then is not dropped, and may run once more.
+        // The shard's end is not a stall; a task that sleeps then is not
+        // dropped, and may run once more.
         let at_end = Heart { shard: self.shard, pulses: self.pulses.clone() };
         let ended = Rc::new(Cell::new(false));
         let ending = ended.clone();

@@ -1,17 +1,19 @@
-//! One connection: a task that reads and dispatches requests in order, and one that sends their answers in that order.
+//! One connection: a task that reads and dispatches requests in order, and one that sends
+//! their answers in that order.
 
 use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_lite::future::or;
-use kafka_protocol::messages::ApiKey;
 use tracing::debug;
 
 use crate::model::ShardId;
 use crate::observe::client_line;
-use crate::observe::metrics::{Marks, SlowRequest, Software, Spell};
+use crate::observe::metrics::{Cause, Software};
 use crate::protocol::Malformed;
 use crate::runtime::admission::Place;
 use crate::runtime::clock::{self, Moment};
@@ -19,6 +21,7 @@ use crate::runtime::executor::spawn_local;
 use crate::runtime::last_news;
 use crate::runtime::net::{Reader, Writer};
 use crate::runtime::sync::Permit;
+use crate::runtime::waits::{self, Notes};
 use crate::shard::{Share, Shortage};
 
 use super::context::{Charge, Link, TICK_MS};
@@ -27,18 +30,22 @@ use super::listener::Connections;
 use super::peer::{Client, Peer};
 use super::pipeline::{Answer, Asked, Collected, Outgoing, Pipeline, Reply};
 use super::receive::{BadLength, Begun, FrameReceiver, SMALL_BYTES};
+use super::slow;
 use super::traffic::{AGAIN_TICKS, Tally, Traffic};
 
-/// While others wait for receive memory, a frame may take so long (10 s) before its speed is looked at,
+/// While others wait for receive memory, a frame may take so long (10 s) before
+/// its speed is looked at,
 const SLOW_FRAME_TICKS: u64 = if cfg!(test) { 1000 } else { 10_000 } / TICK_MS;
 /// and must then have come in at this rate at least.
 const SLOW_FRAME_BYTES_PER_TICK: u64 = 16 * 1024 * TICK_MS / 1000;
 /// A frame that was given room to finish while others stay stuck has less time (2 s),
 const SLOW_FINISH_TICKS: u64 = if cfg!(test) { 1000 } else { 2000 } / TICK_MS;
-/// and this rate: the room is the last there is, and what the client had to hold back meanwhile comes at once.
+/// and this rate: the room is the last there is, and what the client had to hold back
+/// meanwhile comes at once.
 const SLOW_FINISH_BYTES_PER_TICK: u64 = 1024 * 1024 * TICK_MS / 1000;
 
-/// While others wait for the memory of answers, a client may take nothing for so long: consumers pause now and then,
+/// While others wait for the memory of answers, a client may take nothing for so long:
+/// consumers pause now and then,
 const STALLED: Duration = Duration::from_millis(1000);
 /// or, while many wait for answers other than records, for so long.
 const STALLED_IN_A_FLOOD: Duration = Duration::from_millis(100);
@@ -47,6 +54,8 @@ const MANY: usize = 8;
 const GONE_GRACE: Duration = Duration::from_millis(HALF_CLOSED_TICKS * TICK_MS);
 /// So long reading may be held up for answers under way, before the connection moves.
 const HELD_UP: Duration = Duration::from_millis(50);
+/// A request that comes within this time after a mute was there before it ended.
+const THERE_BEFORE: Duration = Duration::from_millis(1);
 /// Answers up to this size are sent without a share of memory.
 const FREE_ANSWER_BYTES: usize = 4096;
 
@@ -64,7 +73,8 @@ struct Unsent {
 }
 
 impl Unsent {
-    /// The client has taken nothing for too long while so many wait; `more`: answers wait behind what is being sent.
+    /// The client has taken nothing for too long while so many wait; `more`: answers wait
+    /// behind what is being sent.
     fn gives_way(&self, now: Moment, short: Shortage, more: bool) -> bool {
         let stalled = now.since(self.since);
         let grace_of = |waiting: usize| if waiting >= MANY { STALLED_IN_A_FLOOD } else { STALLED };
@@ -78,11 +88,12 @@ impl Unsent {
 /// How the frame that is arriving gets on.
 #[derive(Clone, Copy)]
 struct FrameClock {
-    /// The tick of its first byte, or of the room to finish; later by the time that it waited for the broker.
+    /// The tick of its first byte, or of the room to finish; later by the time that
+    /// it waited for the broker.
     since: u64,
-    /// What has arrived since then, as far as it counts.
+    /// Bytes that have arrived since then, as far as they count.
     arrived: u64,
-    /// Whether it holds request bytes, that is, anything that others could be waiting for.
+    /// True if it holds request bytes, that is, anything that others could be waiting for.
     holds: bool,
     finishing: bool,
 }
@@ -94,7 +105,8 @@ impl FrameClock {
         self.holds && ticks > grace && self.arrived < ticks * rate
     }
 
-    /// Counts `n` bytes, but lets a frame be ahead by no more than the grace: who sends a lot and stops is stalled, too.
+    /// Counts `n` bytes, but lets a frame be ahead by no more than the grace: who sends a lot
+    /// and stops is stalled, too.
     fn count(&mut self, now: u64, n: usize) {
         let (grace, rate) = self.grace_and_rate();
         let most = (now.saturating_sub(self.since) + grace) * rate;
@@ -110,7 +122,7 @@ impl FrameClock {
     }
 }
 
-/// What the listener sees of a connection.
+/// A connection as the listener sees it.
 pub struct Connection {
     pub pipeline: Pipeline,
     client: Rc<Client>,
@@ -118,7 +130,7 @@ pub struct Connection {
     active: Cell<u64>,
     /// Of the frame that is arriving; stopped (`None`) while the frame waits for the broker.
     frame: Cell<Option<FrameClock>>,
-    /// Whether it waits for request bytes: nobody is idle by that.
+    /// True while it waits for request bytes; a connection whose answers are awaited is not idle.
     waiting: Cell<bool>,
     unsent: Cell<Option<Unsent>>,
     /// Its listener's place among all.
@@ -132,7 +144,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Since when it holds memory of answers that its client does not take, if that is too long while others wait for it.
+    /// Since when it holds memory of answers that its client does not take, if that is too long
+    /// while others wait for it.
     pub fn stalled_since(&self, now: Moment, short: Shortage) -> Option<Moment> {
         let unsent = self.unsent.get()?;
         // A busy broker takes its time to send, too.
@@ -155,14 +168,22 @@ impl Connection {
     async fn may_begin(&self, link: &Link, head: &[u8], reader: &Reader) -> Result<(), End> {
         let ending = |begins: bool| if begins { Ok(()) } else { Err(End::Ending) };
         if !(link.waits_for_answers)(head) {
-            return ending(self.pipeline.has_room().await);
+            if let Some(room) = self.pipeline.room() {
+                return ending(room);
+            }
+            return ending(waits::waiting(Cause::AnswersBefore, self.pipeline.has_room()).await);
         }
-        // Nothing is read meanwhile, so that a client that has gone shows only so. What it sent before it went is still taken,
-        // unless an answer is waited for that may take minutes.
-        or(async { ending(self.pipeline.is_idle().await) }, gone(reader)).await
+        if let Some(idle) = self.pipeline.idle() {
+            return ending(idle);
+        }
+        // Nothing is read meanwhile, so that a client that has gone shows only so. What it sent
+        // before it went is still taken, unless an answer is waited for that may take minutes.
+        let idle = or(async { ending(self.pipeline.is_idle().await) }, gone(reader));
+        waits::waiting(Cause::AnswersBefore, idle).await
     }
 
-    /// Whether the connection has to go: idle, or, while others starve, stalled inside a large frame.
+    /// True if the connection has to go: idle, or, while others starve, stalled
+    /// inside a large frame.
     pub fn is_overdue(&self, now: u64, idle_ticks: u64, starved: bool) -> bool {
         if !self.waiting.get() && now.saturating_sub(self.active.get()) > idle_ticks {
             debug!(peer = %self.client.peer, "closing an idle connection (connections.max.idle.ms)");
@@ -184,8 +205,8 @@ impl Connection {
         charge
     }
 
-    /// Waits while the client is muted; that time counts neither as idle nor against a frame that is arriving. An error: it
-    /// has gone meanwhile.
+    /// Waits while the client is muted; that time counts neither as idle nor against a frame that
+    /// is arriving. An error: it has gone meanwhile.
     async fn unmuted(&self, link: &Link, reader: &Reader) -> Result<(), End> {
         if !self.client.mute.is_set() {
             return Ok(());
@@ -206,8 +227,8 @@ impl Connection {
 
     /// Gets room for the frame to grow.
     ///
-    /// Room in the pipeline comes first, and stays, as only the reader uses it up: so a whole frame never holds request
-    /// bytes until its client reads answers.
+    /// Room in the pipeline comes first, and stays, as only the reader uses it up: so a whole frame
+    /// never holds request bytes until its client reads answers.
     async fn grow(
         &self,
         link: &Link,
@@ -245,8 +266,9 @@ impl Connection {
         Some(to)
     }
 
-    /// Whether all answers have been sent, some time after no more is read: a client that pipelines its requests leaves no gap
-    /// between them. Now and then only, and not for long: an answer may wait for minutes.
+    /// True if all answers have been sent, some time after no more is read: a client that
+    /// pipelines its requests leaves no gap between them. Now and then only, and not for long: an
+    /// answer may wait for minutes.
     async fn falls_quiet(&self, link: &Link) -> bool {
         let now = link.tick.get();
         if now < self.hold_up.get() {
@@ -256,7 +278,8 @@ impl Connection {
         clock::until(clock::now() + HELD_UP, self.pipeline.is_quiet()).await.is_some()
     }
 
-    /// Sends the connection to another shard, which nothing is left to do for here; `false`: it stays after all, for a while.
+    /// Sends the connection to another shard, which nothing is left to do for here; `false`: it
+    /// stays after all, for a while.
     fn leave(&self, link: &Link, reader: &Reader, frames: &FrameReceiver, to: ShardId) -> bool {
         let (Some(traffic), Some(crossing)) = (&self.traffic, &link.crossing) else { return false };
         // There it would not be.
@@ -311,8 +334,8 @@ enum End {
     Moved,
 }
 
-/// The taker of a request's bytes, with their share of receive memory, the client that they came from, and when the last of them
-/// had come.
+/// The taker of a request's bytes, with their share of receive memory, the client that they came
+/// from, and when the last of them had come.
 pub trait Dispatch: AsyncFn(Bytes, Permit, Rc<Client>, Moment) -> Result<Answer, Malformed> + 'static {}
 
 impl<D: AsyncFn(Bytes, Permit, Rc<Client>, Moment) -> Result<Answer, Malformed> + 'static> Dispatch for D {}
@@ -327,7 +350,8 @@ pub struct Newcomer {
     pub software: Software,
 }
 
-/// Starts both tasks. The connection is in `connections` until its writer has ended, which ends the reader.
+/// Starts both tasks. The connection is in `connections` until its writer has
+/// ended, which ends the reader.
 pub fn start<D: Dispatch>(
     link: Rc<Link>,
     dispatch: Rc<D>,
@@ -338,9 +362,13 @@ pub fn start<D: Dispatch>(
     let traffic = |crossing: &Rc<Crossing>| Rc::new(Traffic::new(crossing.own(), moves, link.tick.get()));
     let traffic = link.crossing.as_ref().map(traffic);
     let (peer, tally) = (Peer(reader.peer_addr()), Tally::of(&traffic));
+    let client = Client::new(link.listener(listener), peer, writer.room(), tally, Some(software));
+    if moves > 0 {
+        client.note_introduced();
+    }
     let connection = Rc::new(Connection {
         pipeline: Pipeline::new(link.pipeline, link.gather_bytes),
-        client: Rc::new(Client::new(link.listener(listener), peer, writer.room(), tally, Some(software))),
+        client: Rc::new(client),
         active: Cell::new(link.tick.get()),
         frame: Cell::new(None),
         waiting: Cell::new(false),
@@ -354,7 +382,10 @@ pub fn start<D: Dispatch>(
     link.connections.set(link.connections.get() + 1);
     let (reading_link, reading) = (link.clone(), connection.clone());
     spawn_local(async move {
-        let end = read_requests(&reading_link, &*dispatch, &reading, reader, begun).await;
+        // The causes of a wait are noted before the request is known that they hold back.
+        let mut notes = Notes::default();
+        let mut requests = pin!(read_requests(&reading_link, &*dispatch, &reading, reader, begun));
+        let end = poll_fn(|cx| notes.within(|| requests.as_mut().poll(cx))).await;
         let half_closed = matches!(end, End::Peer);
         if matches!(end, End::Length(_) | End::Malformed(_)) {
             reading_link.metrics.malformed.add(1);
@@ -375,8 +406,9 @@ pub fn start<D: Dispatch>(
 /// Answers under way to a peer that sends no more may take this long (5 s).
 const HALF_CLOSED_TICKS: u64 = if cfg!(test) { 1000 } else { 5000 } / TICK_MS;
 
-/// A peer that sends no more may still read (`shutdown(SHUT_WR)`); one that has gone altogether looks the same until
-/// something is sent to it. So the answers under way are sent, and what takes long, such as a waiting fetch, is given up.
+/// A peer that sends no more may still read (`shutdown(SHUT_WR)`); one that has gone altogether
+/// looks the same until something is sent to it. So the answers under way are sent, and what takes
+/// long, such as a waiting fetch, is given up.
 async fn let_answers_out(pipeline: &Pipeline) {
     for _ in 0..HALF_CLOSED_TICKS {
         if pipeline.is_aborted() {
@@ -387,8 +419,8 @@ async fn let_answers_out(pipeline: &Pipeline) {
     pipeline.abort();
 }
 
-/// A peer whose connection failed gets nothing more; one that ended it or broke the protocol still gets the answers to what
-/// it asked before.
+/// A peer whose connection failed gets nothing more; one that ended it or broke the protocol still
+/// gets the answers to what it asked before.
 fn close_after(connection: &Connection, end: End) {
     let peer = connection.client.peer;
     match end {
@@ -424,10 +456,13 @@ async fn read_requests<D: Dispatch>(
             return end;
         }
         // Nothing of the next request is held meanwhile.
+        let muted = connection.client.mute.is_set();
         if let Err(end) = connection.unmuted(link, &reader).await {
             return end;
         }
-        // Between two requests, and what has arrived of the next is no more than any connection may have.
+        let unmuted = muted.then(Moment::now);
+        // Between two requests, and what has arrived of the next is no more than
+        // any connection may have.
         let destination = match frames.arrived_bytes() {
             ..=SMALL_BYTES if held.is_none() => connection.destination(link),
             _ => None,
@@ -479,6 +514,10 @@ async fn read_requests<D: Dispatch>(
             Ok(n) => n,
             Err(error) => return End::Broken(error),
         };
+        if unmuted.is_some_and(|since| Moment::now().since(since) > THERE_BEFORE) {
+            // No request has waited for that.
+            drop(waits::take());
+        }
         frames.advance(n);
         link.metrics.received_bytes.add(n as u64);
         connection.note_arrival(link.tick.get(), n);
@@ -503,9 +542,15 @@ async fn take_frames<D: Dispatch>(
             None => connection.charged(link, link.charge_whole(frame.len())).await,
         };
         link.begun_requests.set(link.begun_requests.get() + 1);
-        let received = last_news();
-        let asked = frame.first_chunk().map(|key| Asked { key: i16::from_be_bytes(*key), received, appended: None });
+        let (received, mut notes, bytes) = (last_news(), waits::take(), frame.len());
+        notes.begin();
+        let head = frame.first_chunk().map(|[k0, k1, v0, v1]| [[*k0, *k1], [*v0, *v1]].map(i16::from_be_bytes));
         let answer = dispatch(frame, charge.permit, connection.client.clone(), received).await?;
+        notes.add_all(waits::take());
+        let (course, target) = connection.client.begun.take();
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let asked =
+            head.map(|[key, version]| Asked { key, version, bytes, answer_bytes: 0, received, course, target, notes });
         connection.pipeline.push_for(asked, answer);
     }
     Ok(())
@@ -522,29 +567,25 @@ async fn write_answers(link: &Link, connection: &Connection, mut writer: Writer)
             Collected::More | Collected::Last => {}
         }
         if !out.queue.is_empty() {
-            let collected = Moment::now();
+            let collected = out.at_hand().unwrap_or_else(Moment::now);
             let aborted = async {
                 pipeline.aborted().await;
                 Err(std::io::ErrorKind::ConnectionAborted.into())
             };
-            let sent = match or(send(link, connection, &mut writer, &mut out, collected), aborted).await {
+            // A reply that had to wait for those before it goes to the kernel from
+            // just now on, as those do.
+            let since = collected.max(last_news());
+            let sent = match or(send(link, connection, &mut writer, &mut out, since), aborted).await {
                 Ok(sent) => sent,
                 Err(error) => {
                     debug!(peer = %connection.client.peer, "answers could not be sent: {error}");
                     break;
                 }
             };
-            for asked in out.asked.drain(..) {
-                let took = Spell::of(sent.ns_since(asked.received));
-                link.metrics.api(asked.key).sent.add(took);
-                if asked.appended.is_some() {
-                    let spell = if sent == collected { took } else { Spell::of(collected.ns_since(asked.received)) };
-                    link.metrics.acknowledged.add(spell);
-                }
-                if link.metrics.slow.wants(took.ns) {
-                    note_slow(link, connection.client.peer, asked, (collected, sent));
-                }
+            for asked in &out.asked {
+                slow::note_answered(link, &connection.client, asked, (collected, sent));
             }
+            out.asked.clear();
             link.metrics.sent_bytes.add(std::mem::take(&mut out.bytes));
             connection.unsent.set(None);
             out.shares.clear();
@@ -558,35 +599,8 @@ async fn write_answers(link: &Link, connection: &Connection, mut writer: Writer)
     writer.shutdown();
 }
 
-/// Requests that wait by design: for records, for the others of a group.
-const PATIENT: [ApiKey; 3] = [ApiKey::Fetch, ApiKey::JoinGroup, ApiKey::SyncGroup];
-
-/// Keeps a request among the slowest, and says so if it is one of those.
-#[cold]
-fn note_slow(link: &Link, peer: Peer, Asked { key, received, appended }: Asked, (collected, sent): (Moment, Moment)) {
-    if PATIENT.iter().any(|api| *api as i16 == key) {
-        return;
-    }
-    let sent = sent.since(received);
-    let acknowledged = appended.map(|_| collected.since(received));
-    let marks = Marks { appended: appended.map(|appended| appended.since(received)), acknowledged };
-    let request = SlowRequest { at_ms: clock::wall_ms(), key, peer: peer.0, marks, sent };
-    if link.slow_request.is_some_and(|least| sent >= least) {
-        let api = ApiKey::try_from(key).map_or_else(|()| key.to_string(), |api| format!("{api:?}"));
-        client_line!(
-            warn,
-            %peer,
-            api,
-            appended = ?marks.appended,
-            acknowledged = ?marks.acknowledged,
-            "a request took {sent:?}, most of it for {}", request.waited_for()
-        );
-    }
-    link.metrics.slow.note(request);
-}
-
-/// Sends all of `out`, which is so since just now, and charges what of it is not charged yet. Returns when the last of it went to
-/// the kernel.
+/// Sends all of `out`, which is so since just now, and charges what of it is not charged yet.
+/// Returns when the last of it went to the kernel.
 async fn send(
     link: &Link,
     connection: &Connection,
@@ -606,10 +620,12 @@ async fn send(
         connection.unsent.set(Some(Unsent { since, fetches, others, at_once }));
         let more = writer.send_some(&mut out.queue).await?;
         connection.active.set(link.tick.get());
-        if !more {
+        if more {
+            since = Moment::now();
+        }
+        if !more || out.queue.is_empty() {
             return Ok(since);
         }
-        since = Moment::now();
     }
 }
 

@@ -1,6 +1,6 @@
-//! What one shard's connections share. Everything here lives on the shard's own thread.
+//! State that one shard's connections share. Everything here lives on the shard's own thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use futures_lite::future::or;
 use kafka_protocol::messages::ApiKey;
+use uuid::Uuid;
 
 use crate::config::ServerConfig;
-use crate::observe::metrics::{Resource, ShardMetrics};
+use crate::observe::metrics::{Cause, Resource, ShardMetrics, SlowThresholds};
 use crate::runtime::sync::{Budget, Permit};
-use crate::runtime::{self, SendRoom, clock};
+use crate::runtime::{self, SendRoom, clock, waits};
 use crate::shard::{AnswerMemory, SMALL_ANSWER_BYTES, Shard};
 
 use super::crossing::{Crossing, Loads, Traveller};
@@ -23,21 +24,25 @@ use super::quotas::{QuotaBoard, Quotas};
 /// Milliseconds per tick of [`ServerContext::tick`].
 pub const TICK_MS: u64 = clock::TICK.as_millis() as u64;
 
-/// What the handlers work with.
+/// The shard as handlers see it.
 pub struct ServerContext {
     pub shard: Rc<Shard>,
     pub link: Rc<Link>,
     pub sessions: Rc<RefCell<SessionCache>>,
-    /// What requests other than Produce are made into while they are answered: as much as the request bytes themselves
-    /// (`corelane.receive.memory.bytes`). Whoever waits for it holds request bytes, never the reverse.
+    /// Memory for what requests other than Produce are made into while they are answered: as much
+    /// as the request bytes themselves (`corelane.receive.memory.bytes`). A request that waits for
+    /// it holds request bytes, never the reverse.
     working: Rc<Budget>,
-    /// For requests that take little and whose answers leave at once, on top: they do not wait behind others.
+    /// For requests that take little and whose answers leave at once, on top: they
+    /// do not wait behind others.
     small_working: Rc<Budget>,
     /// Sizes of answers, by which those to come are estimated.
     pub answer_sizes: AnswerSizes,
-    /// What large fetches keep while they wait for data; as much again. Only ever taken without waiting.
+    /// Memory of large fetches while they wait for data; as much again. Only ever taken without
+    /// waiting.
     pub waiting_fetches: Rc<Budget>,
-    /// Large requests to groups that wait behind others of their connection; as much again. Only ever taken without waiting.
+    /// Large requests to groups that wait behind others of their connection; as much again. Only
+    /// ever taken without waiting.
     pub waiting_groups: Rc<Budget>,
     /// Topics being created for Metadata requests. Only ever taken without waiting.
     pub auto_creations: Rc<Budget>,
@@ -58,8 +63,12 @@ impl ServerContext {
         let session_bytes = config.fetch_session_memory_bytes / usize::from(config.shards.max(1));
         let sessions = Rc::new(RefCell::new(SessionCache::new(slots, session_bytes, shard.id)));
         let crossing = (shard.shards() > 1).then(|| crossing_of(&shard, loads, &sessions));
+        let link = Link::new(config, shard.answers.clone(), waits_for_answers, crossing);
+        let names = Rc::downgrade(&shard);
+        let topic_name = move |id| Some(names.upgrade()?.image().topic_by_id(Uuid::from_u128(id))?.name.clone());
+        let _ = link.topic_name.set(Box::new(topic_name));
         Rc::new(ServerContext {
-            link: Link::new(config, shard.answers.clone(), waits_for_answers, crossing),
+            link,
             answer_sizes: AnswerSizes::default(),
             sessions,
             working: Budget::new(config.receive_memory_bytes),
@@ -72,9 +81,9 @@ impl ServerContext {
         })
     }
 
-    /// Memory to answer a request in, of a connection with `room`; waits for it. What a client that does not read asks for
-    /// may keep its memory until there is some for the answer, so the part for small requests is only for those whose answers
-    /// leave at once.
+    /// Memory to answer a request in, of a connection with `room`; waits for it. What a client that
+    /// does not read asks for may keep its memory until there is some for the answer, so the part
+    /// for small requests is only for those whose answers leave at once.
     pub async fn work(&self, bytes: usize, room: &SendRoom) -> Permit {
         if let Some(permit) = self.working.try_acquire(bytes) {
             return permit;
@@ -84,7 +93,7 @@ impl ServerContext {
             room.first_of(sizes.as_slice()).await;
             self.small_working.acquire(bytes).await
         };
-        or(small, self.working.acquire(bytes)).await
+        waits::waiting(Cause::Memory, or(small, self.working.acquire(bytes))).await
     }
 }
 
@@ -113,8 +122,9 @@ fn crossing_of(shard: &Rc<Shard>, loads: &Arc<Loads>, sessions: &Rc<RefCell<Sess
     crossing
 }
 
-/// Room for the answer to a request that takes `bytes` to work on, which is more than the answer has; `None`: it is not small.
-/// No more than that, or a connection with a small send buffer (`socket.send.buffer.bytes`) would never have it.
+/// Room for the answer to a request that takes `bytes` to work on, which is more than the answer
+/// has; `None`: it is not small. No more than that, or a connection with a small send buffer
+/// (`socket.send.buffer.bytes`) would never have it.
 fn small_answer(bytes: usize) -> Option<usize> {
     (bytes <= SMALL_WORK_BYTES).then_some(bytes.min(SMALL_ANSWER_BYTES))
 }
@@ -159,7 +169,7 @@ impl AnswerSizes {
     }
 }
 
-/// What connections need to move bytes, whatever the requests are.
+/// State that connections share to move bytes, whatever the requests are.
 pub struct Link {
     /// Largest length a frame may declare (`socket.request.max.bytes`).
     pub max_frame_bytes: usize,
@@ -171,24 +181,28 @@ pub struct Link {
     pub buffers: (Option<usize>, Option<usize>),
     /// Memory of answers, this shard's.
     pub answers: Rc<AnswerMemory>,
-    /// True of requests, by their first bytes, that are answered when all answers before have been sent.
+    /// True of requests, by their first bytes, that are answered when all
+    /// answers before have been sent.
     pub waits_for_answers: fn(&[u8]) -> bool,
     /// `connections.max.idle.ms`, in ticks.
     pub idle_ticks: u64,
-    /// Request bytes held (`corelane.receive.memory.bytes`), without the three reserves, which are cut from them.
+    /// Request bytes held (`corelane.receive.memory.bytes`), without the three reserves,
+    /// which are cut from them.
     requests: Rc<Budget>,
     /// For small requests that are wholly there: nobody in here waits for a client.
     whole_reserve: Rc<Budget>,
     /// For small requests of which a part has arrived.
     arriving_reserve: Rc<Budget>,
-    /// Room in which frames finish that wait for each other. A frame in here has room for all of it, so it
-    /// waits for nothing but its client, who has to be quick (see [`Connection`]). A frame larger than this
-    /// reserve takes all of it: it is read alone, and is the one frame beyond `corelane.receive.memory.bytes`.
+    /// Room in which frames finish that wait for each other. A frame in here has room for all of
+    /// it, so it waits for nothing but its client, who has to be quick (see [`Connection`]). A
+    /// frame larger than this reserve takes all of it: it is read alone, and is the one frame
+    /// beyond `corelane.receive.memory.bytes`.
     ///
     /// [`Connection`]: super::connection::Connection
     finishing: Rc<Budget>,
-    /// Buffers that busy connections wait in for a frame of which nothing has arrived; on top of `requests`, a quarter as
-    /// much. Only ever taken without waiting, so idle holders keep nobody from anything but the shortcut.
+    /// Buffers that busy connections wait in for a frame of which nothing has arrived; on top of
+    /// `requests`, a quarter as much. Only ever taken without waiting, so idle holders keep nobody
+    /// from anything but the shortcut.
     pub lookahead: Rc<Budget>,
     /// Connections that wait for request bytes.
     pub starved: Cell<u32>,
@@ -205,11 +219,14 @@ pub struct Link {
     /// `None`: there is one shard.
     pub crossing: Option<Rc<Crossing>>,
     pub metrics: Arc<ShardMetrics>,
-    /// `corelane.slow.request.ms`; `None`: none is told of.
-    pub slow_request: Option<Duration>,
+    /// A topic's name, by its id as a number.
+    topic_name: OnceCell<TopicName>,
 }
 
-/// Requests up to this size have reserves of their own, so that they need not queue behind larger ones.
+type TopicName = Box<dyn Fn(u128) -> Option<Arc<str>>>;
+
+/// Requests up to this size have reserves of their own, so that they need not
+/// queue behind larger ones.
 pub const SMALL_REQUEST_BYTES: usize = 64 << 10;
 /// Each of the three reserves is this part of the receive memory.
 const RESERVE_PART: usize = 8;
@@ -254,8 +271,18 @@ impl Link {
             listeners: config.listeners.iter().map(|listener| listener.name.as_str().into()).collect(),
             crossing,
             metrics: runtime::metrics(),
-            slow_request: (config.slow_request_ms > 0).then(|| Duration::from_millis(config.slow_request_ms)),
+            topic_name: OnceCell::new(),
         })
+    }
+
+    /// Takes over what options say that may be set while the broker runs.
+    pub fn follow(&self, settings: &ServerConfig) {
+        let thresholds = SlowThresholds::of_ms(settings.slow_request_threshold_ms, settings.slow_request_ms);
+        self.metrics.slow.set_thresholds(thresholds);
+    }
+
+    pub fn topic_name(&self, id: u128) -> Option<Arc<str>> {
+        self.topic_name.get()?(id)
     }
 
     /// The name of the listener at this place.
@@ -301,11 +328,13 @@ impl Link {
         self.wait(budget, size, size).await
     }
 
-    /// Makes `held` a share of `bytes`, for the buffer that the arriving frame of `size` bytes grows to. A small frame is
-    /// charged once, a larger one for each step; while it waits it keeps what it holds.
+    /// Makes `held` a share of `bytes`, for the buffer that the arriving frame of `size`
+    /// bytes grows to. A small frame is charged once, a larger one for each step; while it
+    /// waits it keeps what it holds.
     ///
-    /// Nobody waits for ever: a frame that does not get on waits in line for room to finish, too, and those who have such
-    /// room give it back once their records are on disk, or are closed when their bytes do not come.
+    /// No frame waits for ever: one that does not get on waits in line for room to finish, too, and
+    /// those that have such room give it back once their records are on disk, or are closed when
+    /// their bytes do not come.
     pub async fn charge_arriving(&self, size: usize, bytes: usize, held: Option<Charge>) -> Charge {
         let held_bytes = held.as_ref().map_or(0, |held| held.permit.amount());
         let more = bytes.saturating_sub(held_bytes);
@@ -320,12 +349,13 @@ impl Link {
                 held.permit.absorb(charge.permit);
                 held
             }
-            // What was held otherwise is given back.
+            // Memory held otherwise is given back.
             _ => charge,
         }
     }
 
-    /// Waits for `bytes` of `budget`, and after a while for room for the whole frame of `size` as well.
+    /// Waits for `bytes` of `budget`, and after a while for room for the whole
+    /// frame of `size` as well.
     async fn wait(&self, budget: &Rc<Budget>, bytes: usize, size: usize) -> Charge {
         let share = async { Charge { permit: budget.acquire(bytes).await, finishing: false } };
         let room = async {
@@ -342,14 +372,15 @@ impl Link {
     /// Counts the caller as starved meanwhile.
     async fn wait_for(&self, charge: impl Future<Output = Charge>) -> Charge {
         self.starved.set(self.starved.get() + 1);
-        let charge = charge.await;
+        let charge = waits::waiting(Cause::Memory, charge).await;
         self.starved.set(self.starved.get() - 1);
         charge
     }
 }
 
-/// One shard's part of a limit that is meant for the whole broker, rounded up. The kernel spreads connections over the
-/// shards, so a limit close to what is in use can be met on one shard a little before the sum is reached.
+/// One shard's part of a limit that is meant for the whole broker, rounded up. The kernel spreads
+/// connections over the shards, so a limit close to what is in use can be met on one shard a little
+/// before the sum is reached.
 pub fn share(limit: u32, shards: u16) -> u32 {
     limit.div_ceil(u32::from(shards.max(1)))
 }

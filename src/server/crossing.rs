@@ -1,8 +1,9 @@
 //! Connections on their way from one shard to another: which shards take any, and what travels.
 //!
-//! A connection leaves between two requests, when all its answers have been handed to the kernel: then it holds no memory but
-//! what little has arrived of the next request, and what it asked other shards for has ended, so its requests keep their order.
-//! Its socket goes by another descriptor; nothing is received by the ring itself, so no bytes are under way there.
+//! A connection leaves between two requests, when all its answers have been handed to the kernel:
+//! then it holds no memory but what little has arrived of the next request, and what it asked other
+//! shards for has ended, so its requests keep their order. Its socket goes by another descriptor;
+//! nothing is received by the ring itself, so no bytes are under way there.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,12 +18,13 @@ use crate::observe::metrics::Software;
 use crate::runtime::admission::Place;
 use crate::runtime::clock;
 use crate::runtime::net::Loose;
-use crate::runtime::process;
+use crate::runtime::{process, time_spun};
 
 use super::fetch_session::Session;
 use super::receive::Begun;
 
-/// A shard that was busy for more than this, in thousandths of the last tick, takes no connections of shards that were less so.
+/// A shard that was busy for more than this, in thousandths of the last tick, takes no connections
+/// of shards that were less so.
 const BUSY: u32 = 700;
 /// Connections that a shard takes between two ticks: how busy it is shows only then.
 const ARRIVALS: u32 = 64;
@@ -47,7 +49,8 @@ impl Loads {
         self.0.get(usize::from(shard.0)).map_or(u32::MAX, |load| load.busy.load(Ordering::Relaxed))
     }
 
-    /// Whether a connection of `from` may go to `to`: a shard that many want to be on must not end up with all the work.
+    /// True if a connection of `from` may go to `to`: a shard that many want to be on must not
+    /// end up with all the work.
     fn allows(&self, from: ShardId, to: ShardId) -> bool {
         let busy = self.busy(to);
         busy <= BUSY || busy < self.busy(from)
@@ -74,7 +77,7 @@ pub struct Traveller {
     pub place: Place,
     /// The place of its listener among all.
     pub listener: usize,
-    /// What has arrived of the next request.
+    /// Bytes of the next request that have arrived.
     pub begun: Begun,
     /// With this one.
     pub moves: u32,
@@ -98,7 +101,7 @@ pub struct Crossing {
     land: RefCell<Option<Land>>,
     /// The shard's [`Link::tick`](super::context::Link::tick).
     pub ticks: Rc<Cell<u64>>,
-    /// When the shard's thread was last looked at, and its CPU time then.
+    /// When the shard's thread was last looked at, and the CPU time then that it had spent on work.
     looked: Cell<Option<(Instant, f64)>>,
     left: Cell<u64>,
     arrived: Cell<u64>,
@@ -128,13 +131,13 @@ impl Crossing {
         *self.land.borrow_mut() = Some(Rc::new(land));
     }
 
-    /// Nobody leaves or arrives any more: a connection that does is closed.
+    /// Ends the crossing: a connection that leaves or arrives from now on is closed.
     pub fn close(&self) {
         let land = self.land.take();
         drop(land);
     }
 
-    /// Whether a connection of this shard may go to `to` at present.
+    /// True if a connection of this shard may go to `to` at present.
     pub fn allows(&self, to: ShardId) -> bool {
         self.land.borrow().is_some() && self.loads.allows(self.own, to)
     }
@@ -159,10 +162,11 @@ impl Crossing {
 
     /// Tells the others how busy this shard was since the last tick.
     pub fn tick(&self) {
-        let (now, cpu) = (clock::now(), process::thread_cpu_seconds().unwrap_or_default());
-        if let Some((then, before)) = self.looked.replace(Some((now, cpu))) {
+        let now = clock::now();
+        let busy = process::thread_cpu_seconds().unwrap_or_default() - time_spun().as_secs_f64();
+        if let Some((then, before)) = self.looked.replace(Some((now, busy))) {
             let wall = now.saturating_duration_since(then).as_secs_f64().max(1e-3);
-            self.loads.note(self.own, ((cpu - before) / wall * 1000.0) as u32);
+            self.loads.note(self.own, ((busy - before) / wall * 1000.0) as u32);
         }
     }
 

@@ -1,11 +1,20 @@
-//! The errors that an answer tells of, for the metrics: those that Kafka's own responses count (`errorCounts`), but for NONE.
+//! The errors that an answer tells of, for the metrics: those that Kafka's own responses count
+//! (`errorCounts`), but for NONE.
 
 use kafka_protocol::messages::*;
+
+use crate::protocol::Newer;
 
 /// An answer with its errors.
 pub trait Errors {
     /// Calls `note` with each code that is not NONE.
     fn each(&self, note: &mut impl FnMut(i16));
+}
+
+impl<T: Errors> Errors for Newer<T> {
+    fn each(&self, note: &mut impl FnMut(i16)) {
+        self.0.each(note);
+    }
 }
 
 /// `list . list . field` of an answer.
@@ -44,6 +53,7 @@ errors! {
     AlterConfigsResponse: [responses error_code];
     DeleteRecordsResponse: [topics partitions error_code];
     DescribeLogDirsResponse: [error_code] [results error_code];
+    AlterReplicaLogDirsResponse: [results partitions error_code];
     DescribeProducersResponse: [topics partitions error_code];
     ListConfigResourcesResponse: [error_code];
     ElectLeadersResponse: [error_code] [replica_election_results partition_result error_code];
@@ -62,12 +72,19 @@ errors! {
     FindCoordinatorResponse: [error_code] [coordinators error_code];
     DescribeClusterResponse: [error_code];
     InitProducerIdResponse: [error_code];
+    AddPartitionsToTxnResponse: [error_code] [results_by_topic_v3_and_below results_by_partition partition_error_code]
+        [results_by_transaction topic_results results_by_partition partition_error_code];
+    AddOffsetsToTxnResponse: [error_code];
+    EndTxnResponse: [error_code];
+    DescribeTransactionsResponse: [transaction_states error_code];
+    ListTransactionsResponse: [error_code];
     JoinGroupResponse: [error_code];
     SyncGroupResponse: [error_code];
     HeartbeatResponse: [error_code];
     LeaveGroupResponse: [error_code] [members error_code];
     OffsetCommitResponse: [topics partitions error_code];
     OffsetFetchResponse: [error_code] [topics partitions error_code] [groups error_code] [groups topics partitions error_code];
+    TxnOffsetCommitResponse: [topics partitions error_code];
     OffsetDeleteResponse: [error_code] [topics partitions error_code];
     DescribeGroupsResponse: [groups error_code];
     ListGroupsResponse: [error_code];

@@ -1,14 +1,15 @@
-//! Fetch sessions (KIP-227): what a consumer fetches is remembered, so that its requests name only what changed and its
-//! responses only what has news. Pure: time and randomness are arguments.
+//! Fetch sessions (KIP-227): what a consumer fetches is remembered, so that its requests name only
+//! what changed and its responses only what has news. Pure: time and randomness are arguments.
 //!
-//! Sessions belong to a shard, and their ids say on which they began: a client that comes back on another shard is told
-//! FETCH_SESSION_ID_NOT_FOUND and starts anew with a full fetch, as after a broker's restart. A connection that moves to another
-//! shard takes its session along.
+//! Sessions belong to a shard, and their ids say on which they began: a client that comes back on
+//! another shard is told FETCH_SESSION_ID_NOT_FOUND and starts anew with a full fetch, as after a
+//! broker's restart. A connection that moves to another shard takes its session along.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use crate::config::MAX_SHARDS;
 use crate::model::{ErrorCode, ShardId};
 use crate::protocol::TopicKey;
 use crate::protocol::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest};
@@ -19,17 +20,19 @@ const INITIAL_EPOCH: i32 = 0;
 const FINAL_EPOCH: i32 = -1;
 /// "No session" as an id.
 pub const NO_SESSION: i32 = 0;
-/// A session unused for so long gives way to any new one; one that is older than this, to a larger one (Kafka's
-/// `min.incremental.fetch.session.eviction.ms`).
+/// A session unused for so long gives way to any new one; one that is older than this, to a larger
+/// one (Kafka's `min.incremental.fetch.session.eviction.ms`).
 const EVICTION_MS: i64 = 120_000;
 /// Memory charged per session, per partition of it, and per topic besides the name.
 const SESSION_BYTES: usize = 512;
 const PARTITION_BYTES: usize = 160;
 const TOPIC_BYTES: usize = 128;
-/// A session's topics are not forgotten one by one: it ends once it has seen so many, and four times its partitions.
+/// A session's topics are not forgotten one by one: it ends once it has seen so many, and
+/// four times its partitions.
 const KEPT_TOPICS: usize = 1024;
 /// The low bits of a session id name its shard.
 const SHARD_BITS: u32 = 10;
+const _: () = assert!(MAX_SHARDS <= 1 << SHARD_BITS);
 
 /// How a request is to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ pub enum Opened {
     Session { id: i32, epoch: i32, full: bool },
 }
 
-/// What is remembered of one partition.
+/// One partition as the session remembers it.
 #[derive(Clone, Debug)]
 pub struct Remembered {
     /// Position in [`Session::topics`].
@@ -68,7 +71,8 @@ pub struct Session {
     slots: Vec<Option<Remembered>>,
     free: Vec<u32>,
     lookup: HashMap<(u32, i32), u32>,
-    /// Slots in the order to fetch: partitions that had data go to the end, so that a full response starves nobody.
+    /// Slots in the order to fetch: partitions that had data go to the end, so that a full
+    /// response starves nobody.
     order: Vec<u32>,
 }
 
@@ -166,7 +170,7 @@ impl Session {
         self.order.push(slot);
     }
 
-    /// Whether the client has to be told, and remembers what it is told.
+    /// True if the client has to be told, and remembers what it is told.
     fn has_news(&mut self, slot: u32, response: &FetchPartitionResponse) -> bool {
         let Some(Some(known)) = self.slots.get_mut(slot as usize) else {
             return true;
@@ -202,8 +206,8 @@ pub struct SessionCache {
 }
 
 impl SessionCache {
-    /// `capacity`, `limit_bytes`: this shard's shares of `max.incremental.fetch.session.cache.slots` and
-    /// `corelane.fetch.session.memory.bytes`.
+    /// `capacity`, `limit_bytes`: this shard's shares of
+    /// `max.incremental.fetch.session.cache.slots` and `corelane.fetch.session.memory.bytes`.
     pub fn new(capacity: usize, limit_bytes: usize, shard: ShardId) -> SessionCache {
         SessionCache { capacity, limit_bytes, shard, sessions: HashMap::new(), bytes: 0 }
     }
@@ -212,8 +216,8 @@ impl SessionCache {
         self.sessions.get(&id)
     }
 
-    /// Finds, starts, updates or ends the session that `request` speaks of. `by_id`: it names topics by id.
-    /// `random`: where to look for a new session's id.
+    /// Finds, starts, updates or ends the session that `request` speaks of. `by_id`: it names
+    /// topics by id. `random`: where to look for a new session's id.
     pub fn open(&mut self, request: &FetchRequest, by_id: bool, now_ms: i64, random: impl FnOnce() -> u32) -> Opened {
         if matches!(request.session_epoch, INITIAL_EPOCH | FINAL_EPOCH) {
             // A full fetch ends the session it names.
@@ -264,8 +268,9 @@ impl SessionCache {
         Opened::Session { id, epoch: 1, full: true }
     }
 
-    /// The answers of a session's request, in `slots`' order, cut to what the client has to be told. `false`: the session has
-    /// moved on meanwhile (the client gave up on this request), and INVALID_FETCH_SESSION_EPOCH is the answer.
+    /// The answers of a session's request, in `slots`' order, cut to what the client has to be
+    /// told. `false`: the session has moved on meanwhile (the client gave up on this request), and
+    /// INVALID_FETCH_SESSION_EPOCH is the answer.
     pub fn close(
         &mut self,
         id: i32,
@@ -275,7 +280,8 @@ impl SessionCache {
         responses: &mut [Option<FetchPartitionResponse>],
     ) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else {
-            // Evicted meanwhile: the answer is right all the same; the next request will be refused.
+            // Evicted meanwhile: the answer is right all the same; the next
+            // request will be refused.
             return true;
         };
         if session.epoch != epoch {
@@ -307,8 +313,8 @@ impl SessionCache {
         Some(session)
     }
 
-    /// Goes on with a session that [`take`](Self::take) gave. Where there is no room for it, or its id is given to another by now,
-    /// its client is told to start anew.
+    /// Goes on with a session that [`take`](Self::take) gave. Where there is no room for it, or its
+    /// id is given to another by now, its client is told to start anew.
     pub fn put(&mut self, id: i32, mut session: Session, now_ms: i64) {
         session.created_ms += now_ms;
         session.used_ms = now_ms;
@@ -328,7 +334,8 @@ impl SessionCache {
         }
     }
 
-    /// True if a session of `size` partitions and `bytes` may be added; ends others for it if need be.
+    /// True if a session of `size` partitions and `bytes` may be added; ends
+    /// others for it if need be.
     fn make_room(&mut self, size: usize, bytes: usize, now_ms: i64) -> bool {
         if bytes > self.limit_bytes {
             return false;
@@ -343,7 +350,8 @@ impl SessionCache {
 
     /// Ends a session for one of `size` partitions, if there is one that must give way.
     fn end_another(&mut self, size: usize, now_ms: i64) -> bool {
-        // Looked for by going through all: this happens when a client connects, and the cache is small.
+        // Looked for by going through all: this happens when a client connects,
+        // and the cache is small.
         let Some((stalest, used_ms)) = self.sessions.iter().map(|(id, s)| (*id, s.used_ms)).min_by_key(|s| s.1) else {
             return false;
         };

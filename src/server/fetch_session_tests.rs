@@ -53,6 +53,7 @@ fn answer(index: i32, high_watermark: i64, data: bool) -> Option<FetchPartitionR
         high_watermark,
         last_stable_offset: high_watermark,
         log_start_offset: 0,
+        aborted: None,
         records: if data { vec![Bytes::from_static(b"batch")] } else { Vec::new() },
         diverging: None,
         preferred_replica: None,

@@ -1,4 +1,5 @@
-//! One shard's listeners: accepts, keeps the list of its connections, ends the idle and the stalled ones, and all on stop.
+//! One shard's listeners: accepts, keeps the list of its connections, ends the idle and the
+//! stalled ones, and all on stop.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -67,9 +68,9 @@ fn limits(config: &ServerConfig) -> AdmissionLimits {
     }
 }
 
-/// Accepts and serves connections on this shard until `shard.stop` is set, then ends the connections: answers under way get
-/// [`STOP_GRACE`]. As in Kafka, a broker of a cluster serves nobody before it takes part; until then the kernel holds the
-/// connections.
+/// Accepts and serves connections on this shard until `shard.stop` is set, then ends the
+/// connections: answers under way get [`STOP_GRACE`]. As in Kafka, a broker of a cluster serves
+/// nobody before it takes part; until then the kernel holds the connections.
 pub async fn serve(
     shard: Rc<Shard>,
     listeners: Listeners,
@@ -85,12 +86,14 @@ pub async fn serve(
         dispatch(&handled, frame, permit, (client, received)).await
     });
     let handles = vec![handle; shard.config.listeners.len()];
+    link.follow(&shard.settings());
     let (shared, followed) = (admission.clone(), RefCell::new(shard.config.clone()));
     let next_tick = async || {
         clock::next_tick().await;
         let settings = shard.settings();
         if !Arc::ptr_eq(&settings, &followed.replace(settings.clone())) {
             shared.set_limits(limits(&settings));
+            context.link.follow(&settings);
         }
         context.link.publish();
         if context.link.tick.get().is_multiple_of(REPORT_TICKS) {
@@ -107,12 +110,13 @@ pub async fn serve(
 struct Door {
     listeners: Listeners,
     admission: Arc<Admission>,
-    /// Counts a connection from an address, unless its address has had too many: the time until it is to be closed, ms.
+    /// Counts a connection from an address, unless its address has had too many: the time
+    /// until it is to be closed, ms.
     rate: Rc<dyn Fn(IpAddr) -> Result<(), u64>>,
 }
 
-/// `dispatch`: for the connections of each listener of `door`, in their order. `next_tick` waits for the next tick of
-/// [`Link::tick`].
+/// `dispatch`: for the connections of each listener of `door`, in their order. `next_tick` waits
+/// for the next tick of [`Link::tick`].
 async fn run<D: Dispatch>(
     link: Rc<Link>,
     stop: &StopFlag,
@@ -210,8 +214,8 @@ async fn accept_all<D: Dispatch>(link: &Rc<Link>, connections: &Rc<Connections>,
     }
 }
 
-/// Closes a connection after a time, so that its client does not try again at once (KIP-612); where many wait for that, at
-/// once.
+/// Closes a connection after a time, so that its client does not try again at once (KIP-612); where
+/// many wait for that, at once.
 fn turn_away(halves: (Reader, Writer), wait_ms: u64, waiting: &Rc<Cell<u32>>) {
     debug!(peer = %Peer(halves.0.peer_addr()), wait_ms, "closing a new connection: connection_creation_rate of its address");
     if waiting.get() >= MOST_TURNED_AWAY {
@@ -226,16 +230,19 @@ fn turn_away(halves: (Reader, Writer), wait_ms: u64, waiting: &Rc<Cell<u32>>) {
     });
 }
 
-/// Waits while there are as many connections as there may be, and for the rate at which they may come. Both are looked at now
-/// and then: other shards' connections end without a word to this one.
+/// Waits while there are as many connections as there may be, and for the rate at which they may
+/// come. Both are looked at now and then: other shards' connections end without a word to this one.
 async fn until_admissible(admission: &Admission) {
+    let mut told = false;
     loop {
         let pause = match admission.is_full() {
             false => admission.pause(clock::now()),
+            true if told => FULL_PAUSE,
             true => {
+                told = true;
                 client_line!(
                     warn,
-                    limit = admission.places().0,
+                    limit = admission.total(),
                     "there are as many connections as there may be (max.connections, or half of the open files that the \
                      process may have, `ulimit -Hn`); not accepting until one ends"
                 );
@@ -249,41 +256,39 @@ async fn until_admissible(admission: &Admission) {
     }
 }
 
-/// A place for a connection that was accepted; `None`: it is to be closed. Where no places are kept for this machine it waits for
-/// one: other shards may have taken the last.
+/// A place for a connection that was accepted; `None`: it is to be closed. Other shards
+/// may have taken the last one since there was one; then it waits, as connections that
+/// are not accepted yet do.
 async fn place_for(admission: &Arc<Admission>, peer: Peer) -> Option<Place> {
     let ip = peer.ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     loop {
         match admission.admit(ip, clock::now()) {
             Ok(place) => return Some(place),
-            Err(Refused::Full) if admission.places().1 == 0 => clock::sleep(FULL_PAUSE).await,
-            Err(refused) => {
-                report_refused(peer, refused);
+            Err(Refused::Full) => clock::sleep(FULL_PAUSE).await,
+            Err(Refused::Address(limit)) => {
+                client_line!(
+                    warn,
+                    %peer,
+                    limit,
+                    "closing a new connection: its address has as many as it may (max.connections.per.ip and its overrides)"
+                );
+                return None;
+            }
+            Err(Refused::Reserved) => {
+                client_line!(
+                    warn,
+                    %peer,
+                    "closing a new connection: what is left of max.connections is for clients on this machine \
+                     (corelane.local.connections)"
+                );
                 return None;
             }
         }
     }
 }
 
-fn report_refused(peer: Peer, refused: Refused) {
-    match refused {
-        Refused::Address(limit) => client_line!(
-            warn,
-            %peer,
-            limit,
-            "closing a new connection: its address has as many as it may (max.connections.per.ip and its overrides)"
-        ),
-        Refused::Full => client_line!(
-            warn,
-            %peer,
-            "closing a new connection: what is left of max.connections is for clients on this machine \
-             (corelane.local.connections)"
-        ),
-    }
-}
-
-/// While requests wait for the memory of answers, ends connections whose clients take nothing, those first that have not for
-/// longest, and looks again.
+/// While requests wait for the memory of answers, ends connections whose clients take nothing,
+/// those first that have not for longest, and looks again.
 async fn close_stalled(link: &Link, connections: &Connections) {
     loop {
         let short = link.answers.shortage().await;
@@ -301,8 +306,8 @@ async fn close_stalled(link: &Link, connections: &Connections) {
     }
 }
 
-/// Ends connections that were idle for `connections.max.idle.ms`, and those that hold back others by a frame that does not
-/// come on.
+/// Ends connections that were idle for `connections.max.idle.ms`, and those that hold back others
+/// by a frame that does not come on.
 fn sweep(link: &Link, connections: &Connections) {
     let now = link.tick.get();
     let starved = link.starved.get() > 0;

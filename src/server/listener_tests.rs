@@ -1,5 +1,5 @@
-//! The listener and its connections over real sockets, with requests of these tests' own instead of Kafka's:
-//! the first byte of a frame says what to do with it.
+//! The listener and its connections over real sockets, with requests of these tests' own instead of
+//! Kafka's: the first byte of a frame says what to do with it.
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
@@ -15,7 +15,7 @@ use super::*;
 use crate::protocol::Malformed;
 use crate::runtime::executor::{ShardSpec, run_shards};
 use crate::runtime::sync::Permit;
-use crate::runtime::{PATIENCE, SendRoom};
+use crate::runtime::{PATIENCE, SendRoom, on_shard};
 use crate::server::context::TICK_MS;
 use crate::server::peer::Client;
 use crate::server::pipeline::{Answer, Reply};
@@ -29,7 +29,8 @@ const SLOW: u8 = b's';
 const HANG: u8 = b'h';
 /// Closes the connection with the answers before it.
 const BAD: u8 = b'b';
-/// Answered with as many MiB as the second byte says, charged, when all answers before have been sent.
+/// Answered with as many MiB as the second byte says, charged, when all answers
+/// before have been sent.
 const LARGE: u8 = b'l';
 /// Needs no answer.
 const SILENT: u8 = b'n';
@@ -93,7 +94,8 @@ fn answer(frame: Bytes, permit: Permit, hanging: &Hanging) -> Result<Answer, Mal
 #[derive(Clone)]
 enum Time {
     Runs,
-    /// Ticks that the server may count. It has no deadline but those: nothing is idle or too slow until a test says so.
+    /// Ticks that the server may count. It has no deadline but those: nothing is idle or too
+    /// slow until a test says so.
     Stands(Arc<AtomicU64>),
 }
 
@@ -183,7 +185,8 @@ fn small() -> ServerConfig {
         shards: 1,
         socket_request_max_bytes: 1 << 20,
         receive_memory_bytes: 256 << 10,
-        // Enough for all tests but those that set it: a client that this machine keeps from reading is not stalled.
+        // Enough for all tests but those that set it: a client that this machine keeps
+        // from reading is not stalled.
         response_memory_bytes: 1 << 30,
         connection_pipeline: 8,
         ..ServerConfig::default()
@@ -310,7 +313,8 @@ fn a_bad_frame_ends_its_own_connection_after_the_answers_before_it() {
 #[test]
 fn a_full_budget_holds_reading_back_until_it_is_given_back() {
     with_server(small(), |address, _| {
-        // Each takes most of the 256 KiB less the reserves; one takes more than all of it, beside the others.
+        // Each takes most of the 256 KiB less the reserves; one takes more than all
+        // of it, beside the others.
         let sizes = [190 << 10, 150 << 10, 900 << 10, 180 << 10];
         let clients: Vec<_> = sizes
             .into_iter()
@@ -369,7 +373,8 @@ fn small_requests_do_not_wait_for_stalled_large_ones() {
 const MOST_OF_SMALL: usize = 160 << 10;
 const FINISHING_OF_SMALL: usize = 32 << 10;
 
-/// A connection that announces a frame of `size` bytes and sends `sent` of them; the server has charged it for them.
+/// A connection that announces a frame of `size` bytes and sends `sent` of them; the server
+/// has charged it for them.
 fn stalling(server: &Server, size: usize, sent: usize) -> TcpStream {
     let before = server.held.load(Ordering::SeqCst);
     let mut stream = connect(server.address);
@@ -471,6 +476,24 @@ fn past_max_connections_the_next_waits_for_one_to_end() {
         assert!(hears_nothing(&mut second, Duration::from_millis(300)), "not served yet");
         drop(first);
         assert_eq!(read_frame(&mut second), Some(vec![ECHO, 2]));
+    });
+}
+
+#[test]
+fn a_connection_whose_place_another_shard_took_waits_for_one() {
+    on_shard(|| async {
+        let limits =
+            AdmissionLimits { total: 4, local_reserve: 1, per_ip: 9, per_second: u32::MAX, ..Default::default() };
+        let admission = Admission::new(limits);
+        let address = SocketAddr::from(([127, 0, 0, 1], 9));
+        let mut held: Vec<Place> = (0..4).map(|_| admission.admit(address.ip(), clock::now()).ok().unwrap()).collect();
+        let mut late = Box::pin(place_for(&admission, Peer(Some(address))));
+        assert!(
+            clock::until(clock::now() + FULL_PAUSE * 3, late.as_mut()).await.is_none(),
+            "it is neither served nor closed"
+        );
+        held.pop();
+        assert!(late.await.is_some());
     });
 }
 

@@ -1,13 +1,15 @@
 //! A client's address, as log lines show it, and the way back to it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use crate::observe::metrics::Software;
+use crate::observe::metrics::{Software, Target};
 use crate::runtime::SendRoom;
 
+use super::pipeline::Course;
+use super::principal::Principal;
 use super::quotas::Mute;
 use super::traffic::Tally;
 
@@ -21,6 +23,8 @@ pub struct Client {
     /// The name of the listener that it came by.
     pub listener: Rc<str>,
     pub peer: Peer,
+    /// The user of its requests.
+    pub principal: Principal,
     /// For answers to it.
     pub room: SendRoom,
     /// Of the connection's requests.
@@ -29,6 +33,10 @@ pub struct Client {
     pub software: RefCell<Option<Software>>,
     /// For as long as it has used too much of its quotas.
     pub mute: Rc<Mute>,
+    /// Of the request that is being begun.
+    pub begun: Cell<(Course, Target)>,
+    /// The log has said who it is.
+    introduced: Cell<bool>,
     /// The client id of the last request.
     last_id: RefCell<Option<Rc<str>>>,
 }
@@ -36,11 +44,55 @@ pub struct Client {
 impl Client {
     pub fn new(listener: Rc<str>, peer: Peer, room: SendRoom, tally: Tally, software: Option<Software>) -> Client {
         let (software, mute, last_id) = (RefCell::new(software), Rc::default(), RefCell::default());
-        Client { listener, peer, room, tally, software, mute, last_id }
+        Client {
+            listener,
+            peer,
+            principal: Principal::ANONYMOUS,
+            room,
+            tally,
+            software,
+            mute,
+            begun: Cell::default(),
+            introduced: Cell::new(false),
+            last_id,
+        }
     }
 
-    /// The client id of a request as text. It hardly ever differs from that of the request before. As in Kafka, bytes that are
-    /// not UTF-8 become replacement characters: a name in logs is no reason to refuse.
+    pub fn is_introduced(&self) -> bool {
+        self.introduced.get()
+    }
+
+    /// Another shard's log has said so.
+    pub fn note_introduced(&self) {
+        self.introduced.set(true);
+    }
+
+    /// Says who it is, where nobody has.
+    #[cold]
+    pub fn introduce(&self) {
+        if self.introduced.replace(true) {
+            return;
+        }
+        let kind =
+            self.software.borrow().as_ref().map(|software| software.kind().clone()).filter(|kind| kind.is_told());
+        tracing::debug!(
+            peer = %self.peer,
+            listener = &*self.listener,
+            client_id = self.last_id.borrow().as_deref(),
+            software = kind.as_ref().map(|kind| &*kind.name),
+            version = kind.as_ref().map(|kind| &*kind.version),
+            "a client has connected"
+        );
+    }
+
+    /// The client id of the newest request that had one.
+    pub fn last_id(&self) -> Option<Rc<str>> {
+        self.last_id.borrow().clone()
+    }
+
+    /// The client id of a request as text. It hardly ever differs from that of the request
+    /// before. As in Kafka, bytes that are not UTF-8 become replacement characters: a name in
+    /// logs is no reason to refuse.
     pub fn id(&self, bytes: Option<&[u8]>) -> Option<Rc<str>> {
         let bytes = bytes?;
         let mut last = self.last_id.borrow_mut();

@@ -8,15 +8,15 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use crate::observe::metrics::Target;
 use crate::runtime::clock::Moment;
+use crate::runtime::waits::Notes;
 use crate::shard::Share;
 
-/// What one request comes to.
+/// Outcome of one request, as the writer sends it.
 pub enum Reply {
     /// A whole response in one piece.
     Frame(Bytes),
-    /// As `Frame`, of a Produce request whose batches had their places in the logs then.
-    Produced(Bytes, Moment),
     /// A whole response in slices, sent in this order, with the memory that it is charged.
     Held(Vec<Bytes>, Vec<Share>),
     /// The request asks for no response (Produce with acks=0).
@@ -29,7 +29,7 @@ impl Reply {
     /// The reply with the memory that was charged for it before it was made.
     pub fn held(self, share: Option<Share>) -> Reply {
         match (self, share) {
-            (Reply::Frame(frame) | Reply::Produced(frame, _), Some(mut share)) => {
+            (Reply::Frame(frame), Some(mut share)) => {
                 // The rest was underestimated, and stays charged.
                 share.resize(frame.len());
                 Reply::Held(vec![frame], vec![share])
@@ -46,17 +46,36 @@ pub enum Answer {
 }
 
 /// A request whose answer is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Asked {
     /// Of its API.
     pub key: i16,
-    /// When its last byte had come.
+    pub version: i16,
+    pub bytes: u32,
+    /// Of its answer.
+    pub answer_bytes: u32,
+    /// When its last byte had come, and nothing held it back any more.
     pub received: Moment,
-    /// When its batches had their places in the logs; `None`: it is no Produce request, or one for very many partitions.
-    pub appended: Option<Moment>,
+    pub course: Course,
+    pub target: Target,
+    pub notes: Notes,
 }
 
-/// What the writer got.
+// Each request's is moved several times. What is larger is moved by a call of memcpy.
+const _: () = assert!(size_of::<(Option<Asked>, Answer)>() <= 128);
+
+/// The stages of a request between its last byte and its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Course {
+    /// Its batches had their places in the logs then.
+    Produce(Moment),
+    /// It began to read then, or to wait for something to read.
+    Fetch { begun: Moment, by_follower: bool },
+    #[default]
+    Other,
+}
+
+/// Outcome of the writer's collecting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Collected {
     /// Something to send was added.
@@ -80,9 +99,34 @@ pub struct Outgoing {
     pub asked: Vec<Asked>,
     /// Bytes of all that was queued so far.
     pub bytes: u64,
+    /// When the last of these answers was at hand, of those of which that is known
+    /// without a look at the clock.
+    known: Option<Moment>,
+    /// Of one of them it is not.
+    looks: bool,
 }
 
 impl Outgoing {
+    /// When the last of these answers was at hand. `None`: just now; only of batches that had
+    /// nothing to wait for but their places it is known.
+    pub fn at_hand(&mut self) -> Option<Moment> {
+        let (known, looks) = (self.known.take(), std::mem::take(&mut self.looks));
+        known.filter(|_| !looks)
+    }
+
+    /// Notes the request that was answered with so many bytes. `waited`: not at once.
+    fn answers(&mut self, asked: Option<Asked>, waited: bool, bytes: usize) -> usize {
+        match asked.as_ref().map(|asked| asked.course) {
+            Some(Course::Produce(appended)) if !waited => self.known = self.known.max(Some(appended)),
+            _ => self.looks = true,
+        }
+        if let Some(mut asked) = asked {
+            asked.answer_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            self.asked.push(asked);
+        }
+        bytes
+    }
+
     /// Takes a response; answers its size.
     fn add(&mut self, slices: impl IntoIterator<Item = Bytes>) -> usize {
         let before = self.queue.len();
@@ -93,7 +137,8 @@ impl Outgoing {
     }
 }
 
-/// The bounded queue between a connection's reader and its writer. An answer is polled only when all before it are done.
+/// The bounded queue between a connection's reader and its writer. An answer is polled only
+/// when all before it are done.
 pub struct Pipeline {
     slots: RefCell<VecDeque<(Option<Asked>, Answer)>>,
     capacity: usize,
@@ -110,7 +155,8 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// `capacity`: requests worked on at the same time, at least 1. `gather_bytes`: of answers sent together, about.
+    /// `capacity`: requests worked on at the same time, at least 1. `gather_bytes`: of
+    /// answers sent together, about.
     pub fn new(capacity: usize, gather_bytes: usize) -> Pipeline {
         Pipeline {
             slots: RefCell::new(VecDeque::new()),
@@ -126,32 +172,44 @@ impl Pipeline {
         }
     }
 
-    /// Waits for a free slot; `false`: the connection is ending, take no further request.
+    /// `true`: there is a free slot; `None`: not yet; `false`: the connection is ending, take no
+    /// further request.
+    pub fn room(&self) -> Option<bool> {
+        if self.is_ending() {
+            return Some(false);
+        }
+        (self.slots.borrow().len() < self.capacity).then_some(true)
+    }
+
+    /// Waits for [`room`](Self::room).
     pub async fn has_room(&self) -> bool {
-        poll_fn(|cx| {
-            if self.is_ending() {
-                return Poll::Ready(false);
+        poll_fn(|cx| match self.room() {
+            Some(room) => Poll::Ready(room),
+            None => {
+                keep(&self.reader, cx);
+                Poll::Pending
             }
-            if self.slots.borrow().len() < self.capacity {
-                return Poll::Ready(true);
-            }
-            keep(&self.reader, cx);
-            Poll::Pending
         })
         .await
     }
 
-    /// Waits until every answer so far has been sent, or handed to the kernel at least; `false`: the connection is ending.
+    /// `true`: every answer so far has been sent, or handed to the kernel at least; `None`: not
+    /// yet; `false`: the connection is ending.
+    pub fn idle(&self) -> Option<bool> {
+        if self.is_ending() {
+            return Some(false);
+        }
+        (self.slots.borrow().is_empty() && !self.sending.get()).then_some(true)
+    }
+
+    /// Waits for [`idle`](Self::idle).
     pub async fn is_idle(&self) -> bool {
-        poll_fn(|cx| {
-            if self.is_ending() {
-                return Poll::Ready(false);
+        poll_fn(|cx| match self.idle() {
+            Some(idle) => Poll::Ready(idle),
+            None => {
+                keep(&self.reader, cx);
+                Poll::Pending
             }
-            if self.slots.borrow().is_empty() && !self.sending.get() {
-                return Poll::Ready(true);
-            }
-            keep(&self.reader, cx);
-            Poll::Pending
         })
         .await
     }
@@ -174,7 +232,8 @@ impl Pipeline {
         self.push_for(None, answer);
     }
 
-    /// Adds the answer of the newest request. The caller has seen [`has_room`](Self::has_room) say yes.
+    /// Adds the answer of the newest request. The caller has seen
+    /// [`has_room`](Self::has_room) say yes.
     pub fn push_for(&self, asked: Option<Asked>, answer: Answer) {
         if self.aborted.get() {
             return;
@@ -204,8 +263,9 @@ impl Pipeline {
         wake(&self.reader);
     }
 
-    /// Ends the work here and leaves the connection open. The caller has seen [`is_idle`](Self::is_idle) say yes, without a
-    /// wait since. Whatever would end the connection comes too late from here on.
+    /// Ends the work here and leaves the connection open. The caller has seen
+    /// [`is_idle`](Self::is_idle) say yes, without a wait since. Whatever would end the connection
+    /// comes too late from here on.
     pub fn leave(&self) {
         self.left.set(true);
         wake(&self.writer);
@@ -253,41 +313,42 @@ impl Pipeline {
             if gathered >= self.gather_bytes {
                 break Poll::Ready(Collected::More);
             }
-            // Out of the queue while it is polled: an answer may come to nothing but the queue's end.
-            let Some((asked, answer)) = self.slots.borrow_mut().pop_front() else {
+            // Out of the queue while it is polled: an answer may come to
+            // nothing but the queue's end.
+            let Some((mut asked, answer)) = self.slots.borrow_mut().pop_front() else {
                 if self.finishing.get() {
                     break Poll::Ready(Collected::Last);
                 }
                 break self.pause(cx, out);
             };
+            let waited = matches!(answer, Answer::Later(_));
             let reply = match answer {
                 Answer::Now(reply) => reply,
-                Answer::Later(mut future) => match future.as_mut().poll(cx) {
-                    Poll::Ready(reply) => reply,
-                    Poll::Pending => {
-                        self.slots.borrow_mut().push_front((asked, Answer::Later(future)));
-                        break self.pause(cx, out);
+                Answer::Later(mut future) => {
+                    let polled = match &mut asked {
+                        Some(asked) => asked.notes.within(|| future.as_mut().poll(cx)),
+                        None => future.as_mut().poll(cx),
+                    };
+                    match polled {
+                        Poll::Ready(reply) => reply,
+                        Poll::Pending => {
+                            self.slots.borrow_mut().push_front((asked, Answer::Later(future)));
+                            break self.pause(cx, out);
+                        }
                     }
-                },
+                }
             };
             freed = true;
             match reply {
                 Reply::Frame(frame) => {
                     let bytes = out.add([frame]);
-                    gathered += bytes;
                     out.uncharged += bytes;
-                    out.asked.extend(asked);
-                }
-                Reply::Produced(frame, appended) => {
-                    let bytes = out.add([frame]);
-                    gathered += bytes;
-                    out.uncharged += bytes;
-                    out.asked.extend(asked.map(|asked| Asked { appended: Some(appended), ..asked }));
+                    gathered += out.answers(asked, waited, bytes);
                 }
                 Reply::Held(slices, shares) => {
-                    gathered += out.add(slices);
+                    let bytes = out.add(slices);
                     out.shares.extend(shares);
-                    out.asked.extend(asked);
+                    gathered += out.answers(asked, waited, bytes);
                 }
                 Reply::Nothing => {}
                 Reply::Close => {
@@ -342,6 +403,35 @@ mod tests {
 
     fn sent(out: &mut Outgoing) -> Vec<u8> {
         out.queue.drain(..).flatten().collect()
+    }
+
+    fn asked(course: Course) -> Option<Asked> {
+        let (received, target, notes) = (Moment::FIRST, Target::default(), Notes::default());
+        Some(Asked { key: 0, version: 13, bytes: 1, answer_bytes: 0, received, course, target, notes })
+    }
+
+    #[test]
+    fn batches_that_have_their_places_are_acknowledged_then() {
+        let (before, after) = (Moment::FIRST, Moment::FIRST.after(std::time::Duration::from_nanos(7)));
+        let at_hand = |slots: Vec<(Option<Asked>, Answer)>| {
+            let (pipeline, mut out) = (Pipeline::new(8, GATHER_BYTES), Outgoing::default());
+            slots.into_iter().for_each(|(asked, answer)| pipeline.push_for(asked, answer));
+            assert_eq!(block_on(pipeline.collect(&mut out)), Collected::More);
+            out.at_hand()
+        };
+        let later = |byte| Answer::Later(Box::pin(async move { Reply::Frame(Bytes::copy_from_slice(&[byte])) }));
+        let produced = |appended| (asked(Course::Produce(appended)), frame(1));
+        assert_eq!(at_hand(vec![produced(before), produced(after), produced(before)]), Some(after));
+        for other in [(asked(Course::Other), frame(2)), (None, frame(2)), (asked(Course::Produce(after)), later(2))] {
+            assert_eq!(at_hand(vec![produced(after), other]), None);
+        }
+        // The next ones are asked for themselves.
+        let (pipeline, mut out) = (Pipeline::new(8, GATHER_BYTES), Outgoing::default());
+        for (slot, known) in [(produced(before), true), ((None, frame(2)), false), (produced(before), true)] {
+            pipeline.push_for(slot.0, slot.1);
+            assert_eq!(block_on(pipeline.collect(&mut out)), Collected::More);
+            assert_eq!(out.at_hand().is_some(), known);
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Cutting one connection's byte stream into frames.
 //!
-//! Memory follows arrival, never the declared length: a large frame's buffer doubles as it fills. Only as much as this
-//! connection has already delivered in one frame is taken at once (so that steady traffic is received into place, without a
-//! second copy).
+//! Memory follows arrival, never the declared length: a large frame's buffer doubles as it fills.
+//! Only as much as this connection has already delivered in one frame is taken at once (so that
+//! steady traffic is received into place, without a second copy).
 
 use std::fmt;
 
@@ -12,8 +12,9 @@ use crate::runtime::buffers::RecvBuf;
 
 use super::context::SMALL_REQUEST_BYTES;
 
-/// Room beyond a frame's expected end: when a read leaves some of it empty, nothing more has arrived, and no further read
-/// has to find that out. What does arrive there is copied to the next frame's buffer.
+/// Room beyond a frame's expected end: when a read leaves some of it empty, nothing more has
+/// arrived, and no further read has to find that out. What does arrive there is copied to
+/// the next frame's buffer.
 const SLACK_BYTES: usize = 64;
 
 /// The frame's length field.
@@ -24,6 +25,7 @@ pub const SMALL_BYTES: usize = 4 << 10;
 const TRUST_BYTES: usize = 1 << 20;
 /// The largest buffer to wait in for a frame of which nothing has arrived.
 pub const LOOKAHEAD_BYTES: usize = 256 << 10;
+const _: () = assert!(SMALL_BYTES <= LOOKAHEAD_BYTES && LOOKAHEAD_BYTES <= TRUST_BYTES);
 
 /// A length field that no frame can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,8 +50,8 @@ impl fmt::Display for BadLength {
 const HTTP: &[&[u8; 4]] =
     &[b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC", b"PRI ", b"HTTP"];
 
-/// The protocol of a client that begins with these bytes where a frame's length is due. None of these is a length that a
-/// frame can have: TLS and text declare more than 256 MiB.
+/// The protocol of a client that begins with these bytes where a frame's length is due. None of
+/// these is a length that a frame can have: TLS and text declare more than 256 MiB.
 fn foreign_protocol(bytes: [u8; 4]) -> Option<String> {
     Some(match bytes {
         [0x14..=0x17, 3, ..] => "the client speaks TLS (security.protocol=SSL or SASL_SSL)".into(),
@@ -65,11 +67,12 @@ fn foreign_protocol(bytes: [u8; 4]) -> Option<String> {
     })
 }
 
-/// Frames out of a stream. Use: [`next_frame`](Self::next_frame) until it has none, then [`space`](Self::space), read
-/// into it, [`advance`](Self::advance).
+/// Frames out of a stream. Use: [`next_frame`](Self::next_frame) until it has none, then
+/// [`space`](Self::space), read into it, [`advance`](Self::advance).
 pub struct FrameReceiver {
     max_frame: usize,
-    /// Arrived bytes not handed out yet, starting at a frame's start; empty while `filling` holds any.
+    /// Arrived bytes not handed out yet, starting at a frame's start; empty
+    /// while `filling` holds any.
     arrived: Bytes,
     filling: Option<RecvBuf>,
     /// Size (length field included) of the last frame, and of the largest so far.
@@ -134,8 +137,8 @@ impl FrameReceiver {
         self.head().len()
     }
 
-    /// What has to be granted before more can be read: the size of the frame that has begun, and how large its buffer
-    /// becomes. `None`: there is space, or the smallest buffer does.
+    /// Memory to be granted before more can be read: the size of the frame that has begun, and how
+    /// large its buffer becomes. `None`: there is space, or the smallest buffer does.
     pub fn growth(&self) -> Option<(usize, usize)> {
         let size = self.begun_frame().filter(|size| *size > SMALL_BYTES && self.is_full())?;
         let have = self.arrived_bytes();
@@ -151,13 +154,14 @@ impl FrameReceiver {
         self.filling.as_ref().is_none_or(|buf| buf.filled().len() >= buf.capacity())
     }
 
-    /// What the buffer for the next, not yet begun, frame should hold, judged by the last one.
+    /// Bytes that the buffer for the next, not yet begun, frame should hold, judged by the last
+    /// one.
     pub fn wanted_lookahead(&self) -> usize {
         if self.last_frame > SMALL_BYTES && self.last_frame <= LOOKAHEAD_BYTES { self.last_frame } else { 0 }
     }
 
-    /// Where to read to; never empty. `granted`: how large a buffer may be taken, of the frame that grows
-    /// ([`growth`](Self::growth)), or ahead of one that has not begun.
+    /// Where to read to; never empty. `granted`: how large a buffer may be taken, of the frame that
+    /// grows ([`growth`](Self::growth)), or ahead of one that has not begun.
     pub fn space(&mut self, granted: usize) -> &mut [u8] {
         let begun = self.begun_frame();
         let have = self.arrived_bytes();
@@ -174,7 +178,8 @@ impl FrameReceiver {
             self.arrived = Bytes::new();
             self.filling = Some(larger);
         }
-        // A large frame is read hardly beyond its end: what follows starts a buffer of its own, uncopied.
+        // A large frame is read hardly beyond its end: what follows starts a
+        // buffer of its own, uncopied.
         let limit = match begun {
             Some(size) if size > SMALL_BYTES => size + SLACK_BYTES - have,
             None if have < granted => granted + SLACK_BYTES - have,
@@ -223,7 +228,8 @@ fn frame_size(bytes: &[u8], max: usize) -> Result<Option<usize>, BadLength> {
 mod tests {
     use super::*;
 
-    /// Feeds `stream` in pieces of at most `step` bytes; returns the frames and the largest buffer offered.
+    /// Feeds `stream` in pieces of at most `step` bytes; returns the frames and
+    /// the largest buffer offered.
     fn feed(receiver: &mut FrameReceiver, stream: &[u8], step: usize) -> Result<(Vec<Bytes>, usize), BadLength> {
         let (mut frames, mut largest, mut rest) = (Vec::new(), 0, stream);
         while !rest.is_empty() {

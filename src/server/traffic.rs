@@ -1,9 +1,11 @@
-//! Where one connection's requests are worked on, and where it had better be: pure, time is an argument.
+//! Where one connection's requests are worked on, and where it had better be:
+//! pure, time is an argument.
 //!
-//! A request whose partitions are another shard's costs a call to it and back. Requests are counted by owner over a window of
-//! [`WINDOW`] of them. A shard that owns half of it, and twice what the connection's own shard owns, is where the connection
-//! goes. After that its own shard has half at least, so going back takes other traffic, not chance. Later moves need [`AGREED`] windows
-//! one after the other, and a pause that doubles from move to move.
+//! A request whose partitions are another shard's costs a call to it and back. Requests are counted
+//! by owner over a window of [`WINDOW`] of them. A shard that owns half of it, and twice what the
+//! connection's own shard owns, is where the connection goes. After that its own shard has half at
+//! least, so going back takes other traffic, not chance. Later moves need [`AGREED`] windows one
+//! after the other, and a pause that doubles from move to move.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,8 +18,8 @@ use super::context::TICK_MS;
 const WINDOW: u32 = 64;
 /// Windows that must come to the same before a connection moves again.
 const AGREED: u32 = 4;
-/// Of a request with more partitions so many are looked at, others in each request. They stand side by side, since owners repeat
-/// at even distances.
+/// Of a request with more partitions so many are looked at, others in each request. They stand side
+/// by side, since owners repeat at even distances.
 const LOOKED_AT: usize = 64;
 /// A whole request; its partitions have equal parts of it.
 const WHOLE: u32 = 1 << 12;
@@ -48,7 +50,7 @@ struct Window {
     requests: u32,
     /// Few: a connection has to do with few shards, or with all of them in turn.
     by_owner: Vec<(ShardId, u32)>,
-    /// What the window before this one came to, and how many in a row did.
+    /// Verdict of the window before this one, and how many in a row had the same.
     last: Option<ShardId>,
     agreed: u32,
 }
@@ -65,7 +67,8 @@ impl Window {
         self.by_owner.iter().find(|(known, _)| *known == owner).map_or(0, |(_, sum)| *sum)
     }
 
-    /// The shard that a connection of `own` had better be on by what is counted, if that is another one.
+    /// The shard that a connection of `own` had better be on by what is
+    /// counted, if that is another one.
     fn better_than(&self, own: ShardId) -> Option<ShardId> {
         let all: u32 = self.by_owner.iter().map(|(_, sum)| *sum).sum();
         let (most, sum) = *self.by_owner.iter().max_by_key(|(_, sum)| *sum)?;

@@ -1,20 +1,23 @@
 //! Memory of answers that clients have not taken yet, on the shard of their connections.
 //!
-//! An answer is charged before it is encoded (records: before they are read), by the size of the buffers it keeps alive, until
-//! the kernel has taken its last byte. Fetches have one half, all other answers a quarter, so that slow consumers and clients
-//! that ask for much keep nothing from each other. The last quarter is for small answers, records included, that leave at
-//! once because the connection's send queue has room for them: clients that do not read fill their queues, and cannot get
-//! at it, however many they are and whatever they read before. Where nothing is left the request waits, and connections
-//! whose clients take nothing are closed for it (see [`AnswerMemory::shortage`]).
+//! An answer is charged before it is encoded (records: before they are read), by the size of the
+//! buffers it keeps alive, until the kernel has taken its last byte. Fetches have one half, all
+//! other answers a quarter, so that slow consumers and clients that ask for much keep nothing from
+//! each other. The last quarter is for small answers, records included, that leave at once because
+//! the connection's send queue has room for them: clients that do not read fill their queues, and
+//! cannot get at it, however many they are and whatever they read before. Where nothing is left the
+//! request waits, and connections whose clients take nothing are closed for it (see
+//! [`AnswerMemory::shortage`]).
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Instant;
 
 use futures_lite::future::or;
 
+use crate::observe::metrics::Cause;
+use crate::runtime::clock::{self, Moment};
 use crate::runtime::sync::{Budget, Notify, Permit};
-use crate::runtime::{Promise, SendRoom, clock};
+use crate::runtime::{Promise, SendRoom, waits};
 
 /// Largest answer that the part for those that leave at once serves.
 pub const SMALL_ANSWER_BYTES: usize = 64 << 10;
@@ -108,8 +111,8 @@ impl AnswerMemory {
         (total - free, total)
     }
 
-    /// Memory for an answer of `bytes` that is no Fetch, to a connection with `room`; waits for it. One larger than all there
-    /// is gets all.
+    /// Memory for an answer of `bytes` that is no Fetch, to a connection with `room`; waits for it.
+    /// One larger than all there is gets all.
     pub async fn share(&self, bytes: usize, room: &SendRoom) -> Share {
         if let Some(permit) = self.others.try_acquire(bytes) {
             return self.charged_to(&self.others, permit, false, None);
@@ -120,12 +123,13 @@ impl AnswerMemory {
         }
         let _waiting = self.wait(OTHERS);
         let any = async { self.charged_to(&self.others, self.others.acquire(bytes).await, false, None) };
-        or(any, self.at_once(sizes, 1, room, false)).await
+        waits::waiting(Cause::Memory, or(any, self.at_once(sizes, 1, room, false))).await
     }
 
-    /// Memory to read `wanted` bytes of records with, less where there is less, at least `least`; waits for that until
-    /// `deadline`. Twice the bytes are charged, because slices keep the rest of their buffers alive.
-    pub async fn fetch_share(&self, wanted: usize, least: usize, deadline: Instant, room: &SendRoom) -> Option<Share> {
+    /// Memory to read `wanted` bytes of records with, less where there is less, at least
+    /// `least`; waits for that until `deadline`. Twice the bytes are charged, because slices
+    /// keep the rest of their buffers alive.
+    pub async fn fetch_share(&self, wanted: usize, least: usize, deadline: Moment, room: &SendRoom) -> Option<Share> {
         let total = self.fetches.total();
         let least_bytes = least.saturating_mul(2).clamp(LEAST_FETCH_BYTES, LEAST_FETCH_BYTES.max(total)).min(total);
         // Half of what is left, so that fetches that come together all get something.
@@ -141,7 +145,7 @@ impl AnswerMemory {
         }
         let _waiting = self.wait(FETCHES);
         let any = async { self.charged_to(&self.fetches, self.fetches.acquire(least_bytes).await, true, None) };
-        clock::until(deadline, or(any, self.at_once(reads, 2, room, true))).await
+        waits::waiting(Cause::Memory, clock::by(deadline, or(any, self.at_once(reads, 2, room, true)))).await
     }
 
     fn charged_to(&self, budget: &Rc<Budget>, permit: Permit, fetch: bool, at_once: Option<Promise>) -> Share {
@@ -155,7 +159,8 @@ impl AnswerMemory {
         Some(self.charged_to(&self.at_once, permit, fetch, Some(room.promise(*bytes))))
     }
 
-    /// [`try_at_once`](Self::try_at_once), but waits for room, which comes when the client reads, and then for memory.
+    /// [`try_at_once`](Self::try_at_once), but waits for room, which comes when the client
+    /// reads, and then for memory.
     async fn at_once(&self, sizes: &[usize], factor: usize, room: &SendRoom, fetch: bool) -> Share {
         let bytes = room.first_of(sizes).await;
         let promise = room.promise(bytes);
@@ -221,8 +226,8 @@ mod tests {
         room(0).1
     }
 
-    fn far() -> Instant {
-        clock::now() + Duration::from_secs(3600)
+    fn far() -> Moment {
+        Moment::now().after(Duration::from_secs(3600))
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The words of the requests a connection makes to the shards; no protocol messages below this line.
+//! The words of the requests a connection makes to the shards; no protocol
+//! messages below this line.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use crate::model::records::BadRecord;
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 use crate::observe::metrics::Traffic;
 use crate::runtime::SendRoom;
+use crate::runtime::clock::Moment;
 
 /// One partition's share of a produce request.
 #[derive(Clone, Debug)]
@@ -41,7 +43,7 @@ pub struct FetchPart {
     pub partition: PartitionId,
     pub offset: i64,
     pub max_bytes: u32,
-    /// What the client believes; `None`: it does not say.
+    /// Leader epoch that the client believes in; `None`: it does not say.
     pub current_leader_epoch: Option<LeaderEpoch>,
     pub reader: Reader,
     /// The rack of a consumer that may be sent to another replica (KIP-392).
@@ -53,6 +55,8 @@ pub struct FetchPart {
 pub enum Reader {
     /// Reads what is committed, from the leader; one with a rack from any replica.
     Consumer,
+    /// As well, and of transactions only what is decided (`isolation.level=read_committed`).
+    CommittedConsumer,
     /// Kafka's tool that compares replicas: reads any of them up to its end.
     Verifier,
     Follower {
@@ -73,6 +77,8 @@ pub struct FetchPlan {
     pub max_bytes: u32,
     pub min_bytes: u32,
     pub max_wait_ms: u32,
+    /// When the wait begins.
+    pub begun: Moment,
     /// Room of the connection that asks.
     pub room: SendRoom,
 }
@@ -87,7 +93,11 @@ pub struct FetchOutcome {
     pub last_stable_offset: i64,
     /// -1 on errors.
     pub log_start_offset: i64,
-    /// Whole batches back to back, in slices of the buffers the log holds; the first may begin before the asked offset.
+    /// To a reader of committed transactions: producer and first offset of those among the
+    /// records that were aborted.
+    pub aborted: Option<Vec<(i64, i64)>>,
+    /// Whole batches back to back, in slices of the buffers the log holds; the first may begin
+    /// before the asked offset.
     pub records: Vec<Bytes>,
     /// There is more to read right now, beyond what fitted.
     pub more: bool,
@@ -111,6 +121,7 @@ impl FetchOutcome {
             high_watermark,
             last_stable_offset: high_watermark,
             log_start_offset,
+            aborted: None,
             records: Vec::new(),
             more: false,
             held_bytes: 0,
@@ -134,6 +145,7 @@ impl FetchOutcome {
     pub fn put_off(&mut self) {
         self.more |= !self.records.is_empty();
         self.records = Vec::new();
+        self.aborted = self.aborted.take().map(|_| Vec::new());
         self.held_bytes = 0;
     }
 
@@ -150,7 +162,7 @@ impl FetchOutcome {
     }
 }
 
-/// What ListOffsets can ask for.
+/// Question of ListOffsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OffsetQuery {
     /// -1
@@ -189,25 +201,19 @@ pub struct EpochEndOutcome {
     pub end_offset: i64,
 }
 
-/// An idempotent producer that a partition knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ActiveProducer {
-    pub id: i64,
-    pub epoch: i16,
-    /// Of the last record of its newest batch.
-    pub last_sequence: i32,
-    /// When that batch was appended, by the broker's clock.
-    pub last_append_ms: i64,
-}
-
 /// One data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogDirOutcome {
     pub path: PathBuf,
-    /// Bytes that may still be written on its file system, and the size of that; `None`: the directory has failed.
+    /// Bytes that may still be written on its file system, and the size of that; `None`:
+    /// the directory has failed.
     pub space: Option<(u64, u64)>,
+    /// It gets no new partitions (KIP-1066).
+    pub cordoned: bool,
     /// Partitions in it, and the bytes of their segments.
     pub partitions: Vec<(PartitionId, u64)>,
+    /// Copies of partitions that are being moved here: their bytes, and the offsets that they lack.
+    pub future: Vec<(PartitionId, u64, i64)>,
 }
 
 /// One topic of a DeleteTopics request.

@@ -1,7 +1,7 @@
-//! The next image on its way through the shards. Each shard is visited once: it opens the partitions that
-//! are new to it, waits until all shards have opened theirs, shows the image, and closes what is no longer
-//! its own. So no client sees a partition that another shard could not make, and a topic that could not be
-//! made whole was never there.
+//! The next image on its way through the shards. Each shard is visited once: it opens the
+//! partitions that are new to it, waits until all shards have opened theirs, publishes the image,
+//! and closes what is no longer its own. So no client sees a partition that another shard could not
+//! make, and a topic that could not be made whole was never there.
 //!
 //! Images are made on the controller's shard, one after the other (under [`Shard::control`]).
 
@@ -37,14 +37,14 @@ pub(super) struct Round {
     failures: RefCell<Failures>,
     /// Deleted topics of which some directories could not be put away.
     left: RefCell<HashSet<Uuid>>,
-    /// The update to show, once it is known that it can be.
-    shown: RefCell<Option<Arc<ImageUpdate>>>,
+    /// The update to publish, once it is known that it can be.
+    published: RefCell<Option<Arc<ImageUpdate>>>,
     moved: Notify,
 }
 
 impl Round {
-    fn show(&self, update: Arc<ImageUpdate>) {
-        *self.shown.borrow_mut() = Some(update);
+    fn publish(&self, update: Arc<ImageUpdate>) {
+        *self.published.borrow_mut() = Some(update);
         self.moved.notify_all();
     }
 
@@ -83,14 +83,15 @@ impl Round {
 }
 
 impl Shard {
-    /// Shows `update` to every shard. Returns the deleted topics of which some directories could not be put
-    /// away.
+    /// Shows `update` to every shard. Returns the deleted topics of which some
+    /// directories could not be put away.
     pub(super) async fn publish(self: &Rc<Self>, update: ImageUpdate) -> HashSet<Uuid> {
         self.publish_or(update, async |proposed, _| proposed).await
     }
 
-    /// As [`publish`](Self::publish). Where partitions cannot be opened, `settle` makes the update that is
-    /// shown instead, from the same image; what was opened for the first and is not in the second is closed.
+    /// As [`publish`](Self::publish). Where partitions cannot be opened, `settle` makes the
+    /// update that is published instead, from the same image; what was opened for the first and
+    /// is not in the second is closed.
     pub(super) async fn publish_or(
         self: &Rc<Self>,
         update: ImageUpdate,
@@ -114,23 +115,24 @@ impl Shard {
         if opens {
             round.until(&round.opened, self.shards).await;
             let failures = round.failures.take();
-            let shown = if failures.is_empty() { update } else { settle(update, failures).await };
-            round.show(shown);
+            let published = if failures.is_empty() { update } else { settle(update, failures).await };
+            round.publish(published);
         }
         round.until(&round.ended, self.shards).await;
         self.round.take();
         round.left.take()
     }
 
-    /// On the controller's shard: `shard` has opened its new partitions but for those of these topics. Returns
-    /// the update to show, when all shards have; `None`: there is none on its way.
+    /// On the controller's shard: `shard` has opened its new partitions but for those
+    /// of these topics. Returns the update to publish, when all shards have; `None`:
+    /// there is none on its way.
     async fn wait_for_all(self: Rc<Self>, shard: ShardId, unopened: HashMap<Uuid, String>) -> Option<Arc<ImageUpdate>> {
         let round = self.round.borrow().clone()?;
         round.opened(shard, unopened);
         loop {
-            let shown = round.shown.borrow().clone();
-            if shown.is_some() {
-                return shown;
+            let published = round.published.borrow().clone();
+            if published.is_some() {
+                return published;
             }
             round.moved.notified().await;
         }
@@ -139,16 +141,16 @@ impl Shard {
     /// Carries an update out on this shard; `opens`: some shard has partitions to open.
     async fn carry_out(self: Rc<Self>, update: Arc<ImageUpdate>, opens: bool) -> HashSet<Uuid> {
         if !opens {
-            return self.show(&update).await;
+            return self.install(&update).await;
         }
         let (from, unopened) = (self.id, self.open_new(&update).await);
         let waited = self.on_shard(CONTROLLER, move |shard| shard.wait_for_all(from, unopened)).await;
-        // Without a controller the broker is on its way out, and nothing is shown.
-        let Ok(Some(shown)) = waited else { return HashSet::new() };
-        let mut left = self.show(&shown).await;
+        // Without a controller the broker is on its way out, and nothing is published.
+        let Ok(Some(published)) = waited else { return HashSet::new() };
+        let mut left = self.install(&published).await;
         let undone = update.topics.iter().filter_map(|change| {
             let proposed = change.after.as_ref()?;
-            let after = shown.image.topic(&proposed.name);
+            let after = published.image.topic(&proposed.name);
             let is_as_proposed = after.is_some_and(|after| Arc::ptr_eq(after, proposed));
             (!is_as_proposed).then(|| TopicChange { before: Some(proposed.clone()), after: after.cloned() })
         });
@@ -172,7 +174,8 @@ impl Shard {
         steps.filter(|(partition, _)| self.owner(*partition) == self.id).collect()
     }
 
-    /// Opens the partitions that are new to this shard. Returns the topics of which some could not be, and why.
+    /// Opens the partitions that are new to this shard. Returns the topics of which
+    /// some could not be, and why.
     async fn open_new(self: &Rc<Self>, update: &ImageUpdate) -> HashMap<Uuid, String> {
         let new = update.topics.iter().flat_map(|change| {
             let steps = self.own_steps(change).into_iter().filter(|(_, step)| *step == Step::Open);
@@ -187,8 +190,9 @@ impl Shard {
         }
     }
 
-    /// Replaces this shard's image. Replicas take over what has changed, those that are no longer here close.
-    async fn show(self: &Rc<Self>, update: &ImageUpdate) -> HashSet<Uuid> {
+    /// Replaces this shard's image. Replicas take over what has changed, those that
+    /// are no longer here close.
+    async fn install(self: &Rc<Self>, update: &ImageUpdate) -> HashSet<Uuid> {
         let mut steps = Vec::new();
         for change in &update.topics {
             let own = self.own_steps(change);
@@ -210,7 +214,8 @@ impl Shard {
         self.close(steps).await
     }
 
-    /// Gives the replicas of partitions that have changed their roles; where a broker has changed, every leader looks anew.
+    /// Gives the replicas of partitions that have changed their roles; where a broker has changed,
+    /// every leader looks anew.
     fn hand_out_roles(self: &Rc<Self>, update: &ImageUpdate) {
         let Some(membership) = self.membership() else { return };
         self.follow_brokers(&update.brokers);
@@ -226,8 +231,8 @@ impl Shard {
         }
     }
 
-    /// Closes the replicas that `steps` say. Returns the deleted topics of which some directories could not be
-    /// put away.
+    /// Closes the replicas that `steps` say. Returns the deleted topics of which some
+    /// directories could not be put away.
     async fn close(self: &Rc<Self>, steps: Vec<(PartitionId, Step)>) -> HashSet<Uuid> {
         let (mut deleted, mut elsewhere) = (HashSet::new(), HashSet::new());
         for (id, step) in steps {

@@ -1,10 +1,12 @@
-//! A batch of changes to topics, on the controller's shard. Each topic has its own outcome; the syncs and the new image
-//! are shared. A request is checked against the image, committed to the store, and answered when every shard shows the
-//! image that the store has then ([`apply`](super::apply)).
+//! A batch of changes to topics, on the controller's shard. Each topic has its own outcome; the
+//! syncs and the new image are shared. A request is checked against the image, committed to the
+//! store, and answered when every shard shows the image that the store has then
+//! ([`apply`](super::apply)).
 //!
-//! Order and crashes: a topic is created once its file is in its place, and its partitions' directories are made after that
-//! (also by the next start); it is deleted once its file is gone, and its directories go after that (also at the next
-//! start). So a crash leaves each topic of a batch whole or not at all.
+//! Order and crashes: a topic is created once its file is in its place, and its partitions'
+//! directories are made after that (also by the next start); it is deleted once its file is gone,
+//! and its directories go after that (also at the next start). So a crash leaves each topic of a
+//! batch whole or not at all.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -15,14 +17,14 @@ use uuid::Uuid;
 use super::api::TopicRef;
 use super::apply::Failures;
 use super::control::control_error;
-use super::groups::OFFSETS_TOPIC;
 use super::state::Shard;
 use crate::cluster::controller::{self, AlterTopic, ControlError, CreateTopic, GrowTopic};
 use crate::cluster::image_diff::{ImageUpdate, TopicChange};
 use crate::cluster::keeper::{Edit, Edited, Keeper};
 use crate::cluster::store::LocalEngine;
 use crate::cluster::{MetadataImage, Placement, TopicImage};
-use crate::model::ErrorCode;
+use crate::config::ServerConfig;
+use crate::model::{ErrorCode, encode_id};
 use crate::observe::client_line;
 use crate::runtime::spawn_blocking;
 
@@ -30,19 +32,31 @@ use crate::runtime::spawn_blocking;
 type Outcome = Result<Arc<TopicImage>, ControlError>;
 
 /// Gives the topic's new partitions their data directories and adds it to the planned image.
-fn settle(mut topic: TopicImage, placement: &Placement, planned: &mut MetadataImage) -> Arc<TopicImage> {
-    placement.settle(planned, &mut topic);
+fn settle(
+    mut topic: TopicImage,
+    placement: &Placement,
+    settings: &ServerConfig,
+    planned: &mut MetadataImage,
+) -> Arc<TopicImage> {
+    placement.settle(planned, settings, &mut topic);
     let topic = Arc::new(topic);
     planned.put_topic(topic.clone());
     topic
 }
 
 impl Shard {
+    /// The image that requests for partitions are checked against, where this broker is alone.
+    fn planning(&self) -> MetadataImage {
+        let (mut planned, cordoned) = (MetadataImage::clone(&self.image()), self.all_cordoned());
+        planned.brokers.iter_mut().for_each(|broker| broker.cordoned = cordoned);
+        planned
+    }
+
     pub(super) async fn create_batch(self: &Rc<Self>, requests: Vec<CreateTopic>, validate_only: bool) -> Vec<Outcome> {
-        let (mut planned, placement) = (MetadataImage::clone(&self.image()), self.placement());
+        let (mut planned, placement, settings) = (self.planning(), self.placement(), self.settings());
         let plan = |request: &CreateTopic| {
-            let topic = controller::create_topic(&planned, &self.settings(), request, Uuid::new_v4())?;
-            Ok(settle(topic, &placement, &mut planned))
+            let topic = controller::create_topic(&planned, &settings, request, Uuid::new_v4())?;
+            Ok(settle(topic, &placement, &settings, &mut planned))
         };
         let mut outcomes: Vec<Outcome> = requests.iter().map(plan).collect();
         if validate_only {
@@ -51,7 +65,7 @@ impl Shard {
         let failures = self.make(good(&outcomes)).await;
         refuse(&mut outcomes, &failures);
         for topic in good(&outcomes) {
-            client_line!(info, topic = %topic.name, id = %topic.id, partitions = topic.partitions.len(), "created topic");
+            client_line!(info, topic = %topic.name, id = %encode_id(topic.id), partitions = topic.partitions.len(), "created topic");
         }
         outcomes
     }
@@ -61,13 +75,11 @@ impl Shard {
         requests: Vec<GrowTopic>,
         validate_only: bool,
     ) -> Vec<Result<(), ControlError>> {
-        let (mut planned, placement) = (MetadataImage::clone(&self.image()), self.placement());
+        let (mut planned, placement, settings) = (self.planning(), self.placement(), self.settings());
         let plan = |request: &GrowTopic| {
-            if request.name == OFFSETS_TOPIC {
-                return Err(fixed_offsets_topic());
-            }
-            let topic = controller::grow_topic(&planned, &self.settings(), request)?;
-            Ok(settle(topic, &placement, &mut planned))
+            controller::check_may_grow(&request.name)?;
+            let topic = controller::grow_topic(&planned, &settings, request)?;
+            Ok(settle(topic, &placement, &settings, &mut planned))
         };
         let mut outcomes: Vec<Outcome> = requests.iter().map(plan).collect();
         if validate_only {
@@ -86,10 +98,11 @@ impl Shard {
         requests: Vec<AlterTopic>,
         validate_only: bool,
     ) -> Vec<Result<(), ControlError>> {
-        let (mut planned, placement) = (MetadataImage::clone(&self.image()), self.placement());
+        let (mut planned, placement, settings) =
+            (MetadataImage::clone(&self.image()), self.placement(), self.settings());
         let plan = |request: &AlterTopic| {
-            let mut topic = controller::alter_topic(&planned, &self.settings(), request)?;
-            placement.settle(&planned, &mut topic);
+            let mut topic = controller::alter_topic(&planned, &settings, request)?;
+            placement.settle(&planned, &settings, &mut topic);
             let topic = Arc::new(topic);
             planned.put_topic(topic.clone());
             Ok(topic)
@@ -128,7 +141,7 @@ impl Shard {
         refuse(&mut outcomes, &failures(topics, edited.outcomes));
         let left = if update.topics.is_empty() { HashSet::new() } else { self.publish(update).await };
         for topic in good(&outcomes) {
-            client_line!(info, topic = %topic.name, id = %topic.id, "deleted topic");
+            client_line!(info, topic = %topic.name, id = %encode_id(topic.id), "deleted topic");
             if !left.contains(&topic.id) {
                 self.forget_deleted_later(topic.id);
             }
@@ -136,8 +149,9 @@ impl Shard {
         outcomes
     }
 
-    /// Makes topics that are new, or have new partitions: stores them, and has the shards open what is theirs. A topic
-    /// that cannot be opened whole is taken back: it would be half there at the next start.
+    /// Makes topics that are new, or have new partitions: stores them, and has the shards open
+    /// what is theirs. A topic that cannot be opened whole is taken back: it would be half
+    /// there at the next start.
     async fn make(self: &Rc<Self>, topics: Vec<Arc<TopicImage>>) -> Failures {
         let before = self.image();
         let edited = self.edit(topics.iter().cloned().map(Edit::Put).collect()).await;
@@ -228,10 +242,4 @@ pub(super) fn failures(topics: Vec<Arc<TopicImage>>, outcomes: Vec<Result<(), St
         client_line!(error, topic = %topic.name, topics = failed.len(), %error, "writing metadata failed");
     }
     failed.into_iter().map(|(topic, why)| (topic.id, control_error(ErrorCode::KafkaStorageError, why))).collect()
-}
-
-pub(super) fn fixed_offsets_topic() -> ControlError {
-    let message = "Groups find their partition of this topic by the number of partitions: with another number they would \
-                   lose what they have committed. It is fixed when the topic is made (offsets.topic.num.partitions).";
-    control_error(ErrorCode::InvalidPartitions, message)
 }

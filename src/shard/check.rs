@@ -1,4 +1,5 @@
-//! The check of produced batches, on the shard of the connection that brought them: a batch reaches its owner checked.
+//! The check of produced batches, on the shard of the connection that brought them: a batch
+//! reaches its owner checked.
 //!
 //! The connection reads its next request only after this, so batches keep their order.
 
@@ -10,10 +11,12 @@ use super::api::ProducePart;
 use super::state::Shard;
 use crate::config::TopicConfig;
 use crate::model::{ErrorCode, PartitionId};
-use crate::partition::{CheckedBatch, Limits, Refusal, Rejected, Rules, validate};
-use crate::runtime::{Breather, clock, spawn_blocking};
+use crate::observe::metrics::Cause;
+use crate::partition::{CheckedBatch, Limits, Refusal, Rejected, Rules, Verified, validate};
+use crate::runtime::{Yielder, clock, spawn_blocking, waits};
 
-/// Larger batches go to a helper thread as they are, smaller ones when they need more work than [`Limits::INLINE`].
+/// Larger batches go to a helper thread as they are, smaller ones when they need more work
+/// than [`Limits::INLINE`].
 const INLINE_BATCH_BYTES: usize = 4 << 20;
 /// Bad records that the answer to one request names, over all of its partitions.
 const MAX_NAMED_RECORDS: usize = 4096;
@@ -22,6 +25,7 @@ const MAX_NAMED_RECORDS: usize = 4096;
 pub(super) struct CheckedPart {
     pub partition: PartitionId,
     pub batch: Result<CheckedBatch, Rejected>,
+    pub verified: Verified,
 }
 
 /// The answer for a partition that takes no batch.
@@ -39,18 +43,18 @@ impl Shard {
     pub(super) async fn check_all(&self, parts: Vec<ProducePart>) -> Vec<CheckedPart> {
         let now_ms = clock::wall_ms();
         let mut named_left = MAX_NAMED_RECORDS;
-        let mut breather = Breather;
+        let mut yielder = Yielder;
         let mut checked = Vec::with_capacity(parts.len());
         for ProducePart { partition, records } in parts {
             if !checked.is_empty() {
-                breather.pass().await;
+                yielder.pass().await;
             }
             let mut batch = self.check(partition, records, now_ms).await;
             if let Err(rejected) = &mut batch {
                 rejected.records.truncate(named_left);
                 named_left -= rejected.records.len();
             }
-            checked.push(CheckedPart { partition, batch });
+            checked.push(CheckedPart { partition, batch, verified: Verified::Unasked });
         }
         checked
     }
@@ -72,10 +76,13 @@ impl Shard {
         let (topic, config) = self
             .topic_of(partition)
             .ok_or_else(|| not_served(self.online(partition).err().unwrap_or(ErrorCode::UnknownTopicOrPartition)))?;
-        // One or two at a time: each decoder may take a window of 64 MiB, and the helper threads also open files for everybody.
-        let _turn = self.heavy_checks.acquire(1).await;
-        let checked = spawn_blocking(move || check(&records, &topic, &config, Limits::FULL)).await;
-        checked.map_err(Refusal::rejected)
+        // One or two at a time: each decoder may take a window of 64 MiB, and the helper threads
+        // also open files for everybody.
+        let checked = Box::pin(waits::waiting(Cause::Helper, async {
+            let _turn = self.heavy_checks.acquire(1).await;
+            spawn_blocking(move || check(&records, &topic, &config, Limits::FULL)).await
+        }));
+        checked.await.map_err(Refusal::rejected)
     }
 
     /// The topic's name and settings, as far as metadata or the partition here tell.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::state::Shard;
 use crate::config::ServerConfig;
+use crate::observe::client_line;
 use crate::partition::Replica;
 use crate::runtime::clock;
 use crate::storage::{CleanError, Cleaner, CleanerLimits, Survey};
@@ -38,13 +39,13 @@ impl Shard {
         let Some((found, replica)) = dirtiest else { return false };
         match replica.clean(found, cleaner, now_ms, &|| self.stop.is_set()).await {
             Ok(done) => {
-                tracing::info!(
-                    topic = %replica.topic, partition = %replica.id.index, from = found.first_dirty, to = done.end,
+                client_line!(
+                    info, topic = %replica.topic, partition = %replica.id.index, from = found.first_dirty, to = done.end,
                     keys = done.keys, bytes_before = done.bytes_before, bytes_after = done.bytes_after, "cleaned"
                 );
                 done.end > found.first_dirty
             }
-            // What failed was told where it happened.
+            // The failure was logged where it happened.
             Err(CleanError::Ended | CleanError::Io(_) | CleanError::Storage(_)) => false,
         }
     }

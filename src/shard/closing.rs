@@ -1,4 +1,5 @@
-//! The end of a shard: its logs are written, synced and closed, within `corelane.shutdown.timeout.ms`.
+//! The end of a shard: its logs are written, synced and closed, within
+//! `corelane.shutdown.timeout.ms`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -47,12 +48,13 @@ impl Closing {
 }
 
 impl Shard {
-    /// Closes all replicas; returns the directories of those that were not closed cleanly, or were never opened. Past the
-    /// limit the rest is left as it is, for recovery.
+    /// Closes all replicas; returns the directories of those that were not closed cleanly, or were
+    /// never opened. Past the limit the rest is left as it is, for recovery.
     pub(super) async fn close_all(self: &Rc<Self>) -> Vec<PathBuf> {
         let limit = Duration::from_millis(self.config.shutdown_timeout_ms);
         let (deadline, mut next_line) = (clock::now() + limit, clock::now() + LINE_INTERVAL);
         let _ = clock::until(deadline, self.end_removing()).await;
+        let _ = clock::until(deadline, self.end_moves()).await;
         let closing = Rc::new(Closing {
             open: RefCell::new(self.all_replicas().into_iter().map(|replica| (replica.id, replica)).collect()),
             unwell: RefCell::new(self.unopened_dirs()),

@@ -1,5 +1,6 @@
-//! Changes of metadata. They run on the controller's shard, one batch after the other ([`changes`](super::changes)): checked
-//! against the image, committed to the store, then carried out by every shard as its image changes ([`apply`](super::apply)).
+//! Changes of metadata. They run on the controller's shard, one batch after the other
+//! ([`changes`](super::changes)): checked against the image, committed to the store, then carried
+//! out by every shard as its image changes ([`apply`](super::apply)).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -17,9 +18,11 @@ use crate::cluster::image_diff::ImageUpdate;
 use crate::cluster::keeper::Edit;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId, ShardId};
 use crate::observe::client_line;
-use crate::runtime::spawn_blocking;
+use crate::observe::metrics::Cause;
+use crate::runtime::{spawn_blocking, waits};
 
-/// Topics changed together: enough to share the syncs of the device, and few enough that other changes come in between.
+/// Topics changed together: enough to share the syncs of the device, and few enough that other
+/// changes come in between.
 const BATCH: usize = 1000;
 
 /// Producer ids reserved on disk at a time.
@@ -80,12 +83,12 @@ impl Shard {
 
     /// A producer id no one ever got before.
     pub async fn new_producer_id(self: &Rc<Self>) -> Result<i64, ControlError> {
-        let given = self.on_shard(CONTROLLER, |shard| async move { shard.take_producer_id().await }).await;
+        let given = self.on_shard(CONTROLLER, |shard| waits::waiting(Cause::Metadata, shard.take_producer_id())).await;
         given.unwrap_or_else(|_| Err(stopping()))
     }
 
-    /// Runs `change` on the controller's shard with batches of `requests`, one after the other and with no other change in
-    /// between; the results in the order of the requests.
+    /// Runs `change` on the controller's shard with batches of `requests`, one after the other and
+    /// with no other change in between; the results in the order of the requests.
     pub(super) async fn on_controller<P, R>(
         self: &Rc<Self>,
         requests: Vec<P>,
@@ -96,7 +99,7 @@ impl Shard {
         R: Send + 'static,
     {
         let count = requests.len();
-        let changed = self.on_shard(CONTROLLER, move |shard| async move {
+        let change_all = async move |shard: Rc<Shard>| {
             let (mut requests, mut results) = (requests.into_iter(), Vec::with_capacity(count));
             while results.len() < count {
                 let batch = requests.by_ref().take(BATCH).collect();
@@ -106,7 +109,8 @@ impl Shard {
                 results.extend(change(&shard, batch).await);
             }
             results
-        });
+        };
+        let changed = self.on_shard(CONTROLLER, move |shard| waits::waiting(Cause::Metadata, change_all(shard)));
         match changed.await {
             Ok(results) => results,
             Err(_) => std::iter::repeat_with(|| Err(stopping())).take(count).collect(),
@@ -149,8 +153,8 @@ impl Shard {
         Ok(largest)
     }
 
-    /// Shows everybody the epochs of partitions whose own files know later ones than the image, as after metadata was restored
-    /// from an old copy. Before this shard serves.
+    /// Shows everybody the epochs of partitions whose own files know later ones than the image, as
+    /// after metadata was restored from an old copy. Before this shard serves.
     pub(super) async fn show_later_epochs(self: &Rc<Self>) {
         let image = self.image();
         let shown = |id: PartitionId| {
@@ -170,7 +174,7 @@ impl Shard {
         );
         let told = self.on_shard(CONTROLLER, |shard| async move { shard.take_later_epochs(later).await }).await;
         if let Ok(Err(error)) = told {
-            tracing::error!(message = %error.message, "storing leader epochs failed; the next start finds them again");
+            tracing::error!(why = %error.message, "storing leader epochs failed; the next start finds them again");
         }
     }
 

@@ -1,5 +1,6 @@
-//! Syncs of directories, shared: who asks for one while it runs shares the next one with all who ask meanwhile. A thousand
-//! partitions made at once so wait for a few syncs of their data directory.
+//! Syncs of directories, shared: who asks for one while it runs shares the next one
+//! with all who ask meanwhile. A thousand partitions made at once so wait for a few
+//! syncs of their data directory.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -17,8 +17,8 @@ use crate::runtime::sync::LocalMutex;
 use crate::runtime::{clock, spawn_blocking};
 use crate::storage::{is_deleted_dir, partition_dir, put_away, remove_dir};
 
-/// Time until the record of a deleted topic goes, whose directories have been put away: by then the file systems have the
-/// new names for good.
+/// Time until the record of a deleted topic goes, whose directories have been put away: by then the
+/// file systems have the new names for good.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// Directories as one shard knows them.
@@ -111,8 +111,8 @@ impl Shard {
         self.directories.unopened.borrow().values().cloned().collect()
     }
 
-    /// Puts away the directories of a deleted topic's partitions that were never opened. `false`: some are not in reach, and
-    /// the topic's record has to stay until they are.
+    /// Puts away the directories of a deleted topic's partitions that were never opened. `false`:
+    /// some are not in reach, and the topic's record has to stay until they are.
     pub(super) async fn put_away_unopened(self: &Rc<Self>, topic: Uuid) -> bool {
         let offline: Vec<_> = self.unopened().into_keys().filter(|id| id.topic == topic).collect();
         let mut all = true;
@@ -133,7 +133,8 @@ impl Shard {
         all
     }
 
-    /// Removes a directory that was put away, `log.segment.delete.delay.ms` from now. A stop leaves it to the next start.
+    /// Removes a directory that was put away, `log.segment.delete.delay.ms` from now. A stop
+    /// leaves it to the next start.
     pub(super) fn remove_later(&self, dir: PathBuf) {
         let due = clock::now() + Duration::from_millis(self.settings().topic_defaults.file_delete_delay_ms);
         self.directories.doomed.borrow_mut().push_back((due, dir));

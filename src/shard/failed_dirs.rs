@@ -1,6 +1,7 @@
-//! Data directories that fail while the broker runs. A partition whose disk fails tells of itself only; its directory is then
-//! tried out, and if it fails too, all partitions in it go offline at once, as Kafka takes a failed log directory out of
-//! service. New partitions go elsewhere. A start tries the directory again.
+//! Data directories that fail while the broker runs. A partition whose disk fails tells of itself
+//! only; its directory is then tried out, and if it fails too, all partitions in it go offline at
+//! once, as Kafka takes a failed log directory out of service. New partitions go elsewhere. A start
+//! tries the directory again.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;

@@ -1,22 +1,25 @@
 //! Fetch: reads from every owner, and a wait for any of the partitions to move. Nobody polls.
 //!
-//! A response holds what the limits let through, in the request's order; only the first batch of the whole response may
-//! exceed them (KIP-74). Owners read side by side, each within its part of the limit, and report first batches that did not
-//! fit; a second reading fetches those of them that do fit, or come first.
+//! A response holds what the limits let through, in the request's order; only the first batch of
+//! the whole response may exceed them (KIP-74). Owners read side by side, each within its part of
+//! the limit, and report first batches that did not fit; a second reading fetches those of them
+//! that do fit, or come first.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::answer_memory::Share;
-use super::api::{FetchOutcome, FetchPart, FetchPlan};
-use super::far_ends::FarEnd;
+use super::api::{FetchOutcome, FetchPart, FetchPlan, Reader};
+use super::remote_tails::RemoteTail;
 use super::state::Shard;
 use crate::model::ErrorCode;
+use crate::observe::metrics::Cause;
 use crate::partition::DataWaiter;
-use crate::runtime::{Breather, clock};
+use crate::runtime::clock::{self, Moment};
+use crate::runtime::{Yielder, waits};
 
-/// A wait that finds nothing ends up to this part of its length later, so that many of them end together. Kafka's own
-/// waits end some milliseconds late.
+/// A wait that finds nothing ends up to this part of its length later, so that many of them end
+/// together. Kafka's own waits end some milliseconds late.
 const WAIT_GRID: u32 = 50;
 const MAX_WAIT_GRID_MS: u32 = 10;
 
@@ -31,14 +34,13 @@ enum Reading {
 }
 
 impl Shard {
-    /// Reads, waiting up to `max_wait_ms` for `min_bytes`; outcomes in the order of `parts`, with the memory that they are
-    /// charged. An error in any part, or a partition on its way out, ends the wait.
+    /// Reads, waiting up to `max_wait_ms` for `min_bytes`; outcomes in the order of
+    /// `parts`, with the memory that they are charged. An error in any part, or a partition
+    /// on its way out, ends the wait.
     pub async fn fetch(self: &Rc<Self>, mut plan: FetchPlan) -> (Vec<FetchOutcome>, Option<Share>) {
-        let deadline = clock::now() + Duration::from_millis(u64::from(plan.max_wait_ms));
-        let grid_ms = (plan.max_wait_ms / WAIT_GRID).min(MAX_WAIT_GRID_MS);
-        let wait_until = clock::round_up(deadline, Duration::from_millis(u64::from(grid_ms.max(1))));
-        let memory_until = deadline.max(clock::now() + MEMORY_PATIENCE);
-        let mut breather = Breather;
+        let deadline = plan.begun.after(Duration::from_millis(u64::from(plan.max_wait_ms)));
+        let memory_until = deadline.max(plan.begun.after(MEMORY_PATIENCE));
+        let mut yielder = Yielder;
         let mut least = 0;
         loop {
             let (outcomes, share) = match self.read_within_memory(&plan, least, memory_until).await {
@@ -46,28 +48,32 @@ impl Shard {
                 Reading::Needs(bytes) => {
                     least = bytes;
                     plan.parts.iter_mut().for_each(FetchPart::has_arrived);
-                    breather.pass().await;
+                    yielder.pass().await;
                     continue;
                 }
             };
             plan.parts.iter_mut().for_each(FetchPart::has_arrived);
-            if is_enough(&outcomes, plan.min_bytes) || self.stop.is_set() || clock::now() >= deadline {
+            if is_enough(&outcomes, plan.min_bytes) || self.stop.is_set() || Moment::now() >= deadline {
                 return (outcomes, share);
             }
+            let grid_ms = (plan.max_wait_ms / WAIT_GRID).clamp(1, MAX_WAIT_GRID_MS);
+            let wait_until = deadline.round_up(Duration::from_millis(u64::from(grid_ms)));
             let waiter = self.watch(&plan.parts, &outcomes, wait_until);
-            // Nothing is held on to while waiting; without anything read there is nothing to let go of.
+            // Nothing is held on to while waiting; without anything read there
+            // is nothing to let go of.
             let quiet = outcomes.iter().all(|o| o.records.is_empty()).then_some(outcomes);
             drop(share);
-            match (clock::until(wait_until, waiter.fired()).await, quiet) {
+            let moved = waits::waiting(Cause::Records, clock::by(wait_until, waiter.fired())).await;
+            match (moved, quiet) {
                 (None, Some(outcomes)) => return (outcomes, None),
-                _ => breather.pass().await,
+                _ => yielder.pass().await,
             }
         }
     }
 
-    /// One reading, within the memory that there is for it, which is `least` at least. Without memory until `deadline`
-    /// nothing is read, and the client asks again.
-    async fn read_within_memory(self: &Rc<Self>, plan: &FetchPlan, least: usize, deadline: Instant) -> Reading {
+    /// One reading, within the memory that there is for it, which is `least` at least. Without
+    /// memory until `deadline` nothing is read, and the client asks again.
+    async fn read_within_memory(self: &Rc<Self>, plan: &FetchPlan, least: usize, deadline: Moment) -> Reading {
         let asked: usize = plan.parts.iter().map(|part| part.max_bytes as usize).sum();
         let wanted = (plan.max_bytes as usize).min(asked);
         let Some(share) = self.answers.fetch_share(wanted, least, deadline, &plan.room).await else {
@@ -100,10 +106,10 @@ impl Shard {
         if parts.iter().all(|p| self.owner(p.partition) == self.id) {
             return self.read_here(parts, max_bytes).await;
         }
-        // What is known to have nothing new needs no call.
-        let far_end = |part: &FetchPart| if part.is_consumers() { self.far_end(part.partition) } else { None };
-        let ends: Vec<Option<Rc<FarEnd>>> = parts.iter().map(far_end).collect();
-        let known = parts.iter().zip(&ends).map(|(part, end)| end.as_ref()?.answer(part));
+        // A partition that is known to have nothing new needs no call.
+        let remote_tail = |part: &FetchPart| if part.is_consumers() { self.remote_tail(part.partition) } else { None };
+        let tails: Vec<Option<Rc<RemoteTail>>> = parts.iter().map(remote_tail).collect();
+        let known = parts.iter().zip(&tails).map(|(part, tail)| tail.as_ref()?.answer(part));
         let mut outcomes: Vec<Option<FetchOutcome>> = known.collect();
         let asked: Vec<usize> = (0..outcomes.len()).filter(|i| outcomes[*i].is_none()).collect();
         // Each owner gets its share of the response, by its share of the partitions.
@@ -116,7 +122,7 @@ impl Shard {
                     let share = max_bytes.map(|max| max / total * parts.len() + max % total);
                     let mut outcomes = shard.read_here(&parts, share).await;
                     if origin != shard.id {
-                        shard.promise_word(origin, &parts, &mut outcomes);
+                        shard.subscribe_once(origin, &parts, &mut outcomes);
                     }
                     outcomes
                 },
@@ -124,8 +130,8 @@ impl Shard {
             .await;
         for (i, answer) in asked.into_iter().zip(answers) {
             let answer = answer.unwrap_or_else(|| FetchOutcome::failed(ErrorCode::NotLeaderOrFollower));
-            if let Some(end) = &ends[i] {
-                end.note(&parts[i], &answer);
+            if let Some(tail) = &tails[i] {
+                tail.note(&parts[i], &answer);
             }
             outcomes[i] = Some(answer);
         }
@@ -134,17 +140,20 @@ impl Shard {
     }
 
     /// A waiter that fires when any of the partitions moves on from what `outcomes` saw of it.
-    fn watch(self: &Rc<Self>, parts: &[FetchPart], outcomes: &[FetchOutcome], until: Instant) -> Rc<DataWaiter> {
+    fn watch(self: &Rc<Self>, parts: &[FetchPart], outcomes: &[FetchOutcome], until: Moment) -> Rc<DataWaiter> {
         let waiter = DataWaiter::new(None);
         if parts.iter().any(|part| !part.is_consumers()) {
             self.watch_sent(parts, &waiter, until);
         }
         for (part, outcome) in parts.iter().zip(outcomes).filter(|(part, _)| part.is_consumers()) {
             if self.owner(part.partition) != self.id {
-                self.expect_far_data(part.partition, &waiter);
+                self.expect_remote_data(part.partition, &waiter);
                 continue;
             }
             match self.replica(part.partition) {
+                Some(replica) if part.reader == Reader::CommittedConsumer => {
+                    replica.expect_decided(outcome.last_stable_offset, &waiter);
+                }
                 Some(replica) => replica.expect_data(outcome.high_watermark, &waiter),
                 None => waiter.fire(),
             }
@@ -183,32 +192,41 @@ impl Shard {
         }
         if let Some(nearer) = self.nearer_replica(&replica, part) {
             let outcome = FetchOutcome::quiet(replica.high_watermark(), replica.start_offset());
-            return FetchOutcome { preferred_replica: Some(nearer), ..outcome };
+            let last_stable_offset = replica.last_stable_offset();
+            return FetchOutcome { preferred_replica: Some(nearer), last_stable_offset, ..outcome };
         }
         // Taken before the read: a later wait then starts from what the read could see.
-        let (high_watermark, log_start_offset) = (replica.high_watermark(), replica.start_offset());
+        let ends = FetchOutcome {
+            last_stable_offset: replica.last_stable_offset(),
+            ..FetchOutcome::quiet(replica.high_watermark(), replica.start_offset())
+        };
+        let committed = part.reader == Reader::CommittedConsumer;
+        let end = if committed { ends.last_stable_offset } else { ends.high_watermark };
         // Most fetches of idle consumers: nothing to look for.
-        let at_the_end = part.offset == high_watermark && replica.failure().is_none_or(|failure| failure.is_full());
+        let at_the_end = part.offset == end && replica.failure().is_none_or(|failure| failure.is_full());
         let read = match limit {
-            Some(limit) if !at_the_end => replica.read(part.offset, limit, false).await,
-            _ => replica.look(part.offset),
+            Some(limit) if !at_the_end && committed => replica.read_decided(part.offset, limit).await,
+            Some(limit) if !at_the_end => replica.read(part.offset, limit, false).await.map(|read| (read, Vec::new())),
+            _ => replica.look(part.offset, end).map(|read| (read, Vec::new())),
         };
         match read {
-            Ok(read) => FetchOutcome {
+            Ok((read, aborted)) => FetchOutcome {
                 traffic: (!read.records.is_empty()).then(|| replica.traffic.clone()),
                 records: read.records,
                 more: read.more,
                 held_bytes: read.held_bytes,
                 needed_bytes: read.needed_bytes,
-                ..FetchOutcome::quiet(high_watermark, log_start_offset)
+                aborted: committed.then(|| aborted.iter().map(|txn| (txn.producer_id, txn.first_offset)).collect()),
+                ..ends
             },
             Err(code) => FetchOutcome::failed(code),
         }
     }
 }
 
-/// The parts to read again, for first batches that their first reading had no room for: the first one with data in any case,
-/// the others as far as they fit. What has been read makes way for the first, the last of it first.
+/// The parts to read again, for first batches that their first reading had no room for: the first
+/// one with data in any case, the others as far as they fit. What has been read makes way for the
+/// first, the last of it first.
 fn second_reading(parts: &[FetchPart], outcomes: &mut [FetchOutcome], max_bytes: usize) -> Vec<usize> {
     let mut again = Vec::new();
     if outcomes.iter().all(|outcome| outcome.needed_bytes == 0) {
@@ -245,7 +263,8 @@ fn exactly(part: &FetchPart, outcome: &FetchOutcome) -> FetchPart {
     FetchPart { max_bytes: u32::try_from(outcome.needed_bytes).unwrap_or(u32::MAX), ..part.clone() }
 }
 
-/// Charges what the records keep alive; where there is no room for that, they are copied and keep alive nothing else.
+/// Charges what the records keep alive; where there is no room for that, they are copied and
+/// keep alive nothing else.
 fn settle(outcomes: &mut [FetchOutcome], mut share: Share) -> Option<Share> {
     let held: usize = outcomes.iter().map(|outcome| outcome.held_bytes).sum();
     if held == 0 {
@@ -259,7 +278,8 @@ fn settle(outcomes: &mut [FetchOutcome], mut share: Share) -> Option<Share> {
     Some(share)
 }
 
-/// Whether there is no reason to wait: enough bytes, an error to tell, or more at hand than the limits let through.
+/// True if there is no reason to wait: enough bytes, an error to tell, or more at hand
+/// than the limits let through.
 fn is_enough(outcomes: &[FetchOutcome], min_bytes: u32) -> bool {
     let bytes: usize = outcomes.iter().map(FetchOutcome::bytes).sum();
     bytes >= min_bytes as usize || outcomes.iter().any(FetchOutcome::has_news)
@@ -269,7 +289,6 @@ fn is_enough(outcomes: &[FetchOutcome], min_bytes: u32) -> bool {
 mod tests {
     use super::*;
     use crate::model::PartitionId;
-    use crate::shard::Reader;
     use bytes::Bytes;
     use uuid::Uuid;
 
@@ -285,8 +304,8 @@ mod tests {
         max_bytes.iter().enumerate().map(part).collect()
     }
 
-    /// Of outcomes that have read so many bytes, or (negative) need so many: the parts to read again, and what is left of
-    /// those that were read.
+    /// Of outcomes that have read so many bytes, or (negative) need so many: the parts to read
+    /// again, and what is left of those that were read.
     fn chosen(read: &[i64], part_max: u32, max_bytes: usize) -> (Vec<usize>, Vec<usize>) {
         let mut outcomes: Vec<FetchOutcome> = read
             .iter()

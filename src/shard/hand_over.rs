@@ -1,4 +1,5 @@
-//! A shard's door for what the layers above send from shard to shard: its connections. What they send is theirs to know.
+//! A shard's door for what the layers above send from shard to shard: its connections. What
+//! they send is theirs to know.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -16,8 +17,9 @@ type Taker = Box<dyn Fn(Parcel)>;
 pub(super) struct Door(RefCell<Option<Taker>>);
 
 impl Shard {
-    /// Sends `parcel` to `target`; dropped if that shard has stopped, or does not [take parcels](Self::take_parcels). Not held back by
-    /// the bound on calls: the sender bounds what it sends.
+    /// Sends `parcel` to `target`; dropped if that shard has stopped, or does not
+    /// [take parcels](Self::take_parcels). Not held back by the bound on calls: the
+    /// sender bounds what it sends.
     pub fn send_parcel(&self, target: ShardId, parcel: Parcel) {
         self.mesh.tell(target, move |shard| {
             if let Some(take) = &*shard.door.0.borrow() {
@@ -26,7 +28,8 @@ impl Shard {
         });
     }
 
-    /// Has `take` take the parcels to this shard. It is called from between two tasks and must not wait.
+    /// Has `take` take the parcels to this shard. It is called from between two
+    /// tasks and must not wait.
     pub fn take_parcels(&self, take: impl Fn(Parcel) + 'static) {
         *self.door.0.borrow_mut() = Some(Box::new(take));
     }

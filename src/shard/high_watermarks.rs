@@ -1,5 +1,6 @@
-//! High watermarks as a start finds them: noted for each data directory while the broker runs, read back before its
-//! partitions are opened. Of a member of a cluster only: a replica that is alone has all that its log has.
+//! High watermarks as a start finds them: noted for each data directory while the broker runs, read
+//! back before its partitions are opened. Of a member of a cluster only: a replica that is alone
+//! has all that its log has.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::state::Shard;
+use crate::cluster::{DirectoryId, PartitionHome};
 use crate::model::PartitionId;
 use crate::observe::client_line;
 use crate::partition::HighWatermarks;
@@ -20,10 +22,10 @@ impl Shard {
         if !self.config.in_cluster() {
             return;
         }
-        let directories: Vec<PathBuf> = self.placement().directories.iter().map(|(_, path)| path.clone()).collect();
-        for root in directories {
+        let directories = self.placement().directories.clone();
+        for (id, root) in directories {
             match HighWatermarks::load(&root).await {
-                Ok(noted) => self.recall(&noted),
+                Ok(noted) => self.recall(id, &noted),
                 Err(error) => {
                     let file = root.join(HighWatermarks::FILE);
                     client_line!(error, file = %file.display(), %error, "cannot be read: high watermarks are learned anew");
@@ -32,9 +34,12 @@ impl Shard {
         }
     }
 
-    fn recall(&self, noted: &HighWatermarks) {
+    /// Takes the marks of partitions that are in `directory`; of those that have left
+    /// it, it may have old ones.
+    fn recall(&self, directory: DirectoryId, noted: &HighWatermarks) {
         for topic in self.image().topics() {
-            for index in (0..).take(topic.partitions.len()) {
+            let here = |home: Option<PartitionHome>| home.is_none_or(|home| home.directory == directory);
+            for (index, _) in (0..).zip(&topic.partitions).filter(|(_, partition)| here(partition.home)) {
                 let (id, mark) = (PartitionId::new(topic.id, index), noted.of(&topic.name, index));
                 if mark > 0 && self.owner(id) == self.id {
                     self.note_high_watermark(id, mark);
@@ -43,7 +48,8 @@ impl Shard {
         }
     }
 
-    /// On the controller's shard: notes those of all shards, each directory's together; the last time when the broker stops.
+    /// On the controller's shard: notes those of all shards, each directory's together; the last
+    /// time when the broker stops.
     pub(super) async fn keep_high_watermarks(self: Rc<Self>) {
         let interval = Duration::from_millis(self.config.replica_high_watermark_checkpoint_interval_ms);
         let mut stored = Noted::new();

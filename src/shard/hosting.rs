@@ -11,7 +11,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::partition_file::{self, Owner};
-use super::state::Shard;
+use super::state::{OPENING_BYTES, Shard};
 use crate::cluster::{TopicImage, partition_metadata};
 use crate::model::PartitionId;
 use crate::partition::{Replica, Start};
@@ -35,6 +35,7 @@ const STEPS: usize = 8;
 
 /// A checkpoint of more bytes is read when its turn comes: see [`Shard::opening`].
 const SMALL_CHECKPOINT: u64 = 64 << 10;
+const _: () = assert!(OPENING <= UNDER_WAY && OPENING * SMALL_CHECKPOINT as usize <= OPENING_BYTES);
 
 /// A partition to be opened.
 struct Wanted {
@@ -65,9 +66,9 @@ impl Shard {
         self.host_partitions(topics.iter().flat_map(ids).collect(), claim).await
     }
 
-    /// Opens those of `partitions` that this shard owns and does not hold yet. `claim`: what a directory that names another
-    /// topic means. Of known topics, a partition that cannot be opened is taken offline and the others are served; of new
-    /// ones it is a failure of its topic.
+    /// Opens those of `partitions` that this shard owns and does not hold yet. `claim`: what a
+    /// directory that names another topic means. Of known topics, a partition that cannot be opened
+    /// is taken offline and the others are served; of new ones it is a failure of its topic.
     pub(super) async fn host_partitions(
         self: &Rc<Self>,
         partitions: Vec<(Arc<TopicImage>, PartitionId)>,
@@ -155,7 +156,8 @@ impl Shard {
         self.open_taken(&wanted[0], taken, claim).await
     }
 
-    /// Takes the directories of `wanted` in one step of a helper thread, and looks at them; the outcomes in their order.
+    /// Takes the directories of `wanted` in one step of a helper thread, and looks at them; the
+    /// outcomes in their order.
     async fn take(&self, wanted: &[Wanted], claim: Claim) -> Vec<io::Result<TakenDir>> {
         let placement = self.placement();
         let (starting, whole, limit) =
@@ -182,7 +184,8 @@ impl Shard {
         let (taken, dir) = (found.taken, &wanted.dir);
         let opened = self.open_replica(wanted, found).await;
         if opened.is_err() && taken == Taken::Made && claim == Claim::New {
-            // It is not published yet. On a full disk it takes room, and a start would find a directory of no topic.
+            // It is not published yet. On a full disk it takes room, and a start would find
+            // a directory of no topic.
             let _ = remove_dir(dir).await;
         }
         opened
@@ -225,21 +228,11 @@ impl Shard {
             replicas.extract_if(|id, _| partitions.contains(id)).map(|(_, replica)| replica).collect()
         };
         partitions.iter().for_each(|id| self.clear_offline(*id));
-        for replica in gone {
-            self.end_coordinator(replica.id);
-            self.fetchers.remove(replica.id);
-            match replica.retire().await {
-                Ok(put_away) => put_away.into_iter().for_each(|dir| self.remove_later(dir)),
-                Err(error) => tracing::error!(
-                    dir = %replica.log().dir().display(), %error,
-                    "setting aside the directory of a replica that is elsewhere now failed; it goes at the next start"
-                ),
-            }
-        }
+        self.retire(gone, "of a replica that is elsewhere now failed; it goes at the next start").await;
     }
 
-    /// Ends and removes those of this shard's `partitions` that were never used: their making has failed elsewhere. One with
-    /// records is none of these, and stays.
+    /// Ends and removes those of this shard's `partitions` that were never used: their making has
+    /// failed elsewhere. One with records is none of these, and stays.
     pub(super) async fn drop_unused(self: &Rc<Self>, partitions: &HashSet<PartitionId>) {
         let _one = self.hosting.acquire(1).await;
         let made: Vec<Rc<Replica>> = {
@@ -247,21 +240,28 @@ impl Shard {
             let unused = replicas.extract_if(|id, replica| partitions.contains(id) && replica.log().next_offset() == 0);
             unused.map(|(_, replica)| replica).collect()
         };
-        for replica in made {
+        self.retire(made, "of a partition that was not to be failed; remove it when the broker is stopped").await;
+    }
+
+    /// Ends replicas that this shard holds no longer, and has their directories removed. `failed`:
+    /// whose directory it is that could not be set aside, and what comes of it.
+    async fn retire(self: &Rc<Self>, replicas: Vec<Rc<Replica>>, failed: &str) {
+        for replica in replicas {
             self.end_coordinator(replica.id);
             self.fetchers.remove(replica.id);
             match replica.retire().await {
                 Ok(put_away) => put_away.into_iter().for_each(|dir| self.remove_later(dir)),
                 Err(error) => tracing::error!(
                     dir = %replica.log().dir().display(), %error,
-                    "setting aside the directory of a partition that was not to be failed; remove it when the broker is stopped"
+                    "setting aside the directory {failed}"
                 ),
             }
         }
     }
 
-    /// Ends this shard's partitions of deleted topics and puts their directories away, to be removed later. Returns the topics
-    /// of which some could not be put away; the next start does that, by the topic's record.
+    /// Ends this shard's partitions of deleted topics and puts their directories away, to be
+    /// removed later. Returns the topics of which some could not be put away; the next start does
+    /// that, by the topic's record.
     pub(super) async fn drop_topics(self: &Rc<Self>, topics: &HashSet<Uuid>) -> HashSet<Uuid> {
         let _one = self.hosting.acquire(1).await;
         let gone: Vec<Rc<Replica>> = {
@@ -300,20 +300,22 @@ fn set_aside(dir: &Path) -> io::Result<()> {
     fs::rename(dir, to)
 }
 
-/// What it means that a partition's directory names another topic.
+/// Meaning of a partition's directory that names another topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// The topic is new: the directory is left from one of the same name that was deleted. It is set aside.
+    /// The topic is new: the directory is left from one of the same name that was
+    /// deleted. It is set aside.
     New,
-    /// The topic was there before: the directory, or the file that names its topic, is damaged. Going on without the records
-    /// in it would be worse than not starting.
+    /// The topic was there before: the directory, or the file that names its topic, is damaged.
+    /// Going on without the records in it would be worse than not starting.
     Known,
-    /// The metadata that brokers share assigns the partition here, whether it was here before or not: a directory of
-    /// another topic is set aside, and what cannot be opened is offline.
+    /// The metadata that brokers share assigns the partition here, whether it was here before or
+    /// not: a directory of another topic is set aside, and what cannot be opened is offline.
     Assigned,
 }
 
-/// Outcome of taking a directory. It is there after a crash once the directory that holds it is synced.
+/// Outcome of taking a directory. It is there after a crash once the directory
+/// that holds it is synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taken {
     /// It was this partition's.
@@ -333,7 +335,8 @@ struct TakenDir {
     looked: Option<Looked>,
 }
 
-/// Makes `dir` the directory of a partition of `topic`. One that was made and cannot be named is removed again. Blocks.
+/// Makes `dir` the directory of a partition of `topic`. One that was made and cannot be named
+/// is removed again. Blocks.
 fn take_directory(dir: &Path, topic: Uuid, claim: Claim) -> io::Result<Taken> {
     let path = dir.join(PARTITION_METADATA);
     match fs::read(&path) {
@@ -373,7 +376,7 @@ fn names_another(topic: Uuid) -> io::Error {
     let message = format!(
         "{PARTITION_METADATA} does not name this topic's id ({}): if the records are this topic's, remove that file; if not, move \
          the directory away",
-        crate::cluster::encode_id(topic)
+        crate::model::encode_id(topic)
     );
     io::Error::new(io::ErrorKind::InvalidData, message)
 }

@@ -16,7 +16,8 @@ fn names(root: &Path) -> Vec<String> {
     names
 }
 
-/// The longest topic names leave no room for a suffix: the directory of a deleted one must leave its place all the same.
+/// The longest topic names leave no room for a suffix: the directory of a deleted one must
+/// leave its place all the same.
 #[test]
 fn a_partition_of_the_longest_name_is_put_aside_and_removed() {
     let root = scratch();

@@ -1,11 +1,12 @@
 //! Roles of this shard's replicas, as the metadata image gives them.
 //!
-//! The image of a broker that takes no part at present does not show it as leader, so its replicas follow or have no role
-//! then. Without a cluster every replica is alone.
+//! The image of a broker that takes no part at present does not show it as leader, so its replicas
+//! follow or have no role then. Without a cluster every replica is alone.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::state::Shard;
 use crate::cluster::store::Phase;
@@ -13,8 +14,11 @@ use crate::cluster::{MetadataImage, PartitionImage};
 use crate::config::ReplicaSelector;
 use crate::model::{BrokerId, LeaderEpoch, PartitionId};
 use crate::observe::client_line;
-use crate::partition::{Membership, PartitionView, Replica, ReplicaView};
+use crate::partition::{Change, Membership, PartitionView, Proposal, Replica, ReplicaView};
 use crate::runtime::{clock, spawn_local};
+
+/// Between two tries to have a leader epoch raised.
+const RENEWAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// This broker in its cluster, as one shard knows it.
 #[derive(Default)]
@@ -23,6 +27,9 @@ pub(super) struct Roles {
     noted: RefCell<BTreeMap<PartitionId, i64>>,
     /// Leaderships that were refused, each said once.
     refused: RefCell<BTreeMap<PartitionId, LeaderEpoch>>,
+    /// Leaders that were opened anew while the broker runs: the epoch that is over thereby, and
+    /// whether a new one is asked for.
+    reopened: RefCell<BTreeMap<PartitionId, (LeaderEpoch, bool)>>,
 }
 
 /// The role of a broker's replica.
@@ -56,8 +63,8 @@ impl Shard {
         self.roles.noted.borrow_mut().remove(&id).unwrap_or(0)
     }
 
-    /// Gives a replica the role that the image says. Where its log is being moved by another replica's word, it has none
-    /// until that is over.
+    /// Gives a replica the role that the image says. Where its log is being moved by another
+    /// replica's word, it has none until that is over.
     pub(super) fn assign_role(self: &Rc<Self>, replica: &Rc<Replica>) {
         let Some(membership) = self.membership() else { return };
         let assigned = assigned(&self.image.borrow(), replica.id, membership.me);
@@ -85,16 +92,55 @@ impl Shard {
         self.fetchers.look_at(replica);
     }
 
-    fn lead(&self, replica: &Rc<Replica>, view: PartitionView) {
+    fn lead(self: &Rc<Self>, replica: &Rc<Replica>, view: PartitionView) {
         let epoch = view.leader_epoch;
         let refused = replica.lead(view);
-        let mut known = self.roles.refused.borrow_mut();
+        let (mut known, mut reopened) = (self.roles.refused.borrow_mut(), self.roles.reopened.borrow_mut());
         let Err(why) = refused else {
             known.remove(&replica.id);
+            if reopened.get(&replica.id).is_some_and(|(over, _)| *over < epoch) {
+                reopened.remove(&replica.id);
+            }
             return;
         };
+        if let Some((_, asked)) = reopened.get_mut(&replica.id).filter(|(over, _)| *over == epoch) {
+            if !std::mem::replace(asked, true) {
+                spawn_local(self.clone().renew_leadership(replica.clone()));
+            }
+            return;
+        }
         if known.insert(replica.id, epoch) != Some(epoch) {
             client_line!(error, topic = %replica.topic, partition = %replica.id.index, epoch = epoch.0, "not led: {why}");
+        }
+    }
+
+    /// The replica is about to end, and to be opened anew: if it leads, its
+    /// leadership goes on in a new epoch.
+    pub(super) fn end_to_reopen(&self, replica: &Replica) {
+        let led = replica.led_epoch();
+        self.end_coordinator(replica.id);
+        replica.leave();
+        if self.membership().is_some() {
+            self.note_high_watermark(replica.id, replica.high_watermark());
+            if let Some(epoch) = led {
+                self.roles.reopened.borrow_mut().insert(replica.id, (epoch, false));
+            }
+        }
+    }
+
+    /// Has the leader epoch raised until the replica leads in it, or somebody else does.
+    async fn renew_leadership(self: Rc<Self>, replica: Rc<Replica>) {
+        let is_current = || self.replica(replica.id).is_some_and(|current| Rc::ptr_eq(&current, &replica));
+        while !self.stop.is_set() && is_current() && replica.led_epoch().is_none() {
+            let assigned = assigned(&self.image(), replica.id, self.broker());
+            let Assigned::Lead(view) = assigned else { break };
+            let proposal = Proposal { based_on: view.version, change: Change::Renew };
+            self.propose(replica.id, proposal).await;
+            // The image that shows it gives the replica its role.
+            clock::sleep(RENEWAL_PAUSE).await;
+        }
+        if let Some((_, asked)) = self.roles.reopened.borrow_mut().get_mut(&replica.id) {
+            *asked = false;
         }
     }
 
@@ -171,4 +217,4 @@ pub(super) fn partition_view(image: &MetadataImage, id: PartitionId) -> Option<P
 
 #[cfg(test)]
 #[path = "leadership_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -15,7 +15,8 @@ use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{BrokerImage, TopicImage};
 use crate::config::{ReplicaSelector, ServerConfig, TopicConfig};
 use crate::model::{ErrorCode, ShardId, records};
-use crate::partition::{FetchAnswer, FollowerFetch};
+use crate::partition::{FetchAnswer, FollowerFetch, LeaderAnswer};
+use crate::runtime::clock::Moment;
 use crate::runtime::mailbox::{Mesh, mesh};
 use crate::runtime::{PATIENCE, SendRoom, disk, on_shard, scratch};
 use crate::shard::hosting::Claim;
@@ -106,7 +107,7 @@ async fn member_with(root: &Path, state: &State, replica_selector: ReplicaSelect
     (shard, replica)
 }
 
-pub(in crate::shard) async fn show(shard: &Rc<Shard>, state: &State) {
+pub(in crate::shard) async fn publish(shard: &Rc<Shard>, state: &State) {
     let before = shard.image();
     shard.publish(ImageUpdate::between(&before, Arc::new(state.image()), &["t".into()])).await;
 }
@@ -123,8 +124,19 @@ async fn produce(shard: &Rc<Shard>) -> (ErrorCode, i64) {
 /// With acks=all, or acks=1.
 async fn produce_for(shard: &Rc<Shard>, all: bool) -> (ErrorCode, i64) {
     let parts = vec![ProducePart { partition: id(), records: batch(1) }];
-    let outcomes = shard.produce(parts, all).await.await.outcomes().await;
+    let outcomes = shard.produce(parts, all, None).await.await.outcomes().await;
     (outcomes[0].error, outcomes[0].base_offset)
+}
+
+/// A produce for the whole ISR that this broker has and no other.
+async fn pending(shard: &Rc<Shard>, replica: &Replica) -> std::pin::Pin<Box<dyn Future<Output = (ErrorCode, i64)>>> {
+    let (shard, end) = (shard.clone(), replica.acknowledged() + 1);
+    let mut produced = Box::pin(async move { produce(&shard).await });
+    while replica.acknowledged() < end {
+        assert!(poll_once(&mut produced).await.is_none());
+        clock::sleep(Duration::from_millis(1)).await;
+    }
+    produced
 }
 
 /// The other broker's fetch over the shard: error, high watermark, bytes of records, divergence.
@@ -152,8 +164,14 @@ async fn read(
     max_wait_ms: u32,
 ) -> (ErrorCode, i64, usize, Option<(i32, i64)>) {
     let part = FetchPart { partition: id(), offset, max_bytes: 1 << 20, current_leader_epoch, reader, rack: None };
-    let plan =
-        FetchPlan { parts: vec![part], max_bytes: 1 << 20, min_bytes: 1, max_wait_ms, room: SendRoom::default() };
+    let plan = FetchPlan {
+        parts: vec![part],
+        max_bytes: 1 << 20,
+        min_bytes: 1,
+        max_wait_ms,
+        begun: Moment::now(),
+        room: SendRoom::default(),
+    };
     let outcome = &shard.fetch(plan).await.0[0];
     (outcome.error, outcome.high_watermark, outcome.bytes(), outcome.diverging)
 }
@@ -167,18 +185,28 @@ async fn consume(shard: &Rc<Shard>, offset: i64, max_wait_ms: u32) -> (ErrorCode
         reader: Reader::Consumer,
         rack: None,
     };
-    let plan =
-        FetchPlan { parts: vec![part], max_bytes: 1 << 20, min_bytes: 1, max_wait_ms, room: SendRoom::default() };
+    let plan = FetchPlan {
+        parts: vec![part],
+        max_bytes: 1 << 20,
+        min_bytes: 1,
+        max_wait_ms,
+        begun: Moment::now(),
+        room: SendRoom::default(),
+    };
     let outcome = &shard.fetch(plan).await.0[0];
     (outcome.error, outcome.high_watermark)
 }
 
 async fn latest(shard: &Rc<Shard>) -> (ErrorCode, i64) {
-    let outcome = shard.list_offsets(vec![(id(), OffsetQuery::Latest, None)]).await[0];
+    let outcome = shard.list_offsets(vec![(id(), OffsetQuery::Latest, None)], false).await[0];
     (outcome.error, outcome.offset)
 }
 
-fn on_member<F: Future<Output = ()> + 'static>(state: State, test: fn(Rc<Shard>, Rc<Replica>) -> F) {
+/// Runs `test` on a shard of a broker in a cluster that shows `state`.
+pub(in crate::shard) fn on_member<F: Future<Output = ()> + 'static>(
+    state: State,
+    test: fn(Rc<Shard>, Rc<Replica>) -> F,
+) {
     on_member_with(state, ReplicaSelector::Leader, test);
 }
 
@@ -205,7 +233,8 @@ fn the_view_of_a_partition_is_the_images() {
     assert_eq!((view.version, view.leader_epoch, view.min_isr), (1, LeaderEpoch(3), 2), "no more than there are");
     let other = ReplicaView { broker: OTHER, broker_epoch: Some(OTHER_EPOCH), active: true, incarnation: 5 };
     assert_eq!(view.replicas[1], other);
-    // A replica that is being added does not raise the minimum yet; nor is one known that is not registered.
+    // A replica that is being added does not raise the minimum yet; nor is one
+    // known that is not registered.
     let mut topic = TopicImage::clone(image.topic("t").unwrap());
     topic.partitions[0].replicas.push(BrokerId(2));
     topic.partitions[0].adding = vec![BrokerId(2)];
@@ -249,7 +278,7 @@ fn who_waits_is_told_when_the_leadership_ends() {
             clock::sleep(Duration::from_millis(1)).await;
         }
         let began = clock::now();
-        show(&shard, &State::led().led_by(Some(OTHER))).await;
+        publish(&shard, &State::led().led_by(Some(OTHER))).await;
         assert_eq!(produced.await.0, ErrorCode::NotLeaderOrFollower);
         assert_eq!(consumed.await.0, ErrorCode::NotLeaderOrFollower);
         assert!(began.elapsed() < Duration::from_millis(u64::from(crate::shard::tests::WAIT_MS / 2)));
@@ -260,13 +289,41 @@ fn who_waits_is_told_when_the_leadership_ends() {
         assert_eq!(shard.delete_records(vec![(id(), None)]).await, [Err(ErrorCode::NotLeaderOrFollower)]);
         let nowhere = PartitionId::new(Uuid::from_u128(99), 0);
         assert_eq!(shard.delete_records(vec![(nowhere, None)]).await, [Err(ErrorCode::UnknownTopicOrPartition)]);
-        // Elected again, it knows nothing of followers, and of its own end no more than it had committed.
-        show(&shard, &State::led().led_by(Some(OTHER)).led_by(Some(ME))).await;
+        // Elected again, it knows nothing of followers, and of its own end no
+        // more than it had committed.
+        publish(&shard, &State::led().led_by(Some(OTHER)).led_by(Some(ME))).await;
         assert_eq!(replica.led_epoch(), Some(LeaderEpoch(5)));
         assert_eq!(latest(&shard).await.0, ErrorCode::OffsetNotAvailable, "KIP-207");
         let again = FollowerFetch { leader_epoch: LeaderEpoch(5), ..fetch(1, Some(3)) };
         replica.fetched(&again, true);
         assert_eq!(latest(&shard).await, (ErrorCode::None, 1));
+    });
+}
+
+/// Told that this is not the leader, a producer would take the batch for not written.
+#[test]
+fn a_batch_outlives_the_leadership_that_accepted_it() {
+    on_member(State::led(), |shard, replica| async move {
+        let began = clock::now();
+        let taken_over = State::led().led_by(None).led_by(Some(ME));
+        let mut kept = pending(&shard, &replica).await;
+        publish(&shard, &State::led().led_by(None)).await;
+        assert!(poll_once(&mut kept).await.is_none());
+        publish(&shard, &taken_over).await;
+        assert!(poll_once(&mut kept).await.is_none());
+        replica.fetched(&FollowerFetch { leader_epoch: LeaderEpoch(5), ..fetch(1, Some(3)) }, true);
+        assert_eq!(kept.await, (ErrorCode::None, 0), "the next leadership commits it");
+
+        let mut followed = pending(&shard, &replica).await;
+        let gone = pending(&shard, &replica).await;
+        publish(&shard, &taken_over.led_by(Some(OTHER))).await;
+        replica.truncate_to(2, clock::wall_ms()).await.unwrap();
+        assert_eq!(gone.await.0, ErrorCode::NotLeaderOrFollower, "it is cut off");
+        assert!(poll_once(&mut followed).await.is_none());
+        let answer = LeaderAnswer::Records { first: None, high_watermark: 2, start: 0 };
+        replica.carry_out(LeaderEpoch(6), answer, Bytes::new(), clock::wall_ms()).await;
+        assert_eq!(followed.await, (ErrorCode::None, 1), "the next leader commits it");
+        assert!(began.elapsed() < crate::shard::produce::AFTERMATH, "nobody waited for its end");
     });
 }
 
@@ -283,14 +340,14 @@ fn one_acknowledgement_waits_for_nobody_else_and_all_of_them_for_a_minimum() {
         );
         // Enough of them, and then too few again.
         let both = State { isr: vec![ME, OTHER], min_insync: 2, ..State::led().next() };
-        show(&shard, &both).await;
+        publish(&shard, &both).await;
         let mut produced = Box::pin(produce_for(&shard, true));
         while replica.acknowledged() < 2 {
             assert!(poll_once(&mut produced).await.is_none());
             clock::sleep(Duration::from_millis(1)).await;
         }
         replica.fetched(&fetch(2, Some(3)), true);
-        show(&shard, &State { isr: vec![ME], ..both.next() }).await;
+        publish(&shard, &State { isr: vec![ME], ..both.next() }).await;
         assert_eq!(produced.await.0, ErrorCode::NotEnoughReplicasAfterAppend);
     });
 }
@@ -300,7 +357,7 @@ fn one_acknowledgement_waits_for_nobody_else_and_all_of_them_for_a_minimum() {
 fn a_batch_is_written_before_it_is_committed() {
     on_member(State::led(), |shard, replica| async move {
         let parts = vec![ProducePart { partition: id(), records: batch(1) }];
-        let written = shard.produce(parts, true).await.await;
+        let written = shard.produce(parts, true, None).await.await;
         assert_eq!((replica.acknowledged(), replica.high_watermark()), (1, 0));
         let mut outcomes = Box::pin(written.outcomes());
         assert!(poll_once(&mut outcomes).await.is_none());
@@ -329,7 +386,7 @@ fn a_followers_fetch_waits_for_records_and_moves_the_high_watermark() {
         assert!(poll_once(&mut next).await.is_none());
         assert_eq!(produced.await, (ErrorCode::None, 0));
         let began = clock::now();
-        show(&shard, &State::led().led_by(Some(OTHER))).await;
+        publish(&shard, &State::led().led_by(Some(OTHER))).await;
         assert_eq!(next.await.0, ErrorCode::NotLeaderOrFollower, "its leader leads no more");
         assert!(began.elapsed() < Duration::from_millis(u64::from(wait_ms / 2)));
         assert!(replica.led_epoch().is_none());
@@ -344,7 +401,7 @@ fn what_a_follower_says_is_judged() {
         // It has records of epochs before all of ours only: it begins at our start.
         assert_eq!(replicate(&shard, fetch(7, Some(2)), 0).await.0, ErrorCode::OffsetOutOfRange);
         assert_eq!(replicate(&shard, fetch(0, Some(9)), 0).await.0, ErrorCode::UnknownLeaderEpoch);
-        show(&shard, &State::led().led_by(Some(ME))).await;
+        publish(&shard, &State::led().led_by(Some(ME))).await;
         let now = |fetch| FollowerFetch { leader_epoch: LeaderEpoch(4), ..fetch };
         assert_eq!(produce_for(&shard, false).await, (ErrorCode::None, 1));
         assert_eq!(replicate(&shard, now(fetch(5, Some(3))), 0).await, (ErrorCode::None, 0, 0, Some((3, 1))));
@@ -362,10 +419,10 @@ fn what_a_follower_says_is_judged() {
 #[test]
 fn a_broker_that_takes_no_part_has_no_role() {
     on_member(State::led(), |shard, replica| async move {
-        show(&shard, &State { leader: None, ..State::led() }).await;
+        publish(&shard, &State { leader: None, ..State::led() }).await;
         assert_eq!((replica.led_epoch(), replica.followed()), (None, None));
         assert_eq!(produce(&shard).await.0, ErrorCode::NotLeaderOrFollower);
-        show(&shard, &State::led().led_by(Some(ME))).await;
+        publish(&shard, &State::led().led_by(Some(ME))).await;
         assert_eq!(replica.led_epoch(), Some(LeaderEpoch(4)));
     });
 }
@@ -389,7 +446,7 @@ fn a_role_waits_for_moves_of_the_log() {
     on_member(State::led().led_by(Some(OTHER)), |shard, replica| async move {
         let moving = replica.begin_move();
         let next = State::led().led_by(Some(OTHER)).led_by(Some(ME));
-        show(&shard, &next).await;
+        publish(&shard, &next).await;
         assert_eq!((replica.led_epoch(), replica.followed()), (None, None));
         drop(moving);
         crate::runtime::eventually("it leads", || replica.led_epoch() == Some(LeaderEpoch(5))).await;
@@ -400,22 +457,23 @@ fn a_role_waits_for_moves_of_the_log() {
 fn metadata_from_before_the_log_is_not_led_by() {
     on_member(State::led(), |shard, replica| async move {
         replica.leave();
-        show(&shard, &State { epoch: 2, ..State::led().next() }).await;
+        publish(&shard, &State { epoch: 2, ..State::led().next() }).await;
         assert_eq!(replica.led_epoch(), None);
         assert_eq!(produce(&shard).await.0, ErrorCode::NotLeaderOrFollower);
     });
 }
 
-/// A new session may see metadata from before what the last one saw: a leader of then would have the log cut to its own.
+/// A new session may see metadata from before what the last one saw: a leader of then would
+/// have the log cut to its own.
 #[test]
 fn metadata_from_before_the_last_role_is_not_followed_by() {
     on_member(State::led(), |shard, replica| async move {
         let older = State { leader: Some(OTHER), epoch: 2, ..State::led().next() };
-        show(&shard, &older).await;
+        publish(&shard, &older).await;
         assert_eq!((replica.led_epoch(), replica.followed()), (None, None));
-        show(&shard, &State { epoch: 4, ..older.next() }).await;
+        publish(&shard, &State { epoch: 4, ..older.next() }).await;
         assert_eq!(replica.followed().map(|follows| follows.epoch), Some(LeaderEpoch(4)));
-        show(&shard, &State { epoch: 3, ..older.next().next() }).await;
+        publish(&shard, &State { epoch: 3, ..older.next().next() }).await;
         assert_eq!(replica.followed(), None);
     });
 }
@@ -435,7 +493,7 @@ fn a_replica_believes_no_more_than_was_noted() {
             replica.close().await.unwrap();
             shard.replicas.borrow_mut().clear();
             shard.note_high_watermark(id(), 2);
-            show(&shard, &State { leader: None, ..alone }).await;
+            publish(&shard, &State { leader: None, ..alone }).await;
             shard.host(shard.image().topics().cloned().collect(), Claim::Known).await.unwrap();
             let replica = shard.replica(id()).unwrap();
             assert_eq!((replica.high_watermark(), replica.acknowledged()), (2, 3));
@@ -455,7 +513,14 @@ async fn consume_from(shard: &Rc<Shard>, rack: Option<&str>) -> (ErrorCode, bool
         rack: rack.map(Arc::from),
     };
     let parts = vec![part];
-    let plan = FetchPlan { parts, max_bytes: 1 << 20, min_bytes: 1, max_wait_ms: 0, room: SendRoom::default() };
+    let plan = FetchPlan {
+        parts,
+        max_bytes: 1 << 20,
+        min_bytes: 1,
+        max_wait_ms: 0,
+        begun: Moment::now(),
+        room: SendRoom::default(),
+    };
     let outcome = &shard.fetch(plan).await.0[0];
     (outcome.error, outcome.bytes() > 0, outcome.preferred_replica)
 }
@@ -473,12 +538,12 @@ fn consumers_are_sent_to_the_replica_in_their_rack() {
             assert_eq!(consume_from(&shard, rack).await, served, "{rack:?}");
         }
         // As a follower it serves those that were sent to it.
-        show(&shard, &State::led().led_by(Some(OTHER))).await;
+        publish(&shard, &State::led().led_by(Some(OTHER))).await;
         assert_eq!(consume_from(&shard, Some("a")).await, served);
         assert_eq!(consume_from(&shard, None).await, (ErrorCode::NotLeaderOrFollower, false, None));
         // Out of sync, nobody is sent there.
         let alone = State { isr: vec![ME], epoch: 5, version: 3, ..State::led() };
-        show(&shard, &alone).await;
+        publish(&shard, &alone).await;
         assert_eq!(consume_from(&shard, Some("b")).await, served);
     });
 }

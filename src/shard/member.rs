@@ -1,5 +1,5 @@
-//! This broker as one of a cluster, on the controller's shard: its node is polled whenever the store has news,
-//! and every image that comes of it is shown to all shards, one after the other.
+//! This broker as one of a cluster, on the controller's shard: its node is polled whenever the
+//! store has news, and every image that comes of it is shown to all shards, one after the other.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +11,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::state::Shard;
-use crate::cluster::Stray;
 use crate::cluster::node::{Images, News, Node, Settled, Ticket};
+use crate::cluster::rules::Found;
 use crate::cluster::store::zookeeper::ZooKeeper;
-use crate::cluster::store::{Commit, Outcome, Revision, Session};
-use crate::model::BrokerId;
+use crate::cluster::store::{Commit, Key, Outcome, Revision, Session};
+use crate::cluster::{MetadataImage, Stray};
+use crate::model::{BrokerId, ShardId};
 use crate::runtime::bell::Bell;
 use crate::runtime::process::StopFlag;
 use crate::runtime::sync::{Notify, OneshotReceiver, OneshotSender, oneshot};
@@ -24,9 +25,12 @@ use crate::storage::put_away;
 
 /// Longest wait for the session to be closed at the end.
 const CLOSING: Duration = Duration::from_secs(3);
+/// Partitions named in one log line.
+const NAMED: usize = 8;
 /// Time between two log lines about a registration that is refused.
 const REMINDER: Duration = Duration::from_secs(10);
-/// Time that a registration of a broker that has died may outlast its session timeout: its server notices late.
+/// Time that a registration of a broker that has died may outlast its session timeout:
+/// its server notices late.
 const OUTLASTING: Duration = Duration::from_secs(5);
 
 /// Requests of the main thread to a member, and what it tells.
@@ -77,6 +81,8 @@ pub struct Joining {
     pub begun: Instant,
     /// Directories of replicas that this broker has no longer, as of the start.
     pub strays: Vec<Stray>,
+    /// Its replicas are noted once they are open.
+    pub found: Found,
     pub leave: Leave,
     /// Told once when no leadership is left after [`Leave::begin`].
     pub left: SyncSender<()>,
@@ -85,13 +91,13 @@ pub struct Joining {
 /// The membership of a broker that runs.
 pub(super) struct Member {
     pub node: RefCell<Node<ZooKeeper>>,
-    images: RefCell<Images>,
+    pub(super) images: RefCell<Images>,
     bell: Bell,
     begun: Instant,
     strays: RefCell<Vec<Stray>>,
     leave: Leave,
     left: RefCell<Option<SyncSender<()>>>,
-    /// Who waits for the end of what was asked.
+    /// Callers that wait for the end of their requests.
     waiting: RefCell<BTreeMap<Ticket, OneshotSender<Settled>>>,
     /// There may be a new image.
     has_news: Cell<bool>,
@@ -105,6 +111,8 @@ pub(super) struct Member {
     away: Cell<Option<Instant>>,
     /// Leaders know that it has been away for a session's time.
     apart: Cell<bool>,
+    /// Shards that refuse records for want of room.
+    short: RefCell<BTreeSet<ShardId>>,
     closing: Cell<bool>,
     ended: Cell<bool>,
 }
@@ -112,6 +120,23 @@ pub(super) struct Member {
 impl Member {
     pub fn has_ended(&self) -> bool {
         self.ended.get()
+    }
+
+    /// A shard refuses records for want of room, or takes them again.
+    pub fn note_room(&self, shard: ShardId, short: bool) {
+        let any = {
+            let mut shards = self.short.borrow_mut();
+            let _ = if short { shards.insert(shard) } else { shards.remove(&shard) };
+            !shards.is_empty()
+        };
+        self.node.borrow_mut().set_short_of_room(any);
+        self.bell.ring();
+    }
+
+    /// Tells the other brokers which replicas are offline here.
+    pub fn tell_offline(&self, image: &MetadataImage) {
+        self.node.borrow_mut().set_offline(image.offline_replicas());
+        self.bell.ring();
     }
 
     /// Resolves at the first change of the metadata after this call, or when the membership ends.
@@ -165,7 +190,8 @@ impl Member {
         true
     }
 
-    /// Waits until every shard shows what this broker knows, and that is whole; `false`: not by then.
+    /// Waits until every shard shows what this broker knows, and that is whole;
+    /// `false`: not by then.
     pub async fn until_current(&self, deadline: Instant) -> bool {
         loop {
             let (whole, known) = {
@@ -208,7 +234,7 @@ impl Shard {
 
     /// Registers, and takes part from then on. After all shards have opened what the start found.
     pub(super) fn join(self: &Rc<Self>, joining: Joining) {
-        let Joining { node, images, bell, begun, strays, leave, left } = joining;
+        let Joining { node, images, bell, begun, strays, found: _, leave, left } = joining;
         let shown = Cell::new(node.mirror().revision());
         let member = Rc::new(Member {
             node: RefCell::new(node),
@@ -226,9 +252,11 @@ impl Shard {
             refused: Cell::new(None),
             away: Cell::new(None),
             apart: Cell::new(false),
+            short: RefCell::default(),
             closing: Cell::new(false),
             ended: Cell::new(false),
         });
+        member.tell_offline(&self.image());
         if let Err(error) = member.bell.hang() {
             tracing::error!("news of ZooKeeper are looked for four times a second only: {error}");
         }
@@ -246,7 +274,7 @@ impl Shard {
             let tick = clock::now() + clock::TICK;
             let due = member.node.borrow().due_ms().and_then(|due| u64::try_from(due).ok());
             let due = due.and_then(|due| member.begun.checked_add(Duration::from_millis(due)));
-            // What is due and cannot be done yet is looked at a little later.
+            // A step that is due and cannot be done yet is looked at a little later.
             let soonest = clock::now() + Duration::from_millis(10);
             let at = due.map_or(tick, |due| due.clamp(soonest, tick));
             clock::until(at, member.bell.rung()).await;
@@ -260,6 +288,7 @@ impl Shard {
             if member.leave.drain.load(Ordering::Acquire) {
                 node.begin_drain();
             }
+            node.set_cordoned(self.all_cordoned());
             let news = node.poll(now_ms);
             let acted = node.act(now_ms);
             member.leave.may_mark_clean.store(node.may_mark_clean(), Ordering::Release);
@@ -268,6 +297,19 @@ impl Shard {
         for risky in &acted.risky {
             let ((topic, partition), leader) = (&risky.partition, risky.leader);
             tracing::error!(%topic, partition, %leader, election = ?risky.election, "a leader is elected that may lack committed records");
+        }
+        if !acted.emptied.is_empty() {
+            let named: Vec<_> =
+                acted.emptied.iter().take(NAMED).map(|(topic, index)| format!("{topic}-{index}")).collect();
+            let more = if acted.emptied.len() > NAMED { ", ..." } else { "" };
+            tracing::error!(
+                "{} partition(s) ({}{more}) had their last records in data directories that this broker has no longer, and no other \
+                 replica is in sync: they have no leader until those directories are back, or until \
+                 kafka-leader-election.sh --election-type UNCLEAN has another replica lead with what it has. Start the brokers \
+                 that have one before that",
+                acted.emptied.len(),
+                named.join(", ")
+            );
         }
         match acted.refused {
             Some(why) => self.note_refused(member, &why.to_string()),
@@ -280,7 +322,8 @@ impl Shard {
         }
     }
 
-    /// A broker that has died is registered until its session ends; one that lives stays, and this one has to stop.
+    /// A broker that has died is registered until its session ends; one that lives stays,
+    /// and this one has to stop.
     fn note_refused(&self, member: &Member, why: &str) {
         let (now, noted) = (clock::now(), member.refused.get());
         let (since, told) = noted.unwrap_or((now, now));
@@ -294,7 +337,8 @@ impl Shard {
         }
     }
 
-    /// Tells the leaders of all shards once ZooKeeper has been away for a session's time, and when it is back.
+    /// Tells the leaders of all shards once ZooKeeper has been away for a session's
+    /// time, and when it is back.
     async fn tell_apart(self: &Rc<Self>, member: &Member) {
         let timeout_ms = self.config.zookeeper_session_timeout_ms;
         let apart = member.away.get().is_some_and(|since| clock::now() >= since + Duration::from_millis(timeout_ms));
@@ -336,6 +380,11 @@ impl Shard {
                 tracing::warn!("this broker takes no part in the cluster");
             }
             member.images.borrow_mut().note_part(&self.image(), &member.node.borrow());
+        }
+        if news.changed.contains(&Key::Controller)
+            && let Some(controller) = member.node.borrow().view().controller()
+        {
+            tracing::info!("broker {} is the controller", controller.value);
         }
         member.images.borrow_mut().note(&news.changed);
         for settled in news.settled {
@@ -379,7 +428,8 @@ impl Shard {
         }
     }
 
-    /// Removes the directories that a start found of replicas that are elsewhere now, or of topics that are gone.
+    /// Removes the directories that a start found of replicas that are elsewhere now, or
+    /// of topics that are gone.
     async fn remove_strays(&self, member: &Member) {
         let strays = member.strays.take();
         if strays.is_empty() {

@@ -1,4 +1,5 @@
-//! Reads from a replica in the consumer's own rack (KIP-392): the leader names it, and it serves what it knows to be committed.
+//! Reads from a replica in the consumer's own rack (KIP-392): the leader names it, and it serves
+//! what it knows to be committed.
 
 use std::cmp::Reverse;
 
@@ -10,8 +11,9 @@ use crate::model::BrokerId;
 use crate::partition::Replica;
 
 impl Shard {
-    /// The replica that the consumer of `part` should read from instead of this leader: one in its rack, in sync, that has what
-    /// is asked for, and of several the one that has most. `None`: this one.
+    /// The replica that the consumer of `part` should read from instead of this leader:
+    /// one in its rack, in sync, that has what is asked for, and of several the one that
+    /// has most. `None`: this one.
     pub(super) fn nearer_replica(&self, replica: &Replica, part: &FetchPart) -> Option<BrokerId> {
         let rack = part.rack.as_deref().filter(|_| self.config.replica_selector == ReplicaSelector::RackAware)?;
         let image = self.image.borrow();

@@ -1,6 +1,7 @@
-//! Partitions of this shard that are not served: their directory could not be opened, or their disk failed. The controller
-//! publishes them in the metadata image, so that clients and tools see partitions without a leader, and logs them once a
-//! minute. Kafka does the same for a failed log directory.
+//! Partitions of this shard that are not served: their directory could not be opened, or
+//! their disk failed. The controller publishes them in the metadata image, so that clients
+//! and tools see partitions without a leader, and logs them once a minute. Kafka does the
+//! same for a failed log directory.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +41,8 @@ pub(super) struct Offline {
 }
 
 impl Shard {
-    /// Takes a partition that could not be opened offline. Its requests are answered with KAFKA_STORAGE_ERROR from now on.
+    /// Takes a partition that could not be opened offline. Its requests are answered with
+    /// KAFKA_STORAGE_ERROR from now on.
     pub(super) fn set_offline(&self, partition: PartitionId, why: impl Into<Arc<str>>) {
         self.offline.unopened.borrow_mut().insert(partition, why.into());
         self.offline.changed.set(true);
@@ -110,6 +112,8 @@ impl Shard {
         if *self.offline.published.borrow() == offline {
             return;
         }
+        // Whose log takes nothing must not go on telling its leader that it is in sync.
+        offline.keys().for_each(|partition| self.fetchers.remove(*partition));
         let (from, told) = (self.id, offline.clone());
         let shown =
             self.on_shard(CONTROLLER, move |controller| async move { controller.show_offline(from, told).await });
@@ -127,11 +131,15 @@ impl Shard {
         let before = self.image();
         let mut image = MetadataImage::clone(&before);
         image.set_offline(all);
-        self.publish(ImageUpdate::between(&before, Arc::new(image), &[])).await;
+        let image = Arc::new(image);
+        if let Some(member) = self.member() {
+            member.tell_offline(&image);
+        }
+        self.publish(ImageUpdate::between(&before, image, &[])).await;
     }
 
-    /// Has the directories of partitions that failed since the last look tried out, beside everything else: a disk that
-    /// hangs must not hold up what is published.
+    /// Has the directories of partitions that failed since the last look tried out, beside
+    /// everything else: a disk that hangs must not hold up what is published.
     fn look_at_failures(self: &Rc<Self>) {
         let failures = self.storage.failures();
         let new = self.offline.failures_tried.get() != failures || self.has_suspects();

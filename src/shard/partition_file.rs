@@ -2,7 +2,8 @@
 
 use uuid::Uuid;
 
-use crate::cluster::{encode_id, partition_metadata};
+use crate::cluster::partition_metadata;
+use crate::model::encode_id;
 
 /// Characters in which a damaged id may differ from the topic's: ids are random, so two never come
 /// this close.

@@ -1,17 +1,26 @@
 //! Produce: stage one gives every batch its place, stage two waits until they are acknowledged.
 //!
-//! Stage two has two parts. First this broker has the batches, and the request's memory is free; with `acks=all` the whole
-//! ISR has them next. On a broker without a cluster both are one.
+//! Stage two has two parts. First this broker has the batches, and the request's memory is free;
+//! with `acks=all` the whole ISR has them next. On a broker without a cluster both are one.
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use super::api::{ProduceOutcome, ProducePart};
 use super::check::{CheckedPart, not_served};
 use super::state::{Group, Groups, Shard};
+use super::verify::RequestTransaction;
 use crate::model::{ErrorCode, PartitionId};
+use crate::observe::metrics::Cause;
 use crate::partition::{Accepted, AckAll, AckWait, Rejected, Replica};
-use crate::runtime::clock;
+use crate::runtime::clock::{self, Moment};
+use crate::runtime::waits;
+use crate::storage::Delays;
+
+/// Time in which the next leader commits what the last one had accepted, or another
+/// history shows: a few fetches.
+pub(super) const AFTERMATH: Duration = Duration::from_secs(2);
 
 /// Stage two of a produce, up to where this broker has the batches.
 pub type ProduceWrites = Pin<Box<dyn Future<Output = Written>>>;
@@ -62,11 +71,21 @@ struct Pledge {
 }
 
 impl Shard {
-    /// Stage one of a produce: when this returns, the batches are checked, and their order against later requests is fixed.
-    /// `for_all`: the whole ISR is to acknowledge them. Stage two is the returned future. It is not bounded in time: whoever
-    /// holds the budget of the request's memory must know when the disk has it, also when nobody waits for the answer any more.
-    pub async fn produce(self: &Rc<Self>, parts: Vec<ProducePart>, for_all: bool) -> ProduceWrites {
-        let parts = self.check_all(parts).await;
+    /// Stage one of a produce: when this returns, the batches are checked, and their order against
+    /// later requests is fixed. `for_all`: the whole ISR is to acknowledge them. Stage two is the
+    /// returned future. It is not bounded in time: whoever holds the budget of the request's memory
+    /// must know when the disk has it, also when nobody waits for the answer any more.
+    /// `transaction`: the one that the request names.
+    pub async fn produce(
+        self: &Rc<Self>,
+        parts: Vec<ProducePart>,
+        for_all: bool,
+        transaction: Option<RequestTransaction>,
+    ) -> ProduceWrites {
+        let mut parts = self.check_all(parts).await;
+        if let Some(transaction) = transaction {
+            parts = self.verify_all(parts, &transaction).await;
+        }
         let shard = self.clone();
         if parts.iter().all(|part| self.owner(part.partition) == self.id) {
             let appends = self.append_all(parts, for_all);
@@ -106,7 +125,7 @@ impl Shard {
         let mut appends = Vec::with_capacity(parts.len());
         for part in parts {
             appends.push(self.online(part.partition).map_err(not_served).and_then(|replica| {
-                let accepted = replica.append(part.batch?, for_all, now_ms)?;
+                let accepted = replica.append(part.batch?, part.verified, for_all, now_ms)?;
                 replica.expect_ack(accepted.next_offset, &wait);
                 Ok((replica, accepted))
             }));
@@ -116,22 +135,41 @@ impl Shard {
 
     /// On the owner: the outcomes of batches, once they are committed or will not be.
     async fn committed(self: Rc<Self>, pledges: Vec<Pledge>) -> Vec<ProduceOutcome> {
-        let wait = Rc::new(AckWait::default());
-        let find = |pledge: &Pledge| {
-            let replica = self.replica(pledge.partition)?;
-            replica.expect_commit(pledge.accepted.next_offset, pledge.accepted.term, &wait);
-            Some(replica)
-        };
-        let replicas: Vec<Option<Rc<Replica>>> = pledges.iter().map(find).collect();
-        wait.settled().await;
-        let outcomes = pledges.iter().zip(replicas).map(|(pledge, replica)| {
-            let replica = replica.ok_or_else(|| not_served(ErrorCode::NotLeaderOrFollower));
-            outcome(replica.and_then(|replica| {
-                replica.commit_outcome(pledge.accepted.next_offset, pledge.accepted.term)?;
-                Ok((replica, pledge.accepted))
-            }))
+        let find = |pledge: &Pledge| Some((self.replica(pledge.partition)?, pledge.accepted));
+        let pledged: Vec<Option<(Rc<Replica>, Accepted)>> = pledges.iter().map(find).collect();
+        waits::waiting(Cause::Followers, until_decided(&pledged)).await;
+        let outcomes = pledged.into_iter().map(|pledged| {
+            let (replica, accepted) = pledged.ok_or_else(|| not_served(ErrorCode::NotLeaderOrFollower))?;
+            replica.fate_outcome(&accepted)?;
+            Ok((replica, accepted))
         });
-        outcomes.collect()
+        outcomes.map(outcome).collect()
+    }
+}
+
+/// Waits until the batches are committed or will not be, but not for long after their leadership. A
+/// producer that was told "not the leader" takes the batch for not written; told so of one that is,
+/// librdkafka may write it once more.
+async fn until_decided(pledged: &[Option<(Rc<Replica>, Accepted)>]) {
+    let mut over_at: Option<Instant> = None;
+    loop {
+        let (wait, mut led) = (Rc::new(AckWait::default()), true);
+        for (replica, accepted) in pledged.iter().flatten() {
+            if replica.fate(accepted) == AckAll::Pending {
+                led &= replica.expect_fate(accepted, &wait);
+            }
+        }
+        if wait.is_settled() {
+            return;
+        }
+        if led {
+            wait.settled().await;
+            continue;
+        }
+        let over_at = *over_at.get_or_insert_with(|| clock::now() + AFTERMATH);
+        if clock::until(over_at, wait.settled()).await.is_none() {
+            return;
+        }
     }
 }
 
@@ -143,17 +181,37 @@ struct Appends {
 }
 
 impl Appends {
+    /// Waits until every batch is acknowledged here, and notes why that took its time: what the
+    /// logs themselves waited for, and else the device.
+    async fn until_settled(&self) {
+        let logs = || self.appends.iter().flatten().map(|(replica, _)| replica.log());
+        let (begun, before): (Moment, Vec<Delays>) = (Moment::now(), logs().map(|log| log.delays()).collect());
+        self.wait.clone().settled().await;
+        let since = logs().zip(&before).map(|(log, before)| log.delays().since(before));
+        let delays = since.fold(Delays::default(), |sum, delays| sum.max(&delays));
+        let mut left = Moment::now().ns_since(begun);
+        for (cause, ns) in [(Cause::Arena, delays.arena), (Cause::Blocks, delays.blocks), (Cause::Sync, delays.sync)] {
+            let ns = ns.min(left);
+            waits::note(cause, ns);
+            left -= ns;
+        }
+        waits::note(Cause::Device, left);
+    }
+
     async fn written(self) -> Writes {
-        self.wait.settled().await;
+        if !self.wait.is_settled() {
+            // Apart, so that the future of batches that are there stays small.
+            Box::pin(self.until_settled()).await;
+        }
         let mut pledges = Vec::new();
         let settle = |(at, append): (usize, Result<(Rc<Replica>, Accepted), Rejected>)| {
             outcome(append.and_then(|(replica, accepted)| {
                 replica.ack_outcome(&accepted)?;
                 if self.for_all {
-                    match replica.commit_state(accepted.next_offset, accepted.term) {
+                    match replica.fate(&accepted) {
                         AckAll::Committed => {}
                         AckAll::Pending => pledges.push((at, Pledge { partition: replica.id, accepted })),
-                        AckAll::Refused(_) => replica.commit_outcome(accepted.next_offset, accepted.term)?,
+                        AckAll::Refused(_) => replica.fate_outcome(&accepted)?,
                     }
                 }
                 Ok((replica, accepted))

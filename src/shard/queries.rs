@@ -2,25 +2,27 @@
 
 use std::rc::Rc;
 
-use super::api::{ActiveProducer, EpochEndOutcome, OffsetOutcome, OffsetQuery};
+use super::api::{EpochEndOutcome, OffsetOutcome, OffsetQuery};
 use super::state::Shard;
-use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
+use crate::model::{ErrorCode, KnownProducer, LeaderEpoch, PartitionId};
 use crate::partition::Replica;
 
 type OffsetPart = (PartitionId, OffsetQuery, Option<LeaderEpoch>);
+/// Of transactions only what is decided counts (`isolation.level=read_committed`).
+type Committed = bool;
 type EpochPart = (PartitionId, Option<LeaderEpoch>, LeaderEpoch);
 
 impl Shard {
-    pub async fn list_offsets(self: &Rc<Self>, parts: Vec<OffsetPart>) -> Vec<OffsetOutcome> {
+    pub async fn list_offsets(self: &Rc<Self>, parts: Vec<OffsetPart>, committed: Committed) -> Vec<OffsetOutcome> {
         let answers = self
             .scatter(
                 parts,
                 |p| p.0,
-                |shard, parts| async move {
+                move |shard, parts| async move {
                     let mut outcomes = Vec::with_capacity(parts.len());
                     for (partition, query, believed) in parts {
                         let outcome = match shard.asked(partition, believed) {
-                            Ok(replica) => offset_of(&replica, query).await,
+                            Ok(replica) => offset_of(&replica, query, committed).await,
                             Err(code) => no_offset(code),
                         };
                         outcomes.push(outcome);
@@ -48,7 +50,7 @@ impl Shard {
     pub async fn active_producers(
         self: &Rc<Self>,
         parts: Vec<PartitionId>,
-    ) -> Vec<Result<Vec<ActiveProducer>, ErrorCode>> {
+    ) -> Vec<Result<Vec<KnownProducer>, ErrorCode>> {
         let look = |shard: Rc<Shard>, parts: Vec<PartitionId>| async move {
             let producers = |id| shard.online(id).map(|replica| active_producers(&replica));
             parts.into_iter().map(producers).collect()
@@ -76,15 +78,14 @@ impl Shard {
     }
 }
 
-fn active_producers(replica: &Replica) -> Vec<ActiveProducer> {
+fn active_producers(replica: &Replica) -> Vec<KnownProducer> {
     let mut producers = Vec::new();
-    replica.each_producer(|id, epoch, last_sequence, last_append_ms| {
-        producers.push(ActiveProducer { id, epoch, last_sequence, last_append_ms });
-    });
+    replica.each_producer(|producer| producers.push(producer));
     producers
 }
 
-async fn offset_of(replica: &Rc<Replica>, query: OffsetQuery) -> OffsetOutcome {
+async fn offset_of(replica: &Rc<Replica>, query: OffsetQuery, committed: Committed) -> OffsetOutcome {
+    let end = if committed { replica.last_stable_offset() } else { replica.high_watermark() };
     let at = |offset: i64| OffsetOutcome {
         error: ErrorCode::None,
         timestamp_ms: -1,
@@ -92,11 +93,11 @@ async fn offset_of(replica: &Rc<Replica>, query: OffsetQuery) -> OffsetOutcome {
         leader_epoch: replica.epoch_of(offset),
     };
     let found = match query {
-        OffsetQuery::Latest => return replica.latest_offset().map_or_else(no_offset, at),
+        OffsetQuery::Latest => return replica.latest_offset().map_or_else(no_offset, |_| at(end)),
         OffsetQuery::Earliest | OffsetQuery::EarliestLocal => return at(replica.start_offset()),
         OffsetQuery::LatestTiered => return no_offset(ErrorCode::None),
-        OffsetQuery::MaxTimestamp => replica.offset_of_max_time().await,
-        OffsetQuery::Timestamp(ms) => replica.offset_by_time(ms).await,
+        OffsetQuery::MaxTimestamp => replica.offset_of_max_time(end).await,
+        OffsetQuery::Timestamp(ms) => replica.offset_by_time(ms, end).await,
     };
     match found {
         Ok(Some(found)) => OffsetOutcome {

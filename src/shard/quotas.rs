@@ -20,7 +20,7 @@ use crate::shard::member::Member;
 /// Entities of a request, each once, and whether their quotas were altered.
 pub type AlteredQuotas = Vec<(NamedEntity, Result<(), ControlError>)>;
 
-/// What the data path looks at before it looks at the quotas themselves.
+/// Flag that the data path looks at before it looks at the quotas themselves.
 #[derive(Debug, Default)]
 pub struct QuotaFlag {
     set: Cell<bool>,
@@ -56,8 +56,8 @@ impl Shard {
         &self.quota_flag
     }
 
-    /// Alters quotas; they are stored and in force on every shard of this broker when the answer is there. An error: nothing
-    /// was altered, or it is not known.
+    /// Alters quotas; they are stored and in force on every shard of this broker when the answer is
+    /// there. An error: nothing was altered, or it is not known.
     pub async fn alter_quotas(
         self: &Rc<Self>,
         requests: Vec<AlterQuotas>,
@@ -71,7 +71,11 @@ impl Shard {
                     None => shard.alter_own_quotas(requests, validate_only).await,
                 };
                 for (entity, _) in altered.iter().flatten().filter(|(_, outcome)| outcome.is_ok() && !validate_only) {
-                    client_line!(info, ?entity, "altered client quotas");
+                    let part = |(kind, name): (&String, &Option<String>)| {
+                        format!("{kind}={}", name.as_deref().unwrap_or("<default>"))
+                    };
+                    let entity = entity.iter().map(part).collect::<Vec<_>>().join(",");
+                    client_line!(info, %entity, "altered client quotas");
                 }
                 results.push(altered);
             }

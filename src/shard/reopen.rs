@@ -1,4 +1,5 @@
-//! Partitions that found no room on the disk: each is opened anew, through recovery, once there is room again.
+//! Partitions that found no room on the disk: each is opened anew, through recovery,
+//! once there is room again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use crate::model::PartitionId;
 use crate::partition::Replica;
 use crate::runtime::{clock, disk};
 
-/// Longest wait before the next try of a partition that soon finds no room again: a quota, which free space knows nothing of.
+/// Longest wait before the next try of a partition that soon finds no room again: a quota, which
+/// free space knows nothing of.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Partitions that take records for so long have found room.
 const SETTLED: Duration = Duration::from_secs(60);
@@ -143,7 +145,8 @@ impl Shard {
         }
     }
 
-    /// Closes a replica that found no room and opens its directory anew; `false`: it is full as before, or offline now.
+    /// Closes a replica that found no room and opens its directory anew; `false`: it is full
+    /// as before, or offline now.
     pub(super) async fn reopen(self: &Rc<Self>, full: &Rc<Replica>) -> bool {
         let _one = self.hosting.acquire(1).await;
         let current = || self.replica(full.id).is_some_and(|replica| Rc::ptr_eq(&replica, full));
@@ -152,11 +155,7 @@ impl Shard {
         let dir = full.log().dir();
         let reopened = async {
             let end = full.cut_back().await?;
-            self.end_coordinator(full.id);
-            full.leave();
-            if self.membership().is_some() {
-                self.note_high_watermark(full.id, full.high_watermark());
-            }
+            self.end_to_reopen(full);
             self.open(topic, full.id, &dir, Claim::Known).await?;
             Ok::<i64, std::io::Error>(end)
         };

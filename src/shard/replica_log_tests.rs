@@ -1,6 +1,7 @@
-//! Random histories of appends, cuts, resets, crashes and restarts, held to a log that never had the rest: bytes of the
-//! segments, answers of the indexes, epochs, producers, reads. `CORELANE_CASES` sets their number.
+//! Random histories of appends, cuts, resets, crashes and restarts, held to a log that never had
+//! the rest: bytes, index answers, epochs, producers, reads. `CORELANE_CASES` sets their number.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -13,14 +14,16 @@ use uuid::Uuid;
 
 use crate::config::TopicConfig;
 use crate::model::record_batch::{self, BatchHeader};
-use crate::model::{LeaderEpoch, PartitionId, PartitionIndex, testing};
+use crate::model::{EndMarker, KnownProducer, LeaderEpoch, Marker, MarkerKind, PartitionId, PartitionIndex, testing};
 use crate::partition::{HighWatermarks, ProducerPool, Replica, Shared};
 use crate::runtime::{clock, disk, eventually, on_shard, scratch};
-use crate::storage::{ARENA_FOLDER, Arena, Home, Identity, StorageContext, StorageLimits, replay};
+use crate::storage::{ARENA_FOLDER, AbortedTxn, Arena, Home, Identity, StorageContext, StorageLimits, replay};
 
 /// Above the epochs of all batches.
 const LEADER_EPOCH: LeaderEpoch = LeaderEpoch(1_000_000);
 const PRODUCERS: i64 = 4;
+/// Producers from this id on write in transactions.
+const TRANSACTIONAL: i64 = 2;
 const NOW_MS: i64 = 5_000;
 /// Cases of a default run.
 const CASES: u64 = 60;
@@ -50,9 +53,17 @@ struct Kept {
     base: i64,
     next: i64,
     epoch: i32,
-    /// Producer id, its epoch, first sequence.
+    /// Producer id, its epoch, first sequence; -1: it is a marker.
     producer: Option<(i64, i16, i32)>,
     bytes: Bytes,
+}
+
+impl Kept {
+    /// The producer whose transaction it is part of, or ends in this way.
+    fn transaction(&self) -> Option<(i64, Option<MarkerKind>)> {
+        let (id, ..) = self.producer.filter(|(id, ..)| *id >= TRANSACTIONAL)?;
+        Some((id, EndMarker::of(&self.bytes).map(|end| end.kind)))
+    }
 }
 
 fn batch(base: i64, count: i32, payload: usize, epoch: i32, timestamp: i64, producer: Option<(i64, i16, i32)>) -> Kept {
@@ -65,8 +76,19 @@ fn batch(base: i64, count: i32, payload: usize, epoch: i32, timestamp: i64, prod
     header.producer_id.set(id);
     header.producer_epoch.set(producer_epoch);
     header.base_sequence.set(sequence);
+    if id >= TRANSACTIONAL {
+        header.attributes.set(0x10);
+    }
     let bytes = testing::batch(header, &records);
     Kept { base, next: base + i64::from(count), epoch, producer, bytes }
+}
+
+fn marker(base: i64, epoch: i32, timestamp: i64, (id, producer_epoch): (i64, i16), kind: MarkerKind) -> Kept {
+    let marker = Marker { producer_id: id, producer_epoch, kind, coordinator_epoch: epoch, transaction_version: 0 };
+    let mut bytes = marker.batch(timestamp);
+    bytes[..8].copy_from_slice(&base.to_be_bytes());
+    bytes[12..16].copy_from_slice(&epoch.to_be_bytes());
+    Kept { base, next: base + 1, epoch, producer: Some((id, producer_epoch, -1)), bytes: bytes.into() }
 }
 
 fn id() -> PartitionId {
@@ -178,18 +200,67 @@ impl History {
         let (records, payload) = (1 + self.random.below(5) as i32, 1 + self.random.below(3_000) as usize);
         let epoch = self.kept.last().map_or(0, |last| last.epoch) + i32::from(self.random.one_in(6));
         let timestamp = 10_000 + self.random.below(3_000) as i64;
+        let base = self.end() + gap;
         let producer = (!self.random.one_in(4)).then(|| {
             let id = self.random.below(PRODUCERS as u64) as i64;
-            let last = self.kept.iter().rev().find(|kept| kept.producer.is_some_and(|producer| producer.0 == id));
-            match last.map(|last| (last.producer, last.next - last.base)) {
-                Some((Some((id, epoch, sequence)), records)) if !self.random.one_in(8) => {
-                    (id, epoch, sequence + records as i32)
-                }
-                Some((Some((id, epoch, _)), _)) => (id, epoch + 1, 0),
-                _ => (id, 0, 0),
-            }
+            self.next_of(id)
         });
-        batch(self.end() + gap, records, payload, epoch, timestamp, producer)
+        if let Some((id, producer_epoch, _)) = producer.filter(|(id, ..)| *id >= TRANSACTIONAL)
+            && self.random.one_in(3)
+        {
+            let kind = if self.random.one_in(3) { MarkerKind::Commit } else { MarkerKind::Abort };
+            return marker(base, epoch, timestamp, (id, producer_epoch), kind);
+        }
+        batch(base, records, payload, epoch, timestamp, producer)
+    }
+
+    /// Id, epoch and sequence of the producer's next batch: of a new epoch at times.
+    fn next_of(&mut self, id: i64) -> (i64, i16, i32) {
+        let of = |kept: &&Kept| kept.producer.is_some_and(|producer| producer.0 == id);
+        let Some((_, epoch, _)) = self.kept.iter().rfind(of).and_then(|last| last.producer) else { return (id, 0, 0) };
+        if self.random.one_in(8) {
+            return (id, epoch + 1, 0);
+        }
+        let in_epoch = |kept: &&Kept| {
+            kept.producer.is_some_and(|(of, of_epoch, sequence)| (of, of_epoch) == (id, epoch) && sequence >= 0)
+        };
+        let last = self.kept.iter().rfind(in_epoch);
+        let sequence = last.and_then(|last| Some(last.producer?.2 + (last.next - last.base) as i32));
+        (id, epoch, sequence.unwrap_or(0))
+    }
+
+    /// The aborted transactions of a log of these batches by the offsets of their markers,
+    /// and its last stable offset.
+    fn decided(&self, high_watermark: i64) -> (Vec<AbortedTxn>, i64) {
+        let (mut open, mut aborted, mut stable) = (BTreeMap::new(), Vec::new(), high_watermark);
+        for kept in &self.kept {
+            let Some((producer_id, end)) = kept.transaction() else { continue };
+            let Some(kind) = end else {
+                open.entry(producer_id).or_insert(kept.base);
+                continue;
+            };
+            let Some(first_offset) = open.remove(&producer_id) else { continue };
+            if kept.base >= high_watermark {
+                stable = stable.min(first_offset);
+            }
+            if kind == MarkerKind::Abort {
+                let last_stable_offset = open.values().copied().min().unwrap_or(kept.next);
+                aborted.push(AbortedTxn { producer_id, first_offset, last_offset: kept.base, last_stable_offset });
+            }
+        }
+        (aborted, open.values().copied().fold(stable, i64::min))
+    }
+
+    async fn check_transactions(&mut self) {
+        let replica = self.run.replica.clone();
+        let (aborted, stable) = self.decided(replica.high_watermark());
+        assert_eq!(replica.last_stable_offset(), stable, "below {}", replica.high_watermark());
+        let (from, upto) = (self.somewhere(), self.somewhere());
+        for (from, upto) in [(self.start, self.end()), (from, upto)] {
+            let concerns = |txn: &&AbortedTxn| txn.last_offset >= from && txn.first_offset < upto;
+            let wanted: Vec<AbortedTxn> = aborted.iter().filter(concerns).copied().collect();
+            assert_eq!(replica.log().aborted_within(from, upto).await.unwrap(), wanted, "in [{from}, {upto})");
+        }
     }
 
     /// Told where a case fails.
@@ -251,7 +322,8 @@ impl History {
         assert_eq!(self.run.replica.log().ends().appended, self.end());
     }
 
-    /// Goes on with what a kill would leave now; at least everything before `safe` and at most what there was.
+    /// Goes on with what a kill would leave now; at least everything before `safe`
+    /// and at most what there was.
     async fn crash(&mut self, safe: i64, may_be_emptied: Option<i64>) {
         let (from, to) = (self.place(self.runs), self.place(self.runs + 1));
         snapshot(&from, &to);
@@ -338,6 +410,7 @@ impl History {
         let wanted: Vec<u8> =
             self.kept.iter().filter(|kept| kept.next <= limit).flat_map(|kept| kept.bytes.to_vec()).collect();
         assert!(read_all(&self.run.replica, self.start, limit).await == wanted, "a read up to {limit}");
+        self.check_transactions().await;
     }
 
     /// Holds the log to one that never had anything else.
@@ -359,9 +432,10 @@ impl History {
         assert!(read_all(&replica, self.start, end).await == whole);
         self.same_answers(&twin).await;
         self.same_state(&twin);
+        self.check_transactions().await;
         replica.close().await.unwrap();
         twin.replica.close().await.unwrap();
-        for extension in ["log", "index", "timeindex"] {
+        for extension in ["log", "index", "timeindex", "txnindex"] {
             if !self.rolled {
                 assert_eq!(summary(&dir, extension), summary(&twin.dir, extension), "{extension} files");
             }
@@ -371,6 +445,7 @@ impl History {
         let twin = start(&self.place(999), &self.config, false).await;
         self.same_answers(&twin).await;
         self.same_state(&twin);
+        self.check_transactions().await;
     }
 
     async fn same_answers(&mut self, twin: &Run) {
@@ -396,6 +471,13 @@ impl History {
             epochs
         };
         assert_eq!(epochs(ours), epochs(theirs));
+        let known = |replica: &Replica| {
+            let mut known = Vec::new();
+            replica.each_producer(|producer| known.push(KnownProducer { last_ms: 0, ..producer }));
+            known.sort_unstable_by_key(|producer| producer.id);
+            known
+        };
+        assert_eq!(known(ours), known(theirs));
         for kept in &self.kept {
             assert_eq!(ours.epoch_of(kept.base), kept.epoch, "the epoch of offset {}", kept.base);
         }
@@ -418,7 +500,8 @@ fn segments(dir: &Path, extension: &str) -> Vec<(PathBuf, Vec<u8>)> {
     files.map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
 }
 
-/// Name, length and CRC of the segments' files, but for those without a record, which a kill may leave.
+/// Name, length and CRC of the segments' files, but for those without a record,
+/// which a kill may leave.
 fn summary(dir: &Path, extension: &str) -> Vec<(String, usize, u32)> {
     let mut files = segments(dir, extension);
     files.retain(|(path, _)| fs::metadata(path.with_extension("log")).unwrap().len() > 0);
@@ -469,8 +552,9 @@ fn a_truncated_log_is_one_that_never_had_the_rest() {
     }
 }
 
-/// Writes a log of batches as they are, with gaps, cuts and rolls, into the directory that `CORELANE_AS_IS_LOG` names, and what
-/// Kafka's tools must say of it: a line `base last epoch` a batch.
+/// Writes a log of batches as they are, with gaps, cuts and rolls, into the directory that
+/// `CORELANE_AS_IS_LOG` names, and what Kafka's tools must say of it: a line
+/// `base last epoch` a batch.
 #[test]
 #[ignore = "for tests/integration, which has kafka-dump-log read it"]
 fn a_log_for_kafkas_tools() {

@@ -1,19 +1,20 @@
-//! Fetches of other replicas: up to what can be read here, committed or not, and a wait for more of it.
+//! Fetches of other replicas: up to what can be read here, committed or not,
+//! and a wait for more of it.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use super::api::{FetchOutcome, FetchPart, Reader};
 use super::state::{Groups, Shard};
 use super::throttle::fire_at;
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch};
 use crate::partition::{DataWaiter, FetchAnswer, FollowerFetch, Replica};
-use crate::runtime::{clock, spawn_local};
+use crate::runtime::clock::{self, Moment};
+use crate::runtime::spawn_local;
 use crate::storage::LogRead;
 
 impl FetchPart {
     pub(super) fn is_consumers(&self) -> bool {
-        self.reader == Reader::Consumer
+        matches!(self.reader, Reader::Consumer | Reader::CommittedConsumer)
     }
 
     /// The fetch has been noted as a follower's progress; later readings are none.
@@ -26,7 +27,7 @@ impl FetchPart {
     fn follower(&self) -> Option<BrokerId> {
         match self.reader {
             Reader::Follower { broker, .. } => Some(broker),
-            Reader::Consumer | Reader::Verifier => None,
+            Reader::Consumer | Reader::CommittedConsumer | Reader::Verifier => None,
         }
     }
 
@@ -95,8 +96,9 @@ impl Shard {
         }
     }
 
-    /// Fires `waiter` when there is more for a replica to read behind one of its parts, wherever that lives.
-    pub(super) fn watch_sent(self: &Rc<Self>, parts: &[FetchPart], waiter: &Rc<DataWaiter>, until: Instant) {
+    /// Fires `waiter` when there is more for a replica to read behind one of its
+    /// parts, wherever that lives.
+    pub(super) fn watch_sent(self: &Rc<Self>, parts: &[FetchPart], waiter: &Rc<DataWaiter>, until: Moment) {
         let replicas: Vec<FetchPart> = parts.iter().filter(|part| !part.is_consumers()).cloned().collect();
         for group in Groups::split(replicas, |part| self.owner(part.partition)).by_owner {
             if group.owner == self.id {
@@ -108,7 +110,7 @@ impl Shard {
                 let moved = move |owner: Rc<Shard>| async move {
                     let waiter = DataWaiter::new(None);
                     owner.expect_sent(&parts, &waiter);
-                    let _ = clock::until(until, waiter.fired()).await;
+                    let _ = clock::by(until, waiter.fired()).await;
                 };
                 if let Ok(moved) = shard.mesh.call(group.owner, moved).await {
                     let _ = moved.await;
@@ -136,5 +138,6 @@ impl Shard {
 
 /// Where the replica stands, without records.
 fn ends_of(replica: &Replica) -> FetchOutcome {
-    FetchOutcome::quiet(replica.high_watermark(), replica.start_offset())
+    let last_stable_offset = replica.last_stable_offset();
+    FetchOutcome { last_stable_offset, ..FetchOutcome::quiet(replica.high_watermark(), replica.start_offset()) }
 }

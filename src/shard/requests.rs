@@ -1,7 +1,8 @@
-//! Admin requests on metadata that brokers share, on the controller's shard of the broker that got them: checked
-//! against its image, committed against the versions that the image was made of, and answered when every shard
-//! shows the result. What somebody else has changed meanwhile is decided again. While this broker takes no part in the
-//! cluster, requests wait for that, as those that a broker of Kafka forwards wait for a controller.
+//! Admin requests on metadata that brokers share, on the controller's shard of the broker that got
+//! them: checked against its image, committed against the versions that the image was made of, and
+//! answered when every shard shows the result. What somebody else has changed meanwhile is decided
+//! again. While this broker takes no part in the cluster, requests wait for that, as those that a
+//! broker of Kafka forwards wait for a controller.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,9 +11,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::api::TopicRef;
-use super::changes::fixed_offsets_topic;
 use super::control::{control_error, stopping};
-use super::groups::OFFSETS_TOPIC;
 use super::member::Member;
 use super::state::{CONTROLLER, Shard};
 use crate::cluster::admin::{self, NotElected, Stale};
@@ -20,10 +19,11 @@ use crate::cluster::controller::{self, AlterTopic, ControlError, CreateTopic, Gr
 use crate::cluster::rules::{ReassignError, View};
 use crate::cluster::store::{Commit, Key, Outcome, Phase, Record};
 use crate::cluster::{MetadataImage, TopicImage};
-use crate::model::{BrokerId, ErrorCode};
+use crate::model::{BrokerId, ErrorCode, encode_id};
 use crate::observe::client_line;
+use crate::observe::metrics::Cause;
 use crate::runtime::sync::{Budget, oneshot};
-use crate::runtime::{clock, spawn_local};
+use crate::runtime::{clock, spawn_local, waits};
 
 /// Wait for a change to be committed and shown, where a client names none.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,12 +47,15 @@ impl<R> From<Stale> for Try<R> {
     }
 }
 
-/// Where a partition's replicas are to be; `None`: where they were before the reassignment under way.
+/// Where a partition's replicas are to be; `None`: where they were before the
+/// reassignment under way.
 #[derive(Clone, Debug)]
 pub struct Reassignment {
     pub topic: String,
     pub partition: i32,
     pub target: Option<Vec<i32>>,
+    /// Their number may be another than it was (KIP-860).
+    pub may_change_factor: bool,
 }
 
 /// A partition that is to have another leader.
@@ -60,13 +63,14 @@ pub struct Reassignment {
 pub struct LeaderElection {
     pub topic: String,
     pub partition: i32,
-    /// Whoever is left, not the preferred replica.
+    /// Any replica that is left, not the preferred one.
     pub unclean: bool,
 }
 
 impl Shard {
-    /// Decides on a request and carries the decision out, again and again while others get in its way. `decide`
-    /// gets the image, the view that it was made of, and if an earlier try may have taken effect.
+    /// Decides on a request and carries the decision out, again and again while others get
+    /// in its way. `decide` gets the image, the view that it was made of, and if an earlier
+    /// try may have taken effect.
     pub(super) async fn request<R>(
         self: &Rc<Self>,
         member: &Rc<Member>,
@@ -203,9 +207,7 @@ impl Shard {
     ) -> Vec<Result<(), ControlError>> {
         let deadline = clock::now() + patience;
         self.side_by_side(requests, async move |shard: Rc<Shard>, request: GrowTopic| {
-            if request.name == OFFSETS_TOPIC {
-                return Err(fixed_offsets_topic());
-            }
+            controller::check_may_grow(&request.name)?;
             let wanted = usize::try_from(request.count).unwrap_or(0);
             let decide = |image: &MetadataImage, view: &View, unknown: bool| {
                 let before = image.topic(&request.name).cloned();
@@ -291,7 +293,7 @@ impl Shard {
                 }
             };
             let topic = shard.request(&member, deadline, decide).await?;
-            client_line!(info, topic = %topic.name, id = %topic.id, "deleted topic");
+            client_line!(info, topic = %topic.name, id = %encode_id(topic.id), "deleted topic");
             Ok(topic)
         })
         .await
@@ -303,21 +305,31 @@ impl Shard {
         wanted: Vec<Reassignment>,
         patience: Duration,
     ) -> Vec<Result<(), ControlError>> {
-        let (count, deadline) = (wanted.len(), clock::now() + patience);
-        let done = self.on_shard(CONTROLLER, move |shard| async move {
-            let member = shard.member().ok_or_else(stopping)?;
+        let deadline = clock::now() + patience;
+        self.on_member(wanted, async move |shard: Rc<Shard>, member, wanted| {
             let mut results = Vec::with_capacity(wanted.len());
             // One after the other: partitions of one topic share a node.
             for one in wanted {
                 results.push(shard.reassign_one(&member, &one, deadline).await);
             }
-            Ok::<_, ControlError>(results)
-        });
-        match done.await {
-            Ok(Ok(results)) => results,
-            Ok(Err(why)) => vec![Err(why); count],
-            Err(_) => vec![Err(stopping()); count],
-        }
+            results
+        })
+        .await
+    }
+
+    /// Runs `change` with what is `wanted` of a cluster where this broker takes part in it.
+    async fn on_member<P: Send + 'static>(
+        self: &Rc<Self>,
+        wanted: Vec<P>,
+        change: impl AsyncFnOnce(Rc<Shard>, Rc<Member>, Vec<P>) -> Vec<Result<(), ControlError>> + Send + 'static,
+    ) -> Vec<Result<(), ControlError>> {
+        let count = wanted.len();
+        let change_all = async move |shard: Rc<Shard>| match shard.member() {
+            Some(member) => change(shard, member, wanted).await,
+            None => vec![Err(stopping()); count],
+        };
+        let done = self.on_shard(CONTROLLER, move |shard| waits::waiting(Cause::Metadata, change_all(shard)));
+        done.await.unwrap_or_else(|_| vec![Err(stopping()); count])
     }
 
     async fn reassign_one(
@@ -333,10 +345,13 @@ impl Shard {
             };
             let target: Option<Vec<BrokerId>> =
                 wanted.target.as_ref().map(|ids| ids.iter().copied().map(BrokerId).collect());
-            if let Some(Err(why)) = wanted.target.as_ref().map(|ids| controller::check_assignment(image, ids)) {
+            let before = usize::try_from(wanted.partition).ok().and_then(|at| topic.partitions.get(at));
+            let before = before.map_or(&[][..], |partition| &partition.replicas);
+            let check = |ids: &Vec<i32>| controller::check_assignment(image, ids, before);
+            if let Some(Err(why)) = wanted.target.as_ref().map(check) {
                 return Try::Answered(Err(why));
             }
-            match admin::reassign(view, topic, wanted.partition, target.as_deref()) {
+            match admin::reassign(view, topic, wanted.partition, target.as_deref(), wanted.may_change_factor) {
                 Ok(Ok(Some(commit))) => Try::Commit(commit, ()),
                 Ok(Ok(None)) => Try::Answered(Ok(())),
                 Ok(Err(why)) => Try::Answered(Err(refused(why))),
@@ -344,7 +359,7 @@ impl Shard {
             }
         };
         self.request(member, deadline, decide).await?;
-        client_line!(info, topic = %wanted.topic, partition = wanted.partition, target = ?wanted.target, "reassigned");
+        client_line!(info, topic = %wanted.topic, partition = wanted.partition, replicas = ?wanted.target, "reassigned");
         Ok(())
     }
 
@@ -354,18 +369,13 @@ impl Shard {
         wanted: Vec<LeaderElection>,
         patience: Duration,
     ) -> Vec<Result<(), ControlError>> {
-        let (count, deadline) = (wanted.len(), clock::now() + patience);
-        let done = self.on_shard(CONTROLLER, move |shard| async move {
-            let member = shard.member().ok_or_else(stopping)?;
+        let deadline = clock::now() + patience;
+        self.on_member(wanted, async move |shard: Rc<Shard>, member, wanted| {
             let elect =
                 async move |shard: Rc<Shard>, one: LeaderElection| shard.elect_one(&member, &one, deadline).await;
-            Ok::<_, ControlError>(shard.side_by_side(wanted, elect).await)
-        });
-        match done.await {
-            Ok(Ok(results)) => results,
-            Ok(Err(why)) => vec![Err(why); count],
-            Err(_) => vec![Err(stopping()); count],
-        }
+            shard.side_by_side(wanted, elect).await
+        })
+        .await
     }
 
     async fn elect_one(
@@ -412,8 +422,8 @@ impl Shard {
     }
 }
 
-/// Places new replicas on the brokers that take part. Too early if those that have registered and are about to take part
-/// make the difference: after a start they do within a moment.
+/// Places new replicas on the brokers that take part. Too early if those that have registered and
+/// are about to take part make the difference: after a start they do within a moment.
 fn plan<T, R>(image: &MetadataImage, place: impl Fn(&MetadataImage) -> Result<T, ControlError>) -> Result<T, Try<R>> {
     let on = |phases: &[Phase]| {
         let mut planning = image.clone();
@@ -439,6 +449,9 @@ fn refused(why: ReassignError) -> ControlError {
     match why {
         ReassignError::NotInProgress => {
             control_error(ErrorCode::NoReassignmentInProgress, "No partition reassignment is in progress.")
+        }
+        changed @ ReassignError::FactorChanged { .. } => {
+            control_error(ErrorCode::InvalidReplicationFactor, changed.to_string())
         }
         other => control_error(ErrorCode::InvalidReplicaAssignment, other.to_string()),
     }
@@ -475,6 +488,8 @@ mod tests {
                 epoch: 1,
                 phase: *phase,
                 incarnation: 0,
+                cordoned: false,
+                offline: Arc::default(),
             })
             .collect();
         image
@@ -510,7 +525,8 @@ mod tests {
     fn an_assignment_waits_for_brokers_that_are_about_to_take_part() {
         use Phase::{Active, Joining};
         let code = |phases: &[Phase], ids: &[i32]| {
-            let tried: Result<(), Try<()>> = plan(&image(phases), |image| controller::check_assignment(image, ids));
+            let tried: Result<(), Try<()>> =
+                plan(&image(phases), |image| controller::check_assignment(image, ids, &[]));
             tried.map_err(|tried| match tried {
                 Try::Answered(Err(why)) => Some(why.code),
                 _ => None,

@@ -7,16 +7,20 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::hosting::Claim;
 use super::member::Joining;
 use super::state::Shard;
 use super::survey::SurveyDesk;
 use super::throttle::Throttles;
 use crate::cluster::metadata_store::LocalStore;
+use crate::cluster::rules::Kept;
 use crate::cluster::{MetadataImage, Placement};
 use crate::config::{Acknowledge, ServerConfig};
 use crate::model::ShardId;
 use crate::observe::metrics::ShardMetrics;
+use crate::partition::Replica;
 use crate::runtime::mailbox::{Mesh, MeshSeat};
 use crate::runtime::net::Listeners;
 use crate::runtime::process::StopFlag;
@@ -24,7 +28,7 @@ use crate::runtime::watchdog::Heart;
 use crate::runtime::{count_in, disk, gather_before_waking, probe, spawn_blocking, spawn_local, spin_before_sleep};
 use crate::storage::{ARENA_FOLDER, Arena, Identity};
 
-/// What one shard starts with. Made on the main thread, used up on the shard's.
+/// Parts that one shard starts with. Made on the main thread, used up on the shard's.
 pub struct ShardStart {
     /// 0-based, dense.
     pub index: u16,
@@ -44,13 +48,14 @@ pub struct ShardStart {
     pub metrics: Arc<ShardMetrics>,
     /// Where the metrics ask for what is not counted.
     pub desk: Arc<SurveyDesk>,
-    /// Told exactly once: recovered and listening, or why not. Dropping it untold counts as failure.
+    /// Told exactly once: recovered and listening, or why not. Dropping it
+    /// untold counts as failure.
     pub ready: Sender<Result<ShardReady, String>>,
     /// Told once at the end: the directories of the partitions that were not closed in good order.
     pub closed: Sender<Vec<PathBuf>>,
 }
 
-/// What a shard recovered.
+/// Figures of a shard's recovery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardReady {
     pub index: u16,
@@ -60,9 +65,6 @@ pub struct ShardReady {
 }
 
 fn let_requests_gather(microseconds: u64, shard: u16) {
-    if microseconds == 0 {
-        return;
-    }
     match gather_before_waking(Duration::from_micros(microseconds)) {
         Ok(true) => {}
         Ok(false) if shard > 0 => {}
@@ -73,7 +75,8 @@ fn let_requests_gather(microseconds: u64, shard: u16) {
     }
 }
 
-/// Runs one shard until the stop flag is set: recovers its partitions, reports, serves by `serve`, closes its logs.
+/// Runs one shard until the stop flag is set: recovers its partitions, reports, serves by
+/// `serve`, closes its logs.
 pub async fn run<S, F>(start: ShardStart, serve: S)
 where
     S: FnOnce(Rc<Shard>, Listeners) -> F,
@@ -81,8 +84,10 @@ where
 {
     let ready = start.ready.clone();
     count_in(start.metrics);
-    spin_before_sleep(Duration::from_micros(start.config.idle_spin_us));
-    let_requests_gather(start.config.gather_us, start.index);
+    match start.config.gather_us {
+        0 => spin_before_sleep(Duration::from_micros(start.config.idle_spin_us)),
+        gather_us => let_requests_gather(gather_us, start.index),
+    }
     spawn_local(start.heart.beat());
     let mesh = match Mesh::connect(start.seat) {
         Ok(mesh) => mesh,
@@ -95,13 +100,16 @@ where
     let shard = Shard::new(identity, start.config, start.stop, mesh.clone(), start.image, start.store);
     shard.set_placement(start.placement);
     shard.throttles.replace(start.throttles);
+    shard.verify_by_coordinators();
     mesh.serve(shard.clone());
     match shard.recover().await {
         Ok((listeners, recovered)) => {
             if shard.all_recovered().await {
                 shard.publish_offline().await;
                 let _ = ready.send(Ok(recovered));
-                start.joining.into_iter().for_each(|joining| shard.join(joining));
+                if let Some(joining) = start.joining {
+                    shard.join_as_found(joining).await;
+                }
                 shard.start_upkeep(recovered.scanned_bytes, start.desk);
                 serve(shard.clone(), listeners).await;
             }
@@ -117,6 +125,36 @@ where
 }
 
 impl Shard {
+    /// Joins the cluster. Where a log was found damaged, this broker's places in ISRs are not to be
+    /// counted on: others have the records, and would cut theirs to what is left here.
+    async fn join_as_found(self: &Rc<Self>, mut joining: Joining) {
+        let mut damaged = 0;
+        for shard in self.all_shards() {
+            let found = self.on_shard(shard, |shard| async move {
+                let replicas = shard.all_replicas();
+                let kept = |replica: &Replica| match (replica.log().next_offset(), replica.is_damaged()) {
+                    (0, true) => Kept::Lost,
+                    (0, false) => Kept::None,
+                    _ => Kept::Some,
+                };
+                let found = replicas.iter().map(|replica| (replica.id, kept(replica)));
+                (replicas.iter().filter(|replica| replica.is_damaged()).count(), found.collect::<Vec<_>>())
+            });
+            // A shard that has stopped knows of nothing.
+            let (harmed, found) = found.await.unwrap_or_default();
+            damaged += harmed;
+            joining.found.replicas.extend(found);
+        }
+        joining.node.note_found(std::mem::take(&mut joining.found));
+        if damaged > 0 {
+            tracing::warn!(
+                "{damaged} log(s) of this broker were found damaged: it takes its places in ISRs again once it has caught up"
+            );
+            joining.node.distrust_start(Uuid::new_v4());
+        }
+        self.join(joining);
+    }
+
     /// Makes the shard's arena in each data directory, where batches are acknowledged from one.
     async fn make_arenas(&self) {
         if self.config.acknowledge != Acknowledge::Held {
@@ -187,7 +225,8 @@ impl Shard {
         self.make_arenas().await;
         self.recall_high_watermarks().await;
         let topics = self.image().topics().cloned().collect();
-        // In a cluster a directory of another topic may be left from a deletion that this broker has missed.
+        // In a cluster a directory of another topic may be left from a deletion
+        // that this broker has missed.
         let claim = if self.config.in_cluster() { Claim::Assigned } else { Claim::Known };
         let scanned_bytes = self.host(topics, claim).await?.scanned_bytes;
         self.storage.end_start();

@@ -10,33 +10,37 @@ use futures_lite::future::or;
 
 use super::answer_memory::AnswerMemory;
 use super::apply::Round;
+use super::coordinators::Coordinators;
 use super::dir_sync::DirSyncs;
 use super::directories::Directories;
-use super::far_ends::FarEnd;
 use super::fetchers::{self, Fetchers};
-use super::groups::Coordinators;
 use super::hand_over::Door;
 use super::leadership::Roles;
 use super::member::Member;
+use super::moving::Moves;
 use super::offline::Offline;
 use super::quotas::QuotaFlag;
+use super::remote_tails::RemoteTail;
 use super::throttle::Throttles;
+use super::transactions::Peers;
+use super::verify::Verifier;
 use crate::cluster::MetadataImage;
 use crate::cluster::keeper::Keeper;
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::store::LocalEngine;
 use crate::config::ServerConfig;
+use crate::model::records::MAX_BLOCK_BYTES;
 use crate::model::{IdMap, PartitionId, ShardId};
 use crate::observe::metrics::ShardMetrics;
 use crate::partition::{DataWaiter, ProducerPool, Replica, Shared};
 use crate::runtime::mailbox::{Mesh, ShardStopped};
-use crate::runtime::probe;
 use crate::runtime::process::StopFlag;
 use crate::runtime::sync::{Budget, LocalMutex, Notify};
 use crate::runtime::{self, clock};
 use crate::storage::{StorageContext, StorageLimits};
 
-/// One core's state. Everything here lives on its own thread; other shards reach it through the mesh.
+/// One core's state. Everything here lives on its own thread; other shards
+/// reach it through the mesh.
 pub struct Shard {
     pub id: ShardId,
     pub config: Arc<ServerConfig>,
@@ -56,36 +60,48 @@ pub struct Shard {
     pub answers: Rc<AnswerMemory>,
     pub(super) replicas: RefCell<IdMap<PartitionId, Rc<Replica>>>,
     pub(super) directories: Directories,
+    /// Of replicas to other data directories.
+    pub(super) moves: Moves,
     /// Of replication, counted with the other shards.
     pub(super) throttles: RefCell<Arc<Throttles>>,
-    /// Held by whoever changes metadata; only the controller's shard uses it.
+    /// Held by a task that changes metadata; only the controller's shard uses it.
     pub(super) control: Rc<LocalMutex>,
-    /// Held by whoever takes a producer id; apart from `control`, which a large deletion can hold for long.
+    /// Held by a task that takes a producer id; apart from `control`, which a large
+    /// deletion can hold for long.
     pub(super) producer_id_turn: Rc<LocalMutex>,
     /// A share for each batch that is checked on a helper thread, whose decoder may take 64 MiB.
     pub(super) heavy_checks: Rc<LocalMutex>,
-    /// Producer ids reserved but not given out yet: next and end. Only the controller's shard uses it.
+    /// Producer ids reserved but not given out yet: next and end. Only the
+    /// controller's shard uses it.
     pub(super) producer_ids: Cell<(i64, i64)>,
-    /// What is known of partitions of other shards that consumers of this one follow.
-    pub(super) far_ends: RefCell<HashMap<PartitionId, Rc<FarEnd>>>,
-    /// Word promised to other shards of the next movement of partitions of this one.
-    pub(super) promises: RefCell<HashMap<(ShardId, PartitionId), Rc<DataWaiter>>>,
+    /// Tails of partitions of other shards that consumers of this one follow.
+    pub(super) remote_tails: RefCell<HashMap<PartitionId, Rc<RemoteTail>>>,
+    /// One-shot subscriptions of other shards to the next movement of partitions of this one.
+    pub(super) subscriptions: RefCell<HashMap<(ShardId, PartitionId), Rc<DataWaiter>>>,
     /// Of the partitions of `__consumer_offsets` that live here.
     pub(super) coordinators: Coordinators,
+    pub(super) peers: Peers,
     pub(super) roles: Roles,
     /// Of partitions that follow leaders elsewhere.
     pub(super) fetchers: Rc<Fetchers>,
+    /// `None`: transactions are not verified.
+    pub(super) verifier: RefCell<Option<Verifier>>,
     pub(super) offline: Offline,
-    /// Held by whoever opens a partition anew or removes one.
+    /// Records are refused for want of room, and the controller's shard knows.
+    pub(super) short_of_room: Cell<bool>,
+    /// Held by a task that opens a partition anew or removes one.
     pub(super) hosting: Rc<LocalMutex>,
     pub(super) dir_syncs: DirSyncs,
-    /// The metadata store's client, from the first change on. Only the controller's shard has one, under `control`.
+    /// The metadata store's client, from the first change on. Only the controller's shard
+    /// has one, under `control`.
     pub(super) keeper: RefCell<Option<Keeper<LocalEngine>>>,
-    /// The update that all shards carry out at present. Only on the controller's shard, under `control`.
+    /// The update that all shards carry out at present. Only on the
+    /// controller's shard, under `control`.
     pub(super) round: RefCell<Option<Rc<Round>>>,
-    /// The broker's part in a cluster. Only on the controller's shard, and only where the broker is one of several.
+    /// The broker's part in a cluster. Only on the controller's shard, and only where the
+    /// broker is one of several.
     pub(super) member: RefCell<Option<Rc<Member>>>,
-    /// Whether this shard holds its partitions.
+    /// True once this shard holds its partitions.
     pub(super) recovered: Cell<bool>,
     pub(super) door: Door,
     pub(super) on_recovered: Notify,
@@ -99,42 +115,19 @@ pub struct Shard {
 pub const CONTROLLER: ShardId = ShardId(0);
 
 /// Bytes of checkpoints that a shard reads at the same time; a larger one is read alone.
-const OPENING_BYTES: usize = 4 << 20;
+pub(super) const OPENING_BYTES: usize = 4 << 20;
 
 /// Wait for a place in the cluster that is worth a line in the log.
 const LONG_WAIT: Duration = Duration::from_secs(10);
-
-fn limits(config: &ServerConfig) -> StorageLimits {
-    let open_files = probe::open_files().unwrap_or(1024);
-    StorageLimits {
-        tail_cache_bytes: config.tail_cache_bytes,
-        cold_cache_bytes: config.cold_cache_bytes,
-        index_cache_bytes: config.index_cache_bytes,
-        preallocate_max_bytes: config.preallocate_max_bytes,
-        write_ahead_bytes: config.write_ahead_bytes,
-        write_ahead_group_bytes: config.write_ahead_group_bytes,
-        write_max_bytes: config.write_max_bytes,
-        write_queue_depth: config.write_queue_depth,
-        append_linger: Duration::from_micros(config.append_linger_us),
-        flush_delay: Duration::from_millis(config.flush_delay_ms),
-        max_segments: config.max_segments / usize::from(config.shards.max(1)),
-        disk_reserve_bytes: config.disk_reserve_bytes,
-        // A stored producer takes less than one in memory.
-        sidecar_max_bytes: producer_share(config),
-        // An eighth of the descriptors for all shards together; connections have half, open partitions the rest.
-        clean_dirs: config.clean_dirs.clone(),
-        not_taken_over: config.not_taken_over.clone(),
-        open_sealed_files: (open_files / 8 / u64::from(config.shards.max(1))).clamp(8, 1024) as usize,
-    }
-}
 
 /// This shard's share of the memory for producers.
 pub(super) fn producer_share(config: &ServerConfig) -> usize {
     config.producer_state_max_bytes / usize::from(config.shards.max(1))
 }
 
-/// Receive memory below which large batches are checked one at a time: each decoder may take 64 MiB.
-const LITTLE_MEMORY: usize = 64 << 20;
+/// Receive memory below which large batches are checked one at a time: each
+/// decoder may take so much.
+const LITTLE_MEMORY: usize = MAX_BLOCK_BYTES;
 
 impl Shard {
     /// A shard without partitions yet. `identity`: its id, and how many shards there are.
@@ -148,6 +141,7 @@ impl Shard {
     ) -> Rc<Shard> {
         let settings = fetchers::Settings::of(&config, id);
         Rc::new_cyclic(|shard| Shard {
+            verifier: RefCell::default(),
             fetchers: Fetchers::new(fetchers::host(shard.clone()), settings),
             id,
             stop,
@@ -156,22 +150,25 @@ impl Shard {
             quota_flag: QuotaFlag::of(&image),
             image: RefCell::new(image),
             store,
-            storage: StorageContext::new(limits(&config)),
+            storage: StorageContext::new(StorageLimits::of(&config)),
             opening: Budget::new(OPENING_BYTES),
             producers: ProducerPool::new(producer_share(&config)),
             answers: AnswerMemory::new(config.response_memory_bytes),
             replicas: RefCell::default(),
             directories: Directories::default(),
+            moves: Moves::default(),
             throttles: RefCell::default(),
             control: LocalMutex::new(1),
             producer_id_turn: LocalMutex::new(1),
             heavy_checks: LocalMutex::new(if config.receive_memory_bytes < LITTLE_MEMORY { 1 } else { 2 }),
             producer_ids: Cell::new((0, 0)),
-            far_ends: RefCell::new(HashMap::new()),
-            promises: RefCell::new(HashMap::new()),
+            remote_tails: RefCell::new(HashMap::new()),
+            subscriptions: RefCell::new(HashMap::new()),
             coordinators: Coordinators::new(config.group_memory_bytes / usize::from(shards.max(1))),
+            peers: Peers::default(),
             roles: Roles::default(),
             offline: Offline::default(),
+            short_of_room: Cell::new(false),
             hosting: LocalMutex::new(1),
             dir_syncs: DirSyncs::default(),
             keeper: RefCell::new(None),
@@ -215,8 +212,8 @@ impl Shard {
         self.replicas.borrow().values().cloned().collect()
     }
 
-    /// Waits until every shard holds its partitions: before that, requests would find some of them missing. `false`: one of
-    /// them never will, and the broker is on its way out.
+    /// Waits until every shard holds its partitions: before that, requests would find some of them
+    /// missing. `false`: one of them never will, and the broker is on its way out.
     pub(super) async fn all_recovered(self: &Rc<Self>) -> bool {
         self.recovered.set(true);
         self.on_recovered.notify_all();
@@ -243,8 +240,8 @@ impl Shard {
         }
     }
 
-    /// Waits until this broker has taken part in its cluster for the first time; `false`: it stops first. Before that it leads
-    /// nothing, and what it knows of others is not the whole yet.
+    /// Waits until this broker has taken part in its cluster for the first time; `false`: it stops
+    /// first. Before that it leads nothing, and what it knows of others is not the whole yet.
     pub async fn until_let_in(&self) -> bool {
         self.let_in(&self.image());
         let (begun, mut said) = (clock::now(), self.id != CONTROLLER);
@@ -274,8 +271,8 @@ impl Shard {
         self.mesh.call(target, work).await?.await
     }
 
-    /// Splits `parts` by owner, runs `work` once on each owner's shard, all at the same time, and gives the results in the
-    /// order of `parts`; `None` where a shard has stopped.
+    /// Splits `parts` by owner, runs `work` once on each owner's shard, all at the same time, and
+    /// gives the results in the order of `parts`; `None` where a shard has stopped.
     pub(super) async fn scatter<P, R, W, F>(
         self: &Rc<Self>,
         parts: Vec<P>,

@@ -1,5 +1,6 @@
-//! What the metrics want to know of a shard that cannot be counted as it happens: the sizes and ends of its partitions, and
-//! its groups. Asked for at each scrape and answered at the next tick, in slices between which others have their turn.
+//! Figures of a shard that cannot be counted as they happen: the sizes and ends of its partitions,
+//! and its groups. Asked for at each scrape and answered at the next tick, in slices between which
+//! others have their turn.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,10 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::state::Shard;
 use crate::cluster::MetadataImage;
+use crate::groups::SurveyedGroup;
 use crate::model::PartitionId;
-use crate::runtime::Breather;
-
-pub use crate::groups::SurveyedGroup;
+use crate::runtime::Yielder;
 
 /// Partitions looked at between two turns of others.
 const SLICE: usize = 256;
@@ -33,6 +33,8 @@ pub struct SurveyedPartition {
     pub bytes: u64,
     pub start_offset: i64,
     pub high_watermark: i64,
+    pub last_stable_offset: i64,
+    pub open_transactions: usize,
 }
 
 type Asker = Box<dyn FnOnce(Survey) + Send>;
@@ -45,8 +47,8 @@ pub struct SurveyDesk {
 }
 
 impl SurveyDesk {
-    /// From any thread. `answer` is called on the shard, with a survey that begins after this; it is dropped with the shard if
-    /// that ends.
+    /// From any thread. `answer` is called on the shard, with a survey that begins after this; it
+    /// is dropped with the shard if that ends.
     pub fn ask(&self, answer: impl FnOnce(Survey) + Send + 'static) {
         let mut askers = self.askers.lock().unwrap_or_else(PoisonError::into_inner);
         // A shard that does not answer collects no more of them.
@@ -65,7 +67,7 @@ impl SurveyDesk {
 }
 
 impl Shard {
-    /// Answers whoever has asked at `desk`.
+    /// Answers the questions at `desk`.
     pub(super) async fn answer_desk(self: &Rc<Self>, desk: &SurveyDesk) {
         // Each is given a survey of its own: askers share theirs before they come here.
         for asker in desk.take() {
@@ -74,7 +76,7 @@ impl Shard {
     }
 
     async fn survey(&self) -> Survey {
-        let mut breather = Breather;
+        let mut yielder = Yielder;
         let replicas = self.all_replicas();
         let mut partitions = Vec::with_capacity(replicas.len());
         for slice in replicas.chunks(SLICE) {
@@ -83,13 +85,15 @@ impl Shard {
                 bytes: replica.log().size_bytes(),
                 start_offset: replica.start_offset(),
                 high_watermark: replica.high_watermark(),
+                last_stable_offset: replica.last_stable_offset(),
+                open_transactions: replica.open_transactions(),
             }));
-            breather.pass().await;
+            yielder.pass().await;
         }
         let mut groups = Vec::new();
-        for hosted in self.coordinators.all() {
+        for hosted in self.coordinators.groups.all() {
             groups.extend(hosted.survey());
-            breather.pass().await;
+            yielder.pass().await;
         }
         Survey { image: self.image(), partitions, groups }
     }

@@ -19,12 +19,13 @@ use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::store::Revision;
 use crate::cluster::{DirectoryId, MetadataImage, PartitionImage, Placement, TopicImage};
 use crate::config::{ServerConfig, TopicConfig};
-use crate::model::record_batch::{CRC_START, HEADER_BYTES};
-use crate::model::records;
-use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, ShardId};
+use crate::model::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId, ShardId, records, testing};
 use crate::partition::Replica;
+use crate::runtime::clock::Moment;
 use crate::runtime::mailbox::{Mesh, MeshSeat, mesh};
 use crate::runtime::{SendRoom, clock, disk, eventually, faults, on_shard, on_shards, scratch, spawn_local};
+use crate::storage::endure_broken_invariants;
 
 /// A batch of one record, with `payload` bytes behind its header.
 fn batch(payload: usize) -> Bytes {
@@ -95,7 +96,14 @@ async fn shard_with(root: &Path, config: ServerConfig) -> (Rc<Shard>, PartitionI
 fn plan(partition: PartitionId, offset: i64, max_bytes: u32, min_bytes: u32, max_wait_ms: u32) -> FetchPlan {
     let part =
         FetchPart { partition, offset, max_bytes, current_leader_epoch: None, reader: Reader::Consumer, rack: None };
-    FetchPlan { parts: vec![part], max_bytes: 50 << 20, min_bytes, max_wait_ms, room: SendRoom::default() }
+    FetchPlan {
+        parts: vec![part],
+        max_bytes: 50 << 20,
+        min_bytes,
+        max_wait_ms,
+        begun: Moment::now(),
+        room: SendRoom::default(),
+    }
 }
 
 /// So long that an answer within half of it did not wait, on whatever machine.
@@ -112,7 +120,7 @@ fn a_fetch_from_a_failed_partition_lets_the_shard_go_on() {
             let (shard, id) = shard(&path).await;
             faults::inject(faults::Op::Write, "t0-0", 0, faults::Fault::Os(5));
             let part = ProducePart { partition: id, records: batch(100) };
-            let outcomes = shard.produce(vec![part], true).await.await.outcomes().await;
+            let outcomes = shard.produce(vec![part], true, None).await.await.outcomes().await;
             faults::clear();
             assert_eq!(outcomes[0].error, ErrorCode::KafkaStorageError);
             let ticks = Rc::new(Cell::new(0));
@@ -135,7 +143,8 @@ fn a_fetch_from_a_failed_partition_lets_the_shard_go_on() {
     });
 }
 
-/// Clients learn of it from the metadata; a partition that was never opened counts as one that failed.
+/// Clients learn of it from the metadata; a partition that was never opened
+/// counts as one that failed.
 #[test]
 fn a_partition_that_fails_or_cannot_be_opened_is_offline_in_the_image() {
     let root = scratch();
@@ -149,7 +158,7 @@ fn a_partition_that_fails_or_cannot_be_opened_is_offline_in_the_image() {
             faults::inject(faults::Op::Write, "t0-0", 0, faults::Fault::Os(5));
             let part = ProducePart { partition: id, records: batch(100) };
             assert_eq!(
-                shard.produce(vec![part], true).await.await.outcomes().await[0].error,
+                shard.produce(vec![part], true, None).await.await.outcomes().await[0].error,
                 ErrorCode::KafkaStorageError
             );
             faults::clear();
@@ -161,11 +170,11 @@ fn a_partition_that_fails_or_cannot_be_opened_is_offline_in_the_image() {
             assert!(image.offline()[&id].contains("t0-0"), "{:?}", image.offline());
             let part = ProducePart { partition: absent, records: batch(100) };
             assert_eq!(
-                shard.produce(vec![part], true).await.await.outcomes().await[0].error,
+                shard.produce(vec![part], true, None).await.await.outcomes().await[0].error,
                 ErrorCode::KafkaStorageError
             );
             assert_eq!(shard.fetch(plan(absent, 0, 1 << 20, 1, 1000)).await.0[0].error, ErrorCode::KafkaStorageError);
-            let asked = shard.list_offsets(vec![(absent, OffsetQuery::Latest, None)]).await;
+            let asked = shard.list_offsets(vec![(absent, OffsetQuery::Latest, None)], false).await;
             assert_eq!(asked[0].error, ErrorCode::KafkaStorageError);
             // Added partitions do not bring back one that is offline: it would begin anew.
             shard.host(vec![topic(9).0], Claim::New).await.unwrap();
@@ -177,23 +186,52 @@ fn a_partition_that_fails_or_cannot_be_opened_is_offline_in_the_image() {
     });
 }
 
+#[test]
+fn a_broken_invariant_takes_one_partition_offline_and_no_other() {
+    let root = scratch();
+    let path = root.path().to_path_buf();
+    on_shard(move || {
+        let path = path.clone();
+        async move {
+            let seat = mesh::<Shard>(1, 16).unwrap().pop().unwrap();
+            let shard = shard_of(&path, seat, (ShardId(0), 1), 2).await;
+            let (broken, whole) = (topic(0).1, topic(1).1);
+            for id in [broken, whole] {
+                assert_eq!(produce(&shard, id, batch(100)).await, (ErrorCode::None, 0));
+            }
+            endure_broken_invariants();
+            // Of one record.
+            let trimmed = shard.replica(broken).unwrap().log().trim(2, Vec::new).await;
+            let why = trimmed.unwrap_err().to_string();
+            assert!(why.contains("broken invariant at src/storage/trim.rs:"), "{why}");
+            shard.publish_offline().await;
+            let image = shard.image();
+            assert!(image.is_offline(broken) && !image.is_offline(whole), "{:?}", image.offline());
+            assert_eq!(produce(&shard, broken, batch(100)).await, (ErrorCode::KafkaStorageError, -1));
+            assert_eq!(produce(&shard, whole, batch(100)).await, (ErrorCode::None, 1));
+            let (outcomes, _) = shard.fetch(plan(whole, 0, 1 << 20, 1, 0)).await;
+            assert_eq!((outcomes[0].error, outcomes[0].high_watermark), (ErrorCode::None, 2));
+        }
+    });
+}
+
 fn idempotent(sequence: i32) -> Bytes {
-    let mut bytes = batch(100).to_vec();
-    bytes[43..51].copy_from_slice(&7i64.to_be_bytes());
-    bytes[51..53].copy_from_slice(&0i16.to_be_bytes());
-    bytes[53..57].copy_from_slice(&sequence.to_be_bytes());
-    let crc = crc32c::crc32c(&bytes[CRC_START..]);
-    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    Bytes::from(bytes)
+    let by = |header: &mut BatchHeader| {
+        header.producer_id.set(7);
+        header.producer_epoch.set(0);
+        header.base_sequence.set(sequence);
+    };
+    testing::edited(&batch(100), by).into()
 }
 
 async fn produce(shard: &Rc<Shard>, partition: PartitionId, records: Bytes) -> (ErrorCode, i64) {
     let outcome =
-        shard.produce(vec![ProducePart { partition, records }], true).await.await.outcomes().await.pop().unwrap();
+        shard.produce(vec![ProducePart { partition, records }], true, None).await.await.outcomes().await.pop().unwrap();
     (outcome.error, outcome.base_offset)
 }
 
-/// ENOSPC leaves nothing unknown: the partition is read meanwhile, and comes back by itself with room.
+/// ENOSPC leaves nothing unknown: the partition is read meanwhile, and comes
+/// back by itself with room.
 #[test]
 fn a_partition_that_found_no_room_comes_back_by_itself() {
     let root = scratch();
@@ -234,7 +272,7 @@ fn a_partition_that_found_no_room_comes_back_by_itself() {
             assert_eq!(produce(&shard, id, idempotent(2)).await, (ErrorCode::None, 2));
             assert_eq!(produce(&shard, id, idempotent(4)).await, (ErrorCode::None, 4));
             eventually("the waiting consumer has it", || woken.get() > 0).await;
-            assert_eq!(shard.list_offsets(vec![(id, OffsetQuery::Latest, None)]).await[0].offset, 5);
+            assert_eq!(shard.list_offsets(vec![(id, OffsetQuery::Latest, None)], false).await[0].offset, 5);
         }
     });
 }
@@ -346,7 +384,7 @@ fn a_fetch_that_is_full_does_not_wait_for_min_bytes() {
             let (shard, id) = shard(&path).await;
             for _ in 0..10 {
                 let part = ProducePart { partition: id, records: batch(300_000) };
-                let outcomes = shard.produce(vec![part], true).await.await.outcomes().await;
+                let outcomes = shard.produce(vec![part], true, None).await.await.outcomes().await;
                 assert_eq!(outcomes[0].error, ErrorCode::None);
             }
             let began = clock::now();
@@ -380,7 +418,7 @@ fn one_batch_at_most_exceeds_the_limit_of_a_fetch_over_shards() {
                     for size in [921_611, 100] {
                         let part = ProducePart { partition: *id, records: batch(size) };
                         assert_eq!(
-                            shard.produce(vec![part], true).await.await.outcomes().await[0].error,
+                            shard.produce(vec![part], true, None).await.await.outcomes().await[0].error,
                             ErrorCode::None
                         );
                     }
@@ -396,7 +434,14 @@ fn one_batch_at_most_exceeds_the_limit_of_a_fetch_over_shards() {
                     };
                     let parts = ids.iter().map(part).collect();
                     let (outcomes, _) = shard
-                        .fetch(FetchPlan { parts, max_bytes, min_bytes: 1, max_wait_ms: 0, room: SendRoom::default() })
+                        .fetch(FetchPlan {
+                            parts,
+                            max_bytes,
+                            min_bytes: 1,
+                            max_wait_ms: 0,
+                            begun: Moment::now(),
+                            room: SendRoom::default(),
+                        })
                         .await;
                     assert!(outcomes.iter().all(|o| o.error == ErrorCode::None && o.high_watermark == 2));
                     outcomes.iter().map(FetchOutcome::bytes).collect::<Vec<_>>()
@@ -414,7 +459,8 @@ fn one_batch_at_most_exceeds_the_limit_of_a_fetch_over_shards() {
     });
 }
 
-/// Consumers on both shards follow partitions of both; a wait of a minute that a batch does not end soon is a lost wake-up.
+/// Consumers on both shards follow partitions of both; a wait of a minute that a batch does not
+/// end soon is a lost wake-up.
 #[test]
 fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
     const TOPICS: u128 = 4;
@@ -435,10 +481,11 @@ fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
             let producing = shard.clone();
             spawn_local(async move {
                 for round in 0..BATCHES {
-                    // This shard produces to every topic: half of it reaches the other shard by message.
+                    // This shard produces to every topic: half of it reaches the
+                    // other shard by message.
                     for n in (0..TOPICS).filter(|n| n % 2 == u128::from(producing.id.0)) {
                         let part = ProducePart { partition: topic(n).1, records: batch(50) };
-                        let outcomes = producing.produce(vec![part], true).await.await.outcomes().await;
+                        let outcomes = producing.produce(vec![part], true, None).await.await.outcomes().await;
                         assert_eq!(outcomes[0].error, ErrorCode::None);
                     }
                     let pause = [0, 50, 400, 3000][round as usize % 4];
@@ -461,6 +508,7 @@ fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
                     max_bytes: 50 << 20,
                     min_bytes: 1,
                     max_wait_ms: WAIT_MS,
+                    begun: Moment::now(),
                     room: SendRoom::default(),
                 };
                 let asked = clock::now();
@@ -479,7 +527,8 @@ fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
     });
 }
 
-/// A data directory that fails while the broker runs takes all its partitions offline; one partition's own fault does not.
+/// A data directory that fails while the broker runs takes all its partitions offline; one
+/// partition's own fault does not.
 #[test]
 fn a_directory_that_fails_goes_offline_as_a_whole() {
     let root = scratch();
@@ -494,7 +543,7 @@ fn a_directory_that_fails_goes_offline_as_a_whole() {
             shard.set_placement(Arc::new(Placement { directories, ..Placement::default() }));
             let produce = async |number: u128| {
                 let part = ProducePart { partition: topic(number).1, records: batch(100) };
-                shard.produce(vec![part], true).await.await.outcomes().await[0].error
+                shard.produce(vec![part], true, None).await.await.outcomes().await[0].error
             };
             faults::inject(faults::Op::Write, "t0-0", 0, faults::Fault::Os(5));
             assert_eq!(produce(0).await, ErrorCode::KafkaStorageError);
@@ -515,7 +564,8 @@ fn a_directory_that_fails_goes_offline_as_a_whole() {
     });
 }
 
-/// On a full disk nothing of a partition that could not be made may stay: it takes room, and no topic claims it.
+/// On a full disk nothing of a partition that could not be made may stay: it takes
+/// room, and no topic claims it.
 #[test]
 fn a_partition_that_cannot_be_made_leaves_nothing() {
     let root = scratch();

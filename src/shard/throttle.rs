@@ -1,6 +1,6 @@
-//! Throttles of replication (KIP-73): how many bytes a second replicas that are not in sync may be sent by this broker, and may
-//! fetch. What a topic's `leader.replication.throttled.replicas` and `follower.replication.throttled.replicas` name counts;
-//! held back is only who is not in sync.
+//! Throttles of replication (KIP-73): how many bytes a second replicas that are not in sync may be
+//! sent by this broker, and may fetch. What a topic's `leader.replication.throttled.replicas` and
+//! `follower.replication.throttled.replicas` name counts; held back is only who is not in sync.
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,19 +18,33 @@ const CREDIT_US: u64 = 1_000_000;
 pub struct Throttle {
     /// When all bytes so far have had their time, µs.
     paid_us: AtomicU64,
+    /// The rate at which they were counted, where that may change meanwhile.
+    rate: AtomicU64,
 }
 
 impl Throttle {
     /// Counts bytes that have gone at `now`.
-    fn count(&self, bytes: usize, rate: u64, now_us: u64) {
+    pub(super) fn count(&self, bytes: usize, rate: u64, now_us: u64) {
         let cost = u64::try_from(bytes as u128 * 1_000_000 / u128::from(rate.max(1))).unwrap_or(u64::MAX);
         let paid = |paid: u64| paid.max(now_us.saturating_sub(CREDIT_US)).saturating_add(cost);
         let _ = self.paid_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| Some(paid(before)));
     }
 
     /// Nothing may go before then, µs; `None`: it may now.
-    fn until(&self, now_us: u64) -> Option<u64> {
+    pub(super) fn until(&self, now_us: u64) -> Option<u64> {
         Some(self.paid_us.load(Ordering::Relaxed)).filter(|paid| *paid > now_us)
+    }
+
+    /// Bytes so far count no more.
+    pub(super) fn forget(&self) {
+        self.paid_us.store(0, Ordering::Relaxed);
+    }
+
+    /// Bytes that were counted at another rate count no more.
+    pub(super) fn go_on_at(&self, rate: u64) {
+        if self.rate.swap(rate, Ordering::Relaxed) != rate {
+            self.forget();
+        }
     }
 }
 
@@ -39,9 +53,11 @@ impl Throttle {
 pub struct Throttles {
     leader: Throttle,
     follower: Throttle,
+    /// Of moves between data directories.
+    pub(super) moves: Throttle,
 }
 
-fn now_us() -> u64 {
+pub(super) fn now_us() -> u64 {
     clock::mono_ms().saturating_mul(1000)
 }
 

@@ -6,8 +6,8 @@ use super::state::Shard;
 use crate::model::{ErrorCode, PartitionId};
 
 impl Shard {
-    /// Moves the log starts of partitions to these offsets, or to the high watermark where there is none; each outcome is the
-    /// new log start, which survives a crash.
+    /// Moves the log starts of partitions to these offsets, or to the high watermark where there is
+    /// none; each outcome is the new log start, which survives a crash.
     pub async fn delete_records(
         self: &Rc<Self>,
         parts: Vec<(PartitionId, Option<i64>)>,

@@ -1,4 +1,5 @@
-//! Periodic work of a shard beside its requests: retention, checkpoints, word of offline partitions.
+//! Periodic work of a shard beside its requests: retention, checkpoints, word
+//! of offline partitions.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,14 +13,15 @@ use crate::runtime::{clock, spawn_local};
 /// Time between two lines about forgotten producers, at least.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A log with less than this part of `corelane.checkpoint.bytes` has no checkpoint for the shard's bytes: a checkpoint
-/// costs about a millisecond of a processor, and would save a start little.
+/// A log with less than this part of `corelane.checkpoint.bytes` has no checkpoint for the shard's
+/// bytes: a checkpoint costs about a millisecond of a processor, and would save a start little.
 const LOGS_OF_A_LIMIT: u64 = 64;
 /// Spread over so many logs, so many times that may be unsynced.
 const SPREAD_LIMITS: u64 = 16;
 
 impl Shard {
-    /// Starts the shard's own loops; they end with the stop flag. `scanned_bytes`: what recovery has just read.
+    /// Starts the shard's own loops; they end with the stop flag. `scanned_bytes`:
+    /// what recovery has just read.
     pub(super) fn start_upkeep(self: &Rc<Self>, scanned_bytes: u64, desk: Arc<SurveyDesk>) {
         spawn_local(self.clone().keep_told(desk));
         spawn_local(self.clone().keep_retention());
@@ -27,7 +29,7 @@ impl Shard {
         spawn_local(self.clone().keep_producers());
         spawn_local(self.clone().keep_clean());
         spawn_local(self.clone().keep_removing());
-        spawn_local(self.clone().keep_group_deadlines());
+        spawn_local(self.clone().keep_coordinator_deadlines());
         spawn_local(self.clone().keep_offline_published());
         spawn_local(self.clone().keep_reopening());
         spawn_local(self.clone().save_epochs());
@@ -60,7 +62,8 @@ impl Shard {
         metrics.messages.set(self.messages());
     }
 
-    /// Writes the files of the epochs that this start began. Until then they are in the batches and checkpoints, or wrote nothing.
+    /// Writes the files of the epochs that this start began. Until then they are in the batches and
+    /// checkpoints, or wrote nothing.
     async fn save_epochs(self: Rc<Self>) {
         for replica in self.all_replicas() {
             if self.stop.is_set() {
@@ -107,8 +110,9 @@ impl Shard {
         }
     }
 
-    /// Bounds what recovery would have to read after a crash: by bytes, and by age for logs that are written slowly. What this
-    /// start had to read counts too, or a broker that is killed again and again would read more each time.
+    /// Bounds what recovery would have to read after a crash: by bytes, and by age for logs that
+    /// are written slowly. What this start had to read counts too, or a broker that is killed again
+    /// and again would read more each time.
     async fn keep_checkpoints(self: Rc<Self>, scanned_bytes: u64) {
         let interval = Duration::from_millis(self.config.log_flush_offset_checkpoint_interval_ms.max(1));
         let first = if scanned_bytes >= self.config.checkpoint_bytes { Duration::ZERO } else { interval };

@@ -1,5 +1,6 @@
-//! Connections by which this broker notices at once that another's process is gone, on the controller's shard of a member.
-//! The node says whom to watch and what follows (`cluster/node/suspects.rs`); here are the sockets.
+//! Connections by which this broker notices at once that another's process is gone, on the
+//! controller's shard of a member. The node says whom to watch and what follows
+//! (`cluster/node/suspects.rs`); here are the sockets.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -11,14 +12,18 @@ use futures_lite::future::or;
 
 use super::member::Member;
 use super::state::Shard;
+use crate::cluster::rules::{REFUSALS, REFUSALS_WITHIN_MS};
 use crate::model::BrokerId;
 use crate::runtime::{clock, net, spawn_local};
 
 /// Longest wait for a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// Between the first tries after a connection has broken, so that they fall within the time that the rule allows.
+/// Between the first tries after a connection has broken, so that they fall within the
+/// time that the rule allows.
 const SOON: Duration = Duration::from_millis(50);
 const QUICK_TRIES: u32 = 6;
+const _: () = assert!(QUICK_TRIES as usize >= REFUSALS);
+const _: () = assert!(SOON.as_millis() * (REFUSALS as u128) < REFUSALS_WITHIN_MS as u128);
 /// Between later ones.
 const LATER: Duration = Duration::from_secs(1);
 

@@ -1,17 +1,18 @@
-//! One simulated broker: a session with the metadata store, its copy of the metadata, and a role for each
-//! partition. Everything that decides is the broker's own code; this only carries it out.
+//! One simulated broker: a session with the metadata store, its copy of the metadata, and a role
+//! for each partition. Everything that decides is the broker's own code; this only carries it out.
 
 use std::rc::Rc;
 
 use super::checker::Mark;
 use super::disk::{Acknowledge, Crash};
+use super::endings::Ending;
 use super::identity::Identity;
-use super::net::Io;
-use super::place::{number_of, partition_at, place_of, topic_of};
+use super::net::{Address, Io, Payload};
+use super::place::{TRANSACTIONS, id_of, number_of, partition_at, place_of, topic_of};
 use super::replica::{Replica, Role};
 use super::setup::{LAG_MS, SESSION_MS};
 use crate::cluster::node::{Node, Purpose, Settled};
-use crate::cluster::rules::{Terms, Versioned};
+use crate::cluster::rules::{Found, Kept, Terms, Versioned};
 use crate::cluster::store::{Assignment, ClientId, Model, ModelClient, Outcome, PartitionState, Session, Store};
 use crate::model::{BrokerId, LeaderEpoch};
 use crate::partition::{Decision, PartitionView, ProducerPool, ReplicaView};
@@ -34,6 +35,8 @@ pub struct Broker {
     pub replicas: Vec<Replica>,
     /// Setting of the next process.
     pub configured: Acknowledge,
+    /// Markers that its transaction coordinator has written.
+    pub endings: Vec<Ending>,
     /// Its part in the cluster.
     pub node: Node<ModelClient>,
 }
@@ -54,6 +57,7 @@ impl Broker {
             stopping: None,
             replicas: (0..partitions).map(|at| Replica::new(index, at, acknowledge, &pool)).collect(),
             configured: acknowledge,
+            endings: Vec::new(),
             node: identity.node(model, 0),
         }
     }
@@ -72,6 +76,7 @@ impl Broker {
         self.running = false;
         self.linked = false;
         self.stopping = None;
+        self.endings.clear();
         match crash {
             Crash::Kill => {}
             Crash::Power => (self.identity.boot, self.powered) = (self.identity.boot + 1, false),
@@ -94,11 +99,19 @@ impl Broker {
         self.paused_until = 0;
         self.away_since = None;
         self.node = self.identity.node(model, now);
+        self.node.note_found(self.found());
         let pool: Rc<ProducerPool> = ProducerPool::new(usize::MAX);
         for replica in &mut self.replicas {
             replica.disk.configure(self.configured);
             replica.open(&pool);
         }
+    }
+
+    /// Its replicas, as a start finds them.
+    fn found(&self) -> Found {
+        let kept = |replica: &Replica| if replica.disk.ends.appended > 0 { Kept::Some } else { Kept::None };
+        let replicas = self.replicas.iter().map(|replica| (id_of(replica.partition), kept(replica))).collect();
+        Found { replicas, ..Found::default() }
     }
 
     // ---- the metadata store
@@ -191,7 +204,8 @@ impl Broker {
         let led_by = self.state(partition).map(|state| (state.value.leader, state.value.leader_epoch));
         let view = self.partition_view(partition);
         let replica = &mut self.replicas[partition];
-        // Before its own registration is in it, the metadata may be older than what an earlier life saw.
+        // Before its own registration is in it, the metadata may be older than
+        // what an earlier life saw.
         if assigned == Some(false) && active && replica.disk.ends.appended > 0 {
             io.note(|| format!("broker {}: partition {partition} is no longer here", me.0));
             replica.leave(io);
@@ -237,6 +251,7 @@ impl Broker {
             self.propose(partition, io);
             self.resign(partition, io);
         }
+        self.end_transactions(io);
     }
 
     fn fetches_by(&self) -> i64 {
@@ -248,6 +263,21 @@ impl Broker {
         let broker_epoch = self.fetches_by();
         self.replicas[partition].try_fetch(broker_epoch, io);
         self.propose(partition, io);
+        if partition == TRANSACTIONS {
+            self.end_transactions(io);
+        }
+        self.verify(partition, io);
+    }
+
+    /// Asks the transaction coordinator about batches that wait for its word.
+    fn verify(&mut self, partition: usize, io: &mut Io) {
+        let coordinator = self.leader_of(TRANSACTIONS);
+        for (number, request) in self.replicas[partition].questions(io) {
+            if let Some((leader, _)) = coordinator {
+                let (from, to) = (Address::Broker(self.index), Address::Broker(leader.0 as usize));
+                io.send(from, to, TRANSACTIONS, number, Payload::Transact(Box::new(request.into())));
+            }
+        }
     }
 
     /// Hands the leader's proposal to the store.

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::disk::{Batch, Disk};
 use super::offsets::Offsets;
+use super::outcomes::Outcomes;
+use super::place::TRANSACTIONS;
 use crate::cluster::store::PartitionState;
 use crate::model::{BrokerId, LeaderEpoch};
 
@@ -40,6 +42,8 @@ pub enum Mark {
     BelowMinimum,
     SessionExpired,
     Duplicate,
+    /// A batch was acknowledged after the leadership that accepted it.
+    AckedAfterwards,
     /// A follower began its log anew at the leader's start.
     Reset,
     /// A coordinator loaded what another one wrote.
@@ -65,6 +69,23 @@ pub enum Mark {
     LedOn,
     /// All brokers were on their way out together.
     AllLeft,
+    /// A partition waited for a replica that had records.
+    Emptied,
+    /// Somebody asked for its leader.
+    AskedFor,
+    /// A transaction has its outcome.
+    Committed,
+    Aborted,
+    /// One took too long, and its coordinator aborted it.
+    TransactionTimedOut,
+    /// A coordinator went on with the markers of one that was gone.
+    EndsTakenOver,
+    /// A producer that another one had taken the place of was refused.
+    ZombieFenced,
+    /// Records were refused because their transaction had ended.
+    VerificationRefused,
+    /// Offsets of a transaction that was open were asked for.
+    UnstableOffsets,
 }
 
 /// One partition as the observer sees it.
@@ -88,6 +109,13 @@ struct Seen {
     /// on they must be in neither ISR nor ELR before they are active, and are sound again when they
     /// are in none.
     damaged: BTreeMap<usize, bool>,
+    /// Replicas by assignment.
+    replicas: Vec<usize>,
+    /// Those assigned later, until they are in the ISR: what they hold is of an earlier time.
+    newcomers: BTreeSet<usize>,
+    /// Brokers that have lost their disk, and have not been taken into the ISR since. True once
+    /// they have registered since.
+    wiped: BTreeMap<usize, bool>,
     /// The last canonical batch of each producer.
     newest: BTreeMap<i64, Batch>,
     /// Times that canonical batches were lost.
@@ -101,6 +129,7 @@ pub struct Checker {
     now_ms: i64,
     partitions: Vec<Seen>,
     pub offsets: Offsets,
+    pub outcomes: Outcomes,
     pub marks: BTreeSet<Mark>,
     violation: Option<Violation>,
 }
@@ -111,6 +140,7 @@ impl Checker {
             now_ms: 0,
             partitions: (0..partitions).map(|_| Seen::default()).collect(),
             offsets: Offsets::default(),
+            outcomes: Outcomes::default(),
             marks: BTreeSet::new(),
             violation: None,
         }
@@ -205,7 +235,7 @@ impl Checker {
         if epoch < seen.unclean_epoch || seen.unclean_pending.is_some() {
             return;
         }
-        let mut broken = None;
+        let (mut broken, mut ends) = (None, Vec::new());
         if let Some(batch) = seen.canonical.iter().rev().find(|batch| batch.next() <= to)
             && !holds(disk, batch)
         {
@@ -217,12 +247,20 @@ impl Checker {
                 // A log that begins behind all batches of a producer does not know it: it takes
                 // the next one, whatever its sequence. Nor does it have any of them twice.
                 let is_there = |before: &Batch| before.next() > disk.ends.start;
-                if before.filter(is_there).is_some_and(|before| before.producer >= batch.producer) {
+                // Batches without a sequence (markers, offsets) may come more than once.
+                let is_plain = batch.producer.is_some_and(|(.., sequence)| sequence < 0);
+                let is_next =
+                    |before: Batch| before.producer < batch.producer || is_plain && before.producer == batch.producer;
+                if before.filter(is_there).is_some_and(|before| !is_next(before)) {
                     broken = Some(("I7: a duplicate, or out of order", format!("{batch:?} after {before:?}")));
                 }
             }
             seen.canonical.push(batch);
+            if batch.marker.is_some() || partition == TRANSACTIONS {
+                ends.push(batch);
+            }
         }
+        ends.iter().for_each(|batch| self.became_canonical(partition, batch));
         if let Some((rule, what)) = broken {
             self.broken(rule, format!("partition {partition}, broker {broker} epoch {epoch} to {to}: {what}"));
         }
@@ -307,13 +345,25 @@ impl Checker {
     // ---- metadata
 
     /// The store has a new state of a partition.
-    pub fn changed(&mut self, partition: usize, state: Option<&PartitionState>) {
+    /// `disk_of`: a broker's copy.
+    pub fn changed<'a>(
+        &mut self,
+        partition: usize,
+        state: Option<&PartitionState>,
+        disk_of: impl Fn(usize) -> &'a Disk,
+    ) {
         let seen = &mut self.partitions[partition];
         let before = std::mem::replace(&mut seen.state, state.cloned());
         let Some(state) = state else { return };
         seen.mend();
+        if state.leader.is_none() && state.isr.is_empty() && state.elr.is_empty() && !state.emptied.is_empty() {
+            self.marks.insert(Mark::Emptied);
+        }
         let Some((before, leader)) = before.zip(state.leader) else { return };
+        let joins = state.isr.iter().filter(|broker| !before.isr.contains(broker)).map(|broker| broker.0 as usize);
+        let joins: Vec<usize> = joins.collect();
         if before.leader_epoch == state.leader_epoch {
+            seen.refill(&joins);
             return;
         }
         if before.leader.is_some_and(|old| old != leader && state.isr.contains(&old)) {
@@ -327,7 +377,44 @@ impl Checker {
         } else if !before.isr.contains(&leader) {
             self.partitions[partition].unclean_pending = Some(state.leader_epoch.0);
             self.mark(Mark::UncleanElection);
+            self.elected(partition, leader.0 as usize, disk_of);
         }
+        self.partitions[partition].refill(&joins);
+    }
+
+    /// A broker is elected that has been in neither ISR nor ELR. One whose disk is known to be lost
+    /// is not, while another replica has records.
+    fn elected<'a>(&mut self, partition: usize, leader: usize, disk_of: impl Fn(usize) -> &'a Disk) {
+        let seen = &self.partitions[partition];
+        let keeps = |broker: &&usize| {
+            let has = |batch: &Batch| batch.next() > disk_of(**broker).ends.start && holds(disk_of(**broker), batch);
+            !seen.wiped.contains_key(*broker) && !seen.newcomers.contains(*broker) && seen.canonical.iter().any(has)
+        };
+        if seen.wiped.get(&leader) != Some(&true) {
+            return;
+        }
+        if let Some(other) = seen.replicas.iter().find(keeps) {
+            let what = format!("partition {partition}: broker {leader}, and {other} has records; {:?}", seen.state);
+            self.broken("an emptied replica is elected", what);
+        }
+    }
+
+    /// A broker has lost its disk.
+    pub fn wiped(&mut self, broker: usize) {
+        for seen in self.partitions.iter_mut().filter(|seen| seen.replicas.contains(&broker)) {
+            seen.wiped.insert(broker, false);
+        }
+    }
+
+    /// Replicas of a partition are these.
+    pub fn assigned(&mut self, partition: usize, replicas: Vec<usize>) {
+        let seen = &mut self.partitions[partition];
+        seen.wiped.retain(|broker, _| replicas.contains(broker));
+        seen.newcomers.retain(|broker| replicas.contains(broker));
+        if !seen.replicas.is_empty() {
+            seen.newcomers.extend(replicas.iter().filter(|broker| !seen.replicas.contains(broker)));
+        }
+        seen.replicas = replicas;
     }
 
     /// Every member of the ISR and of the ELR has all that is committed (I1, I2). `disk_of`: a
@@ -356,6 +443,7 @@ impl Checker {
     pub fn registered(&mut self, broker: usize) {
         for seen in &mut self.partitions {
             seen.damaged.entry(broker).and_modify(|declared| *declared = true);
+            seen.wiped.entry(broker).and_modify(|declared| *declared = true);
             seen.mend();
         }
     }
@@ -387,6 +475,13 @@ impl Seen {
     fn counts_on(&self, broker: usize) -> bool {
         let id = BrokerId(broker as i32);
         self.state.as_ref().is_some_and(|state| state.isr.contains(&id) || state.elr.contains(&id))
+    }
+
+    /// Brokers have caught up. A commit of before their disks were lost may be
+    /// late, and says nothing.
+    fn refill(&mut self, joined: &[usize]) {
+        self.wiped.retain(|broker, declared| !*declared || !joined.contains(broker));
+        self.newcomers.retain(|broker| !joined.contains(broker));
     }
 
     /// Forgets the damage of brokers that nothing depends on any more.
@@ -441,7 +536,7 @@ mod tests {
         fn append(&mut self, producer: i64, sequence: i32) {
             let (base, id) = (self.disk.ends.appended, sequence.unsigned_abs().into());
             let producer = Some((producer, 0, sequence));
-            self.disk.append(Batch { base, count: 1, epoch: 0, id, producer, chain: 0 });
+            self.disk.append(Batch { base, count: 1, epoch: 0, id, producer, ..Batch::default() });
             self.disk.ends = crate::partition::Ends::synced(self.disk.ends.start, base + 1);
         }
 

@@ -68,7 +68,7 @@ impl Producer {
                 let sequence = self.sequences.entry(partition).or_insert(0);
                 let producer = self.idempotent.then_some((self.index as i64 + 1, self.epoch, *sequence));
                 *sequence += count;
-                let produce = Produce { id, count, producer, all: self.all };
+                let produce = Produce { id, count, producer, all: self.all, transactor: None };
                 let sending = Sending { partition, produce, number: io.number(), until: 0 };
                 self.send(sending, leaders, io);
             }

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::clients::{Leaders, TIMEOUT_MS};
-use super::disk::Batch;
-use super::net::{Address, Io, Payload};
+use super::net::{Address, Consume, Io, Payload, Records};
 use super::place::{FIRST, OFFSETS, TOPIC, number_of, partition_at};
 use crate::groups::Reply;
 use crate::groups::api::{
     CommitPartition, CommitRequest, CommitTopic, FetchOffsetsReply, FetchOffsetsRequest, GroupId,
 };
-use crate::model::{ErrorCode, LeaderEpoch};
+use crate::model::{ErrorCode, LeaderEpoch, MarkerKind};
 
 /// A request to the coordinator.
 struct Asking {
@@ -34,6 +33,8 @@ enum Ask {
 
 pub struct Consumer {
     index: usize,
+    /// `read_committed`
+    committed: bool,
     group: GroupId,
     /// By partition; `None`: it has to ask where it was.
     positions: Vec<Option<i64>>,
@@ -49,9 +50,10 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    pub fn new(index: usize, partitions: usize) -> Consumer {
+    pub fn new(index: usize, partitions: usize, committed: bool) -> Consumer {
         Consumer {
             index,
+            committed,
             group: Arc::from(format!("g{index}")),
             positions: vec![None; partitions],
             due: BTreeSet::new(),
@@ -60,6 +62,10 @@ impl Consumer {
             fetching: vec![None; partitions],
             last: false,
         }
+    }
+
+    pub fn is_committed(&self) -> bool {
+        self.committed
     }
 
     pub fn position(&self, partition: usize) -> Option<i64> {
@@ -98,12 +104,13 @@ impl Consumer {
             let waits = self.fetching[partition].is_some_and(|(_, until)| io.now < until);
             let (known, position) = (self.epochs[partition], self.positions[partition]);
             if let Some((leader, epoch)) = leaders[partition].filter(|(_, epoch)| !waits && *epoch >= known)
-                && let Some(position) = position
+                && let Some(offset) = position
             {
                 self.epochs[partition] = epoch;
                 let number = io.number();
                 self.fetching[partition] = Some((number, io.now + TIMEOUT_MS));
-                io.send(self.me(), Address::Broker(leader), partition, number, Payload::Consume(position, epoch));
+                let consume = Consume { offset, epoch, committed: self.committed };
+                io.send(self.me(), Address::Broker(leader), partition, number, Payload::Consume(consume));
             }
         }
     }
@@ -161,6 +168,7 @@ impl Consumer {
             instance_id: None,
             retention_ms: None,
             knows_member_epochs: true,
+            producer: None,
             topics: vec![CommitTopic { name: Arc::from(TOPIC), id: Uuid::nil(), partitions: partitions.collect() }],
         }
     }
@@ -204,7 +212,7 @@ impl Consumer {
         }
     }
 
-    pub fn answered(&mut self, partition: usize, number: u64, result: Result<Vec<Batch>, ErrorCode>, io: &mut Io) {
+    pub fn answered(&mut self, partition: usize, number: u64, result: Result<Records, ErrorCode>, io: &mut Io) {
         if self.fetching[partition].map(|(number, _)| number) != Some(number) {
             return;
         }
@@ -212,8 +220,12 @@ impl Consumer {
         let Some(position) = &mut self.positions[partition] else { return };
         let excused = io.checker.has_lost(partition) || io.checker.is_trimmed(partition, *position);
         match result {
-            Ok(batches) => {
-                for batch in &batches {
+            Ok(records) => {
+                if self.committed {
+                    sift(partition, &records, io);
+                }
+                let batches = &records.batches;
+                for batch in batches {
                     if batch.base != *position && !excused {
                         let what = format!("partition {partition} at {position}: {batch:?}");
                         io.checker.broken("a consumer misses records, or sees them twice", what);
@@ -233,6 +245,25 @@ impl Consumer {
                 *position = (*position).max(start).min(io.checker.canonical_end(partition));
             }
             Err(_) => {}
+        }
+    }
+}
+
+/// Tells records of aborted transactions from others, as Kafka's consumer does.
+fn sift(partition: usize, records: &Records, io: &mut Io) {
+    let mut later = records.aborted.clone();
+    later.sort_by_key(|(_, first)| *first);
+    let (mut later, mut aborted) = (later.into_iter().peekable(), BTreeSet::new());
+    for batch in &records.batches {
+        while let Some((producer, _)) = later.next_if(|(_, first)| *first < batch.next()) {
+            aborted.insert(producer);
+        }
+        let Some((producer, ..)) = batch.producer else { continue };
+        match batch.marker {
+            Some(end) if end.kind == MarkerKind::Abort => {
+                aborted.remove(&producer);
+            }
+            _ => io.checker.read_committed(partition, batch, !aborted.contains(&producer)),
         }
     }
 }

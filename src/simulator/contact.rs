@@ -1,5 +1,5 @@
-//! Who hears of whom: the connections by which brokers watch each other's processes, as hosts and networks let them
-//! stand, and how long a leader has heard of nobody.
+//! Contact of brokers with each other: the connections by which brokers watch each other's
+//! processes, as hosts and networks let them stand, and how long a leader has heard of nobody.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ use crate::model::BrokerId;
 /// Refused connections that prove a process dead, and the time in which they have to be.
 const REFUSALS: usize = 3;
 const REFUSALS_WITHIN_MS: i64 = 300;
-/// A broker knows what it has not heard of this much later: its ticks, and those of the connection to the store.
+/// A broker knows what it has not heard of this much later: its ticks, and those of the
+/// connection to the store.
 const NOTICES_MS: i64 = 400;
 
 /// What became of a try to connect.
@@ -53,7 +54,8 @@ impl Contacts {
         self.woken.insert(broker, now);
     }
 
-    /// For longer than a session lasts the leader has heard of neither the store nor a replica, and could have noticed it.
+    /// For longer than a session lasts the leader has heard of neither the store nor a replica,
+    /// and could have noticed it.
     pub fn is_apart(&self, leader: usize, partition: usize, now: i64) -> bool {
         let before = |at: Option<&i64>, ms: i64| at.is_none_or(|at| now - at > ms);
         let silent = SESSION_MS + NOTICES_MS;

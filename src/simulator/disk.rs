@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 
 use super::rng::{Rng, fold};
+use crate::model::EndMarker;
 use crate::partition::{Ends, EpochHistory};
 
 /// One batch. Retries of a produce share its `id`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     pub base: i64,
     pub count: i32,
     pub epoch: i32,
     pub id: u64,
-    /// Producer id, producer epoch and first sequence.
+    /// Producer id, producer epoch and first sequence; -1 of a marker.
     pub producer: Option<(i64, i16, i32)>,
+    /// It is part of its producer's transaction, or a marker.
+    pub in_txn: bool,
+    /// It ends its producer's transaction.
+    pub marker: Option<EndMarker>,
     /// Digest of this batch and of all before it.
     pub chain: u64,
 }
@@ -26,7 +31,13 @@ impl Batch {
     /// The digest that follows `before`.
     pub fn link(&self, before: u64) -> u64 {
         let place = fold(fold(before, self.base.unsigned_abs()), u64::from(self.epoch.unsigned_abs()));
-        fold(fold(place, self.id), u64::from(self.count.unsigned_abs()))
+        let records = fold(fold(place, self.id), u64::from(self.count.unsigned_abs()));
+        match self.marker {
+            Some(EndMarker { kind, coordinator_epoch }) => {
+                fold(fold(records, kind as u64), u64::from(coordinator_epoch.unsigned_abs()))
+            }
+            None => fold(records, u64::from(self.in_txn)),
+        }
     }
 }
 
@@ -60,8 +71,9 @@ pub struct Disk {
     pub failed: bool,
     /// Digest of all before the first batch.
     origin: u64,
-    /// The last batch of each producer that was deleted: a checkpoint keeps what is known of producers.
-    deleted: BTreeMap<i64, Batch>,
+    /// Batches that were deleted, by producer: a checkpoint keeps what is known of producers
+    /// and of their transactions.
+    deleted: BTreeMap<i64, Vec<Batch>>,
 }
 
 impl Disk {
@@ -184,7 +196,12 @@ impl Disk {
             self.origin = batch.chain;
             self.ends.start = batch.next();
             if let Some((id, ..)) = batch.producer {
-                self.deleted.insert(id, batch);
+                let known = self.deleted.entry(id).or_default();
+                if !batch.in_txn {
+                    // Only the last one counts.
+                    known.clear();
+                }
+                known.push(batch);
             }
         }
     }
@@ -218,7 +235,7 @@ impl Disk {
 
     /// Batches that say what is known of producers, in order.
     pub fn of_producers(&self) -> impl Iterator<Item = &Batch> {
-        self.deleted.values().chain(&self.batches)
+        self.deleted.values().flatten().chain(&self.batches)
     }
 
     /// Leader epochs, from the batches.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use super::checker::Mark;
 use super::disk::{Crash, Disk};
 use super::net::{Address, Payload};
-use super::place::{FIRST, TOPICS, number_of, place_of, topic_of};
-use super::rng::Rng;
+use super::place::{FIRST, OFFSETS, TOPICS, TRANSACTIONS, number_of, place_of, topic_id, topic_of};
 use super::setup::{FaultKind, LoseAnswers, Target};
 use super::world::World;
 use crate::cluster::node::Purpose;
 use crate::cluster::rules;
-use crate::cluster::store::{Assignment, Check, Commit, Key, Lifetime, Phase, Record, Store, TopicRecord, Write};
+use crate::cluster::store::{
+    Assignment, Check, Commit, Incarnation, Key, Lifetime, Phase, Record, Store, TopicRecord, Write,
+};
 use crate::model::{BrokerId, LeaderEpoch};
 use crate::partition::FollowerFetch;
 
@@ -22,7 +23,7 @@ const STOP_MS: i64 = 4_000;
 
 impl World {
     /// Makes the topics, before any broker starts.
-    pub fn write_topic(&mut self, rng: &mut Rng) {
+    pub fn write_topics(&mut self) {
         let brokers = self.setup.brokers;
         let assignment = |partition: usize| Assignment {
             replicas: (0..self.setup.replication).map(|at| BrokerId(((partition + at) % brokers) as i32)).collect(),
@@ -34,9 +35,10 @@ impl World {
         ]);
         let create = |key, record| Write::Create(key, record, Lifetime::Persistent);
         let mut writes = vec![create(Key::ControllerEpoch, Record::ControllerEpoch(0))];
-        for (name, partitions) in TOPICS.into_iter().zip([0..FIRST, FIRST..self.setup.partitions]) {
-            let id = uuid::Uuid::from_u64_pair(rng.number(), rng.number());
-            let record = TopicRecord { id, assignments: partitions.map(assignment).collect() };
+        let of_topics = [OFFSETS..OFFSETS + 1, TRANSACTIONS..TRANSACTIONS + 1, FIRST..self.setup.partitions];
+        for (at, partitions) in of_topics.into_iter().enumerate() {
+            let name = TOPICS[at];
+            let record = TopicRecord { id: topic_id(at), assignments: partitions.map(assignment).collect() };
             writes.push(create(Key::Topic(Arc::from(name)), Record::Topic(record)));
             writes.push(create(Key::TopicConfig(Arc::from(name)), Record::Config(config.clone())));
         }
@@ -236,6 +238,9 @@ impl World {
             self.model.disconnect(client);
         }
         let damaged = self.brokers[at].end(crash, clean, &mut self.io);
+        if crash == Crash::Wipe {
+            self.io.checker.wiped(at);
+        }
         for partition in damaged {
             let copies: Vec<&Disk> = self.brokers.iter().map(|broker| &broker.replicas[partition].disk).collect();
             self.io.checker.damaged(partition, at, copies.into_iter());
@@ -265,6 +270,40 @@ impl World {
         let broker = &self.brokers[at];
         if broker.node.may_stop() || self.io.now >= deadline {
             self.crash(at, Crash::Kill, true, down_ms);
+        }
+    }
+
+    /// The administrator has another replica lead where all that were in sync
+    /// have lost their records.
+    pub fn ask_for_leaders(&mut self) {
+        for partition in 0..self.setup.partitions {
+            let (topic_key, key, at) = keys_of(partition);
+            let (Some(topic_node), Some(node)) = (self.model.node(&topic_key), self.model.node(&key)) else { continue };
+            let (Record::Topic(record), Record::Partition(state)) = (topic_node.record, node.record) else { continue };
+            let waits = state.leader.is_none() && state.isr.is_empty() && state.elr.is_empty();
+            let Some(assignment) = record.assignments.get(at).filter(|_| waits && !state.emptied.is_empty()) else {
+                continue;
+            };
+            let terms = rules::Terms {
+                replicas: &assignment.replicas,
+                min_isr: rules::effective_min(self.minimum(partition), assignment),
+                controller_epoch: state.controller_epoch,
+            };
+            let is_active = |broker: BrokerId| {
+                let incarnation = self.model.node(&Key::Incarnation(broker)).map(|node| node.record);
+                matches!(incarnation, Some(Record::Incarnation(Incarnation { phase: Phase::Active, .. })))
+                    && self.model.node(&Key::Broker(broker)).is_some()
+            };
+            // A replica that may have records is worth waiting for.
+            let are_there = assignment.replicas.iter().all(|broker| is_active(*broker));
+            let after =
+                rules::elect_asked(&state, &terms, is_active).filter(|after| are_there && after.leader.is_some());
+            if let Some(after) = after {
+                self.io.note(|| format!("partition {partition}: a leader is asked for"));
+                self.io.checker.mark(Mark::AskedFor);
+                let writes = vec![Write::Set(key, Record::Partition(after), node.version)];
+                self.administer(Commit { checks: Vec::new(), writes });
+            }
         }
     }
 

@@ -16,8 +16,8 @@ pub struct Identity {
     /// Boots of its host, and data directories that it has had.
     pub boot: u32,
     pub directory: u32,
-    /// The last process closed its logs. Of one that was never let in this says nothing of what was lost
-    /// before it: then it is true only if it was true before.
+    /// The last process closed its logs. Of one that was never let in this says nothing of what was
+    /// lost before it: then it is true only if it was true before.
     pub clean: bool,
 }
 
@@ -28,7 +28,7 @@ impl Identity {
         let settings = Settings {
             me: BrokerId(self.index as i32),
             cluster_id: None,
-            record: BrokerRecord { endpoints: vec![endpoint], rack: None },
+            record: BrokerRecord::new(vec![endpoint], None),
             start: self.start(),
             // Preferred leaders are looked after often, so that it matters.
             options: Options { imbalance_interval_ms: Some(7_000), ..Options::default() },

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 
 use super::checker::Checker;
-use super::coordinator::GroupRecords;
+use super::coordinator::OwnRecords;
 use super::disk::Batch;
 use super::rng::Rng;
-use crate::groups::{Reply, Request};
-use crate::model::{ErrorCode, LeaderEpoch};
+use crate::groups::api::CommitRequest;
+use crate::model::{ErrorCode, LeaderEpoch, Marker};
 use crate::partition::{FollowerFetch, LeaderAnswer};
+use crate::{groups, transactions};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
     Broker(usize),
     Producer(usize),
     Consumer(usize),
+    Transactor(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -41,13 +43,20 @@ pub enum Payload {
     Produce(Produce),
     /// Base offset, or why not, in this leader epoch.
     Produced(Result<i64, ErrorCode>, LeaderEpoch),
-    /// From this offset on, of the leader of this epoch or a later one.
-    Consume(i64, LeaderEpoch),
-    Consumed(Result<Vec<Batch>, ErrorCode>),
+    Consume(Consume),
+    Consumed(Result<Records, ErrorCode>),
     /// For the group coordinator.
-    Group(Box<Request>),
+    Group(Box<groups::Request>),
+    /// The same of offsets in a transaction of this transactional id.
+    GroupInTransaction(Box<CommitRequest>, usize),
     /// Of the coordinator of this epoch.
-    Grouped(Box<Result<Reply, ErrorCode>>, LeaderEpoch),
+    Grouped(Box<Result<groups::Reply, ErrorCode>>, LeaderEpoch),
+    /// For the transaction coordinator.
+    Transact(Box<transactions::Request>),
+    Transacted(Box<Result<transactions::Reply, ErrorCode>>),
+    /// Of a transaction coordinator: a transaction ends.
+    WriteMarker(Marker),
+    MarkerWritten(Result<(), ErrorCode>),
 }
 
 /// One batch as a producer sends it.
@@ -58,6 +67,27 @@ pub struct Produce {
     pub producer: Option<(i64, i16, i32)>,
     /// `acks=all`; otherwise `acks=1`.
     pub all: bool,
+    /// Number of the transactional id, in whose transaction it is.
+    pub transactor: Option<usize>,
+}
+
+/// A consumer's request.
+#[derive(Clone, Copy, Debug)]
+pub struct Consume {
+    /// From this offset on.
+    pub offset: i64,
+    /// Of the leader of this epoch or a later one.
+    pub epoch: LeaderEpoch,
+    /// `read_committed`
+    pub committed: bool,
+}
+
+/// The answer to a consumer.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    pub batches: Vec<Batch>,
+    /// Aborted transactions among them, for `read_committed`: producer and first offset.
+    pub aborted: Vec<(i64, i64)>,
 }
 
 /// Time, chance, the way out and the observer.
@@ -71,7 +101,7 @@ pub struct Io {
     /// Partitions that have changed since the observer looked.
     pub touched: Vec<usize>,
     /// Records of the batches that coordinators have written, by the batch's id.
-    pub group_records: BTreeMap<u64, GroupRecords>,
+    pub own_records: BTreeMap<u64, OwnRecords>,
     numbers: u64,
 }
 
@@ -84,7 +114,7 @@ impl Io {
             trace,
             out: Vec::new(),
             touched: Vec::new(),
-            group_records: BTreeMap::new(),
+            own_records: BTreeMap::new(),
             numbers: 0,
         }
     }

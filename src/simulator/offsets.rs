@@ -19,6 +19,8 @@ struct Written {
     id: u64,
     base: i64,
     epoch: i32,
+    /// Transaction (producer id and epoch) in which it was committed.
+    of: Option<(i64, i16)>,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +36,8 @@ pub struct Offsets {
 impl Checker {
     /// A coordinator appends these.
     pub fn offsets_written(&mut self, batch: &Batch, records: &[Record]) {
-        let written = Written { id: batch.id, base: batch.base, epoch: batch.epoch };
+        let of = batch.producer.map(|(id, epoch, _)| (id, epoch));
+        let written = Written { id: batch.id, base: batch.base, epoch: batch.epoch, of };
         for record in records {
             if let Record::Offset { group, partition, value: Some(value), .. } = record
                 && let Ok(number) = value.metadata.parse()
@@ -48,9 +51,28 @@ impl Checker {
 
     /// The commit that a batch has is acknowledged.
     pub fn offsets_acked(&mut self, id: u64) {
-        let Some((written, offsets)) = self.offsets.batches.get(&id) else { return };
+        let batch = self.offsets.batches.get(&id).cloned();
+        // Offsets committed in a transaction count when that has ended.
+        if let Some((written, offsets)) = batch.filter(|(written, _)| written.of.is_none()) {
+            self.offsets_count(written, &offsets);
+        }
+    }
+
+    fn offsets_count(&mut self, written: Written, offsets: &[(Key, i64)]) {
         for (key, _) in offsets {
-            self.offsets.acked.entry(key.clone()).or_default().push(*written);
+            self.offsets.acked.entry(key.clone()).or_default().push(written);
+        }
+    }
+
+    /// A transaction is committed, and its marker in the log of `__consumer_offsets`
+    /// of the leader of `epoch`.
+    pub(super) fn offsets_end(&mut self, of: (i64, i16), epoch: i32) {
+        let of_it = |(written, _): &&(Written, Vec<(Key, i64)>)| written.of == Some(of);
+        let ended: Vec<_> = self.offsets.batches.values().filter(of_it).cloned().collect();
+        for (written, offsets) in ended {
+            if self.is_canonical(OFFSETS, written.base, written.id) {
+                self.offsets_count(Written { epoch, ..written }, &offsets);
+            }
         }
     }
 
@@ -66,6 +88,11 @@ impl Checker {
         if !is_there && !self.has_lost(OFFSETS) {
             let what = format!("epoch {epoch}: offset {offset} of commit {metadata}, {written:?}");
             self.broken("an offset is shown that is not committed", what);
+        }
+        let of = written.and_then(|written| written.of);
+        if of.is_some_and(|of| !self.may_be_committed(of)) && !self.has_lost(OFFSETS) {
+            let what = format!("epoch {epoch}: offset {offset} of commit {metadata}, {written:?}");
+            self.broken("an offset is shown whose transaction is not committed", what);
         }
     }
 
@@ -118,7 +145,8 @@ mod tests {
 
         fn write(&mut self, number: u64, epoch: i32, offset: i64) {
             let base = self.disk.ends.appended;
-            let batch = self.disk.append(Batch { base, count: 1, epoch, id: number, producer: None, chain: 0 });
+            let batch =
+                self.disk.append(Batch { base, count: 1, epoch, id: number, producer: None, ..Batch::default() });
             let metadata = number.to_string().into();
             let value = OffsetValue {
                 offset,

@@ -2,19 +2,18 @@
 
 use std::rc::Rc;
 
-use zerocopy::FromZeros;
-
 use super::checker::Mark;
 use super::coordinator::Hosted;
 use super::disk::{Acknowledge, Batch, Crash, Disk};
-use super::net::{Address, Io, Payload, Produce};
+use super::net::{Address, Consume, Io, Payload, Produce};
+use super::stable::{Stable, header_of, note};
 use crate::model::planted::{Planted, planted};
-use crate::model::record_batch::BatchHeader;
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch};
 use crate::partition::{
-    AckAll, EpochHistory, FetchAnswer, Follower, FollowerFetch, Leader, LeaderAnswer, PartitionView, ProducerPool,
-    ProducerStates, SequenceCheck, Step, Watermarks,
+    AckAll, Cuts, EpochHistory, FetchAnswer, Follower, FollowerFetch, Leader, LeaderAnswer, PartitionView,
+    ProducerPool, ProducerStates, SequenceCheck, Step, Verified, Watermarks,
 };
+use crate::{groups, transactions};
 
 /// Longest wait of a fetch that finds nothing, ms.
 const WAIT_MS: i64 = 300;
@@ -25,6 +24,9 @@ const PAUSE_MS: i64 = 50;
 const MOST: usize = 4;
 /// Time between two notes of the high watermark, ms.
 const CHECKPOINT_MS: i64 = 1_000;
+/// Time in which a produce is answered after its leadership: as many waits of a
+/// fetch as in a broker.
+const AFTERMATH_MS: i64 = 4 * WAIT_MS;
 
 pub enum Role {
     None,
@@ -32,14 +34,26 @@ pub enum Role {
     Follower(Follower),
 }
 
-/// A produce that waits for its acknowledgement.
-struct Waiting {
-    client: Address,
-    number: u64,
-    id: u64,
-    base: i64,
-    next: i64,
-    all: bool,
+/// A produce, or a marker, that waits for its acknowledgement.
+pub struct Waiting {
+    pub client: Address,
+    pub number: u64,
+    pub id: u64,
+    pub base: i64,
+    pub next: i64,
+    pub all: bool,
+    pub in_txn: bool,
+    pub is_marker: bool,
+    /// Cuts of the log before it was accepted.
+    pub cuts: u32,
+}
+
+/// A batch for the whole ISR that was not committed when its leadership ended:
+/// the next one may commit it.
+struct Orphan {
+    waits: Waiting,
+    epoch: LeaderEpoch,
+    until: i64,
 }
 
 /// A fetch that waits for records.
@@ -57,13 +71,19 @@ pub struct Replica {
     pub disk: Disk,
     pub marks: Watermarks,
     pub history: EpochHistory,
-    producers: ProducerStates,
+    pub producers: ProducerStates,
+    /// Its transactions.
+    pub stable: Stable,
     pub role: Role,
     /// Of the last role.
     epoch: LeaderEpoch,
     /// Of groups, where the partition is that of `__consumer_offsets` and is led here.
-    pub coordinator: Option<Box<Hosted>>,
-    waiting: Vec<Waiting>,
+    pub groups: Option<Box<Hosted<groups::Coordinator>>>,
+    /// The same of transactions and `__transaction_state`.
+    pub transactions: Option<Box<Hosted<transactions::Coordinator>>>,
+    pub waiting: Vec<Waiting>,
+    orphans: Vec<Orphan>,
+    pub cuts: Cuts,
     parked: Vec<Parked>,
     /// The fetch under way and when it left.
     fetching: Option<(u64, i64)>,
@@ -86,10 +106,14 @@ impl Replica {
             disk,
             history: EpochHistory::default(),
             producers: ProducerStates::new(pool),
+            stable: Stable::default(),
             role: Role::None,
             epoch: LeaderEpoch(-1),
-            coordinator: None,
+            groups: None,
+            transactions: None,
             waiting: Vec::new(),
+            orphans: Vec::new(),
+            cuts: Cuts::default(),
             parked: Vec::new(),
             fetching: None,
             fetch_at: 0,
@@ -100,15 +124,17 @@ impl Replica {
         }
     }
 
-    fn me(&self) -> Address {
+    pub fn me(&self) -> Address {
         Address::Broker(self.broker)
     }
 
     /// The process ends. True if records are gone that were acknowledged.
     pub fn crash(&mut self, crash: Crash, clean: bool, rng: &mut crate::simulator::rng::Rng) -> bool {
         self.role = Role::None;
-        self.coordinator = None;
+        self.groups = None;
+        self.transactions = None;
         self.waiting.clear();
+        self.orphans.clear();
         self.parked.clear();
         self.fetching = None;
         if clean {
@@ -128,10 +154,9 @@ impl Replica {
     pub fn open(&mut self, pool: &Rc<ProducerPool>) {
         self.history = self.disk.epochs();
         self.producers = ProducerStates::new(pool);
+        self.stable = Stable::default();
         for batch in self.disk.of_producers() {
-            if let Some(header) = header_of(batch) {
-                self.producers.note(&header, batch.base, 0);
-            }
+            self.stable.note(batch, &mut self.producers);
         }
         self.marks = marks_of(&self.disk);
         self.leaders_high_watermark = 0;
@@ -143,8 +168,10 @@ impl Replica {
     /// The partition is no longer assigned here.
     pub fn remove(&mut self) {
         self.disk.reset(0, 0);
+        self.cuts.cut_to(None);
         self.history = EpochHistory::default();
         self.producers.forget_all();
+        self.stable.cut(0, &self.producers);
         self.marks = marks_of(&self.disk);
     }
 
@@ -170,7 +197,8 @@ impl Replica {
                 if before != Some(epoch) {
                     io.note(|| format!("broker {}: leads {} in epoch {epoch} from {end}", self.broker, self.partition));
                     io.checker.led(self.partition, self.broker, epoch.0, &self.disk);
-                    // After an election that has lost records it may know more than anybody has seen.
+                    // After an election that has lost records it may know more
+                    // than anybody has seen.
                     let known = self.marks.high_watermark();
                     io.checker.committed(self.partition, self.broker, epoch.0, &self.disk, known);
                     self.answer_parked(true, io);
@@ -216,13 +244,15 @@ impl Replica {
         if let Role::Leader(leader) = &self.role {
             let epoch = leader.epoch();
             io.note(|| format!("broker {}: leads {} no longer", self.broker, self.partition));
+            let until = io.now + AFTERMATH_MS;
             for waits in std::mem::take(&mut self.waiting) {
-                let given = planted(Planted::AckWithoutLeadership);
-                if given && waits.all {
-                    io.checker.acked(self.partition, epoch.0, waits.id, waits.base);
+                if planted(Planted::AckWithoutLeadership) {
+                    self.settled(&waits, Ok(waits.base), epoch, io);
+                } else if waits.all && !waits.is_marker {
+                    self.orphans.push(Orphan { waits, epoch, until });
+                } else {
+                    self.settled(&waits, Err(ErrorCode::NotLeaderOrFollower), epoch, io);
                 }
-                let result = if given { Ok(waits.base) } else { Err(ErrorCode::NotLeaderOrFollower) };
-                io.send(self.me(), waits.client, self.partition, waits.number, Payload::Produced(result, epoch));
             }
         }
         self.role = Role::None;
@@ -279,19 +309,58 @@ impl Replica {
             self.noted_at = io.now;
             self.disk.checkpoint = self.marks.high_watermark();
         }
+        self.stable.committed(self.marks.high_watermark());
         self.settle(io);
         self.coordinate(io);
         self.answer_parked(false, io);
         io.touch(self.partition);
     }
 
+    fn settled(&self, waits: &Waiting, result: Result<i64, ErrorCode>, epoch: LeaderEpoch, io: &mut Io) {
+        // A coordinator that has lost records gives epochs twice: a batch may be
+        // taken for one of before.
+        let may_be_another = waits.in_txn && !waits.is_marker && !io.checker.knows_outcomes();
+        if result.is_ok() && waits.all && !may_be_another {
+            io.checker.acked(self.partition, epoch.0, waits.id, waits.base);
+        }
+        let payload = match waits.is_marker {
+            true => Payload::MarkerWritten(result.map(drop)),
+            false => Payload::Produced(result, epoch),
+        };
+        io.send(self.me(), waits.client, self.partition, waits.number, payload);
+    }
+
+    /// Answers produces of earlier leaderships whose fate is known, or is not to be known in time.
+    fn settle_orphans(&mut self, io: &mut Io) {
+        let hw = self.marks.high_watermark();
+        for orphan in std::mem::take(&mut self.orphans) {
+            let spared = self.cuts.spared(orphan.waits.cuts, orphan.waits.next);
+            let result = match (io.now >= orphan.until || !spared, hw >= orphan.waits.next) {
+                (true, _) => Err(ErrorCode::NotLeaderOrFollower),
+                (_, true) => {
+                    io.checker.mark(Mark::AckedAfterwards);
+                    Ok(orphan.waits.base)
+                }
+                _ if self.disk.failed => Err(ErrorCode::KafkaStorageError),
+                _ => {
+                    self.orphans.push(orphan);
+                    continue;
+                }
+            };
+            self.settled(&orphan.waits, result, orphan.epoch, io);
+        }
+    }
+
     /// Answers produces whose wait is over.
     fn settle(&mut self, io: &mut Io) {
+        self.settle_orphans(io);
         let Role::Leader(leader) = &self.role else { return };
+        let epoch = leader.epoch();
         let (hw, acknowledged) = (self.marks.high_watermark(), self.marks.ends().acknowledged);
-        let mut still = Vec::new();
+        let (mut still, mut settled) = (Vec::new(), Vec::new());
         for waits in std::mem::take(&mut self.waiting) {
             let state = match waits.all {
+                true if waits.is_marker && planted(Planted::MarkerAckedEarly) => AckAll::Committed,
                 true => leader.ack_all(waits.next, hw),
                 false if acknowledged >= waits.next => AckAll::Committed,
                 false if self.disk.failed => AckAll::Refused(ErrorCode::KafkaStorageError),
@@ -305,21 +374,38 @@ impl Replica {
                 AckAll::Committed => Ok(waits.base),
                 AckAll::Refused(code) => Err(code),
             };
-            if result.is_ok() && waits.all {
-                io.checker.acked(self.partition, leader.epoch().0, waits.id, waits.base);
-            }
-            let answer = Payload::Produced(result, leader.epoch());
-            io.send(Address::Broker(self.broker), waits.client, self.partition, waits.number, answer);
+            settled.push((waits, result));
         }
         self.waiting = still;
+        for (waits, result) in settled {
+            self.settled(&waits, result, epoch, io);
+        }
     }
 
     // ---- clients
 
     /// `apart`: it has heard of neither the store nor a replica for longer than a session lasts.
     pub fn produce(&mut self, from: Address, number: u64, produce: Produce, apart: bool, io: &mut Io) {
+        let verified = match self.verify(from, number, &produce, io) {
+            Ok(Some(verified)) => Ok(verified),
+            Ok(None) => return,
+            Err(code) => Err(code),
+        };
+        self.take(from, number, produce, verified, apart, io);
+    }
+
+    /// As [`produce`](Self::produce), once the batch is verified, or refused.
+    pub fn take(
+        &mut self,
+        from: Address,
+        number: u64,
+        produce: Produce,
+        verified: Result<Verified, ErrorCode>,
+        apart: bool,
+        io: &mut Io,
+    ) {
         let before = self.disk.ends.appended;
-        let accepted = self.accept(from, number, produce, io);
+        let accepted = verified.and_then(|verified| self.accept(from, number, produce, verified, io));
         let has_others = matches!(&self.role, Role::Leader(leader) if leader.has_others_in_sync());
         if apart && has_others && self.disk.ends.appended > before {
             let what = format!("partition {}, broker {}: offset {before}", self.partition, self.broker);
@@ -334,7 +420,8 @@ impl Replica {
         }
     }
 
-    fn accept(&mut self, client: Address, number: u64, produce: Produce, io: &mut Io) -> Result<(), ErrorCode> {
+    /// Epoch that records are taken in now; `all`: the whole ISR is to acknowledge them.
+    pub fn may_append(&self, all: bool, io: &mut Io) -> Result<LeaderEpoch, ErrorCode> {
         let Role::Leader(leader) = &self.role else { return Err(ErrorCode::NotLeaderOrFollower) };
         leader.check_epoch(None)?;
         if self.disk.failed {
@@ -344,26 +431,43 @@ impl Replica {
             io.checker.mark(Mark::RefusesApart);
             return Err(ErrorCode::NotLeaderOrFollower);
         }
-        if produce.all
-            && let Err(code) = leader.may_append_for_all()
-        {
+        if all && let Err(code) = leader.may_append_for_all() {
             io.checker.mark(Mark::BelowMinimum);
             return Err(code);
         }
-        let Produce { id, count, producer, all } = produce;
-        let epoch = leader.epoch().0;
-        let batch = Batch { base: self.disk.ends.appended, count, epoch, id, producer, chain: 0 };
+        Ok(leader.epoch())
+    }
+
+    /// Appends a batch of a leader in its epoch.
+    pub fn append(&mut self, batch: Batch, io: &mut Io) -> Batch {
+        let batch = self.disk.append(batch);
+        io.note(|| format!("broker {}: partition {} appends {batch:?}", self.broker, self.partition));
+        io.checker.wrote(self.partition, self.broker, self.life, batch.epoch);
+        io.checker.appended(self.partition, self.broker, &batch);
+        self.stable.note(&batch, &mut self.producers);
+        batch
+    }
+
+    fn accept(
+        &mut self,
+        client: Address,
+        number: u64,
+        produce: Produce,
+        verified: Verified,
+        io: &mut Io,
+    ) -> Result<(), ErrorCode> {
+        let epoch = self.may_append(produce.all, io)?.0;
+        let Produce { id, count, producer, all, transactor } = produce;
+        let base = self.disk.ends.appended;
+        let batch = Batch { base, count, epoch, id, producer, in_txn: transactor.is_some(), ..Batch::default() };
         let header = header_of(&batch);
         let (mut base, mut next) = (batch.base, batch.next());
         match header.as_ref().map_or(SequenceCheck::Next, |header| self.producers.check(header)) {
             SequenceCheck::Next => {
-                let batch = self.disk.append(batch);
-                io.note(|| format!("broker {}: partition {} appends {batch:?}", self.broker, self.partition));
-                io.checker.wrote(self.partition, self.broker, self.life, epoch);
-                io.checker.appended(self.partition, self.broker, &batch);
-                if let Some(header) = header {
-                    self.producers.note(&header, batch.base, 0);
+                if let Some(header) = header.filter(|_| batch.in_txn) {
+                    self.stable.verifications.admit(&header, verified, &self.producers)?;
                 }
+                self.append(batch, io);
             }
             SequenceCheck::Duplicate { base_offset, next_offset } => {
                 io.checker.mark(Mark::Duplicate);
@@ -371,20 +475,31 @@ impl Replica {
             }
             SequenceCheck::Refused(code) => return Err(code),
         }
-        self.waiting.push(Waiting { client, number, id, base, next, all });
+        let cuts = self.cuts.count();
+        self.waiting.push(Waiting {
+            client,
+            number,
+            id,
+            base,
+            next,
+            all,
+            in_txn: batch.in_txn,
+            is_marker: false,
+            cuts,
+        });
         self.moved(io);
         Ok(())
     }
 
-    pub fn consume(&mut self, from: Address, number: u64, offset: i64, epoch: LeaderEpoch, io: &mut Io) {
+    pub fn consume(&mut self, from: Address, number: u64, consume: Consume, io: &mut Io) {
         let result = match &self.role {
-            Role::Leader(leader) => leader.check_epoch(Some(epoch)).and_then(|()| {
-                if !(self.disk.ends.start..=self.disk.ends.appended).contains(&offset) {
+            Role::Leader(leader) => leader.check_epoch(Some(consume.epoch)).and_then(|()| {
+                if !(self.disk.ends.start..=self.disk.ends.appended).contains(&consume.offset) {
                     return Err(ErrorCode::OffsetOutOfRange);
                 }
-                let batches = self.disk.read(offset, self.marks.high_watermark(), 8);
-                io.checker.served(self.partition, leader.epoch().0, &batches);
-                Ok(batches)
+                let records = self.read(&consume);
+                io.checker.served(self.partition, leader.epoch().0, &records.batches);
+                Ok(records)
             }),
             _ => Err(ErrorCode::NotLeaderOrFollower),
         };
@@ -470,7 +585,8 @@ impl Replica {
             self.fetching = None;
         }
         self.try_fetch(broker_epoch, io);
-        self.tick_coordinator(io);
+        self.tick_coordinators(io);
+        self.give_up_verifications(io);
         self.moved(io);
     }
 
@@ -543,9 +659,11 @@ impl Replica {
     /// Has the log be empty, and begin there.
     fn begin_at(&mut self, begin: i64, origin: u64) {
         self.disk.reset(begin, origin);
+        self.cuts.cut_to(None);
         self.marks.reset(begin);
         self.history = EpochHistory::default();
         self.producers.forget_all();
+        self.stable.cut(begin, &self.producers);
     }
 
     fn append_as_is(&mut self, batches: &[Batch], origin: u64, io: &mut Io) {
@@ -556,25 +674,25 @@ impl Replica {
             self.history.assign(batch.epoch, batch.base);
             let batch = self.disk.append(*batch);
             io.checker.appended(self.partition, self.broker, &batch);
-            if let Some(header) = header_of(&batch) {
-                self.producers.note(&header, batch.base, 0);
-            }
+            self.stable.note(&batch, &mut self.producers);
         }
     }
 
     fn cut(&mut self, to: i64) {
         let end = self.disk.cut(to);
+        self.cuts.cut_to(Some(end));
         self.marks.cut(end);
         self.history.truncate(end);
         // An epoch that begins at the end has nothing left.
         if !planted(Planted::ProducersNotCut) {
             let cut = self.producers.forget_after(end);
             for batch in self.disk.of_producers() {
-                if let Some(header) = header_of(batch).filter(|header| cut.contains(&header.producer_id.get())) {
-                    self.producers.note(&header, batch.base, 0);
+                if batch.producer.is_some_and(|(id, ..)| cut.contains(&id)) {
+                    note(batch, &mut self.producers);
                 }
             }
         }
+        self.stable.cut(end, &self.producers);
     }
 }
 
@@ -586,15 +704,4 @@ fn marks_of(disk: &Disk) -> Watermarks {
         Ok(marks) => marks,
         Err(error) => unreachable!("{error}"),
     }
-}
-
-/// The header that a batch of an idempotent producer has.
-fn header_of(batch: &Batch) -> Option<BatchHeader> {
-    let (id, epoch, sequence) = batch.producer?;
-    let mut header = BatchHeader::new_zeroed();
-    header.producer_id.set(id);
-    header.producer_epoch.set(epoch);
-    header.base_sequence.set(sequence);
-    header.last_offset_delta.set(batch.count - 1);
-    Some(header)
 }

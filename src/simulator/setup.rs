@@ -152,7 +152,7 @@ pub struct LoseAnswers {
 pub struct Setup {
     pub seed: u64,
     pub brokers: usize,
-    /// Of both topics together.
+    /// Of all topics together.
     pub partitions: usize,
     pub replication: usize,
     pub min_insync: i32,
@@ -160,6 +160,8 @@ pub struct Setup {
     pub unclean: bool,
     pub producers: usize,
     pub consumers: usize,
+    /// Transactional ids.
+    pub transactors: usize,
     pub faults: Vec<Fault>,
     /// Everything is healed from here on.
     pub heal_at_ms: i64,
@@ -185,6 +187,7 @@ impl Setup {
             unclean: rng.chance(12),
             producers: rng.between(2, 4) as usize,
             consumers: rng.between(1, 2) as usize,
+            transactors: rng.between(0, 2) as usize,
             faults: Vec::new(),
             heal_at_ms,
         };
@@ -290,7 +293,7 @@ const KINDS: u64 = 22;
 const LOSES_ANSWERS: u64 = 10;
 const CONFIGURES: u64 = 18;
 /// Lost answers take most to become a violation: they come as often as so many other kinds more.
-const MORE: u64 = 3;
+const MORE: u64 = 6;
 
 fn kind(rng: &mut Rng) -> u64 {
     let drawn = rng.below(KINDS + MORE);

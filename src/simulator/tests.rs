@@ -45,6 +45,24 @@ fn coordinators_meet_what_ends_them() {
     }
 }
 
+/// Transactions end both ways, are timed out, change their coordinator while they end, and meet
+/// producers that woke late.
+#[test]
+fn transactions_meet_what_ends_them() {
+    let marks: Vec<Mark> = (0..20).flat_map(|seed| run(Setup::of(seed)).marks).collect();
+    for mark in [
+        Mark::Committed,
+        Mark::Aborted,
+        Mark::TransactionTimedOut,
+        Mark::EndsTakenOver,
+        Mark::ZombieFenced,
+        Mark::VerificationRefused,
+        Mark::UnstableOffsets,
+    ] {
+        assert!(marks.contains(&mark), "{mark:?}");
+    }
+}
+
 /// A registration that was under way when its process ended lands late: what a wiped directory took
 /// with it only the next one tells.
 #[test]
@@ -62,9 +80,11 @@ fn a_registration_tells_of_what_was_lost_before_it() {
             elr: Vec::new(),
             elr_min: 0,
             last_leader: None,
+            emptied: Vec::new(),
             leader_broker_epoch: None,
         };
-        world.io.checker.changed(0, Some(&state));
+        let disk = world.brokers[0].replicas[0].disk.clone();
+        world.io.checker.changed(0, Some(&state), |_| &disk);
         let Start { boot, directories, .. } = if is_late { before } else { world.brokers[1].identity.start() };
         for phase in [Phase::Joining, Phase::Active] {
             let incarnation = Incarnation { phase, trusted: true, boot, directories: directories.clone() };

@@ -10,17 +10,23 @@ use super::clients::Producer;
 use super::consumer::Consumer;
 use super::contact::Contacts;
 use super::net::{Address, Io, Message, Payload, Trace};
-use super::place::{FIRST, partition_at, place_of};
+use super::place::{FIRST, TRANSACTIONS, partition_at, place_of};
 use super::rng::{Rng, fold};
 use super::setup::{LoseAnswers, SESSION_MS, Setup};
+use super::transactor::Transactor;
 use crate::cluster::store::{
     ClientId, Event as StoreEvent, Key, Model, ModelClient, Phase, Record, Revision, Step, Store, TopicRecord,
 };
+use crate::model::ErrorCode;
+use crate::transactions::Reply;
+use crate::{groups, transactions};
 
 /// Time between two looks of a broker at what is due, ms.
 pub const TICK_MS: i64 = 50;
 /// Time between two looks of a client, ms.
 const CLIENT_MS: i64 = 10;
+/// The administrator asks for leaders so long after it is healed, ms.
+const ASKS_MS: i64 = 6_000;
 /// The cluster converges within this time once it is healed, ms.
 const CONVERGE_MS: i64 = 30_000;
 
@@ -47,6 +53,7 @@ pub struct World {
     pub brokers: Vec<Broker>,
     producers: Vec<Producer>,
     consumers: Vec<Consumer>,
+    transactors: Vec<Transactor>,
     queue: BinaryHeap<Reverse<(i64, u64)>>,
     events: BTreeMap<u64, Event>,
     numbers: u64,
@@ -79,7 +86,10 @@ impl World {
         let brokers =
             (0..setup.brokers).map(|at| Broker::new(at, setup.partitions, setup.acknowledge, &model)).collect();
         let producers = (0..setup.producers).map(|at| Producer::new(at, &mut io)).collect();
-        let consumers = (0..setup.consumers).map(|at| Consumer::new(at, setup.partitions)).collect();
+        let committed = io.rng.chance(70);
+        let consumers = (0..setup.consumers).map(|at| Consumer::new(at, setup.partitions, (at == 0) == committed));
+        let consumers = consumers.collect();
+        let transactors = (0..setup.transactors).map(|at| Transactor::new(at, &mut io)).collect();
         let count = setup.brokers;
         let observer = model.client();
         model.connect(observer.id(), Revision(0));
@@ -89,6 +99,7 @@ impl World {
             brokers,
             producers,
             consumers,
+            transactors,
             queue: BinaryHeap::new(),
             events: BTreeMap::new(),
             numbers: 0,
@@ -114,7 +125,7 @@ impl World {
 
     /// The topics are there from the beginning; the brokers start one after the other.
     fn found(&mut self, rng: &mut Rng) {
-        self.write_topic(rng);
+        self.write_topics();
         for broker in 0..self.setup.brokers {
             let at = rng.between(0, 500);
             self.at(at, Event::Restart(broker, 0));
@@ -222,6 +233,7 @@ impl World {
             _ => rng.between(1, 6),
         };
         if let (Address::Broker(from), Address::Broker(to)) = (message.from, message.to)
+            && from != to
             && self.cuts.get(&(from, to)).is_some_and(|until| self.io.now < *until)
         {
             return None;
@@ -241,6 +253,12 @@ impl World {
                     let until = broker.paused_until;
                     return self.at(until, Event::Deliver(Box::new(Message { from, to, partition, number, payload })));
                 }
+                if let Payload::Transacted(reply) = payload {
+                    return self.verified(at, number, &reply);
+                }
+                if let Payload::MarkerWritten(result) = payload {
+                    return broker.marker_written(partition, number, result, &mut self.io);
+                }
                 let (replica, io) = (&mut broker.replicas[partition], &mut self.io);
                 match payload {
                     Payload::Fetch(fetch) => {
@@ -254,9 +272,16 @@ impl World {
                         let apart = self.contacts.is_apart(at, partition, io.now);
                         replica.produce(from, number, produce, apart, io);
                     }
-                    Payload::Consume(offset, epoch) => replica.consume(from, number, offset, epoch, io),
-                    Payload::Group(request) => replica.ask(from, number, *request, io),
-                    Payload::Produced(..) | Payload::Consumed(_) | Payload::Grouped(..) => {}
+                    Payload::Consume(consume) => replica.consume(from, number, consume, io),
+                    Payload::Group(request) => replica.ask::<groups::Coordinator>(from, number, *request, io),
+                    Payload::GroupInTransaction(request, transactor) => {
+                        replica.commit_offsets(from, number, request, transactor, io);
+                    }
+                    Payload::Transact(request) => {
+                        replica.ask::<transactions::Coordinator>(from, number, *request, io);
+                    }
+                    Payload::WriteMarker(marker) => replica.write_marker(from, number, marker, io),
+                    _ => {}
                 }
                 broker.next(partition, io);
             }
@@ -269,7 +294,26 @@ impl World {
             (Address::Consumer(at), Payload::Grouped(result, epoch)) => {
                 self.consumers[at].told(number, epoch, *result, &mut self.io);
             }
+            (Address::Transactor(at), Payload::Produced(result, _)) => {
+                self.transactors[at].answered(number, result, &mut self.io);
+            }
+            (Address::Transactor(at), Payload::Grouped(result, epoch)) => {
+                self.transactors[at].grouped(number, epoch, *result, &mut self.io);
+            }
+            (Address::Transactor(at), Payload::Transacted(result)) => {
+                self.transactors[at].told(number, *result, &mut self.io);
+            }
             _ => {}
+        }
+    }
+
+    /// A transaction coordinator answers a broker that holds records of the transaction.
+    fn verified(&mut self, at: usize, number: u64, reply: &Result<Reply, ErrorCode>) {
+        let (broker, io) = (&mut self.brokers[at], &mut self.io);
+        if let Some(partition) = broker.replicas.iter().position(|replica| replica.has_asked(number)) {
+            let apart = self.contacts.is_apart(at, partition, io.now);
+            broker.replicas[partition].verified(number, reply, apart, io);
+            broker.next(partition, io);
         }
     }
 
@@ -388,6 +432,9 @@ impl World {
     fn servers(&mut self) {
         let now = self.io.now;
         self.at(now + 40, Event::Servers);
+        if self.healed && now > self.setup.heal_at_ms + ASKS_MS {
+            self.ask_for_leaders();
+        }
         for at in 0..self.brokers.len() {
             let broker = &mut self.brokers[at];
             let (client, awake) = (broker.client(), broker.running && broker.paused_until <= now);
@@ -445,7 +492,8 @@ impl World {
                 };
                 let now = self.io.now;
                 self.io.note(|| format!("store {now}: partition {partition} is {state:?}"));
-                self.io.checker.changed(partition, state);
+                let brokers = &self.brokers;
+                self.io.checker.changed(partition, state, |broker| &brokers[broker].replicas[partition].disk);
                 self.io.touch(partition);
             }
             (Key::Incarnation(broker), Some(Record::Incarnation(incarnation))) => {
@@ -468,6 +516,8 @@ impl World {
         self.io.note(|| format!("store: topic {topic} is {:?}", record.assignments));
         for (number, assignment) in record.assignments.iter().enumerate() {
             let partition = partition_at(topic, number as i32);
+            let replicas = assignment.replicas.iter().map(|broker| broker.0 as usize).collect();
+            self.io.checker.assigned(partition, replicas);
             let moves = !assignment.adding.is_empty() || !assignment.removing.is_empty();
             if std::mem::replace(&mut self.moving[partition], moves) && !moves {
                 self.io.checker.mark(Mark::Reassigned);
@@ -494,6 +544,9 @@ impl World {
         for consumer in &mut self.consumers {
             consumer.tick(&leaders, more, &mut self.io);
         }
+        for transactor in &mut self.transactors {
+            transactor.tick(&leaders, more, &mut self.io);
+        }
     }
 
     // ---- the end
@@ -505,6 +558,9 @@ impl World {
         }
         if let Some(busy) = self.consumers.iter().position(|consumer| !consumer.is_idle()) {
             return Some(format!("consumer {busy} waits for its coordinator"));
+        }
+        if let Some(busy) = self.transactors.iter().position(|transactor| !transactor.is_idle()) {
+            return Some(format!("transactor {busy} waits"));
         }
         (0..self.setup.partitions).find_map(|partition| self.missing_of(partition))
     }
@@ -538,7 +594,18 @@ impl World {
         if partition < FIRST {
             return None;
         }
-        let behind = self.consumers.iter().position(|consumer| consumer.position(partition) != Some(end));
+        // The record that ended a transaction may be lost; its outcome is not known then.
+        let stable = self.brokers[leader].replicas[partition].last_stable();
+        let may_stay_open = self.io.checker.has_lost(partition) || self.io.checker.has_lost(TRANSACTIONS);
+        if stable != end && !may_stay_open {
+            return Some(format!("partition {partition}: the last stable offset is {stable}, not {end}"));
+        }
+        // A consumer may have been further before that loss.
+        let has_read = |consumer: &Consumer| match consumer.is_committed() && stable != end {
+            true => consumer.position(partition) >= Some(stable),
+            false => consumer.position(partition) == Some(end),
+        };
+        let behind = self.consumers.iter().position(|consumer| !has_read(consumer));
         behind.map(|at| format!("partition {partition}: consumer {at} has not read up to {end}"))
     }
 }

@@ -1,32 +1,40 @@
-//! Room ahead of the appends: blocks reserved for the active segment's file, and zeros written into the nearest of them.
+//! Room ahead of the appends: blocks reserved for the active segment's file, and zeros written
+//! into the nearest of them.
 //!
-//! The first write into a reserved block is dear: the kernel hands it to a worker, and the file system converts the extent
-//! in its journal. Large writes spread that over many bytes. Where groups are small, zeros are therefore written ahead, in
-//! large writes off the append path, so that groups fall into blocks that were written before.
+//! The first write into a reserved block is dear: the kernel hands it to a worker, and the file
+//! system converts the extent in its journal. Large writes spread that over many bytes. Where
+//! groups are small, zeros are therefore written ahead, in large writes off the append path, so
+//! that groups fall into blocks that were written before.
 //!
-//! Zeros never share a block with a group: they begin behind everything that was sent, and a group that would reach into
-//! zeros in flight waits for them. It does not wait for zeros to begin: where they fall behind, it goes into reserved blocks.
+//! Zeros never share a block with a group: they begin behind everything that was sent, and a group
+//! that would reach into zeros in flight waits for them. It does not wait for zeros to begin: where
+//! they fall behind, it goes into reserved blocks.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
+use super::invariant::invariant;
 use super::log::Log;
 use super::segment::Segment;
-use crate::runtime::disk::{DiskBuf, File, FrozenBuf, align_up};
+use crate::runtime::disk::{ALIGNMENT, DiskBuf, File, FrozenBuf, MAX_IO_BYTES, align_up};
 use crate::runtime::spawn_local;
 
 /// First reservation of a segment, bytes; it doubles with the segment.
 const FIRST_RESERVE_BYTES: u64 = 256 * 1024;
-/// Reserved at least for so many writes like the one that needs blocks: files that grow side by side take turns on the
-/// disk, and each turn is an extent, which splits a write and adds to the journal.
+/// Reserved at least for so many writes like the one that needs blocks: files that grow
+/// side by side take turns on the disk, and each turn is an extent, which splits a write
+/// and adds to the journal.
 const RESERVED_WRITES: u64 = 8;
 /// First step of zeros, and the smallest write of them; a segment that holds less gets none.
 const FIRST_ZEROS_BYTES: u64 = 64 * 1024;
 /// Largest write of zeros: as much as a group may have to wait for.
 const MOST_ZEROS_BYTES: u64 = 1024 * 1024;
-/// Where groups have caught up with the zeros, the next ones are begun so far ahead that groups need not wait for them.
+/// Where groups have caught up with the zeros, the next ones are begun so far ahead that
+/// groups need not wait for them.
 const HEAD_START_BYTES: u64 = 64 * 1024;
+const _: () = assert!(FIRST_ZEROS_BYTES <= MOST_ZEROS_BYTES && MOST_ZEROS_BYTES <= MAX_IO_BYTES as u64);
+const _: () = assert!(FIRST_RESERVE_BYTES.is_multiple_of(ALIGNMENT) && HEAD_START_BYTES.is_multiple_of(ALIGNMENT));
 
 /// One segment's zeros. Positions are aligned.
 #[derive(Default)]
@@ -76,7 +84,7 @@ impl Ahead {
         self.sent.set(self.sent.get().max(align_up(end)));
     }
 
-    /// Whether a group that ends at `end` would reach into zeros in flight.
+    /// True if a group that ends at `end` would reach into zeros in flight.
     pub fn blocks(&self, end: u64) -> bool {
         let (from, to) = self.in_flight.get();
         from < to && align_up(end) > from
@@ -127,7 +135,8 @@ impl Zeros {
 }
 
 impl Log {
-    /// Notes that a group is sent to `[.., end)` of the segment, and has zeros written ahead of it where that is due.
+    /// Notes that a group is sent to `[.., end)` of the segment, and has zeros written ahead
+    /// of it where that is due.
     pub(super) fn sent_to(self: &Rc<Self>, segment: &Rc<Segment>, file: &Rc<File>, end: u64) {
         segment.ahead.note_sent(end);
         if segment.ahead.running.get()
@@ -161,7 +170,10 @@ impl Log {
             let room = target.min(segment.allocated.get()).saturating_sub(from);
             let Some(buffer) = self.context.zeros.at_most(room) else { break };
             let len = buffer.len() as u64;
-            debug_assert!(from >= ahead.sent.get(), "zeros at {from} behind what was sent");
+            let sent = ahead.sent.get();
+            if !invariant!(self, from >= sent, "zeros at {from} over records, which reach to {sent}") {
+                break;
+            }
             ahead.in_flight.set((from, from + len));
             if !file.write_zeroes_range(from, len).await? {
                 file.write_ahead(&buffer, from).await?;
@@ -173,8 +185,8 @@ impl Log {
         Ok(())
     }
 
-    /// Reserves blocks so that `[0, end)` lies within the file, and some ahead in the background. Extending writes are
-    /// several times slower than writes into reserved blocks.
+    /// Reserves blocks so that `[0, end)` lies within the file, and some ahead in the background.
+    /// Extending writes are several times slower than writes into reserved blocks.
     pub(super) async fn ensure_allocated(
         self: &Rc<Self>,
         segment: &Rc<Segment>,
@@ -186,6 +198,7 @@ impl Log {
         let first = FIRST_RESERVE_BYTES.max(2 * segment.ahead.step.get()).max(RESERVED_WRITES * missing);
         let most = self.context.limits.preallocate_max_bytes;
         let step = segment.allocated.get().max(first).min(most);
+        let _counting = (end > segment.allocated.get()).then(|| self.delays.blocks.count());
         while segment.allocating.get() && end > segment.allocated.get() {
             self.progress.notified().await;
             if self.failure.borrow().is_some() {
@@ -206,8 +219,9 @@ impl Log {
         Ok(())
     }
 
-    /// Extends the file to `end`, and towards `target` as far as the room on the disk allows. The error: there is no room for
-    /// `end`. Failing to reserve is no harm: the write that needs the space then fails and says why.
+    /// Extends the file to `end`, and towards `target` as far as the room on the disk allows. The
+    /// error: there is no room for `end`. Failing to reserve is no harm: the write that needs the
+    /// space then fails and says why.
     async fn reserve(&self, segment: &Segment, file: &File, end: u64, target: u64) -> io::Result<()> {
         segment.allocating.set(true);
         let reserved = self.reserve_blocks(segment, file, end, target).await;
@@ -226,7 +240,8 @@ impl Log {
             Ok(()) => segment.allocated.set(target.max(segment.allocated.get())),
             Err(error) => {
                 tracing::debug!(dir = %self.dir.display(), %error, "no blocks reserved ahead");
-                // A file system that fills up meanwhile keeps what it gave: sealing must cut that off.
+                // A file system that fills up meanwhile keeps what it gave:
+                // sealing must cut that off.
                 if let Ok(size) = file.size().await {
                     segment.allocated.set(size.max(segment.allocated.get()));
                 }

@@ -1,10 +1,11 @@
 //! Group commit: batches gather while a write is in flight, then leave as one aligned direct write.
 //!
-//! A group is a fresh buffer `[carried tail < 4096 | batches | zeros to 4096]`: the last block of a segment is written
-//! again with each group that continues it, and never two such writes are in flight together. When more waits than a group
-//! takes, the group is cut at an aligned position (also within a batch), so that the next one shares no block with it and
-//! can be in flight beside it. Each byte is copied once, into the group; its buffer never changes afterwards and serves
-//! consumers at the tail.
+//! A group is a fresh buffer `[carried tail < 4096 | batches | zeros to 4096]`: the last block of
+//! a segment is written again with each group that continues it, and never two such writes are in
+//! flight together. When more waits than a group takes, the group is cut at an aligned position
+//! (also within a batch), so that the next one shares no block with it and can be in flight
+//! beside it. Each byte is copied once, into the group; its buffer never changes afterwards and
+//! serves consumers at the tail.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -15,7 +16,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::context::StorageLimits;
-use super::ends::Mark;
+use super::ends::LogPosition;
+use super::invariant::invariant;
 use super::log::Log;
 use super::segment::Segment;
 use super::slices::Slices;
@@ -39,7 +41,7 @@ pub(super) struct Pending {
 struct Flight {
     number: u64,
     /// Everything the group completes.
-    mark: Mark,
+    at: LogPosition,
     segment: Rc<Segment>,
     start: u64,
     end: u64,
@@ -58,7 +60,7 @@ pub struct Appender {
     linger: Duration,
     /// Until when the front batch waits so.
     lingers_until: Cell<Option<Instant>>,
-    /// Whether the timer for that runs; there is one.
+    /// True while the timer for that runs; there is one.
     linger_timer: Cell<bool>,
     /// Running mean of the newest groups' sizes.
     mean_group: Cell<u64>,
@@ -145,13 +147,14 @@ impl Appender {
         }
     }
 
-    /// The place at which the log goes on, and the bytes of the unfinished block before it; nothing is appended here after.
+    /// The place at which the log goes on, and the bytes of the unfinished block before it;
+    /// nothing is appended here after.
     pub fn take_resume(&self) -> Option<(i64, u64, Vec<u8>)> {
         let (segment, end) = self.cursor.borrow_mut().take()?;
         Some((segment, end, self.carried.take()))
     }
 
-    /// Whether a group may leave now.
+    /// True if a group may leave now.
     fn may_leave(&self) -> bool {
         let flights = self.flights.borrow().len();
         let waiting = !self.pending.borrow().is_empty();
@@ -160,12 +163,19 @@ impl Appender {
         waiting && ((flights == 0 && !lingers) || (full && flights < self.depth && !self.shares_a_block()))
     }
 
-    /// Whether the next group would write the newest group's last block again.
+    /// True if the next group would write the newest group's last block again.
     fn shares_a_block(&self) -> bool {
         let pending = self.pending.borrow();
         let Some(front) = pending.front() else { return false };
         let start = front.place();
         !start.is_multiple_of(ALIGNMENT) && *self.cursor.borrow() == Some((front.segment.base_offset, start))
+    }
+
+    /// True if the bytes between the start of a block and `start`, which the group to begin there
+    /// writes again, are at hand.
+    fn knows_block_before(&self, segment: i64, start: u64) -> bool {
+        let before = start - align_down(start);
+        before == 0 || *self.cursor.borrow() == Some((segment, start)) && self.carried.borrow().len() as u64 == before
     }
 
     /// Where the next group begins and how long it will be: (segment, start, bytes).
@@ -185,7 +195,7 @@ impl Appender {
     }
 
     /// Copies `[start, start + bytes)` from the queue's front into a group.
-    fn take_group(&self, segment: Rc<Segment>, start: u64, bytes: u64, last: Mark) -> (Flight, FrozenBuf) {
+    fn take_group(&self, segment: Rc<Segment>, start: u64, bytes: u64, last: LogPosition) -> (Flight, FrozenBuf) {
         let aligned = align_down(start);
         let end = start + bytes;
         let mut buf = DiskBuf::alloc((align_up(end) - aligned) as usize);
@@ -195,7 +205,7 @@ impl Appender {
         if filled > 0 {
             space[..filled].copy_from_slice(&carried[..filled]);
         }
-        let mut mark = last;
+        let mut at = last;
         let target = (end - aligned) as usize;
         let mut pending = self.pending.borrow_mut();
         while filled < target {
@@ -205,7 +215,7 @@ impl Appender {
             filled += n;
             front.taken += n;
             if front.taken == front.batch.len() {
-                mark = front.mark();
+                at = front.log_position();
                 pending.pop_front();
             }
         }
@@ -221,12 +231,13 @@ impl Appender {
         });
         let number = self.next_flight.replace(self.next_flight.get() + 1);
         let buf = buf.freeze();
-        (Flight { number, mark, segment, start, end, bytes: buf.bytes(), landed: false }, buf)
+        (Flight { number, at, segment, start, end, bytes: buf.bytes(), landed: false }, buf)
     }
 }
 
 impl Pending {
-    /// A batch that begins at `position` of `segment`; offset and epoch are patched in as it is copied.
+    /// A batch that begins at `position` of `segment`; offset and epoch are
+    /// patched in as it is copied.
     pub fn new(batch: Bytes, offsets: (i64, i64), leader_epoch: i32, position: u64, segment: Rc<Segment>) -> Pending {
         let (base_offset, next_offset) = offsets;
         let mut head = [0; 16];
@@ -246,9 +257,9 @@ impl Pending {
     }
 
     /// Its end.
-    pub fn mark(&self) -> Mark {
+    pub fn log_position(&self) -> LogPosition {
         let position = self.position + self.batch.len() as u64;
-        Mark { offset: self.next_offset, segment: self.segment.clone(), position }
+        LogPosition { offset: self.next_offset, segment: self.segment.clone(), position }
     }
 
     pub fn is_taken(&self) -> bool {
@@ -298,8 +309,8 @@ impl Log {
         }
     }
 
-    /// The timer of batches that wait for company. A group that leaves earlier ends their wait, and the timer finds none, or
-    /// a later one.
+    /// The timer of batches that wait for company. A group that leaves earlier ends their wait, and
+    /// the timer finds none, or a later one.
     async fn end_linger(log: Weak<Log>) {
         loop {
             let left = {
@@ -332,7 +343,7 @@ impl Log {
     }
 
     async fn send_group(self: Rc<Self>, segment: Rc<Segment>, start: u64, bytes: u64) -> io::Result<()> {
-        let file = segment.file().await?;
+        let file = self.file_of(&segment).await?;
         self.ensure_allocated(&segment, &file, start + bytes).await?;
         // More may have gathered during the waits; the extent's start cannot have moved.
         let (segment, start, bytes) = loop {
@@ -343,19 +354,23 @@ impl Log {
             self.progress.notified().await;
         };
         let last = match self.appender.flights.borrow().back() {
-            Some(flight) => flight.mark.clone(),
-            None => self.marks.borrow().written.clone(),
+            Some(flight) => flight.at.clone(),
+            None => self.positions.borrow().written.clone(),
         };
         let aligned = align_down(start);
+        let knows = self.appender.knows_block_before(segment.base_offset, start);
+        if !invariant!(self, knows, "the unfinished block before {start} of {} is not known", segment.base_offset) {
+            return Ok(());
+        }
         if align_up(start + bytes) > segment.allocated.get() {
             segment.allocated.set(align_up(start + bytes));
         }
         let (flight, buf) = self.appender.take_group(segment, start, bytes, last);
         self.sent_to(&flight.segment, &file, flight.end);
         self.tail.push(flight.segment.base_offset, start, flight.end, aligned, flight.bytes.clone());
-        let (number, mark) = (flight.number, flight.mark.clone());
+        let (number, at) = (flight.number, flight.at.clone());
         self.appender.flights.borrow_mut().push_back(flight);
-        self.note_sent(mark, false);
+        self.note_sent(at, false);
         let log = self;
         log.appender.writing.set(log.appender.writing.get() + 1);
         spawn_local(async move {
@@ -370,7 +385,8 @@ impl Log {
         Ok(())
     }
 
-    /// Notes that a group has reached the device; the written point moves over every group that has, in order.
+    /// Notes that a group has reached the device; the written point moves over every
+    /// group that has, in order.
     fn landed(self: &Rc<Self>, number: u64) {
         if self.failure.borrow().is_some() {
             return;
@@ -386,13 +402,13 @@ impl Log {
                     let before = flight.segment.written.replace(flight.end);
                     let unsynced = &self.context.unsynced_bytes;
                     unsynced.set(unsynced.get() + (flight.end - before));
-                    moved = Some(flight.mark);
+                    moved = Some(flight.at);
                 }
             }
         }
-        if let Some(mark) = moved {
-            let advanced = mark.offset > self.ends().written;
-            self.note_written(mark);
+        if let Some(at) = moved {
+            let advanced = at.offset > self.ends().written;
+            self.note_written(at);
             if advanced {
                 self.after_write();
             } else {

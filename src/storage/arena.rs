@@ -1,12 +1,14 @@
-//! Memory that outlives the process, for batches between their acknowledgement and their write to the device.
+//! Memory that outlives the process, for batches between their acknowledgement and
+//! their write to the device.
 //!
-//! One file a shard and data directory, mapped shared: what stands in it survives a kill, not the kernel. Its chunks are what
-//! the logs of the shard append to, what leaves for the device, and what consumers at the tail are served from; each has an
-//! entry in the file's table until all of it is written. A start writes what such entries hold into the segments, before the
+//! One file a shard and data directory, mapped shared: what stands in it survives a kill, not
+//! the kernel. Its chunks are what the logs of the shard append to, what leaves for the device,
+//! and what consumers at the tail are served from; each has an entry in the file's table until
+//! all of it is written. A start writes what such entries hold into the segments, before the
 //! logs are opened ([`replay`]).
 //!
-//! A chunk that is written stays readable until its memory is wanted: the oldest of the shard goes first. A chunk is not used
-//! again before the last response that was made from it has gone.
+//! A chunk that is written stays readable until its memory is wanted: the oldest of the shard goes
+//! first. A chunk is not used again before the last response that was made from it has gone.
 
 pub(super) mod layout;
 mod list;
@@ -65,8 +67,8 @@ const DELAY_PART: u32 = 64;
 /// Open chunks take this part of the arena before they become smaller.
 const OPEN_PART: usize = 4;
 
-/// A log that is to write something, and when. In a heap the earliest comes first, of several the one that was there
-/// first.
+/// A log that is to write something, and when. In a heap the earliest comes first, of several the
+/// one that was there first.
 struct Due {
     at: Instant,
     number: u64,
@@ -124,7 +126,8 @@ pub struct Arena {
     /// Chunks with a live entry, and their bytes.
     live: Cell<usize>,
     live_bytes: Cell<usize>,
-    /// Bytes in chunks that no write has taken yet, and how many of them were asked for because they are too many.
+    /// Bytes in chunks that no write has taken yet, and how many of them were asked for
+    /// because they are too many.
     unsent: Cell<usize>,
     leaving: Cell<usize>,
     /// Entries of the clock's queues so far.
@@ -152,7 +155,8 @@ impl Arena {
         self.reach
     }
 
-    /// Removes the file where nothing in it needs to be taken over; `false`: something does. Blocks briefly.
+    /// Removes the file where nothing in it needs to be taken over; `false`:
+    /// something does. Blocks briefly.
     pub fn remove(&self) -> io::Result<bool> {
         if self.live.get() > 0 {
             return Ok(false);
@@ -202,7 +206,8 @@ impl Arena {
         self.unfinished_delay.get()
     }
 
-    /// `wanted`, or less where so many logs are appended to that a chunk for each would take much of the arena.
+    /// `wanted`, or less where so many logs are appended to that a chunk for each
+    /// would take much of the arena.
     pub(super) fn fair_size(&self, wanted: Size) -> Size {
         let (all, logs) = (self.chunk_bytes() / OPEN_PART, self.soon.borrow().len());
         let mut size = wanted;
@@ -212,9 +217,9 @@ impl Arena {
         size
     }
 
-    /// A chunk of about `size`, described by `entry` (whose capacity is set here); `None`: there is no memory now. While much is to
-    /// be written, one that is much smaller is for those alone who have waited in vain: small chunks are small writes, which free
-    /// memory slowly.
+    /// A chunk of about `size`, described by `entry` (whose capacity is set here); `None`: there is
+    /// no memory now. While much is to be written, one that is much smaller is for those alone who
+    /// have waited in vain: small chunks are small writes, which free memory slowly.
     pub(super) fn take(self: &Rc<Self>, size: Size, in_vain: bool, mut entry: Entry) -> Option<Chunk> {
         let pressed = self.live_bytes.get() > self.chunk_bytes() / 2;
         let (page, area) = self.take_area(size, in_vain || !pressed)?;
@@ -305,7 +310,8 @@ impl Arena {
         self.wake_clock_by(at);
     }
 
-    /// Tells `log` when there may be memory for what it could not append, and sees to it that there is.
+    /// Tells `log` when there may be memory for what it could not append, and
+    /// sees to it that there is.
     pub(super) fn wait_for_memory(self: &Rc<Self>, log: &Rc<Log>) {
         self.waiting.borrow_mut().push_back(Rc::downgrade(log));
         self.wake_clock_by(clock::now() + RETRY);
@@ -386,8 +392,8 @@ pub struct NewArena {
 }
 
 impl NewArena {
-    /// Takes it into use on this shard, one of `shards`; batches wait for their write and its commit for `most` and
-    /// less than a second.
+    /// Takes it into use on this shard, one of `shards`; batches wait for their write and its
+    /// commit for `most` and less than a second.
     pub fn open(self, most: Duration, shards: u16) -> Option<Rc<Arena>> {
         let NewArena { mapping, plan, head } = self;
         let (first, table) = (mapping.take_slots(0, PAGE_BYTES)?, mapping.take_slots(PAGE_BYTES, plan.table_bytes())?);
@@ -420,8 +426,8 @@ impl NewArena {
     }
 }
 
-/// Memory of an arena with its entry. One whose entry is live when it is dropped is never used again, so that the next start
-/// finds it.
+/// Memory of an arena with its entry. One whose entry is live when it is dropped is never used
+/// again, so that the next start finds it.
 pub(super) struct Chunk {
     arena: Rc<Arena>,
     page: usize,

@@ -1,14 +1,15 @@
 //! Appending batches as another replica has them: offsets and leader epochs stay as they are.
 //!
-//! Cleaning leaves gaps between the offsets of its batches. Base offsets lie outside the CRC, so a start takes a gap before
-//! the last batch for damage, unless a file beside the log says that there are some; the arena's entries say so too.
+//! Cleaning leaves gaps between the offsets of its batches. Base offsets lie outside the CRC, so a
+//! start takes a gap before the last batch for damage, unless a file beside the log says that there
+//! are some; the arena's entries say so too.
 
 use std::io;
 use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::files::{patiently, sync_dir};
+use super::files::{retry_on_fd_exhaustion, sync_dir};
 use super::log::{Appended, Log, StorageError};
 use super::rot::MAX_BATCH_BYTES;
 use crate::model::record_batch::{self, BatchError};
@@ -18,8 +19,9 @@ use crate::runtime::fs;
 /// Says that offsets may be missing between the batches of the log, which is nothing new then.
 pub(super) const GAPS_FILE: &str = "offset-gaps";
 
-/// True if a segment that begins at `base` is so far behind the one that begins at `before` that it may lie behind a gap which
-/// none of the two could hold: everywhere else a segment's name is the end of the one before it, gaps or not.
+/// True if a segment that begins at `base` is so far behind the one that begins at `before` that it
+/// may lie behind a gap which none of the two could hold: everywhere else a segment's name is the
+/// end of the one before it, gaps or not.
 pub(super) fn begins_beyond(before: i64, base: i64) -> bool {
     base.saturating_sub(before) > i64::from(i32::MAX) + 1
 }
@@ -36,8 +38,8 @@ pub enum ReplicateError {
 }
 
 impl Log {
-    /// Appends one batch as it is: at its own base offset, which is the end of the log or above it, in its own leader epoch.
-    /// Its CRC is checked, nothing else; no size is refused.
+    /// Appends one batch as it is: at its own base offset, which is the end of the log or above it,
+    /// in its own leader epoch. Its CRC is checked, nothing else; no size is refused.
     pub async fn append_as_is(self: &Rc<Self>, batch: Bytes, now_ms: i64) -> Result<Appended, ReplicateError> {
         let end = self.next_offset();
         let header = *record_batch::check(&batch).map_err(|why| ReplicateError::NotSound { end, why })?;
@@ -52,7 +54,8 @@ impl Log {
             self.admit_gaps().await?;
         }
         if base > end && next_offset.saturating_sub(self.active().base_offset) > i64::from(i32::MAX) {
-            // It may begin a segment that does not say by its name where the one before ends: nothing of that may be lost.
+            // It may begin a segment that does not say by its name where the one before ends:
+            // nothing of that may be lost.
             self.wait_written(end).await?;
             self.sync_written().await?;
         }
@@ -63,7 +66,7 @@ impl Log {
     /// Has starts take gaps between offsets for what they are.
     async fn admit_gaps(self: &Rc<Self>) -> Result<(), StorageError> {
         let path = self.dir.join(GAPS_FILE);
-        let noted = patiently(async || {
+        let noted = retry_on_fd_exhaustion(async || {
             let (_visit, file) = (self.dir.visit()?, path.clone());
             write_small(&path, move || fs::File::create(file)?.sync_all()).await?;
             sync_dir(self.dir.to_path_buf()).await

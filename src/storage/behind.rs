@@ -1,12 +1,13 @@
-//! Write-behind: batches are appended to chunks of an arena, where they survive the process, and written from there in large
-//! pieces, later.
+//! Write-behind: batches are appended to chunks of an arena, where they survive the process, and
+//! written from there in large pieces, later.
 //!
-//! A log's chunks leave together, in one write: once they hold the most that a write takes, when the oldest of it is
-//! `corelane.write.behind.max.ms` old, when half of the arena waits to leave and this log for longest, or when the
-//! segment has rolled. Whole blocks leave; the unfinished one at the end leaves with the next ones, or alone when it
-//! has not filled within half a second, or somebody waits for `written`. So no block is written twice at rates that
-//! matter, and no write is made of memory that still changes: whole blocks go from the chunk itself, an unfinished one
-//! from a copy.
+//! A log's chunks leave together, in one write: once they hold the most that a write takes, when
+//! the oldest of it is `corelane.write.behind.max.ms` old, when half of the arena waits to leave
+//! and this log for longest, or when the segment has rolled. Whole blocks leave; the unfinished
+//! one at the end leaves with the next ones, or alone when it has not filled within half a second,
+//! or somebody waits for `written`. So no block is written twice at rates that matter, and no
+//! write is made of memory that still changes: whole blocks go from the chunk itself, an
+//! unfinished one from a copy.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -21,7 +22,7 @@ use super::appender::Pending;
 use super::arena::layout::Entry;
 use super::arena::pool::Size;
 use super::arena::{Arena, Chunk, PartitionKey};
-use super::ends::Mark;
+use super::ends::LogPosition;
 use super::log::Log;
 use super::segment::Segment;
 use super::slices::Slices;
@@ -100,7 +101,7 @@ impl Piece {
         self.upto == self.held.filled() && self.held.chunk.room() == 0
     }
 
-    /// Whether the front of `next` continues the piece in the file.
+    /// True if the front of `next` continues the piece in the file.
     fn goes_on_in(&self, next: &HeldChunk) -> bool {
         Rc::ptr_eq(&self.held.segment, &next.segment)
             && self.held.position + self.upto as u64 == next.position
@@ -127,7 +128,7 @@ pub struct Behind {
     /// Up to this total everything is to leave.
     all_target: Cell<u64>,
     /// Ends of batches in chunks that are not written yet, with their totals.
-    marks: RefCell<VecDeque<(u64, Mark)>>,
+    batch_ends: RefCell<VecDeque<(u64, LogPosition)>>,
     flights: RefCell<VecDeque<Flight>>,
     next_flight: Cell<u64>,
     /// Writes that have not returned, also of a log that has failed meanwhile.
@@ -138,14 +139,15 @@ pub struct Behind {
     /// The first of them waits since then.
     waits_since: Cell<Option<Instant>>,
     size: Cell<Size>,
-    /// Where the next chunk begins, and the bytes of the unfinished block before it; only while no chunk holds them.
+    /// Where the next chunk begins, and the bytes of the unfinished block before it; only
+    /// while no chunk holds them.
     resume: RefCell<Option<(i64, u64, Vec<u8>)>>,
     /// The clock of the arena will have whole blocks written.
     timed: Cell<bool>,
     /// The block at the end has bytes since then.
     block_since: Cell<Instant>,
-    /// Up to this total everything leaves when the clock of the arena looks for unfinished blocks; and since when it
-    /// has bytes.
+    /// Up to this total everything leaves when the clock of the arena looks for unfinished blocks;
+    /// and since when it has bytes.
     unfinished: Cell<Option<(u64, Instant)>>,
 }
 
@@ -198,8 +200,8 @@ impl Behind {
         (!pieces.is_empty()).then_some(pieces)
     }
 
-    /// The part of a chunk that may leave; `is_enough`: whole blocks need not wait for more, which would fill another write
-    /// or finds no memory.
+    /// The part of a chunk that may leave; `is_enough`: whole blocks need not wait for more, which
+    /// would fill another write or finds no memory.
     fn piece_to_write(&self, held: Rc<HeldChunk>, is_enough: bool) -> Option<Piece> {
         let (filled, sent) = (held.filled(), held.sent.get());
         let reached = held.total(sent);
@@ -239,20 +241,20 @@ impl Behind {
         self.total.get() - unfinished as u64
     }
 
-    /// The block that ended at `upto`, with bytes from `since` on, is full now, and leaves with the others about as
-    /// soon as it would have alone.
+    /// The block that ended at `upto`, with bytes from `since` on, is full now, and leaves with the
+    /// others about as soon as it would have alone.
     fn leaves_whole(&self, upto: u64, since: Instant) -> bool {
         let in_time = since + self.arena.delay() + self.arena.unfinished_delay();
         upto <= self.total_in_whole_blocks() && self.whole_blocks_due().is_some_and(|due| due <= in_time)
     }
 
     /// Copies what it can of the batch into chunks; `true`: all of it is there.
-    fn copy(&self, pending: &mut Pending, gaps: bool) -> bool {
+    fn copy(&self, log: &Log, pending: &mut Pending) -> bool {
         while !pending.is_taken() {
             let open = self.chunks.borrow().back().cloned();
             let open = match open {
                 Some(held) if held.takes_more() && Rc::ptr_eq(&held.segment, &pending.segment) => held,
-                last => match self.new_chunk(last, pending, gaps) {
+                last => match self.new_chunk(log, last, pending) {
                     Some(held) => held,
                     None => return false,
                 },
@@ -269,7 +271,8 @@ impl Behind {
         true
     }
 
-    fn new_chunk(&self, last: Option<Rc<HeldChunk>>, pending: &Pending, gaps: bool) -> Option<Rc<HeldChunk>> {
+    /// `None`: there is no memory for it, or the log has failed.
+    fn new_chunk(&self, log: &Log, last: Option<Rc<HeldChunk>>, pending: &Pending) -> Option<Rc<HeldChunk>> {
         let now = clock::now();
         if let Some(last) = &last {
             last.closed.set(true);
@@ -292,7 +295,7 @@ impl Behind {
             first_offset: pending.base_offset(),
             carried: carried as u16,
             first_crc: pending.crc() as u16,
-            gaps,
+            gaps: log.gaps.get(),
         };
         let size = self.size.get().max(Size::of(carried + pending.left()));
         let size = self.arena.fair_size(size);
@@ -303,9 +306,10 @@ impl Behind {
         if carried > 0 {
             match &resumed {
                 Some((_, _, block)) if block.len() == carried => chunk.append(block),
-                // Blocks are only left unfinished at the end of a chunk that was dropped, or of the log as it was opened.
+                // Blocks are only left unfinished at the end of a chunk that was dropped, or of
+                // the log as it was opened.
                 _ => {
-                    tracing::error!(segment = entry.segment, start, "the unfinished block before a chunk is not known");
+                    log.broken(format_args!("the unfinished block before {start} of {} is not known", entry.segment));
                     return None;
                 }
             }
@@ -347,8 +351,8 @@ impl Behind {
         true
     }
 
-    /// Appends to `out` what chunks hold of `[start, end)` of the segment, from the first byte that they hold on; returns
-    /// where that is, `end` for nothing.
+    /// Appends to `out` what chunks hold of `[start, end)` of the segment, from the first byte that
+    /// they hold on; returns where that is, `end` for nothing.
     pub fn collect(&self, segment: i64, start: u64, end: u64, out: &mut Slices) -> u64 {
         let chunks = self.chunks.borrow();
         let first = chunks.partition_point(|held| (held.segment.base_offset, held.end()) <= (segment, start));
@@ -374,7 +378,8 @@ impl Behind {
 }
 
 impl Log {
-    /// Has appends go through `arena` from now on, in which `key` names the log. Before the first append.
+    /// Has appends go through `arena` from now on, in which `key` names the log.
+    /// Before the first append.
     pub fn write_behind(&self, arena: Rc<Arena>, key: PartitionKey) {
         let resume = self.appender.take_resume();
         let behind = Behind {
@@ -387,7 +392,7 @@ impl Log {
             total: Cell::new(0),
             whole_target: Cell::new(0),
             all_target: Cell::new(0),
-            marks: RefCell::default(),
+            batch_ends: RefCell::default(),
             flights: RefCell::default(),
             next_flight: Cell::new(0),
             writing: Cell::new(0),
@@ -403,13 +408,27 @@ impl Log {
         let _ = self.behind.set(behind);
     }
 
+    /// Counts the time that batches wait for memory.
+    pub(super) fn note_arena(&self, behind: &Behind) {
+        let (waiting, counted) = (!behind.waiting.borrow().is_empty(), self.delays.arena.is_running());
+        match (waiting, counted) {
+            (true, false) => self.delays.arena.begin(),
+            (false, true) => self.delays.arena.end(),
+            _ => {}
+        }
+    }
+
     /// Appends to the arena, or queues for it.
     pub(super) fn hold(self: &Rc<Self>, behind: &Behind, mut pending: Pending) {
         let first_in_line = behind.waiting.borrow().is_empty();
-        if first_in_line && behind.copy(&mut pending, self.gaps.get()) {
+        if first_in_line && behind.copy(self, &mut pending) {
             return self.held(behind, pending);
         }
+        if self.failure.borrow().is_some() {
+            return;
+        }
         behind.waiting.borrow_mut().push_back(pending);
+        self.note_arena(behind);
         if first_in_line {
             behind.waits_since.set(Some(clock::now()));
             behind.arena.wait_for_memory(self);
@@ -422,12 +441,13 @@ impl Log {
         loop {
             let Some(mut pending) = behind.waiting.borrow_mut().pop_front() else {
                 behind.waits_since.set(None);
+                self.note_arena(behind);
                 return true;
             };
             if self.failure.borrow().is_some() {
                 continue;
             }
-            if !behind.copy(&mut pending, self.gaps.get()) {
+            if !behind.copy(self, &mut pending) {
                 behind.waiting.borrow_mut().push_front(pending);
                 self.wake_behind(behind);
                 return false;
@@ -439,22 +459,23 @@ impl Log {
 
     /// A whole batch stands in the arena.
     fn held(self: &Rc<Self>, behind: &Behind, pending: Pending) {
-        let mark = pending.mark();
-        behind.marks.borrow_mut().push_back((behind.total.get(), mark.clone()));
+        let at = pending.log_position();
+        behind.batch_ends.borrow_mut().push_back((behind.total.get(), at.clone()));
         if !behind.timed.replace(true) {
             behind.arena.write_by(clock::now() + behind.arena.delay(), self);
         }
-        let has_room = self.has_room_for(&mark, behind);
-        if !has_room || self.flush_is_due(mark.offset) {
+        let has_room = self.has_room_for(&at, behind);
+        if !has_room || self.flush_is_due(at.offset) {
             behind.all_target.set(behind.total.get());
         }
-        self.note_sent(mark, has_room);
+        self.note_sent(at, has_room);
         self.wake_behind(behind);
     }
 
-    /// Nothing that counts as held may lack room when it is written: blocks are reserved for it, or there is plenty.
-    fn has_room_for(&self, mark: &Mark, behind: &Behind) -> bool {
-        mark.position <= mark.segment.allocated.get() || self.disk.has_twice(behind.arena.reach())
+    /// Nothing that counts as held may lack room when it is written: blocks are reserved
+    /// for it, or there is plenty.
+    fn has_room_for(&self, at: &LogPosition, behind: &Behind) -> bool {
+        at.position <= at.segment.allocated.get() || self.disk.has_twice(behind.arena.reach())
     }
 
     /// Has everything appended so far leave for the device.
@@ -511,8 +532,8 @@ impl Log {
         self.behind.get().is_some_and(Behind::drop_oldest)
     }
 
-    /// Has appends go on at `end` of `segment`, whose unfinished block holds `last_block`. Everything appended before is
-    /// written.
+    /// Has appends go on at `end` of `segment`, whose unfinished block holds `last_block`.
+    /// Everything appended before is written.
     pub(super) fn resume_at(&self, segment: i64, end: u64, last_block: &[u8]) {
         match self.behind.get() {
             None => self.appender.resume(segment, end, last_block),
@@ -523,10 +544,12 @@ impl Log {
         }
     }
 
-    /// Drops every chunk, and what waits; `written`: nothing in them needs to be taken over by a start any more.
+    /// Drops every chunk, and what waits; `written`: nothing in them needs to be taken
+    /// over by a start any more.
     pub(super) fn drop_chunks(&self, written: bool) {
         let Some(behind) = self.behind.get() else { return };
         behind.drop_waiting();
+        self.note_arena(behind);
         let chunks = behind.chunks.take();
         behind.dropped.set(behind.dropped.get() + chunks.len() as u64);
         for held in &chunks {
@@ -537,7 +560,8 @@ impl Log {
         }
     }
 
-    /// Bytes of each chunk that is not written, in order, with the segment and place that they belong to.
+    /// Bytes of each chunk that is not written, in order, with the segment and
+    /// place that they belong to.
     pub(super) fn unwritten_chunks(&self) -> Vec<(Rc<Segment>, u64, Vec<u8>)> {
         let Some(behind) = self.behind.get() else { return Vec::new() };
         let chunks = behind.chunks.borrow();
@@ -577,7 +601,7 @@ impl Log {
     async fn send_pieces(self: &Rc<Self>, behind: &Behind, pieces: &[Piece]) -> io::Result<()> {
         let Some(last) = pieces.last() else { return Ok(()) };
         let segment = last.held.segment.clone();
-        let file = segment.file().await?;
+        let file = self.file_of(&segment).await?;
         self.ensure_allocated(&segment, &file, align_up(last.held.end())).await?;
         if self.failure.borrow().is_some() {
             return Ok(());
@@ -610,7 +634,8 @@ impl Log {
         Ok(())
     }
 
-    /// Notes that a write has reached the device; the written point moves over every write that has, in order.
+    /// Notes that a write has reached the device; the written point moves over every
+    /// write that has, in order.
     fn chunks_landed(self: &Rc<Self>, behind: &Behind, number: u64) {
         if self.failure.borrow().is_some() {
             return;
@@ -626,8 +651,8 @@ impl Log {
             }
         }
         match moved {
-            Some(mark) => {
-                self.note_written(mark);
+            Some(at) => {
+                self.note_written(at);
                 self.after_write();
             }
             None => self.progress.notify_all(),
@@ -638,7 +663,7 @@ impl Log {
     }
 
     /// Returns the end of the last batch that is written with this piece.
-    fn piece_written(&self, behind: &Behind, Piece { held, upto, .. }: &Piece) -> Option<Mark> {
+    fn piece_written(&self, behind: &Behind, Piece { held, upto, .. }: &Piece) -> Option<LogPosition> {
         held.written.set(*upto);
         let end = held.position + *upto as u64;
         let before = held.segment.written.replace(end);
@@ -646,8 +671,8 @@ impl Log {
         unsynced.set(unsynced.get() + (end - before));
         let total = held.total(*upto);
         let mut moved = None;
-        while let Some((_, mark)) = behind.marks.borrow_mut().pop_front_if(|(end, _)| *end <= total) {
-            moved = Some(mark);
+        while let Some((_, at)) = behind.batch_ends.borrow_mut().pop_front_if(|(end, _)| *end <= total) {
+            moved = Some(at);
         }
         moved
     }
@@ -666,8 +691,8 @@ impl Log {
     }
 }
 
-/// Writes pieces that follow one another: whole blocks from the chunks themselves, an unfinished one at the end from a
-/// copy beside it.
+/// Writes pieces that follow one another: whole blocks from the chunks themselves, an unfinished
+/// one at the end from a copy beside it.
 async fn write(pieces: &[Piece], file: &Rc<File>) -> io::Result<()> {
     let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(()) };
     let whole = align_down(last.upto as u64) as usize;

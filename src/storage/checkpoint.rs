@@ -1,16 +1,20 @@
-//! A partition's `checkpoint` file: up to where the log is synced and what need not be read again after a crash.
+//! A partition's `checkpoint` file: up to where the log is synced and what need not be
+//! read again after a crash.
 //!
-//! Layout, little-endian: magic `CLCP`, version u32 = 3, CRC-32C u32 of the directory's name and the rest, recovery point i64,
-//! log start offset i64, number of segments u32, then each segment in order, and the sidecar (opaque here; the partition layer
-//! keeps its producer state in it). A segment is base offset i64, bytes before the recovery point u64, largest timestamp i64 and
-//! the last offset of its batch i64 (both -1: unknown), and length and CRC-32C of its index files, u32 each (all ones: unknown).
-//! Version 2 had no name in its CRC, version 1 no segments either. Replaced atomically.
+//! Layout, little-endian: magic `CLCP`, version u32 = 3, CRC-32C u32 of the directory's name and
+//! the rest, recovery point i64, log start offset i64, number of segments u32, then each segment
+//! in order, and the sidecar (opaque here; the partition layer keeps its producer state in it).
+//! A segment is base offset i64, bytes before the recovery point u64, largest timestamp i64 and
+//! the last offset of its batch i64 (both -1: unknown), and length and CRC-32C of its index
+//! files, u32 each (all ones: unknown). Version 2 had no name in its CRC, version 1 no segments
+//! either. Replaced atomically.
 //!
-//! The name is in the CRC because another partition's checkpoint is sound in itself, and its log start offset would have
-//! segments of this one removed.
+//! The name is in the CRC because another partition's checkpoint is sound in itself, and its log
+//! start offset would have segments of this one removed.
 //!
-//! The segments are what a start holds the directory against: one that is missing, or longer or shorter than it was, is read
-//! and checked whole; index files that are not what they were are made anew.
+//! The segments are what a start holds the directory against: one that is missing, or
+//! longer or shorter than it was, is read and checked whole; index files that are not what
+//! they were are made anew.
 
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -18,6 +22,7 @@ use std::path::{Path, PathBuf};
 use super::files::drop_leftover;
 
 use super::index::IndexSums;
+use crate::model::wire::take;
 use crate::runtime::fs;
 
 const FILE: &str = "checkpoint";
@@ -47,7 +52,7 @@ pub struct SegmentEntry {
     pub index: Option<IndexSums>,
 }
 
-/// What a [`Log`](super::Log) remembers across restarts beside the records.
+/// Facts that a [`Log`](super::Log) remembers across restarts beside the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Every record before this offset is synced and indexed.
@@ -66,8 +71,9 @@ impl Checkpoint {
         dir.join(FILE)
     }
 
-    /// Blocks. `Ok(None)`: there is none, or it is damaged (the whole log is read again then; nothing is lost). Of the
-    /// sidecar no more than `sidecar_limit` bytes come back, however large it was when it was stored.
+    /// Blocks. `Ok(None)`: there is none, or it is damaged (the whole log is read again then;
+    /// nothing is lost). Of the sidecar no more than `sidecar_limit` bytes come back, however large
+    /// it was when it was stored.
     pub fn load(dir: &Path, sidecar_limit: usize) -> io::Result<Option<Checkpoint>> {
         match fs::File::open(dir.join(FILE)) {
             Ok(file) => {
@@ -99,8 +105,8 @@ impl Checkpoint {
         }
     }
 
-    /// Blocks. The contents are synced, the exchange of old for new is not: after a power cut it may be the old one, whose
-    /// recovery point lies further back.
+    /// Blocks. The contents are synced, the exchange of old for new is not: after a power cut it
+    /// may be the old one, whose recovery point lies further back.
     pub fn store(&self, dir: &Path) -> io::Result<()> {
         replace_file(dir, FILE, &self.encode(name_crc(dir)))
     }
@@ -137,25 +143,25 @@ impl Checkpoint {
 
     /// `crc`: that of the whole file behind the prefix, of which `bytes` may lack the end.
     fn decode(bytes: &[u8], crc: u32) -> Option<Checkpoint> {
-        let mut input = Input(bytes);
-        if &input.take::<4>()? != MAGIC {
+        let rest = &mut &*bytes;
+        if &take::<4>(rest)? != MAGIC {
             return None;
         }
-        let version = u32::from_le_bytes(input.take()?);
-        if u32::from_le_bytes(input.take()?) != crc {
+        let version = u32::from_le_bytes(take(rest)?);
+        if u32::from_le_bytes(take(rest)?) != crc {
             return None;
         }
-        let recovery_point = i64::from_le_bytes(input.take()?);
-        let log_start = i64::from_le_bytes(input.take()?);
+        let recovery_point = i64::from_le_bytes(take(rest)?);
+        let log_start = i64::from_le_bytes(take(rest)?);
         let segments = match version {
             FIRST_VERSION => None,
             VERSION | NAMELESS_VERSION => {
-                let count = u32::from_le_bytes(input.take()?);
-                Some((0..count).map(|_| input.segment()).collect::<Option<Vec<_>>>()?)
+                let count = u32::from_le_bytes(take(rest)?);
+                Some((0..count).map(|_| segment(rest)).collect::<Option<Vec<_>>>()?)
             }
             _ => return None,
         };
-        Some(Checkpoint { recovery_point, log_start, segments, sidecar: input.0.to_vec() })
+        Some(Checkpoint { recovery_point, log_start, segments, sidecar: rest.to_vec() })
     }
 }
 
@@ -169,7 +175,8 @@ fn seed(version: u32, name: u32) -> u32 {
     if version >= VERSION { name } else { 0 }
 }
 
-/// Reads and checks a whole checkpoint, `chunk` bytes at a time, and keeps the first `sidecar_limit` bytes of its sidecar. Blocks.
+/// Reads and checks a whole checkpoint, `chunk` bytes at a time, and keeps the first
+/// `sidecar_limit` bytes of its sidecar. Blocks.
 fn read_bounded(mut file: impl Read, name: u32, sidecar_limit: usize, chunk: usize) -> io::Result<Option<Checkpoint>> {
     let (mut kept, mut chunk) = (Vec::new(), vec![0; chunk]);
     (&mut file).take(PREFIX_BYTES as u64).read_to_end(&mut kept)?;
@@ -205,31 +212,22 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-struct Input<'a>(&'a [u8]);
-
-impl Input<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*head)
-    }
-
-    fn segment(&mut self) -> Option<SegmentEntry> {
-        let base = i64::from_le_bytes(self.take()?);
-        let bytes = u64::from_le_bytes(self.take()?);
-        let (timestamp, offset) = (i64::from_le_bytes(self.take()?), i64::from_le_bytes(self.take()?));
-        let sums = IndexSums {
-            offset_bytes: u32::from_le_bytes(self.take()?),
-            offset_crc: u32::from_le_bytes(self.take()?),
-            time_bytes: u32::from_le_bytes(self.take()?),
-            time_crc: u32::from_le_bytes(self.take()?),
-        };
-        let newest = (offset != -1).then_some((timestamp, offset));
-        Some(SegmentEntry { base, bytes, newest, index: (sums != UNKNOWN_INDEX).then_some(sums) })
-    }
+fn segment(rest: &mut &[u8]) -> Option<SegmentEntry> {
+    let base = i64::from_le_bytes(take(rest)?);
+    let bytes = u64::from_le_bytes(take(rest)?);
+    let (timestamp, offset) = (i64::from_le_bytes(take(rest)?), i64::from_le_bytes(take(rest)?));
+    let sums = IndexSums {
+        offset_bytes: u32::from_le_bytes(take(rest)?),
+        offset_crc: u32::from_le_bytes(take(rest)?),
+        time_bytes: u32::from_le_bytes(take(rest)?),
+        time_crc: u32::from_le_bytes(take(rest)?),
+    };
+    let newest = (offset != -1).then_some((timestamp, offset));
+    Some(SegmentEntry { base, bytes, newest, index: (sums != UNKNOWN_INDEX).then_some(sums) })
 }
 
-/// Writes `<dir>/<name>` by way of a synced temporary file, so that a crash leaves the old or the new one. Blocks.
+/// Writes `<dir>/<name>` by way of a synced temporary file, so that a crash leaves the
+/// old or the new one. Blocks.
 fn replace_file(dir: &Path, name: &str, contents: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.tmp"));
     let replaced = fs::File::create(&temporary).and_then(|mut file| {

@@ -1,7 +1,9 @@
-//! Chunks of segments read back from disk, shared by all readers of a shard, with read-ahead for sequential ones.
+//! Chunks of segments read back from disk, shared by all readers of a shard, with
+//! read-ahead for sequential ones.
 //!
-//! Nothing written is evicted for a cold reader: this memory is its own. Loads run as tasks, so a reader never waits for
-//! a chunk nobody asked for, and several readers of one chunk wait for one read.
+//! Nothing written is evicted for a cold reader: this memory is its own. Loads run as
+//! tasks, so a reader never waits for a chunk nobody asked for, and several readers of one
+//! chunk wait for one read.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -11,9 +13,10 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::slices::Slices;
+use crate::observe::metrics::Cause;
 use crate::runtime::disk::{File, PIECE_BYTES, align_up};
-use crate::runtime::spawn_local;
 use crate::runtime::sync::Notify;
+use crate::runtime::{spawn_local, waits};
 
 /// Bytes per chunk and read.
 pub const CHUNK_BYTES: u64 = PIECE_BYTES as u64;
@@ -23,7 +26,8 @@ const READ_AHEAD: u64 = 4;
 /// Names a chunk: log number, segment number, chunk index.
 pub type ChunkKey = (u64, u64, u64);
 
-/// A read on its way; whoever waits keeps it, so the outcome reaches them even if the cache drops the chunk at once.
+/// A read on its way; its waiters keep it, so the outcome reaches them even if the cache
+/// drops the chunk at once.
 #[derive(Default)]
 struct Reading {
     done: Notify,
@@ -45,7 +49,7 @@ enum Load {
 
 struct Held {
     load: Load,
-    /// What it counts for in the budget.
+    /// Bytes charged to the budget.
     bytes: usize,
 }
 
@@ -96,8 +100,8 @@ impl ColdCache {
         (self.0.hits.get(), self.0.misses.get())
     }
 
-    /// Appends the slices of `[start, end)` to `out`; `end <= source.written`. Reads ahead when the chunk before
-    /// `start`'s is held too: the mark of a sequential reader.
+    /// Appends the slices of `[start, end)` to `out`; `end <= source.written`. Reads ahead when the
+    /// chunk before `start`'s is held too: the mark of a sequential reader.
     pub async fn collect(&self, source: Visible<'_>, start: u64, end: u64, out: &mut Slices) -> io::Result<()> {
         let mut position = start;
         let sequential = start / CHUNK_BYTES > 0 && self.holds((source.log, source.segment, start / CHUNK_BYTES - 1));
@@ -154,9 +158,10 @@ impl ColdCache {
                 Load::Ready(chunk) => return Ok(chunk.bytes),
                 Load::Reading(reading) => reading,
             };
-            // `done` is notified after `outcome` is set, and nothing runs between this check and the wait.
+            // `done` is notified after `outcome` is set, and nothing runs between
+            // this check and the wait.
             while reading.outcome.borrow().is_none() {
-                reading.done.notified().await;
+                waits::waiting(Cause::Device, reading.done.notified()).await;
             }
             match reading.outcome.borrow().as_ref() {
                 Some(Ok(chunk)) if chunk.valid >= upto => return Ok(chunk.bytes.clone()),
@@ -167,7 +172,8 @@ impl ColdCache {
         }
     }
 
-    /// The chunk, valid up to `upto`, or the read that will bring it; starts one where there is none.
+    /// The chunk, valid up to `upto`, or the read that will bring it; starts
+    /// one where there is none.
     fn start_load(&self, source: Visible<'_>, chunk: u64, upto: u64) -> Load {
         let key = (source.log, source.segment, chunk);
         match self.0.chunks.borrow().get(&key).map(|held| &held.load) {
@@ -202,7 +208,8 @@ fn short_read(file: &File, start: u64, have: u64, want: u64) -> io::Error {
 }
 
 impl Inner {
-    /// Puts the outcome of `reading` in its place, unless the place was given to something else meanwhile.
+    /// Puts the outcome of `reading` in its place, unless the place was given to
+    /// something else meanwhile.
     fn settle(&self, key: ChunkKey, reading: &Rc<Reading>, outcome: &Result<Chunk, Rc<io::Error>>) {
         let ours = matches!(self.chunks.borrow().get(&key), Some(Held { load: Load::Reading(r), .. }) if Rc::ptr_eq(r, reading));
         if !ours {

@@ -1,9 +1,10 @@
 //! Commits of the file system's journal.
 //!
-//! A direct write into reserved blocks has completed when its bytes are on the device; that they are no longer zeros stands in
-//! the journal, which ext4 commits every 5 s and XFS every 30 s. An fdatasync of the file that was written last commits all
-//! that was noted before it, of every file (ext4 and XFS have one journal, in order). So one a data directory and interval
-//! bounds what a crash of the kernel takes.
+//! A direct write into reserved blocks has completed when its bytes are on the device; that they
+//! are no longer zeros stands in the journal, which ext4 commits every 5 s and XFS every 30 s. An
+//! fdatasync of the file that was written last commits all that was noted before it, of every file
+//! (ext4 and XFS have one journal, in order). So one a data directory and interval bounds what a
+//! crash of the kernel takes.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -16,14 +17,15 @@ use crate::runtime::{clock, spawn_local};
 /// From a write to the commit that covers it, at least.
 const INTERVAL: Duration = Duration::from_millis(400);
 
-/// Part of the time that batches may wait for their write which goes to the commit instead, where that is longer than
-/// [`INTERVAL`].
+/// Part of the time that batches may wait for their write which goes to the commit instead, where
+/// that is longer than [`INTERVAL`].
 const COMMIT_PART: u32 = 4;
 
-/// Time until a batch leaves for the device, and from there to the commit, for logs whose batches may wait for `most`.
+/// Time until a batch leaves for the device, and from there to the commit, for logs whose
+/// batches may wait for `most`.
 ///
-/// A commit writes each block of metadata that has changed and flushes the device: a hard disk does nothing else for
-/// a fifth of a second.
+/// A commit writes each block of metadata that has changed and flushes the device: a hard disk does
+/// nothing else for a fifth of a second.
 pub(super) fn delays(most: Duration) -> (Duration, Duration) {
     let commit = INTERVAL.max(most / COMMIT_PART);
     (most + INTERVAL - commit, commit)

@@ -1,4 +1,4 @@
-//! What the logs of one shard share: caches, budgets, and the count of unsynced bytes.
+//! State that the logs of one shard share: caches, budgets, and the count of unsynced bytes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -14,9 +14,9 @@ use super::discard::Discarded;
 use super::room::{Disk, LineLimit};
 use super::segment::IndexBudget;
 use super::tail_cache::TailBudget;
-use crate::config::Untaken;
+use crate::config::{ServerConfig, Untaken};
 use crate::observe::metrics::{Resource, ShardMetrics};
-use crate::runtime::spawn_blocking;
+use crate::runtime::{probe, spawn_blocking};
 
 /// Bounds of one shard's storage; each is an option in the configuration table.
 #[derive(Clone, Debug)]
@@ -41,10 +41,13 @@ pub struct StorageLimits {
     pub append_linger: Duration,
     /// `corelane.flush.delay.ms`
     pub flush_delay: Duration,
-    /// Segments of all logs past which segments roll by size only: this shard's share of `corelane.max.segments`
+    /// Segments of all logs past which segments roll by size only: this shard's share
+    /// of `corelane.max.segments`
     pub max_segments: usize,
     /// `corelane.disk.reserve.bytes`
     pub disk_reserve_bytes: u64,
+    /// Damage that a start finds is noted: other replicas may have the records.
+    pub notes_damage: bool,
     /// Largest part of a checkpoint's sidecar that is read.
     pub sidecar_max_bytes: usize,
     /// Files of older segments that stay open; a share of the descriptors the process may have.
@@ -55,26 +58,43 @@ pub struct StorageLimits {
     pub not_taken_over: Vec<Untaken>,
 }
 
-impl Default for StorageLimits {
-    fn default() -> Self {
+/// Producers with open transactions come first in a checkpoint, and have to be read whatever the
+/// bound on producers was before: with fewer shards, or a larger option.
+const LEAST_SIDECAR_BYTES: usize = 64 << 20;
+
+impl StorageLimits {
+    /// One shard's part of the broker's.
+    pub fn of(config: &ServerConfig) -> StorageLimits {
+        let (open_files, shards) = (probe::open_files().unwrap_or(1024), config.shards.max(1));
         StorageLimits {
-            tail_cache_bytes: 32 << 20,
-            cold_cache_bytes: 32 << 20,
-            index_cache_bytes: 16 << 20,
-            preallocate_max_bytes: 64 << 20,
-            write_ahead_bytes: 4 << 20,
-            write_ahead_group_bytes: 32 << 10,
-            write_max_bytes: 512 << 10,
-            write_queue_depth: 4,
-            append_linger: Duration::ZERO,
-            flush_delay: Duration::ZERO,
-            max_segments: 100_000,
-            disk_reserve_bytes: 0,
-            sidecar_max_bytes: 16 << 20,
-            open_sealed_files: 1024,
-            clean_dirs: Vec::new(),
-            not_taken_over: Vec::new(),
+            tail_cache_bytes: config.tail_cache_bytes,
+            cold_cache_bytes: config.cold_cache_bytes,
+            index_cache_bytes: config.index_cache_bytes,
+            preallocate_max_bytes: config.preallocate_max_bytes,
+            write_ahead_bytes: config.write_ahead_bytes,
+            write_ahead_group_bytes: config.write_ahead_group_bytes,
+            write_max_bytes: config.write_max_bytes,
+            write_queue_depth: config.write_queue_depth,
+            append_linger: Duration::from_micros(config.append_linger_us),
+            flush_delay: Duration::from_millis(config.flush_delay_ms),
+            max_segments: config.max_segments / usize::from(shards),
+            disk_reserve_bytes: config.disk_reserve_bytes,
+            notes_damage: config.in_cluster(),
+            // A stored producer takes less than one in memory.
+            sidecar_max_bytes: config.producer_state_max_bytes.max(LEAST_SIDECAR_BYTES),
+            // An eighth of the descriptors for all shards together; connections have half,
+            // open partitions the rest.
+            open_sealed_files: (open_files / 8 / u64::from(shards)).clamp(8, 1024) as usize,
+            clean_dirs: config.clean_dirs.clone(),
+            not_taken_over: config.not_taken_over.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+impl Default for StorageLimits {
+    fn default() -> StorageLimits {
+        StorageLimits::of(&ServerConfig::default())
     }
 }
 
@@ -103,7 +123,8 @@ pub struct StorageContext {
     pub(super) reads: Reads,
 }
 
-/// Reads of records that found all of it in the memory of what was just written, and those that did not.
+/// Reads of records that found all of it in the memory of what was just
+/// written, and those that did not.
 #[derive(Default)]
 pub(super) struct Reads {
     pub hits: Cell<u64>,
@@ -133,12 +154,14 @@ impl StorageContext {
         })
     }
 
-    /// Written by this shard since the last syncs: what a crash now would make recovery read again, at most.
+    /// Written by this shard since the last syncs: what a crash now would make
+    /// recovery read again, at most.
     pub fn unsynced_bytes(&self) -> u64 {
         self.unsynced_bytes.get()
     }
 
-    /// Counts how often logs of this shard failed or found no room, so that whoever watches for it need not look at each.
+    /// Counts how often logs of this shard failed or found no room, so that a
+    /// watcher need not look at each.
     pub fn failures(&self) -> u64 {
         self.failures.get()
     }
@@ -184,7 +207,8 @@ impl StorageContext {
         self.arenas.take().into_values().collect()
     }
 
-    /// Takes over what an arena holds for the log in `dir`, where the start could not. An error: the log must not be opened.
+    /// Takes over what an arena holds for the log in `dir`, where the start could not. An error:
+    /// the log must not be opened.
     pub(super) async fn take_over(&self, dir: &Path) -> io::Result<()> {
         let untaken = self.untaken.borrow().iter().find(|untaken| untaken.dir == dir).cloned();
         if let Some(untaken) = untaken {
@@ -194,7 +218,8 @@ impl StorageContext {
         Ok(())
     }
 
-    /// False where an arena of the last broker may hold records for the log in `dir`, which are to be taken over first.
+    /// False where an arena of the last broker may hold records for the log in `dir`, which
+    /// are to be taken over first.
     pub fn is_taken_over(&self, dir: &Path) -> bool {
         self.untaken.borrow().iter().all(|untaken| untaken.dir != dir)
     }
@@ -217,7 +242,8 @@ impl StorageContext {
         self.starting.get()
     }
 
-    /// True if the log in `dir` was closed cleanly by the last broker and has not been opened since.
+    /// True if the log in `dir` was closed cleanly by the last broker and has
+    /// not been opened since.
     pub(super) fn stopped_clean(&self, dir: &Path) -> bool {
         self.starting.get() && dir.parent().is_some_and(|root| self.limits.clean_dirs.iter().any(|clean| clean == root))
     }

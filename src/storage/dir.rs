@@ -8,8 +8,9 @@ use std::rc::Rc;
 
 use crate::runtime::sync::Notify;
 
-/// The directory of one log. Whoever opens or writes files by path holds a [`Visit`]; retiring the log waits for the last of
-/// them and admits no more, so that nothing of it lands in the directory of a topic made again under the same name.
+/// The directory of one log. A task that opens or writes files by path holds a [`Visit`]; retiring
+/// the log waits for the last of them and admits no more, so that nothing of it lands in the
+/// directory of a topic made again under the same name.
 pub struct LogDir {
     path: PathBuf,
     retired: Cell<bool>,

@@ -1,5 +1,6 @@
-//! Segments that have left the log: their files are put aside under a name that says so, and removed
-//! `file.delete.delay.ms` later. A start removes what it finds of them at once, as in Kafka.
+//! Segments that have left the log: their files are put aside under a name that says
+//! so, and removed `file.delete.delay.ms` later. A start removes what it finds of
+//! them at once, as in Kafka.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -63,8 +64,8 @@ impl Log {
         Duration::from_millis(self.config().file_delete_delay_ms)
     }
 
-    /// Takes the files of a segment that has left the log out of the way. The log file goes last: an index behind the log's
-    /// end says that its log is missing.
+    /// Takes the files of a segment that has left the log out of the way. The log file goes last:
+    /// an index behind the log's end says that its log is missing.
     pub(super) async fn discard(&self, segment: &Segment) -> io::Result<()> {
         let delay = self.delete_delay();
         if delay.is_zero() {
@@ -86,7 +87,8 @@ impl Log {
         Ok(())
     }
 
-    /// Puts off the removal of log files that cleaning has set aside; returns what is to be done at once.
+    /// Puts off the removal of log files that cleaning has set aside; returns
+    /// what is to be done at once.
     pub(super) fn remove_later(&self, steps: Vec<Step>) -> Vec<Step> {
         let delay = self.delete_delay();
         if delay.is_zero() {

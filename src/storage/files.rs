@@ -1,4 +1,5 @@
-//! Small files beside the log, read and replaced whole, off the event loop; and what to do while no file can be opened.
+//! Small files beside the log, read and replaced whole, off the event loop; and what to do
+//! while no file can be opened.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -14,9 +15,9 @@ use crate::runtime::{clock, fs, spawn_blocking};
 const PAUSE: Duration = Duration::from_millis(50);
 const TRIES: u32 = 200;
 
-/// Runs a step that opens files. While there are no descriptors it is run again, for a while: a flood of connections passes,
-/// and giving up would take the partition offline.
-pub async fn patiently<T>(mut step: impl AsyncFnMut() -> io::Result<T>) -> io::Result<T> {
+/// Runs a step that opens files, and again for ten seconds while there are no descriptors: a flood
+/// of connections passes, and giving up would take the partition offline.
+pub async fn retry_on_fd_exhaustion<T>(mut step: impl AsyncFnMut() -> io::Result<T>) -> io::Result<T> {
     let mut tries = 0;
     loop {
         match step().await {
@@ -31,15 +32,15 @@ pub async fn patiently<T>(mut step: impl AsyncFnMut() -> io::Result<T>) -> io::R
 
 /// The directory's entries are on the device afterwards.
 pub async fn sync_dir(dir: PathBuf) -> io::Result<()> {
-    patiently(async || {
+    retry_on_fd_exhaustion(async || {
         let dir = dir.clone();
         spawn_blocking(move || fs::File::open(dir)?.sync_all()).await
     })
     .await
 }
 
-/// The text of `<dir>/<name>`; `None`: there is none. What is not UTF-8 comes as replacement characters, which no format here
-/// takes for its own.
+/// The text of `<dir>/<name>`; `None`: there is none. What is not UTF-8 comes as replacement
+/// characters, which no format here takes for its own.
 pub async fn read(dir: &Path, name: &str) -> io::Result<Option<String>> {
     let path = dir.join(name);
     spawn_blocking(move || read_text(&path)).await
@@ -68,7 +69,8 @@ pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Removes what a failed write has left: on a full disk it holds the room that the next try needs. Blocks.
+/// Removes what a failed write has left: on a full disk it holds the room that
+/// the next try needs. Blocks.
 pub(super) fn drop_leftover(temporary: &Path) {
     let _ = fs::remove_file(temporary);
 }
@@ -90,8 +92,8 @@ impl Replaced {
     }
 }
 
-/// Replaces `<dir>/<name>`: after a crash of the process it is the old or the new one. Not synced: only for what can be
-/// made again.
+/// Replaces `<dir>/<name>`: after a crash of the process it is the old or the new one. Not synced:
+/// only for what can be made again.
 pub async fn replace(dir: &Path, name: &str, text: String) -> io::Result<()> {
     let (temporary, path) = (dir.join(format!("{name}.tmp")), dir.join(name));
     let target = path.clone();

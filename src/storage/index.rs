@@ -1,6 +1,7 @@
-//! The sparse indexes of one segment, in Kafka's formats: `.index` (offset to position) and `.timeindex` (timestamp to
-//! offset). Pure; offsets are relative to the segment's base offset.
+//! The sparse indexes of one segment, in Kafka's formats: `.index` (offset to position) and
+//! `.timeindex` (timestamp to offset). Pure; offsets are relative to the segment's base offset.
 
+use super::aborted::AbortedTxn;
 use crate::model::record_batch::BatchHeader;
 
 /// One entry of `.index`: the batch at `position` ends with record `last_offset`.
@@ -22,11 +23,13 @@ pub const OFFSET_ENTRY_BYTES: usize = 8;
 /// Bytes of an entry of `.timeindex`.
 pub const TIME_ENTRY_BYTES: usize = 12;
 
-/// Both indexes of a segment.
+/// Both indexes of a segment, and the aborted transactions whose markers it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SegmentIndex {
     offsets: Vec<OffsetEntry>,
     times: Vec<TimeEntry>,
+    /// By rising offset of the marker; kept in a file of its own.
+    aborted: Vec<AbortedTxn>,
 }
 
 impl SegmentIndex {
@@ -43,13 +46,38 @@ impl SegmentIndex {
         self.times.push(TimeEntry { timestamp_ms, offset });
     }
 
+    /// By rising offset of the marker.
+    pub fn aborted(&self) -> &[AbortedTxn] {
+        &self.aborted
+    }
+
+    /// Notes a transaction whose marker follows those that are noted.
+    pub fn push_aborted(&mut self, txn: AbortedTxn) {
+        self.aborted.push(txn);
+    }
+
+    pub fn set_aborted(&mut self, aborted: Vec<AbortedTxn>) {
+        self.aborted = aborted;
+    }
+
+    /// Forgets the aborted transactions whose markers lie at or after `end`.
+    /// True if there were any.
+    pub fn cut_aborted(&mut self, end: i64) -> bool {
+        let kept = self.aborted.partition_point(|txn| txn.last_offset < end);
+        let cut = kept < self.aborted.len();
+        self.aborted.truncate(kept);
+        cut
+    }
+
     pub fn offset_entries(&self) -> usize {
         self.offsets.len()
     }
 
     /// Memory held, bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.offsets.capacity() * size_of::<OffsetEntry>() + self.times.capacity() * size_of::<TimeEntry>()
+        self.offsets.capacity() * size_of::<OffsetEntry>()
+            + self.times.capacity() * size_of::<TimeEntry>()
+            + self.aborted.capacity() * size_of::<AbortedTxn>()
     }
 
     /// A batch start at or before the batch that holds `offset`; 0: the segment's start.
@@ -86,7 +114,8 @@ impl SegmentIndex {
         self.times.retain(|e| e.offset < offset);
     }
 
-    /// Forgets entries at or after `position`, and timestamps that were noted without a batch start: those of a seal.
+    /// Forgets entries at or after `position`, and timestamps that were noted without a
+    /// batch start: those of a seal.
     pub fn reopen_at(&mut self, position: u32) {
         self.offsets.retain(|e| e.position < position);
         let last = self.offsets.last().map(|e| e.last_offset);
@@ -118,8 +147,8 @@ impl SegmentIndex {
         IndexSums::of(&self.encode_offsets(), &self.encode_times())
     }
 
-    /// Both files; `None` when they cannot be right for a log file of `log_bytes` (odd length, entries out of order or
-    /// beyond the file): the index is rebuilt from the log then.
+    /// Both files; `None` when they cannot be right for a log file of `log_bytes` (odd length,
+    /// entries out of order or beyond the file): the index is rebuilt from the log then.
     pub fn decode(offsets: &[u8], times: &[u8], log_bytes: u64) -> Option<SegmentIndex> {
         if !offsets.len().is_multiple_of(OFFSET_ENTRY_BYTES) || !times.len().is_multiple_of(TIME_ENTRY_BYTES) {
             return None;
@@ -148,7 +177,8 @@ impl SegmentIndex {
     }
 }
 
-/// Lengths and CRC-32C of a segment's index files. Kafka's formats have no room for them; the checkpoint keeps them.
+/// Lengths and CRC-32C of a segment's index files. Kafka's formats have no room for them;
+/// the checkpoint keeps them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IndexSums {
     pub offset_bytes: u32,
@@ -168,8 +198,8 @@ impl IndexSums {
         }
     }
 
-    /// The files' beginnings that were there when the sums were made; `None` if they are no longer what they were. Files of
-    /// a segment that still grows may have got longer since.
+    /// The files' beginnings that were there when the sums were made; `None` if they are no longer
+    /// what they were. Files of a segment that still grows may have got longer since.
     pub fn check<'a>(&self, offsets: &'a [u8], times: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
         let offsets = offsets.get(..self.offset_bytes as usize)?;
         let times = times.get(..self.time_bytes as usize)?;
@@ -177,37 +207,35 @@ impl IndexSums {
     }
 }
 
-/// The indexes of a segment whose batches come one after the other from its start.
-pub struct IndexNotes {
-    base_offset: i64,
-    interval_bytes: u64,
-    index: SegmentIndex,
-    size: u64,
-    since_entry: u64,
-    max_timestamp: i64,
-    offset_of_max_timestamp: i64,
-    first_timestamp: Option<i64>,
+/// State from which the index entries of a segment are made, batch by batch.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryMaker {
+    /// Bytes of batches since the last entry.
+    pub since_entry: u64,
+    /// Largest timestamp of a record, and the last offset of the batch that holds it;
+    /// (-1, base): there is none.
+    pub max_timestamp: i64,
+    pub offset_of_max_timestamp: i64,
+    /// Timestamp of the first batch with records.
+    pub first_timestamp: Option<i64>,
 }
 
-impl IndexNotes {
-    pub fn new(base_offset: i64, interval_bytes: u32) -> IndexNotes {
-        IndexNotes {
-            base_offset,
-            interval_bytes: u64::from(interval_bytes),
-            index: SegmentIndex::default(),
-            size: 0,
-            since_entry: 0,
-            max_timestamp: -1,
-            offset_of_max_timestamp: base_offset,
-            first_timestamp: None,
-        }
+impl EntryMaker {
+    pub fn new(base_offset: i64) -> EntryMaker {
+        EntryMaker { since_entry: 0, max_timestamp: -1, offset_of_max_timestamp: base_offset, first_timestamp: None }
     }
 
-    /// Takes note of the next batch.
-    pub fn note(&mut self, header: &BatchHeader) {
-        let last_offset = header.next_offset() - 1;
-        let bytes = u64::try_from(header.total_bytes()).unwrap_or(0);
-        // A batch that cleaning has emptied has no record of that time.
+    /// Takes note of the batch at `position` that ends with `last_offset`; once more than
+    /// `interval_bytes` lie behind the last entry, `index` gets one, if it is in memory.
+    pub fn note(
+        &mut self,
+        header: &BatchHeader,
+        (base_offset, last_offset): (i64, i64),
+        position: u64,
+        interval_bytes: u32,
+        index: Option<&mut SegmentIndex>,
+    ) {
+        // A batch that cleaning has emptied has no record of its time.
         if header.record_count.get() > 0 {
             let timestamp = header.max_timestamp.get();
             self.first_timestamp.get_or_insert(timestamp);
@@ -216,13 +244,47 @@ impl IndexNotes {
                 self.offset_of_max_timestamp = last_offset;
             }
         }
-        if self.since_entry > self.interval_bytes {
-            self.index.push(self.relative(last_offset), u32::try_from(self.size).unwrap_or(u32::MAX));
-            self.index.push_time(self.max_timestamp, self.relative(self.offset_of_max_timestamp));
+        if self.since_entry > u64::from(interval_bytes) {
+            if let Some(index) = index {
+                index.push(relative(base_offset, last_offset), u32::try_from(position).unwrap_or(u32::MAX));
+                index.push_time(self.max_timestamp, relative(base_offset, self.offset_of_max_timestamp));
+            }
             self.since_entry = 0;
         }
-        self.since_entry += bytes;
-        self.size += bytes;
+        self.since_entry += u64::try_from(header.total_bytes()).unwrap_or(0);
+    }
+}
+
+/// `offset` as the index files count it.
+pub fn relative(base_offset: i64, offset: i64) -> u32 {
+    u32::try_from(offset - base_offset).unwrap_or(u32::MAX)
+}
+
+/// The indexes of a segment whose batches come one after the other from its start.
+pub struct IndexNotes {
+    base_offset: i64,
+    interval_bytes: u32,
+    index: SegmentIndex,
+    size: u64,
+    maker: EntryMaker,
+}
+
+impl IndexNotes {
+    pub fn new(base_offset: i64, interval_bytes: u32) -> IndexNotes {
+        IndexNotes {
+            base_offset,
+            interval_bytes,
+            index: SegmentIndex::default(),
+            size: 0,
+            maker: EntryMaker::new(base_offset),
+        }
+    }
+
+    /// Takes note of the next batch.
+    pub fn note(&mut self, header: &BatchHeader) {
+        let offsets = (self.base_offset, header.next_offset() - 1);
+        self.maker.note(header, offsets, self.size, self.interval_bytes, Some(&mut self.index));
+        self.size += u64::try_from(header.total_bytes()).unwrap_or(0);
     }
 
     /// Entries of the offset index.
@@ -235,24 +297,28 @@ impl IndexNotes {
         self.size
     }
 
-    /// The largest timestamp of a record, and the last offset of the batch that holds it; (-1, base): there is none.
+    /// The largest timestamp of a record, and the last offset of the batch that holds it;
+    /// (-1, base): there is none.
     pub fn newest(&self) -> (i64, i64) {
-        (self.max_timestamp, self.offset_of_max_timestamp)
+        (self.maker.max_timestamp, self.maker.offset_of_max_timestamp)
     }
 
     /// The timestamp of the first batch with records.
     pub fn first_timestamp(&self) -> Option<i64> {
-        self.first_timestamp
+        self.maker.first_timestamp
     }
 
-    /// The indexes of a segment that takes no more: the largest timestamp is noted in full, as Kafka does.
-    pub fn seal(mut self) -> SegmentIndex {
-        self.index.push_time(self.max_timestamp, self.relative(self.offset_of_max_timestamp));
+    /// The indexes of a segment that goes on.
+    pub fn index(self) -> SegmentIndex {
         self.index
     }
 
-    fn relative(&self, offset: i64) -> u32 {
-        u32::try_from(offset - self.base_offset).unwrap_or(u32::MAX)
+    /// The indexes of a segment that takes no more: the largest timestamp is
+    /// noted in full, as Kafka does.
+    pub fn seal(mut self) -> SegmentIndex {
+        let (timestamp, offset) = self.newest();
+        self.index.push_time(timestamp, relative(self.base_offset, offset));
+        self.index
     }
 }
 

@@ -1,4 +1,5 @@
-//! The facade of one partition's log: its segments, its offsets, and what has become of them on the device.
+//! The facade of one partition's log: its segments, its offsets, and what has
+//! become of them on the device.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -13,8 +14,9 @@ use super::appender::{Appender, Pending};
 use super::behind::Behind;
 use super::compaction::CleanState;
 use super::context::StorageContext;
+use super::delays::Reasons;
 use super::dir::LogDir;
-use super::ends::{EndMarks, Mark};
+use super::ends::{EndPositions, LogPosition};
 use super::reader::Hints;
 use super::room::Disk;
 use super::segment::{RollRules, Segment};
@@ -22,8 +24,9 @@ use super::sync::SyncState;
 use super::tail_cache::Tail;
 use crate::config::TopicConfig;
 use crate::model::record_batch::{BatchHeader, HEADER_BYTES};
+use crate::observe::client_line;
 use crate::runtime::clock;
-use crate::runtime::disk::is_full;
+use crate::runtime::disk::{File, is_full};
 use crate::runtime::sync::Notify;
 
 /// The names of the broker's own topics begin so.
@@ -35,7 +38,8 @@ pub enum StorageError {
     /// Sticky until the broker is restarted: what follows a failed write is unknown.
     #[error("{0}")]
     Failed(Arc<str>),
-    /// The disk was full. Nothing is unknown about what was written before: the log is opened anew once there is room.
+    /// The disk was full. Nothing is unknown about what was written before: the log is opened
+    /// anew once there is room.
     #[error("there is no room on the disk, records are taken again once there is: {0}")]
     Full(Arc<str>),
     #[error("the log is closed")]
@@ -49,7 +53,7 @@ impl StorageError {
     }
 }
 
-/// What [`Log::append`] has fixed.
+/// Place of a batch that [`Log::append`] has fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
     pub base_offset: i64,
@@ -68,11 +72,12 @@ pub struct Log {
     pub(super) segments: RefCell<BTreeMap<i64, Rc<Segment>>>,
     pub(super) start_offset: Cell<i64>,
     pub(super) next_offset: Cell<i64>,
-    pub(super) marks: RefCell<EndMarks>,
+    pub(super) positions: RefCell<EndPositions>,
     pub(super) appender: Appender,
     /// The way of appends through an arena; without one they go through `appender`.
     pub(super) behind: OnceCell<Behind>,
     pub(super) sync: SyncState,
+    pub(super) delays: Reasons,
     pub(super) tail: Rc<Tail>,
     pub(super) hints: Hints,
     pub(super) failure: RefCell<Option<StorageError>>,
@@ -80,6 +85,8 @@ pub struct Log {
     pub(super) progress: Notify,
     /// Called when an end moves or the log fails.
     pub(super) on_move: RefCell<Option<Box<dyn Fn()>>>,
+    /// Asked when damage is met.
+    pub(super) on_damage: RefCell<Option<Box<dyn Fn() -> bool>>>,
     /// Takes no more appends: it is being closed or removed.
     pub(super) closing: Cell<bool>,
     /// Takes no appends: it is being truncated.
@@ -92,6 +99,8 @@ pub struct Log {
     /// Segments are others than the last checkpoint knows.
     pub(super) checkpoint_stale: Cell<bool>,
     pub(super) clean: CleanState,
+    /// Some segment has, or has had, aborted transactions.
+    pub(super) knows_aborts: Cell<bool>,
     /// Segments being sealed.
     pub(super) sealing: Cell<usize>,
     /// One segment is mended at a time.
@@ -103,7 +112,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// A log over `segments`, all of whose bytes are written and synced. Use [`recovery`](super::recovery) to get them.
+    /// A log over `segments`, all of whose bytes are written and synced. Use
+    /// [`recovery`](super::recovery) to get them.
     pub(super) fn assemble(
         context: Rc<StorageContext>,
         dir: Rc<LogDir>,
@@ -113,11 +123,12 @@ impl Log {
         next_offset: i64,
     ) -> Rc<Log> {
         let segments: BTreeMap<i64, Rc<Segment>> = segments.into_iter().map(|s| (s.base_offset, s)).collect();
+        let knows_aborts = segments.values().any(|segment| segment.has_aborted());
         let active = match segments.last_key_value() {
             Some((_, segment)) => segment.clone(),
             None => Segment::new(dir.clone(), next_offset),
         };
-        let end = Mark { offset: next_offset, position: active.size.get(), segment: active.clone() };
+        let end = LogPosition { offset: next_offset, position: active.size.get(), segment: active.clone() };
         let appender = Appender::new(&context.limits);
         let uses_reserve = dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with(OWN_TOPICS));
         let disk = context.disk(dir.parent().unwrap_or(&dir));
@@ -132,14 +143,16 @@ impl Log {
             segments: RefCell::new(segments),
             start_offset: Cell::new(start_offset),
             next_offset: Cell::new(next_offset),
-            marks: RefCell::new(EndMarks::all_at(end)),
+            positions: RefCell::new(EndPositions::all_at(end)),
             appender,
             behind: OnceCell::new(),
             sync: SyncState::default(),
+            delays: Reasons::default(),
             hints: Hints::default(),
             failure: RefCell::new(None),
             progress: Notify::new(),
             on_move: RefCell::new(None),
+            on_damage: RefCell::new(None),
             closing: Cell::new(false),
             truncating: Cell::new(false),
             gaps: Cell::new(false),
@@ -147,6 +160,7 @@ impl Log {
             checkpointed: Cell::new((-1, -1)),
             checkpoint_stale: Cell::new(false),
             clean: CleanState::default(),
+            knows_aborts: Cell::new(knows_aborts),
             sealing: Cell::new(0),
             mending: crate::runtime::sync::LocalMutex::new(1),
         };
@@ -176,6 +190,12 @@ impl Log {
         self.config.borrow().clone()
     }
 
+    /// The open file of a segment that is written to.
+    pub(super) async fn file_of(&self, segment: &Segment) -> io::Result<Rc<File>> {
+        let _counting = (!segment.has_open_file()).then(|| self.delays.blocks.count());
+        segment.file().await
+    }
+
     /// New settings take effect with the next append, read or retention pass.
     pub fn set_config(&self, config: Arc<TopicConfig>) {
         *self.config.borrow_mut() = config;
@@ -196,9 +216,9 @@ impl Log {
         self.segments.borrow().values().map(|s| s.size.get().saturating_sub(s.synced.get())).sum()
     }
 
-    /// Fixes the place of one checked batch and queues it for the device; `leader_epoch` and the offset are patched in,
-    /// outside the CRC. Returns at once; the [`ends`](Self::ends) tell how safe it is. What waits here is bounded by the
-    /// memory that connections may receive into.
+    /// Fixes the place of one checked batch and queues it for the device; `leader_epoch` and the
+    /// offset are patched in, outside the CRC. Returns at once; the [`ends`](Self::ends) tell how
+    /// safe it is. What waits here is bounded by the memory that connections may receive into.
     pub fn append(self: &Rc<Self>, batch: Bytes, leader_epoch: i32, now_ms: i64) -> Result<Appended, StorageError> {
         self.check_open()?;
         let Some(header) = BatchHeader::peek(&batch).copied() else {
@@ -288,13 +308,19 @@ impl Log {
         let fresh = Segment::new(self.dir.clone(), base_offset);
         fresh.ahead.continue_from(&active.ahead);
         self.segments.borrow_mut().insert(fresh.base_offset, fresh.clone());
+        // It has the index files of a segment that takes appends.
+        self.checkpoint_stale.set(true);
         self.seal_later(active.clone());
+        client_line!(
+            info, dir = %self.dir.display(), offset = base_offset, closed = active.base_offset, bytes = active.size.get(),
+            "rolled a new segment"
+        );
         fresh
     }
 
     fn roll_rules(&self) -> RollRules {
         let config = self.config.borrow();
-        // What waits for cleaning must be sealed in time.
+        // Records that wait for cleaning must be sealed in time.
         let latest = if config.cleanup_compact { config.max_compaction_lag_ms } else { i64::MAX };
         RollRules {
             segment_bytes: config.segment_bytes,
@@ -330,8 +356,8 @@ impl Log {
         segments.range(offset.saturating_add(1)..).next().map(|(begin, _)| *begin)
     }
 
-    /// Takes the log out of service: no end moves after this. A full disk does so until there is room again,
-    /// everything else until the broker is restarted.
+    /// Takes the log out of service: no end moves after this. A full disk does so until there is
+    /// room again, everything else until the broker is restarted.
     pub(super) fn fail(&self, doing: &str, error: &io::Error) {
         if self.failure.borrow().is_some() {
             return;
@@ -354,7 +380,8 @@ impl Log {
         self.end(StorageError::Failed(message.into()));
     }
 
-    /// Takes the log out of service because its data directory has failed, which is logged by the caller.
+    /// Takes the log out of service because its data directory has failed, or an invariant is
+    /// broken, which is logged by the caller.
     pub fn lose(&self, why: &str) {
         if self.failure.borrow().is_none() {
             self.context.count_failure();
@@ -362,12 +389,13 @@ impl Log {
         }
     }
 
-    /// No more appends, no end moves any more; whoever waits is told.
+    /// No more appends, no end moves any more; waiters are told.
     pub(super) fn end(&self, why: StorageError) {
         self.failure.borrow_mut().get_or_insert(why);
         self.appender.clear();
         if let Some(behind) = self.behind.get() {
             behind.drop_waiting();
+            self.note_arena(behind);
         }
         for segment in self.segments.borrow().values() {
             let gap = segment.written.get() - segment.synced.replace(segment.written.get());

@@ -1,22 +1,33 @@
-//! What happens to a log now and then: checkpoints, retention, closing, removal. Never on the append path.
+//! Upkeep of a log: checkpoints, retention, closing, removal. Never on the append path.
 
+use std::cmp::Reverse;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::checkpoint::{Checkpoint, SegmentEntry};
-use super::files::{patiently, sync_dir};
+use super::files::{retry_on_fd_exhaustion, sync_dir};
 use super::log::{Log, StorageError};
-use super::paths::{DELETED_SUFFIX, SEGMENT_FILES, aside_name};
+use super::paths::{DELETED_SUFFIX, PARTITION_METADATA, SEGMENT_FILES, aside_name};
 use super::segment::Segment;
+use crate::observe::client_line;
 use crate::runtime::disk::write_small;
 use crate::runtime::{fs, spawn_blocking};
 
+/// Names that are tried for a directory put away.
+const NAMES_TRIED: u128 = 100;
+
+fn not_sealed(segment: &Segment) -> StorageError {
+    StorageError::Full(format!("{} is not sealed", segment.path("log").display()).into())
+}
+
 impl Log {
-    /// Syncs everything appended so far and remembers it with `sidecar`'s result (taken at the same point of the log), so
-    /// that recovery after a crash begins there. Cheap when nothing has changed. [`StorageError::Full`]: there is no room for
-    /// it now, and recovery begins at the last one meanwhile.
+    /// Syncs everything appended so far and remembers it with `sidecar`'s result (taken at the
+    /// same point of the log), so that recovery after a crash begins there. Cheap when nothing
+    /// has changed. [`StorageError::Full`]: there is no room for it now, and recovery begins
+    /// at the last one meanwhile.
     pub async fn checkpoint(self: &Rc<Self>, sidecar: impl FnOnce() -> Vec<u8>) -> Result<(), StorageError> {
         let _one = self.maintenance.acquire(1).await;
         self.checkpoint_held(sidecar).await
@@ -38,25 +49,42 @@ impl Log {
         self.sync_written().await?;
         sealed?;
         if let Some(waiting) = self.segments.borrow().values().find(|s| s.seal_waits.get()) {
-            return Err(StorageError::Full(format!("{} is not sealed", waiting.path("log").display()).into()));
+            return Err(not_sealed(waiting));
         }
         self.checkpoint_stale.set(false);
         let stored = async {
-            if active.is_on_disk() && !active.sealed.get() && Rc::ptr_eq(&active, &self.active()) {
-                active.write_index_files(false).await?;
-            }
+            self.save_beside(&active).await?;
             let mut segments: Vec<_> = self.segments.borrow().range(..entry.base).map(|(_, s)| s.entry()).collect();
-            segments.push(SegmentEntry { index: active.index_sums(), ..entry });
+            // Without appends it has no file: a start finds the log's end in the one before.
+            if entry.bytes > 0 || active.is_on_disk() || segments.is_empty() {
+                segments.push(SegmentEntry { index: active.index_sums(), ..entry });
+            }
             checkpoint.segments = Some(segments);
-            self.store(checkpoint).await
+            self.store(checkpoint).await.map_err(|error| self.put_off("a checkpoint", &error))
         };
-        if let Err(error) = stored.await {
-            self.checkpoint_stale.set(true);
-            return Err(self.put_off("a checkpoint", &error));
-        }
+        stored.await.inspect_err(|_| self.checkpoint_stale.set(true))?;
         self.failure().map_or(Ok(()), Err)?;
         self.checkpointed.set((offset, start));
         Ok(())
+    }
+
+    /// Writes the files beside the segment that was active when a checkpoint began.
+    async fn save_beside(self: &Rc<Self>, segment: &Rc<Segment>) -> Result<(), StorageError> {
+        let is_active = || Rc::ptr_eq(segment, &self.active());
+        if segment.is_on_disk() && !segment.sealed.get() && is_active() {
+            let saved = async {
+                segment.write_index_files(false).await?;
+                segment.save_aborted().await
+            };
+            saved.await.map_err(|error| self.put_off("a checkpoint", &error))?;
+        }
+        if is_active() {
+            return Ok(());
+        }
+        // Rolled meanwhile: sealing writes them, and a start takes the aborted transactions before
+        // the checkpoint from there.
+        self.wait_sealed().await?;
+        if segment.seal_waits.get() { Err(not_sealed(segment)) } else { Ok(()) }
     }
 
     /// The checkpoint as it was last stored.
@@ -68,16 +96,16 @@ impl Log {
 
     pub(super) async fn store(&self, checkpoint: Checkpoint) -> io::Result<()> {
         let checkpoint = Arc::new(checkpoint);
-        patiently(async || {
+        retry_on_fd_exhaustion(async || {
             let (checkpoint, dir) = (checkpoint.clone(), self.dir.to_path_buf());
             write_small(&Checkpoint::path(&self.dir), move || checkpoint.store(&dir)).await
         })
         .await
     }
 
-    /// Removes sealed segments before the offset `upto` that the topic's limits no longer keep or that lie before the log start,
-    /// and rolls an active one whose every record is too old. Returns true if the start offset moved. Works on a full disk
-    /// too, whose room it makes.
+    /// Removes sealed segments before the offset `upto` that the topic's limits no longer keep or
+    /// that lie before the log start, and rolls an active one whose every record is too old.
+    /// Returns true if the start offset moved. Works on a full disk too, whose room it makes.
     pub async fn enforce_retention(
         self: &Rc<Self>,
         now_ms: i64,
@@ -96,23 +124,25 @@ impl Log {
         let Some(last) = doomed.last() else { return Ok(false) };
         let start = self.segment_after(last.base_offset).map_or(self.next_offset(), |s| s.base_offset);
         let start = start.max(self.start_offset());
-        tracing::info!(
-            dir = %self.dir.display(), segments = doomed.len(), start_offset = start,
-            "retention removes segments"
+        client_line!(
+            info, dir = %self.dir.display(), segments = doomed.len(), bytes = doomed.iter().map(|s| s.size.get()).sum::<u64>(),
+            start_offset = start, "retention removes segments"
         );
         self.start_offset.set(start);
         self.drop_front(doomed, &sidecar).await?;
         Ok(true)
     }
 
-    /// Removes `doomed`, the oldest segments, all of whose records lie before the log start. `false`: there is no room yet to
-    /// store the new start, and a crash takes the log back to its first segment.
+    /// Removes `doomed`, the oldest segments, all of whose records lie before the log
+    /// start. `false`: there is no room yet to store the new start, and a crash takes the
+    /// log back to its first segment.
     pub(super) async fn drop_front(
         self: &Rc<Self>,
         mut doomed: Vec<Rc<Segment>>,
         sidecar: &impl Fn() -> Vec<u8>,
     ) -> Result<bool, StorageError> {
-        // The checkpoint must outlast the files: with no segment left it alone knows the next offset.
+        // The checkpoint must outlast the files: with no segment left it alone
+        // knows the next offset.
         let mut noted = self.note_start(sidecar).await?;
         let Some(last) = doomed.last() else { return Ok(noted) };
         let kept = self.segment_after(last.base_offset).map_or(self.next_offset(), |s| s.base_offset);
@@ -137,7 +167,8 @@ impl Log {
         Ok(noted)
     }
 
-    /// Stores a checkpoint with the new start, so that the files before it may go; `false`: there is no room for it.
+    /// Stores a checkpoint with the new start, so that the files before it may go; `false`:
+    /// there is no room for it.
     async fn note_start(self: &Rc<Self>, sidecar: &impl Fn() -> Vec<u8>) -> Result<bool, StorageError> {
         match self.checkpoint_held(sidecar).await {
             Err(error) if error.is_full() => return Ok(false),
@@ -152,8 +183,8 @@ impl Log {
         }
     }
 
-    /// Sees to it that a segment at or behind `start` has a file: where the checkpoint is older, its name tells a start where
-    /// the log goes on. An empty file takes no block.
+    /// Sees to it that a segment at or behind `start` has a file: where the checkpoint is older,
+    /// its name tells a start where the log goes on. An empty file takes no block.
     async fn keep_place(self: &Rc<Self>, start: i64) -> Result<(), StorageError> {
         let kept: Vec<Rc<Segment>> =
             self.segments.borrow().range(start..).map(|(_, segment)| segment.clone()).collect();
@@ -240,15 +271,30 @@ impl Log {
     }
 }
 
-/// Renames the directory of a deleted partition to `<dir>.<tag>-delete` ([`aside_name`]) and returns the new path, for
-/// [`remove_dir`] at a later time. Where that fails (a full disk may have no room for the name), removes it at once:
-/// `None`.
+/// Renames the directory of a deleted partition to `<dir>.<tag>-delete` ([`aside_name`]) and
+/// returns the new path, for [`remove_dir`] at a later time. `tag`: 32 hex digits; where that name
+/// is taken, by a replica that was here before and is not removed yet, the next. Where renaming
+/// fails (a full disk may have no room for the name), removes it at once: `None`.
 pub async fn put_away(dir: &Path, tag: &str) -> io::Result<Option<PathBuf>> {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    let to = dir.with_file_name(aside_name(&name, tag, DELETED_SUFFIX));
+    let number = u128::from_str_radix(tag, 16).unwrap_or_default();
     let from = dir.to_path_buf();
-    let renamed = spawn_blocking(move || fs::rename(&from, &to).map(|()| to)).await;
-    match renamed {
+    let renamed = spawn_blocking(move || {
+        let name = from.file_name().unwrap_or_default().to_string_lossy();
+        let mut failed = io::Error::from(io::ErrorKind::AlreadyExists);
+        for next in 0..NAMES_TRIED {
+            let tag = format!("{:032x}", number.wrapping_add(next));
+            let to = from.with_file_name(aside_name(&name, &tag, DELETED_SUFFIX));
+            match fs::rename(&from, &to) {
+                Ok(()) => return Ok(to),
+                Err(error) => failed = error,
+            }
+            if !matches!(failed.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) {
+                break;
+            }
+        }
+        Err(failed)
+    });
+    match renamed.await {
         Ok(to) => Ok(Some(to)),
         Err(error) => match remove_dir(dir).await {
             Ok(()) => Ok(None),
@@ -257,18 +303,31 @@ pub async fn put_away(dir: &Path, tag: &str) -> io::Result<Option<PathBuf>> {
     }
 }
 
-/// Removes a retired directory file by file, so that other small work comes in between.
+/// Removes a retired directory file by file, so that other small work comes in between. A kill
+/// leaves a directory that tells whose it is, with a log that is whole up to a shorter end.
 pub async fn remove_dir(dir: &Path) -> io::Result<()> {
     let owned = dir.to_path_buf();
     let list = move || fs::read_dir(owned)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>();
-    for path in spawn_blocking(list).await? {
+    let mut paths = spawn_blocking(list).await?;
+    paths.sort_by_cached_key(|path| removal_order(path));
+    for path in paths {
         spawn_blocking(move || fs::remove_file(path)).await?;
     }
     let owned = dir.to_path_buf();
     spawn_blocking(move || fs::remove_dir(owned)).await
 }
 
-/// Removes a segment's files. The log file goes last: an index behind the log's end says that its log is missing.
+/// Place of a file in the removal of its directory: what tells of segments, these from the newest
+/// on, what says whose they are.
+pub(super) fn removal_order(path: &Path) -> (u8, Reverse<OsString>) {
+    let name = path.file_name().unwrap_or_default();
+    let last = u8::from(path.extension().is_some_and(|extension| extension == "log"));
+    let rank = if name == PARTITION_METADATA { 2 } else { last };
+    (rank, Reverse(name.to_owned()))
+}
+
+/// Removes a segment's files. The log file goes last: an index behind the log's end says
+/// that its log is missing.
 pub async fn remove_files(segment: &Segment) -> io::Result<()> {
     let paths = SEGMENT_FILES.map(|extension| segment.path(extension));
     spawn_blocking(move || {

@@ -37,6 +37,9 @@ impl Log {
         if !self.holds(&met) {
             return true;
         }
+        if self.others_have_it() {
+            return false;
+        }
         if Rc::ptr_eq(&met, &self.active()) {
             self.roll(&met);
         }

@@ -1,5 +1,5 @@
-//! Segments read from outside of a broker: their batches one by one, and whether log and indexes are sound. Changes nothing.
-//! Blocks.
+//! Segments read from outside of a broker: their batches one by one, and whether log and indexes
+//! are sound. Changes nothing. Blocks.
 //!
 //! The formats are Kafka's, so directories that Kafka wrote are read as well.
 
@@ -41,7 +41,8 @@ fn unread(dir: &Path, error: &io::Error) -> PartitionFiles {
     PartitionFiles { dir, segments: Vec::new(), all: Vec::new(), set_aside: Vec::new(), unread, is_one: true }
 }
 
-/// The partitions that `path` names: a segment's `.log` file, a partition's directory, or a directory with partitions.
+/// The partitions that `path` names: a segment's `.log` file, a partition's directory, or a
+/// directory with partitions.
 pub fn find_partitions(path: &Path) -> io::Result<Vec<PartitionFiles>> {
     if !fs::metadata(path)?.is_dir() {
         return one_segment(path).map(|found| vec![found]);
@@ -168,7 +169,7 @@ fn check_regular(path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
 }
 
-/// What a walk over a segment meets.
+/// One piece of a segment, as a walk over it meets them.
 pub enum Piece<'a> {
     Batch { position: u64, header: &'a BatchHeader, bytes: &'a [u8] },
     Damage { bytes: Range<u64>, offsets: Range<i64>, why: String },
@@ -213,7 +214,8 @@ fn changed() -> io::Error {
     io::Error::other("it has changed while it was read: end the broker first")
 }
 
-/// What is wrong with the first batch of a damaged stretch. It may end in zeros, which the stretch leaves out at the file's end.
+/// The first complaint about a damaged stretch. It may end in zeros, which the stretch leaves out
+/// at the file's end.
 fn complaint(file: &File, stretch: &Stretch, size: u64) -> io::Result<String> {
     let start = stretch.bytes.start;
     let read = |bytes: u64| {
@@ -302,7 +304,8 @@ impl SegmentReport {
 /// Bytes of an index that cannot be right, and why.
 type Wrong = (Range<u64>, String);
 
-/// Why a batch's records cannot be read. One that decompresses to more than is looked at may be sound.
+/// Why a batch's records cannot be read. One that decompresses to more than is
+/// looked at may be sound.
 fn unreadable(batch: &[u8]) -> Option<RecordError> {
     let inspected = records::inspect(batch, records::MAX_OUTPUT_BYTES, &mut |_| {}).map(drop);
     let read = inspected.and_then(|()| records::walk(batch, &mut |_| ControlFlow::Continue(())));
@@ -389,7 +392,8 @@ impl Starts {
 /// Its place in the file, and its bytes.
 type Entry<'a, const N: usize> = (Range<u64>, &'a [u8; N]);
 
-/// The entries of an index with their places. A broker reserves zeros at the end of an index that it writes to.
+/// The entries of an index with their places. A broker reserves zeros at the end of an
+/// index that it writes to.
 fn entries<const N: usize>(bytes: &[u8]) -> Result<Vec<Entry<'_, N>>, Wrong> {
     let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| (last + 1).next_multiple_of(N));
     let (whole, rest) = bytes.as_chunks::<N>();

@@ -10,8 +10,13 @@ pub const DELETED_SUFFIX: &str = "-delete";
 /// Marks a partition directory that no topic claims.
 pub const STRAY_SUFFIX: &str = "-stray";
 
+/// Marks the copy of a partition that is being moved here from another data directory, as in Kafka.
+pub const FUTURE_SUFFIX: &str = "-future";
+/// Marks such a copy once it is whole: it is the partition where the original is gone.
+pub const MOVED_SUFFIX: &str = "-moved";
+
 /// Longest file name of the file systems in use (NAME_MAX), bytes.
-const NAME_MAX: usize = 255;
+pub const NAME_MAX: usize = 255;
 
 /// `<log.dir>/<topic>-<partition>`
 pub fn partition_dir(log_dir: &Path, topic: &str, partition: i32) -> PathBuf {
@@ -30,8 +35,9 @@ pub fn parse_partition_dir(name: &str) -> Option<(&str, i32)> {
     Some((topic, partition.parse().ok()?))
 }
 
-/// Name under which a partition's directory is put aside: `<topic>-<partition>.<tag><suffix>`. A long topic name is cut so
-/// that the whole fits into a file name, as in Kafka's `UnifiedLog.logDeleteDirName`; `tag` keeps the names apart.
+/// Name under which a partition's directory is put aside: `<topic>-<partition>.<tag><suffix>`. A
+/// long topic name is cut so that the whole fits into a file name, as in Kafka's
+/// `UnifiedLog.logDeleteDirName`; `tag` keeps the names apart.
 pub fn aside_name(dir_name: &str, tag: &str, suffix: &str) -> String {
     let (topic, partition) = match parse_partition_dir(dir_name) {
         Some((topic, _)) => dir_name.split_at(topic.len()),
@@ -42,19 +48,41 @@ pub fn aside_name(dir_name: &str, tag: &str, suffix: &str) -> String {
     format!("{}{partition}.{tag}{suffix}", &topic[..kept.unwrap_or(0)])
 }
 
-/// True for the name of a deleted partition's directory, ours or Kafka's: `<topic>-<partition>.<32 hex digits>-delete`.
-/// Any other name that happens to end so belongs to somebody else.
+/// True for the name of a deleted partition's directory, ours or Kafka's:
+/// `<topic>-<partition>.<32 hex digits>-delete`. Any other name that happens to end so
+/// belongs to somebody else.
 pub fn is_deleted_dir(name: &str) -> bool {
-    let tagged = name.strip_suffix(DELETED_SUFFIX).and_then(|rest| rest.rsplit_once('.'));
-    tagged.is_some_and(|(dir, tag)| {
-        let hex = tag.len() == 32 && tag.bytes().all(|b| b.is_ascii_hexdigit());
-        // A topic's name may have been cut to nothing.
-        hex && (parse_partition_dir(dir).is_some() || parse_partition_dir(&format!("x{dir}")).is_some())
-    })
+    // A topic's name may have been cut to nothing.
+    let is_partition = |dir| parse_partition_dir(dir).is_some() || parse_partition_dir(&format!("x{dir}")).is_some();
+    tagged(name, DELETED_SUFFIX).is_some_and(is_partition)
 }
 
-/// Extensions of a segment's files, in the order in which they are put in place and removed: the log decides, so it comes last.
-pub const SEGMENT_FILES: [&str; 3] = ["index", "timeindex", "log"];
+/// `<dir>` of a name `<dir>.<32 hex digits><suffix>`.
+fn tagged<'a>(name: &'a str, suffix: &str) -> Option<&'a str> {
+    let (dir, tag) = name.strip_suffix(suffix)?.rsplit_once('.')?;
+    (tag.len() == 32 && tag.bytes().all(|b| b.is_ascii_hexdigit())).then_some(dir)
+}
+
+/// True for the name of a copy that is not whole.
+pub fn is_future_dir(name: &str) -> bool {
+    tagged(name, FUTURE_SUFFIX).is_some_and(|dir| parse_partition_dir(dir).is_some())
+}
+
+/// The topic and partition of a copy that is whole, by its directory's name.
+pub fn parse_moved_dir(name: &str) -> Option<(&str, i32)> {
+    tagged(name, MOVED_SUFFIX).and_then(parse_partition_dir)
+}
+
+/// Name of the copy of a partition's directory that is being moved here; `None`: the topic's name
+/// is too long for it, as in Kafka.
+pub fn future_name(dir_name: &str, tag: &str) -> Option<String> {
+    let name = format!("{dir_name}.{tag}{FUTURE_SUFFIX}");
+    (name.len() <= NAME_MAX).then_some(name)
+}
+
+/// Extensions of a segment's files, in the order in which they are put in place and removed: the
+/// log decides, so it comes last.
+pub const SEGMENT_FILES: [&str; 4] = ["index", "timeindex", "txnindex", "log"];
 
 /// `<dir>/00000000000000000000.<extension>`
 pub fn segment_file(dir: &Path, base_offset: i64, extension: &str) -> PathBuf {
@@ -99,6 +127,23 @@ mod tests {
         }
         assert_eq!(aside_name("a-b-7", tag, DELETED_SUFFIX), format!("a-b-7.{tag}-delete"));
         assert!(aside_name(&"é".repeat(200), tag, STRAY_SUFFIX).len() <= NAME_MAX);
+    }
+
+    #[test]
+    fn copies_are_told_apart() {
+        let tag = "0123456789abcdef0123456789abcdef";
+        let name = future_name("a-b-7", tag).unwrap();
+        assert!(is_future_dir(&name) && !is_deleted_dir(&name) && parse_partition_dir(&name).is_none());
+        assert!(
+            !is_future_dir("a-future") && !is_future_dir("a-0.1-future") && !is_future_dir(&format!("a.{tag}-future"))
+        );
+        let moved = name.replace(FUTURE_SUFFIX, MOVED_SUFFIX);
+        assert_eq!(parse_moved_dir(&moved), Some(("a-b", 7)));
+        assert!(parse_partition_dir(&moved).is_none() && !is_future_dir(&moved) && !is_deleted_dir(&moved));
+        assert_eq!(parse_moved_dir(&name), None);
+        let longest = format!("{}-0", "t".repeat(255 - 2 - 33 - FUTURE_SUFFIX.len()));
+        assert_eq!(future_name(&longest, tag).unwrap().len(), NAME_MAX);
+        assert_eq!(future_name(&format!("t{longest}"), tag), None);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How records get out: whole batches as slices of the buffers the log holds, from the tail or from disk.
+//! How records get out: whole batches as slices of the buffers the log holds,
+//! from the tail or from disk.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -9,23 +10,25 @@ use bytes::Bytes;
 use zerocopy::FromBytes;
 
 use super::cold_cache::Visible;
-use super::ends::Mark;
-use super::index::SegmentIndex;
+use super::ends::LogPosition;
+use super::index::{IndexNotes, SegmentIndex};
 use super::log::Log;
 use super::rot;
 use super::segment::Segment;
 use super::slices::Slices;
 use crate::model::record_batch::{self, BatchHeader, HEADER_BYTES};
 use crate::observe::client_line;
-use crate::runtime::Breather;
+use crate::observe::metrics::Cause;
+use crate::runtime::{Yielder, waits};
 
 /// Batches without a record that go before others in one response, at the most; bytes.
 const EMPTY_BYTES: usize = 64 * 1024;
 
-/// What a read found.
+/// Records that a read found, and how they lie.
 #[derive(Clone, Debug, Default)]
 pub struct LogRead {
-    /// Whole batches back to back; the first may begin before the asked offset. Empty: nothing to read yet.
+    /// Whole batches back to back; the first may begin before the asked offset.
+    /// Empty: nothing to read yet.
     pub records: Vec<Bytes>,
     /// There is more to read right now: this read ended at its limit or at a segment's end.
     pub more: bool,
@@ -33,6 +36,41 @@ pub struct LogRead {
     pub held_bytes: usize,
     /// Smallest `max_bytes` that would give records, where the limit gave none; otherwise 0.
     pub needed_bytes: usize,
+}
+
+impl LogRead {
+    /// The offset after the last of the batches; `None`: there are none.
+    pub fn end_offset(&self) -> Option<i64> {
+        let total: usize = self.records.iter().map(Bytes::len).sum();
+        let (mut position, mut end) = (0, None);
+        let mut slices = self.records.iter();
+        let (mut slice, mut before) = (slices.next()?, 0);
+        while position + HEADER_BYTES <= total {
+            while position >= before + slice.len() {
+                before += slice.len();
+                slice = slices.next()?;
+            }
+            // A header may reach over the end of its slice.
+            let rest = &slice[position - before..];
+            let mut head = [0; HEADER_BYTES];
+            let header = match rest.get(..HEADER_BYTES) {
+                Some(bytes) => BatchHeader::peek(bytes).copied(),
+                None => {
+                    head[..rest.len()].copy_from_slice(rest);
+                    let mut filled = rest.len();
+                    for bytes in slices.clone() {
+                        let part = bytes.len().min(HEADER_BYTES - filled);
+                        head[filled..filled + part].copy_from_slice(&bytes[..part]);
+                        filled += part;
+                    }
+                    BatchHeader::peek(&head).copied()
+                }
+            }?;
+            end = Some(header.next_offset());
+            position += usize::try_from(header.total_bytes()).ok().filter(|bytes| *bytes >= HEADER_BYTES)?;
+        }
+        end
+    }
 }
 
 /// End of a read of one segment.
@@ -56,15 +94,16 @@ pub enum ReadError {
     Damaged { path: String, position: u64, base: i64 },
 }
 
-/// Where recent reads ended (offset, segment number, position): a consumer comes back for the next offset, and finds its
-/// place without the index.
+/// Where recent reads ended (offset, segment number, position): a consumer comes back for the next
+/// offset, and finds its place without the index.
 #[derive(Default)]
 pub struct Hints(RefCell<VecDeque<(i64, u64, u64)>>);
 
 const HINTS: usize = 16;
 
 impl Hints {
-    /// Segment number and position of a batch boundary with all records below `offset` before it, none of the others.
+    /// Segment number and position of a batch boundary with all records below `offset`
+    /// before it, none of the others.
     pub fn find(&self, offset: i64) -> Option<(u64, u64)> {
         self.0.borrow().iter().find(|h| h.0 == offset).map(|h| (h.1, h.2))
     }
@@ -87,7 +126,8 @@ impl Hints {
     }
 }
 
-/// The offset after whole batches that hold no record at all; `None`: one of them does, or there are none.
+/// The offset after whole batches that hold no record at all; `None`: one of them
+/// does, or there are none.
 fn end_of_empty(slices: &[Bytes]) -> Option<i64> {
     let first = BatchHeader::peek(slices.first()?);
     if first.is_some_and(|header| header.record_count.get() > 0) {
@@ -124,8 +164,9 @@ impl Found {
 }
 
 impl Log {
-    /// Reads whole batches from the one that holds `offset`, up to `max_bytes`, none that reaches beyond the offset
-    /// `limit`. With `at_least_one`, the first batch comes even if it alone is larger (KIP-74).
+    /// Reads whole batches from the one that holds `offset`, up to `max_bytes`, none that
+    /// reaches beyond the offset `limit`. With `at_least_one`, the first batch comes even if it
+    /// alone is larger (KIP-74).
     pub async fn read(
         self: &Rc<Self>,
         offset: i64,
@@ -134,12 +175,12 @@ impl Log {
         at_least_one: bool,
     ) -> Result<LogRead, ReadError> {
         let mut read = self.read_once(offset, limit, max_bytes, at_least_one).await?;
-        // Batches that cleaning has emptied do not leave alone: librdkafka takes a few responses without a record for records
-        // that are too large for it.
+        // Batches that cleaning has emptied do not leave alone: librdkafka takes a few responses
+        // without a record for records that are too large for it.
         let mut empty = end_of_empty(&read.records);
-        let mut breather = Breather;
+        let mut yielder = Yielder;
         while let (Some(next), true) = (empty, read.more) {
-            breather.pass().await;
+            yielder.pass().await;
             let taken: usize = read.records.iter().map(Bytes::len).sum();
             let left = max_bytes.saturating_sub(taken);
             let Ok(more) = self.read_once(next, limit, left, at_least_one).await else { break };
@@ -213,7 +254,7 @@ impl Log {
         self: &Rc<Self>,
         segment: &Rc<Segment>,
         offset: i64,
-        limit: &Mark,
+        limit: &LogPosition,
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<Option<LogRead>, ReadError> {
@@ -246,7 +287,8 @@ impl Log {
         Ok(Some(LogRead { records, more: !at_the_end, held_bytes, needed_bytes: 0 }))
     }
 
-    /// Where a read that begins with the batch at `start` ends: after the last whole batch within `max_bytes`.
+    /// Where a read that begins with the batch at `start` ends: after the last whole
+    /// batch within `max_bytes`.
     async fn end_of_read(
         self: &Rc<Self>,
         segment: &Rc<Segment>,
@@ -263,9 +305,9 @@ impl Log {
         let mut position =
             u64::from(index.borrow().position_at_or_before(u32::try_from(limit).unwrap_or(u32::MAX))).max(start);
         let mut end = position;
-        let mut breather = Breather;
+        let mut yielder = Yielder;
         while position < upto {
-            breather.pass().await;
+            yielder.pass().await;
             let batch = self.batch_at(segment, position, upto).await?;
             if batch.end() > limit {
                 if position > start {
@@ -284,7 +326,8 @@ impl Log {
         Ok(ReadEnd::At(end))
     }
 
-    /// The first batch of `segment` whose records reach `offset`; `None`: all of them lie before it.
+    /// The first batch of `segment` whose records reach `offset`; `None`: all
+    /// of them lie before it.
     pub(super) async fn find_offset(
         self: &Rc<Self>,
         segment: &Rc<Segment>,
@@ -304,9 +347,9 @@ impl Log {
         upto: u64,
         wanted: impl Fn(&BatchHeader) -> bool,
     ) -> Result<Option<Found>, ReadError> {
-        let mut breather = Breather;
+        let mut yielder = Yielder;
         while position < upto {
-            breather.pass().await;
+            yielder.pass().await;
             let batch = self.batch_at(segment, position, upto).await?;
             if wanted(&batch.header) {
                 return Ok(Some(batch));
@@ -329,7 +372,8 @@ impl Log {
         let header = BatchHeader::read_from_bytes(&bytes).map_err(|_| damaged(segment, position))?;
         let end = position as i64 + header.total_bytes();
         let framed = header.magic == 2 && header.total_bytes() >= HEADER_BYTES as i64 && end <= upto as i64;
-        // The base offset lies outside the CRC: a wrong one would hide records, also from readers that check.
+        // The base offset lies outside the CRC: a wrong one would hide records, also
+        // from readers that check.
         let within = header.base() >= segment.base_offset
             && header.last_offset_delta.get() >= 0
             && header.next_offset() <= self.end_of_segment(segment);
@@ -339,14 +383,16 @@ impl Log {
         Ok(Found { header, position })
     }
 
-    /// Holds batches that were read from disk to their CRCs, and their offsets to each other: the base offset lies outside
-    /// the CRC, and clients need not check that either. Damage is taken out before anybody gets it.
+    /// Holds batches that were read from disk to their CRCs, and their offsets to each other: the
+    /// base offset lies outside the CRC, and clients need not check that either. Damage is taken
+    /// out before anybody gets it.
     fn check_read(&self, segment: &Segment, start: u64, slices: &[Bytes]) -> Result<(), ReadError> {
         let (begin, end) = (segment.base_offset, self.end_of_segment(segment));
         rot::check_batches(slices, begin, end).map_err(|place| damaged(segment, start + place))
     }
 
-    /// Appends the slices of `[start, end)`: what the tail holds from there, the rest from disk. True if some are from disk.
+    /// Appends the slices of `[start, end)`: what the tail holds from there, the rest from disk.
+    /// True if some are from disk.
     pub(super) async fn slices(
         self: &Rc<Self>,
         segment: &Rc<Segment>,
@@ -355,12 +401,12 @@ impl Log {
         out: &mut Slices,
     ) -> io::Result<bool> {
         let mut newest = Slices::default();
-        // What the tail holds was appended; a cleaned segment of the same base offset has other bytes.
+        // The tail holds bytes as appended; a cleaned segment of the same base offset has others.
         let from = match (segment.is_cleaned(), self.behind.get()) {
             (true, _) => end,
             (false, Some(behind)) => behind.collect(segment.base_offset, start, end, &mut newest),
             (false, None) => {
-                // What is on its way may have left the tail already.
+                // Bytes on their way may have left the tail already.
                 let landed = segment.written.get().clamp(start, end);
                 let from = self.tail.collect(segment.base_offset, start, landed, &mut newest);
                 if landed < end {
@@ -376,7 +422,7 @@ impl Log {
         }
         self.context.reads.misses.set(self.context.reads.misses.get() + 1);
         let was_open = segment.has_open_file();
-        let file = segment.file().await?;
+        let file = waits::waiting(Cause::Device, segment.file()).await?;
         if !was_open && segment.sealed.get() {
             self.context.indexes.admit_file(segment);
         }
@@ -394,11 +440,12 @@ impl Log {
         if let Some(index) = segment.loaded_index() {
             return Ok(index);
         }
-        let (index, rebuilt) = match segment.read_index_files(segment.size.get()).await? {
+        let files = waits::waiting(Cause::Device, segment.read_index_files(segment.size.get())).await?;
+        let (index, rebuilt) = match files {
             Some(index) => (index, false),
             None => (self.rebuild_index(segment).await?, true),
         };
-        let index = segment.loaded_index().unwrap_or_else(|| segment.set_index(index));
+        let index = self.with_aborted(segment, index).await?;
         self.context.indexes.admit(segment);
         if rebuilt
             && segment.sealed.get()
@@ -413,6 +460,20 @@ impl Log {
         Ok(index)
     }
 
+    /// Completes an index that was read or made again, unless another reader was first.
+    async fn with_aborted(
+        self: &Rc<Self>,
+        segment: &Rc<Segment>,
+        mut index: SegmentIndex,
+    ) -> Result<Rc<RefCell<SegmentIndex>>, ReadError> {
+        let mut aborted = segment.read_aborted().await?;
+        // Left there by an exchange of segments that was not carried out.
+        let offsets = segment.base_offset..self.end_of_segment(segment);
+        aborted.retain(|txn| offsets.contains(&txn.last_offset));
+        index.set_aborted(aborted);
+        Ok(segment.loaded_index().unwrap_or_else(|| segment.set_index(index)))
+    }
+
     async fn rebuild_index(self: &Rc<Self>, segment: &Rc<Segment>) -> Result<SegmentIndex, ReadError> {
         client_line!(
             warn,
@@ -420,19 +481,19 @@ impl Log {
             "index files are missing or damaged: making them anew from the segment"
         );
         let interval = self.config.borrow().index_interval_bytes;
-        let replica = Segment::new(self.dir.clone(), segment.base_offset);
+        let mut notes = IndexNotes::new(segment.base_offset, interval);
         let (mut position, size) = (0, segment.size.get());
-        let mut breather = Breather;
+        let mut yielder = Yielder;
         while position < size {
-            breather.pass().await;
+            yielder.pass().await;
             let batch = self.batch_at(segment, position, size).await?;
-            replica.note_batch(&batch.header, batch.header.next_offset() - 1, position, interval);
+            notes.note(&batch.header);
             position = batch.end();
         }
-        segment.max_timestamp.set(replica.max_timestamp.get());
-        segment.offset_of_max_timestamp.set(replica.offset_of_max_timestamp.get());
+        let (timestamp, offset) = notes.newest();
+        segment.max_timestamp.set(timestamp);
+        segment.offset_of_max_timestamp.set(offset);
         segment.times_known.set(true);
-        let index = replica.loaded_index().map(|i| i.borrow().clone()).unwrap_or_default();
-        Ok(index)
+        Ok(notes.index())
     }
 }

@@ -14,7 +14,7 @@ mod scan;
 
 use std::collections::VecDeque;
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ pub use look::Looked;
 use look::{LogEnd, last_time_entry};
 use scan::Scan;
 
+use super::aborted::AbortedTxn;
 use super::checkpoint::SegmentEntry;
 use super::context::StorageContext;
 use super::dir::LogDir;
@@ -31,12 +32,33 @@ use super::index::SegmentIndex;
 use super::log::Log;
 use super::segment::Segment;
 use crate::config::TopicConfig;
+use crate::model::EndMarker;
 use crate::model::record_batch::BatchHeader;
 use crate::runtime::disk::{ALIGNMENT, File, MAX_IO_BYTES, align_down, align_up, is_full};
 use crate::runtime::spawn_blocking;
 
 /// A batch read during recovery, at or after the recovery point.
-pub type RecoveredBatch = BatchHeader;
+pub struct RecoveredBatch<'a> {
+    header: &'a BatchHeader,
+    /// A transaction ends here.
+    pub marker: Option<EndMarker>,
+    aborted: &'a mut Option<AbortedTxn>,
+}
+
+impl RecoveredBatch<'_> {
+    /// The marker has aborted this transaction.
+    pub fn note_aborted(&mut self, txn: AbortedTxn) {
+        *self.aborted = Some(txn);
+    }
+}
+
+impl Deref for RecoveredBatch<'_> {
+    type Target = BatchHeader;
+
+    fn deref(&self) -> &BatchHeader {
+        self.header
+    }
+}
 
 /// An opened log and how much of it had to be read.
 pub struct Recovered {
@@ -70,20 +92,21 @@ impl Log {
         dir: &Path,
         config: Arc<TopicConfig>,
         sidecar: &mut dyn FnMut(&[u8]),
-        batch: &mut dyn FnMut(&RecoveredBatch),
+        batch: &mut dyn FnMut(&mut RecoveredBatch<'_>),
     ) -> io::Result<Recovered> {
         let looked = Looked::find(&context, dir, None).await?;
         Log::open_looked(context, dir, looked, config, sidecar, batch).await
     }
 
-    /// [`open`](Self::open) of a log whose directory has been looked at. Nothing may have changed there since.
+    /// [`open`](Self::open) of a log whose directory has been looked at. Nothing may
+    /// have changed there since.
     pub async fn open_looked(
         context: Rc<StorageContext>,
         dir: &Path,
         looked: Looked,
         config: Arc<TopicConfig>,
         sidecar: &mut dyn FnMut(&[u8]),
-        batch: &mut dyn FnMut(&RecoveredBatch),
+        batch: &mut dyn FnMut(&mut RecoveredBatch<'_>),
     ) -> io::Result<Recovered> {
         let (found, end) = (looked.found, looked.end);
         // An empty log may have been closed without one.
@@ -115,14 +138,19 @@ impl Log {
             delivered: checkpoint.recovery_point,
             reserved: checkpoint.recovery_point,
             scanned_bytes: 0,
-            damaged: false,
+            damaged: limits.notes_damage && found.is_damaged,
+            notes_damage: limits.notes_damage && !found.is_damaged,
             last_block: Vec::new(),
             syncs_wait: context.is_starting() && config.flush_messages == u64::MAX && config.flush_ms != Some(0),
             unsynced: None,
+            aborted: Vec::new(),
         };
         recovery.run(&found.segments, batch).await?;
         recovery.keep_given_offsets();
         recovery.note_lost_segment(found.lost_segment);
+        if recovery.damaged {
+            recovery.note_damage().await?;
+        }
         let damaged = recovery.damaged;
         let recovered = recovery.finish(context, config, checkpoint.log_start, last_stop)?;
         recovered.log.checkpointed.set((checkpoint.recovery_point, checkpoint.log_start));
@@ -157,9 +185,11 @@ impl Read {
 pub struct FoundSegment {
     base: i64,
     bytes: u64,
-    /// Its time index was written when it was sealed, or by a checkpoint: either way everything in the segments before it had
-    /// landed.
+    /// Its time index was written when it was sealed, or by a checkpoint: either way everything in
+    /// the segments before it had landed.
     has_index: bool,
+    /// There is a file of aborted transactions.
+    has_aborted: bool,
     /// Wall time of the last write, ms: stands in where no record has a timestamp.
     modified_ms: i64,
 }
@@ -188,15 +218,19 @@ struct Recovery {
     reserved: i64,
     scanned_bytes: u64,
     damaged: bool,
+    /// Damage is to be noted, and is not yet.
+    notes_damage: bool,
     last_block: Vec<u8>,
     /// The sync of what was read may be left to the running log: nothing is acknowledged by it.
     syncs_wait: bool,
     /// The place up to which the last segment is synced, where its sync was left so.
     unsynced: Option<(i64, u64)>,
+    /// Transactions that were aborted at or after the recovery point.
+    aborted: Vec<AbortedTxn>,
 }
 
 impl Recovery {
-    async fn run(&mut self, found: &[FoundSegment], batch: &mut dyn FnMut(&RecoveredBatch)) -> io::Result<()> {
+    async fn run(&mut self, found: &[FoundSegment], batch: &mut dyn FnMut(&mut RecoveredBatch<'_>)) -> io::Result<()> {
         for (i, segment) in found.iter().enumerate() {
             let rest = &found[i + 1..];
             let next = rest.first().map(|next| next.base);
@@ -242,6 +276,7 @@ impl Recovery {
     /// end of its time index.
     async fn trust(&mut self, found: &FoundSegment, entry: Option<SegmentEntry>, next: i64) -> io::Result<()> {
         let segment = Segment::found(self.dir.clone(), found.base, found.bytes);
+        segment.aborted_file.set(found.has_aborted);
         segment.last_append_ms.set(found.modified_ms);
         let newest = match entry {
             Some(entry) => entry.newest,
@@ -271,7 +306,7 @@ impl Recovery {
         &mut self,
         found: &FoundSegment,
         rest: &[FoundSegment],
-        batch: &mut dyn FnMut(&RecoveredBatch),
+        batch: &mut dyn FnMut(&mut RecoveredBatch<'_>),
     ) -> io::Result<bool> {
         let next_sound = self.next_sound_segment(rest).await?;
         let (end, before) = (self.next_offset, self.next_offset.max(found.base));
@@ -280,6 +315,7 @@ impl Recovery {
         for mended in [false, true] {
             self.next_offset = before;
             let segment = Rc::new(Segment::found(self.dir.clone(), found.base, bytes));
+            segment.aborted_file.set(found.has_aborted);
             segment.last_append_ms.set(found.modified_ms);
             let mut read = Read { end: self.end.take_if(|end| end.base == found.base && !mended), file_bytes: bytes };
             let mut bounds = self.bounds(&segment, bytes, next_sound);
@@ -310,7 +346,11 @@ impl Recovery {
                 mend::Outcome::Sound => {
                     self.settle(segment.clone(), scan, bytes, rest.is_empty()).await?;
                     if !rest.is_empty() {
-                        match segment.write_index_files(true).await {
+                        let written = match segment.write_index_files(true).await {
+                            Ok(()) => segment.save_aborted().await,
+                            failed => failed,
+                        };
+                        match written {
                             Ok(()) => {
                                 segment.sealed.set(true);
                                 segment.forget_file();
@@ -333,8 +373,9 @@ impl Recovery {
         Err(io::Error::new(io::ErrorKind::InvalidData, text))
     }
 
-    /// True if the offsets `gap` were given, but nothing says that their records were synced: the power went before that. A gap
-    /// would not be filled again, on a follower least of all. `torn`: the log ends in the segment behind it.
+    /// True if the offsets `gap` were given, but nothing says that their records were synced: the
+    /// power went before that. A gap would not be filled again, on a follower least of all. `torn`:
+    /// the log ends in the segment behind it.
     fn is_unproven(&self, gap: Range<i64>, torn: bool, next_sound: Option<i64>) -> bool {
         let follows = !self.segments.is_empty() || self.gaps;
         let nothing_behind = next_sound.is_none() || (torn && self.gaps);
@@ -356,7 +397,7 @@ impl Recovery {
         read: &mut Read,
         bounds: super::rot::Bounds,
         whole: bool,
-        batch: &mut dyn FnMut(&RecoveredBatch),
+        batch: &mut dyn FnMut(&mut RecoveredBatch<'_>),
     ) -> io::Result<Scan> {
         if let Some(end) = &mut read.end {
             end.hand_over(segment);
@@ -374,7 +415,7 @@ impl Recovery {
         segment: &Rc<Segment>,
         read: &mut Read,
         mut scan: Scan,
-        batch: &mut dyn FnMut(&RecoveredBatch),
+        batch: &mut dyn FnMut(&mut RecoveredBatch<'_>),
     ) -> io::Result<Scan> {
         let file = segment.file().await?;
         let bytes = scan.bounds.size;
@@ -401,11 +442,14 @@ impl Recovery {
             self.scanned_bytes += part.len() as u64;
             scan.window.extend_from_slice(&part[skip.min(part.len())..]);
             skip = 0;
-            scan.take(read_at >= bytes, &mut |header, position| {
+            scan.take(read_at >= bytes, &mut |header, batch_bytes, position| {
                 segment.note_batch(header, header.next_offset() - 1, position, self.config.index_interval_bytes);
                 if header.base() >= self.delivered {
                     self.delivered = header.next_offset();
-                    batch(header);
+                    let marker = if header.is_control() { EndMarker::of(batch_bytes) } else { None };
+                    let mut aborted = None;
+                    batch(&mut RecoveredBatch { header, marker, aborted: &mut aborted });
+                    self.aborted.extend(aborted);
                 }
             });
         }
@@ -413,15 +457,15 @@ impl Recovery {
         Ok(scan)
     }
 
-    /// Cuts the file where the scan ended and takes over what it found. `may_wait`: nothing but zeros is cut off, and no
-    /// segment follows, so its sync may be left to the running log.
+    /// Cuts the file where the scan ended and takes over what it found. `may_wait`: nothing but
+    /// zeros is cut off, and no segment follows, so its sync may be left to the running log.
     async fn settle(&mut self, segment: Rc<Segment>, scan: Scan, bytes: u64, may_wait: bool) -> io::Result<()> {
         let file = segment.file().await?;
         let end = scan.position;
         segment.size.set(end);
         if end == bytes && !self.clean_stop {
-            // Cutting waits for direct writes of the process before, which may end after it: none may fall on what is written
-            // from here on.
+            // Cutting waits for direct writes of the process before, which may end after it: none
+            // may fall on what is written from here on.
             file.truncate(end + ALIGNMENT).await?;
         }
         if end != bytes || !self.clean_stop {
@@ -431,6 +475,7 @@ impl Recovery {
             cell.set(end);
         }
         self.next_offset = scan.next_offset.max(segment.base_offset);
+        self.index_aborted(&segment).await?;
         match self.synced_before(&segment, end) {
             // That zeros are cut off need not last: the next start would cut them off again.
             Some(at) if may_wait && self.syncs_wait && !self.damaged => self.unsynced = (at.1 < end).then_some(at),
@@ -452,7 +497,24 @@ impl Recovery {
         Ok(())
     }
 
-    /// The place in a scanned segment up to which the checkpoint knows it to be synced: offset and position. `None`: not known.
+    /// Notes the aborted transactions whose markers are in a segment that was read: those before
+    /// the recovery point are in its file, the others have been met.
+    async fn index_aborted(&self, segment: &Segment) -> io::Result<()> {
+        let mut aborted = segment.read_aborted().await?;
+        let noted = aborted.len();
+        aborted.retain(|txn| txn.last_offset < self.recovery_point.min(self.next_offset));
+        let before = aborted.len();
+        let offsets = segment.base_offset..self.next_offset;
+        aborted.extend(self.aborted.iter().filter(|txn| offsets.contains(&txn.last_offset)));
+        if let Some(index) = segment.loaded_index() {
+            segment.aborted_unsaved.set(noted > before || aborted.len() > before);
+            index.borrow_mut().set_aborted(aborted);
+        }
+        Ok(())
+    }
+
+    /// The place in a scanned segment up to which the checkpoint knows it to be synced: offset and
+    /// position. `None`: not known.
     fn synced_before(&self, segment: &Segment, end: u64) -> Option<(i64, u64)> {
         let checkpointed = self.known.as_ref().and_then(|known| known.last());
         match checkpointed.filter(|entry| entry.base == segment.base_offset) {

@@ -1,5 +1,6 @@
-//! Logs on a full disk. What can wait (checkpoints, index files, seals) waits for room and is tried again; a log whose records
-//! found none takes no more of them until it is opened anew, cut back to what was acknowledged.
+//! Logs on a full disk. What can wait (checkpoints, index files, seals) waits for room and is
+//! tried again; a log whose records found none takes no more of them until it is opened anew, cut
+//! back to what was acknowledged.
 
 use std::cell::Cell;
 use std::io;
@@ -50,8 +51,8 @@ const LEAST_ROOM: u64 = 1 << 20;
 /// With less free space than this, bytes, what waits to be removed does not wait for its time.
 const SHORT: u64 = 16 << 20;
 
-/// The file system of one data directory, as its shard last saw it. It is looked at whenever a log reserves blocks, and while
-/// records are refused.
+/// The file system of one data directory, as its shard last saw it. It is looked at whenever a log
+/// reserves blocks, and while records are refused.
 pub struct Disk {
     pub root: PathBuf,
     /// `corelane.disk.reserve.bytes`
@@ -87,6 +88,11 @@ impl Disk {
     /// As much is free as `bytes`.
     pub(super) fn has_free(&self, bytes: u64) -> bool {
         self.free.get() >= bytes
+    }
+
+    /// Bytes that may be used, by the last look.
+    pub fn room(&self, uses_reserve: bool) -> u64 {
+        self.free.get().saturating_sub(if uses_reserve { 0 } else { self.reserve.get() })
     }
 
     /// There is room for a log that found none to be opened anew.
@@ -126,8 +132,9 @@ impl Disk {
         }
     }
 
-    /// How far a file of `allocated` bytes may be extended towards `target`; it needs to reach `end`. Small steps where
-    /// there is little room, so that one log does not take what others need. An error: no room for `end` itself.
+    /// How far a file of `allocated` bytes may be extended towards `target`; it needs to reach
+    /// `end`. Small steps where there is little room, so that one log does not take what others
+    /// need. An error: no room for `end` itself.
     fn step(&self, allocated: u64, end: u64, target: u64, uses_reserve: bool) -> io::Result<u64> {
         let (free, reserve) = (self.free.get(), if uses_reserve { 0 } else { self.reserve.get() });
         let needed = end.saturating_sub(allocated);
@@ -170,7 +177,8 @@ impl Log {
         }
     }
 
-    /// Housekeeping failed. For want of room it is put off, and the log goes on; any other failure takes the log offline.
+    /// Housekeeping failed. For want of room it is put off, and the log goes on; any other
+    /// failure takes the log offline.
     pub(super) fn put_off(&self, doing: &str, error: &io::Error) -> StorageError {
         if is_full(error) {
             if let Some(unsaid) = self.context.put_off_lines.due(clock::now()) {
@@ -198,10 +206,12 @@ impl Log {
         Ok(())
     }
 
-    /// Ends a log that found no room, so that its directory can be opened anew: waits for everything under way, admits no
-    /// more, and cuts the files back to the offset `end`, at which the directory's next log must end then.
+    /// Ends a log that found no room, so that its directory can be opened anew: waits for
+    /// everything under way, admits no more, and cuts the files back to the offset `end`, at which
+    /// the directory's next log must end then.
     pub async fn cut_back(self: &Rc<Self>, end: i64) -> io::Result<()> {
-        // A cleaning under way may want its turn of maintenance; one that begins later ends before it does.
+        // A cleaning under way may want its turn of maintenance; one that begins
+        // later ends before it does.
         while self.clean.is_running() {
             clock::sleep(ENDING_PAUSE).await;
         }
@@ -230,14 +240,16 @@ impl Log {
             }
         }
         if !kept {
-            // Without any segment only the checkpoint would know the next offset, and it may be older.
+            // Without any segment only the checkpoint would know the next
+            // offset, and it may be older.
             let path = segment_file(&self.dir, end.offset, "log");
             spawn_blocking(move || fs::OpenOptions::new().create(true).append(true).open(path)?.sync_all()).await?;
         }
         Ok(())
     }
 
-    /// Writes what stands in the arena alone into the files, where a log that has ended does not write it any more.
+    /// Writes what stands in the arena alone into the files, where a log that has ended
+    /// does not write it any more.
     async fn write_what_is_held(&self) -> io::Result<()> {
         for (segment, position, bytes) in self.unwritten_chunks() {
             let path = segment.path("log");

@@ -1,4 +1,5 @@
-//! What becomes of a segment that takes no more appends: cut to its length, indexes written, synced. In the background.
+//! Sealing of a segment that takes no more appends: cut to its length, indexes written, synced. In
+//! the background.
 
 use std::io;
 use std::rc::Rc;
@@ -22,7 +23,8 @@ impl Log {
         });
     }
 
-    /// Waits for the segment's last write, then makes it ready for Kafka's tools and for a start that need not read it.
+    /// Waits for the segment's last write, then makes it ready for Kafka's tools and for a
+    /// start that need not read it.
     pub(super) async fn seal(self: &Rc<Self>, segment: &Rc<Segment>) -> io::Result<()> {
         if self.settle(segment).await.is_err() || segment.sealed.get() {
             // The log has failed; recovery will find what there is.
@@ -30,6 +32,7 @@ impl Log {
         }
         self.cut_to_size(segment).await?;
         segment.write_index_files(true).await?;
+        segment.save_aborted().await?;
         self.sync_segment(segment).await?;
         segment.sealed.set(true);
         self.context.indexes.admit(segment);
@@ -70,7 +73,8 @@ impl Log {
         self.failure().map_or(Ok(()), Err)
     }
 
-    /// Drops reserved blocks and the padding of the last one. Nothing of the segment may be in flight.
+    /// Drops reserved blocks and the padding of the last one. Nothing of the
+    /// segment may be in flight.
     async fn cut_to_size(&self, segment: &Rc<Segment>) -> io::Result<()> {
         if !segment.is_on_disk() && segment.size.get() == 0 {
             return Ok(());
@@ -84,7 +88,8 @@ impl Log {
         Ok(())
     }
 
-    /// Ends the log in good order: everything written and synced, files cut to their length, indexes on disk.
+    /// Ends the log in good order: everything written and synced, files cut to their
+    /// length, indexes on disk.
     pub(super) async fn settle_active(self: &Rc<Self>) -> Result<(), StorageError> {
         let active = self.active();
         self.settle(&active).await?;
@@ -92,6 +97,7 @@ impl Log {
             self.cut_to_size(&active).await?;
             if active.is_on_disk() {
                 active.write_index_files(false).await?;
+                active.save_aborted().await?;
             }
             io::Result::Ok(())
         };

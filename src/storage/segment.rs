@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::ahead::Ahead;
 use super::checkpoint::SegmentEntry;
 use super::dir::{CountedSegment, LogDir};
-use super::files::{patiently, read_small};
-use super::index::{IndexSums, SegmentIndex};
+use super::files::{read_small, retry_on_fd_exhaustion};
+use super::index::{self, EntryMaker, IndexSums, OFFSET_ENTRY_BYTES, SegmentIndex};
 use super::paths::segment_file;
 use crate::model::record_batch::BatchHeader;
 use crate::runtime::disk::{File, OpenMode, is_out_of_descriptors, write_small};
@@ -24,7 +24,8 @@ const OPENING_PAUSE: Duration = Duration::from_micros(200);
 /// A segment as its log sees it. Positions are bytes from the start of the `.log` file.
 pub struct Segment {
     pub base_offset: i64,
-    /// Unique in its log; a cleaned segment has the base offset of one it replaced, but not its number.
+    /// Unique in its log; a cleaned segment has the base offset of one it
+    /// replaced, but not its number.
     pub number: u64,
     dir: Rc<LogDir>,
     /// Where the next batch goes; the file's length once sealed.
@@ -35,30 +36,39 @@ pub struct Segment {
     pub synced: Cell<u64>,
     /// The file's length on disk while blocks are reserved ahead.
     pub allocated: Cell<u64>,
-    /// Whether a reservation is on its way.
+    /// True while a reservation is on its way.
     pub allocating: Cell<bool>,
     pub ahead: Ahead,
     /// No more appends; index files are on disk.
     pub sealed: Cell<bool>,
     /// Takes no more appends, but sealing it found no room: the next checkpoint tries again.
     pub seal_waits: Cell<bool>,
-    /// Whether the next field is so: not after a start that found no sound time index, until the index is made again.
+    /// True if the next field is valid: not after a start that found no sound time index, until the
+    /// index is made again.
     pub times_known: Cell<bool>,
-    /// Largest timestamp of a record, and the last offset of the batch that holds it; (-1, base) while there is none.
+    /// Largest timestamp of a record, and the last offset of the batch that holds it; (-1,
+    /// base) while there is none.
     pub max_timestamp: Cell<i64>,
     pub offset_of_max_timestamp: Cell<i64>,
     /// Timestamp of the first batch, for rolling by age.
     pub first_timestamp: Cell<Option<i64>>,
     /// Wall time of the last append, ms: stands in where no record has a timestamp.
     pub last_append_ms: Cell<i64>,
-    /// Whether the directory entry of the `.log` file is synced.
+    /// True once the directory entry of the `.log` file is synced.
     pub entry_synced: Cell<bool>,
     since_index_entry: Cell<u64>,
     index: RefCell<Option<Rc<RefCell<SegmentIndex>>>>,
-    /// Of the index files as they were last written; `None`: unknown, they are then taken as they are.
+    /// Of the index files as they were last written; `None`: unknown, they are
+    /// then taken as they are.
     index_sums: Cell<Option<IndexSums>>,
+    /// A file of aborted transactions may be there.
+    pub(super) aborted_file: Cell<bool>,
+    /// It cannot be read, and the index in memory has no part of it.
+    pub(super) aborted_lost: Cell<bool>,
+    /// It is not what the index in memory says.
+    pub(super) aborted_unsaved: Cell<bool>,
     file: RefCell<Option<Rc<File>>>,
-    /// Whether the `.log` file exists already.
+    /// True once the `.log` file exists.
     on_disk: Cell<bool>,
     /// Made by cleaning: none of its bytes were appended here.
     cleaned: bool,
@@ -119,6 +129,9 @@ impl Segment {
             since_index_entry: Cell::new(0),
             index: RefCell::new((!on_disk).then(Rc::default)),
             index_sums: Cell::new(None),
+            aborted_file: Cell::new(on_disk),
+            aborted_lost: Cell::new(false),
+            aborted_unsaved: Cell::new(false),
             file: RefCell::new(None),
             on_disk: Cell::new(on_disk),
             cleaned,
@@ -135,7 +148,8 @@ impl Segment {
         self.replaced.get()
     }
 
-    /// No more files of the segment are opened by name once this returns. Those that are open stay so.
+    /// No more files of the segment are opened by name once this returns. Those
+    /// that are open stay so.
     pub async fn begin_replacement(&self) {
         self.replaced.set(true);
         while self.opening.get() > 0 {
@@ -182,7 +196,7 @@ impl Segment {
         };
         let (visit, opening) = (self.dir.visit()?, self.open_by_name()?);
         let path = self.path("log");
-        let file = Rc::new(patiently(async || File::open(&path, mode).await).await?);
+        let file = Rc::new(retry_on_fd_exhaustion(async || File::open(&path, mode).await).await?);
         if mode == OpenMode::CreateNew {
             self.mark_begun().await;
         }
@@ -191,8 +205,8 @@ impl Segment {
         Ok(self.file.borrow_mut().get_or_insert(file).clone())
     }
 
-    /// Makes an empty offset index, as Kafka does: should the newest `.log` get lost before a checkpoint knows of it, this tells
-    /// the next start. Without room there is none.
+    /// Makes an empty offset index, as Kafka does: should the newest `.log` get lost before a
+    /// checkpoint knows of it, this tells the next start. Without room there is none.
     async fn mark_begun(&self) {
         let path = self.path("index");
         let made = spawn_blocking(move || fs::OpenOptions::new().create(true).append(true).open(path).map(drop)).await;
@@ -214,30 +228,23 @@ impl Segment {
         self.on_disk.get()
     }
 
-    /// Takes note of a batch at `position`: size, timestamps, index entry. Order of positions is the caller's.
+    /// Takes note of a batch at `position`: size, timestamps, index entry. Order of
+    /// positions is the caller's.
     pub fn note_batch(&self, header: &BatchHeader, last_offset: i64, position: u64, index_interval_bytes: u32) {
-        let bytes = header.total_bytes() as u64;
-        // A batch that cleaning has emptied has no record of its time.
-        if header.record_count.get() > 0 {
-            let timestamp = header.max_timestamp.get();
-            if self.first_timestamp.get().is_none() {
-                self.first_timestamp.set(Some(timestamp));
-            }
-            if timestamp > self.max_timestamp.get() {
-                self.max_timestamp.set(timestamp);
-                self.offset_of_max_timestamp.set(last_offset);
-            }
-        }
-        if self.since_index_entry.get() > u64::from(index_interval_bytes) {
-            if let Some(index) = self.index.borrow().as_ref() {
-                let mut index = index.borrow_mut();
-                index.push(self.relative(last_offset), position as u32);
-                index.push_time(self.max_timestamp.get(), self.relative(self.offset_of_max_timestamp.get()));
-            }
-            self.since_index_entry.set(0);
-        }
-        self.since_index_entry.set(self.since_index_entry.get() + bytes);
-        self.size.set(position + bytes);
+        let mut maker = EntryMaker {
+            since_entry: self.since_index_entry.get(),
+            max_timestamp: self.max_timestamp.get(),
+            offset_of_max_timestamp: self.offset_of_max_timestamp.get(),
+            first_timestamp: self.first_timestamp.get(),
+        };
+        let (offsets, loaded) = ((self.base_offset, last_offset), self.index.borrow());
+        let mut index = loaded.as_ref().map(|index| index.borrow_mut());
+        maker.note(header, offsets, position, index_interval_bytes, index.as_deref_mut());
+        self.since_index_entry.set(maker.since_entry);
+        self.max_timestamp.set(maker.max_timestamp);
+        self.offset_of_max_timestamp.set(maker.offset_of_max_timestamp);
+        self.first_timestamp.set(maker.first_timestamp);
+        self.size.set(position + header.total_bytes() as u64);
     }
 
     /// The next batch noted lies `bytes` behind the last index entry.
@@ -266,7 +273,7 @@ impl Segment {
 
     /// `offset` as the index files count it.
     pub fn relative(&self, offset: i64) -> u32 {
-        u32::try_from(offset - self.base_offset).unwrap_or(u32::MAX)
+        index::relative(self.base_offset, offset)
     }
 
     /// The index in memory; only while it is there.
@@ -280,7 +287,8 @@ impl Segment {
         index
     }
 
-    /// Reads the index files, off the event loop. `None`: absent, not what was written, or not right for this segment.
+    /// Reads the index files, off the event loop. `None`: absent, not what was written, or
+    /// not right for this segment.
     pub async fn read_index_files(&self, log_bytes: u64) -> io::Result<Option<SegmentIndex>> {
         let dir = self.dir();
         let _held = (self.dir.visit()?, self.open_by_name()?);
@@ -293,8 +301,9 @@ impl Segment {
         self.file.replace(Some(Rc::new(file)));
     }
 
-    /// Writes both index files, off the event loop. With `seal`, the segment's largest timestamp is noted in full, as Kafka
-    /// does, and the files are synced; before that a power cut may damage them, and recovery makes them again.
+    /// Writes both index files, off the event loop. With `seal`, the segment's largest timestamp is
+    /// noted in full, as Kafka does, and the files are synced; before that a power cut may damage
+    /// them, and recovery makes them again.
     pub async fn write_index_files(&self, seal: bool) -> io::Result<()> {
         let Some(index) = self.loaded_index() else { return Ok(()) };
         if seal {
@@ -305,7 +314,7 @@ impl Segment {
         let sums = IndexSums::of(&offsets, &times);
         let files = Arc::new([(self.path("index"), offsets), (self.path("timeindex"), times)]);
         let _visit = self.dir.visit()?;
-        patiently(async || {
+        retry_on_fd_exhaustion(async || {
             let work = files.clone();
             write_small(&files[0].0, move || {
                 work.iter().try_for_each(|(path, bytes)| write_index_file(path, bytes, seal))
@@ -327,7 +336,8 @@ impl Segment {
         }
     }
 
-    /// Whether rolling is due before a batch of `bytes` ending `next_offset` is appended (Kafka's conditions).
+    /// True if rolling is due before a batch of `bytes` ending `next_offset` is
+    /// appended (Kafka's conditions).
     pub fn must_roll(&self, bytes: u64, next_offset: i64, rules: &RollRules, newest_timestamp: i64) -> bool {
         if self.size.get() == 0 {
             return false;
@@ -335,11 +345,10 @@ impl Segment {
         let full = self.size.get() + bytes > rules.segment_bytes;
         let far = next_offset - 1 - self.base_offset > i64::from(i32::MAX);
         let old = self.first_timestamp.get().is_some_and(|t| t >= 0 && newest_timestamp - t > rules.segment_ms);
-        let index_full = self
-            .index
-            .borrow()
-            .as_ref()
-            .is_some_and(|i| i.borrow().offset_entries() as u64 >= u64::from(rules.segment_index_bytes) / 8);
+        let index_full =
+            self.index.borrow().as_ref().is_some_and(|i| {
+                i.borrow().offset_entries() >= rules.segment_index_bytes as usize / OFFSET_ENTRY_BYTES
+            });
         full || far || (rules.by_age_and_index && (old || index_full))
     }
 }
@@ -350,12 +359,13 @@ pub struct RollRules {
     pub segment_bytes: u64,
     pub segment_ms: i64,
     pub segment_index_bytes: u32,
-    /// Not where there are too many segments already: clients choose timestamps, and topics the other two limits, so that
-    /// each batch might begin a segment.
+    /// Not where there are too many segments already: clients choose timestamps, and topics the
+    /// other two limits, so that each batch might begin a segment.
     pub by_age_and_index: bool,
 }
 
-/// The index files of the segment that begins at `base`, as [`Segment::read_index_files`] has them. Blocks.
+/// The index files of the segment that begins at `base`, as
+/// [`Segment::read_index_files`] has them. Blocks.
 pub fn read_index_files(
     dir: &Path,
     base: i64,
@@ -388,7 +398,8 @@ fn write_file(path: &Path, contents: &[u8], synced: bool) -> io::Result<()> {
     if synced { file.sync_data() } else { Ok(()) }
 }
 
-/// The shard-wide bound on indexes of sealed segments and on their open files: least recently loaded out first.
+/// The shard-wide bound on indexes of sealed segments and on their open files: least
+/// recently loaded out first.
 pub struct IndexBudget {
     total: usize,
     used: Cell<usize>,
@@ -409,7 +420,8 @@ impl IndexBudget {
         }
     }
 
-    /// Counts a sealed segment's loaded index; indexes loaded long ago are dropped (and read again when needed).
+    /// Counts a sealed segment's loaded index; indexes loaded long ago are dropped (and
+    /// read again when needed).
     pub fn admit(&self, segment: &Rc<Segment>) {
         let Some(index) = segment.loaded_index() else { return };
         let bytes = index.borrow().memory_bytes() + 64;

@@ -1,11 +1,12 @@
-//! The way from `written` to `synced`: a grouped fdatasync, by `flush.messages`, `flush.ms`, or when somebody asks for one.
+//! The way from `written` to `synced`: a grouped fdatasync, by `flush.messages`, `flush.ms`, or
+//! when somebody asks for one.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::ends::Mark;
+use super::ends::LogPosition;
 use super::files::sync_dir;
 use super::log::{Log, StorageError};
 use super::segment::Segment;
@@ -31,12 +32,12 @@ impl SyncState {
 impl Log {
     /// The written end has moved: sync it where the topic asks for that.
     pub(super) fn after_write(self: &Rc<Self>) {
-        let mark = self.marks.borrow().written.clone();
-        self.note_dirty(&mark);
+        let at = self.positions.borrow().written.clone();
+        self.note_dirty(&at);
         self.commit_soon();
         self.announce();
         let flush_ms = self.config.borrow().flush_ms;
-        if self.flush_is_due(mark.offset) {
+        if self.flush_is_due(at.offset) {
             self.start_sync_soon();
         } else if let Some(ms) = flush_ms
             && !self.sync.timer.replace(true)
@@ -52,10 +53,11 @@ impl Log {
         }
     }
 
-    /// True if `flush.messages` or `flush.ms` ask for a sync once everything before `offset` is written.
+    /// True if `flush.messages` or `flush.ms` ask for a sync once everything
+    /// before `offset` is written.
     pub(super) fn flush_is_due(&self, offset: i64) -> bool {
         let config = self.config.borrow();
-        let unsynced = offset - self.marks.borrow().synced.offset;
+        let unsynced = offset - self.positions.borrow().synced.offset;
         unsynced as u64 >= config.flush_messages || config.flush_ms == Some(0)
     }
 
@@ -64,11 +66,12 @@ impl Log {
         self.sync.dirty.borrow().iter().map(|s| s.written.get().saturating_sub(s.synced.get())).sum()
     }
 
-    fn note_dirty(&self, mark: &Mark) {
-        // Every segment up to the mark's that has unsynced bytes; rolls may have passed several at once.
+    fn note_dirty(&self, at: &LogPosition) {
+        // Every segment up to the position's that has unsynced bytes; rolls may
+        // have passed several at once.
         let mut dirty = self.sync.dirty.borrow_mut();
-        let first = dirty.last().map_or(self.marks.borrow().synced.segment.base_offset, |s| s.base_offset);
-        for segment in self.segments.borrow().range(first..=mark.segment.base_offset.max(first)).map(|(_, s)| s) {
+        let first = dirty.last().map_or(self.positions.borrow().synced.segment.base_offset, |s| s.base_offset);
+        for segment in self.segments.borrow().range(first..=at.segment.base_offset.max(first)).map(|(_, s)| s) {
             let listed = dirty.iter().any(|s| Rc::ptr_eq(s, segment));
             if !listed && segment.written.get() > segment.synced.get() {
                 dirty.push(segment.clone());
@@ -76,8 +79,9 @@ impl Log {
         }
     }
 
-    /// What lies behind `offset`, at `position` of the active segment, was found by a start and may not be synced: the next
-    /// sync takes it along, and the journal is committed as after a write.
+    /// Records behind `offset`, at `position` of the active segment, were found by a start and may
+    /// not be synced: the next sync takes them along, and the journal is committed as after a
+    /// write.
     pub(super) fn leave_unsynced(self: &Rc<Self>, offset: i64, position: u64) {
         let segment = self.active();
         let end = segment.written.get();
@@ -85,9 +89,9 @@ impl Log {
         let unsynced = &self.context.unsynced_bytes;
         unsynced.set(unsynced.get() + (end - position));
         let written = {
-            let mut marks = self.marks.borrow_mut();
-            marks.synced = Mark { offset, segment, position };
-            marks.written.clone()
+            let mut positions = self.positions.borrow_mut();
+            positions.synced = LogPosition { offset, segment, position };
+            positions.written.clone()
         };
         self.note_dirty(&written);
         self.commit_soon();
@@ -112,7 +116,8 @@ impl Log {
         });
     }
 
-    /// Syncs in the background unless that happens already; a running sync looks again when it ends.
+    /// Syncs in the background unless that happens already; a running sync
+    /// looks again when it ends.
     fn start_sync(self: &Rc<Self>) {
         if self.failure.borrow().is_some() || self.sync.running.replace(true) {
             return;
@@ -133,12 +138,16 @@ impl Log {
         self.run_sync().await
     }
 
-    /// The sync itself; the caller has set `running`. Failing takes the log offline: after a failed sync the kernel may have
-    /// dropped the bytes, and a second try would succeed and lie. So a log that has failed never counts as synced again.
+    /// The sync itself; the caller has set `running`. Failing takes the log offline: after a failed
+    /// sync the kernel may have dropped the bytes, and a second try would succeed and lie. So a log
+    /// that has failed never counts as synced again.
     async fn run_sync(self: &Rc<Self>) -> Result<(), StorageError> {
-        let target = self.marks.borrow().written.clone();
+        let target = self.positions.borrow().written.clone();
         let outcome = match self.failure() {
-            None => self.sync_dirty().await,
+            None => {
+                let _counting = self.delays.sync.count();
+                self.sync_dirty().await
+            }
             Some(_) => Ok(()),
         };
         self.sync.running.set(false);
@@ -167,7 +176,8 @@ impl Log {
         Ok(())
     }
 
-    /// Tells of the synced end, and looks whether what was written meanwhile is to be synced as well.
+    /// Tells of the synced end, and looks whether what was written meanwhile is
+    /// to be synced as well.
     fn after_sync(self: &Rc<Self>) {
         self.announce();
         let ends = self.ends();

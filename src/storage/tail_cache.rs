@@ -1,4 +1,5 @@
-//! The newest written buffers of every log, kept for consumers at the tail. One budget per shard, oldest out first.
+//! The newest written buffers of every log, kept for consumers at the tail. One budget per
+//! shard, oldest out first.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -74,8 +75,9 @@ impl Tail {
         }
     }
 
-    /// Appends to `out` what is held of `[start, end)`, from the first held byte on, and returns where that begins:
-    /// `end` when nothing is held. What is held always reaches up to the newest byte.
+    /// Appends to `out` what is held of `[start, end)`, from the first held byte on, and
+    /// returns where that begins: `end` when nothing is held. What is held always
+    /// reaches up to the newest byte.
     pub fn collect(&self, segment: i64, start: u64, end: u64, out: &mut Slices) -> u64 {
         let groups = self.groups.borrow();
         let first = groups.partition_point(|g| (g.segment, g.end) <= (segment, start));

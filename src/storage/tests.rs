@@ -1,4 +1,5 @@
-//! The log as a whole, on a real executor and a real disk: what was acknowledged is there, whatever happens in between.
+//! The log as a whole, on a real executor and a real disk: what was acknowledged is there,
+//! whatever happens in between.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -70,6 +71,7 @@ struct Opened {
     sidecar: Option<Vec<u8>>,
     replayed: Vec<i64>,
     scanned: u64,
+    damaged: bool,
 }
 
 async fn open(dir: &Path, config: Arc<TopicConfig>) -> Opened {
@@ -84,7 +86,8 @@ async fn open_in(context: Rc<StorageContext>, dir: &Path, config: Arc<TopicConfi
     })
     .await
     .unwrap();
-    Opened { log: recovered.log, sidecar: sidecar.take(), replayed: replayed.take(), scanned: recovered.scanned_bytes }
+    let (scanned, damaged) = (recovered.scanned_bytes, recovered.damaged);
+    Opened { log: recovered.log, sidecar: sidecar.take(), replayed: replayed.take(), scanned, damaged }
 }
 
 impl Log {
@@ -179,6 +182,7 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
+mod aborted;
 mod ahead;
 mod crash;
 mod discard;
@@ -438,7 +442,8 @@ fn flush_messages_acknowledges_only_what_is_synced() {
     });
 }
 
-/// Killed after a roll but before the rolled segment was cut to its length: the next one holds acknowledged records.
+/// Killed after a roll but before the rolled segment was cut to its length: the next one
+/// holds acknowledged records.
 #[test]
 fn a_rolled_segment_that_was_not_yet_cut_loses_nothing() {
     let root = scratch();
@@ -464,7 +469,8 @@ fn a_rolled_segment_that_was_not_yet_cut_loses_nothing() {
     });
 }
 
-/// Two syncs at once (a checkpoint beside flush.messages): the first fails, the second must not try again and acknowledge.
+/// Two syncs at once (a checkpoint beside flush.messages): the first fails, the second must not
+/// try again and acknowledge.
 #[test]
 fn nothing_is_acknowledged_by_a_second_sync_after_a_failed_one() {
     let root = scratch();
@@ -506,7 +512,8 @@ fn nothing_is_acknowledged_by_a_second_sync_after_a_failed_one() {
     });
 }
 
-/// A sync that ends in an error after the log has failed already must still wake those who wait for it.
+/// A sync that ends in an error after the log has failed already must still
+/// wake those who wait for it.
 #[test]
 fn a_failed_sync_wakes_the_next_also_when_the_log_has_failed_before() {
     let root = scratch();
@@ -525,7 +532,8 @@ fn a_failed_sync_wakes_the_next_also_when_the_log_has_failed_before() {
             log.active().forget_file();
             let mut first = Box::pin(async move { one.sync_written().await });
             assert!(futures_lite::future::poll_once(&mut first).await.is_none());
-            // The second waits for it, as a checkpoint does while it holds the lock that remove and close want.
+            // The second waits for it, as a checkpoint does while it holds the lock
+            // that remove and close want.
             log.fail("a write", &std::io::Error::other("gone"));
             crate::runtime::spawn_local(async move {
                 let _ = two.sync_written().await;
@@ -631,22 +639,70 @@ fn a_removed_log_leaves_no_unsynced_bytes_behind() {
     });
 }
 
+const TAG: &str = "0123456789abcdef0123456789abcdef";
+
+#[test]
+fn a_partition_that_comes_back_and_goes_again_is_put_away_again() {
+    scratched(|base| async move {
+        let (dir, next) = (base.join("t-0"), base.join("t-0.0123456789abcdef0123456789abcdf0-delete"));
+        fs::create_dir_all(base.join(format!("t-0.{TAG}-delete/taken"))).unwrap();
+        let log = open(&dir, Arc::new(TopicConfig::default())).await.log;
+        assert_eq!(log.retire(TAG).await.unwrap(), Some(next.clone()));
+        assert!(!dir.exists() && next.exists());
+    });
+}
+
 #[test]
 fn a_directory_that_cannot_be_renamed_is_removed_at_once() {
-    let root = scratch();
-    let dir = root.path().join("t-0");
-    fs::create_dir_all(root.path().join("t-0.x-delete/taken")).unwrap();
-    on_shard(move || {
-        let dir = dir.clone();
-        async move {
-            let log = open(&dir, Arc::new(TopicConfig::default())).await.log;
-            assert_eq!(log.retire("x").await.unwrap(), None);
-            assert!(!dir.exists());
+    scratched(|base| async move {
+        let dir = base.join("t-0");
+        let number = u128::from_str_radix(TAG, 16).unwrap();
+        for taken in 0..200 {
+            fs::create_dir_all(base.join(format!("t-0.{:032x}-delete/taken", number + taken))).unwrap();
+        }
+        let log = open(&dir, Arc::new(TopicConfig::default())).await.log;
+        assert_eq!(log.retire(TAG).await.unwrap(), None);
+        assert!(!dir.exists());
+    });
+}
+
+/// A kill amid a removal leaves a log that is whole up to a shorter end, of a
+/// partition that is known.
+#[test]
+fn a_removal_that_ends_early_leaves_no_hole() {
+    scratched(|base| async move {
+        let dir = base.join("t-0");
+        let log = open(&dir, small_segments()).await.log;
+        for n in 0..5 {
+            log.append(batch(1, 700_000, 1, n + 1), 3, 0).unwrap();
+        }
+        acknowledged(&log, 5).await;
+        log.close(Vec::new).await.unwrap();
+        fs::write(dir.join("partition.metadata"), "x").unwrap();
+        let mut names: Vec<PathBuf> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.sort_by_cached_key(|path| maintenance::removal_order(path));
+        assert!(names.len() > 10 && names.last().is_some_and(|last| last.ends_with("partition.metadata")));
+        for removed in 1..names.len() {
+            let left = base.join(format!("left-{removed}"));
+            fs::create_dir(&left).unwrap();
+            for name in &names[removed..] {
+                fs::copy(name, left.join(name.file_name().unwrap())).unwrap();
+            }
+            let opened = open(&left, small_segments()).await;
+            assert!(!opened.damaged, "{removed} files removed, {:?} the last", names[removed - 1]);
+            let log = opened.log;
+            assert_eq!(log.start_offset(), 0);
+            let end = log.next_offset();
+            for offset in 0..end {
+                log.read(offset, end, 1, true).await.unwrap();
+            }
+            log.close(Vec::new).await.unwrap();
         }
     });
 }
 
-/// Producers may send timestamp -1 (none); such segments must go some time, and those behind them, too.
+/// Producers may send timestamp -1 (none); such segments must go some time, and
+/// those behind them, too.
 #[test]
 fn retention_by_time_passes_segments_without_timestamps() {
     let root = scratch();
@@ -669,8 +725,8 @@ fn retention_by_time_passes_segments_without_timestamps() {
     });
 }
 
-/// Synced records that are missing: their offsets are not given again, and what is written afterwards is checked at the next
-/// start as usual.
+/// Synced records that are missing: their offsets are not given again, and what is written
+/// afterwards is checked at the next start as usual.
 #[test]
 fn offsets_of_synced_records_that_are_missing_are_not_given_again() {
     let root = scratch();

@@ -1,4 +1,5 @@
-//! Offsets by timestamp: the indexes and batch headers narrow it down to one batch, whose records are then walked.
+//! Offsets by timestamp: the indexes and batch headers narrow it down to one batch, whose
+//! records are then walked.
 
 use std::rc::Rc;
 
@@ -14,12 +15,14 @@ use crate::runtime::spawn_blocking;
 const MAX_LIES: u32 = 4;
 
 impl Log {
-    /// The first record before the offset `limit` whose timestamp is `timestamp_ms` or later: its offset and timestamp.
+    /// The first record before the offset `limit` whose timestamp is `timestamp_ms` or later:
+    /// its offset and timestamp.
     pub async fn find_by_time(self: &Rc<Self>, timestamp_ms: i64, limit: i64) -> Result<Option<(i64, i64)>, ReadError> {
         self.through_exchanges(async |segments| self.first_at_or_after(segments, timestamp_ms, limit).await).await
     }
 
-    /// Runs a search over the log's segments, once more where cleaning has taken one of them away meanwhile.
+    /// Runs a search over the log's segments, once more where cleaning has taken
+    /// one of them away meanwhile.
     pub(super) async fn through_exchanges<T>(
         self: &Rc<Self>,
         search: impl AsyncFn(&[Rc<Segment>]) -> Result<T, ReadError>,
@@ -63,8 +66,9 @@ impl Log {
                     match self.walk(segment, &batch, wanted).await? {
                         Some(record) => return Ok(Some((record.offset, record.timestamp_ms))),
                         None if batch.header.base() < start => {}
-                        // A header that promises what its records do not hold (or cannot be read): written by an older
-                        // version, or unchecked (corelane.produce.validate=header). The search ends: earlier is safe.
+                        // A header that promises what its records do not hold (or cannot be read):
+                        // written by an older version, or unchecked
+                        // (corelane.produce.validate=header). The search ends: earlier is safe.
                         None if lies >= MAX_LIES => {
                             return Ok(Some((batch.header.base(), batch.header.base_timestamp.get())));
                         }
@@ -80,8 +84,8 @@ impl Log {
         Ok(None)
     }
 
-    /// The first record with the largest timestamp: its offset and timestamp. `None` as well while that record is not before
-    /// the offset `limit`.
+    /// The first record with the largest timestamp: its offset and timestamp. `None` as well while
+    /// that record is not before the offset `limit`.
     pub async fn find_max_time(self: &Rc<Self>, limit: i64) -> Result<Option<(i64, i64)>, ReadError> {
         self.through_exchanges(async |segments| self.newest_of(segments, limit).await).await
     }
@@ -101,7 +105,8 @@ impl Log {
         Ok(record.map(|r| (r.offset, r.timestamp_ms)))
     }
 
-    /// Reads the batch and looks through its records off the event loop (it may have to be decompressed).
+    /// Reads the batch and looks through its records off the event loop (it may
+    /// have to be decompressed).
     async fn walk(
         self: &Rc<Self>,
         segment: &Rc<Segment>,

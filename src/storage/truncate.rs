@@ -1,9 +1,10 @@
-//! Truncation: a log is cut to a batch boundary, or emptied and begun at an offset. Afterwards it is as if the rest had never
-//! been there: bytes, indexes, checkpoint, arena.
+//! Truncation: a log is cut to a batch boundary, or emptied and begun at an offset. Afterwards it
+//! is as if the rest had never been there: bytes, indexes, checkpoint, arena.
 //!
-//! A crash in between leaves the log as it was or with a part of the rest, always up to a batch boundary: the checkpoint goes
-//! first, so that no start takes what is missing for damage; then the segments, newest first; then the end of the one
-//! that stays. Everything appended is written before, so that no arena brings the rest back.
+//! A crash in between leaves the log as it was or with a part of the rest, always up to a batch
+//! boundary: the checkpoint goes first, so that no start takes what is missing for damage; then the
+//! segments, newest first; then the end of the one that stays. Everything appended is written
+//! before, so that no arena brings the rest back.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -12,15 +13,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::checkpoint::{Checkpoint, SegmentEntry};
-use super::ends::{EndMarks, Mark};
+use super::ends::{EndPositions, LogPosition};
 use super::files::sync_dir;
 use super::log::{Log, StorageError};
 use super::maintenance::remove_files;
 use super::reader::ReadError;
 use super::segment::Segment;
+use crate::model::EndMarker;
 use crate::model::record_batch::BatchHeader;
 use crate::runtime::disk::{ALIGNMENT, align_down};
-use crate::runtime::{Breather, clock};
+use crate::runtime::{Yielder, clock};
 
 /// Between two looks whether work on the log has ended.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -61,9 +63,11 @@ struct Rest {
 }
 
 impl Log {
-    /// Cuts the log to the last batch boundary at or before `end` and returns that (Kafka's `truncateTo`); an `end` behind the
-    /// log's own changes nothing. Nothing can be appended meanwhile. `sidecar` is called once nothing is appended any more, and
-    /// gives the state of the layer above as of the boundary. To be driven to its end: a log that is half cut cannot go on.
+    /// Cuts the log to the last batch boundary at or before `end` and returns that (Kafka's
+    /// `truncateTo`); an `end` behind the log's own changes nothing. Nothing can be
+    /// appended meanwhile. `sidecar` is called once nothing is appended any more, and gives
+    /// the state of the layer above as of the boundary. To be driven to its end: a log that
+    /// is half cut cannot go on.
     pub async fn truncate_to(
         self: &Rc<Self>,
         end: i64,
@@ -110,8 +114,8 @@ impl Log {
         Ok(self.next_offset())
     }
 
-    /// Removes everything and has the log begin at `begin` (Kafka's `truncateFullyAndStartAt`). `sidecar`: the state of the
-    /// layer above of a log without records.
+    /// Removes everything and has the log begin at `begin` (Kafka's `truncateFullyAndStartAt`).
+    /// `sidecar`: the state of the layer above of a log without records.
     pub async fn truncate_fully_and_start_at(
         self: &Rc<Self>,
         begin: i64,
@@ -161,12 +165,13 @@ impl Log {
         Ok(())
     }
 
-    /// Shows `batch` the headers of all batches from the one that holds `from` up to `upto`, in order.
+    /// Shows `batch` the headers of all batches from the one that holds `from` up to `upto`, in
+    /// order, and the markers among them.
     pub async fn walk_headers(
         self: &Rc<Self>,
         from: i64,
         upto: i64,
-        batch: &mut dyn FnMut(&BatchHeader),
+        batch: &mut dyn FnMut(&BatchHeader, Option<EndMarker>),
     ) -> Result<(), ReadError> {
         let (next, batch) = (Cell::new(from.max(self.start_offset())), RefCell::new(batch));
         // Begun anew where a segment is exchanged meanwhile, from the batch that was not shown yet.
@@ -179,11 +184,15 @@ impl Log {
                 }
                 let from = next.get().max(segment.base_offset);
                 let mut found = self.find_offset(segment, from, size).await?;
-                let mut breather = Breather;
+                let mut yielder = Yielder;
                 while let Some(shown) = found {
-                    batch.borrow_mut()(&shown.header);
+                    let marker = match shown.header.is_control() {
+                        true => self.marker_at(segment, shown.position, shown.end() - shown.position).await?,
+                        false => None,
+                    };
+                    batch.borrow_mut()(&shown.header, marker);
                     next.set(shown.header.next_offset());
-                    breather.pass().await;
+                    yielder.pass().await;
                     found = self.scan(segment, shown.end(), size, |_| true).await?;
                 }
             }
@@ -192,7 +201,8 @@ impl Log {
         .await
     }
 
-    /// Waits until everything appended is written, and no file of the log is being reserved, zeroed or sealed.
+    /// Waits until everything appended is written, and no file of the log is being
+    /// reserved, zeroed or sealed.
     async fn wait_settled(self: &Rc<Self>) -> Result<(), StorageError> {
         if self.has_ended() {
             return Err(self.failure().unwrap_or(StorageError::Closed));
@@ -220,7 +230,7 @@ impl Log {
     /// The segment that a cut at `end` leaves last, as it would be if nothing had followed.
     async fn rest_before(self: &Rc<Self>, end: i64) -> Result<Rest, ReadError> {
         let start = self.start_offset();
-        let Mark { segment: mut old, mut position, .. } = self.search_place_of(end).await?;
+        let LogPosition { segment: mut old, mut position, .. } = self.search_place_of(end).await?;
         // A segment begins with a batch.
         while position == 0
             && let Some(before) = self.segment_at(old.base_offset - 1)
@@ -253,7 +263,13 @@ impl Log {
             let first = self.scan(&old, 0, position, |header| header.record_count.get() > 0).await?;
             fresh.first_timestamp.set(first.map(|found| found.header.max_timestamp.get()));
         }
-        Ok(Rest { from: old.base_offset, segment: fresh, end: end.max(start) })
+        let (end, index) = (end.max(start), fresh.loaded_index());
+        fresh.aborted_file.set(old.aborted_file.get());
+        fresh.aborted_lost.set(old.aborted_lost.get());
+        // Written with the next checkpoint, when the markers themselves are gone.
+        let cut = index.is_some_and(|index| index.borrow_mut().cut_aborted(end));
+        fresh.aborted_unsaved.set(cut || old.aborted_unsaved.get());
+        Ok(Rest { from: old.base_offset, segment: fresh, end })
     }
 
     /// Has a start know of nothing behind `rest`.
@@ -265,6 +281,14 @@ impl Log {
             && let Err(error) = rest.segment.write_index_files(false).await
         {
             return Err(self.put_off("index files", &error));
+        }
+        // As they are before the cut: a start takes what lies before the end, and no
+        // entry may be missing there.
+        let stay: Vec<_> = self.segments.borrow().range(..=rest.from).map(|(_, segment)| segment.clone()).collect();
+        for segment in stay {
+            if let Err(error) = segment.save_aborted().await {
+                return Err(self.put_off("aborted transactions", &error));
+            }
         }
         let start = self.start_offset();
         let mut segments: Vec<SegmentEntry> =
@@ -287,7 +311,8 @@ impl Log {
         sync_dir(self.dir.to_path_buf()).await
     }
 
-    /// Readers that meet the end of the segments from `base` on look for their place anew, once others are there.
+    /// Readers that meet the end of the segments from `base` on look for their place
+    /// anew, once others are there.
     async fn withdraw_from_readers(&self, base: i64) {
         let segments: Vec<_> = self.segments.borrow().range(base..).map(|(_, segment)| segment.clone()).collect();
         for segment in segments {
@@ -295,7 +320,8 @@ impl Log {
         }
     }
 
-    /// Has the log end with `rest` in the place of the segments `gone`; `last_block`: the bytes of its unfinished last block.
+    /// Has the log end with `rest` in the place of the segments `gone`; `last_block`: the bytes of
+    /// its unfinished last block.
     fn go_on_at(self: &Rc<Self>, rest: Rest, gone: BTreeMap<i64, Rc<Segment>>, last_block: &[u8]) {
         let Rest { segment, end, .. } = rest;
         let (base, position) = (segment.base_offset, segment.size.get());
@@ -307,7 +333,7 @@ impl Log {
         self.hints.clear();
         self.tail.forget();
         self.resume_at(base, position, last_block);
-        *self.marks.borrow_mut() = EndMarks::all_at(Mark { offset: end, segment, position });
+        *self.positions.borrow_mut() = EndPositions::all_at(LogPosition { offset: end, segment, position });
         self.next_offset.set(end);
         self.checkpoint_stale.set(false);
         self.progress.notify_all();

@@ -1,4 +1,5 @@
-//! The disks behind a mount, from /sys/block: through partitions, device mapper and md to the devices themselves.
+//! The disks behind a mount, from /sys/block: through partitions, device mapper and md
+//! to the devices themselves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -133,8 +134,8 @@ fn bus(name: &str, node: &Path) -> Bus {
     }
 }
 
-/// The disk's lines of /proc/interrupts: an NVMe controller's and a virtio disk's queues have its name, a SATA controller's
-/// line has its PCI address.
+/// The disk's lines of /proc/interrupts: an NVMe controller's and a virtio disk's queues have its
+/// name, a SATA controller's line has its PCI address.
 fn irqs(root: &Path, name: &str, node: &Path, interrupts: &str) -> Vec<Irq> {
     let parts: Vec<&str> = node.components().filter_map(|part| part.as_os_str().to_str()).collect();
     let controller = name.strip_prefix("nvme").map(|rest| {
@@ -150,7 +151,8 @@ fn irqs(root: &Path, name: &str, node: &Path, interrupts: &str) -> Vec<Irq> {
     };
     let lines = interrupts.lines().filter_map(|line| {
         let (number, rest) = line.trim_start().split_once(':')?;
-        // The device's name follows the counts and the controller; "nvme0q0, nvme0q1" where one line is shared.
+        // The device's name follows the counts and the controller; "nvme0q0, nvme0q1"
+        // where one line is shared.
         let words = rest.split([' ', ',']).filter(|word| !word.is_empty());
         let its = words.skip_while(|word| word.bytes().all(|b| b.is_ascii_digit())).find(|word| is_its(word))?;
         Some((number.parse().ok()?, its.to_owned()))

@@ -1,4 +1,5 @@
-//! Which kind of device the data directory is on: from what the disks say, or from what was measured where they cannot know.
+//! Which kind of device the data directory is on: from what the disks say, or from what was
+//! measured where they cannot know.
 
 use serde::Serialize;
 
@@ -34,9 +35,9 @@ pub struct Fit {
     pub why: String,
 }
 
-/// What SATA carries at most, MB/s.
+/// Most that SATA carries, MB/s.
 const SATA_LIMIT: f64 = 600.0;
-/// What no hard disk reaches, MB/s.
+/// Rate that no hard disk reaches, MB/s.
 const HDD_LIMIT: f64 = 300.0;
 /// Half a turn at 7200 rpm, microseconds: what a sync costs a hard disk at least, on average.
 const HALF_A_TURN_US: u64 = 4000;

@@ -164,7 +164,7 @@ fn open_files(host: &Host) -> Option<Finding> {
 
 const RAISE_LOCKED: &str = "sudo cp tuning/limits-corelane.conf /etc/security/limits.d/ (for the user corelane: name your own in it, and log in anew), or LimitMEMLOCK=infinity in the service";
 
-/// What each shard registers: 8 MiB with each of three rings, and the rings.
+/// Memory that each shard registers: 8 MiB with each of three rings, and the rings.
 const LOCKED_PER_SHARD: u64 = 25 << 20;
 
 fn locked_memory(host: &Host) -> Option<Finding> {
@@ -201,7 +201,7 @@ fn memory(host: &Host) -> Vec<Finding> {
     all
 }
 
-/// What carries 10 Gbit/s over 3 ms.
+/// Buffer that carries 10 Gbit/s over 3 ms.
 const ENOUGH_TCP_BUFFER: u64 = 4 << 20;
 const TCP_BUFFER: u64 = 16 << 20;
 const ENOUGH_BACKLOG: u64 = 1024;

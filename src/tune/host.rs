@@ -1,4 +1,5 @@
-//! The facts about a host that matter to the broker. Everything is read below a root directory, so that tests can make one up.
+//! The facts about a host that matter to the broker. Everything is read below a root directory, so
+//! that tests can make one up.
 
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use super::block::{self, Disk};
 use super::mounts::{self, Mount};
 use super::text;
 
-/// What is known; `None`, or an empty list, is unknown.
+/// Facts about the host; `None`, or an empty list, is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Host {
     pub kernel: Option<String>,
@@ -20,7 +21,7 @@ pub struct Host {
     pub open_files: Option<(u64, u64)>,
     /// Limit of locked memory, bytes, soft.
     pub locked_memory: Option<u64>,
-    /// Whether this process is above that limit (CAP_IPC_LOCK).
+    /// True if this process is above that limit (CAP_IPC_LOCK).
     pub may_lock_memory: Option<bool>,
     pub congestion: Congestion,
     pub somaxconn: Option<u64>,
@@ -30,7 +31,7 @@ pub struct Host {
     pub tcp_slow_start_after_idle: Option<u64>,
     /// kernel.io_uring_disabled, where the kernel has it.
     pub io_uring_disabled: Option<u64>,
-    /// Why a ring cannot be made here; empty: it can. Not read from files: whoever asks tries it out.
+    /// Why a ring cannot be made here; empty: it can. Not read from files: the caller tries it out.
     pub io_uring_refused: Option<String>,
     /// The different CPU frequency governors.
     pub governors: Vec<String>,
@@ -51,7 +52,8 @@ pub struct Congestion {
 }
 
 impl Host {
-    /// Reads below `root` ("/" but in tests) what concerns a broker with its data in `directory` (absolute, links resolved).
+    /// Reads below `root` ("/" but in tests) what concerns a broker with its data in `directory`
+    /// (absolute, links resolved).
     pub fn read(root: &Path, directory: &Path) -> Host {
         let proc = |path: &str| text::read(&root.join("proc").join(path));
         let sysctl = |path: &str| text::number(&root.join("proc/sys").join(path));

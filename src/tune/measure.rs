@@ -1,4 +1,5 @@
-//! Short measurements of the device under a directory, with the broker's own means: direct I/O through a shard's ring.
+//! Short measurements of the device under a directory, with the broker's own means: direct
+//! I/O through a shard's ring.
 //!
 //! The file that is written has no name: it goes with the process, whatever ends that.
 
@@ -16,14 +17,15 @@ use crate::runtime::executor::{ShardSpec, run_shards};
 use crate::runtime::probe::{self, ProbeError};
 use crate::runtime::process::StopFlag;
 use crate::runtime::sync::{OneshotReceiver, oneshot};
-use crate::runtime::{Breather, clock, spawn_blocking, spawn_local};
+use crate::runtime::{Yielder, clock, spawn_blocking, spawn_local};
 
 pub const WRITE_SIZES: [usize; 2] = [64 << 10, 512 << 10];
 pub const WRITE_DEPTHS: [usize; 3] = [1, 4, 16];
 
-/// Each step runs so often and the best run counts: whatever else uses the device can only slow one down.
+/// Each step runs so often and the best run counts: whatever else uses the
+/// device can only slow one down.
 const ROUNDS: u64 = 2;
-/// What one round writes at most, in blocks of its own.
+/// Most bytes that one round writes, in blocks of its own.
 const REGION: u64 = 32 << 20;
 const KINDS: u64 = (WRITE_SIZES.len() * WRITE_DEPTHS.len()) as u64;
 /// Space that the file takes; as much again must stay free.
@@ -135,7 +137,7 @@ async fn run(directory: &Path, stop: StopFlag, news: &Sender<News>) -> Result<Me
     file.preallocate(0, SPACE).await.map_err(|error| full_or_io(directory, error))?;
     let probes = Probes { file, stop, news: news.clone(), done: Cell::new(0) };
     let outcome = probes.all().await;
-    // What is still in flight holds the file too; the blocks go with the last of them.
+    // Operations still in flight hold the file too; the blocks go with the last of them.
     outcome.map_err(|error| match error {
         MeasureError::Io(error) => full_or_io(directory, error),
         other => other,
@@ -172,7 +174,7 @@ impl Access {
     }
 }
 
-/// What the tasks of one step share.
+/// State that the tasks of one step share.
 struct Lane {
     file: Rc<File>,
     access: Access,
@@ -190,7 +192,7 @@ struct Lane {
 impl Lane {
     async fn work(&self) {
         let len = self.access.len();
-        let mut breather = Breather;
+        let mut yielder = Yielder;
         while self.failed.borrow().is_none()
             && self.taken.get() + len <= self.most
             && clock::now() < self.deadline
@@ -205,7 +207,7 @@ impl Lane {
             if let Err(error) = outcome {
                 self.failed.borrow_mut().get_or_insert(error);
             }
-            breather.pass().await;
+            yielder.pass().await;
         }
     }
 }
@@ -309,7 +311,7 @@ impl Probes {
     /// Microseconds of each, over the first `extent` bytes, which were written before.
     async fn syncs(&self, extent: u64) -> Result<Vec<u64>, MeasureError> {
         let buf = noise(SYNC_SIZE);
-        // What earlier steps left in the device's cache is not counted.
+        // Bytes of earlier steps in the device's cache are not counted.
         self.file.fdatasync().await?;
         let deadline = clock::now() + SYNC_TIME;
         let mut took = Vec::with_capacity(SYNCS);

@@ -1,4 +1,5 @@
-//! What mends a finding: a command to show, and, where it is a write below /proc/sys or /sys, the same write to do.
+//! Remedy of a finding: a command to show, and, where it is a write below /proc/sys or /sys, the
+//! same write to do.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -33,12 +34,13 @@ impl Mend {
         Mend::ByHand(command.into())
     }
 
-    /// Whether [`apply`](Self::apply) can do it.
+    /// True if [`apply`](Self::apply) can do it.
     pub fn is_applicable(&self) -> bool {
         !matches!(self, Mend::ByHand(_))
     }
 
-    /// Changes the running system below `root` ("/" but in tests), until the next start; `None`: only people can do it.
+    /// Changes the running system below `root` ("/" but in tests), until the next start;
+    /// `None`: only people can do it.
     pub fn apply(&self, root: &Path) -> Option<io::Result<()>> {
         let (path, value) = match self {
             Mend::Sysctl { key, value } => (root.join("proc/sys").join(key.replace('.', "/")), value),

@@ -1,6 +1,7 @@
-//! What `corelane tune` knows and decides: facts about the host ([`Host`], read from /proc and /sys), short measurements of
-//! the data directory's device ([`measure`]), rules that turn facts into findings ([`findings`]), and the profile of options
-//! that fits ([`Profile`]). Nothing here changes the system but [`Mend::apply`].
+//! Facts and rules of `corelane tune`: facts about the host ([`Host`], read from /proc and /sys),
+//! short measurements of the data directory's device ([`measure`]), rules that turn facts into
+//! findings ([`findings`]), and the profile of options that fits ([`Profile`]). Nothing here
+//! changes the system but [`Mend::apply`].
 
 mod block;
 mod class;

@@ -8,10 +8,11 @@ use serde::Serialize;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Mount {
     pub point: String,
-    /// `major:minor`; of file systems without a block device of their own, an anonymous one (`0:41`).
+    /// `major:minor`; of file systems without a block device of their own, an
+    /// anonymous one (`0:41`).
     pub device: String,
     pub file_system: String,
-    /// What is mounted: `/dev/sda1`, `overlay`, ...
+    /// Source of the mount: `/dev/sda1`, `overlay`, ...
     pub source: String,
     /// The mount's options and the file system's.
     pub options: Vec<String>,
@@ -28,7 +29,8 @@ impl Mount {
     }
 }
 
-/// The mount that an absolute directory is on: the longest mount point above it, of equal ones the last, which hides the others.
+/// The mount that an absolute directory is on: the longest mount point above it, of equal ones the
+/// last, which hides the others.
 pub(super) fn mount_of(mountinfo: &str, directory: &Path) -> Option<Mount> {
     let above = mountinfo.lines().filter_map(parse).filter(|mount| directory.starts_with(&mount.point));
     above.max_by_key(|mount| Path::new(&mount.point).components().count())

@@ -1,4 +1,5 @@
-//! The options that fit a device: the shipped profile of its class, with what was measured in place of what was assumed.
+//! The options that fit a device: the shipped profile of its class, with what was measured in
+//! place of what was assumed.
 
 use std::fmt::Write;
 
@@ -22,7 +23,7 @@ pub struct Setting {
 pub struct Profile {
     pub class: Class,
     pub settings: Vec<Setting>,
-    /// What producers should use, by Kafka's names.
+    /// Options that producers should use, by Kafka's names.
     pub producer: Vec<(String, String)>,
 }
 
@@ -33,7 +34,7 @@ const MAX_BYTES: &str = "corelane.write.max.bytes";
 const DEPTH: &str = "corelane.write.queue.depth";
 const DELAY: &str = "corelane.flush.delay.ms";
 
-/// Whether the broker has the option; what it has not is written as a comment.
+/// True if the broker has the option; what it has not is written as a comment.
 pub(super) fn is_known(key: &str) -> bool {
     OPTIONS.iter().any(|option| option.name == key)
 }
@@ -139,7 +140,8 @@ fn best(measured: &Measured, size: usize) -> Option<f64> {
     all.reduce(f64::max)
 }
 
-/// Large writes cost less CPU, so the shipped size stays unless the device is clearly slower with them.
+/// Large writes cost less CPU, so the shipped size stays unless the device is
+/// clearly slower with them.
 fn write_size(measured: &Measured, shipped: u64) -> Option<(u64, String)> {
     let [small, large] = WRITE_SIZES;
     let (with_small, with_large) = (best(measured, small)?, best(measured, large)?);
@@ -156,7 +158,8 @@ fn write_size(measured: &Measured, shipped: u64) -> Option<(u64, String)> {
 /// With one, the device would have nothing to do while the next write is gathered.
 const LEAST_DEPTH: usize = 2;
 
-/// Where the throughput stops growing. Of a log's writes only full ones are in flight together, so their size counts.
+/// Where the throughput stops growing. Of a log's writes only full ones are in flight
+/// together, so their size counts.
 fn queue_depth(measured: &Measured, size: usize) -> Option<(usize, String)> {
     let best = best(measured, size)?;
     let is_enough = |depth: &&usize| measured.write(size, **depth, false).is_some_and(|mb| mb >= NEAR * best);

@@ -1,4 +1,4 @@
-//! What was found, for people and for programs.
+//! Report of the findings, for people and for programs.
 
 use std::fmt::Write;
 
@@ -109,7 +109,8 @@ pub(super) fn measured_lines(measured: &Measured) -> Vec<String> {
     lines
 }
 
-/// The report as one object. `written`: the profile's file; `applied`: what was done, with the error where it failed.
+/// The report as one object. `written`: the profile's file; `applied`: what was done, with
+/// the error where it failed.
 pub fn json(report: &Report, written: Option<&str>, applied: &[(String, Option<String>)]) -> Value {
     #[derive(Serialize)]
     struct Shown<'a> {

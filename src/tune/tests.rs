@@ -1,4 +1,5 @@
-//! Made-up hosts: what is read from their /proc and /sys, what is found, which profile fits, and the files of `tuning/`.
+//! Made-up hosts: what is read from their /proc and /sys, what is found, which profile fits,
+//! and the files of `tuning/`.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -172,7 +173,7 @@ fn a_sata_ssd_and_a_hard_disk() {
     assert_eq!(sata("0\n", "none mq-deadline [bfq]\n").ids(None).1, ["scheduler:sda"]);
     assert_eq!(sata("1\n", "none [mq-deadline] bfq\n").ids(None), (Class::Hdd, vec![]));
     assert_eq!(sata("1\n", "[none] mq-deadline bfq\n").ids(None), (Class::Hdd, vec!["scheduler:sda".into()]));
-    // What the kernel has not, it cannot be told to use.
+    // A scheduler that the kernel has not cannot be chosen.
     assert_eq!(sata("1\n", "[none]\n").ids(None), (Class::Hdd, vec![]));
     let host = sata("0\n", "[none]\n").read();
     assert_eq!(host.disks[0].irqs[0].name, "ahci[0000:00:17.0]");

@@ -1,4 +1,5 @@
-//! Small texts of /proc and /sys. What is missing, unreadable or oddly written is `None`: unknown, never a failure.
+//! Small texts of /proc and /sys. What is missing, unreadable or oddly written is `None`:
+//! unknown, never a failure.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +15,8 @@ pub(super) fn number(path: &Path) -> Option<u64> {
     read(path)?.parse().ok()
 }
 
-/// The choice in brackets of a text like `always [madvise] never`; a text of one word without brackets is that word.
+/// The choice in brackets of a text like `always [madvise] never`; a text of one word
+/// without brackets is that word.
 pub(super) fn chosen(text: &str) -> Option<String> {
     let bracketed = text.split_whitespace().find_map(|word| word.strip_prefix('[')?.strip_suffix(']'));
     let only = || text.split_whitespace().next().filter(|word| *word == text.trim());

@@ -9,6 +9,9 @@ use kafka_protocol::messages::{
 use uuid::Uuid;
 
 use crate::support::world::*;
+use crate::transactions::initialized;
+
+const INVALID_TRANSACTION_TIMEOUT: i16 = 50;
 
 pub fn metadata(world: &mut World, version: i16) {
     let stock = (world.stock.name.clone(), world.stock.id);
@@ -188,7 +191,8 @@ pub fn find_coordinator(world: &mut World, version: i16) {
     }
 }
 
-/// The error and the coordinator of two keys, one of them as long as can be: in one request from v4 on.
+/// The error and the coordinator of two keys, one of them as long as can be: in
+/// one request from v4 on.
 fn coordinators(world: &mut World, version: i16, kind: i8) -> Vec<(i16, (i32, String, i32))> {
     let keys = [text("a"), text(&longest())];
     let request = FindCoordinatorRequest::default().with_key_type(kind);
@@ -230,9 +234,13 @@ pub fn init_producer_id(world: &mut World, version: i16) {
     }
     let transactional = |id: &str| request().with_transactional_id(Some(TransactionalId(text(id))));
     refused(world, version, &transactional(""), code::INVALID_REQUEST);
-    // Until there are transactions.
-    refused(world, version, &transactional("t"), code::UNSUPPORTED_VERSION);
-    refused(world, version, &transactional(&longest()), code::UNSUPPORTED_VERSION);
+    // For longer than `transaction.max.timeout.ms`.
+    refused(world, version, &transactional("t"), INVALID_TRANSACTION_TIMEOUT);
+    for id in [&*format!("init-{version}"), &longest()] {
+        let (error, (first, epoch)) = initialized(world, version, id);
+        assert_eq!((error, epoch >= 0), (0, true));
+        assert_eq!(initialized(world, version, id), (0, (first, epoch + 1)));
+    }
 }
 
 fn refused(world: &mut World, version: i16, request: &InitProducerIdRequest, expected: i16) {

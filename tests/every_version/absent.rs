@@ -1,4 +1,5 @@
-//! SaslHandshake, DescribeAcls, CreateAcls, DeleteAcls, ListPartitionReassignments, DescribeUserScramCredentials: what they are about is not there, and each says so as Kafka does.
+//! SaslHandshake, DescribeAcls, CreateAcls, DeleteAcls, ListPartitionReassignments,
+//! DescribeUserScramCredentials: what they are about is not there, and each says so as Kafka does.
 
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;

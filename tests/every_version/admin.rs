@@ -1,23 +1,25 @@
-//! AlterConfigs, DeleteRecords, DescribeLogDirs, DescribeTopicPartitions, DescribeProducers, ListConfigResources, ElectLeaders,
-//! AlterPartitionReassignments, UpdateFeatures.
+//! AlterConfigs, DeleteRecords, DescribeLogDirs, DescribeTopicPartitions, DescribeProducers,
+//! ListConfigResources, ElectLeaders, AlterPartitionReassignments, UpdateFeatures.
 
 use kafka_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+use kafka_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::{
-    AlterConfigsRequest, AlterPartitionReassignmentsRequest, DeleteRecordsRequest, DescribeLogDirsRequest,
-    DescribeProducersRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, InitProducerIdRequest,
-    ListConfigResourcesRequest, UpdateFeaturesRequest, describe_producers_request,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, DeleteRecordsRequest,
+    DescribeLogDirsRequest, DescribeProducersRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest,
+    InitProducerIdRequest, ListConfigResourcesRequest, UpdateFeaturesRequest, describe_producers_request,
 };
 
 use crate::support::world::*;
 use crate::topics::{BROKER, TOPIC, check_entry, describe};
 
 const POLICY_VIOLATION: i16 = 44;
+const LOG_DIR_NOT_FOUND: i16 = 57;
 
 /// The outcome of one resource: its error code.
 fn alter(
@@ -152,6 +154,32 @@ pub fn describe_log_dirs(world: &mut World, version: i16) {
     let all = log_dirs(world, version, None);
     let stock = world.stock.name.clone();
     assert!(all.contains(&row(0, 0)) && all.contains(&row(1, bytes)) && all.iter().any(|row| row.0 == *stock));
+}
+
+pub fn alter_replica_log_dirs(world: &mut World, version: i16) {
+    let topic = world.create(&format!("moved-{version}"), 2);
+    let response = world.client.call(4, &DescribeLogDirsRequest::default().with_topics(None));
+    let own = response.results[0].log_dir.to_string();
+    let dir = |path: &str, name: &str, partitions: &[i32]| {
+        let topic = AlterReplicaLogDirTopic::default().with_name(topic_name(name)).with_partitions(partitions.to_vec());
+        AlterReplicaLogDir::default().with_path(text(path)).with_topics(vec![topic])
+    };
+    let nowhere = format!("{own}/nowhere");
+    let dirs = vec![dir(&own, &topic.name, &[0, 9]), dir(&nowhere, &topic.name, &[1]), dir(&own, NO_SUCH_TOPIC, &[0])];
+    let response = world.client.call(version, &AlterReplicaLogDirsRequest::default().with_dirs(dirs));
+    let mut rows: Vec<_> = response
+        .results
+        .iter()
+        .flat_map(|topic| topic.partitions.iter().map(|p| (&*topic.topic_name.0, p.partition_index, p.error_code)))
+        .collect();
+    rows.sort_unstable();
+    let unknown = code::UNKNOWN_TOPIC_OR_PARTITION;
+    let name = &*topic.name;
+    let mut expected = [(name, 0, 0), (name, 1, LOG_DIR_NOT_FOUND), (name, 9, unknown), (NO_SUCH_TOPIC, 0, unknown)];
+    expected.sort_unstable();
+    assert_eq!(rows, expected);
+    let response = world.client.call(version, &AlterReplicaLogDirsRequest::default());
+    assert!(response.results.is_empty());
 }
 
 pub fn describe_topic_partitions(world: &mut World, version: i16) {

@@ -1,11 +1,14 @@
 //! OffsetCommit, OffsetFetch and OffsetDelete.
 
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
+use kafka_protocol::messages::offset_commit_response::OffsetCommitResponseTopic;
 use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest};
+
+use uuid::Uuid;
 
 use crate::groups::group;
 use crate::support::world::*;
@@ -14,15 +17,26 @@ const STOCK: &str = "stock";
 /// The longest metadata that a broker keeps (`offset.metadata.max.bytes`).
 const MAX_METADATA: usize = 4096;
 
+/// Topics are named by id from here on.
+const IDS_FROM: i16 = 10;
+
+fn id_of(world: &World, topic: &str) -> Uuid {
+    if topic == STOCK { world.stock.id } else { NO_SUCH_ID }
+}
+
 /// Commits (topic, partition, offset, metadata) without a member.
-fn commit(version: i16, id: &str, offsets: &[(&str, i32, i64, Option<&str>)]) -> OffsetCommitRequest {
+fn commit(world: &World, version: i16, id: &str, offsets: &[(&str, i32, i64, Option<&str>)]) -> OffsetCommitRequest {
     let topics = offsets.iter().map(|(topic, partition, offset, metadata)| {
         let partition = OffsetCommitRequestPartition::default()
             .with_partition_index(*partition)
             .with_committed_offset(*offset)
             .with_committed_leader_epoch(if version >= 6 { 0 } else { -1 })
             .with_committed_metadata(metadata.map(text));
-        OffsetCommitRequestTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition])
+        let named = match version {
+            IDS_FROM.. => OffsetCommitRequestTopic::default().with_topic_id(id_of(world, topic)),
+            _ => OffsetCommitRequestTopic::default().with_name(topic_name(topic)),
+        };
+        named.with_partitions(vec![partition])
     });
     OffsetCommitRequest::default()
         .with_group_id(group(id))
@@ -34,23 +48,44 @@ fn commit(version: i16, id: &str, offsets: &[(&str, i32, i64, Option<&str>)]) ->
 fn committed(world: &mut World, version: i16, request: &OffsetCommitRequest) -> Vec<(String, i32, i16)> {
     let response = world.client.call(version, request);
     assert_eq!(response.throttle_time_ms, 0);
+    let name = |topic: &OffsetCommitResponseTopic| match version {
+        IDS_FROM.. if topic.topic_id == world.stock.id => STOCK.to_owned(),
+        IDS_FROM.. if topic.topic_id == NO_SUCH_ID => NO_SUCH_TOPIC.to_owned(),
+        _ => topic.name.0.to_string(),
+    };
     let rows = response
         .topics
         .iter()
-        .flat_map(|topic| topic.partitions.iter().map(|p| (topic.name.0.to_string(), p.partition_index, p.error_code)));
+        .flat_map(|topic| topic.partitions.iter().map(|p| (name(topic), p.partition_index, p.error_code)));
     rows.collect()
 }
 
+fn commit_now(
+    world: &mut World,
+    version: i16,
+    id: &str,
+    offsets: &[(&str, i32, i64, Option<&str>)],
+) -> Vec<(String, i32, i16)> {
+    let request = commit(world, version, id, offsets);
+    committed(world, version, &request)
+}
+
 /// Offset, leader epoch, metadata and error of a partition.
-type Fetched = (i64, i32, String, i16);
+pub type Fetched = (i64, i32, String, i16);
 
 const NOTHING: (i64, i32, &str, i16) = (-1, -1, "", 0);
 
-/// What is committed of these partitions of stock (`None`: of everything), by partition; and the error of the group.
-fn fetched(world: &mut World, version: i16, id: &str, partitions: Option<&[i32]>) -> (i16, Vec<(i32, Fetched)>) {
+/// Committed offsets of these partitions of stock (`None`: of everything), by partition;
+/// and the error of the group.
+pub fn fetched(world: &mut World, version: i16, id: &str, partitions: Option<&[i32]>) -> (i16, Vec<(i32, Fetched)>) {
     if version >= 8 {
+        let stock = world.stock.id;
         let topic = |partitions: &[i32]| {
-            OffsetFetchRequestTopics::default().with_name(topic_name(STOCK)).with_partition_indexes(partitions.to_vec())
+            let named = match version {
+                IDS_FROM.. => OffsetFetchRequestTopics::default().with_topic_id(stock),
+                _ => OffsetFetchRequestTopics::default().with_name(topic_name(STOCK)),
+            };
+            named.with_partition_indexes(partitions.to_vec())
         };
         let asked = OffsetFetchRequestGroup::default()
             .with_group_id(group(id))
@@ -63,6 +98,7 @@ fn fetched(world: &mut World, version: i16, id: &str, partitions: Option<&[i32]>
         groups.sort_by_key(|found| &*found.group_id.0 != id);
         assert_eq!((groups.len(), &*groups[0].group_id.0, groups[1].error_code), (2, id, 0));
         assert!(groups[1].topics.iter().flat_map(|topic| &topic.partitions).all(|p| p.committed_offset == -1));
+        assert!(groups[0].topics.iter().all(|topic| (topic.topic_id == stock) == (version >= IDS_FROM)));
         let found = groups[0].topics.iter().flat_map(|topic| &topic.partitions);
         let rows = found.map(|p| {
             let metadata = p.metadata.as_ref().map_or(String::new(), |metadata| metadata.to_string());
@@ -99,11 +135,12 @@ pub fn offset_commit(world: &mut World, version: i16) {
         (NO_SUCH_TOPIC, 0, 4, None),
         (STOCK, 1, 0, Some(&*longer)),
     ];
-    let mut rows = committed(world, version, &commit(version, &id, &offsets));
+    let mut rows = commit_now(world, version, &id, &offsets);
     rows.sort();
     let unknown = code::UNKNOWN_TOPIC_OR_PARTITION;
+    let unknown_topic = if version >= IDS_FROM { code::UNKNOWN_TOPIC_ID } else { unknown };
     let expected = [
-        (NO_SUCH_TOPIC.to_owned(), 0, unknown),
+        (NO_SUCH_TOPIC.to_owned(), 0, unknown_topic),
         (STOCK.to_owned(), 0, 0),
         (STOCK.to_owned(), 1, code::OFFSET_METADATA_TOO_LARGE),
         (STOCK.to_owned(), 9, unknown),
@@ -114,12 +151,12 @@ pub fn offset_commit(world: &mut World, version: i16) {
     assert_eq!((error, rows), (0, vec![(0, row((4, epoch, &longest, 0))), (1, row(NOTHING))]));
 
     // Again: the last one counts.
-    let again = committed(world, version, &commit(version, &id, &[(STOCK, 0, 5, None)]));
+    let again = commit_now(world, version, &id, &[(STOCK, 0, 5, None)]);
     assert_eq!(again, [(STOCK.to_owned(), 0, 0)]);
     assert_eq!(fetched(world, 9, &id, Some(&[0])), (0, vec![(0, row((5, epoch, "", 0)))]));
 
     // A member that the group does not have, and a generation of a group that there is not.
-    let stranger = commit(version, &id, &[(STOCK, 0, 6, None)])
+    let stranger = commit(world, version, &id, &[(STOCK, 0, 6, None)])
         .with_member_id(text("stranger"))
         .with_generation_id_or_member_epoch(3);
     assert_eq!(committed(world, version, &stranger), [(STOCK.to_owned(), 0, code::UNKNOWN_MEMBER_ID)]);
@@ -132,7 +169,7 @@ pub fn offset_commit(world: &mut World, version: i16) {
 pub fn offset_fetch(world: &mut World, version: i16) {
     let id = format!("fetch-{version}");
     assert_eq!(fetched(world, version, &id, Some(&[0])), (0, vec![(0, row(NOTHING))]), "an unknown group");
-    let rows = committed(world, 9, &commit(9, &id, &[(STOCK, 0, 3, Some("note")), (STOCK, 1, 7, None)]));
+    let rows = commit_now(world, 9, &id, &[(STOCK, 0, 3, Some("note")), (STOCK, 1, 7, None)]);
     assert!(rows.iter().all(|(_, _, error)| *error == 0), "{rows:?}");
     let epoch = if version >= 5 { 0 } else { -1 };
     let (first, second) = ((0, row((3, epoch, "note", 0))), (1, row((7, epoch, "", 0))));
@@ -143,11 +180,21 @@ pub fn offset_fetch(world: &mut World, version: i16) {
         rows.sort();
         assert_eq!((error, rows), (0, vec![first, second]));
     }
+    if version >= IDS_FROM {
+        let topic = OffsetFetchRequestTopics::default().with_topic_id(NO_SUCH_ID).with_partition_indexes(vec![0, 4]);
+        let asked = OffsetFetchRequestGroup::default().with_group_id(group(&id)).with_topics(Some(vec![topic]));
+        let response = world.client.call(version, &OffsetFetchRequest::default().with_groups(vec![asked]));
+        let told = &response.groups[0];
+        assert_eq!((told.error_code, told.topics.len(), told.topics[0].topic_id), (0, 1, NO_SUCH_ID));
+        let rows = told.topics[0].partitions.iter().map(|p| (p.partition_index, p.committed_offset, p.error_code));
+        let unknown = code::UNKNOWN_TOPIC_ID;
+        assert_eq!(rows.collect::<Vec<_>>(), [(0, -1, unknown), (4, -1, unknown)]);
+    }
 }
 
 pub fn offset_delete(world: &mut World, version: i16) {
     let id = format!("offset-delete-{version}");
-    let rows = committed(world, 9, &commit(9, &id, &[(STOCK, 0, 3, None), (STOCK, 1, 7, None)]));
+    let rows = commit_now(world, 9, &id, &[(STOCK, 0, 3, None), (STOCK, 1, 7, None)]);
     assert!(rows.iter().all(|(_, _, error)| *error == 0), "{rows:?}");
     let ask = |id: &str, topics: &[(&str, i32)]| {
         let topics = topics.iter().map(|(topic, partition)| {

@@ -14,7 +14,8 @@ use crate::support::world::*;
 
 const NO_SUCH_GROUP: &str = "no-such-group";
 const NO_SUCH_MEMBER: &str = "no-such-member";
-/// A subscription to stock as Kafka's consumers write it; brokers read it, and theirs fail when they cannot.
+/// A subscription to stock as Kafka's consumers write it; brokers read it, and
+/// theirs fail when they cannot.
 const SUBSCRIPTION: &[u8] = b"\0\0\0\0\0\x01\0\x05stock\xff\xff\xff\xff";
 /// READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS.
 const OPERATIONS: i32 = 3400;

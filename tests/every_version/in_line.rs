@@ -52,7 +52,8 @@ pub fn run() {
         assert_eq!(beat(&mut world, 4, GROUP, (&leader, generation)), REBALANCE_IN_PROGRESS);
     }
 
-    // The leader joins again: all that waited behind, outside the broker's memory, is answered in order.
+    // The leader joins again: all that waited behind, outside the broker's
+    // memory, is answered in order.
     let joined = world.client.call(5, &join(5, GROUP, &leader, "range"));
     assert_eq!((joined.error_code, joined.generation_id, joined.members.len()), (0, generation + 1, 2));
     let joined = waiting.receive_before::<JoinGroupRequest>(BEHIND + 1, 5);

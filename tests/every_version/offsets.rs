@@ -41,11 +41,13 @@ pub fn list_offsets(world: &mut World, version: i16) {
     for (timestamp, since, found) in [
         (LATEST, 1, (0, -1, 6, epoch)),
         (EARLIEST, 1, (0, -1, 0, epoch)),
-        // The largest timestamp, the earliest on local disk, the latest in tiered storage.
+        // The largest timestamp, the earliest on local disk, the latest in tiered storage, the
+        // earliest yet to get there.
         (-3, 7, (0, time + 50, 3, epoch)),
         (-4, 8, (0, -1, 0, epoch)),
         (-5, 9, (0, -1, -1, -1)),
-        (-6, i16::MAX, (0, 0, 0, 0)),
+        (-6, 11, (0, -1, -1, -1)),
+        (-7, i16::MAX, (0, 0, 0, 0)),
         (i64::MIN, i16::MAX, (0, 0, 0, 0)),
         (0, 1, (0, time, 0, epoch)),
         (time + 10, 1, (0, time + 10, 1, epoch)),
@@ -77,7 +79,8 @@ pub fn list_offsets(world: &mut World, version: i16) {
 pub fn offset_for_leader_epoch(world: &mut World, version: i16) {
     let longest = longest();
     let stock = world.stock.name.clone();
-    // (topic, partition, the epoch the client believes in, the epoch asked for) and (error, epoch, end offset)
+    // (topic, partition, the epoch the client believes in, the epoch asked for) and
+    // (error, epoch, end offset)
     let rows = [
         ((&*stock, 0, 0, 0), (0, 0, 6)),
         ((&*stock, 0, -1, 0), (0, 0, 6)),

@@ -1,7 +1,8 @@
-//! The fuzz targets: each takes bytes as a socket, a disk or an operator could hand them to the broker. A panic, a
-//! failed assertion or runaway memory is the finding; an error value is not.
+//! The fuzz targets: each takes bytes as a socket, a disk or an operator could hand them to the
+//! broker. A panic, a failed assertion or runaway memory is the finding; an error value is not.
 //!
-//! `scripts/fuzz` runs them with the fuzzer; `tests/fuzz_corpus.rs` replays seeds and corpus with every `cargo test`.
+//! `scripts/fuzz` runs them with the fuzzer; `tests/fuzz_corpus.rs` replays seeds and corpus
+//! with every `cargo test`.
 
 // Helpers of tests, where a failure is a failed test; each user takes a part of them.
 #![allow(clippy::unwrap_used, clippy::panic, dead_code)]
@@ -60,6 +61,7 @@ macro_rules! for_request {
             DescribeCluster DescribeClusterRequest, DescribeConfigs DescribeConfigsRequest,
             IncrementalAlterConfigs IncrementalAlterConfigsRequest, AlterConfigs AlterConfigsRequest,
             DeleteRecords DeleteRecordsRequest, DescribeLogDirs DescribeLogDirsRequest,
+            AlterReplicaLogDirs AlterReplicaLogDirsRequest,
             DescribeTopicPartitions DescribeTopicPartitionsRequest, DescribeProducers DescribeProducersRequest,
             ListConfigResources ListConfigResourcesRequest, ElectLeaders ElectLeadersRequest,
             AlterPartitionReassignments AlterPartitionReassignmentsRequest, UpdateFeatures UpdateFeaturesRequest, JoinGroup JoinGroupRequest,
@@ -109,7 +111,7 @@ fn again<T: Encodable + Decodable + PartialEq + std::fmt::Debug>(request: &T, ap
 }
 
 fn frame_seeds() -> Vec<Vec<u8>> {
-    const ALL: [ApiKey; 33] = [
+    const ALL: [ApiKey; 34] = [
         ApiKey::ApiVersions,
         ApiKey::Metadata,
         ApiKey::ListOffsets,
@@ -125,6 +127,7 @@ fn frame_seeds() -> Vec<Vec<u8>> {
         ApiKey::AlterConfigs,
         ApiKey::DeleteRecords,
         ApiKey::DescribeLogDirs,
+        ApiKey::AlterReplicaLogDirs,
         ApiKey::DescribeTopicPartitions,
         ApiKey::DescribeProducers,
         ApiKey::ListConfigResources,
@@ -188,7 +191,8 @@ fn framed(api: ApiKey, version: i16, body: &[u8]) -> Vec<u8> {
     frame
 }
 
-// ---- responses: bytes from a broker that the client does not trust. One byte picks the API, one the version.
+// ---- responses: bytes from a broker that the client does not trust. One byte picks the API, one
+// the version.
 
 pub fn responses(data: &[u8]) {
     let [which, version, rest @ ..] = data else { return };
@@ -241,7 +245,7 @@ fn response_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-// ---- batches: a record batch with its length, magic and CRC put right, so that the fuzzer gets behind them
+// ---- batches: with length, magic and CRC put right, so that the fuzzer gets behind them
 
 pub fn batches(data: &[u8]) {
     let _ = record_batch::frame(data).is_ok() && record_batch::check(data).is_ok();
@@ -325,7 +329,8 @@ fn batch_seeds() -> Vec<Vec<u8>> {
     [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd].map(|codec| sound_batch(codec).to_vec()).into()
 }
 
-// ---- group records: what a start reads back from `__consumer_offsets`. Two bytes of key length, key, value.
+// ---- group records: what a start reads back from `__consumer_offsets`. Two bytes of key length,
+// key, value.
 
 pub fn group_records(data: &[u8]) {
     let [length, rest @ ..] = data else { return };

@@ -1,5 +1,5 @@
-//! Work that a crash has ended on its way, as a start finds it: exchanges of cleaned segments, where cleaning was, and
-//! arenas.
+//! Work that a crash has ended on its way, as a start finds it: exchanges of cleaned segments,
+//! where cleaning was, and arenas.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom};
@@ -13,8 +13,8 @@ use corelane::storage::{
 
 use super::{batch_at, crc32c, in_memory, put_right};
 
-// ---- swap files: what a start finds of an exchange of cleaned segments. One byte picks the cleaned segment's base, one what
-// else is there; the rest is `<base>.log.swap`.
+// ---- swap files: what a start finds of an exchange of cleaned segments. One byte picks the
+// cleaned segment's base, one what else is there; the rest is `<base>.log.swap`.
 
 const SWAP_BASES: [i64; 4] = [0, 3, 6, 5];
 
@@ -108,8 +108,9 @@ pub fn cleaner_checkpoint_seeds() -> Vec<Vec<u8>> {
         .into()
 }
 
-// ---- arena: batches that a killed broker had acknowledged from memory. One byte of flags, one with the number of slots, the
-// slots, then the bytes of each slot's chunk behind their length (u16); what follows in a chunk is zeros.
+// ---- arena: batches that a killed broker had acknowledged from memory. One byte of flags, one
+// with the number of slots, the slots, then the bytes of each slot's chunk behind their length
+// (u16); what follows in a chunk is zeros.
 
 const ARENA_PAGE: usize = 4096;
 /// The smallest: a head, two pages of table, 64 of chunks.
@@ -201,7 +202,8 @@ fn arena_head() -> Vec<u8> {
     head
 }
 
-/// A slot of one page at `position` of the segment at 0, of which `held` bytes hold; (place, offset, CRC) of the first batch.
+/// A slot of one page at `position` of the segment at 0, of which `held` bytes hold; (place,
+/// offset, CRC) of the first batch.
 fn slot_of(partition: u8, position: u32, held: u32, (begins, offset, crc): (u32, i64, u32)) -> Vec<u8> {
     let mut slot = id_of(9).to_vec();
     slot.extend_from_slice(&i32::from(partition).to_le_bytes());
@@ -234,7 +236,8 @@ pub fn arena_seeds() -> Vec<Vec<u8>> {
     let held = two.len() as u32;
     let one = slot_of(0, 0, held, (0, 0, crc(&two)));
     let other = slot_of(1, 0, held / 2, (0, 0, crc(&two)));
-    // A batch that ends with zeros goes on from one chunk in the next, which begins with a sound one.
+    // A batch that ends with zeros goes on from one chunk in the next, which
+    // begins with a sound one.
     let plain = records::build(&[(Vec::new(), Some(vec![0; 5000]))], 1_700_000_000_000);
     let long = put_right(&plain);
     let begun: Vec<u8> = long[..90].to_vec();

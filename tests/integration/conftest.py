@@ -16,7 +16,25 @@ from support import cluster as clusters
 from support import groups, load, proc, wire
 
 _figures = []
+_ran = set()
 _log_tails = pytest.StashKey()
+
+
+def pytest_configure(config):
+    """Each process of a run by several has a part of the ports."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker:
+        low, high = brokers.ports()
+        count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        share, number = (high - low + 1) // count, int(worker.removeprefix("gw")) % count
+        os.environ["CORELANE_TEST_PORTS"] = f"{low + share * number}-{low + share * (number + 1) - 1}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from support import schedule
+
+    return schedule.Scheduling(config, log)
 
 
 def pytest_addoption(parser):
@@ -31,6 +49,27 @@ def pytest_collection_modifyitems(config, items):
     kept = [i for i in items if any(fnmatch(i.name, pattern) for pattern in getattr(i.module, "CI", "*"))]
     config.hook.pytest_deselected(items=[i for i in items if i not in kept])
     items[:] = kept
+
+
+def pytest_runtest_logreport(report):
+    """In a run by several processes, as the first of them sees it."""
+    _ran.add(report.nodeid)
+    if report.when == "teardown":
+        _figures.extend(value for name, value in report.user_properties if name == "figure")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session, exitstatus):
+    """A test that is collected and never runs fails the run. `CORELANE_TEST_END` names a file that says that the run came to its end:
+    code under test that exits the process with 0 would pass for a run without failures."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    whole = f"{len(_ran)} of {session.testscollected} tests ran"
+    if exitstatus == 0 and len(_ran) != session.testscollected and not session.config.option.collectonly:
+        session.config.get_terminal_writer().line(f"\n{whole}", red=True)
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+    if end := os.environ.get("CORELANE_TEST_END"):
+        Path(end).write_text(f"{whole}\n")
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -78,7 +117,7 @@ def length(request):
 @pytest.fixture
 def figure(request):
     """`figure(name, value)` prints a measured figure at the end of the run."""
-    return lambda name, value: _figures.append((request.node.name, name, value))
+    return lambda name, value: request.node.user_properties.append(("figure", (request.node.name, name, value)))
 
 
 @pytest.fixture
@@ -103,10 +142,17 @@ def _watch(request, b):
     request.node.stash.setdefault(_log_tails, []).append(b)
 
 
+def _shorten(report):
+    """In CI pytest's summary has each message whole: its first lines tell which failure it was."""
+    if crash := getattr(report.longrepr, "reprcrash", None):
+        crash.message = "\n".join(line[:300] for line in crash.message.splitlines()[:6])
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     if report.failed:
+        _shorten(report)
         for b in item.stash.get(_log_tails, []):
             report.sections.append((f"end of the log of the broker in {b.folder}", b.log_tail()))
 
@@ -234,6 +280,17 @@ def shared_group_broker(root):
 def group_broker(request, shared_group_broker):
     """One broker for all tests of groups that do not stop it, with shorter times than the defaults; still alive after each."""
     yield from _lent(request, shared_group_broker)
+
+
+@pytest.fixture(scope="session")
+def shared_transaction_broker(root):
+    yield from _serving(root / "shared-transactions", brokers.QUICK_TRANSACTIONS)
+
+
+@pytest.fixture
+def transaction_broker(request, shared_transaction_broker):
+    """One broker for all tests of transactions that do not stop it; still alive after each."""
+    yield from _lent(request, shared_transaction_broker)
 
 
 @pytest.fixture(scope="session")

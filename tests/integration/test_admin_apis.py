@@ -15,13 +15,6 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from support import java, load, schema, wire
 from support.wire import ERR
 
-DELETE_RECORDS = "org.apache.kafka.tools.DeleteRecordsCommand"
-LOG_DIRS = "org.apache.kafka.tools.LogDirsCommand"
-TRANSACTIONS = "org.apache.kafka.tools.TransactionsCommand"
-ELECTION = "org.apache.kafka.tools.LeaderElectionCommand"
-REASSIGN = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
-FEATURES = "org.apache.kafka.tools.FeatureCommand"
-CLIENT_METRICS = "org.apache.kafka.tools.ClientMetricsCommand"
 
 # ---- AlterConfigs
 
@@ -166,7 +159,7 @@ def test_delete_records_tool(broker, topic, tmp_path):
                   {"topic": other, "partition": 0, "offset": 2}]  # fmt: skip
     asked = tmp_path / "offsets.json"
     asked.write_text(json.dumps({"partitions": partitions, "version": 1}))
-    out = java.run(DELETE_RECORDS, "--bootstrap-server", broker.bootstrap, "--offset-json-file", asked).out
+    out = java.run(java.DELETE_RECORDS, "--bootstrap-server", broker.bootstrap, "--offset-json-file", asked).out
     for line in (f"partition: {name}-0\tlow_watermark: 3", f"partition: {name}-1\tlow_watermark: 10", f"partition: {other}-0\tlow_watermark: 2"):
         assert line in out, out
     assert starts(broker, name, [0, 1]) == {0: 3, 1: 10} and starts(broker, other, [0]) == {0: 2}
@@ -225,7 +218,8 @@ def test_deleted_records_stay_deleted(corelane_only, make_broker):
         assert starts(b, name, [part]) == {part: to}
         assert trim(b, name, (part, 1)) == {part: (0, to)}
     left = sorted(int(p.stem) for p in folder.glob("*.log"))
-    assert left == before[1:], f"{left} of {before}"
+    # Segments that were only in memory when `before` was looked at may have come.
+    assert left[: len(before) - 1] == before[1:], f"{left} of {before}"
     seen = []
     load.read_partitions(b, name, 2, lambda p, o, v: seen.append((p, o, v)), starts={0: amid, 1: 30_000})
     assert [(p, o) for p, o, _ in seen] == [(0, o) for o in range(amid, 30_000)]
@@ -243,7 +237,7 @@ def test_deleted_records_stay_deleted(corelane_only, make_broker):
 def described(broker, *names):
     """What the tool prints of the broker's directories, its JSON."""
     topics = ["--topic-list", ",".join(names)] if names else []
-    out = java.run(LOG_DIRS, "--describe", "--bootstrap-server", broker.bootstrap, *topics).out
+    out = java.run(java.LOG_DIRS, "--describe", "--bootstrap-server", broker.bootstrap, *topics).out
     lines = [json.loads(s) for s in out.splitlines() if s.startswith("{")]
     assert len(lines) == 1 and [b["broker"] for b in lines[0]["brokers"]] == [0], out
     return lines[0]["brokers"][0]["logDirs"]
@@ -263,7 +257,7 @@ def test_log_dirs_tool(broker, topic):
     assert {p["partition"] for p in described(broker)[0]["partitions"]} >= set(expected)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_log_dirs_by_hand(broker, topic, version):
     name = topic(2)
 
@@ -278,7 +272,7 @@ def test_log_dirs_by_hand(broker, topic, version):
     assert ask([]).Topics == [] and ask([{"Topic": name, "Partitions": []}]).Topics == []
     space = os.statvfs(broker.data_dir)
     total = space.f_blocks * space.f_frsize if version >= 4 else -1
-    assert some.TotalBytes == total and (some.UsableBytes > 0) == (version >= 4)
+    assert some.TotalBytes == total and (some.UsableBytes > 0) == (version >= 4) and not some.IsCordoned
 
 
 # ---- DescribeTopicPartitions
@@ -315,22 +309,22 @@ def test_topics_page_by_page(broker, topic):
 def test_producers_tool(broker, topic):
     name = topic(2)
     load.produce_lines(broker, name, 10, 1, enable_idempotence=True)
-    out = java.run(TRANSACTIONS, "--bootstrap-server", broker.bootstrap, "describe-producers", "--topic", name, "--partition", 0).out
+    out = java.run(java.TRANSACTIONS, "--bootstrap-server", broker.bootstrap, "describe-producers", "--topic", name, "--partition", 0).out
     header, *rows = [s.split() for s in out.splitlines() if s.strip()]
     assert header[:3] == ["ProducerId", "ProducerEpoch", "LatestCoordinatorEpoch"] and len(rows) == 1, out
     told = dict(zip(header, rows[0]))
     assert (told["ProducerEpoch"], told["LastSequence"], told["CurrentTransactionStartOffset"]) == ("0", "9", "None"), out
     assert abs(int(told["LastTimestamp"]) / 1000 - time.time()) < 600
-    out = java.run(TRANSACTIONS, "--bootstrap-server", broker.bootstrap, "describe-producers", "--topic", name, "--partition", 1).out
+    out = java.run(java.TRANSACTIONS, "--bootstrap-server", broker.bootstrap, "describe-producers", "--topic", name, "--partition", 1).out
     assert len(out.split("\n")[1:]) <= 1 or not out.splitlines()[1:], out
 
 
 @pytest.mark.parametrize("kind", ["preferred", "unclean"])
 def test_leader_election_tool(broker, topic, kind):
     name = topic(2)
-    out = java.run(ELECTION, "--bootstrap-server", broker.bootstrap, "--election-type", kind, "--topic", name, "--partition", 1).out
+    out = java.run(java.ELECTION, "--bootstrap-server", broker.bootstrap, "--election-type", kind, "--topic", name, "--partition", 1).out
     assert f"Valid replica already elected for partitions {name}-1" in out, out
-    out = java.run(ELECTION, "--bootstrap-server", broker.bootstrap, "--election-type", kind, "--all-topic-partitions").out
+    out = java.run(java.ELECTION, "--bootstrap-server", broker.bootstrap, "--election-type", kind, "--all-topic-partitions").out
     assert "Error" not in out, out
 
 
@@ -340,7 +334,7 @@ def test_reassign_partitions_tool(broker, topic, tmp_path):
     def ask(replicas, *args):
         plan = tmp_path / "plan.json"
         plan.write_text(json.dumps({"version": 1, "partitions": [{"topic": name, "partition": 0, "replicas": replicas}]}))
-        return java.run(REASSIGN, "--bootstrap-server", broker.bootstrap, "--reassignment-json-file", plan, *args, check=False)
+        return java.run(java.REASSIGN, "--bootstrap-server", broker.bootstrap, "--reassignment-json-file", plan, *args, check=False)
 
     done = ask([0], "--execute")
     assert done.code == 0 and "Successfully started partition reassignment" in done.out, done
@@ -350,7 +344,7 @@ def test_reassign_partitions_tool(broker, topic, tmp_path):
     assert done.code == 0 and "None of the specified partition reassignments are active" in done.out, done
     done = ask([7], "--execute")
     assert done.code != 0, done
-    listed = java.run(REASSIGN, "--bootstrap-server", broker.bootstrap, "--list").out
+    listed = java.run(java.REASSIGN, "--bootstrap-server", broker.bootstrap, "--list").out
     assert "No partition reassignments found." in listed
 
 
@@ -362,6 +356,14 @@ def test_reassignments_by_hand(broker, topic):
                 asked = [{"Name": name, "Partitions": [{"PartitionIndex": 0, "Replicas": replicas}]}]
                 told = schema.call(conn, "AlterPartitionReassignments", version, TimeoutMs=30_000, Topics=asked)
                 assert (told.ErrorCode, told.Responses[0].Partitions[0].ErrorCode) == (0, code), replicas
+        # KIP-860: the number of replicas is to stay as it is, which is looked at last.
+        for replicas, code in (([0], 0), ([1], 39), ([0, 1], 39), ([0, 0], 39), ([], 39), (None, 85)):
+            asked = [{"Name": name, "Partitions": [{"PartitionIndex": 0, "Replicas": replicas}]}]
+            told = schema.call(
+                conn, "AlterPartitionReassignments", 1, TimeoutMs=30_000, AllowReplicationFactorChange=False, Topics=asked
+            )
+            assert told.AllowReplicationFactorChange is False
+            assert (told.ErrorCode, told.Responses[0].Partitions[0].ErrorCode) == (0, code), (replicas, told)
         asked = [{"Name": n, "Partitions": [{"PartitionIndex": p, "Replicas": [0]}]} for n, p in ((name, 9), ("no-such", 0))]
         told = schema.call(conn, "AlterPartitionReassignments", 1, TimeoutMs=30_000, Topics=asked)
         assert [p.ErrorCode for t in told.Responses for p in t.Partitions] == [ERR["UNKNOWN_TOPIC_OR_PARTITION"]] * 2
@@ -369,16 +371,16 @@ def test_reassignments_by_hand(broker, topic):
 
 def test_features_tool(broker):
     """What is there of Kafka's features is at Kafka's level."""
-    out = java.run(FEATURES, "--bootstrap-server", broker.bootstrap, "describe").out
+    out = java.run(java.FEATURES, "--bootstrap-server", broker.bootstrap, "describe").out
     rows = [dict(re.findall(r"(\w+): (\S+)", s)) for s in out.splitlines() if s.startswith("Feature: ")]
-    groups = [r for r in rows if r["Feature"] == "group.version"]
-    assert [(r["SupportedMaxVersion"], r["FinalizedVersionLevel"]) for r in groups] == [("1", "1")], out
-    done = java.run(FEATURES, "--bootstrap-server", broker.bootstrap, "upgrade", "--feature", "group.version=9", check=False)
+    levels = {r["Feature"]: (r["SupportedMaxVersion"], r["FinalizedVersionLevel"]) for r in rows}
+    assert (levels["group.version"], levels["transaction.version"]) == (("1", "1"), ("2", "2")), out
+    done = java.run(java.FEATURES, "--bootstrap-server", broker.bootstrap, "upgrade", "--feature", "group.version=9", check=False)
     assert done.code != 0 and "group.version" in done.out, done
 
 
 def test_client_metrics_tool(broker):
-    out = java.run(CLIENT_METRICS, "--bootstrap-server", broker.bootstrap, "--list").out
+    out = java.run(java.CLIENT_METRICS, "--bootstrap-server", broker.bootstrap, "--list").out
     assert out.strip() == "", out
 
 

@@ -1,6 +1,7 @@
 """Administration by hand: the error code that odd input to topics gets, and APIs about what is not there, each as Kafka 4.3.1 answers."""
 
 import socket
+import struct
 import time
 
 import pytest
@@ -215,15 +216,17 @@ def test_a_client_that_half_closes_gets_its_answers(corelane_only, broker, topic
 
 
 def test_log_lines_that_clients_cause_are_limited(corelane_only, make_broker):
-    """A transactional producer that asks again and again is named by address and client id, a few times a second."""
+    """A client whose requests cannot be read, again and again, is named by its address, a few times a second."""
     b = make_broker({"corelane.shards": 1})
     b.start()
-    with wire.Conn(b, timeout=60) as conn:
-        begun = time.monotonic()
-        for _ in range(2000):
-            assert schema.call(conn, "InitProducerId", 4, TransactionalId="tx").ErrorCode == ERR["UNSUPPORTED_VERSION"]
-        seconds = time.monotonic() - begun
-    lines = [s for s in b.log_text().splitlines() if "transactional producer" in s]
+    begun, count = time.monotonic(), 500
+    for _ in range(count):
+        with wire.Conn(b) as conn:
+            conn.raw(struct.pack(">i", -1))
+            with pytest.raises(wire.Closed):
+                conn.recv()
+    seconds = time.monotonic() - begun
+    lines = [s for s in b.log_text().splitlines() if "closing the connection" in s]
     # Five each second, by the broker's clock, whose seconds begin when they want.
-    assert 1 <= len(lines) <= 5 * (seconds + 3), f"{len(lines)} lines in {seconds} s"
-    assert "127.0.0.1:" in lines[0] and '"raw"' in lines[0] and "tx" in lines[0], lines[0]
+    assert 1 <= len(lines) <= min(5 * (seconds + 3), count - 1), f"{len(lines)} lines in {seconds} s"
+    assert "127.0.0.1:" in lines[0], lines[0]

@@ -43,6 +43,18 @@ def test_options_of_a_topic(cli, name):
     assert own(cli, name) == before
 
 
+def test_what_there_is_not_is_not_unset(cli, name):
+    cli("config", "set", "--topic", name, "retention.ms=86400000")
+    before = own(cli, name)
+    for dry in ([], ["--dry-run"]):
+        said = cli("config", "unset", "--topic", name, "retention.ms", "retention.mss", *dry, "--format", "json", code=1)
+        assert said.json["error"] == "INVALID_CONFIG" and own(cli, name) == before
+        assert "there is no option retention.mss here; did you mean retention.ms?; nothing was unset" in said.err, said
+    [node] = cli.json("broker", "list")
+    for of in (["--broker", node["broker"]], ["--broker-defaults"]):
+        assert "log.retention.hours" in cli.fails("config", "unset", *of, "log.retention.hourss")
+
+
 def test_all_or_nothing(cli, name):
     before = own(cli, name)
     said = cli("config", "set", "--topic", name, "retention.ms=1000", "segment.bytes=many", "--format", "json", code=1)
@@ -57,7 +69,7 @@ def test_typos(cli, name):
     assert "no option retenton.ms here; did you mean retention.ms?" in cli.fails("config", "get", "--topic", name, "retenton.ms")
     assert "did you mean retention.ms?" in cli.fails("config", "set", "--topic", name, "retenton.ms=1")
     assert "there is no broker 77" in cli.fails("config", "get", "--broker", 77)
-    for words in (["get"], ["get", "--topic", "a", "--broker", 1], ["set", "--topic", "a"], ["set", "--topic", "a", "b"], ["explain"]):
+    for words in (["get"], ["get", "--topic", "a", "--broker", 1], ["set", "--topic", "a"], ["set", "--topic", "a", "b"], ["get", "--topic", "a", "--group", "b"], ["get", "--group", ""], ["explain"]):
         done = run("config", *words)
         assert done.code == 2 and "panicked" not in done.err, (words, done)
     assert "explain" in run("config", "explan").err
@@ -70,6 +82,39 @@ def test_options_of_a_broker(broker, cli):
     assert options["log.dirs"]["read_only"]
     said = cli.fails("config", "set", "--broker", node["broker"], "log.dirs=/tmp/other")
     assert f"broker {node['broker']}: " in said, said
+
+
+def test_options_of_a_group(cli):
+    group = f"cli group {time.time_ns()}"
+    session, heartbeat = "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
+
+    def own():
+        return {o["name"]: (o["value"], o["source"]) for o in cli.json("config", "get", "--group", group)}
+
+    assert own() == {}
+    every = {o["name"]: o for o in cli.json("config", "get", "--group", group, "--all")}
+    assert {session, heartbeat, "share.auto.offset.reset"} <= set(every)
+    broker, source = every[session]["value"], every[session]["source"]
+    said = cli("config", "set", "--group", group, f"{session}=50000", f"{heartbeat}=6000").out
+    assert f"group {group}: {session}=50000\n" in said, said
+    assert own() == {session: ("50000", "DYNAMIC_GROUP_CONFIG"), heartbeat: ("6000", "DYNAMIC_GROUP_CONFIG")}
+    assert "would be" in cli("config", "set", "--group", group, f"{session}=51000", "--dry-run").out
+    told = cli.json("config", "unset", "--group", group, heartbeat)
+    assert told["group"] == group and told["options"] == {heartbeat: None} and told["error"] is None
+    assert own() == {session: ("50000", "DYNAMIC_GROUP_CONFIG")}
+    # All or nothing, as the broker's bounds are; typos name the nearest option of groups.
+    said = cli("config", "set", "--group", group, f"{session}=1", f"{heartbeat}=6000", "--format", "json", code=1)
+    assert said.json["error"] == "INVALID_CONFIG" and f"group {group}: " in said.err and session in said.err, said
+    assert "did you mean consumer.session.timeout.ms?" in cli.fails("config", "set", "--group", group, "consumer.session.timeout=50000")
+    assert "did you mean consumer.session.timeout.ms?" in cli.fails("config", "unset", "--group", group, "consumer.session.timeou.ms")
+    assert "did you mean consumer.session.timeout.ms?" in cli.fails("config", "get", "--group", group, "consumer.session.timeou.ms")
+    assert own() == {session: ("50000", "DYNAMIC_GROUP_CONFIG")}
+    [one] = cli.json("config", "explain", session, "--group", group)
+    assert (one["value"], one["source"], one["group_option"]) == ("50000", "DYNAMIC_GROUP_CONFIG", session)
+    assert one["broker_option"] == f"group.{session}" and "50000" in cli("config", "explain", session, "--group", group).out
+    cli("config", "unset", "--group", group, session)
+    [one] = cli.json("config", "get", "--group", group, session)
+    assert (one["value"], one["source"]) == (broker, source) and own() == {}
 
 
 def test_an_option_is_explained_without_a_broker():

@@ -21,7 +21,7 @@ def cli(group_broker):
 @pytest.fixture
 def topic(group_broker, conn):
     """Two partitions with ten records each; record n is n seconds after START."""
-    name = load.create_topic(group_broker, f"cli-{time.time_ns()}", 2)
+    name = load.create_topic(group_broker, f"cli-{time.time_ns()}", 2, retention_ms=-1)
     for p in range(2):
         for n in range(10):
             wire.produce(conn, name, p, wire.batch([b"x"], timestamp=START + n * 1000))
@@ -173,6 +173,18 @@ def test_lag(cli, conn, topic, empty):
     commit(conn, empty, {(topic, 0): 10})
     [row] = rows(cli("group", "lag", empty).out)
     assert (row["LAG"], row["MAX-LAG"]) == ("4", "4")
+
+
+def test_offsets_committed_without_a_group_id_are_a_group_too(cli, group_broker, conn, topic):
+    wait_ready(group_broker, "")
+    assert commit(conn, "", {(topic, 0): 4}) == {(topic, 0): 0}
+    try:
+        [described] = cli.json("group", "describe", "")
+        assert (described["group"], described["type"], described["state"]) == ("", "Classic", "Empty")
+        assert {(o["topic"], o["partition"]): o["current_offset"] for o in described["offsets"]}[topic, 0] == 4
+        assert [s["lag"] for s in cli.json("group", "lag") if s["group"] == "" and s["topic"] == topic] == [6]
+    finally:
+        cli("group", "delete", "")
 
 
 def test_a_typo_is_answered_with_the_nearest_group(cli, empty, topic):

@@ -27,7 +27,7 @@ def name(request, cli):
 @pytest.fixture
 def timed(broker, topic):
     """Two partitions with ten records each; record n is n seconds after START."""
-    made = topic(2)
+    made = topic(2, retention_ms=-1)
     with wire.Conn(broker, timeout=30) as conn:
         for p in range(2):
             for n in range(10):
@@ -131,6 +131,9 @@ def test_records_are_trimmed_by_offset_and_time(cli, timed):
     dry = cli.json("topic", "trim", timed, "--to-offset", 3, "--partition", 0, "--dry-run")
     assert [(t["partition"], t["start_offset_before"], t["start_offset"], t["deleted"]) for t in dry] == [(0, 0, 3, 3)]
     assert offsets() == [(0, 10), (0, 10)]
+    beyond = cli("topic", "trim", timed, "--to-offset", 11, "--dry-run", "--format", "json", code=1)
+    assert [(t["error"], t["start_offset"]) for t in beyond.json] == [("OFFSET_OUT_OF_RANGE", None)] * 2
+    assert f"{timed}-1: the partition ends at offset 10" in beyond.err
     cli("topic", "trim", timed, "--to-offset", 3, "--partition", "0")
     assert offsets() == [(3, 10), (0, 10)]
     # Record 5 is 5 s after START, which is 22:13:20 UTC.
@@ -162,7 +165,7 @@ def test_a_replica_assignment_is_kafkas(broker, cli, name):
     said = cli.fails("topic", "alter", name, "--replication-factor", 3)
     assert "3 replicas need as many brokers; there are 1" in said
     assert "are so already" in cli("topic", "alter", name, "--replication-factor", 1).out
-    assert "names 1 partitions" in cli.fails("topic", "alter", name, "--replica-assignment", "1")
+    assert "names 1 partition," in cli.fails("topic", "alter", name, "--replica-assignment", "1")
 
 
 def test_no_broker_is_told_at_once():

@@ -94,7 +94,7 @@ def test_acks(broker, topic, acks):
 
 
 def test_keys_headers_timestamps_and_nulls(broker, topic):
-    name = topic(1)
+    name = topic(1, retention_ms=-1)
     p = load.producer(broker)
     sent = [
         (b"k1", b"v1", [("h", b"1"), ("h", b"2"), ("empty", b""), ("null", None)], 1_700_000_000_000),
@@ -202,11 +202,11 @@ def test_fetch_session(broker, topic):
 
 
 def test_offsets_by_time(broker, topic):
-    name = topic(1)
+    name = topic(1, retention_ms=-1)
     with wire.Conn(broker) as conn:
         for n in range(10):
             assert wire.produce(conn, name, 0, wire.batch([b"x"], timestamp=1_700_000_000_000 + n * 1000)) == (0, n)
-        for version in range(1, 11):
+        for version in range(1, 12):
             ask = lambda t: wire.list_offsets(conn, name, [0], t, version)[0]  # noqa: E731, B023
             assert ask(-2)[::2] == (0, 0), f"earliest, version {version}"
             assert ask(-1)[::2] == (0, 10), f"latest, version {version}"
@@ -214,6 +214,11 @@ def test_offsets_by_time(broker, topic):
             assert ask(1_800_000_000_000) == (0, -1, -1), f"after the end, version {version}"
             if version >= 7:
                 assert ask(-3) == (0, 1_700_000_009_000, 9), f"max timestamp, version {version}"
+            # Without tiered storage nothing has got there, and nothing is about to.
+            unsupported = wire.ERR["UNSUPPORTED_VERSION"]
+            assert ask(-5) == (0 if version >= 9 else unsupported, -1, -1), f"latest tiered, version {version}"
+            assert ask(-6) == (0 if version >= 11 else unsupported, -1, -1), f"earliest pending upload, version {version}"
+            assert ask(-7) == (unsupported, -1, -1), f"version {version}"
 
 
 # kafka-python still speaks to brokers of 2017, which had only the classic encodings: None is "as the broker offers".

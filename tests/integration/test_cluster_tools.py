@@ -8,11 +8,10 @@ import time
 
 import pytest
 
-from support import java, load
+from support import clock, java, load
 from support.broker import target
 
 pytestmark = pytest.mark.skipif(target() != "corelane", reason="starts Corelane's brokers")
-REASSIGN = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
 REPORT = re.compile(r"max lag is (\d+) for partition (\S+) at offset (-?\d+) among (\d+) partitions")
 
 
@@ -35,10 +34,10 @@ class Verification:
         return [(int(m[1]), int(m[4])) for line in list(self.lines) if (m := REPORT.search(line))]
 
     def until(self, holds, what, timeout=90):
-        end = time.monotonic() + timeout
+        end = clock.running() + timeout
         while not holds():
             assert self.popen.poll() is None, f"it has ended: {''.join(self.lines)[-3000:]}"
-            assert time.monotonic() < end, f"{what}: not within {timeout} s: {''.join(self.lines)[-3000:]}"
+            assert clock.running() < end, f"{what}: not within {timeout} s: {''.join(self.lines)[-3000:]}"
             time.sleep(0.05)
 
     def end(self):
@@ -67,7 +66,7 @@ def test_replicas_are_equal_record_by_record(make_cluster, length):
 def test_versions_of_every_broker(make_cluster):
     c = make_cluster()
     # One broker's address is enough to find all.
-    said = java.run("org.apache.kafka.tools.BrokerApiVersionsCommand", "--bootstrap-server", c[1].bootstrap).out
+    said = java.run(java.VERSIONS, "--bootstrap-server", c[1].bootstrap).out
     for number, b in c.brokers.items():
         assert f"{b.bootstrap} (id: {number} rack: null" in said, said[:3000]
     assert said.count("Produce(0): ") == said.count("Fetch(1): ") == 3, said[:3000]
@@ -89,7 +88,7 @@ def test_a_throttled_reassignment_takes_its_time(make_cluster, figure):
     plan.write_text(json.dumps({"version": 1, "partitions": [{"topic": "moved", "partition": 0, "replicas": [target_id]}]}))
 
     def reassign(*args):
-        return java.run(REASSIGN, "--bootstrap-server", c.bootstrap, "--reassignment-json-file", plan, *args)
+        return java.run(java.REASSIGN, "--bootstrap-server", c.bootstrap, "--reassignment-json-file", plan, *args)
 
     began = time.monotonic()
     reassign("--execute", "--throttle", rate)

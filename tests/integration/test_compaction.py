@@ -9,7 +9,7 @@ import time
 import confluent_kafka as ck
 import pytest
 
-from support import java, load, proc, wire
+from support import clock, java, load, proc, wire
 
 MIB = 1 << 20
 # Cleaning is looked for all the time.
@@ -56,10 +56,10 @@ def read_all(broker, topic, timeout=120):
     seen, upto = Seen(), end_offset(broker, topic)
     c = load.consumer(broker)
     c.assign([ck.TopicPartition(topic, 0, 0)])
-    end = time.monotonic() + timeout
+    end = clock.running() + timeout
     try:
         while True:
-            assert time.monotonic() < end, f"not at the end within {timeout} s, at {seen.offset}"
+            assert clock.running() < end, f"not at the end within {timeout} s, at {seen.offset}"
             for message in c.consume(10_000, 0.5):
                 if message.error() is None:
                     seen.take(message)
@@ -74,9 +74,9 @@ def read_all(broker, topic, timeout=120):
 
 
 def until(what, true, seconds=60):
-    end = time.monotonic() + seconds
+    end = clock.running() + seconds
     while not true():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        assert clock.running() < end, f"not within {seconds} s: {what}"
         time.sleep(0.2)
 
 

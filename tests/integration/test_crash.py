@@ -8,7 +8,7 @@ import confluent_kafka as ck
 import confluent_kafka.admin
 import pytest
 
-from support import broker, load, wire
+from support import broker, clock, load, wire
 from support.sequences import PARTITIONS, SequenceReader, SequenceWriter, acknowledged
 
 
@@ -27,9 +27,9 @@ def test_kill_under_load(make_broker, length, figure, acknowledge):
     for cycle in range(cycles):
         before = cycle_acked
         time.sleep(dice.uniform(0.2, 1.5))
-        until = time.monotonic() + 60
+        until = clock.running() + 60
         while (cycle_acked := sum(len(w.acked[p]) for w in writers for p in w.partitions)) < before + 200:
-            assert time.monotonic() < until, f"cycle {cycle}: the load does not go on"
+            assert clock.running() < until, f"cycle {cycle}: the load does not go on"
             time.sleep(0.05)
         b.kill()
         acked = acknowledged(writers)
@@ -66,6 +66,7 @@ def test_kill_under_load(make_broker, length, figure, acknowledge):
     assert after.seen == whole.seen, "a clean stop and start changed the log"
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_restart_with_a_gigabyte(make_broker, length, figure):
     """The time to serve again after kill -9 does not grow with the log; every byte is still there."""
@@ -101,11 +102,16 @@ def test_kills_in_a_row_read_no_more_each_time(make_broker, corelane_only):
         b.kill()
         begun = time.time()
         b.start(topics=["row"])
-        scanned = int(re.findall(r"(\d+) bytes scanned", b.log_text())[-1])
+        # The line comes a moment after the listeners open.
+        until = clock.running() + 60
+        while len(lines := re.findall(r"(\d+) bytes scanned", b.log_text())) < kill + 2:
+            assert clock.running() < until, lines
+            time.sleep(0.01)
+        scanned = int(lines[-1])
         assert scanned < bound + life * 1_100_000, f"kill {kill}: {scanned} bytes scanned"
-        checkpoint, until = b.partition_dir("row") / "checkpoint", time.monotonic() + 60
+        checkpoint, until = b.partition_dir("row") / "checkpoint", clock.running() + 60
         while scanned >= bound and not (checkpoint.exists() and checkpoint.stat().st_mtime > begun):
-            assert time.monotonic() < until, f"kill {kill}: {scanned} bytes scanned, and no checkpoint"
+            assert clock.running() < until, f"kill {kill}: {scanned} bytes scanned, and no checkpoint"
             time.sleep(0.05)
 
 
@@ -119,9 +125,9 @@ def test_logs_with_much_to_read_have_checkpoints_before_those_with_little(make_b
         for p in range(200):
             assert wire.produce(conn, "little", p, wire.batch([bytes(30_000)]))[0] == 0
         assert wire.produce(conn, "much", 0, wire.batch([bytes(100_000)]))[0] == 0
-    until = time.monotonic() + 60
+    until = clock.running() + 60
     while not (b.partition_dir("much") / "checkpoint").exists():
-        assert time.monotonic() < until, "no checkpoint"
+        assert clock.running() < until, "no checkpoint"
         time.sleep(0.1)
     assert not [p for p in range(200) if (b.partition_dir("little", p) / "checkpoint").exists()]
     b.kill()

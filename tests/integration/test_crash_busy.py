@@ -9,7 +9,7 @@ import time
 import confluent_kafka as ck
 import pytest
 
-from support import load, schema, wire
+from support import clock, load, schema, wire
 from support.broker import QUICK_GROUPS
 from support.groups import fetch_offsets, wait_ready
 from support.sequences import Committer, SequenceReader, SequenceWriter, acknowledged
@@ -149,9 +149,9 @@ def newest_values(broker, topic):
         with wire.Conn(broker) as conn:
             start, end = (wire.offset(conn, topic, 0, at) for at in (-2, -1))
         reader.assign([ck.TopicPartition(topic, 0, start)])
-        until = time.monotonic() + 120
+        until = clock.running() + 120
         while True:
-            assert time.monotonic() < until, f"{topic} cannot be read to its end"
+            assert clock.running() < until, f"{topic} cannot be read to its end"
             message = reader.poll(1)
             if message is None:
                 continue
@@ -200,9 +200,9 @@ def test_kill_with_everything_busy(make_broker, corelane_only, length, figure, a
     reader, before, served = SequenceReader(b, "busy", PARTITIONS), 0, []
     for cycle in range(cycles):
         time.sleep(dice.uniform(0.1, 1.5))
-        until = time.monotonic() + 120
+        until = clock.running() + 120
         while (total := sum(len(w.acked[p]) for w in writers for p in w.partitions)) < before + 200:
-            assert time.monotonic() < until, f"cycle {cycle}: the load does not go on"
+            assert clock.running() < until, f"cycle {cycle}: the load does not go on"
             time.sleep(0.05)
         before = total
         b.kill()

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
 
-from support import disks, groups, java, load, wire
+from support import clock, disks, groups, java, load, wire
 from support.wire import ERR
 
 FIRST = "00000000000000000000.log"
@@ -17,12 +17,12 @@ LEADER_NOT_AVAILABLE = 5
 
 def until(what, check, broker, timeout=120):
     """Waits for something that the broker does by itself."""
-    end = time.monotonic() + timeout
+    end = clock.running() + timeout
     while True:
         found = check()
         if found:
             return found
-        assert time.monotonic() < end, f"{what}: not within {timeout} s\n{broker.log_tail()}"
+        assert clock.running() < end, f"{what}: not within {timeout} s\n{broker.log_tail()}"
         time.sleep(0.1)
 
 

@@ -29,16 +29,9 @@ def table(text):
     return rows
 
 
-@pytest.fixture(scope="module")
-def tool():
-    started = java.GroupsTool()
-    yield started
-    started.close()
-
-
 @pytest.fixture
-def run(tool, group_broker):
-    return lambda *args, check=True: tool.run("--bootstrap-server", group_broker.bootstrap, *args, check=check)
+def run(group_broker):
+    return lambda *args, check=True: java.run(java.GROUPS, "--bootstrap-server", group_broker.bootstrap, *args, check=check)
 
 
 @pytest.fixture
@@ -49,7 +42,7 @@ def fresh():
 @pytest.fixture
 def topic(group_broker, conn, fresh):
     """Two partitions with ten records each; record n is n seconds after START."""
-    name = load.create_topic(group_broker, fresh("tools"), 2)
+    name = load.create_topic(group_broker, fresh("tools"), 2, retention_ms=-1)
     for p in range(2):
         for n in range(10):
             wire.produce(conn, name, p, wire.batch([b"x"], timestamp=START + n * 1000))

@@ -389,8 +389,8 @@ def test_delete_groups(classic, conn, group, group_topic, version):
 def test_what_the_broker_says_it_serves(conn):
     _, served = wire.api_versions(conn)
     due = {
-        "JoinGroup": (0, 9), "SyncGroup": (0, 5), "Heartbeat": (0, 4), "LeaveGroup": (0, 5), "OffsetCommit": (2, 9),
-        "OffsetFetch": (1, 9), "OffsetDelete": (0, 0), "FindCoordinator": (0, 6), "DescribeGroups": (0, 6), "ListGroups": (0, 5),
+        "JoinGroup": (0, 9), "SyncGroup": (0, 5), "Heartbeat": (0, 4), "LeaveGroup": (0, 5), "OffsetCommit": (2, 10),
+        "OffsetFetch": (1, 10), "OffsetDelete": (0, 0), "FindCoordinator": (0, 6), "DescribeGroups": (0, 6), "ListGroups": (0, 5),
         "DeleteGroups": (0, 2), "ConsumerGroupHeartbeat": (0, 1), "ConsumerGroupDescribe": (0, 1),
     }  # fmt: skip
     for api, (low, high) in due.items():

@@ -8,26 +8,27 @@ from support.groups import (
 )  # fmt: skip
 
 
-@versions(2, 9)
+@versions(2, 10)
 def test_commit_and_fetch(conn, group, group_topic, version):
     there, missing, beyond = (group_topic, 0), ("no-such-group_topic", 0), (group_topic, 4)
     got = commit(conn, group, {there: 5, (group_topic, 1): 0, missing: 1, beyond: 1}, version, metadata="note")
-    unknown = wire.ERR["UNKNOWN_TOPIC_OR_PARTITION"]
-    assert got == {there: 0, (group_topic, 1): 0, missing: unknown, beyond: unknown}
-    for v in range(1, 10):
+    unknown, unknown_id = wire.ERR["UNKNOWN_TOPIC_OR_PARTITION"], wire.ERR["UNKNOWN_TOPIC_ID"]
+    assert got == {there: 0, (group_topic, 1): 0, missing: unknown_id if version >= 10 else unknown, beyond: unknown}
+    for v in range(1, 11):
         code, offsets = fetch_offsets(conn, group, {group_topic: [0, 1, 2, 4], "no-such-group_topic": [0]}, v)
         assert code == 0
         told = {k: (p.CommittedOffset, p.Metadata, p.ErrorCode) for k, p in offsets.items()}
         none = (-1, "", 0)
-        assert told == {there: (5, "note", 0), (group_topic, 1): (0, "note", 0), (group_topic, 2): none, beyond: none, missing: none}, f"v{v}"
+        assert told == {there: (5, "note", 0), (group_topic, 1): (0, "note", 0), (group_topic, 2): none, beyond: none, missing: (-1, "", unknown_id) if v >= 10 else none}, f"v{v}"
         if v >= 2:
-            assert set(fetch_offsets(conn, group, None, v)[1]) == {there, (group_topic, 1)}
+            found = {partition: p.CommittedOffset for (_, partition), p in fetch_offsets(conn, group, None, v)[1].items()}
+            assert found == {0: 5, 1: 0}
     assert commit(conn, group, {there: 3}, version) == {there: 0}
     assert fetch_offsets(conn, group)[1][there].CommittedOffset == 3, "a simple group may go back"
     assert fetch_offsets(conn, group)[1][there].Metadata == ""
 
 
-@versions(2, 9)
+@versions(2, 10)
 def test_commit_refused(classic, conn, group, group_topic, version):
     at = (group_topic, 0)
 
@@ -89,7 +90,7 @@ def test_the_empty_group_id_keeps_offsets(conn, group_topic):
     assert fetch_offsets(conn, "", {group_topic: [3]})[1][group_topic, 3].CommittedOffset == 4
 
 
-@versions(1, 9)
+@versions(1, 10)
 def test_fetch_of_an_unknown_group(conn, group, group_topic, version):
     code, offsets = fetch_offsets(conn, f"{group}-none", {group_topic: [0, 3]}, version)
     assert code == 0
@@ -98,7 +99,7 @@ def test_fetch_of_an_unknown_group(conn, group, group_topic, version):
         assert fetch_offsets(conn, f"{group}-none", None, version) == (0, {})
 
 
-@versions(8, 9)
+@versions(8, 10)
 def test_fetch_for_several_groups(conn, group, group_topic, version):
     names = [f"{group}-{n}" for n in range(5)]
     for n, name in enumerate(names):
@@ -116,14 +117,49 @@ def test_fetch_by_a_member_of_a_consumer_group(consumer, conn, group, group_topi
     m.settle(4)
     assert commit(conn, group, {(group_topic, 0): 4}, generation=m.epoch, member=m.id) == {(group_topic, 0): 0}
 
-    def told(**who):
-        return fetch_offsets(conn, group, {group_topic: [0]}, 9, **who)
+    def told(version=9, **who):
+        return fetch_offsets(conn, group, {group_topic: [0]}, version, **who)
 
     code, found = told(MemberId=m.id, MemberEpoch=m.epoch)
     assert code == 0 and found[group_topic, 0].CommittedOffset == 4
     assert told()[0] == 0
-    error(told(MemberId=m.id, MemberEpoch=m.epoch + 1)[0], "STALE_MEMBER_EPOCH")
-    error(told(MemberId="nobody", MemberEpoch=m.epoch)[0], "UNKNOWN_MEMBER_ID")
+    for version in (9, 10):
+        error(told(version, MemberId=m.id, MemberEpoch=m.epoch + 1)[0], "STALE_MEMBER_EPOCH")
+        error(told(version, MemberId="nobody", MemberEpoch=m.epoch)[0], "UNKNOWN_MEMBER_ID")
+
+
+def test_ids_of_a_topic_that_was_made_again(group_broker, conn, group):
+    """Version 10: what was committed for a topic is not told of another one with its name."""
+    name = load.create_topic(group_broker, f"again-{group}", 2)
+    first = topic_id(conn, name)
+    assert commit(conn, group, {(name, 0): 5, (name, 1): 6}, 10) == {(name, 0): 0, (name, 1): 0}
+    told = schema.call(conn, "OffsetFetch", 10, Groups=[{"GroupId": group, "Topics": None}]).Groups[0].Topics
+    assert [(t.TopicId, {p.PartitionIndex: p.CommittedOffset for p in t.Partitions}) for t in told] == [(first, {0: 5, 1: 6})]
+    schema.call(conn, "DeleteTopics", 6, Topics=[{"Name": name, "TopicId": schema.NIL}], TimeoutMs=30_000)
+    wait_until(lambda: topic_id(conn, name) is None)
+
+    def of(topic):
+        asked = [{"GroupId": group, "Topics": [{"TopicId": topic, "PartitionIndexes": [0, 1]}]}]
+        [got] = schema.call(conn, "OffsetFetch", 10, Groups=asked).Groups
+        [found] = got.Topics
+        assert got.ErrorCode == 0 and found.TopicId == topic
+        return {(p.CommittedOffset, p.ErrorCode) for p in found.Partitions}
+
+    unknown = wire.ERR["UNKNOWN_TOPIC_ID"]
+    assert of(first) == {(-1, unknown)}
+    load.create_topic(group_broker, name, 2)
+    second = topic_id(conn, name)
+    assert second != first and of(first) == {(-1, unknown)} and of(second) == {(-1, 0)}
+    part = {"PartitionIndex": 0, "CommittedOffset": 7, "CommittedMetadata": None}
+    for topic, due in ((first, unknown), (schema.NIL, unknown), (second, 0)):
+        [got] = schema.call(conn, "OffsetCommit", 10, GroupId=group, MemberId="", Topics=[{"TopicId": topic, "Partitions": [part]}]).Topics
+        assert (got.TopicId, [(p.PartitionIndex, p.ErrorCode) for p in got.Partitions]) == (topic, [(0, due)])
+    assert fetch_offsets(conn, group, {name: [0]}, 10)[1][name, 0].CommittedOffset == 7
+
+
+def topic_id(conn, name):
+    [told] = schema.call(conn, "Metadata", 12, Topics=[{"TopicId": schema.NIL, "Name": name}], AllowAutoTopicCreation=False).Topics
+    return None if told.ErrorCode else told.TopicId
 
 
 def delete_offsets(conn, group, topics):

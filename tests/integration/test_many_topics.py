@@ -83,7 +83,7 @@ def test_kill_amid_a_request_for_many_topics(make_broker):
                 pass  # the broker is killed
 
         def delete(names=tuple(there)):
-            for future in admin.delete_topics(list(names), request_timeout=20).values():
+            for future in admin.delete_topics(list(names), request_timeout=5).values():
                 try:
                     future.result(30)
                 except ck.KafkaException:

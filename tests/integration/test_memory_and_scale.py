@@ -110,7 +110,7 @@ def thousand(root):
 
     # Checkpoints follow the writes soon, so that what is measured as idle is not the end of the writing.
     options = {"corelane.shards": 2, "log.flush.offset.checkpoint.interval.ms": 8000}
-    b = brokers.broker_class()(root / "thousand", options)
+    b = brokers.broker_class()(root / f"thousand-{time.time_ns()}", options)
     b.start()
     load.create_topic(b, "wide", 1000)
     yield b
@@ -178,8 +178,9 @@ def poll_idly(broker, consumers, seconds):
             sock.close()
 
 
+@pytest.mark.alone
 def test_idle_cpu(thousand, length, figure):
-    seconds = length.pick(20, 60)
+    seconds = length.pick(12, 60)
     time.sleep(10)
     began, cpu = time.monotonic(), thousand.cpu()
     time.sleep(5)

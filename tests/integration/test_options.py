@@ -15,6 +15,7 @@ from support.broker import REPO
 OTHER_DEFAULT = {
     "listener.security.protocol.map": "the same map in another order",
     "offsets.topic.replication.factor": "Kafka's short is an int here",
+    "transaction.state.log.replication.factor": "Kafka's short is an int here",
     "node.id": "Kafka has none",
     "socket.send.buffer.bytes": "the system's own, which adapts",
     "socket.receive.buffer.bytes": "the system's own, which adapts",
@@ -47,12 +48,20 @@ DELIBERATE = {
     ("offsets.topic.replication.factor", None): "no more than there are brokers",
     ("offsets.topic.segment.bytes", None): "at least 1 MiB, as other segments",
     ("offsets.load.buffer.size", None): "64 KiB to 256 MiB",
+    ("transaction.state.log.num.partitions", None): "at most 10,000",
+    ("transaction.state.log.replication.factor", None): "no more than there are brokers",
+    ("transaction.state.log.segment.bytes", None): "at least 1 MiB, as other segments",
+    ("transaction.state.log.load.buffer.size", None): "64 KiB to 256 MiB",
     ("offset.metadata.max.bytes", None): "0 to 32767, which is what a string of the protocol holds",
     ("group.min.session.timeout.ms", None): "at least 1: with less, no member would stay",
     ("group.max.session.timeout.ms", None): "at least 1: with less, no member would stay",
     ("group.initial.rebalance.delay.ms", None): "at least 0",
-    ("group.consumer.session.timeout.ms", None): "Kafka's bounds are options of their own, which are ignored",
-    ("group.consumer.heartbeat.interval.ms", None): "Kafka's bounds are options of their own, which are ignored",
+    ("group.consumer.session.timeout.ms", None): "Kafka's bounds are options of their own, which hold for options of single groups here",
+    ("group.consumer.min.session.timeout.ms", None): "at least 1: that the least is not above the largest shows when a group has options",
+    ("group.consumer.max.session.timeout.ms", None): "at least 1: that the least is not above the largest shows when a group has options",
+    ("group.consumer.min.heartbeat.interval.ms", None): "at least 1: that the least is not above the largest shows when a group has options",
+    ("group.consumer.max.heartbeat.interval.ms", None): "at least 1: that the least is not above the largest shows when a group has options",
+    ("group.consumer.heartbeat.interval.ms", None): "Kafka's bounds are options of their own, which hold for options of single groups here",
     ("replica.fetch.min.bytes", None): "at least 0: less has no meaning",
     ("replica.fetch.wait.max.ms", None): "Kafka compares it with two other options",
     ("replica.high.watermark.checkpoint.interval.ms", None): "at least 1: less would be a busy loop",
@@ -69,6 +78,7 @@ DELIBERATE = {
 OLDER = {"leader.imbalance.per.broker.percentage"}
 # In Kafka the rates are set while brokers run only, and the lists are of topics only.
 THROTTLES = {f"{side}.replication.throttled.{what}" for side in ("leader", "follower") for what in ("rate", "replicas")}
+THROTTLES |= {"replica.alter.log.dirs.io.max.bytes.per.second"}
 INVALID_CONFIG = 40
 
 
@@ -102,14 +112,19 @@ def kafka():
 
 
 def rows():
-    """-> (names, type, default, bounds, (topic's name, its bounds) or None) of each row of the table."""
+    """-> (side, names, type, default, bounds, (topic's name, its bounds) or None) of each row of the tables."""
+    side = "broker"
     for line in (REPO / "docs/CONFIGURATION.md").read_text().splitlines():
+        if line == "## Group options":
+            side = "group"
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         if len(cells) != 6 or not cells[0].startswith("`"):
             continue
         topic = re.fullmatch(r"`([^`]+)`(?: \((.*)\))?", cells[4])
+        if side == "group" or topic and topic[2] == "group":
+            topic = None
         yield (
-            re.findall(r"`([^`]+)`", cells[0]), cells[1], cells[2].strip("`"), cells[3],
+            side, re.findall(r"`([^`]+)`", cells[0]), cells[1], cells[2].strip("`"), cells[3],
             topic and (topic[1], topic[2] or cells[3]),
         )  # fmt: skip
 
@@ -139,8 +154,8 @@ def probes(kind, bounds):
 
 def test_the_table_is_kafkas(kafka):
     wrong, compared = [], 0
-    for names, kind, default, bounds, topic in rows():
-        for side, name, limits in [("broker", names[0], bounds)] + ([("topic", *topic)] if topic else []):
+    for of, names, kind, default, bounds, topic in rows():
+        for side, name, limits in [(of, names[0], bounds)] + ([("topic", *topic)] if topic else []):
             if (side, name) not in kafka.options:
                 assert name in OLDER | THROTTLES or name.startswith(("corelane.", "zookeeper.")), f"{name} is no option of Kafka's"
                 continue
@@ -148,7 +163,7 @@ def test_the_table_is_kafkas(kafka):
             compared += 1
             if kafka_kind != kind and name not in OTHER_DEFAULT:
                 wrong.append(f"{side} {name}: type {kind}, Kafka's {kafka_kind}")
-            if kafka_default != default and name not in OTHER_DEFAULT and side == "broker":
+            if kafka_default != default and name not in OTHER_DEFAULT and side != "topic":
                 wrong.append(f"{side} {name}: default {default!r}, Kafka's {kafka_default!r}")
             if kind not in ("int", "long") or (name, None) in DELIBERATE:
                 continue
@@ -160,6 +175,7 @@ def test_the_table_is_kafkas(kafka):
                     continue
                 wrong.append(f"{side} {name}={value}: Kafka says {refusal or 'yes'!r}, the table {limits!r}")
     assert compared > 50
+    assert {names[0] for side, names, *_ in rows() if side == "group"} == {name for side, name in kafka.options if side == "group"}
     assert not wrong, "\n" + "\n".join(wrong)
 
 

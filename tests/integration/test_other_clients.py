@@ -6,7 +6,7 @@ import confluent_kafka as ck
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource
 
-from support import clients, load, wire
+from support import clients, clock, load, wire
 from test_clients import CODECS
 
 FIRST_TIME = 1_700_000_000_000
@@ -64,7 +64,7 @@ def offsets(records):
 
 @of(lambda c: c.codecs)
 def test_codecs(broker, topic, client, value):
-    name, records = topic(3), [record(i, 3) for i in range(600)]
+    name, records = topic(3, retention_ms=-1), [record(i, 3) for i in range(600)]
     assert produce(client, broker, name, records, codec=value) == offsets(records)
     check(client, broker, name, 3, records)
     stored = [b for p in range(3) for b in load.first_batches(broker, name, p)]
@@ -73,7 +73,7 @@ def test_codecs(broker, topic, client, value):
 
 @of(lambda c: ["0", "1", "all"])
 def test_acks(broker, topic, client, value):
-    name, records = topic(2), [record(i, 2) for i in range(400)]
+    name, records = topic(2, retention_ms=-1), [record(i, 2) for i in range(400)]
     given = produce(client, broker, name, records, acks=value)
     assert value == "0" or given == offsets(records)
     check(client, broker, name, 2, records)
@@ -81,7 +81,7 @@ def test_acks(broker, topic, client, value):
 
 @pytest.mark.parametrize("client", [c for c in clients.CLIENTS if c.idempotent], ids=lambda c: c.name)
 def test_idempotent(broker, topic, client):
-    name, records = topic(3), [record(i, 3) for i in range(600)]
+    name, records = topic(3, retention_ms=-1), [record(i, 3) for i in range(600)]
     assert produce(client, broker, name, records, idempotent=True) == offsets(records)
     check(client, broker, name, 3, records)
     (first, *_) = load.first_batches(broker, name, 0)
@@ -91,7 +91,7 @@ def test_idempotent(broker, topic, client):
 @each_client
 def test_what_others_wrote(broker, topic, client):
     """Each codec that the client has, as librdkafka writes it, in one log."""
-    name, i = topic(1), 0
+    name, i = topic(1, retention_ms=-1), 0
     for codec in client.codecs:
         p = load.producer(broker, compression_type=codec)
         for _ in range(100):
@@ -134,9 +134,9 @@ def test_administration(broker, client):
 
         def until_listed(partitions):
             """Kafka's metadata follow a change a little later."""
-            end = time.monotonic() + 30
+            end = clock.running() + 30
             while (found := admin.ask("topics")["topics"].get(name)) != partitions:
-                assert time.monotonic() < end, f"listed with {found} partitions, not {partitions}"
+                assert clock.running() < end, f"listed with {found} partitions, not {partitions}"
                 time.sleep(0.05)
 
         assert admin.ask("create", name, 2, "retention.ms=7200000", "cleanup.policy=compact")["error"] == 0
@@ -156,7 +156,7 @@ def test_administration(broker, client):
 @each_client
 def test_offsets_by_time(broker, topic, client):
     """Also of what the client itself wrote: Sarama before 1.45.1 leaves the largest timestamp of a batch at -1."""
-    name, records = topic(2), [record(i, 2) for i in range(100)]
+    name, records = topic(2, retention_ms=-1), [record(i, 2) for i in range(100)]
     produce(client, broker, name, records)
     with client.spawn(broker, "admin") as admin:
         # Kafka answers from the time index, which follows the records.

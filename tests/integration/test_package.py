@@ -125,6 +125,75 @@ def test_the_tarball_runs_where_it_is_unpacked(packages, tmp_path, corelane_only
     assert not (folder / "tuning/package").exists()
 
 
+def is_static(path):
+    """It names no loader of shared libraries."""
+    told = subprocess.run(["readelf", "--program-headers", path], capture_output=True, text=True, check=True).stdout
+    return "INTERP" not in told
+
+
+def test_what_is_built_must_be_static(tmp_path, corelane_only):
+    """A cargo that links to the host's libraries stands in for one whose flags were lost."""
+    cargo, built = tmp_path / "bin/cargo", tmp_path / f"target/{os.uname().machine}-unknown-linux-gnu/release/corelane"
+    cargo.parent.mkdir()
+    cargo.write_text(f'#!/bin/sh\necho "$RUSTFLAGS" >"{tmp_path}/flags"\nmkdir -p "{built.parent}" && cp "{shutil.which("ls")}" "{built}"\n')
+    cargo.chmod(0o755)
+    env = {name: value for name, value in os.environ.items() if name != "CORELANE_BIN"}
+    env |= {"PATH": f"{cargo.parent}:{env['PATH']}", "CARGO_TARGET_DIR": str(tmp_path / "target")}
+    done = subprocess.run([brokers.REPO / "scripts/package", "--out", tmp_path / "out"], env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and "is not linked statically" in done.stderr, done.stdout + done.stderr
+    assert "+crt-static" in (tmp_path / "flags").read_text() and not (tmp_path / "out").exists()
+
+
+# Nothing is in the root but the binary, its data and the names of hosts.
+BARE = r"""
+set -e
+mount --make-rprivate /
+for there in proc sys dev; do mkdir -p "$1/$there"; mount --rbind /$there "$1/$there"; done
+shift
+exec chroot "$@"
+"""
+
+
+def test_the_static_binary_needs_no_file_of_the_host(make_broker, root, tmp_path, corelane_only, length, request):
+    binary = brokers.binary()
+    if not is_static(binary):
+        if not length.full:
+            pytest.skip("building a static binary takes minutes: with --full, or with one in CORELANE_BIN")
+        env = {name: value for name, value in os.environ.items() if name != "CORELANE_BIN"}
+        subprocess.run([brokers.REPO / "scripts/package", "--out", tmp_path], env=env, check=True)
+        [path] = tmp_path.glob("*.tar.gz")
+        with tarfile.open(path) as tarball:
+            tarball.extractall(tmp_path, filter="data")
+        [binary] = tmp_path.glob("*/bin/corelane")
+        assert is_static(binary)
+    bare = root / "bare"
+    (bare / "etc").mkdir(parents=True)
+    shutil.copy(binary, bare / "corelane")
+    (bare / "etc/hosts").write_text("127.0.0.1 a-name-of-this-test\n")
+    inside = ["unshare", "--mount", "sh", "-c", BARE, "bare", bare, bare, "/corelane"]
+    if subprocess.run([*inside, "--version"], capture_output=True).returncode:
+        pytest.skip("no root of its own can be made here")
+    b = make_broker()
+    options = [f"listeners=PLAINTEXT://127.0.0.1:{b.port}", "log.dirs=/data", "corelane.shards=2", "corelane.http.listener="]
+    with open(root / "bare.log", "wb") as log:
+        overrides = [word for option in options for word in ("--override", option)]
+        popen = subprocess.Popen([*inside, "server", *overrides], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    request.addfinalizer(popen.kill)
+    for _ in range(300):
+        if b.serves():
+            break
+        assert popen.poll() is None, (root / "bare.log").read_text()[-3000:]
+        signal.sigtimedwait([], 0.1)
+    load.create_topic(b, "t", 1)
+    load.produce_lines(b, "t", 1000, 1)
+    load.check_lines(b, "t", 1000, 1)
+    # The name is looked up without a library of the host's.
+    listed = subprocess.run([*inside, "topic", "list", "--bootstrap-server", f"a-name-of-this-test:{b.port}"], capture_output=True, text=True)
+    assert listed.returncode == 0 and re.search(r"^t\b", listed.stdout, re.M), listed.stdout + listed.stderr
+    popen.terminate()
+    assert popen.wait(60) == 0
+
+
 def test_it_is_installed_started_upgraded_and_removed(packages, make_broker, root, corelane_only, request):
     deb, _ = packages
     folder = root / "package"

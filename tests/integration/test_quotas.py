@@ -8,7 +8,7 @@ import time
 import confluent_kafka as ck
 import pytest
 
-from support import java, load, metrics, schema, wire
+from support import clock, java, load, metrics, schema, wire
 from support.broker import target
 from support.cli import Cli, rows, run
 from support.wire import ERR
@@ -24,7 +24,7 @@ MB = 1_000_000
 def quota_broker(root):
     from support.broker import broker_class
 
-    b = broker_class()(root / "quotas")
+    b = broker_class()(root / f"quotas-{time.time_ns()}")
     b.start()
     yield b
     b.kill()
@@ -43,9 +43,9 @@ def broker(quota_broker, watch):
 
 
 def wait(check, what, timeout=30):
-    end = time.monotonic() + timeout
+    end = clock.running() + timeout
     while not check():
-        assert time.monotonic() < end, f"not within {timeout} s: {what}"
+        assert clock.running() < end, f"not within {timeout} s: {what}"
         time.sleep(0.02)
 
 
@@ -377,16 +377,18 @@ def side_by_side(*works):
         return [future.result() for future in [pool.submit(work) for work in works]]
 
 
-def test_a_producer_is_held_to_its_rate_and_another_is_not(broker, figure):
+@pytest.mark.alone
+def test_a_producer_is_held_to_its_rate_and_another_is_not(broker, length, figure):
+    quota = length.pick(2, 10) * MB
     topics = [load.create_topic(broker, f"rate-{name}-{time.time_ns()}") for name in ("held", "free")]
-    alter(broker, {"client_id": "held"}, **{PRODUCER: 2 * MB})
+    alter(broker, {"client_id": "held"}, **{PRODUCER: quota})
     held, free = side_by_side(
-        lambda: paced(broker, "held", topics[0], 3 * MB, SECONDS),
-        lambda: paced(broker, "free", topics[1], 3 * MB, SECONDS),
+        lambda: paced(broker, "held", topics[0], 1.5 * quota, SECONDS),
+        lambda: paced(broker, "free", topics[1], 1.5 * quota, SECONDS),
     )
-    figure("produced at a quota of 2 MB/s, offered 3 MB/s", f"{held / MB:.3f} MB/s; without a quota {free / MB:.3f} MB/s")
-    assert 0.9 <= held / (2 * MB) <= 1.1, held
-    assert free > 2.85 * MB, free
+    figure(f"produced at a quota of {quota / MB} MB/s, offered half more", f"{held / MB:.3f} MB/s; without a quota {free / MB:.3f} MB/s")
+    assert 0.9 <= held / quota <= 1.1, held
+    assert free > 1.425 * quota, free
 
 
 def consumed(broker, client_id, topic, bytes_per_second, seconds):
@@ -409,18 +411,20 @@ def consumed(broker, client_id, topic, bytes_per_second, seconds):
     return got / seconds
 
 
-def test_a_consumer_is_held_to_its_rate_and_another_is_not(broker, figure):
+@pytest.mark.alone
+def test_a_consumer_is_held_to_its_rate_and_another_is_not(broker, length, figure):
+    quota = length.pick(2, 10) * MB
     topic = load.create_topic(broker, f"read-{time.time_ns()}")
     with wire.Conn(broker, timeout=60) as conn:
-        for _ in range(70):
+        for _ in range(length.pick(70, 350)):
             assert produce_many(conn, topic, 100, 9900) == 0
-    alter(broker, {"client_id": "held"}, **{CONSUMER: 2 * MB})
+    alter(broker, {"client_id": "held"}, **{CONSUMER: quota})
     held, free = side_by_side(
-        lambda: consumed(broker, "held", topic, 3 * MB, SECONDS), lambda: consumed(broker, "free", topic, 3 * MB, SECONDS)
+        lambda: consumed(broker, "held", topic, 1.5 * quota, SECONDS), lambda: consumed(broker, "free", topic, 1.5 * quota, SECONDS)
     )
-    figure("consumed at a quota of 2 MB/s, asked for 3 MB/s", f"{held / MB:.3f} MB/s; without a quota {free / MB:.3f} MB/s")
-    assert 0.9 <= held / (2 * MB) <= 1.1, held
-    assert free > 2.85 * MB, free
+    figure(f"consumed at a quota of {quota / MB} MB/s, asked for half more", f"{held / MB:.3f} MB/s; without a quota {free / MB:.3f} MB/s")
+    assert 0.9 <= held / quota <= 1.1, held
+    assert free > 1.425 * quota, free
 
 
 def produce_many(conn, topic, count, size):
@@ -428,6 +432,7 @@ def produce_many(conn, topic, count, size):
     return wire.produce(conn, topic, 0, wire.batch([b"y" * size] * count))[0]
 
 
+@pytest.mark.alone
 def test_who_has_used_too_much_is_answered_at_once_and_then_not_read_from(broker):
     topic = load.create_topic(broker, f"mute-{time.time_ns()}")
     alter(broker, {"client_id": "muted"}, **{PRODUCER: 50_000})
@@ -478,6 +483,12 @@ def test_a_fetch_beyond_the_quota_is_answered_without_records(broker):
         assert throttle > 0 and (session, got) == (0, 0)
 
 
+def throttled(ask):
+    """The first throttle time; a window that has passed meanwhile leaves room for some requests."""
+    return next((throttle for throttle in (ask() for _ in range(5000)) if throttle), 0)
+
+
+@pytest.mark.alone
 def test_time_of_requests(broker):
     topic = load.create_topic(broker, f"time-{time.time_ns()}", 30)
     alter(broker, {"client_id": "busy"}, **{REQUESTS: 0.02})
@@ -501,10 +512,9 @@ def test_time_of_requests(broker):
             ("ListOffsets", 7, {"ReplicaId": -1, "Topics": []}),
             ("ApiVersions", 3, {"ClientSoftwareName": "a", "ClientSoftwareVersion": "1"}),
         ):
-            answered = [schema.call(conn, api, version, **values).ThrottleTimeMs for _ in range(2)]
-            assert any(answered) and max(answered) <= 1000, (api, answered)
-        assert max(fetch(conn, topic, 0)[0] for _ in range(2)) > 0
-        assert max(produce(conn, topic, 10) for _ in range(2)) > 0
+            assert 0 < throttled(lambda: schema.call(conn, api, version, **values).ThrottleTimeMs) <= 1000, api
+        assert throttled(lambda: fetch(conn, topic, 0)[0])
+        assert throttled(lambda: produce(conn, topic, 10))
         assert schema.call(calm, "Metadata", 12, Topics=None).ThrottleTimeMs == 0
 
 
@@ -514,7 +524,7 @@ def test_a_quota_that_is_removed_frees_the_client(broker):
     with wire.Conn(broker, timeout=120, client_id="freed") as conn:
         throttle = 0
         while throttle < 20_000:
-            throttle = max(throttle, produce(conn, topic, 300_000))
+            throttle = max(throttle, produce(conn, topic, 600_000))
         alter(broker, {"client_id": "freed"}, **{PRODUCER: None})
         if broker.kind == "corelane":
             begun = time.monotonic()

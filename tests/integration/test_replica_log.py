@@ -12,7 +12,7 @@ WRITER = "shard::replica_log_tests::a_log_for_kafkas_tools"
 def test_kafka_reads_a_log_that_was_appended_as_it_is(root):
     folder = root / "replica-log"
     folder.mkdir()
-    args = ["cargo", "test", "--locked", "--lib", WRITER, "--", "--exact", "--ignored"]
+    args = ["cargo", "test", "--locked", "--features", "simulator", "--lib", WRITER, "--", "--exact", "--ignored"]
     done = subprocess.run(args, cwd=broker.REPO, env={**os.environ, "CORELANE_AS_IS_LOG": str(folder)}, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
     logs = sorted((folder / "run-0" / "t-0").glob("*.log"))
@@ -27,4 +27,5 @@ def test_kafka_reads_a_log_that_was_appended_as_it_is(root):
     assert batches == expected
     for index in [*logs[0].parent.glob("*.index"), *logs[0].parent.glob("*.timeindex")]:
         checked = java.run(java.DUMP, "--files", index, "--index-sanity-check", heap="512m")
-        assert "passed sanity check" in checked.out, str(checked)
+        # A short segment has no entry yet.
+        assert "passed sanity check" in checked.out or (f"{index} is empty" in checked.out and index.stat().st_size == 0), str(checked)

@@ -209,7 +209,7 @@ def test_offsets_of_groups_that_clients_make_up(capped, figure):
 def test_groups_that_clients_make_up(capped, figure, protocol):
     """Members that join one made-up group each and are not heard of again."""
     # Nobody leaves for want of time, however slow the machine is.
-    b = capped(**{"group.consumer.session.timeout.ms": 1_800_000})
+    b = capped(**{"group.consumer.session.timeout.ms": 1_800_000, "group.consumer.max.session.timeout.ms": 1_800_000})
     neighbour = Neighbour(b)
     load.create_topic(b, "flood", 10)
 
@@ -289,6 +289,7 @@ def test_fetch_sessions_that_clients_make_up(capped, figure):
     settle(b, neighbour, figure, memory)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 def test_how_late_deadlines_are(make_broker, figure):
     """Figures only: how long a join without initial delay takes, and how late the end of a session is."""

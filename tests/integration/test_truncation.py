@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from support import broker as brokers
-from support import java, load, wire
+from support import clock, java, load, wire
 
 TOPIC = "cut"
 FIRST = "00000000000000000000.log"
@@ -143,9 +143,9 @@ FOLLOWERS = {"librdkafka": follow, "java": follow_java}
 
 
 def wait_for(condition, what, seconds=60):
-    end = time.monotonic() + seconds
+    end = clock.running() + seconds
     while not condition():
-        assert time.monotonic() < end, what() if callable(what) else what
+        assert clock.running() < end, what() if callable(what) else what
         time.sleep(0.05)
 
 

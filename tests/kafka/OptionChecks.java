@@ -6,18 +6,20 @@ import java.util.Map;
 import java.util.TreeMap;
 import kafka.server.KafkaConfig;
 import org.apache.kafka.common.config.ConfigDef;
+import org.apache.kafka.coordinator.group.GroupConfig;
 import org.apache.kafka.server.config.AbstractKafkaConfig;
 import org.apache.kafka.storage.internals.log.LogConfig;
 
 /**
  * What Kafka's own validators say of options. First prints every option: side, name, type and default between tabs, then an empty
- * line. Then each line of input, {@code topic} or {@code broker} and pairs of name and value between tabs, is answered by a line:
+ * line. Then each line of input, {@code topic}, {@code broker} or {@code group} and pairs of name and value between tabs, is answered by a line:
  * empty when they are accepted, else why not.
  */
 public class OptionChecks {
     public static void main(String[] args) throws Exception {
         tell("topic", LogConfig.configDefCopy());
         tell("broker", AbstractKafkaConfig.CONFIG_DEF);
+        tell("group", GroupConfig.CONFIG_DEF);
         System.out.println();
         BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         for (String line = in.readLine(); line != null; line = in.readLine()) {
@@ -41,6 +43,9 @@ public class OptionChecks {
         try {
             if (side.equals("topic")) {
                 LogConfig.validate(given);
+            } else if (side.equals("group")) {
+                // Each by itself.
+                GroupConfig.CONFIG_DEF.parse(given);
             } else {
                 new KafkaConfig(given, false);
             }

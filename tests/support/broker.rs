@@ -11,7 +11,8 @@ use tempfile::TempDir;
 
 const LOG: &str = "broker.log";
 const START_WITHIN: Duration = Duration::from_secs(60);
-/// The port is free when it is looked for, which is no promise that it still is when the broker takes it.
+/// The port is free when it is looked for, which is no promise that it still is
+/// when the broker takes it.
 const ATTEMPTS: usize = 3;
 
 /// Ends with this value, whatever becomes of the test.
@@ -82,7 +83,8 @@ impl Broker {
         assert!(self.wait_until_it_serves(&before), "{}", self.log());
     }
 
-    /// Goes by what it says after `before`: a connection may have been taken by somebody else who got the port.
+    /// Goes by what it says after `before`: a connection may have been taken by
+    /// somebody else who got the port.
     fn wait_until_it_serves(&mut self, before: &str) -> bool {
         let begun = Instant::now();
         let listens = format!("listening on PLAINTEXT://127.0.0.1:{}", self.port);

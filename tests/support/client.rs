@@ -1,4 +1,5 @@
-//! One connection to a broker: requests in any version, one at a time, every byte of the response accounted for.
+//! One connection to a broker: requests in any version, one at a time, every byte of
+//! the response accounted for.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -7,7 +8,9 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message, Request, StrBytes};
+
+use super::newer;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
@@ -35,17 +38,21 @@ impl Client {
     }
 
     /// Sends `request` and gives its response.
-    pub fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
+    pub fn call<R: Request<Response: Message + 'static> + 'static>(
+        &mut self,
+        version: i16,
+        request: &R,
+    ) -> R::Response {
         self.send(version, request);
         self.receive::<R>(version, version)
     }
 
     /// Sends without waiting for a response (there is none to Produce with acks=0).
-    pub fn send<R: Request>(&mut self, version: i16, request: &R) {
-        let mut body = BytesMut::new();
-        if let Err(problem) = request.encode(&mut body, version) {
-            panic!("{} v{version}: the test's request cannot be encoded: {problem}", name_of(R::KEY));
-        }
+    pub fn send<R: Request + 'static>(&mut self, version: i16, request: &R) {
+        let body = match newer::encode(request, version) {
+            Ok(body) => body,
+            Err(problem) => panic!("{} v{version}: the test's request cannot be encoded: {problem}", name_of(R::KEY)),
+        };
         self.send_body(R::KEY, version, R::header_version(version), &body);
     }
 
@@ -70,13 +77,18 @@ impl Client {
         self.stream.write_all(&frame).unwrap();
     }
 
-    /// The response to the newest request, which was sent as `asked` and comes in the shape of `version`.
-    pub fn receive<R: Request>(&mut self, asked: i16, version: i16) -> R::Response {
+    /// The response to the newest request, which was sent as `asked` and comes
+    /// in the shape of `version`.
+    pub fn receive<R: Request<Response: Message + 'static>>(&mut self, asked: i16, version: i16) -> R::Response {
         self.receive_of::<R>(self.correlation_id, asked, version)
     }
 
     /// The response to the request before the last `later` ones.
-    pub fn receive_before<R: Request>(&mut self, later: usize, version: i16) -> R::Response {
+    pub fn receive_before<R: Request<Response: Message + 'static>>(
+        &mut self,
+        later: usize,
+        version: i16,
+    ) -> R::Response {
         self.receive_of::<R>(self.correlation_id - later as i32, version, version)
     }
 
@@ -88,7 +100,12 @@ impl Client {
         heard.is_err_and(|problem| matches!(problem.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
     }
 
-    fn receive_of<R: Request>(&mut self, correlation_id: i32, asked: i16, version: i16) -> R::Response {
+    fn receive_of<R: Request<Response: Message + 'static>>(
+        &mut self,
+        correlation_id: i32,
+        asked: i16,
+        version: i16,
+    ) -> R::Response {
         let what = format!("{} v{asked}", name_of(R::KEY));
         let mut length = [0; 4];
         if let Err(problem) = self.stream.read_exact(&mut length) {
@@ -100,7 +117,7 @@ impl Client {
         let header_version = <R::Response as HeaderVersion>::header_version(version);
         let header = ResponseHeader::decode(&mut frame, header_version).unwrap();
         assert_eq!(header.correlation_id, correlation_id, "{what}: the correlation id");
-        match R::Response::decode(&mut frame, version) {
+        match newer::decode::<R::Response>(&mut frame, version) {
             Ok(response) => {
                 assert!(frame.is_empty(), "{what}: {} byte(s) are left over after the response", frame.len());
                 response

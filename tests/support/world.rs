@@ -85,7 +85,8 @@ pub struct Topic {
 pub struct World {
     pub client: Client,
     pub port: u16,
-    /// Two partitions: 0 with the records of [`stock`](World::stock_records), 1 empty. Never written to again.
+    /// Two partitions: 0 with the records of [`stock`](World::stock_records), 1
+    /// empty. Never written to again.
     pub stock: Topic,
     /// The timestamp of the first record in stock, ms.
     pub stock_time: i64,
@@ -208,7 +209,8 @@ pub fn batch_from((producer_id, producer_epoch, sequence): (i64, i16, i32), reco
     batch.freeze()
 }
 
-/// `batch` with other attributes (what they say of its records is then a lie) and the CRC to go with them.
+/// `batch` with other attributes (what they say of its records is then a lie) and
+/// the CRC to go with them.
 pub fn with_attributes(batch: &Bytes, attributes: u8) -> Bytes {
     let mut bytes = batch.to_vec();
     bytes[22] = attributes;

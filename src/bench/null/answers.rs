@@ -1,4 +1,4 @@
-//! What the null broker says, without its sockets.
+//! Answers of the null broker, without its sockets.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ const MAX_FETCHED: usize = 64 << 20;
 const EARLIEST: i64 = -2;
 const CORRELATION_AT: usize = 4;
 
-/// What all connections share.
+/// Facts that all connections share.
 pub struct Facts {
     pub address: SocketAddr,
     pub partitions: i32,
@@ -105,7 +105,8 @@ impl Facts {
         }
     }
 
-    /// Answers one whole request, `frame` from its api key on. After an error the connection has to end.
+    /// Answers one whole request, `frame` from its api key on. After an error
+    /// the connection has to end.
     pub fn answer(&self, frame: &Bytes, out: &mut VecDeque<Bytes>) -> Result<(), Malformed> {
         let prefix = parse_prefix(frame)?;
         let (version, id) = (prefix.version, prefix.correlation_id);
@@ -184,6 +185,7 @@ impl Facts {
                     high_watermark: end,
                     last_stable_offset: end,
                     log_start_offset: if known { 0 } else { -1 },
+                    aborted: None,
                     records,
                     diverging: None,
                     preferred_replica: None,

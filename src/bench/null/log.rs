@@ -11,7 +11,7 @@ const MAX_BATCHES: usize = 16 << 10;
 const SPOILT_EVERY: i64 = 100;
 const BASE_OFFSET_BYTES: usize = 8;
 
-/// What is wrong now and then, to see a verifying consumer fail.
+/// Fault of a batch now and then, to see a verifying consumer fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spoil {
     /// A byte of a record is not what the checksum says.
@@ -58,7 +58,8 @@ impl EndlessLog {
         BASE_OFFSET_BYTES + self.rest.len()
     }
 
-    /// Batches from the one with `offset` on, as many as go into `max_bytes`; with `at_least_one`, one in any case.
+    /// Batches from the one with `offset` on, as many as go into `max_bytes`; with
+    /// `at_least_one`, one in any case.
     pub fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Vec<Bytes> {
         let first = offset.clamp(0, i64::MAX / 4) / self.records;
         let count = (max_bytes / self.batch_bytes()).max(usize::from(at_least_one)).min(MAX_BATCHES);
@@ -70,7 +71,7 @@ impl EndlessLog {
             let (number, rest) = match spoilt {
                 None => (number, &self.rest),
                 Some(Spoil::Crc) => (number, &self.bent),
-                // What follows it takes its place.
+                // The one behind it takes its place.
                 Some(Spoil::Gap) => (number + 1, &self.rest),
                 Some(Spoil::Repeat) => (number - 1, &self.rest),
             };

@@ -1,4 +1,5 @@
-//! A broker that keeps nothing and answers at once: what a client does against it is the client's own ceiling.
+//! A broker that keeps nothing and answers at once: what a client does against it is
+//! the client's own ceiling.
 
 mod answers;
 mod behind;

@@ -25,7 +25,7 @@ use crate::runtime::spawn_local;
 
 const LENGTH_BYTES: usize = 4;
 const PREFIX_BYTES: usize = 8;
-/// What is read at a time: a Produce request's beginning, or many small requests.
+/// Bytes read at a time: a Produce request's beginning, or many small requests.
 const BUFFER_BYTES: usize = 4 << 10;
 /// The same where the requests' bytes are received into memory.
 const RECEIVE_BYTES: usize = 256 << 10;
@@ -50,13 +50,15 @@ pub struct Null {
     pub record_size: usize,
     pub batch_bytes: usize,
     pub spoil: Option<Spoil>,
-    /// Takes the batches into memory, as any broker has to, instead of letting the kernel drop them.
+    /// Takes the batches into memory, as any broker has to, instead of letting
+    /// the kernel drop them.
     pub receive: bool,
     /// Writes what it received to this file, made new, in large groups behind the acknowledgement.
     pub write_behind: Option<PathBuf>,
 }
 
-/// Serves until SIGINT or SIGTERM. `ready` gets the address once connections are taken; `refused` why a connection was ended.
+/// Serves until SIGINT or SIGTERM. `ready` gets the address once connections are taken; `refused`
+/// why a connection was ended.
 pub fn serve(
     options: &Null,
     ready: impl FnOnce(SocketAddr),
@@ -149,7 +151,7 @@ struct Client {
     writer: Writer,
     facts: Rc<Facts>,
     cache: Cache,
-    /// What has arrived lies in `begin..end`, beginning with a frame's length.
+    /// Arrived bytes lie in `begin..end`, beginning with a frame's length.
     buffer: Vec<u8>,
     begin: usize,
     end: usize,
@@ -160,7 +162,7 @@ struct Client {
     behind: Option<Rc<Behind>>,
 }
 
-/// What the front of the buffer is.
+/// State of the front of the buffer.
 enum Front {
     /// Answered, and the frame goes on for so many bytes.
     Answered(usize),
@@ -181,7 +183,7 @@ impl Client {
             match self.front()? {
                 Front::Answered(length) => {
                     self.pass(length).await?;
-                    // What a client sends ahead must not pile up here as answers.
+                    // Requests that a client sends ahead must not pile up here as answers.
                     if self.answers.len() > MAX_QUEUED {
                         self.flush().await?;
                     }
@@ -276,7 +278,8 @@ impl Client {
         }
     }
 
-    /// Reads on; `false`: the client has ended. The buffer grows as a frame of `length` arrives, not on its promise.
+    /// Reads on; `false`: the client has ended. The buffer grows as a frame of `length`
+    /// arrives, not on its promise.
     async fn fill(&mut self, length: usize) -> Result<bool, Ending> {
         if self.begin > 0 {
             self.buffer.copy_within(self.begin..self.end, 0);

@@ -53,7 +53,8 @@ enum GroupCommand {
 
 #[derive(Args, Clone)]
 pub(super) struct List {
-    /// Only groups in these states (Stable, Empty, PreparingRebalance, CompletingRebalance, Assigning, Reconciling)
+    /// Only groups in these states (Stable, Empty, PreparingRebalance,
+    /// CompletingRebalance, Assigning, Reconciling)
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     pub state: Vec<String>,
     /// Only groups of these types (Classic, Consumer)

@@ -1,6 +1,6 @@
 //! How far groups have read, and how much there is yet to read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 
 use serde_json::{Value, json};
@@ -9,73 +9,37 @@ use super::arguments::Lag;
 use super::show::unknown_group;
 use crate::cli::connect::Format;
 use crate::cli::report::{Report, or_dash, out, say, table};
-use crate::client::cluster_client::{Group, Place, Spot};
-use crate::client::{ClientError, ClusterClient, Refusal};
+use crate::client::ClusterClient;
+use crate::client::cluster_client::Standing;
 use crate::runtime::clock;
 
 /// Moves the cursor home and clears what is below.
-const CLEAR: &str = "\x1b[H\x1b[J";
+pub(in crate::cli) const CLEAR: &str = "\x1b[H\x1b[J";
 
-/// A group and a partition.
-pub(super) struct Standing {
-    pub place: Place,
-    pub committed: Option<i64>,
-    pub end: Option<i64>,
-    /// The member that reads it.
-    pub member: Option<String>,
-    /// Why the end is not known.
-    pub refusal: Option<Refusal>,
-}
-
-impl Standing {
-    pub fn lag(&self) -> Option<i64> {
-        self.end.zip(self.committed).map(|(end, committed)| (end - committed).max(0))
-    }
-
-    pub fn item(&self) -> Value {
-        json!({
-            "topic": self.place.0, "partition": self.place.1, "current_offset": self.committed,
-            "log_end_offset": self.end, "lag": self.lag(), "consumer_id": self.member,
-        })
-    }
-}
-
-/// All partitions that the group has committed offsets of, or that a member reads.
-pub(super) async fn standings(client: &mut ClusterClient, group: &Group) -> Result<Vec<Standing>, ClientError> {
-    let committed = client.committed(&group.group).await?;
-    let mut readers: BTreeMap<Place, String> = BTreeMap::new();
-    for member in &group.members {
-        readers.extend(member.assigned.iter().map(|place| (place.clone(), member.id.clone())));
-    }
-    let places: BTreeSet<Place> = committed.keys().chain(readers.keys()).cloned().collect();
-    let wanted: Vec<(Place, Spot)> = places.into_iter().map(|place| (place, Spot::Latest)).collect();
-    let ends = client.offsets(&wanted, false).await?;
-    let standing = |(place, end): (Place, Result<i64, Refusal>)| Standing {
-        committed: committed.get(&place).map(|committed| committed.offset),
-        member: readers.get(&place).cloned(),
-        end: end.as_ref().ok().copied(),
-        refusal: end.err(),
-        place,
-    };
-    Ok(ends.into_iter().map(standing).collect())
+/// A partition's fields as the command's JSON has them.
+pub(super) fn item(standing: &Standing) -> Value {
+    json!({
+        "topic": standing.place.0, "partition": standing.place.1, "current_offset": standing.committed,
+        "log_end_offset": standing.end, "lag": standing.lag(), "consumer_id": standing.member,
+    })
 }
 
 /// A group's lag in one topic.
-struct Sum {
-    group: String,
-    state: String,
-    topic: String,
-    partitions: usize,
-    lag: i64,
+pub(in crate::cli) struct Sum {
+    pub group: String,
+    pub state: String,
+    pub topic: String,
+    pub partitions: usize,
+    pub lag: i64,
     /// The largest of a partition.
-    worst: i64,
+    pub worst: i64,
     /// Partitions of which the lag is not known.
-    unknown: usize,
+    pub unknown: usize,
 }
 
 pub(super) async fn lag(mut client: ClusterClient, command: Lag) -> Result<Report, String> {
     if !command.watch {
-        let (sums, failed) = look(&mut client, &command.groups).await?;
+        let (sums, failed) = lag_of(&mut client, &command.groups).await?;
         return Ok(Report {
             text: sums_table(&sums),
             json: Value::Array(sums.iter().map(Sum::item).collect()),
@@ -86,7 +50,7 @@ pub(super) async fn lag(mut client: ClusterClient, command: Lag) -> Result<Repor
     let mut done = 0;
     loop {
         client.restart();
-        let failed = match look(&mut client, &command.groups).await {
+        let failed = match lag_of(&mut client, &command.groups).await {
             Ok((sums, lines)) => {
                 let at = clock::wall_ms();
                 let text = match json {
@@ -110,7 +74,10 @@ pub(super) async fn lag(mut client: ClusterClient, command: Lag) -> Result<Repor
 }
 
 /// The lag of these groups, or of all, topic by topic; and what is not known.
-async fn look(client: &mut ClusterClient, names: &[String]) -> Result<(Vec<Sum>, Vec<String>), String> {
+pub(in crate::cli) async fn lag_of(
+    client: &mut ClusterClient,
+    names: &[String],
+) -> Result<(Vec<Sum>, Vec<String>), String> {
     let all = names.is_empty();
     let (names, mut failed) = match all {
         false => (names.to_vec(), Vec::new()),
@@ -136,7 +103,7 @@ async fn look(client: &mut ClusterClient, names: &[String]) -> Result<(Vec<Sum>,
                 continue;
             }
         };
-        let standings = match standings(client, &group).await {
+        let standings = match client.standings(&group).await {
             Ok(standings) => standings,
             Err(error) => {
                 failed.push(format!("group {name}: {error}"));
@@ -170,7 +137,7 @@ async fn look(client: &mut ClusterClient, names: &[String]) -> Result<(Vec<Sum>,
 }
 
 impl Sum {
-    fn item(&self) -> Value {
+    pub fn item(&self) -> Value {
         json!({
             "group": self.group, "state": self.state, "topic": self.topic, "partitions": self.partitions,
             "lag": self.lag, "max_partition_lag": self.worst, "unknown_partitions": self.unknown,

@@ -6,3 +6,4 @@ mod reset;
 mod show;
 
 pub(super) use arguments::{GroupArguments, main};
+pub(super) use lag::{CLEAR, Sum, lag_of};

@@ -25,7 +25,7 @@ struct Row {
 pub(super) async fn reset(mut client: ClusterClient, command: Reset) -> Result<Report, String> {
     let name = &command.group;
     // A group that there is not yet may be given offsets: its members begin there.
-    let group = client.group(name).await.map_err(|e| e.to_string())?;
+    let group = client.group(name).await.map_err(|e| format!("group {name}: {e}"))?;
     if let Some(group) = group.as_ref().filter(|group| !group.members.is_empty()) {
         let (members, state) = (group.members.len(), &group.state);
         return Err(format!(
@@ -102,8 +102,8 @@ async fn places(
     Ok(places)
 }
 
-/// The offset that each partition is to get. One that is outside of what is there becomes its beginning or end, as with
-/// Kafka's tool.
+/// The offset that each partition is to get. One that is outside of what is there becomes its
+/// beginning or end, as with Kafka's tool.
 async fn targets(
     client: &mut ClusterClient,
     command: &Reset,

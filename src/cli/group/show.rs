@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::arguments::{Delete, Describe, List};
-use super::lag::{Standing, standings};
+use super::lag::item;
 use crate::cli::nearest::did_you_mean;
 use crate::cli::report::{Report, or_dash, table, with_outcome};
 use crate::client::ClusterClient;
-use crate::client::cluster_client::{Group, Member, Place};
+use crate::client::cluster_client::{Group, Member, Place, Standing};
 
 /// Kafka's error code for a group that there is not.
 const GROUP_ID_NOT_FOUND: i16 = 69;
@@ -51,13 +51,13 @@ pub(super) async fn describe(mut client: ClusterClient, command: Describe) -> Re
                 continue;
             }
             Err(error) => {
-                failed.push(error.to_string());
+                failed.push(format!("group {name}: {error}"));
                 continue;
             }
         };
         let standings = match command.members {
             true => Vec::new(),
-            false => standings(&mut client, &group).await.map_err(|e| e.to_string())?,
+            false => client.standings(&group).await.map_err(|e| e.to_string())?,
         };
         let gap = if text.is_empty() { "" } else { "\n" };
         text.push_str(&format!("{gap}{}\n", facts(&group)));
@@ -83,7 +83,7 @@ pub(super) async fn describe(mut client: ClusterClient, command: Describe) -> Re
             "epoch": group.epoch,
             "coordinator": group.coordinator,
             "members": group.members.iter().map(member_item).collect::<Vec<_>>(),
-            "offsets": standings.iter().map(Standing::item).collect::<Vec<_>>(),
+            "offsets": standings.iter().map(item).collect::<Vec<_>>(),
         }));
     }
     Ok(Report { text, json: Value::Array(items), failed })

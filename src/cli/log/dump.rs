@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 
 use super::arguments::Dump;
 use crate::cli::connect::Format;
+use crate::cli::content::content;
 use crate::cli::report::say;
 use crate::model::record_batch::BatchHeader;
 use crate::model::records::{self, RecordView};
+use crate::model::{EndMarker, MarkerKind};
 use crate::storage::{Piece, find_partitions};
 
 /// Bytes of a key or value that a line shows.
@@ -106,17 +108,18 @@ impl<W: Write> Printer<'_, W> {
             }
             Piece::Batch { header, .. } if header.next_offset() <= self.arguments.from => {}
             Piece::Batch { header, bytes, .. } if self.arguments.records => return self.records(header, bytes),
-            Piece::Batch { position, header, .. } => {
-                self.failed = self.batch(position, header);
+            Piece::Batch { position, header, bytes } => {
+                self.failed = self.batch(position, header, bytes);
                 self.printed += 1;
             }
         }
         if self.failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 
-    fn batch(&mut self, position: u64, header: &BatchHeader) -> io::Result<()> {
+    fn batch(&mut self, position: u64, header: &BatchHeader, bytes: &[u8]) -> io::Result<()> {
+        let flags = flags(header, bytes);
         if self.format == Format::Json {
-            return writeln!(self.out, "{}", batch_object(position, header));
+            return writeln!(self.out, "{}", batch_object(position, header, &flags));
         }
         let (epoch, sequence, producer) = match header.is_idempotent() {
             true => (
@@ -139,7 +142,7 @@ impl<W: Write> Printer<'_, W> {
             producer,
             epoch,
             sequence,
-            flags(header).join(",")
+            flags.join(",")
         );
         writeln!(self.out, "{}", line.trim_end())
     }
@@ -173,7 +176,7 @@ impl<W: Write> Printer<'_, W> {
     }
 }
 
-fn batch_object(position: u64, header: &BatchHeader) -> Value {
+fn batch_object(position: u64, header: &BatchHeader, flags: &[&str]) -> Value {
     let idempotent = header.is_idempotent();
     json!({
         "first_offset": header.base(), "last_offset": header.next_offset() - 1, "position": position,
@@ -183,7 +186,7 @@ fn batch_object(position: u64, header: &BatchHeader) -> Value {
         "producer_id": idempotent.then(|| header.producer_id.get()),
         "producer_epoch": idempotent.then(|| header.producer_epoch.get()),
         "base_sequence": idempotent.then(|| header.base_sequence.get()),
-        "flags": flags(header),
+        "flags": flags,
     })
 }
 
@@ -191,10 +194,13 @@ fn codec(header: &BatchHeader) -> String {
     header.codec().map_or_else(|| "?".to_owned(), |codec| format!("{codec:?}").to_lowercase())
 }
 
-fn flags(header: &BatchHeader) -> Vec<&'static str> {
+fn flags(header: &BatchHeader, bytes: &[u8]) -> Vec<&'static str> {
+    let end = EndMarker::of(bytes).map(|end| end.kind);
     let flags = [
         (header.is_transactional(), "transactional"),
         (header.is_control(), "control"),
+        (end == Some(MarkerKind::Commit), "commit"),
+        (end == Some(MarkerKind::Abort), "abort"),
         (header.is_log_append_time(), "append-time"),
         (header.delete_horizon_ms().is_some(), "delete-horizon"),
     ];
@@ -214,15 +220,4 @@ fn shown(bytes: Option<&[u8]>) -> String {
     let Some(bytes) = bytes else { return "null".to_owned() };
     let text = bytes[..bytes.len().min(SHOWN_BYTES)].escape_ascii().to_string();
     if bytes.len() > SHOWN_BYTES { format!("\"{text}\"... ({} bytes)", bytes.len()) } else { format!("\"{text}\"") }
-}
-
-/// Text where it is UTF-8, else an object with its bytes in hex.
-fn content(bytes: Option<&[u8]>) -> Value {
-    match bytes.map(|bytes| (bytes, std::str::from_utf8(bytes))) {
-        None => Value::Null,
-        Some((_, Ok(text))) => json!(text),
-        Some((bytes, Err(_))) => {
-            json!({ "hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() })
-        }
-    }
 }

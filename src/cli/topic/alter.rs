@@ -1,6 +1,6 @@
 //! Options of a topic, and the brokers that have its replicas.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,13 +10,15 @@ use super::plan::{Place, plan};
 use super::show::known;
 use crate::cli::parse::Assignment;
 use crate::cli::progress::Progress;
-use crate::cli::report::{self, Report, table, with_outcome};
-use crate::client::cluster_client::{Change, ConfigResource, Topic};
+use crate::cli::report::{self, Report, are, counted, table, with_outcome};
+use crate::client::cluster_client::{Change, ConfigResource, Reassigned, Topic};
 use crate::client::{ClusterClient, Refusal};
 use crate::runtime::clock;
 
 /// Time between two looks at replicas that move.
 const LOOK: Duration = Duration::from_secs(1);
+/// A partition gets its next leader within this time.
+const ELECTION: Duration = Duration::from_secs(10);
 
 pub(super) async fn alter(mut client: ClusterClient, command: Alter) -> Result<Report, String> {
     let topics = known(&mut client, std::slice::from_ref(&command.topic)).await?;
@@ -87,7 +89,8 @@ async fn moves(client: &mut ClusterClient, command: &Alter, topic: &Topic) -> Re
     let Some(Assignment(assignment)) = &command.replica_assignment else { return Ok(BTreeMap::new()) };
     let (given, has) = (assignment.len(), topic.partitions.len());
     if given != has {
-        return Err(format!("--replica-assignment names {given} partitions, topic {} has {has}", topic.name));
+        let given = counted(given, "partition");
+        return Err(format!("--replica-assignment names {given}, topic {} has {has}", topic.name));
     }
     let pairs = topic.partitions.iter().zip(assignment);
     let others = pairs.filter(|(partition, replicas)| partition.replicas != **replicas);
@@ -133,7 +136,8 @@ async fn reassign(
     let begun: Vec<i32> = outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).map(|(index, _)| *index).collect();
     if command.wait && !begun.is_empty() {
         wait(client, &topic.name, &begun).await?;
-        report.text.push_str("all have moved\n");
+        let moved = if begun.len() == outcomes.len() { "all have moved\n" } else { "the others have moved\n" };
+        report.text.push_str(moved);
     } else if !begun.is_empty() {
         let name = &topic.name;
         report
@@ -143,18 +147,52 @@ async fn reassign(
     Ok(items)
 }
 
-/// Until none of these partitions is on the move.
+/// Until none of these partitions is on the move. Those without a leader do not move.
 async fn wait(client: &mut ClusterClient, topic: &str, partitions: &[i32]) -> Result<(), String> {
     let progress = Progress::new(false, None);
+    let mut led_at = clock::now();
     for second in 1.. {
         client.restart();
-        let moving = client.reassignments(topic, partitions).await.map_err(|e| e.to_string())?.len();
-        if moving == 0 {
+        let on_the_move = client.reassignments(Some((topic, partitions))).await.map_err(|e| e.to_string())?;
+        if on_the_move.is_empty() {
             break;
         }
-        progress.second(second, &format!("{moving} of {} partitions are moving", partitions.len()));
+        let moving: Vec<i32> = on_the_move.iter().map(|moving| moving.partition).collect();
+        let stuck = leaderless(client, topic, &moving).await?;
+        let now = clock::now();
+        if stuck.is_empty() {
+            led_at = now;
+        } else if now >= led_at + ELECTION {
+            progress.end();
+            return Err(format!(
+                "without a leader, whose records the new replicas copy: {}. Their reassignment stays, and goes on once they have one \
+                 (`corelane topic describe {topic}` shows it; kafka-reassign-partitions --cancel takes it back)",
+                stuck.join(", ")
+            ));
+        }
+        let (moving, missing) = (moving.len(), waits_for(client, &on_the_move));
+        progress.second(second, &format!("{moving} of {} moving{missing}", are(partitions.len(), "partition")));
         clock::sleep(LOOK).await;
     }
     progress.end();
     Ok(())
+}
+
+/// The brokers among those that get replicas that are not there: the moves wait for them.
+pub(in crate::cli) fn waits_for(client: &ClusterClient, moving: &[Reassigned]) -> String {
+    let there: BTreeSet<i32> = client.nodes().map(|node| node.id).collect();
+    let added: BTreeSet<i32> = moving.iter().flat_map(|moving| &moving.adding).copied().collect();
+    match added.difference(&there).copied().collect::<Vec<i32>>().as_slice() {
+        [] => String::new(),
+        [broker] => format!("; waiting for broker {broker}, which is not there"),
+        brokers => format!("; waiting for brokers {}, which are not there", report::list(brokers)),
+    }
+}
+
+/// Those of these partitions that have no leader.
+async fn leaderless(client: &mut ClusterClient, topic: &str, moving: &[i32]) -> Result<Vec<String>, String> {
+    let topics = client.topics(Some(&[topic.to_owned()])).await.map_err(|e| e.to_string())?;
+    let partitions = topics.iter().flat_map(|topic| &topic.partitions);
+    let stuck = partitions.filter(|partition| partition.leader < 0 && moving.contains(&partition.index));
+    Ok(stuck.map(|partition| format!("{topic}-{}", partition.index)).collect())
 }

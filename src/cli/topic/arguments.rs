@@ -72,7 +72,8 @@ pub(super) struct Create {
     /// An option of the topic; may be given several times
     #[arg(long = "config", value_name = "KEY=VALUE", value_parser = option)]
     pub configs: Vec<(String, String)>,
-    /// The brokers of each partition, in Kafka's writing: brokers with colons, partitions with commas
+    /// The brokers of each partition, in Kafka's writing: brokers with colons,
+    /// partitions with commas
     #[arg(long, value_name = "B:B,B:B", value_parser = assignment)]
     #[arg(conflicts_with_all = ["partitions", "replication_factor"])]
     pub replica_assignment: Option<Assignment>,
@@ -131,7 +132,8 @@ pub(super) struct Alter {
     /// Replicas of each partition: brokers are chosen, or left out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub replication_factor: Option<u16>,
-    /// The brokers of each partition, in Kafka's writing: brokers with colons, partitions with commas
+    /// The brokers of each partition, in Kafka's writing: brokers with colons,
+    /// partitions with commas
     #[arg(long, value_name = "B:B,B:B", value_parser = assignment, conflicts_with = "replication_factor")]
     pub replica_assignment: Option<Assignment>,
     /// Only show what would be done
@@ -149,7 +151,8 @@ pub(super) struct AddPartitions {
     /// How many there shall be in all
     #[arg(long, value_name = "TOTAL", value_parser = clap::value_parser!(i32).range(1..))]
     pub partitions: i32,
-    /// The brokers of the new partitions, in Kafka's writing: brokers with colons, partitions with commas
+    /// The brokers of the new partitions, in Kafka's writing: brokers with
+    /// colons, partitions with commas
     #[arg(long, value_name = "B:B,B:B", value_parser = assignment)]
     pub replica_assignment: Option<Assignment>,
     /// Only ask the broker whether it would

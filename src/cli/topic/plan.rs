@@ -6,14 +6,14 @@ use crate::client::cluster_client::Partition;
 
 /// A broker that may have replicas.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(in crate::cli) struct Place {
     pub broker: i32,
     pub rack: Option<String>,
 }
 
-/// The replicas of each partition whose number of replicas is not `factor`. Those that a partition has stay where they
-/// are: in sync before others, the preferred leader first. New ones go to racks that the partition is not in, then to
-/// the brokers with the fewest replicas of the topic.
+/// The replicas of each partition whose number of replicas is not `factor`. Those that a partition
+/// has stay where they are: in sync before others, the preferred leader first. New ones go to racks
+/// that the partition is not in, then to the brokers with the fewest replicas of the topic.
 pub(super) fn plan(
     partitions: &[Partition],
     factor: usize,

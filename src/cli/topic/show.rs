@@ -9,7 +9,7 @@ use crate::cli::nearest::did_you_mean;
 use crate::cli::report::{self, Report, or_dash, table};
 use crate::client::ClusterClient;
 use crate::client::cluster_client::{ConfigEntry, ConfigResource, Partition, Place, Spot, Topic};
-use crate::cluster::encode_id;
+use crate::model::encode_id;
 
 /// Kafka's number for a value that the topic has for itself.
 const DYNAMIC_TOPIC: i8 = 1;
@@ -21,6 +21,24 @@ pub(in crate::cli) async fn unknown_topic(client: &mut ClusterClient, topic: &st
     let meant = did_you_mean(topic, all.iter().map(|topic| topic.name.as_str()));
     let meant = if meant.is_empty() { "; `corelane topic list` shows all".to_owned() } else { meant };
     Ok(format!("there is no topic {topic}{meant}"))
+}
+
+/// A topic whose records are to be written or read. Without it: what may have been
+/// meant, or how to create it.
+pub(in crate::cli) async fn one_to_use(client: &mut ClusterClient, name: &str) -> Result<Topic, String> {
+    let told = client.topics(Some(std::slice::from_ref(&name.to_owned()))).await.map_err(|e| e.to_string())?;
+    let topic = told.into_iter().next().ok_or_else(|| format!("the cluster says nothing of topic {name}"))?;
+    match &topic.refusal {
+        None if topic.partitions.is_empty() => Err(format!("topic {name} has no partitions yet; try again")),
+        None => Ok(topic),
+        Some(_) if topic.is_unknown() => {
+            let all = client.topics(None).await.map_err(|e| e.to_string())?;
+            let meant = did_you_mean(name, all.iter().map(|topic| topic.name.as_str()));
+            let gap = if meant.is_empty() { "; " } else { " " };
+            Err(format!("there is no topic {name}{meant}{gap}`corelane topic create {name}` makes it"))
+        }
+        Some(refusal) => Err(format!("topic {name}: {refusal}")),
+    }
 }
 
 /// These topics, all of which there must be.
@@ -170,7 +188,7 @@ pub(super) async fn describe(mut client: ClusterClient, command: Describe) -> Re
     Ok(Report { text, json: Value::Array(items), failed })
 }
 
-/// Whether a partition is shown.
+/// True if a partition is shown.
 type Filter<'a> = &'a dyn Fn(&Partition) -> bool;
 
 type Ends = BTreeMap<i32, (Option<i64>, Option<i64>)>;

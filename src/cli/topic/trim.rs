@@ -9,6 +9,7 @@ use super::show::known;
 use crate::cli::report::{Report, or_dash, table, with_outcome};
 use crate::client::cluster_client::{Place, Spot};
 use crate::client::{ClusterClient, Refusal};
+use crate::model::ErrorCode;
 use crate::runtime::clock;
 
 /// The offset by which DeleteRecords means the partition's end.
@@ -39,6 +40,11 @@ pub(super) async fn trim(mut client: ClusterClient, command: Trim) -> Result<Rep
             Ok(offset) => row.start = Some(offset),
             Err(refusal) => row.refusal = Some(refusal),
         }
+    }
+    if command.dry_run
+        && let Some(offset) = command.to_offset
+    {
+        refuse_beyond_end(&mut client, offset, &mut rows).await?;
     }
     let until = until(&mut client, &command, &rows).await?;
     for (place, outcome) in until {
@@ -84,6 +90,27 @@ pub(super) async fn trim(mut client: ClusterClient, command: Trim) -> Result<Rep
         text.push_str("nothing was deleted: --dry-run\n");
     }
     Ok(Report { text, json: Value::Array(items), failed })
+}
+
+/// Has partitions whose end is before this offset refuse, as their leaders do.
+async fn refuse_beyond_end(
+    client: &mut ClusterClient,
+    offset: i64,
+    rows: &mut BTreeMap<Place, Row>,
+) -> Result<(), String> {
+    let latest: Vec<(Place, Spot)> = rows.keys().map(|place| (place.clone(), Spot::Latest)).collect();
+    for (place, outcome) in client.offsets(&latest, true).await.map_err(|e| e.to_string())? {
+        let row = rows.entry(place).or_default();
+        match outcome {
+            Ok(end) if end < offset => {
+                let message = format!("the partition ends at offset {end}");
+                row.refusal = Refusal::of(ErrorCode::OffsetOutOfRange.code(), Some(&message));
+            }
+            Ok(_) => {}
+            Err(refusal) => row.refusal = Some(refusal),
+        }
+    }
+    Ok(())
 }
 
 /// The offset before which each partition's records go.

@@ -4,6 +4,7 @@ use kafka_protocol::messages::DescribeLogDirsRequest;
 
 use super::route::{ClusterClient, To};
 use crate::client::error::{ClientError, Refusal};
+use crate::protocol::is_cordoned;
 
 /// A partition in a data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct LogDir {
     /// Of the file system; -1: not told.
     pub total_bytes: i64,
     pub usable_bytes: i64,
+    /// It gets no new partitions (KIP-1066); false also where the broker does not tell.
+    pub cordoned: bool,
     /// By topic and partition.
     pub partitions: Vec<DirTopic>,
 }
@@ -54,6 +57,7 @@ impl ClusterClient {
                 refusal: Refusal::of(told.error_code, None),
                 total_bytes: told.total_bytes,
                 usable_bytes: told.usable_bytes,
+                cordoned: is_cordoned(told),
                 partitions,
             });
         }

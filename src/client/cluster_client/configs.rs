@@ -69,7 +69,8 @@ impl ConfigResource {
 }
 
 impl ClusterClient {
-    /// The options of each resource, in name order. All of one kind, of which brokers are asked one by one.
+    /// The options of each resource, in name order. All of one kind, of which
+    /// brokers are asked one by one.
     pub async fn configs(
         &mut self,
         resources: &[ConfigResource],

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Buf;
 use kafka_protocol::messages::{
     ApiKey, ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, DeleteGroupsRequest, DeleteGroupsResponse,
     DescribeGroupsRequest, DescribeGroupsResponse, GroupId, ListGroupsRequest,
@@ -11,6 +10,7 @@ use kafka_protocol::messages::{
 use super::offsets::Place;
 use super::route::{ClusterClient, To, will_pass};
 use super::topics::{silent, text};
+use crate::client::consumer_protocol::assigned;
 use crate::client::error::{ClientError, Refusal};
 
 const GROUP_ID_NOT_FOUND: i16 = 69;
@@ -117,7 +117,10 @@ impl ClusterClient {
     /// `None`: there is no such group.
     pub async fn group(&mut self, group: &str) -> Result<Option<Group>, ClientError> {
         let newer = ApiKey::ConsumerGroupDescribe;
-        if self.serves(To::Coordinator(group), newer).await?
+        // Offsets may be committed without a group id (KIP-289); only the classic
+        // protocol describes that group.
+        if !group.is_empty()
+            && self.serves(To::Coordinator(group), newer).await?
             && let Some(found) = self.consumer_group(group).await?
         {
             return Ok(Some(found));
@@ -135,7 +138,7 @@ impl ClusterClient {
             return Ok(None);
         }
         if let Some(refusal) = Refusal::of(told.error_code, told.error_message.as_deref()) {
-            return Err(ClientError::Other(format!("group {group}: {refusal}")));
+            return Err(ClientError::Other(refusal.to_string()));
         }
         let members = told.members.iter().map(|member| {
             let topics = member.assignment.topic_partitions.iter();
@@ -172,7 +175,7 @@ impl ClusterClient {
             return Ok(None);
         }
         if let Some(refusal) = Refusal::of(told.error_code, told.error_message.as_deref()) {
-            return Err(ClientError::Other(format!("group {group}: {refusal}")));
+            return Err(ClientError::Other(refusal.to_string()));
         }
         let members = told.members.iter().map(|member| Member {
             id: member.member_id.to_string(),
@@ -180,7 +183,7 @@ impl ClusterClient {
             client_id: member.client_id.to_string(),
             host: member.client_host.to_string(),
             assigned: match &*told.protocol_type {
-                "consumer" => classic_assignment(&member.member_assignment).unwrap_or_default(),
+                "consumer" => assigned(&member.member_assignment).unwrap_or_default(),
                 _ => BTreeSet::new(),
             },
         });
@@ -209,49 +212,4 @@ impl ClusterClient {
 fn capitalized(word: &str) -> String {
     let mut letters = word.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
-}
-
-/// The partitions that a leader of the older protocol has given a member (ConsumerProtocolAssignment); `None`: the
-/// bytes are something else.
-fn classic_assignment(mut bytes: &[u8]) -> Option<BTreeSet<Place>> {
-    let mut assigned = BTreeSet::new();
-    if bytes.is_empty() {
-        return Some(assigned);
-    }
-    let _version = bytes.try_get_i16().ok()?;
-    for _ in 0..bytes.try_get_i32().ok()? {
-        let length = usize::try_from(bytes.try_get_i16().ok()?).ok()?;
-        let name = String::from_utf8(bytes.get(..length)?.to_vec()).ok()?;
-        bytes.advance(length);
-        for _ in 0..bytes.try_get_i32().ok()? {
-            assigned.insert((name.clone(), bytes.try_get_i32().ok()?));
-        }
-    }
-    Some(assigned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_older_protocols_assignments_are_read_and_nothing_else_is() {
-        let mut bytes = vec![0, 3, 0, 0, 0, 2];
-        for (topic, partitions) in [("a", vec![0, 7]), ("bc", vec![1])] {
-            bytes.extend((topic.len() as i16).to_be_bytes());
-            bytes.extend(topic.as_bytes());
-            bytes.extend((partitions.len() as i32).to_be_bytes());
-            partitions.iter().for_each(|p: &i32| bytes.extend(p.to_be_bytes()));
-        }
-        let whole = bytes.len();
-        bytes.extend([0xff; 4]);
-        let place = |topic: &str, index| (topic.to_owned(), index);
-        let expected = BTreeSet::from([place("a", 0), place("a", 7), place("bc", 1)]);
-        assert_eq!(classic_assignment(&bytes), Some(expected));
-        assert_eq!(classic_assignment(&[]), Some(BTreeSet::new()));
-        for cut in 1..whole {
-            assert_eq!(classic_assignment(&bytes[..cut]), None, "cut at {cut}");
-        }
-        assert_eq!(classic_assignment(&[0, 0, 0x7f, 0xff, 0xff, 0xff]), None);
-    }
 }

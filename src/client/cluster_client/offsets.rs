@@ -24,6 +24,9 @@ pub type Place = (String, i32);
 pub enum Spot {
     Earliest,
     Latest,
+    /// The end for those who read committed records: what is behind the first transaction that is
+    /// still open is not there for them.
+    LastStable,
     /// The first record that is not older, in milliseconds since 1970 UTC.
     Time(i64),
 }
@@ -46,14 +49,15 @@ enum Question {
 type Answers = Vec<(Place, Result<i64, Refusal>)>;
 
 impl ClusterClient {
-    /// The offsets of these spots, -1 for a time after the last record. `patient`: waits for partitions without a
-    /// leader.
+    /// The offsets of these spots, -1 for a time after the last record. `patient`: waits for
+    /// partitions without a leader.
     pub async fn offsets(&mut self, wanted: &[(Place, Spot)], patient: bool) -> Result<Answers, ClientError> {
         let questions = wanted.iter().map(|(place, spot)| (place.clone(), Question::Offset(*spot))).collect();
         self.at_leaders(questions, patient).await
     }
 
-    /// Deletes the records before these offsets, -1 for all; where each partition begins afterwards.
+    /// Deletes the records before these offsets, -1 for all; where each
+    /// partition begins afterwards.
     pub async fn delete_records(&mut self, before: &[(Place, i64)]) -> Result<Answers, ClientError> {
         let questions = before.iter().map(|(place, offset)| (place.clone(), Question::Delete(*offset))).collect();
         self.at_leaders(questions, true).await
@@ -127,7 +131,7 @@ impl ClusterClient {
                 Question::Offset(spot) => {
                     let timestamp = match spot {
                         Spot::Earliest => -2,
-                        Spot::Latest => -1,
+                        Spot::Latest | Spot::LastStable => -1,
                         Spot::Time(ms) => *ms,
                     };
                     let partition = ListOffsetsPartition::default().with_partition_index(*index);
@@ -141,11 +145,13 @@ impl ClusterClient {
         }
         let mut answers = Vec::new();
         if !offsets.is_empty() {
+            let stable = asked.iter().any(|(_, question)| matches!(question, Question::Offset(Spot::LastStable)));
             let make = |_| {
                 let topics = offsets.iter().map(|(name, partitions)| {
                     ListOffsetsTopic::default().with_name(topic_name(name)).with_partitions(partitions.clone())
                 });
-                ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(topics.collect())
+                let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1));
+                request.with_isolation_level(i8::from(stable)).with_topics(topics.collect())
             };
             let answer = self.ask_once(To::Broker(leader), make).await?;
             for topic in &answer.topics {
@@ -214,6 +220,16 @@ impl ClusterClient {
         group: &str,
         offsets: &[(Place, i64)],
     ) -> Result<Vec<(Place, Result<(), Refusal>)>, ClientError> {
+        self.commit_as(group, ("", -1), offsets).await
+    }
+
+    /// Commits offsets for a member, in a generation of its group.
+    pub async fn commit_as(
+        &mut self,
+        group: &str,
+        (member, generation): (&str, i32),
+        offsets: &[(Place, i64)],
+    ) -> Result<Vec<(Place, Result<(), Refusal>)>, ClientError> {
         let make = |_| {
             let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
             for ((topic, index), offset) in offsets {
@@ -225,7 +241,8 @@ impl ClusterClient {
                 OffsetCommitRequestTopic::default().with_name(topic_name(name)).with_partitions(partitions)
             });
             let request = OffsetCommitRequest::default().with_group_id(GroupId(text(group)));
-            request.with_generation_id_or_member_epoch(-1).with_topics(topics.collect())
+            let request = request.with_member_id(text(member)).with_generation_id_or_member_epoch(generation);
+            request.with_topics(topics.collect())
         };
         let passes = |answer: &OffsetCommitResponse| {
             let mut partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);

@@ -5,17 +5,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use kafka_protocol::messages::{ApiKey, FindCoordinatorRequest, MetadataRequest};
+use kafka_protocol::messages::{ApiKey, FindCoordinatorRequest, MetadataRequest, MetadataResponse};
 use kafka_protocol::protocol::{Request, StrBytes};
 
 use crate::client::admin::Node;
 use crate::client::api::Versions;
 use crate::client::connection::Connection;
+use crate::client::core::MAX_RESPONSE_BYTES;
 use crate::client::error::{ClientError, Refusal};
 use crate::model::ErrorCode;
 use crate::runtime::{clock, net};
 
-const CLIENT_ID: &str = "corelane-cli";
+pub(in crate::client) const CLIENT_ID: &str = "corelane-cli";
 /// Time between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 const FENCED_LEADER_EPOCH: i16 = 74;
@@ -37,6 +38,7 @@ pub enum To<'a> {
 
 /// Asks a cluster, one question at a time. Lives on a shard.
 pub struct ClusterClient {
+    manner: Manner,
     bootstrap: Vec<Bootstrap>,
     timeout: Duration,
     deadline: Instant,
@@ -56,6 +58,16 @@ pub struct ClusterClient {
     unanswered: bool,
 }
 
+/// Identity of the client to brokers, and its bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    pub client_id: &'static str,
+    /// A longer response ends its connection.
+    pub most_response_bytes: usize,
+}
+
+const COMMAND_LINE: Manner = Manner { client_id: CLIENT_ID, most_response_bytes: MAX_RESPONSE_BYTES };
+
 /// Outcome of one try.
 enum Try<T> {
     Answer(T),
@@ -67,7 +79,13 @@ enum Try<T> {
 impl ClusterClient {
     /// Everything has to be done within `timeout`; see [`restart`](Self::restart).
     pub fn new(bootstrap: Vec<Bootstrap>, timeout: Duration) -> ClusterClient {
+        ClusterClient::with_manner(COMMAND_LINE, bootstrap, timeout)
+    }
+
+    /// [`new`](Self::new) with a manner other than the command line's.
+    pub fn with_manner(manner: Manner, bootstrap: Vec<Bootstrap>, timeout: Duration) -> ClusterClient {
         ClusterClient {
+            manner,
             bootstrap,
             timeout,
             deadline: clock::now() + timeout,
@@ -89,7 +107,7 @@ impl ClusterClient {
         self.deadline = clock::now() + self.timeout;
     }
 
-    /// What a broker is given to carry a request out.
+    /// Time that a broker is given to carry a request out.
     pub(super) fn timeout_ms(&self) -> i32 {
         let left = self.deadline.saturating_duration_since(clock::now()).max(Duration::from_secs(1));
         i32::try_from(left.as_millis()).unwrap_or(i32::MAX)
@@ -126,7 +144,7 @@ impl ClusterClient {
         self.cluster_id.as_deref()
     }
 
-    /// Whether the broker serves the API in a version that is spoken here.
+    /// True if the broker serves the API in a version that is spoken here.
     pub async fn serves(&mut self, to: To<'_>, api: ApiKey) -> Result<bool, ClientError> {
         Ok(self.versions(to).await?.serves(api))
     }
@@ -159,13 +177,14 @@ impl ClusterClient {
         }
     }
 
-    /// Another try may do better. A cluster of which nothing has been heard yet is more likely somewhere else.
+    /// Another try may do better. A cluster of which nothing has been heard yet is
+    /// more likely somewhere else.
     fn is_worth_another(&self, error: &ClientError) -> bool {
         self.met && is_of_network(error)
     }
 
     /// Asks once. After an error the way there is looked up anew.
-    pub(super) async fn ask_once<R: Request>(
+    pub(in crate::client) async fn ask_once<R: Request>(
         &mut self,
         to: To<'_>,
         make: impl Fn(i16) -> R,
@@ -184,9 +203,9 @@ impl ClusterClient {
         }
     }
 
-    /// Asks until there is an answer that `passes` does not hold for, or until the time is over: then the last one.
-    /// `make`: the request in the version that was agreed on.
-    pub(super) async fn ask<R: Request>(
+    /// Asks until there is an answer that `passes` does not hold for, or until the time is over:
+    /// then the last one. `make`: the request in the version that was agreed on.
+    pub(in crate::client) async fn ask<R: Request>(
         &mut self,
         to: To<'_>,
         make: impl Fn(i16) -> R,
@@ -214,9 +233,15 @@ impl ClusterClient {
 
     /// The error with the broker that it came from.
     fn named(&self, error: ClientError) -> ClientError {
+        let named = format!("broker {}: {error}", self.asked);
         match error {
             ClientError::Version { .. } => error,
-            other => ClientError::Other(format!("broker {}: {other}", self.asked)),
+            ClientError::Io(error) => ClientError::Io(io::Error::new(error.kind(), named)),
+            ClientError::Ended => ClientError::Io(io::Error::new(io::ErrorKind::ConnectionAborted, named)),
+            ClientError::NoAnswer { what, seconds } => {
+                ClientError::NoAnswer { what: format!("{what} (broker {})", self.asked), seconds }
+            }
+            _ => ClientError::Other(named),
         }
     }
 
@@ -255,7 +280,7 @@ impl ClusterClient {
         self.connections.retain(|id, _| nodes.get(id).is_some_and(|node| address_of(node) != *asked));
     }
 
-    /// What was known about the way there.
+    /// Forgets the way there.
     fn forget(&mut self, to: To<'_>) {
         match to {
             To::Any => {}
@@ -263,6 +288,11 @@ impl ClusterClient {
             To::Broker(_) => self.nodes.clear(),
             To::Coordinator(group) => drop(self.coordinators.remove(group)),
         }
+    }
+
+    /// The group's coordinator is another by now.
+    pub fn forget_coordinator(&mut self, group: &str) {
+        self.forget(To::Coordinator(group));
     }
 
     /// A connection to the broker.
@@ -293,7 +323,7 @@ impl ClusterClient {
         if !self.connections.contains_key(&node) {
             let port = u16::try_from(place.port).unwrap_or(0);
             let host = place.host.clone();
-            let (_, connection) = open(&host, port, self.deadline).await?;
+            let (_, connection) = open_as(self.manner, &host, port, self.deadline).await?;
             self.connections.insert(node, connection);
         }
         self.connections.get_mut(&node).ok_or(ClientError::Ended)
@@ -314,7 +344,7 @@ impl ClusterClient {
         let known = self.nodes.values().map(|node| (node.host.clone(), u16::try_from(node.port).unwrap_or(0)));
         let mut failures = Vec::new();
         for (host, port) in self.bootstrap.iter().cloned().chain(known) {
-            match open(&host, port, self.deadline).await {
+            match open_as(self.manner, &host, port, self.deadline).await {
                 Ok(found) => return Ok(found),
                 Err(error) if failures.contains(&error.to_string()) => {}
                 Err(error) => failures.push(error.to_string()),
@@ -338,6 +368,12 @@ impl ClusterClient {
                 return Err(outcome.and_then(Result::err).unwrap_or(ClientError::Ended));
             }
         };
+        self.note(&answer);
+        Ok(())
+    }
+
+    /// Takes in what an answer says of the brokers.
+    pub(super) fn note(&mut self, answer: &MetadataResponse) {
         self.nodes.clear();
         self.racks.clear();
         for broker in &answer.brokers {
@@ -345,9 +381,36 @@ impl ClusterClient {
             self.nodes.insert(id, Node { id, host: broker.host.to_string(), port: broker.port });
             self.racks.extend(broker.rack.as_ref().map(|rack| (id, rack.to_string())));
         }
-        self.cluster_id = answer.cluster_id.map(|id| id.to_string());
+        self.cluster_id = answer.cluster_id.as_ref().map(|id| id.to_string());
         self.controller = answer.controller_id.0;
-        Ok(())
+    }
+
+    /// Where the broker is to be asked, for a connection beside those of this client.
+    pub async fn place(&mut self, node: i32) -> Result<Bootstrap, ClientError> {
+        if !self.nodes.contains_key(&node) {
+            self.learn_once().await?;
+        }
+        // A broker that is alone is asked where it was found, whatever it advertises.
+        if self.nodes.len() == 1 {
+            self.any().await?;
+        }
+        match (&self.found, self.nodes.get(&node)) {
+            (Some((address, _)), Some(_)) if self.nodes.len() == 1 => Ok((address.ip().to_string(), address.port())),
+            (_, Some(place)) => Ok((place.host.clone(), u16::try_from(place.port).unwrap_or(0))),
+            (_, None) => Err(passing(&format!("broker {node} is not there at present"))),
+        }
+    }
+
+    /// Another client of the same cluster, with connections of its own.
+    pub fn sibling(&self) -> ClusterClient {
+        let known = self.nodes.values().map(|node| (node.host.clone(), u16::try_from(node.port).unwrap_or(0)));
+        let bootstrap = self.bootstrap.iter().cloned().chain(known).collect();
+        ClusterClient { met: self.met, ..ClusterClient::new(bootstrap, self.timeout) }
+    }
+
+    /// For each question, or for several until [`restart`](Self::restart).
+    pub fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// The id of the broker that the group's offsets and members are with.
@@ -394,12 +457,12 @@ fn passing(what: &str) -> ClientError {
     ClientError::Io(io::Error::new(io::ErrorKind::NotConnected, what.to_owned()))
 }
 
-fn is_of_network(error: &ClientError) -> bool {
+pub(in crate::client) fn is_of_network(error: &ClientError) -> bool {
     matches!(error, ClientError::Io(_) | ClientError::Ended | ClientError::NoAnswer { .. })
 }
 
 /// An error code that says no more than that the cluster is changing.
-pub(super) fn will_pass(code: i16) -> bool {
+pub(in crate::client) fn will_pass(code: i16) -> bool {
     [
         ErrorCode::LeaderNotAvailable.code(),
         ErrorCode::NotLeaderOrFollower.code(),
@@ -415,11 +478,28 @@ pub(super) fn will_pass(code: i16) -> bool {
 }
 
 /// A connection to one of the host's addresses.
-async fn open(host: &str, port: u16, deadline: Instant) -> Result<(SocketAddr, Connection), ClientError> {
+pub(in crate::client) async fn open(
+    host: &str,
+    port: u16,
+    deadline: Instant,
+) -> Result<(SocketAddr, Connection), ClientError> {
+    open_as(COMMAND_LINE, host, port, deadline).await
+}
+
+/// Connects to the first address of `host` that answers. Call on a shard.
+pub async fn open_as(
+    manner: Manner,
+    host: &str,
+    port: u16,
+    deadline: Instant,
+) -> Result<(SocketAddr, Connection), ClientError> {
     let mut failed = None;
     for address in net::resolve(host, port).await? {
-        match clock::until(deadline, Connection::open(address, CLIENT_ID)).await {
-            Some(Ok(connection)) => return Ok((address, connection)),
+        match clock::until(deadline, Connection::open(address, manner.client_id)).await {
+            Some(Ok(mut connection)) => {
+                connection.limit_responses(manner.most_response_bytes);
+                return Ok((address, connection));
+            }
             Some(Err(error @ ClientError::Io(_))) => failed = Some(error),
             Some(Err(error)) => failed = Some(ClientError::Other(format!("{address}: {error}"))),
             None => failed = Some(passing(&format!("{address} does not answer"))),

@@ -9,11 +9,13 @@ use kafka_protocol::messages::create_topics_request::{
 };
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
+use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     AlterPartitionReassignmentsRequest, ApiKey, BrokerId, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteTopicsRequest, DescribeTopicPartitionsRequest, ListPartitionReassignmentsRequest, MetadataRequest, TopicName,
+    DeleteTopicsRequest, DescribeTopicPartitionsRequest, ElectLeadersRequest, ListPartitionReassignmentsRequest,
+    MetadataRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -80,7 +82,7 @@ pub(super) fn topic_name(name: &str) -> TopicName {
     TopicName(text(name))
 }
 
-pub(super) fn text(text: &str) -> StrBytes {
+pub(in crate::client) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
@@ -106,6 +108,7 @@ impl ClusterClient {
             MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(false)
         };
         let answer = self.ask(To::Any, make, |_| false).await?;
+        self.note(&answer);
         let mut topics: Vec<Topic> = Vec::new();
         for topic in answer.topics {
             let code = topic.error_code;
@@ -135,7 +138,8 @@ impl ClusterClient {
         Ok(topics)
     }
 
-    /// Eligible leader replicas by topic and partition (KIP-966); empty where the broker does not tell them.
+    /// Eligible leader replicas by topic and partition (KIP-966); empty where the
+    /// broker does not tell them.
     pub async fn eligible_leaders(
         &mut self,
         names: &[String],
@@ -216,7 +220,8 @@ impl ClusterClient {
         Ok(outcomes.collect())
     }
 
-    /// Raises the topic's number of partitions to `count`. `assignment`: the new partitions' replicas, or empty.
+    /// Raises the topic's number of partitions to `count`. `assignment`: the new
+    /// partitions' replicas, or empty.
     pub async fn add_partitions(
         &mut self,
         topic: &str,
@@ -267,19 +272,51 @@ impl ClusterClient {
         Ok(outcome.collect())
     }
 
-    /// The topic's partitions whose replicas are on the move.
-    pub async fn reassignments(&mut self, topic: &str, partitions: &[i32]) -> Result<Vec<Reassigned>, ClientError> {
+    /// Has the first replica of each of these partitions lead it; the outcome of each that was not
+    /// led so already.
+    pub async fn elect_preferred(
+        &mut self,
+        partitions: &BTreeMap<String, Vec<i32>>,
+    ) -> Result<Vec<(String, i32, Result<(), Refusal>)>, ClientError> {
         let timeout_ms = self.timeout_ms();
         let make = |_| {
-            let asked = ListPartitionReassignmentsTopics::default().with_name(topic_name(topic));
-            let topics = vec![asked.with_partition_indexes(partitions.to_vec())];
-            ListPartitionReassignmentsRequest::default().with_topics(Some(topics)).with_timeout_ms(timeout_ms)
+            let topic = |(topic, partitions): (&String, &Vec<i32>)| {
+                TopicPartitions::default().with_topic(topic_name(topic)).with_partitions(partitions.clone())
+            };
+            let topics = partitions.iter().map(topic).collect();
+            ElectLeadersRequest::default().with_topic_partitions(Some(topics)).with_timeout_ms(timeout_ms)
+        };
+        let passes = |answer: &kafka_protocol::messages::ElectLeadersResponse| will_pass(answer.error_code);
+        let answer = self.ask(To::Controller, make, passes).await?;
+        if let Some(refusal) = Refusal::of(answer.error_code, None) {
+            return Err(ClientError::Other(format!("the election of preferred leaders: {refusal}")));
+        }
+        let mut outcomes = Vec::new();
+        for topic in &answer.replica_election_results {
+            for partition in &topic.partition_result {
+                let outcome = Refusal::check(partition.error_code, partition.error_message.as_deref());
+                let is_needed = partition.error_code != ErrorCode::ElectionNotNeeded.code();
+                outcomes.extend(is_needed.then(|| (topic.topic.0.to_string(), partition.partition_id, outcome)));
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Partitions whose replicas are on the move: of these of a topic, or of all there are.
+    pub async fn reassignments(&mut self, of: Option<(&str, &[i32])>) -> Result<Vec<Reassigned>, ClientError> {
+        let timeout_ms = self.timeout_ms();
+        let make = |_| {
+            let topics = of.map(|(topic, partitions)| {
+                let asked = ListPartitionReassignmentsTopics::default().with_name(topic_name(topic));
+                vec![asked.with_partition_indexes(partitions.to_vec())]
+            });
+            ListPartitionReassignmentsRequest::default().with_topics(topics).with_timeout_ms(timeout_ms)
         };
         let passes =
             |answer: &kafka_protocol::messages::ListPartitionReassignmentsResponse| will_pass(answer.error_code);
         let answer = self.ask(To::Controller, make, passes).await?;
         if let Some(refusal) = Refusal::of(answer.error_code, answer.error_message.as_deref()) {
-            return Err(ClientError::Other(format!("the reassignments of {topic}: {refusal}")));
+            return Err(ClientError::Other(format!("the reassignments: {refusal}")));
         }
         let mut found = Vec::new();
         for topic in &answer.topics {

@@ -180,7 +180,7 @@ fn options_are_set_deleted_and_lists_changed() {
     assert_eq!((topic.config.retention_ms, topic.config.segment_bytes), (Some(7), 1 << 30));
     assert_eq!(topic.overrides, BTreeMap::from([("retention.ms".to_owned(), "7".to_owned())]));
     assert_eq!((topic.id, topic.partitions.len()), (Uuid::from_u128(5), 1));
-    // What is not set can be deleted, known or not.
+    // An option that is not set can be deleted, known or not.
     assert_eq!(alter(&[("no.such.option", ConfigOp::Delete)]).unwrap().overrides.len(), 2);
 
     let lists = [
@@ -332,4 +332,33 @@ fn replicas_are_spread_over_racks() {
     let placed = CreateTopic { num_partitions: 6, replication_factor: 1, ..request("t") };
     let leaders: BTreeSet<Vec<i32>> = replicas(&create(&image, &placed).unwrap()).into_iter().collect();
     assert_eq!(leaders.len(), 6, "without a rack of every broker, racks count for nothing");
+}
+
+#[test]
+fn brokers_whose_directories_are_cordoned_get_no_replicas() {
+    let mut image = image(3);
+    image.brokers[1].cordoned = true;
+    let wanted = |replicas| CreateTopic { num_partitions: 6, replication_factor: replicas, ..request("t") };
+    let topic = create(&image, &wanted(2)).unwrap();
+    for partition in &topic.partitions {
+        assert!(!partition.replicas.contains(&BrokerId(1)) && partition.replicas.len() == 2);
+    }
+    let refused = create(&image, &wanted(3)).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidReplicationFactor);
+    assert!(refused.message.contains("1 of which have all their log directories cordoned"), "{refused}");
+    let refused = create(&image, &assign(&[(0, &[0, 1])])).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidReplicaAssignment);
+    assert!(refused.message.contains("broker 1, but all its log directories are cordoned"), "{refused}");
+    assert_eq!(check_assignment(&image, &[0, 2], &[]), Ok(()));
+    assert!(check_assignment(&image, &[0, 1], &[BrokerId(0)]).is_err());
+    assert_eq!(check_assignment(&image, &[0, 1], &[BrokerId(1)]), Ok(()), "it has the replica already");
+    // A topic that is there gets no more either.
+    image.put_topic(topic);
+    let grow = |image: &MetadataImage, assignments| {
+        grow_topic(image, &ServerConfig::default(), &GrowTopic { name: "t".into(), count: 7, assignments })
+    };
+    assert_eq!(grow(&image, None).unwrap().partitions[6].replicas.len(), 2);
+    assert_eq!(code(grow(&image, Some(vec![vec![1, 2]]))), ErrorCode::InvalidReplicaAssignment);
+    image.brokers[2].cordoned = true;
+    assert_eq!(code(grow(&image, None)), ErrorCode::InvalidReplicationFactor);
 }

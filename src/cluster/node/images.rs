@@ -1,8 +1,9 @@
 //! Images of the metadata as a node knows it. Pure.
 //!
-//! While the broker takes no part its images do not show it as leader: it leads nothing. It follows the leaders that it
-//! knows, for that needs no session; but a process that was never registered follows nobody. Nor do they take a replica
-//! away then: before the own registration is shown, the metadata may be older than what an earlier life saw.
+//! While the broker takes no part its images do not show it as leader: it leads nothing. It follows
+//! the leaders that it knows, for that needs no session; but a process that was never registered
+//! follows nobody. Nor do they take a replica away then: before the own registration is shown, the
+//! metadata may be older than what an earlier life saw.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use crate::cluster::topic_nodes::{shared_topic_of, with_states};
 use crate::config::ServerConfig;
 use crate::model::{BrokerId, PartitionId};
 
-/// What may be other than in the last image of a topic.
+/// Part of a topic that may be other than in the last image.
 enum Changed {
     All,
-    /// The states of these partitions. With thousands of them in a topic an image costs what has changed.
+    /// The states of these partitions. With thousands of them in a topic an
+    /// image costs what has changed.
     States(BTreeSet<i32>),
 }
 
@@ -40,6 +42,8 @@ pub struct Images {
     options: bool,
     /// Client quotas may be others.
     quotas: bool,
+    /// Options of groups may be others.
+    groups: bool,
 }
 
 /// The image of a start, without homes: `me` takes no part yet.
@@ -57,6 +61,7 @@ pub fn first_image(
     (image.brokers, image.controller) = brokers(view, me);
     image.settings = settings(mirror, me, started);
     image.quotas = Arc::new(mirror.quotas());
+    image.groups = Arc::new(mirror.groups());
     let defaults = &image.settings.as_deref().unwrap_or(started).topic_defaults.clone();
     for name in view.topics().keys() {
         if let Some(why) = view.withheld(name) {
@@ -81,7 +86,13 @@ impl Images {
         let withheld = first.all_withheld().keys().map(|name| name.as_str().into()).collect();
         let mut homes = Homes::of(first);
         unclaimed.iter().for_each(|(partition, home)| homes.insert(*partition, *home));
-        Images { me, started, homes, names: BTreeMap::new(), withheld, brokers: false, options: false, quotas: false }
+        let (brokers, options, quotas, groups) = (false, false, false, false);
+        Images { me, started, homes, names: BTreeMap::new(), withheld, brokers, options, quotas, groups }
+    }
+
+    /// A replica has been moved to another data directory.
+    pub fn move_home(&mut self, partition: PartitionId, home: PartitionHome) {
+        self.homes.change(partition, home);
     }
 
     /// Notes nodes that are not as before.
@@ -91,6 +102,7 @@ impl Images {
                 Key::Broker(_) | Key::Incarnation(_) | Key::Controller => self.brokers = true,
                 Key::DefaultConfig => self.options = true,
                 Key::Quota(_) => self.quotas = true,
+                Key::Group(_) => self.groups = true,
                 Key::BrokerConfig(broker) => self.options |= *broker == self.me,
                 Key::Partition(name, index) => {
                     let states = || Changed::States(BTreeSet::new());
@@ -119,10 +131,12 @@ impl Images {
         self.names.extend(names.into_iter().map(|name| (name, Changed::All)));
     }
 
-    /// The next update from `before`, the last image, to what the node knows now. `None`: it is the same.
+    /// The next update from `before`, the last image, to what the node knows
+    /// now. `None`: it is the same.
     ///
-    /// A topic that was deleted and made anew is taken out by one update and put in by the next: both have the same
-    /// directories, and those of the first have to be put away before those of the second are made.
+    /// A topic that was deleted and made anew is taken out by one update and put in by the
+    /// next: both have the same directories, and those of the first have to be put away before
+    /// those of the second are made.
     pub fn next<S: Store>(
         &mut self,
         before: &MetadataImage,
@@ -134,8 +148,8 @@ impl Images {
         let mut is_other = false;
         if std::mem::take(&mut self.brokers) {
             let known = brokers(node.view(), self.me);
-            // Where nobody is registered, the last ones are shown on: clients that are told of topics, but of no broker, may never
-            // come back.
+            // Where nobody is registered, the last ones are shown on: clients that are told of
+            // topics, but of no broker, may never come back.
             if !known.0.is_empty() {
                 (image.brokers, image.controller) = known;
             }
@@ -152,6 +166,10 @@ impl Images {
         if std::mem::take(&mut self.quotas) {
             image.quotas = Arc::new(node.mirror().quotas());
             is_other |= image.quotas != before.quotas;
+        }
+        if std::mem::take(&mut self.groups) {
+            image.groups = Arc::new(node.mirror().groups());
+            is_other |= image.groups != before.groups;
         }
         for (name, changed) in std::mem::take(&mut self.names) {
             if self.put(&name, &changed, before, &mut image, node, placement) {
@@ -218,7 +236,8 @@ impl Images {
             self.note_all([name.clone()]);
             new = None;
         }
-        self.homes.settle(self.me, placement, old.map(|old| &**old), new.as_mut());
+        let settings = image.settings.as_ref().unwrap_or(&self.started);
+        self.homes.settle(self.me, placement, settings, old.map(|old| &**old), new.as_mut());
         match (old, new) {
             (None, None) => return false,
             (Some(old), Some(new)) if is_same(old, &new) => return false,
@@ -237,8 +256,9 @@ fn settings(mirror: &Mirror, me: BrokerId, started: &ServerConfig) -> Option<Arc
     (!dynamic.is_empty()).then(|| started.following(dynamic))
 }
 
-/// Everybody that is registered, and one that stands for the controller, if possible an active one: any of them does what a
-/// controller is asked for, once it takes part. Clients that are told of brokers but of no controller may never ask again.
+/// Everybody that is registered, and one that stands for the controller, if possible an active one:
+/// any of them does what a controller is asked for, once it takes part. Clients that are told of
+/// brokers but of no controller may never ask again.
 fn brokers(view: &View, me: BrokerId) -> (Vec<BrokerImage>, Option<BrokerId>) {
     let brokers: Vec<BrokerImage> = view
         .registrations()
@@ -252,6 +272,8 @@ fn brokers(view: &View, me: BrokerId) -> (Vec<BrokerImage>, Option<BrokerId>) {
                 epoch: registration.broker_epoch,
                 phase: incarnation.map_or(Phase::Joining, |incarnation| incarnation.value.phase),
                 incarnation: incarnation.map_or(-1, |incarnation| incarnation.version),
+                cordoned: registration.record.cordoned,
+                offline: registration.record.offline.clone(),
             }
         })
         .collect();

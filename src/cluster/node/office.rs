@@ -9,7 +9,8 @@ use crate::model::BrokerId;
 
 /// Time until steps that were not carried out are decided anew.
 const AGAIN_MS: i64 = 50;
-/// Time in which others begin to stop that were told to with the first. Where all stop nobody is elected.
+/// Time in which others begin to stop that were told to with the first. Where
+/// all stop nobody is elected.
 const DRAIN_TOGETHER_MS: i64 = 300;
 
 /// State of the controller's duty.

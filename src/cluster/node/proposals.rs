@@ -1,6 +1,6 @@
-//! Changes of a partition's state that its leader, or a replica that gives up, wants. Those that come together share a
-//! commit: after a start thousands do, and each commit costs a round of the ensemble. One that meets a conflict is sent again,
-//! a commit for each partition.
+//! Changes of a partition's state that its leader, or a replica that gives up, wants. Those that
+//! come together share a commit: after a start thousands do, and each commit costs a round of the
+//! ensemble. One that meets a conflict is sent again, a commit for each partition.
 
 use super::{Node, Purpose, Ticket};
 use crate::cluster::rules::{self, PartitionKey};
@@ -22,8 +22,8 @@ pub(super) struct Proposed {
 }
 
 impl<S: Store> Node<S> {
-    /// Takes a leader's proposal, which leaves with the next [`act`](Node::act). `None`: it has been overtaken, and does not
-    /// take effect.
+    /// Takes a leader's proposal, which leaves with the next [`act`](Node::act). `None`: it has
+    /// been overtaken, and does not take effect.
     pub fn propose(&mut self, partition: &PartitionKey, proposal: &Proposal) -> Option<Ticket> {
         let commit = self.proposed(partition, proposal)?;
         let purpose = Purpose::Isr { partition: partition.clone(), based_on: proposal.based_on };
@@ -52,8 +52,8 @@ impl<S: Store> Node<S> {
         }
     }
 
-    /// A replica that does not lead, and whose log has failed, gives up its places. `None`: it has none, or
-    /// is on its way already.
+    /// A replica that does not lead, and whose log has failed, gives up its places. `None`: it has
+    /// none, or is on its way already.
     pub fn resign(&mut self, partition: &PartitionKey) -> Option<Ticket> {
         let purpose = Purpose::Resign { partition: partition.clone() };
         // Without a registration of its own, the one that the metadata shows is of an earlier life.
@@ -72,6 +72,7 @@ impl<S: Store> Node<S> {
         if state.version != proposal.based_on {
             return None;
         }
+        let moved;
         let mut checked: &[(BrokerId, i32)] = &[];
         let after = match &proposal.change {
             Change::Expand(joining) => {
@@ -83,6 +84,15 @@ impl<S: Store> Node<S> {
             }
             Change::Shrink(leaving) => rules::shrink(&state.value, &terms, leaving)?,
             Change::Confirm => state.value.clone(),
+            Change::HandOver => {
+                let heirs = |broker: BrokerId| broker != self.me() && self.view.has_room(broker);
+                let after = rules::hand_over(&state.value, &terms, heirs)?;
+                let heir = after.leader?;
+                moved = [(heir, self.view.incarnation(heir)?.version)];
+                checked = &moved;
+                after
+            }
+            Change::Renew => rules::renew(&state.value, &terms, self.me())?,
             Change::Resign => rules::resign(&state.value, &terms, self.me(), |broker| self.view.is_active(broker))?,
         };
         rules::isr_commit(&self.view, self.me(), partition, state.version, after, checked)

@@ -1,6 +1,7 @@
-//! Brokers whose process may be dead: the controller watches all others, and they watch the controller, by a connection that
-//! stays open. One that breaks, and is refused three times at once, is a process that is gone: no pause, load or lost
-//! packet does that. The session need not be waited for then.
+//! Brokers whose process may be dead: the controller watches all others, and they watch the
+//! controller, by a connection that stays open. One that breaks, and is refused three times
+//! at once, is a process that is gone: no pause, load or lost packet does that. The session
+//! need not be waited for then.
 
 use std::collections::BTreeMap;
 
@@ -41,8 +42,8 @@ impl<S: Store> Node<S> {
         }
     }
 
-    /// A new connection was refused by its host. True: the broker counts as dead, and the commit that deletes its registration
-    /// is on its way.
+    /// A new connection was refused by its host. True: the broker counts as dead, and the commit
+    /// that deletes its registration is on its way.
     pub fn refused(&mut self, broker: BrokerId, now_ms: i64) -> bool {
         let is_dead = self.suspect(broker).is_some_and(|suspect| suspect.refused(now_ms));
         match rules::evict(&self.view, self.me(), broker).filter(|_| is_dead) {

@@ -34,7 +34,7 @@ fn node(model: &Model, broker: i32, start: Start) -> Node<ModelClient> {
     let settings = Settings {
         me: BrokerId(broker),
         cluster_id: None,
-        record: BrokerRecord { endpoints: vec![endpoint], rack: None },
+        record: BrokerRecord::new(vec![endpoint], None),
         start,
         options: Options::default(),
         defaults: TopicDefaults { min_insync_replicas: 1, unclean_election: false },
@@ -230,7 +230,7 @@ fn an_expired_session_ends_the_part_at_once() {
     assert_eq!(cluster.state(0).leader, Some(BrokerId(2)));
 }
 
-/// Whether a registration took effect need not be known.
+/// It need not be known if a registration took effect.
 #[test]
 fn a_registration_that_nothing_is_known_of_is_made_again() {
     for lands in [false, true] {
@@ -637,7 +637,8 @@ fn a_topic_made_anew_is_taken_out_before_it_is_put_in() {
     assert!(images.next(&made.image, &cluster.nodes[0], &placement()).is_none());
 }
 
-/// What cannot be read of a topic is not taken for its deletion, and nothing is decided about it until it is put right.
+/// A topic that cannot be read is not taken for a deleted one, and nothing is decided about it
+/// until it is put right.
 #[test]
 fn a_damaged_topic_is_withheld_and_the_others_are_served() {
     let mut cluster = Cluster::of(2);
@@ -673,7 +674,8 @@ fn a_damaged_topic_is_withheld_and_the_others_are_served() {
     assert!(images.next(&image, &cluster.nodes[0], &placement()).is_none());
 }
 
-/// Partitions are told apart by the id of their topic: of two with one id only the first can be served.
+/// Partitions are told apart by the id of their topic: of two with one id only
+/// the first can be served.
 #[test]
 fn of_two_topics_with_one_id_the_later_one_is_withheld() {
     let mut cluster = Cluster::of(1);
@@ -723,3 +725,56 @@ fn a_topic_without_states_has_no_leaders_and_a_marked_one_is_none() {
 
 #[path = "suspects_tests.rs"]
 mod suspects;
+
+#[test]
+fn a_leader_short_of_room_hands_over_and_leadership_stays_away() {
+    let mut cluster = Cluster::of(3);
+    cluster.make_topic(&[&[1, 2, 3], &[2, 1, 3]]);
+    assert_eq!(cluster.leaders(2), [1, 2]);
+    let propose = |cluster: &mut Cluster, at: usize, partition: i32| {
+        let based_on = cluster.nodes[at].view().state("t", partition).unwrap().version;
+        let proposal = Proposal { based_on, change: Change::HandOver };
+        let asked = cluster.nodes[at].propose(&("t".into(), partition), &proposal).is_some();
+        cluster.settle();
+        asked
+    };
+    cluster.nodes[0].set_short_of_room(true);
+    assert!(propose(&mut cluster, 0, 0));
+    let state = cluster.state(0);
+    assert_eq!((state.leader, state.isr.len()), (Some(BrokerId(2)), 3), "the ISR stays");
+    // Longer than the interval of preferred leaders.
+    cluster.now_ms += 700_000;
+    cluster.settle();
+    assert_eq!(cluster.leaders(2), [2, 2]);
+    // Another one that is short gives nothing to the first.
+    cluster.nodes[1].set_short_of_room(true);
+    cluster.settle();
+    assert!(propose(&mut cluster, 1, 1));
+    assert_eq!(cluster.leaders(2), [2, 3]);
+    cluster.nodes[2].set_short_of_room(true);
+    cluster.settle();
+    assert!(!propose(&mut cluster, 1, 0), "nobody has room");
+    // There is room again.
+    cluster.nodes.iter_mut().for_each(|node| node.set_short_of_room(false));
+    cluster.settle();
+    cluster.now_ms += 700_000;
+    cluster.settle();
+    assert_eq!(cluster.leaders(2), [1, 2]);
+}
+
+#[test]
+fn a_broker_tells_that_its_data_directories_are_cordoned() {
+    let mut cluster = Cluster::of(2);
+    let told = |cluster: &Cluster| {
+        let registrations = cluster.nodes[1].view().registrations();
+        registrations.values().map(|own| (own.record.cordoned, own.broker_epoch)).collect::<Vec<_>>()
+    };
+    let [first, second] = told(&cluster)[..] else { panic!("two brokers") };
+    assert!(!first.0 && !second.0);
+    cluster.nodes[0].set_cordoned(true);
+    cluster.settle();
+    assert_eq!(told(&cluster), [(true, first.1), second], "by the same registration");
+    cluster.nodes[0].set_cordoned(false);
+    cluster.settle();
+    assert_eq!(told(&cluster), [first, second]);
+}

@@ -9,7 +9,7 @@ fn cluster(racks: &[i32], partitions: &[Vec<i32>]) -> TestStore {
     for (broker, rack) in (0..).zip(racks) {
         store.incarnation(broker, Phase::Active, true);
         let rack = (*rack > 0).then(|| rack.to_string());
-        store.create(Key::Broker(BrokerId(broker)), Record::Broker(BrokerRecord { endpoints: Vec::new(), rack }));
+        store.create(Key::Broker(BrokerId(broker)), Record::Broker(BrokerRecord::new(Vec::new(), rack)));
     }
     let assignment = |replicas: &Vec<i32>| Assignment {
         replicas: replicas.iter().copied().map(BrokerId).collect(),

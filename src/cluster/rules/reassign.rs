@@ -11,11 +11,14 @@ use crate::cluster::store::{Assignment, PartitionState};
 use crate::model::BrokerId;
 
 /// Refusal of a request. Kafka's code is NO_REASSIGNMENT_IN_PROGRESS for the first,
-/// INVALID_REPLICA_ASSIGNMENT for the rest.
+/// INVALID_REPLICATION_FACTOR for the second, INVALID_REPLICA_ASSIGNMENT for the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ReassignError {
     #[error("no reassignment of this partition is under way")]
     NotInProgress,
+    /// KIP-860.
+    #[error("The replication factor is changed from {from} to {to}, and the request does not allow that.")]
+    FactorChanged { from: usize, to: usize },
     #[error("an assignment has at least one replica")]
     Empty,
     #[error("broker {0} is named twice among the replicas")]
@@ -70,6 +73,13 @@ pub fn begin_reassignment(
         return Ok(None);
     }
     move_to(partition, assignment, may_lead).map(Some)
+}
+
+/// Refuses a `target` of more or fewer replicas than the partition has, or will have once the
+/// reassignment under way is complete (KIP-860).
+pub fn keeps_factor(assignment: &Assignment, target: &[BrokerId]) -> Result<(), ReassignError> {
+    let (from, to) = (assignment.replicas.len().saturating_sub(assignment.removing.len()), target.len());
+    if from == to { Ok(()) } else { Err(ReassignError::FactorChanged { from, to }) }
 }
 
 /// Replicas are those of before the reassignment.

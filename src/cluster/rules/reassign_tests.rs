@@ -22,6 +22,7 @@ fn state(isr: &[i32], leader: i32) -> PartitionState {
         elr: Vec::new(),
         elr_min: 0,
         last_leader: None,
+        emptied: Vec::new(),
         leader_broker_epoch: None,
     }
 }
@@ -144,4 +145,15 @@ fn any_row_of_reassignments_keeps_the_rules_and_the_last_copy() {
         }
     }
     assert!(completed > 1_000 && cancelled > 1_000 && refused > 100, "{completed} {cancelled} {refused}");
+}
+
+#[test]
+fn the_factor_is_that_of_the_replicas_that_stay() {
+    let (calm, moving) = (assignment(&[1, 2], &[], &[]), assignment(&[2, 3, 1], &[3], &[1]));
+    for known in [calm, moving] {
+        assert_eq!(keeps_factor(&known, &ids(&[3, 4])), Ok(()));
+        for (target, to) in [(&[][..], 0), (&[1], 1), (&[1, 2, 3], 3)] {
+            assert_eq!(keeps_factor(&known, &ids(target)), Err(ReassignError::FactorChanged { from: 2, to }));
+        }
+    }
 }

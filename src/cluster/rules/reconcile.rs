@@ -100,7 +100,7 @@ pub fn reconcile(view: &View, me: BrokerId, moment: Moment, options: &Options) -
 
 /// The steps of [`reconcile`] for what has changed, at the cost of that. They are all there are, if
 /// nothing else was left to do before the changes and the round need not look at everything
-/// ([`Timers::tick`]). Whoever calls keeps `dirty` until the steps are carried out, and begins with
+/// ([`Timers::tick`]). The caller keeps `dirty` until the steps are carried out, and begins with
 /// a full round in a new office.
 pub fn reconcile_changed(view: &View, me: BrokerId, moment: Moment, options: &Options, dirty: &Dirty) -> Plan {
     let Some(mut round) = Round::of(view, me, moment) else { return Plan::default() };
@@ -119,7 +119,7 @@ pub fn reconcile_changed(view: &View, me: BrokerId, moment: Moment, options: &Op
 /// The replicas that a state speaks of, each once.
 fn named_by(state: &PartitionState) -> Vec<BrokerId> {
     let mut named = Vec::new();
-    for broker in state.isr.iter().chain(&state.elr).copied().chain(state.last_leader) {
+    for broker in state.isr.iter().chain(&state.elr).chain(&state.emptied).copied().chain(state.last_leader) {
         if !named.contains(&broker) {
             named.push(broker);
         }
@@ -173,8 +173,8 @@ impl<'a> Round<'a> {
         self.plan.steps.push(Step::one(checks, write, most));
     }
 
-    /// A deletion that was begun is finished: the topic's children in chunks, then what is left together
-    /// with the topic.
+    /// A deletion that was begun is finished: the topic's children in chunks, then what is left
+    /// together with the topic.
     fn deletion(&mut self, name: &Arc<str>) {
         let Some((topic, mark)) = self.view.topic(name).and_then(|topic| Some((topic, topic.deletion?))) else {
             return;
@@ -221,8 +221,9 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// A topic with damaged nodes is served by nobody until they are put right. Its brokers come and go meanwhile: the states
-    /// that can be read follow them, among the replicas that are known, so that whoever is to lead then may.
+    /// A topic with damaged nodes is served by nobody until they are put right. Its brokers come
+    /// and go meanwhile: the states that can be read follow them, among the replicas that are
+    /// known, so that the one that is to lead then may.
     fn damaged(&mut self, name: &Arc<str>, topic: &TopicView, index: i32) {
         let Some(state) = topic.states.get(&index).filter(|_| !self.all_leave) else { return };
         let known = topic
@@ -293,10 +294,11 @@ impl<'a> Round<'a> {
     fn lead(&self, change: &mut Transition, replicas: &[BrokerId], topic: &TopicView) -> Option<Election> {
         let may_lead = |broker| self.view.is_active(broker);
         // A holder that may soon be there is worth more than an unclean election.
-        let mut holders = change.isr().iter().chain(change.elr()).copied().chain(change.last_leader());
+        let last = change.last_leader().filter(|last| !change.is_emptied(*last));
+        let mut holders = change.isr().iter().chain(change.elr()).copied().chain(last);
         let comes = |broker| matches!(self.standing(broker), Standing::NeverSeen | Standing::Joining { .. });
         let unclean = self.view.unclean_election(topic) && !holders.any(comes);
-        let Some(leader) = change.leader() else { return change.elect(&may_lead, unclean) };
+        let Some(leader) = change.leader() else { return self.elect(change, unclean) };
         match self.standing(leader) {
             Standing::Active | Standing::NeverSeen => None,
             Standing::Draining => {
@@ -306,10 +308,11 @@ impl<'a> Round<'a> {
                     !matches!(self.standing(*broker), Standing::Draining | Standing::Gone) && *broker != leader
                 };
                 let heir = change.isr().iter().any(|broker| may_lead(*broker));
-                if heir || !replicas.iter().any(can_catch_up) { change.elect(&may_lead, false) } else { None }
+                if heir || !replicas.iter().any(can_catch_up) { self.elect(change, false) } else { None }
             }
             Standing::Joining { .. } if planted(Planted::ActiveBeforeEpoch) => None,
-            // It was restarted, and has all that it had. It leads on, in an epoch that no earlier process led in.
+            // It was restarted, and has all that it had. It leads on, in an epoch that
+            // no earlier process led in.
             Standing::Joining { trusted: true } => {
                 let broker_epoch = self.view.registrations().get(&leader)?.broker_epoch;
                 if leads_of_old(change.before(), leader, broker_epoch) {
@@ -317,8 +320,14 @@ impl<'a> Round<'a> {
                 }
                 None
             }
-            Standing::Joining { .. } | Standing::Gone => change.elect(&may_lead, unclean),
+            Standing::Joining { .. } | Standing::Gone => self.elect(change, unclean),
         }
+    }
+
+    /// One that is short of room leads where no other may.
+    fn elect(&self, change: &mut Transition, unclean: bool) -> Option<Election> {
+        let elected = change.elect(&|broker| self.view.has_room(broker), false);
+        elected.or_else(|| change.elect(&|broker| self.view.is_active(broker), unclean))
     }
 
     fn standing(&self, broker: BrokerId) -> Standing {
@@ -389,7 +398,7 @@ impl<'a> Round<'a> {
         }
         for (broker, (all, others)) in by_broker {
             let over = others.len() as i64 * 100 > options.imbalance_percentage.saturating_mul(all);
-            if over && self.view.is_active(broker) {
+            if over && self.view.has_room(broker) {
                 others.into_iter().for_each(|key| self.prefer(key, broker));
             }
         }

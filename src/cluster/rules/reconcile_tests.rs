@@ -27,6 +27,7 @@ fn state(isr: &[i32], elr: &[i32], leader: i32) -> PartitionState {
         elr: ids(elr),
         elr_min: if elr.is_empty() { 0 } else { 2 },
         last_leader: None,
+        emptied: Vec::new(),
         leader_broker_epoch: None,
     }
 }

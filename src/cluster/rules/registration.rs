@@ -2,9 +2,9 @@
 //! stop, eviction, and the controller's office.
 //!
 //! A broker leads, follows and counts only while it is active in its present incarnation; each
-//! registration begins a new one. The controller lets it in once it leads nothing by an earlier one,
-//! so no leader epoch gets two histories, and, if its logs may have lost records, once it is in no
-//! ISR and no ELR. All of that is committed before it is active.
+//! registration begins a new one. The controller lets it in once it leads nothing by an earlier
+//! one, so no leader epoch gets two histories, and, if its logs may have lost records, once it is
+//! in no ISR and no ELR. All of that is committed before it is active.
 
 use std::collections::BTreeSet;
 
@@ -20,8 +20,8 @@ use crate::model::BrokerId;
 use crate::model::planted::{Planted, planted};
 
 /// Refused connections that prove a process dead, and the time in which they have to be.
-const REFUSALS: usize = 3;
-const REFUSALS_WITHIN_MS: i64 = 300;
+pub const REFUSALS: usize = 3;
+pub const REFUSALS_WITHIN_MS: i64 = 300;
 const BETWEEN_EVICTIONS_MS: i64 = 60_000;
 
 /// A start of a broker, as it finds its host and its directories.
@@ -126,13 +126,15 @@ pub fn drain(view: &View, me: BrokerId) -> Option<Commit> {
     if view.is_active(me) { set_phase(view, me, Phase::Draining) } else { None }
 }
 
-/// A controlled stop may close the broker: it leads nothing, or nobody is left who could lead instead.
+/// A controlled stop may close the broker: it leads nothing, or nobody is left
+/// who could lead instead.
 pub fn leads_nothing(view: &View, broker: BrokerId) -> bool {
     view.all_leave() || states_of(view, broker).all(|state| state.leader != Some(broker))
 }
 
-/// Takes the controller's office and raises its epoch. `None`: it is taken, or `me` is not registered. After the last
-/// epoch comes the first: commits are fenced by the version of its node, and no broker compares epochs.
+/// Takes the controller's office and raises its epoch. `None`: it is taken, or `me` is not
+/// registered. After the last epoch comes the first: commits are fenced by the version of its node,
+/// and no broker compares epochs.
 pub fn become_controller(view: &View, me: BrokerId) -> Option<Commit> {
     if view.controller().is_some() || !view.registrations().contains_key(&me) {
         return None;

@@ -106,6 +106,7 @@ fn one_partition(isr: &[i32], elr: &[i32], leader: Option<i32>) -> TestStore {
         elr: ids(elr),
         elr_min: if elr.is_empty() { 0 } else { 2 },
         last_leader: None,
+        emptied: Vec::new(),
         leader_broker_epoch: None,
     };
     store.partition("t", 0, state);

@@ -173,7 +173,7 @@ impl TestStore {
 }
 
 pub fn record() -> BrokerRecord {
-    BrokerRecord { endpoints: Vec::new(), rack: None }
+    BrokerRecord::new(Vec::new(), None)
 }
 
 pub fn directory(number: i32) -> DirectoryId {
@@ -200,11 +200,12 @@ pub fn random_state(assignment: &Assignment, random: &mut Random) -> PartitionSt
         let broker = random.one_of(replicas);
         let some = random.some_of(replicas);
         let mut change = Transition::of(&state, &Terms { replicas, min_isr, controller_epoch: 1 });
-        match random.below(5) {
+        match random.below(6) {
             0 => some.iter().for_each(|broker| change.leave(*broker)),
             1 => change.lose(broker),
             2 => _ = change.elect(&|broker| some.contains(&broker), random.chance(5)),
             3 => change.lead(broker),
+            4 => change.empty(broker),
             _ => some.iter().for_each(|broker| change.join(*broker)),
         }
         state = change.finish().unwrap_or(state);

@@ -1,7 +1,7 @@
 //! Transitions of one partition's state, shared by leaders and the controller.
 //!
 //! Each takes the state as it was read and gives the new one, or `None` where nothing changes;
-//! whoever calls writes the new one at the version of the old. What holds of every state that comes
+//! the caller writes the new one at the version of the old. What holds of every state that comes
 //! out of here is in [`check`].
 //!
 //! The ELR (KIP-966) has replicas that left the ISR while the high watermark could not move without
@@ -47,6 +47,8 @@ pub enum Election {
     LastLeader,
     /// Any active replica (`unclean.leader.election.enable`). Committed records may be lost.
     Unclean,
+    /// Any active replica, where all are known to have lost their records.
+    Emptied,
 }
 
 impl Election {
@@ -67,6 +69,8 @@ pub enum Broken {
     ElrBound,
     /// A last leader beside a leader, or outside of the replicas.
     LastLeader,
+    /// An emptied replica that counts, is named twice, or is none.
+    Emptied,
     NegativeEpoch,
 }
 
@@ -79,6 +83,7 @@ impl fmt::Display for Broken {
             Broken::LeaderNotInSync => "the leader is not in the ISR",
             Broken::ElrBound => "elr_min does not fit ISR and ELR",
             Broken::LastLeader => "last_leader is given beside a leader, or is no replica",
+            Broken::Emptied => "emptied names a broker twice, one of ISR or ELR, or no replica",
             Broken::NegativeEpoch => "the leader epoch is negative",
         })
     }
@@ -86,7 +91,7 @@ impl fmt::Display for Broken {
 
 /// Holds a state to its rules.
 pub fn check(state: &PartitionState, replicas: &[BrokerId]) -> Result<(), Broken> {
-    let PartitionState { leader, leader_epoch, isr, elr, elr_min, last_leader, .. } = state;
+    let PartitionState { leader, leader_epoch, isr, elr, elr_min, last_leader, emptied, .. } = state;
     let twice = |list: &[BrokerId]| list.iter().enumerate().any(|(at, broker)| list[..at].contains(broker));
     let fails = [
         (twice(isr) || twice(elr), Broken::Duplicate),
@@ -95,6 +100,10 @@ pub fn check(state: &PartitionState, replicas: &[BrokerId]) -> Result<(), Broken
         (leader.is_some_and(|leader| !isr.contains(&leader)), Broken::LeaderNotInSync),
         (if elr.is_empty() { *elr_min != 0 } else { *elr_min <= count(isr) }, Broken::ElrBound),
         (last_leader.is_some_and(|last| leader.is_some() || !replicas.contains(&last)), Broken::LastLeader),
+        (
+            twice(emptied) || emptied.iter().any(|b| !replicas.contains(b) || isr.contains(b) || elr.contains(b)),
+            Broken::Emptied,
+        ),
         (leader_epoch.0 < 0, Broken::NegativeEpoch),
     ];
     fails.iter().find(|(fails, _)| *fails).map_or(Ok(()), |(_, broken)| Err(*broken))
@@ -116,6 +125,7 @@ pub fn initial(
         elr: Vec::new(),
         elr_min: 0,
         last_leader: None,
+        emptied: Vec::new(),
         leader_broker_epoch: None,
     })
 }
@@ -149,6 +159,21 @@ pub fn untrusted(state: &PartitionState, terms: &Terms, broker: BrokerId) -> Opt
     change.finish()
 }
 
+/// A broker has lost all records of the partition: it leaves ISR and ELR, and is not elected while
+/// there is a replica that may have some.
+pub fn emptied(state: &PartitionState, terms: &Terms, broker: BrokerId) -> Option<PartitionState> {
+    let mut change = Transition::of(state, terms);
+    change.empty(broker);
+    change.finish()
+}
+
+/// A broker has found its records again.
+pub fn refilled(state: &PartitionState, terms: &Terms, broker: BrokerId) -> Option<PartitionState> {
+    let mut change = Transition::of(state, terms);
+    change.emptied.retain(|replica| *replica != broker);
+    change.finish()
+}
+
 /// By a replica whose log failed, or whose shard is stuck: it leaves ISR and ELR if an active
 /// broker can lead without it. If none can, nothing changes: the records that it still serves are
 /// better than none, and after its restart its registration decides.
@@ -178,10 +203,43 @@ pub fn elect(
     change.finish()
 }
 
+/// A leader that somebody asked for, for a partition without one: an unclean one if need be, and
+/// one that is known to have lost its records if no other is active.
+pub fn elect_asked(
+    state: &PartitionState,
+    terms: &Terms,
+    is_active: impl Fn(BrokerId) -> bool,
+) -> Option<PartitionState> {
+    let mut change = Transition::of(state, terms);
+    if change.leader().is_none() && change.elect(&is_active, true).is_none() {
+        let leader = terms.replicas.iter().copied().find(|broker| is_active(*broker))?;
+        change.begin_anew(leader);
+    }
+    change.finish()
+}
+
 /// Leadership moves to a member of the ISR.
 pub fn prefer(state: &PartitionState, terms: &Terms, broker: BrokerId) -> Option<PartitionState> {
     let mut change = Transition::of(state, terms);
     change.lead(broker);
+    change.finish()
+}
+
+/// By a leader whose disk is short of room: the first member of the ISR that may lead instead does,
+/// and the ISR stays as it is.
+pub fn hand_over(state: &PartitionState, terms: &Terms, may_lead: impl Fn(BrokerId) -> bool) -> Option<PartitionState> {
+    let mut change = Transition::of(state, terms);
+    let heir = terms.replicas.iter().copied().find(|broker| change.isr.contains(broker) && may_lead(*broker))?;
+    change.lead(heir);
+    change.finish()
+}
+
+/// By a leader whose replica was opened anew while the broker runs: it leads on in a new epoch,
+/// since one epoch is one stretch of leading.
+pub fn renew(state: &PartitionState, terms: &Terms, broker: BrokerId) -> Option<PartitionState> {
+    let mut change = Transition::of(state, terms);
+    change.leader().filter(|leader| *leader == broker)?;
+    change.fence();
     change.finish()
 }
 
@@ -200,6 +258,7 @@ pub struct Transition<'a> {
     isr: Vec<BrokerId>,
     /// Candidates: the ISR's size decides in the end.
     elr: Vec<BrokerId>,
+    emptied: Vec<BrokerId>,
     fences: bool,
     /// Registration by which the leader leads on.
     renewed: Option<i64>,
@@ -223,7 +282,10 @@ impl<'a> Transition<'a> {
             elr.clear();
         }
         let leader = before.leader.filter(|leader| isr.contains(leader));
-        Transition { before, terms: *terms, leader, isr, elr, fences: false, renewed: None }
+        let mut change =
+            Transition { before, terms: *terms, leader, isr, elr, emptied: Vec::new(), fences: false, renewed: None };
+        before.emptied.iter().for_each(|broker| change.note_emptied(*broker));
+        change
     }
 
     /// The state as it was read.
@@ -255,6 +317,7 @@ impl<'a> Transition<'a> {
         if self.terms.replicas.contains(&broker) && !self.isr.contains(&broker) {
             self.isr.push(broker);
             self.elr.retain(|member| *member != broker);
+            self.emptied.retain(|replica| *replica != broker);
         }
     }
 
@@ -271,6 +334,25 @@ impl<'a> Transition<'a> {
         self.isr.retain(|member| *member != broker);
         self.elr.retain(|member| *member != broker);
         self.leader = self.leader.filter(|leader| *leader != broker);
+    }
+
+    /// A replica has no records any more: it leaves ISR and ELR, and that is
+    /// noted until it has caught up.
+    pub fn empty(&mut self, broker: BrokerId) {
+        self.lose(broker);
+        self.note_emptied(broker);
+    }
+
+    fn note_emptied(&mut self, broker: BrokerId) {
+        let counts = self.isr.contains(&broker) || self.elr.contains(&broker);
+        if self.terms.replicas.contains(&broker) && !counts && !self.emptied.contains(&broker) {
+            self.emptied.push(broker);
+        }
+    }
+
+    /// The replica is known to have lost its records.
+    pub fn is_emptied(&self, broker: BrokerId) -> bool {
+        self.emptied.contains(&broker)
     }
 
     /// A member of the ISR becomes leader; of anybody else nothing comes.
@@ -290,33 +372,48 @@ impl<'a> Transition<'a> {
         (self.fences, self.renewed) = (true, Some(broker_epoch));
     }
 
-    /// Elects the first replica in assignment order that may lead and is in the ISR; if the ISR is
-    /// empty, in the ELR; if both are, the last leader; an unclean one only by option. `None`:
-    /// nobody leads.
+    /// Elects the first replica in assignment order that may lead and is in the ISR; if the
+    /// ISR is empty, in the ELR; if both are, the last leader; an unclean one only by
+    /// option. One that is known to have lost its records is elected only where all replicas
+    /// have. `None`: nobody leads.
     pub fn elect(&mut self, may_lead: &dyn Fn(BrokerId) -> bool, unclean: bool) -> Option<Election> {
         let (leader, election) = self.candidate(may_lead, unclean)?;
         match election {
             Election::InSync => {}
             Election::Eligible => self.join(leader),
-            Election::LastLeader | Election::Unclean => {
-                self.isr = vec![leader];
-                self.elr.clear();
-            }
+            Election::LastLeader | Election::Unclean | Election::Emptied => self.begin_anew(leader),
         }
         self.leader = Some(leader);
         Some(election)
     }
 
+    /// The partition goes on with what this replica has.
+    fn begin_anew(&mut self, leader: BrokerId) {
+        self.isr = vec![leader];
+        self.elr.clear();
+        self.emptied.retain(|replica| *replica != leader);
+        self.leader = Some(leader);
+    }
+
     fn candidate(&mut self, may_lead: &dyn Fn(BrokerId) -> bool, unclean: bool) -> Option<(BrokerId, Election)> {
         self.leader = None;
         let replicas = self.terms.replicas;
+        let whole: Vec<BrokerId> = replicas.iter().copied().filter(|broker| !self.is_emptied(*broker)).collect();
         let first_of = |list: &[BrokerId]| replicas.iter().copied().find(|b| list.contains(b) && may_lead(*b));
         let clean = match (self.isr.is_empty(), self.elr.is_empty()) {
             (false, _) => first_of(&self.isr).map(|leader| (leader, Election::InSync)),
             (true, false) => first_of(&self.elr).map(|leader| (leader, Election::Eligible)),
-            (true, true) => self.last_leader().filter(|last| may_lead(*last)).map(|last| (last, Election::LastLeader)),
+            (true, true) => self
+                .last_leader()
+                .filter(|last| may_lead(*last) && (whole.is_empty() || whole.contains(last)))
+                .map(|last| (last, Election::LastLeader)),
         };
-        clean.or_else(|| if unclean { Some((first_of(replicas)?, Election::Unclean)) } else { None })
+        let others = || match (whole.is_empty(), unclean) {
+            (true, _) => first_of(replicas).map(|leader| (leader, Election::Emptied)),
+            (false, true) => first_of(&whole).map(|leader| (leader, Election::Unclean)),
+            (false, false) => None,
+        };
+        clean.or_else(others)
     }
 
     /// The new state; `None`: it is the one that was read.
@@ -350,6 +447,7 @@ impl<'a> Transition<'a> {
             elr: self.elr,
             elr_min,
             last_leader,
+            emptied: self.emptied,
             leader_broker_epoch,
         };
         debug_assert_eq!(check(&after, terms.replicas), Ok(()), "from {before:?} by {terms:?} to {after:?}");

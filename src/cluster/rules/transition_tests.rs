@@ -17,6 +17,7 @@ fn state(isr: &[i32], elr: &[i32], elr_min: i32, leader: i32) -> PartitionState 
         elr: ids(elr),
         elr_min,
         last_leader: None,
+        emptied: Vec::new(),
         leader_broker_epoch: None,
     }
 }
@@ -176,6 +177,14 @@ fn the_last_leader_is_remembered_until_there_is_one_again() {
 }
 
 #[test]
+fn a_leader_opened_anew_leads_on_in_a_new_epoch() {
+    let before = state(&[0, 2], &[1], 3, 0);
+    assert_eq!(renew(&before, &terms(3), BrokerId(0)), Some(raised(before.clone(), None)));
+    assert_eq!(renew(&before, &terms(3), BrokerId(2)), None, "it follows");
+    assert_eq!(renew(&state(&[], &[0], 1, -1), &terms(1), BrokerId(0)), None, "nobody leads");
+}
+
+#[test]
 fn who_resigns_leaves_both_sets_if_somebody_can_lead() {
     let before = state(&[0, 1], &[], 0, 0);
     assert_eq!(
@@ -277,9 +286,9 @@ impl World {
         let active: BTreeSet<_> = random.some_of(&replicas).into_iter().collect();
         let some = random.some_of(&replicas);
         let before = self.state.clone();
-        let mut may_empty = false;
+        let (mut may_empty, mut renews) = (false, false);
         let mut election = None;
-        let after = match random.below(9) {
+        let after = match random.below(11) {
             0 => gone(&before, &terms, broker),
             1 => shrink(&before, &terms, &some),
             2 => {
@@ -298,6 +307,15 @@ impl World {
             5 => prefer(&before, &terms, broker),
             6 => lower_minimum(&before, &terms),
             7 => {
+                may_empty = true;
+                self.holders.remove(&broker);
+                emptied(&before, &terms, broker)
+            }
+            8 => {
+                renews = true;
+                renew(&before, &terms, broker)
+            }
+            9 => {
                 let mut change = Transition::of(&before, &terms);
                 some.iter().for_each(|broker| change.leave(*broker));
                 change.finish()
@@ -312,7 +330,7 @@ impl World {
         if let Some(after) = after {
             assert_eq!(check(&after, &replicas), Ok(()));
             assert_ne!(after, before, "unchanged is None");
-            let raise = i32::from(after.leader != before.leader);
+            let raise = i32::from(renews || after.leader != before.leader);
             assert_eq!(after.leader_epoch.0, before.leader_epoch.0 + raise);
             let has = after.isr.len() + after.elr.len();
             assert!(has > 0 || had == 0 || may_empty, "{before:?} to {after:?}");
@@ -349,4 +367,50 @@ fn every_member_of_isr_and_elr_holds_what_was_committed() {
         }
     }
     assert!(unclean > 1_000 && by_elr > 1_000 && commits_with_elr > 1_000, "{unclean} {by_elr} {commits_with_elr}");
+}
+
+#[test]
+fn an_emptied_replica_leads_only_where_no_other_may_have_records() {
+    let sole = state(&[0], &[], 0, 0);
+    let waits = emptied(&sole, &terms(1), BrokerId(0)).unwrap();
+    let wanted = PartitionState { emptied: ids(&[0]), ..raised(state(&[], &[], 0, -1), Some(0)) };
+    assert_eq!(waits, wanted);
+    assert_eq!(elect(&waits, &terms(1), only(&[0, 1, 2]), false), None, "the others have what is left");
+    let unclean = elect(&waits, &terms(1), only(&[0, 2]), true).unwrap();
+    assert_eq!((unclean.leader, &unclean.isr, &unclean.emptied), (Some(BrokerId(2)), &ids(&[2]), &ids(&[0])));
+    assert_eq!(elect(&waits, &terms(1), only(&[0]), true), None, "by the option it does not lead either");
+    let asked = elect_asked(&waits, &terms(1), only(&[0, 2])).unwrap();
+    assert_eq!(asked.leader, Some(BrokerId(2)));
+    let asked = elect_asked(&waits, &terms(1), only(&[0])).unwrap();
+    assert_eq!((asked.leader, &asked.isr, &asked.emptied), (Some(BrokerId(0)), &ids(&[0]), &ids(&[])));
+    // It has caught up.
+    let joined = expand(&unclean, &terms(1), &ids(&[0])).unwrap();
+    assert_eq!((&joined.isr, &joined.emptied), (&ids(&[2, 0]), &ids(&[])));
+    // Its directory is back.
+    let back = refilled(&waits, &terms(1), BrokerId(0)).unwrap();
+    assert_eq!(elect(&back, &terms(1), only(&[0]), false).unwrap().leader, Some(BrokerId(0)));
+    // All have lost theirs.
+    let all = PartitionState { emptied: ids(&[0, 1, 2]), ..waits };
+    assert_eq!(elect(&all, &terms(1), only(&[0, 1]), false).unwrap().leader, Some(BrokerId(0)));
+    let mut change = Transition::of(&all, &TERMS_OF_ONE);
+    assert_eq!(change.elect(&only(&[2, 1]), false), Some(Election::Emptied));
+    assert_eq!(change.finish().unwrap().emptied, ids(&[0, 2]));
+    // In sync with another one it only leaves.
+    let both = emptied(&state(&[0, 1], &[], 0, 1), &terms(1), BrokerId(0)).unwrap();
+    assert_eq!(both, PartitionState { emptied: ids(&[0]), ..state(&[1], &[], 0, 1) });
+}
+
+const TERMS_OF_ONE: Terms = Terms { replicas: REPLICAS, min_isr: 1, controller_epoch: 1 };
+
+#[test]
+fn leadership_is_handed_over_within_the_isr() {
+    let before = state(&[0, 2, 1], &[], 0, 0);
+    let heirs = |list: &'static [i32]| move |broker: BrokerId| list.contains(&broker.0);
+    assert_eq!(
+        hand_over(&before, &terms(2), heirs(&[1, 2])),
+        Some(raised(state(&[0, 2, 1], &[], 0, 1), None)),
+        "the ISR stays"
+    );
+    assert_eq!(hand_over(&before, &terms(2), heirs(&[])), None);
+    assert_eq!(hand_over(&state(&[0, 1], &[], 0, 0), &terms(2), heirs(&[2])), None, "not in sync");
 }

@@ -191,8 +191,13 @@ impl View {
         self.standing(broker) == Standing::Active
     }
 
-    /// All brokers are on their way out, or gone. Nobody can be elected then, and who was in sync stays so: the next start goes
-    /// on from there.
+    /// The broker is active, and takes records.
+    pub fn has_room(&self, broker: BrokerId) -> bool {
+        self.is_active(broker) && self.registrations.get(&broker).is_some_and(|own| !own.record.short_of_room)
+    }
+
+    /// All brokers are on their way out, or gone. Nobody can be elected then, and who was in sync
+    /// stays so: the next start goes on from there.
     pub fn all_leave(&self) -> bool {
         let stays = |broker: &BrokerId| matches!(self.standing(*broker), Standing::Active | Standing::Joining { .. });
         !self.registrations.keys().any(stays)

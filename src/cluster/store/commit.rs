@@ -36,12 +36,13 @@ pub enum Write {
     Create(Key, Record, Lifetime),
     /// Conflicts with any other version than this one.
     Set(Key, Record, i32),
-    /// Conflicts with any other version than this one; `None`: any will do, but there must be one. Conflicts
-    /// also with children.
+    /// Conflicts with any other version than this one; `None`: any will do, but there must be one.
+    /// Conflicts also with children.
     Delete(Key, Option<i32>),
 }
 
-/// Checks and writes, carried out in one step: the checks first, then the writes, each upon those before it.
+/// Checks and writes, carried out in one step: the checks first, then the writes,
+/// each upon those before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
     pub checks: Vec<Check>,
@@ -55,11 +56,11 @@ pub enum Outcome {
     Done,
     /// Nothing was written: this node is not as the commit says.
     Conflict(Key),
-    /// The connection was lost meanwhile: the commit has happened, will happen, or never will. Read again,
-    /// compare, decide anew.
+    /// The connection was lost meanwhile: the commit has happened, will happen, or never will. Read
+    /// again, compare, decide anew.
     Unknown,
-    /// The store cannot carry the commit out: it asks for something that this store does not keep, or the
-    /// disk under it has failed or has no room. Why, for the log and for whoever asked. Other commits see
-    /// nothing of it; after a failed sync a later run may.
+    /// The store cannot carry the commit out: it asks for something that this store does not keep,
+    /// or the disk under it has failed or has no room. Why, for the log and for the caller. Other
+    /// commits see nothing of it; after a failed sync a later run may.
     Failed(String),
 }

@@ -1,7 +1,7 @@
 //! The conformance suite: each engine's tests run [`all`].
 //!
-//! The commits are such that an engine for one broker can carry them out: a topic is made whole, and
-//! each commit changes what lasts of one topic at most.
+//! The commits are such that an engine for one broker can carry them out: a topic is made whole,
+//! and each commit changes what lasts of one topic at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -137,6 +137,7 @@ pub fn partition_state(epoch: i32) -> Record {
         elr: vec![],
         elr_min: 0,
         last_leader: None,
+        emptied: Vec::new(),
         leader_broker_epoch: None,
     })
 }

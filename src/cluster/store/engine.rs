@@ -1,21 +1,24 @@
 //! One client's way to the metadata store, the same for all engines.
 //!
-//! The calls never wait. A load or a commit is begun, and its end is an [`Event`] like a change that
-//! somebody else made: one stream tells a client everything, in the order in which it learns it.
+//! The calls never wait. A load or a commit is begun, and its end is an [`Event`] like
+//! a change that somebody else made: one stream tells a client everything, in the
+//! order in which it learns it.
 //! - The simulator drives all clients from one thread and decides between two polls what arrives.
 //! - An engine over files does its work in [`Store::poll`], which then blocks; it is polled off the
 //!   event loop. Commits that were begun before the poll are carried out together and share syncs.
-//! - An engine over a network runs on a thread of its own, behind two queues; the thread rings a bell
-//!   of the broker's when there is something to poll.
+//! - An engine over a network runs on a thread of its own, behind two queues; the thread rings a
+//!   bell of the broker's when there is something to poll.
 //!
 //! Futures would bind the rules above to an executor and hide in which order things were learned.
 //!
 //! A client follows three rules:
-//! 1. Every [`Session::Connected`] is followed by a [`Store::load`]: changes may have been lost before it.
+//! 1. Every [`Session::Connected`] is followed by a [`Store::load`]: changes may
+//!    have been lost before it.
 //! 2. An image is taken from the events only between [`Event::Loaded`] and the next
 //!    [`Session::Suspended`] (see [`Mirror`](super::Mirror)).
-//! 3. After [`Outcome::Unknown`] nothing is known of a commit, also after the next load: it may take
-//!    effect later. What it was based on has a version, and that has to move before it is ruled out.
+//! 3. After [`Outcome::Unknown`] nothing is known of a commit, also after the next load: it
+//!    may take effect later. What it was based on has a version, and that has to move
+//!    before it is ruled out.
 //!
 //! A registration is a commit that creates an ephemeral node; it needs no call of its own.
 
@@ -36,7 +39,8 @@ pub struct CommitId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Session {
     Connected,
-    /// No server is in reach, or none yet. The session may live on, and its ephemeral nodes with it.
+    /// No server is in reach, or none yet. The session may live on, and its
+    /// ephemeral nodes with it.
     Suspended,
     /// A server says that the session has ended; its ephemeral nodes are gone.
     Expired,
@@ -71,8 +75,8 @@ pub enum Event {
     Settled {
         id: CommitId,
         outcome: Outcome,
-        /// Revision whose nodes show the outcome: what was written, or what it conflicts with. `None`
-        /// where that is not known.
+        /// Revision whose nodes show the outcome: what was written, or what it conflicts with.
+        /// `None` where that is not known.
         revision: Option<Revision>,
     },
 }
@@ -82,8 +86,8 @@ pub trait Store {
     /// State of the session as of the last event polled.
     fn session(&self) -> Session;
 
-    /// Begins to read everything; ends with [`Event::Loaded`], or without an event when the connection is
-    /// lost meanwhile.
+    /// Begins to read everything; ends with [`Event::Loaded`], or without an event when the
+    /// connection is lost meanwhile.
     fn load(&mut self);
 
     /// Begins a commit. Exactly one [`Event::Settled`] with this number follows; where there is no
@@ -93,11 +97,11 @@ pub trait Store {
     /// The next event; `None`: nothing new.
     fn poll(&mut self) -> Option<Event>;
 
-    /// Begins a new session after [`Session::Expired`]; [`Session::Connected`] follows. Otherwise without
-    /// effect.
+    /// Begins a new session after [`Session::Expired`]; [`Session::Connected`] follows.
+    /// Otherwise without effect.
     fn renew(&mut self);
 
-    /// Ends the session now, so that its ephemeral nodes need not wait for it to expire. Commits that were
-    /// begun before are carried out first. [`Session::Expired`] follows.
+    /// Ends the session now, so that its ephemeral nodes need not wait for it to expire. Commits
+    /// that were begun before are carried out first. [`Session::Expired`] follows.
     fn close(&mut self);
 }

@@ -1,19 +1,20 @@
-//! The store of a broker that is alone: the files of [`metadata_store`](crate::cluster::metadata_store).
+//! The store of a broker that is alone: the files of
+//! [`metadata_store`](crate::cluster::metadata_store).
 //!
-//! All nodes are in memory. A topic, its partitions, their data directories and its options are one file,
-//! so a commit changes what lasts of one topic at most, and leaves it whole: each assignment has a state.
-//! The options that are set while the broker runs are two more files, client quotas are another, and the first producer id not given
-//! away is another, in two copies. Registrations, incarnations and
-//! who is controller are in memory only: there is nobody else, and the lock on the data directory proves
-//! it. What one broker never has, such as an ELR or a reassignment, has no place in the files and is
-//! refused, not dropped.
+//! All nodes are in memory. A topic, its partitions, their data directories and its options are one
+//! file, so a commit changes what lasts of one topic at most, and leaves it whole: each assignment
+//! has a state. The options that are set while the broker runs are two more files, client quotas
+//! are another, and the first producer id not given away is another, in two copies. Registrations,
+//! incarnations and who is controller are in memory only: there is nobody else, and the lock on the
+//! data directory proves it. What one broker never has, such as an ELR or a reassignment, has no
+//! place in the files and is refused, not dropped.
 //!
-//! Versions and revisions are those of this process. Nothing that was read in an earlier one is used as
-//! a condition.
+//! Versions and revisions are those of this process. Nothing that was read in an earlier
+//! one is used as a condition.
 //!
-//! [`Store::poll`] does the work, and blocks. Commits that were begun before it, and touch nothing that
-//! another of them writes, are carried out together: their files are written side by side and the
-//! directory is synced once. Each has its own outcome.
+//! [`Store::poll`] does the work, and blocks. Commits that were begun before it, and touch nothing
+//! that another of them writes, are carried out together: their files are written side by side and
+//! the directory is synced once. Each has its own outcome.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -25,6 +26,7 @@ use super::commit::{Check, Commit, Node, Outcome, Write};
 use super::engine::{Changes, CommitId, Event, Revision, Session, Snapshot, Store};
 use super::nodes::{Changed, Nodes, Refused, SessionId};
 use super::records::{Key, PartitionState, Record};
+use crate::cluster::group_store::StoredGroups;
 use crate::cluster::image::{MetadataImage, TopicImage};
 use crate::cluster::metadata_store::{LocalStore, OptionsOf};
 use crate::cluster::quota_store::StoredQuotas;
@@ -79,12 +81,16 @@ enum FileChange {
     ProducerIds(i64),
     Options(OptionsOf, BTreeMap<String, String>),
     Quotas(StoredQuotas),
+    Groups(StoredGroups),
 }
 
 /// The node that stands for all those in the same file.
 fn unit(key: &Key) -> Key {
     if let Key::Quota(_) = key {
         return Key::Quota(QuotaEntity::FIRST);
+    }
+    if let Key::Group(_) = key {
+        return Key::Group("".into());
     }
     key.topic().map_or_else(|| key.clone(), |name| Key::Topic(name.clone()))
 }
@@ -106,8 +112,8 @@ fn check_key(check: &Check) -> &Key {
 }
 
 impl LocalEngine {
-    /// The engine over the files that `image` was loaded from, as the start has left it. `run`: number of
-    /// the broker's run, by which revisions rise over restarts.
+    /// The engine over the files that `image` was loaded from, as the start has left it. `run`:
+    /// number of the broker's run, by which revisions rise over restarts.
     pub fn new(files: LocalStore, image: &MetadataImage, defaults: TopicConfig, run: u64) -> LocalEngine {
         let mut engine = LocalEngine {
             files,
@@ -141,6 +147,13 @@ impl LocalEngine {
             }
             // The start has read it.
             Err(error) => tracing::error!("client quotas are as if there were none: {error}"),
+        }
+        match engine.files.stored_groups() {
+            Ok(groups) => {
+                let node = |(group, options): (String, _)| (Key::Group(group.into()), Record::Config(options));
+                engine.restore(groups.into_iter().map(node).collect());
+            }
+            Err(error) => tracing::error!("options of groups are as if there were none: {error}"),
         }
         image.topics().for_each(|topic| engine.restore(nodes_of(topic)));
         engine
@@ -241,6 +254,7 @@ impl LocalEngine {
             Key::DefaultConfig => self.options_change(OptionsOf::AllBrokers, only, changed).map(Some),
             Key::BrokerConfig(_) => self.options_change(OptionsOf::Broker, only, changed).map(Some),
             Key::Quota(_) => Ok(Some(FileChange::Quotas(self.changed_quotas(changed)))),
+            Key::Group(_) => Ok(Some(FileChange::Groups(self.changed_groups(changed)))),
             other => Err(format!("a broker without ZooKeeper keeps no {other:?}")),
         }
     }
@@ -268,6 +282,23 @@ impl LocalEngine {
             }
         }
         quotas
+    }
+
+    /// Options of all groups as the change leaves them.
+    fn changed_groups(&self, changed: &[Changed]) -> StoredGroups {
+        let before = self.nodes.all().range(Key::Group("".into())..).map(|(key, node)| (key, Some(node)));
+        let after = changed.iter().map(|(key, node)| (key, node.as_ref().map(|(node, _)| node)));
+        let mut groups = StoredGroups::new();
+        for (key, node) in before.chain(after) {
+            match (key, node.map(|node| &node.record)) {
+                (Key::Group(group), Some(Record::Config(options))) if !options.is_empty() => {
+                    groups.insert(group.to_string(), options.clone());
+                }
+                (Key::Group(group), _) => drop(groups.remove(&**group)),
+                _ => {}
+            }
+        }
+        groups
     }
 
     fn topic_change(&self, name: &Arc<str>, changed: &[Changed]) -> Result<FileChange, String> {
@@ -345,7 +376,13 @@ impl LocalEngine {
                 Some(FileChange::Put(topic)) => put.push((at, &**topic)),
                 Some(FileChange::Grow(topic)) => grow.push((at, &**topic)),
                 Some(FileChange::Remove(name, id)) => remove.push((at, (&**name, *id))),
-                Some(FileChange::ProducerIds(_) | FileChange::Options(..) | FileChange::Quotas(_)) | None => {}
+                Some(
+                    FileChange::ProducerIds(_)
+                    | FileChange::Options(..)
+                    | FileChange::Quotas(_)
+                    | FileChange::Groups(_),
+                )
+                | None => {}
             }
         }
         let mut outcomes: Vec<(usize, io::Result<()>)> = Vec::new();
@@ -372,6 +409,7 @@ impl LocalEngine {
                 Some(FileChange::ProducerIds(next)) => outcomes.push((at, self.files.put_producer_ids(*next))),
                 Some(FileChange::Options(of, options)) => outcomes.push((at, self.files.put_options(*of, options))),
                 Some(FileChange::Quotas(quotas)) => outcomes.push((at, self.files.put_quotas(quotas))),
+                Some(FileChange::Groups(groups)) => outcomes.push((at, self.files.put_groups(groups))),
                 _ => {}
             }
         }
@@ -417,7 +455,8 @@ fn is_apart(commit: &Commit, written: &BTreeSet<Key>) -> bool {
 
 /// A topic's file has room for it.
 fn is_plain(state: &PartitionState) -> bool {
-    let is_alone = state.elr.is_empty() && state.elr_min == 0 && state.last_leader.is_none();
+    let is_alone =
+        state.elr.is_empty() && state.elr_min == 0 && state.last_leader.is_none() && state.emptied.is_empty();
     is_alone && state.controller_epoch == 0 && state.leader_broker_epoch.is_none()
 }
 

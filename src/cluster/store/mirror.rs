@@ -7,7 +7,7 @@ use super::engine::{Event, Revision, Session, Snapshot};
 use super::records::{Key, Record};
 use crate::cluster::quota_requests::Planned;
 use crate::cluster::quotas::{ClientQuotas, QuotaEntity};
-use crate::config::DynamicOptions;
+use crate::config::{DynamicOptions, GroupOptions, OptionsOfGroup};
 use crate::model::BrokerId;
 
 /// All nodes as one client knows them.
@@ -21,8 +21,8 @@ pub struct Mirror {
 impl Mirror {
     /// Takes an event over. Returns the nodes that are not as before.
     ///
-    /// Changes that arrive between the loss of a connection and the next load are passed over: others
-    /// before them may be lost, and a picture without those has never been.
+    /// Changes that arrive between the loss of a connection and the next load are passed over:
+    /// others before them may be lost, and a picture without those has never been.
     pub fn take(&mut self, event: &Event) -> BTreeSet<Key> {
         match event {
             Event::Session(Session::Connected | Session::Suspended | Session::Expired) => {
@@ -100,12 +100,31 @@ impl Mirror {
         ClientQuotas::new(stored)
     }
 
+    pub fn groups(&self) -> GroupOptions {
+        let stored = self.nodes().range(Key::Group("".into())..).map_while(|(key, node)| {
+            let (Key::Group(group), Record::Config(options)) = (key, &node.record) else { return None };
+            Some((group.to_string(), options.clone()))
+        });
+        GroupOptions::new(stored.filter(|(_, options)| !options.is_empty()).collect())
+    }
+
+    /// The write that leaves a group with these options; `None`: it has them.
+    pub fn group_write(&self, group: &str, options: OptionsOfGroup) -> Option<Write> {
+        let key = Key::Group(group.into());
+        match self.node(&key) {
+            Some(node) if options.is_empty() => Some(Write::Delete(key, Some(node.version))),
+            None if options.is_empty() => None,
+            _ => self.write(key, Record::Config(options)),
+        }
+    }
+
     /// Everything up to here is known.
     pub fn revision(&self) -> Revision {
         self.known.revision
     }
 
-    /// False from the loss of a connection to the end of the next load: the nodes stay as they were.
+    /// False from the loss of a connection to the end of the next load: the
+    /// nodes stay as they were.
     pub fn is_whole(&self) -> bool {
         self.whole
     }

@@ -1,4 +1,5 @@
-//! The metadata store: nodes by key, changed by compare-and-set, behind engines that can be swapped.
+//! The metadata store: nodes by key, changed by compare-and-set, behind engines
+//! that can be swapped.
 
 mod commit;
 #[cfg(test)]
@@ -17,4 +18,6 @@ pub use engine::{Changes, CommitId, Event, Revision, Session, Snapshot, Store};
 pub use local::LocalEngine;
 pub use mirror::Mirror;
 pub use model::{ClientId, Model, ModelClient, Step};
-pub use records::{Assignment, BrokerRecord, Incarnation, Key, PartitionState, Phase, Record, TopicRecord};
+pub use records::{
+    Assignment, BrokerRecord, Incarnation, Key, OfflineReplicas, PartitionState, Phase, Record, TopicRecord,
+};

@@ -1,17 +1,20 @@
-//! The store in memory, with the faults of a network in between: any number of clients on one state.
+//! The store in memory, with the faults of a network in between: any number of
+//! clients on one state.
 //!
 //! Nothing happens by itself. The caller takes one [`Step`] after the other, and breaks and makes
-//! connections and ends sessions between them; time, chance and order are the caller's, and the same
-//! calls give the same results. The servers behind it are those of ZooKeeper:
+//! connections and ends sessions between them; time, chance and order are the caller's, and the
+//! same calls give the same results. The servers behind it are those of ZooKeeper:
 //! - Commits are carried out one at a time, in one order for everybody.
 //! - Requests of one client are carried out in their order, and answered in it.
-//! - A client learns of changes in their order. It may be behind by any number of them, and learn of
-//!   several at once. Changes that it has not learned of when its connection is lost it never learns of,
-//!   except by a load.
+//! - A client learns of changes in their order. It may be behind by any number of them, and learn
+//!   of several at once. Changes that it has not learned of when its connection is lost it never
+//!   learns of, except by a load.
 //! - A load shows at least what the client has seen before, and what its own commits made.
-//! - A request on its way when the connection is lost may be carried out later, also after the client
-//!   is connected again, in order with the others on that way; never after the end of its session.
-//! - A session ends only when the caller says so, and its client learns of it when it is connected next.
+//! - A request on its way when the connection is lost may be carried out later, also
+//!   after the client is connected again, in order with the others on that way; never
+//!   after the end of its session.
+//! - A session ends only when the caller says so, and its client learns of it
+//!   when it is connected next.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -94,7 +97,8 @@ impl Model {
         Model::default()
     }
 
-    /// A new client, as of a process that starts. It is suspended until it is [connected](Model::connect).
+    /// A new client, as of a process that starts. It is suspended until it is
+    /// [connected](Model::connect).
     pub fn client(&self) -> ModelClient {
         let mut state = self.state.borrow_mut();
         let id = ClientId(state.clients.len());
@@ -170,8 +174,8 @@ impl Model {
         }
     }
 
-    /// Carries out the client's oldest request; the answer is then on its way. `behind`: a load is answered
-    /// by a server that has come as far as this, or as far as the client has seen.
+    /// Carries out the client's oldest request; the answer is then on its way. `behind`: a load is
+    /// answered by a server that has come as far as this, or as far as the client has seen.
     pub fn serve(&self, client: ClientId, behind: Revision) -> bool {
         self.state.borrow_mut().serve(client, behind).is_some()
     }
@@ -186,22 +190,22 @@ impl Model {
         self.state.borrow_mut().show(client, count).is_some()
     }
 
-    /// Breaks the client's connection, and has the client see it: it is suspended, learns no outcome of
-    /// what it has under way, and loses all changes that it has not been shown.
+    /// Breaks the client's connection, and has the client see it: it is suspended, learns no
+    /// outcome of what it has under way, and loses all changes that it has not been shown.
     pub fn disconnect(&self, client: ClientId) {
         if let Some(client) = self.state.borrow_mut().connected(client) {
             client.disconnect();
         }
     }
 
-    /// Connects the client to a server that has come as far as `at`, or as far as the client has seen. A
-    /// session that has ended meanwhile is expired instead; a client without one gets one.
+    /// Connects the client to a server that has come as far as `at`, or as far as the client has
+    /// seen. A session that has ended meanwhile is expired instead; a client without one gets one.
     pub fn connect(&self, client: ClientId, at: Revision) {
         self.state.borrow_mut().connect(client, at);
     }
 
-    /// Ends the client's session, as the servers do when they have not heard of it for its timeout: its
-    /// ephemeral nodes go. A connection that it has is lost.
+    /// Ends the client's session, as the servers do when they have not heard of it for its timeout:
+    /// its ephemeral nodes go. A connection that it has is lost.
     pub fn expire(&self, client: ClientId) {
         self.disconnect(client);
         self.state.borrow_mut().end_session(client);

@@ -1,4 +1,5 @@
-//! The nodes of a store, and commits on them. Pure; engines add where they are kept and who learns of it.
+//! The nodes of a store, and commits on them. Pure; engines add where they are
+//! kept and who learns of it.
 
 use std::collections::BTreeMap;
 
@@ -110,8 +111,8 @@ impl Nodes {
         &self.nodes
     }
 
-    /// Nodes as `commit` of `session` would leave them, as `revision`; nothing is changed. Checks come
-    /// first, then the writes in their order, each upon those before it.
+    /// Nodes as `commit` of `session` would leave them, as `revision`; nothing is changed. Checks
+    /// come first, then the writes in their order, each upon those before it.
     pub fn plan(&self, commit: &Commit, revision: Revision, session: SessionId) -> Result<Vec<Changed>, Refused> {
         let mut overlay = Overlay { below: self, written: BTreeMap::new() };
         commit.checks.iter().try_for_each(|check| overlay.check(check))?;

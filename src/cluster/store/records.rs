@@ -1,7 +1,7 @@
 //! Records of the metadata store, one type for each kind of node, and the keys that name them.
 //!
-//! The kinds are those of Kafka 3.9 in ZooKeeper mode; the engine that speaks to ZooKeeper maps keys to
-//! paths and records to Kafka's JSON.
+//! The kinds are those of Kafka 3.9 in ZooKeeper mode; the engine that speaks to ZooKeeper maps
+//! keys to paths and records to Kafka's JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -30,8 +30,8 @@ pub enum Key {
     Topic(Arc<str>),
     /// Child of its topic.
     Partition(Arc<str>, i32),
-    /// Data directory of this broker's replica, child of its topic. Kept by this broker for itself: only
-    /// the engine over its own files has such nodes.
+    /// Data directory of this broker's replica, child of its topic. Kept by this broker for itself:
+    /// only the engine over its own files has such nodes.
     Home(Arc<str>, i32),
     TopicConfig(Arc<str>),
     BrokerConfig(BrokerId),
@@ -41,6 +41,8 @@ pub enum Key {
     Deletion(Arc<str>),
     /// Options of whom client quotas are set for: the quotas, and what else stands there.
     Quota(QuotaEntity),
+    /// Options of a group, which has not to be there.
+    Group(Arc<str>),
 }
 
 impl Key {
@@ -81,11 +83,11 @@ pub enum Record {
     Topic(TopicRecord),
     Partition(PartitionState),
     Home(PartitionHome),
-    /// Of a topic, a broker, the cluster-wide default, or an entity with quotas.
+    /// Of a topic, a broker, the cluster-wide default, an entity with quotas, or a group.
     Config(BTreeMap<String, String>),
     Deletion,
-    /// What stands in the node cannot be read, and why. Only nodes of topics are so: without any other the store is not
-    /// read at all.
+    /// A node whose contents cannot be read, and why. Only nodes of topics are so: without any
+    /// other the store is not read at all.
     Damaged(String),
 }
 
@@ -102,9 +104,10 @@ impl Record {
             Record::Topic(_) => matches!(key, Key::Topic(_)),
             Record::Partition(_) => matches!(key, Key::Partition(..)),
             Record::Home(_) => matches!(key, Key::Home(..)),
-            Record::Config(_) => {
-                matches!(key, Key::TopicConfig(_) | Key::BrokerConfig(_) | Key::DefaultConfig | Key::Quota(_))
-            }
+            Record::Config(_) => matches!(
+                key,
+                Key::TopicConfig(_) | Key::BrokerConfig(_) | Key::DefaultConfig | Key::Quota(_) | Key::Group(_)
+            ),
             Record::Deletion => matches!(key, Key::Deletion(_)),
             Record::Damaged(_) => key.topic().is_some(),
         }
@@ -116,7 +119,24 @@ impl Record {
 pub struct BrokerRecord {
     pub endpoints: Vec<EndpointImage>,
     pub rack: Option<String>,
+    /// It refuses records in some data directory for want of room: others lead if they can.
+    pub short_of_room: bool,
+    /// All its data directories are cordoned (KIP-1066): it gets no new replicas.
+    pub cordoned: bool,
+    /// Replicas that it cannot serve.
+    pub offline: Arc<OfflineReplicas>,
 }
+
+impl BrokerRecord {
+    /// Of a broker about which there is nothing else to tell.
+    pub fn new(endpoints: Vec<EndpointImage>, rack: Option<String>) -> BrokerRecord {
+        BrokerRecord { endpoints, rack, short_of_room: false, cordoned: false, offline: Arc::default() }
+    }
+}
+
+/// Partitions of which a broker cannot serve its replica: it could not be opened, or its log
+/// failed. By topic.
+pub type OfflineReplicas = BTreeMap<Arc<str>, BTreeSet<i32>>;
 
 /// One life of a broker, from its registration to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +172,8 @@ pub struct TopicRecord {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
     pub replicas: Vec<BrokerId>,
-    /// Replicas of a reassignment under way (KIP-455) that are to be, and are in `replicas` already.
+    /// Replicas of a reassignment under way (KIP-455) that are to be, and are
+    /// in `replicas` already.
     pub adding: Vec<BrokerId>,
     /// Replicas of a reassignment under way that are to go, and are in `replicas` still.
     pub removing: Vec<BrokerId>,
@@ -163,7 +184,8 @@ pub struct Assignment {
 pub struct PartitionState {
     pub leader: Option<BrokerId>,
     pub leader_epoch: LeaderEpoch,
-    /// Epoch of the controller that wrote the state last, or that was in office when the leader did.
+    /// Epoch of the controller that wrote the state last, or that was in office
+    /// when the leader did.
     pub controller_epoch: i32,
     /// In the order of Kafka's list; no broker twice.
     pub isr: Vec<BrokerId>,
@@ -173,6 +195,9 @@ pub struct PartitionState {
     pub elr_min: i32,
     /// The leader before the partition had none.
     pub last_leader: Option<BrokerId>,
-    /// Registration of the leader (its broker epoch) that led on after a restart: the leader epoch is newer than it.
+    /// Replicas that have lost all records, and have not caught up since.
+    pub emptied: Vec<BrokerId>,
+    /// Registration of the leader (its broker epoch) that led on after a restart: the
+    /// leader epoch is newer than it.
     pub leader_broker_epoch: Option<i64>,
 }

@@ -196,16 +196,55 @@ fn any_negative_limit_is_none() {
 
 #[test]
 fn timeouts_of_groups_that_contradict_each_other_stop_the_start() {
+    let (min, max) = ("group.consumer.min.", "group.consumer.max.");
+    let (session, heartbeat) = ("session.timeout.ms", "heartbeat.interval.ms");
+    let own = |name: &str| format!("group.consumer.{name}");
     let refused = [
-        "group.consumer.session.timeout.ms=3000\ngroup.consumer.heartbeat.interval.ms=10000\n",
-        "group.consumer.heartbeat.interval.ms=45000\n",
-        "group.min.session.timeout.ms=2000000\n",
-        "group.max.session.timeout.ms=5999\n",
+        (
+            format!("{min}{session}=70000\n"),
+            format!("{min}{session} (70000) must be less than or equal to {max}{session} (60000)"),
+        ),
+        (
+            format!("{max}{session}=44999\n"),
+            format!("{min}{session} (45000) must be less than or equal to {max}{session} (44999)"),
+        ),
+        (
+            format!("{min}{heartbeat}=15001\n"),
+            format!("{min}{heartbeat} (15001) must be less than or equal to {max}{heartbeat} (15000)"),
+        ),
+        (
+            format!("{}=44999\n", own(session)),
+            format!("{min}{session} (45000) must be less than or equal to {} (44999)", own(session)),
+        ),
+        (
+            format!("{}=60001\n", own(session)),
+            format!("{} (60001) must be less than or equal to {max}{session} (60000)", own(session)),
+        ),
+        (
+            format!("{}=4999\n", own(heartbeat)),
+            format!("{min}{heartbeat} (5000) must be less than or equal to {} (4999)", own(heartbeat)),
+        ),
+        (
+            format!("{}=15001\n", own(heartbeat)),
+            format!("{} (15001) must be less than or equal to {max}{heartbeat} (15000)", own(heartbeat)),
+        ),
+        (
+            format!("{}=45000\n{max}{heartbeat}=50000\n", own(heartbeat)),
+            format!("{} (45000) must be less than {} (45000)", own(heartbeat), own(session)),
+        ),
+        (
+            "group.min.session.timeout.ms=2000000\n".into(),
+            "(2000000) must be less than or equal to group.max.session.timeout.ms (1800000)".into(),
+        ),
+        ("group.max.session.timeout.ms=5999\n".into(), "group.min.session.timeout.ms (6000) must be less than".into()),
     ];
-    for text in refused {
-        let error = load(text).unwrap_err().to_string();
-        assert!(error.contains("session.timeout.ms"), "{text}: {error}");
+    for (text, reason) in refused {
+        let error = load(&text).unwrap_err().to_string();
+        assert!(error.contains(&reason), "{text}: {error}");
     }
+    let equal =
+        format!("{min}{session}=60000\n{}=60000\n{min}{heartbeat}=15000\n{}=15000\n", own(session), own(heartbeat));
+    assert!(load(&equal).is_ok());
     assert!(load("group.min.session.timeout.ms=7000\ngroup.max.session.timeout.ms=7000\n").is_ok());
     let (config, warnings) = load("group.coordinator.rebalance.protocols=classic,consumer,streams\n").unwrap();
     assert!(config.group.consumer_protocol);

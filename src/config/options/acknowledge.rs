@@ -1,4 +1,5 @@
-//! Options of acknowledgements: what a batch must have survived, where it waits for its write, and which followers it waits for.
+//! Options of acknowledgements: what a batch must have survived, where it waits for its write, and
+//! which followers it waits for.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! Options of the log cleaner, which keeps the newest record of each key where `cleanup.policy` says compact.
+//! Options of the log cleaner, which keeps the newest record of each key where
+//! `cleanup.policy` says compact.
 
 use super::{Access, NEVER, OptionSpec, broker};
 use crate::config::value::{Bounds, Kind};

@@ -1,13 +1,28 @@
-//! Options for full and slow disks.
+//! Options for data directories, and for full and slow disks.
 
 use super::{Access, OptionSpec, TIB, broker};
 use crate::config::value::{Bounds, Kind};
-use Bounds::Between;
-use Kind::Long;
+use Bounds::{Any, Between};
+use Kind::{List, Long};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 pub(super) const DISK: &[OptionSpec] = &[
+    broker(
+        "cordoned.log.dirs",
+        List,
+        "",
+        Any,
+        Access::Server {
+            set: |config, value| {
+                config.cordoned_log_dirs = value.list().to_vec();
+                Ok(())
+            },
+            get: |config| config.cordoned_log_dirs.join(","),
+        },
+        "Directories of log.dirs, named as they are there or by their absolute path, that get no new partitions; * for all. Those that are in them stay and are served, and can \
+         be moved away (AlterReplicaLogDirs). A broker whose directories are all cordoned gets no new replicas. Set for one broker at a time (KIP-1066).",
+    ),
     broker(
         "corelane.disk.reserve.bytes",
         Long,

@@ -4,8 +4,9 @@ use std::net::ToSocketAddrs;
 
 use super::{Access, OptionSpec, broker};
 use crate::config::ServerConfig;
-use crate::config::value::{Bounds, Kind};
-use Bounds::{Any, AtLeast, Between};
+use crate::config::value::{Bounds, Kind, Value};
+use crate::observe::LogFormat;
+use Bounds::{Any, AtLeast, Between, OneOf};
 use Kind::{Boolean, Int, Long, String as Text};
 
 pub(super) const MONITORING: &[OptionSpec] = &[
@@ -15,9 +16,34 @@ pub(super) const MONITORING: &[OptionSpec] = &[
         "127.0.0.1:9644",
         Any,
         Access::Server { set: |c, v| set_listener(c, v.text()), get: |c| c.http_listener.0.clone() },
-        "Where to serve /metrics (Prometheus), /healthz, /readyz and /version: host:port; an empty host means all IPv4 interfaces, nothing at all no such \
+        "Where to serve /metrics (Prometheus), /healthz, /readyz, /version and the console (/): host:port; an empty host means all IPv4 interfaces, nothing at all no such \
      listener. It knows no authentication. With several brokers on a machine each needs a port of its own: one that finds the default taken serves \
      without metrics and warns, one that finds taken what it was told does not start.",
+    ),
+    broker(
+        "corelane.console.remote",
+        Boolean,
+        "false",
+        Any,
+        boolean!(Server console_remote),
+        "Whether the console answers browsers on other hosts. It shows records and clients and knows no authentication, so only loopback addresses are answered \
+     unless this is true (and corelane.http.listener an address that others reach).",
+    ),
+    broker(
+        "corelane.console.admin",
+        Boolean,
+        "false",
+        Any,
+        boolean!(Server console_admin),
+        "Whether the console may create and delete topics, add partitions, change options of topics and move groups. Whoever may read it (corelane.console.remote) may then do so; each change is a line in the log.",
+    ),
+    broker(
+        "corelane.log.format",
+        Text,
+        "text",
+        OneOf(&["text", "json"]),
+        Access::Server { set: set_format, get: |c| format_name(c.log_format).to_owned() },
+        "Form of a log line. text: for people. json: one object with timestamp, level, target (the module), message, and the line's other fields beside them.",
     ),
     broker(
         "corelane.slow.request.ms",
@@ -25,7 +51,15 @@ pub(super) const MONITORING: &[OptionSpec] = &[
         "2000",
         AtLeast(0),
         integer!(Server slow_request_ms),
-        "A request that took longer, from its last byte to its answer, is logged with its stages, a few of them a second; 0: none is. Not those that wait by design: Fetch, JoinGroup, SyncGroup. The slowest of this minute and the last one are at /slow.",
+        "A request that took longer, from its last byte to its answer, is logged with its stages, a few of them a second; 0: none is. Time that a fetch waits for records does not count, and JoinGroup and SyncGroup, which wait for others, are left out.",
+    ),
+    broker(
+        "corelane.slow.request.threshold.ms",
+        Long,
+        "0",
+        AtLeast(0),
+        integer!(Server slow_request_threshold_ms),
+        "The slowest requests of this minute and of the 14 before, 16 of each minute and shard, are at /api/slow-requests and in the console with their stages and what they waited for. A request that took less than this is none of them; 0: the slowest are, however short they took. Time counts as for corelane.slow.request.ms.",
     ),
     broker(
         "corelane.metrics.partitions",
@@ -44,6 +78,18 @@ pub(super) const MONITORING: &[OptionSpec] = &[
         "Topics that have series of their own in /metrics, and as many groups, by name. Those behind them are told of together, as (others).",
     ),
 ];
+
+fn set_format(config: &mut ServerConfig, value: &Value) -> Result<(), String> {
+    config.log_format = if value.text() == "json" { LogFormat::Json } else { LogFormat::Text };
+    Ok(())
+}
+
+fn format_name(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    }
+}
 
 fn set_listener(config: &mut ServerConfig, text: &str) -> Result<(), String> {
     let text = text.trim();

@@ -47,7 +47,7 @@ pub(super) const REPLICATION: &[OptionSpec] = &[
         AtLeast(0),
         integer!(Server replica_fetch_response_max_bytes),
         "Records of an answer to a follower, at most; a larger first batch comes all the same. A shard asks no leader for more than half of \
-         corelane.receive.memory.bytes, and receives the answers of all of them in as much memory as that option says, beside requests.",
+         corelane.receive.memory.bytes or 128 MiB, and receives the answers of all of them in as much memory as that option says, beside requests.",
     ),
     broker(
         "replica.fetch.min.bytes",
@@ -106,6 +106,15 @@ pub(super) const REPLICATION: &[OptionSpec] = &[
         integer!(Server follower_replication_throttled_rate),
         "Bytes a second that this broker fetches for replicas of its own which follower.replication.throttled.replicas of their topic names \
          and which are not in sync (KIP-73). Records of those that are in sync count too, but are not held back.",
+    ),
+    broker(
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+        Long,
+        UNLIMITED,
+        AtLeast(0),
+        integer!(Server replica_alter_log_dirs_io_max_bytes_per_second),
+        "Bytes a second that moves of replicas between the data directories of this broker copy, all together (KIP-113). What is left when a \
+         replica is exchanged for its copy, 16 MiB or less, is not held back: it is not served meanwhile.",
     ),
     throttled(
         "leader.replication.throttled.replicas",

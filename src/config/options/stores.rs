@@ -72,7 +72,7 @@ pub(super) const STORES: &[OptionSpec] = &[
         "134217728",
         Between(MIB, TIB),
         integer!(Server group_memory_bytes),
-        "Memory for groups of all kinds and their committed offsets, of all groups together; each shard has its share. When three quarters are used, no \
-         further group is taken; when all is, no further member, larger subscription or offset of another partition: GROUP_MAX_SIZE_REACHED. What is there is served on. Kafka has no such bound.",
+        "Memory for groups of all kinds, their committed offsets, and transactional ids, of all together; each shard has its share. When three quarters are used, no \
+         further group is taken; when all is, no further member, larger subscription or offset of another partition: GROUP_MAX_SIZE_REACHED. Transactional ids are taken while any is left: COORDINATOR_NOT_AVAILABLE then. What is there is served on. Kafka has no such bound.",
     ),
 ];

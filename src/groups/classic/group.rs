@@ -1,13 +1,13 @@
-//! Who is in a classic group, what they agree on, and what that costs.
+//! A classic group: its members, what they agree on, and the memory that takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Turn;
 use super::member::{Member, MemberId, OVERHEAD_BYTES};
 use super::subscription::each_topic;
+use crate::coordinator::Ticket;
 use crate::groups::api::{GroupId, JoinReply, SyncReply};
 use crate::groups::coordinator::Timer;
-use crate::groups::env::Ticket;
 use crate::model::ErrorCode;
 
 /// The protocol type of consumers, whose metadata says what they subscribe to.
@@ -16,7 +16,7 @@ pub(in crate::groups) const CONSUMERS: &str = "consumer";
 /// Kafka's states of a classic group but Dead: a dead group is not here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Nobody is in it. There may be offsets, and members that were given an id to join with.
+    /// Without members. There may be offsets, and members that were given an id to join with.
     Empty,
     /// Waiting for the members to join again.
     PreparingRebalance,
@@ -56,7 +56,7 @@ pub struct ClassicGroup {
     pub(super) generation: i32,
     /// `None`: never had a member ("simple": only offsets).
     pub(super) protocol_type: Option<String>,
-    /// What the members chose; none while the group is empty.
+    /// Protocol that the members chose; none while the group is empty.
     pub(super) protocol: Option<String>,
     /// Always a member; `None` if there are none.
     pub(super) leader: Option<MemberId>,
@@ -73,7 +73,7 @@ pub struct ClassicGroup {
     supporters: BTreeMap<String, usize>,
     /// Only while preparing the first generation after the group was empty.
     pub(super) initial: Option<InitialWait>,
-    /// What all members cost, and those to come.
+    /// Memory charged for all members, and those to come.
     bytes: usize,
 }
 
@@ -127,12 +127,12 @@ impl ClassicGroup {
         self.state == State::Empty
     }
 
-    /// Nobody is in it, and nobody was told to come.
+    /// True if it has no members and none were told to come.
     pub(in crate::groups) fn is_forsaken(&self) -> bool {
         self.is_empty() && self.pending_joins.is_empty()
     }
 
-    /// What its members and those to come cost the coordinator.
+    /// Memory that its members and those to come take.
     pub(in crate::groups) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -164,7 +164,7 @@ impl ClassicGroup {
         i64::from(self.members.values().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0).max(0))
     }
 
-    /// Whether the request's member is who it says it is.
+    /// Refuses a request whose member is not the one that it says.
     pub(super) fn check_member(&self, member: &str, instance_id: Option<&str>) -> Result<(), ErrorCode> {
         if let Some(instance_id) = instance_id {
             match self.statics.get(instance_id) {
@@ -203,7 +203,7 @@ impl ClassicGroup {
         self.members.insert(id, member);
     }
 
-    /// Lets a member go. Whoever calls this answers what waits.
+    /// Lets a member go. The caller answers what waits.
     fn remove(&mut self, id: &str) -> Option<Member> {
         let member = self.members.remove(id)?;
         self.count_out(id, &member);
@@ -233,7 +233,8 @@ impl ClassicGroup {
         }
     }
 
-    /// A static member came back: it takes the old one's place under a new id, and the old one is fenced.
+    /// A static member came back: it takes the old one's place under a new id,
+    /// and the old one is fenced.
     pub(super) fn replace_static(&mut self, old: &MemberId, new: MemberId, turn: &mut Turn) {
         let was_leader = self.is_leader(old);
         let Some(mut member) = self.remove(old) else { return };
@@ -297,7 +298,7 @@ impl ClassicGroup {
 
     // ---- what they agree on
 
-    /// Whether a member with these protocols has one in common with all others.
+    /// True if a member with these protocols has one in common with all others.
     pub(super) fn supports(&self, protocol_type: &str, protocols: &[(String, bytes::Bytes)]) -> bool {
         if self.state == State::Empty {
             return !protocol_type.is_empty() && !protocols.is_empty();
@@ -306,7 +307,8 @@ impl ClassicGroup {
         self.protocol_type.as_deref() == Some(protocol_type) && protocols.iter().any(|(name, _)| by_all(name))
     }
 
-    /// The protocol that most members prefer among those that all support; of equals the first by name.
+    /// The protocol that most members prefer among those that all support; of
+    /// equals the first by name.
     pub(super) fn vote(&self) -> Option<String> {
         let by_all = |name: &str| self.supporters.get(name).copied() == Some(self.members.len());
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -319,7 +321,8 @@ impl ClassicGroup {
         votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name.to_owned())
     }
 
-    /// Calls `each` with the topics that the members subscribe to, one or more times. `false`: that is not known.
+    /// Calls `each` with the topics that the members subscribe to, one or more times.
+    /// `false`: that is not known.
     pub(in crate::groups) fn each_subscription<'a>(&'a self, mut each: impl FnMut(&'a str)) -> bool {
         if !self.has_consumers() {
             return true;

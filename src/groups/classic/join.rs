@@ -4,12 +4,14 @@ use super::group::{ClassicGroup, State};
 use super::member::{Member, MemberId, OVERHEAD_BYTES, cost_of, own_protocols};
 use super::turn::Turn;
 use crate::config::GroupConfig;
+use crate::coordinator::Ticket;
 use crate::groups::api::{JoinReply, JoinRequest, JoinedMember};
 use crate::groups::coordinator::Timer;
-use crate::groups::env::{Env, Ticket};
+use crate::groups::env::Env;
 use crate::model::ErrorCode;
 
-/// How long a new member's join may wait. Such a member cannot send heartbeats yet; if its client is gone, it goes too.
+/// How long a new member's join may wait. Such a member cannot send heartbeats yet; if its
+/// client is gone, it goes too.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60 * 1000;
 /// Ids go into records, whose strings end here.
 const MAX_MEMBER_ID_BYTES: usize = i16::MAX as usize;
@@ -47,8 +49,9 @@ impl ClassicGroup {
         }
     }
 
-    /// `corelane.group.max.bytes`, and what all groups leave of `corelane.group.memory.bytes`. Members that were given an id to join with count too: this is what bounds their number.
-    /// Who does not grow stays, also where the limit was lowered meanwhile.
+    /// `corelane.group.max.bytes`, and what all groups leave of `corelane.group.memory.bytes`.
+    /// Members that were given an id to join with count too: this is what bounds their number. A
+    /// member that does not grow stays, also where the limit was lowered meanwhile.
     fn can_afford(&self, request: &JoinRequest, env: &Env) -> bool {
         let (freed, names) = match self.members.get(self.former_self(request)) {
             Some(member) => (cost_of(&member.protocols), 0),
@@ -78,7 +81,8 @@ impl ClassicGroup {
         }
     }
 
-    /// Who is too many does not stay: neither with the id that it was given nor as one who has yet to join again.
+    /// Removes a member that is one too many: the id that it was given, and its place among those
+    /// who have yet to join again.
     fn turn_away(&mut self, id: &str, turn: &mut Turn) {
         if self.members.get(id).is_some_and(|member| member.join.is_some()) {
             return;
@@ -127,7 +131,8 @@ impl ClassicGroup {
         let keeps_generation = match self.state {
             // The answer to its first join was lost on the way.
             State::CompletingRebalance => same,
-            // A leader that joins again wants to assign anew, for reasons that its metadata does not show.
+            // A leader that joins again wants to assign anew, for reasons that
+            // its metadata does not show.
             State::Stable => same && !self.is_leader(id),
             State::Empty | State::PreparingRebalance => false,
         };
@@ -139,7 +144,8 @@ impl ClassicGroup {
         self.rebalance_or_complete_join(reason(&request, "a member joined again"), turn);
     }
 
-    /// The member's join waits from now on. One that waited before is answered: its client does not wait for it any more.
+    /// The member's join waits from now on. One that waited before is answered: its client does
+    /// not wait for it any more.
     fn rejoin(&mut self, id: &str, ticket: Ticket, request: &JoinRequest, turn: &mut Turn) {
         let before = self.change(id, |member| {
             member.protocols = own_protocols(&request.protocols);
@@ -190,7 +196,7 @@ impl ClassicGroup {
         turn.env.reply(ticket, reply);
     }
 
-    /// What a member of the present generation is told; the leader, who everybody is.
+    /// Reply to a member of the present generation; the leader's names all members.
     pub(super) fn joined(&self, id: &str, with_members: bool) -> JoinReply {
         let protocol = self.protocol.as_deref().unwrap_or_default();
         let members = self.members.iter().map(|(id, member)| JoinedMember {
@@ -211,7 +217,7 @@ impl ClassicGroup {
     }
 }
 
-/// What the client gives as its reason, if it does.
+/// The reason that the client gives, or `otherwise`.
 fn reason<'a>(request: &'a JoinRequest, otherwise: &'a str) -> &'a str {
     request.reason.as_deref().filter(|reason| !reason.is_empty()).unwrap_or(otherwise)
 }

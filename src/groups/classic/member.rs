@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
+use crate::coordinator::Ticket;
 use crate::groups::api::{Caller, JoinRequest};
-use crate::groups::env::Ticket;
 
 pub use crate::groups::record::MemberId;
 
-/// What one member costs besides its own bytes: its entries in maps and its timer.
+/// Memory charged for a member besides its own bytes: its entries in maps and its timer.
 pub(super) const OVERHEAD_BYTES: usize = 256;
 /// The same of one protocol, however short its name.
 const PROTOCOL_OVERHEAD_BYTES: usize = 128;
@@ -71,7 +71,7 @@ impl Member {
         self.instance_id.is_some()
     }
 
-    /// What it gave for a protocol; empty where it did not offer that.
+    /// Its metadata for a protocol; empty where it did not offer that.
     pub fn metadata(&self, protocol: &str) -> Bytes {
         self.protocols
             .iter()
@@ -80,13 +80,13 @@ impl Member {
             .unwrap_or_default()
     }
 
-    /// A waiting request stands for heartbeats, but a new member's join does not: its client may be gone and have come back
-    /// as another one.
+    /// A waiting request stands for heartbeats, but a new member's join does not: its client may be
+    /// gone and have come back as another one.
     pub(super) fn is_alive(&self) -> bool {
         !self.is_new && (self.join.is_some() || self.sync.is_some())
     }
 
-    /// What the coordinator keeps because of it.
+    /// Memory charged for it.
     pub(super) fn cost(&self, id: &str) -> usize {
         let names = id.len() + self.caller.client_id.len() + self.caller.client_host.len();
         OVERHEAD_BYTES
@@ -97,7 +97,7 @@ impl Member {
     }
 }
 
-/// What protocols cost.
+/// Memory charged for protocols.
 pub(in crate::groups) fn cost_of(protocols: &[(String, Bytes)]) -> usize {
     protocols.iter().map(|(name, metadata)| PROTOCOL_OVERHEAD_BYTES + name.len() + metadata.len()).sum()
 }

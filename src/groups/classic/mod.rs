@@ -1,6 +1,7 @@
 //! The classic protocol: members elect one of them, who assigns.
 //!
-//! Reading order: [`group`] (who is in it), [`join`], [`rebalance`], [`session`] (sync, heartbeat, leave, commit).
+//! Reading order: [`group`] (who is in it), [`join`], [`rebalance`], [`session`] (sync,
+//! heartbeat, leave, commit).
 
 mod group;
 mod join;

@@ -8,13 +8,15 @@ use crate::groups::coordinator::Timer;
 use crate::model::ErrorCode;
 use crate::observe::client_line;
 
-/// Where none of the members joined again in time: when to look again at the earliest, whatever their timeout is.
+/// Where none of the members joined again in time: when to look again at the earliest,
+/// whatever their timeout is.
 const LEAST_RETRY_MS: i64 = 1000;
 /// How much of a client's reason is logged; Kafka's own client sends no more.
 const MAX_REASON_BYTES: usize = 255;
 
 impl ClassicGroup {
-    /// Something changed that the present generation cannot go on with, or that the next one was waiting for.
+    /// Something changed that the present generation cannot go on with, or that the
+    /// next one was waiting for.
     pub(super) fn rebalance_or_complete_join(&mut self, why: &str, turn: &mut Turn) {
         match self.state {
             State::PreparingRebalance => self.maybe_complete_join(turn),
@@ -68,7 +70,8 @@ impl ClassicGroup {
         }
     }
 
-    /// Begins the next generation with those that have joined, and with static members whether they have or not.
+    /// Begins the next generation with those that have joined, and with static members
+    /// whether they have or not.
     pub(super) fn complete_join(&mut self, turn: &mut Turn) {
         turn.cancel(&Timer::ClassicJoin(self.id.clone()));
         let missing = self.members.iter().filter(|(_, member)| member.join.is_none() && !member.is_static());
@@ -116,7 +119,8 @@ impl ClassicGroup {
         turn.set(Timer::ClassicSync(self.id.clone()), self.rebalance_timeout_ms());
     }
 
-    /// The leader stays if it has joined again; else another that has becomes it. `false`: nobody has.
+    /// The leader stays if it has joined again; else another that has becomes
+    /// it. `false`: nobody has.
     fn elect(&mut self) -> bool {
         let joined = |id: &MemberId| self.members.get(id).is_some_and(|member| member.join.is_some());
         if !self.leader.as_ref().is_some_and(joined) {
@@ -137,7 +141,8 @@ impl ClassicGroup {
         self.prepare_rebalance("members did not ask for their assignment in time", turn);
     }
 
-    /// A member has not been heard of for its session timeout, or has not come back with the id that it was given.
+    /// A member has not been heard of for its session timeout, or has not come back with
+    /// the id that it was given.
     pub(in crate::groups) fn session_timed_out(&mut self, id: &str, turn: &mut Turn) {
         if self.pending_joins.contains(id) {
             self.remove_pending(id);
@@ -167,7 +172,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Nobody gets anything: whoever waits for its assignment is told why.
+    /// Ends all waits for assignments with `error`.
     pub(super) fn interrupt_syncs(&mut self, error: ErrorCode, turn: &mut Turn) {
         let ids: Vec<MemberId> = self.members.keys().cloned().collect();
         for id in ids {

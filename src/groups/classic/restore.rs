@@ -8,7 +8,8 @@ use crate::groups::api::{Caller, GroupId};
 use crate::groups::record::{ClassicGroupValue, ClassicMemberValue, Record};
 
 impl ClassicGroup {
-    /// What is written when a generation has its assignments, when it changes without a new one, and when nobody is left.
+    /// The group's record: written when a generation has its assignments, when it changes without a
+    /// new one, and when no member is left.
     pub(in crate::groups) fn record(&self) -> Record {
         let protocol = self.protocol.as_deref().unwrap_or_default();
         let members = self.members.iter().map(|(id, member)| ClassicMemberValue {
@@ -69,7 +70,8 @@ impl ClassicGroup {
         group
     }
 
-    /// A stable group of consumers that used to be a consumer group (online downgrade). The assignments follow.
+    /// A stable group of consumers that used to be a consumer group (online
+    /// downgrade). The assignments follow.
     pub fn migrated(id: GroupId, generation: i32, wall_ms: i64, members: Vec<(MemberId, Member)>) -> ClassicGroup {
         let mut group = ClassicGroup::new(id, wall_ms);
         for (id, member) in members {

@@ -1,4 +1,4 @@
-//! What members say once they have joined: SyncGroup, Heartbeat, LeaveGroup, OffsetCommit.
+//! Requests of members that have joined: SyncGroup, Heartbeat, LeaveGroup, OffsetCommit.
 
 use std::collections::HashMap;
 
@@ -7,12 +7,12 @@ use bytes::Bytes;
 use super::group::{ClassicGroup, State};
 use super::member::MemberId;
 use super::turn::Turn;
+use crate::coordinator::Ticket;
 use crate::groups::api::{
     CommitRequest, HeartbeatReply, HeartbeatRequest, LeaveReply, LeaveRequest, LeavingMember, LeftMember, SyncReply,
     SyncRequest,
 };
 use crate::groups::coordinator::Timer;
-use crate::groups::env::Ticket;
 use crate::model::ErrorCode;
 
 impl ClassicGroup {
@@ -55,7 +55,8 @@ impl ClassicGroup {
         }
     }
 
-    /// The leader has spoken. Members that it left out get nothing; what it gave to others is passed over.
+    /// The leader has spoken. Members that it left out get nothing; what it gave
+    /// to others is passed over.
     fn assign(&mut self, assignments: Vec<(String, Bytes)>, turn: &mut Turn) {
         let mut assignments: HashMap<String, Bytes> = assignments.into_iter().collect();
         let before = self.members.values().map(|member| member.assignment.len()).sum::<usize>();
@@ -144,7 +145,7 @@ impl ClassicGroup {
         }
     }
 
-    /// Without a member id, an operator removes whoever has the instance id.
+    /// Without a member id, an operator removes the member with the instance id.
     fn let_go(&mut self, leaving: &LeavingMember, turn: &mut Turn) -> Result<(), ErrorCode> {
         let instance_id = leaving.instance_id.as_deref();
         if leaving.member_id.is_empty() {
@@ -161,20 +162,22 @@ impl ClassicGroup {
 
     // ---- OffsetCommit
 
-    /// Whether this may be committed. A member that commits is alive.
+    /// Refuses a commit that its sender may not make. A member that commits is alive.
     pub(in crate::groups) fn check_commit(&self, request: &CommitRequest, turn: &mut Turn) -> Result<(), ErrorCode> {
         let by_nobody = request.generation < 0 && request.member_id.is_empty() && request.instance_id.is_none();
         if self.state == State::Empty && request.generation < 0 {
             return Ok(());
         }
+        let in_transaction = request.producer.is_some();
         if by_nobody {
-            return Err(ErrorCode::UnknownMemberId);
+            // Old versions of TxnOffsetCommit name no member.
+            return if in_transaction { Ok(()) } else { Err(ErrorCode::UnknownMemberId) };
         }
         self.check_member(&request.member_id, request.instance_id.as_deref())?;
         if request.generation != self.generation {
             return Err(ErrorCode::IllegalGeneration);
         }
-        if self.state == State::CompletingRebalance {
+        if self.state == State::CompletingRebalance && !in_transaction {
             return Err(ErrorCode::RebalanceInProgress);
         }
         self.renew_session_of(&request.member_id, turn);

@@ -1,8 +1,16 @@
-//! Which topics a member subscribes to, as the consumer protocol writes it into a member's metadata.
+//! Which topics a member subscribes to, as the consumer protocol writes it into
+//! a member's metadata.
 //!
-//! The layout is that of version 0, with which all later versions begin: version (int16), topics (array of strings).
+//! The layout is that of version 0, with which all later versions begin: version (int16),
+//! topics (array of strings).
 
-/// Calls `each` with every topic. `false`: this is no subscription, or a topic is cut short (`each` has seen those before it).
+use crate::coordinator::wire::Reader;
+
+/// The least that a topic takes: an empty name.
+const LEAST_TOPIC_BYTES: usize = 2;
+
+/// Calls `each` with every topic. `false`: this is no subscription, or a topic is cut short (`each`
+/// has seen those before it).
 pub(super) fn each_topic<'a>(metadata: &'a [u8], each: &mut impl FnMut(&'a str)) -> bool {
     read_topics(metadata, each).is_some()
 }
@@ -11,19 +19,14 @@ pub(super) fn each_topic<'a>(metadata: &'a [u8], each: &mut impl FnMut(&'a str))
 pub(in crate::groups) fn read_topics<'a>(
     metadata: &'a [u8],
     each: &mut impl FnMut(&'a str),
-) -> Option<(i16, &'a [u8])> {
-    let (version, rest) = metadata.split_first_chunk::<2>()?;
-    let (count, mut rest) = rest.split_first_chunk::<4>()?;
-    let version = i16::from_be_bytes(*version);
+) -> Option<(i16, Reader<'a>)> {
+    let mut rest = Reader::without_limits(metadata, false);
+    let version = rest.int16("the version").ok()?;
     if version < 0 {
         return None;
     }
-    for _ in 0..usize::try_from(i32::from_be_bytes(*count)).ok()? {
-        let (length, after) = rest.split_first_chunk::<2>()?;
-        let length = usize::try_from(i16::from_be_bytes(*length)).ok()?;
-        let (topic, after) = after.split_at_checked(length)?;
-        each(std::str::from_utf8(topic).ok()?);
-        rest = after;
+    for _ in 0..rest.array(LEAST_TOPIC_BYTES, "the topics").ok()? {
+        each(rest.text("a topic").ok()?);
     }
     Some((version, rest))
 }

@@ -1,8 +1,8 @@
-//! What a group may touch besides itself while it is at work.
+//! The outside of a group while it is at work: time, timers, replies.
 
+use crate::coordinator::Timers;
 use crate::groups::coordinator::Timer;
 use crate::groups::env::Env;
-use crate::groups::timers::Timers;
 
 /// The coordinator's timers, and the world.
 pub(in crate::groups) struct Turn<'t, 'e> {

@@ -1,7 +1,9 @@
-//! Requests of the classic protocol in a consumer group: members that still use it live on there during a migration.
+//! Requests of the classic protocol in a consumer group: members that still use it live on
+//! there during a migration.
 //!
-//! Such a member's generation is its member epoch. It never leads: SyncGroup gives it what the coordinator assigned. When it is
-//! to do something, its heartbeat tells it that the group rebalances, and it joins again with what it has.
+//! Such a member's generation is its member epoch. It never leads: SyncGroup gives it what the
+//! coordinator assigned. When it is to do something, its heartbeat tells it that the group
+//! rebalances, and it joins again with what it has.
 
 use std::collections::HashSet;
 
@@ -14,13 +16,14 @@ use super::member::{Member, MemberState};
 use super::migrate::by_id;
 use super::step::Step;
 use super::timer::What;
+use crate::coordinator::Ticket;
 use crate::groups::api::{
     HeartbeatReply, HeartbeatRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, LeavingMember, LeftMember,
     SyncReply, SyncRequest,
 };
 use crate::groups::classic::{CONSUMERS, own_protocols};
 use crate::groups::coordinator::Coordinator;
-use crate::groups::env::{Env, Ticket};
+use crate::groups::env::Env;
 use crate::groups::record::{ClassicMember, MemberId, MemberValue};
 use crate::model::ErrorCode;
 
@@ -97,7 +100,7 @@ impl Coordinator {
 impl ConsumerGroup {
     fn named(&self, leaving: &LeavingMember) -> Result<MemberId, ErrorCode> {
         match &leaving.instance_id {
-            // Without a member id, whoever has the instance id.
+            // Without a member id, the member with the instance id.
             Some(instance) if leaving.member_id.is_empty() => {
                 self.static_member(instance).map(|member| member.id.clone()).ok_or(ErrorCode::UnknownMemberId)
             }
@@ -146,7 +149,7 @@ impl ConsumerGroup {
         Ok(self.static_member(instance).map_or(Found::New, |member| Found::Replaces(member.id.clone())))
     }
 
-    /// Whether a partition that the member is to have is still another's.
+    /// True if a partition that the member is to have is still another's.
     fn waits_for_others(&self, member: &Member) -> bool {
         let target = self.target.get(&member.id).into_iter().flatten();
         let missing = |topic: &Uuid, partition: &i32| {
@@ -199,7 +202,8 @@ impl Step<'_, '_> {
         let changed = said != known;
         self.take_in(&id, found, said, changed);
         let changed = self.subscribe(names, regex);
-        // A classic group made of members that are not all at their targets has to bring them there.
+        // A classic group made of members that are not all at their targets has
+        // to bring them there.
         let target_epoch = self.group.target_epoch;
         let mut others = self.group.members.values().filter(|member| member.id != id);
         let rebalance = target_epoch < self.group.epoch || !others.all(|other| other.is_reconciled_to(target_epoch));
@@ -240,7 +244,7 @@ impl Step<'_, '_> {
         }
         let (id, session_ms) = (member.id.clone(), classic.session_timeout_ms);
         // One that revokes has joined for this target already; it joins again when it has let go.
-        // Nobody but the classic members may be left to compute the target: by joining again.
+        // There may be none but classic members left to compute the target: by joining again.
         if self.group.epoch > member.current.epoch && member.state() != MemberState::UnrevokedPartitions {
             let timeout_ms = member.said.rebalance_timeout_ms;
             self.expect_join(&id, timeout_ms);
@@ -295,7 +299,8 @@ impl Step<'_, '_> {
 }
 
 impl ConsumerGroup {
-    /// Whether a static member's coming back with the classic protocol leaves nobody who uses the other one.
+    /// True if a static member's coming back with the classic protocol leaves
+    /// nobody who uses the other one.
     fn downgrades_by_replacing(&self, member: &MemberId, config: &crate::config::GroupConfig) -> bool {
         let mut others = self.members.values().filter(|other| other.id != *member);
         config.consumer_downgrade && others.all(Member::is_classic) && self.members.len() <= config.max_size

@@ -25,7 +25,7 @@ impl ConsumerGroup {
     }
 
     fn describe_member(&self, member: &Member, topics: &dyn Topics) -> ConsumerMember {
-        // What it is still to let go of is its own.
+        // Partitions that it has yet to let go of are its own.
         let mut held: BTreeMap<Uuid, Vec<i32>> = BTreeMap::new();
         for (topic, partition) in member.held() {
             held.entry(topic).or_default().push(partition);

@@ -1,11 +1,17 @@
-//! What consumers write into the metadata and the assignments of the classic protocol: ConsumerProtocolSubscription and
-//! ConsumerProtocolAssignment, versions 0 to 3. Newer versions only add at the end, so they are read as version 3.
+//! The consumers' part of the metadata and the assignments of the classic protocol:
+//! ConsumerProtocolSubscription and ConsumerProtocolAssignment, versions 0 to 3. Newer versions
+//! only add at the end, so they are read as version 3.
 
 use bytes::Bytes;
 
+use crate::coordinator::wire::{BadRecord, Reader};
 use crate::groups::classic::read_topics;
+use crate::model::wire::Writer;
 
 const NEWEST: i16 = 3;
+/// The least that a topic takes: an empty name and no partitions.
+const LEAST_TOPIC_BYTES: usize = 6;
+const PARTITION_BYTES: usize = 4;
 
 /// Partitions by topic name.
 pub(super) type Named = Vec<(String, Vec<i32>)>;
@@ -28,17 +34,22 @@ pub(super) struct Assignment {
 pub(super) fn read_subscription(bytes: &[u8]) -> Option<Subscription> {
     let mut subscription = Subscription::default();
     let (version, mut rest) = read_topics(bytes, &mut |topic| subscription.topics.push(topic.to_owned()))?;
-    user_data(&mut rest)?;
+    read_rest(version, &mut rest, &mut subscription).ok()?;
+    Some(subscription)
+}
+
+fn read_rest(version: i16, rest: &mut Reader, subscription: &mut Subscription) -> Result<(), BadRecord> {
+    read_user_data(rest)?;
     if version >= 1 {
-        subscription.owned = named(&mut rest)?;
+        subscription.owned = read_named(rest)?;
     }
     if version >= 2 {
-        take::<4>(&mut rest)?;
+        rest.int32("the generation")?;
     }
     if version >= 3 {
-        subscription.rack_id = string(&mut rest)?;
+        subscription.rack_id = rest.nullable_text("the rack")?.map(str::to_owned);
     }
-    Some(subscription)
+    Ok(())
 }
 
 /// `None`: it is none. Nothing at all stands for no partitions.
@@ -46,10 +57,10 @@ pub(super) fn read_assignment(bytes: &[u8]) -> Option<Assignment> {
     if bytes.is_empty() {
         return Some(Assignment::default());
     }
-    let mut rest = bytes;
-    version(&mut rest)?;
-    let partitions = named(&mut rest)?;
-    Some(Assignment { partitions, has_user_data: user_data(&mut rest)? })
+    let mut rest = Reader::without_limits(bytes, false);
+    read_version(&mut rest)?;
+    let partitions = read_named(&mut rest).ok()?;
+    Some(Assignment { partitions, has_user_data: read_user_data(&mut rest).ok()? })
 }
 
 /// An assignment in the version of the subscription that it answers.
@@ -57,97 +68,66 @@ pub(super) fn write_assignment<'a>(
     subscription: &[u8],
     partitions: impl ExactSizeIterator<Item = (&'a str, Vec<i32>)>,
 ) -> Bytes {
-    let version = version(&mut &*subscription).unwrap_or(0);
-    let mut out = version.to_be_bytes().to_vec();
-    out.extend((partitions.len() as i32).to_be_bytes());
+    let version = read_version(&mut Reader::new(subscription, false)).unwrap_or(0);
+    let mut out = Writer::new(false, 0);
+    out.int16(version);
+    out.count(partitions.len());
     for (topic, partitions) in partitions {
-        out.extend((topic.len() as i16).to_be_bytes());
-        out.extend(topic.as_bytes());
-        out.extend((partitions.len() as i32).to_be_bytes());
-        partitions.iter().for_each(|partition| out.extend(partition.to_be_bytes()));
+        write_named(&mut out, topic, &partitions);
     }
     // No user data.
-    out.extend((-1i32).to_be_bytes());
-    out.into()
+    out.nullable_count(None);
+    out.out.into()
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, after) = rest.split_first_chunk::<N>()?;
-    *rest = after;
-    Some(*taken)
-}
-
-fn version(rest: &mut &[u8]) -> Option<i16> {
-    let version = i16::from_be_bytes(take(rest)?);
+fn read_version(rest: &mut Reader) -> Option<i16> {
+    let version = rest.int16("the version").ok()?;
     (version >= 0).then_some(version.min(NEWEST))
 }
 
-fn count(rest: &mut &[u8]) -> Option<usize> {
-    usize::try_from(i32::from_be_bytes(take(rest)?)).ok()
+/// True if there is any.
+fn read_user_data(rest: &mut Reader) -> Result<bool, BadRecord> {
+    Ok(rest.nullable_bytes("the user data")?.is_some_and(|range| !range.is_empty()))
 }
 
-fn string(rest: &mut &[u8]) -> Option<Option<String>> {
-    let length = i16::from_be_bytes(take(rest)?);
-    if length == -1 {
-        return Some(None);
-    }
-    let (text, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-    *rest = after;
-    Some(Some(std::str::from_utf8(text).ok()?.to_owned()))
-}
-
-/// Whether there is any.
-fn user_data(rest: &mut &[u8]) -> Option<bool> {
-    let length = i32::from_be_bytes(take(rest)?);
-    if length == -1 {
-        return Some(false);
-    }
-    *rest = rest.get(usize::try_from(length).ok()?..)?;
-    Some(length > 0)
-}
-
-fn named(rest: &mut &[u8]) -> Option<Named> {
+fn read_named(rest: &mut Reader) -> Result<Named, BadRecord> {
     let mut named = Named::new();
-    for _ in 0..count(rest)? {
-        let topic = string(rest)??;
+    for _ in 0..rest.array(LEAST_TOPIC_BYTES, "the topics")? {
+        let topic = rest.text("a topic")?.to_owned();
         let mut partitions = Vec::new();
-        for _ in 0..count(rest)? {
-            partitions.push(i32::from_be_bytes(take(rest)?));
+        for _ in 0..rest.array(PARTITION_BYTES, "a topic's partitions")? {
+            partitions.push(rest.int32("a partition")?);
         }
         named.push((topic, partitions));
     }
-    Some(named)
+    Ok(named)
+}
+
+fn write_named(out: &mut Writer, topic: &str, partitions: &[i32]) {
+    out.string(topic);
+    out.count(partitions.len());
+    partitions.iter().for_each(|partition| out.int32(*partition));
 }
 
 /// A subscription, for tests.
 #[cfg(test)]
 pub(super) fn write_subscription(version: i16, subscription: &Subscription) -> Bytes {
-    let mut out = version.to_be_bytes().to_vec();
-    let text = |out: &mut Vec<u8>, text: &str| {
-        out.extend((text.len() as i16).to_be_bytes());
-        out.extend(text.as_bytes());
-    };
-    out.extend((subscription.topics.len() as i32).to_be_bytes());
-    subscription.topics.iter().for_each(|topic| text(&mut out, topic));
-    out.extend((-1i32).to_be_bytes());
+    let mut out = Writer::new(false, 0);
+    out.int16(version);
+    out.count(subscription.topics.len());
+    subscription.topics.iter().for_each(|topic| out.string(topic));
+    out.nullable_count(None);
     if version >= 1 {
-        out.extend((subscription.owned.len() as i32).to_be_bytes());
-        for (topic, partitions) in &subscription.owned {
-            text(&mut out, topic);
-            out.extend((partitions.len() as i32).to_be_bytes());
-            partitions.iter().for_each(|partition| out.extend(partition.to_be_bytes()));
-        }
+        out.count(subscription.owned.len());
+        subscription.owned.iter().for_each(|(topic, partitions)| write_named(&mut out, topic, partitions));
     }
     if version >= 2 {
-        out.extend((-1i32).to_be_bytes());
+        out.int32(-1);
     }
     if version >= 3 {
-        match &subscription.rack_id {
-            Some(rack_id) => text(&mut out, rack_id),
-            None => out.extend((-1i16).to_be_bytes()),
-        }
+        out.nullable_string(subscription.rack_id.as_deref());
     }
-    out.into()
+    out.out.into()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the coordinator calls.
+//! A consumer group's entry points, called by the coordinator.
 
 use super::group::ConsumerGroup;
 use super::heartbeat;
@@ -6,11 +6,12 @@ use super::member::{LEAVES, LEAVES_FOR_A_WHILE, MemberState};
 use super::refusal::Refusal;
 use super::step::Step;
 use super::timer::{ConsumerTimer, What};
+use crate::coordinator::Ticket;
 use crate::groups::api::{
     ConsumerDescribeReply, ConsumerDescribeRequest, ConsumerHeartbeatReply, ConsumerHeartbeatRequest, GroupId,
 };
 use crate::groups::coordinator::{Coordinator, Group};
-use crate::groups::env::{Env, Ticket};
+use crate::groups::env::Env;
 use crate::groups::record::{ConsumerRecord, MemberId};
 use crate::model::ErrorCode;
 use crate::observe::client_line;

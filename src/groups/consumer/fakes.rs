@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::config::GroupConfig;
+use crate::config::{GroupConfig, GroupOptions};
+use crate::coordinator::Ticket;
 use crate::groups::api::{Call, Caller, ConsumerHeartbeatReply, ConsumerHeartbeatRequest, Reply, Request};
 use crate::groups::coordinator::Coordinator;
-use crate::groups::env::{Effects, Env, Room, Ticket, TopicFacts, Topics};
+use crate::groups::env::{Effects, Env, Room, TopicFacts, Topics};
 use crate::groups::record::Record;
 
 #[derive(Clone, Debug, Default)]
@@ -65,6 +66,7 @@ pub(in crate::groups) struct World {
     pub coordinator: Coordinator,
     pub topics: FakeTopics,
     pub config: GroupConfig,
+    pub own: GroupOptions,
     pub now_ms: u64,
     pub log: Vec<Record>,
     pub replies: BTreeMap<Ticket, Vec<Reply>>,
@@ -77,6 +79,7 @@ impl World {
             coordinator: Coordinator::default(),
             topics: FakeTopics::of(topics),
             config: GroupConfig::default(),
+            own: GroupOptions::default(),
             now_ms: 1000,
             log: Vec::new(),
             replies: BTreeMap::new(),
@@ -96,6 +99,7 @@ impl World {
             wall_ms: self.now_ms as i64 + 1_000_000,
             mono_ms: self.now_ms,
             config: &self.config,
+            own: &self.own,
             topics: &self.topics,
             room: Room::UNLIMITED,
             new_id: &mut new_id,

@@ -9,12 +9,14 @@ use crate::groups::api::GroupId;
 use crate::groups::env::{TopicFacts, Topics};
 use crate::groups::record::{ConsumerRecord, CurrentValue, GroupValue, MemberId, MemberValue, Partitions, RegexValue};
 
-/// Memory charged per partition that a member has: in the target, with the member, and who holds it.
+/// Memory charged per partition that a member has: in the target, with the
+/// member, and who holds it.
 const HELD_PARTITION_BYTES: usize = 96;
 /// Memory charged per topic that the group subscribes to.
 const SUBSCRIBED_TOPIC_BYTES: usize = 128;
 
-/// One consumer group. Everything but what this process last saw of the topics comes from its records alone.
+/// One consumer group. Everything but what this process last saw of the topics
+/// comes from its records alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConsumerGroup {
     pub(super) id: GroupId,
@@ -70,7 +72,8 @@ impl ConsumerGroup {
         }
     }
 
-    /// Takes in one of its records, a fresh one or one of the log. The tombstone of the group itself is its owner's affair.
+    /// Takes in one of its records, a fresh one or one of the log. The tombstone of the group
+    /// itself is its owner's affair.
     pub(super) fn apply(&mut self, record: &ConsumerRecord) {
         match record {
             ConsumerRecord::Group { value: Some(GroupValue { epoch, metadata_hash }), .. } => {
@@ -131,7 +134,8 @@ impl ConsumerGroup {
     /// Takes out what followed from a member.
     fn forget(&mut self, member: &Member) {
         for place in member.held() {
-            // Another member may have taken it, where compaction left only the newer record of the two.
+            // Another member may have taken it, where compaction left only the
+            // newer record of the two.
             if self.holders.get(&place) == Some(&member.id) {
                 self.holders.remove(&place);
             }
@@ -187,7 +191,7 @@ impl ConsumerGroup {
         self.bytes + self.holders.len() * HELD_PARTITION_BYTES + topics * SUBSCRIBED_TOPIC_BYTES
     }
 
-    /// Whether somebody subscribes to the topic, by its name or by a regular expression.
+    /// True if somebody subscribes to the topic, by its name or by a regular expression.
     pub(in crate::groups) fn is_subscribed_to(&self, topic: &str) -> bool {
         self.subscribed.contains_key(topic)
     }
@@ -250,8 +254,9 @@ fn less(counts: &mut HashMap<String, usize>, key: &str) {
     }
 }
 
-/// Stands for the topics that a group subscribes to, so that a change of them shows: what is made, removed, made anew or grown
-/// changes it. 0: none. The same topics give the same number after a restart (FNV-1a).
+/// Stands for the topics that a group subscribes to, so that a change of them shows: what is
+/// made, removed, made anew or grown changes it. 0: none. The same topics give the same number
+/// after a restart (FNV-1a).
 pub(super) fn metadata_hash(topics: &[TopicFacts]) -> i64 {
     if topics.is_empty() {
         return 0;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::group::ConsumerGroup;
-use super::member::{LEAVES, LEAVES_FOR_A_WHILE, Member, MemberState, said_bytes};
+use super::member::{LEAVES_FOR_A_WHILE, Member, MemberState, said_bytes};
 use super::refusal::Refusal;
 use super::regex::Pattern;
 use super::step::Step;
@@ -27,35 +27,13 @@ pub(super) fn check(request: &ConsumerHeartbeatRequest, config: &GroupConfig) ->
         let why = "group.coordinator.rebalance.protocols does not contain consumer";
         return Err(Refusal::new(ErrorCode::UnsupportedVersion, why));
     }
-    if request.group.is_empty() {
-        return invalid("GroupId is empty.");
-    }
-    if request.member_id.is_empty() && (request.member_epoch > 0 || request.member_epoch == LEAVES) {
-        return invalid("MemberId is empty.");
-    }
-    for (text, name) in [(&request.instance_id, "InstanceId"), (&request.rack_id, "RackId")] {
-        if text.as_ref().is_some_and(String::is_empty) {
-            return invalid(&format!("{name} is empty."));
-        }
-    }
+    request.check(false).or_else(invalid)?;
     // Strings of records have 16 bits for their length in keys.
     let said = [request.instance_id.as_deref(), request.rack_id.as_deref(), request.subscribed_regex.as_deref()];
     let names = request.subscribed_topics.iter().flatten().map(String::as_str);
     let mut strings = [&*request.group, &*request.member_id].into_iter().chain(said.into_iter().flatten()).chain(names);
     if strings.any(|string| string.len() > i16::MAX as usize) {
         return invalid("A string has more than 32767 bytes.");
-    }
-    match request.member_epoch {
-        0 if request.rebalance_timeout_ms == -1 => return invalid("A member that joins must say RebalanceTimeoutMs."),
-        0 if request.owned.as_ref().is_none_or(|owned| !owned.is_empty()) => {
-            return invalid("A member that joins must say that it has no TopicPartitions.");
-        }
-        0 if request.subscribed_topics.is_none() && request.subscribed_regex.is_none() => {
-            return invalid("A member that joins must say SubscribedTopicNames or SubscribedTopicRegex.");
-        }
-        LEAVES_FOR_A_WHILE if request.instance_id.is_none() => return invalid("Epoch -2 is for static members."),
-        epoch if epoch < LEAVES_FOR_A_WHILE => return invalid("MemberEpoch is below -2."),
-        _ => {}
     }
     match &request.assignor {
         Some(name) if !config.consumer_assignors.contains(name) => {
@@ -133,7 +111,8 @@ impl ConsumerGroup {
         }
     }
 
-    /// Each expression keeps the names that it matches, and all are matched against all topics when those change.
+    /// Each expression keeps the names that it matches, and all are matched against all
+    /// topics when those change.
     fn check_regexes(&self, regex: &str, before: Option<&str>) -> Result<(), Refusal> {
         let others =
             self.subscribed_regexes().filter(|known| *known != regex && Some(known.as_str()) != before).count();
@@ -144,7 +123,7 @@ impl ConsumerGroup {
         Err(Refusal::new(ErrorCode::GroupMaxSizeReached, why))
     }
 
-    /// What is kept of members is bounded.
+    /// Refuses what would bring the members' memory over its bound.
     pub(super) fn check_bytes(
         &self,
         max: usize,
@@ -186,7 +165,7 @@ fn is_subset(owned: &Owned, assigned: &OwnedPartitions) -> bool {
     })
 }
 
-/// What the member said until now, with what it says new.
+/// The member's facts so far, with those that it says anew.
 fn said_now(before: &MemberValue, request: &ConsumerHeartbeatRequest) -> MemberValue {
     let mut topics = request.subscribed_topics.clone().unwrap_or_else(|| before.topics.clone());
     topics.sort_unstable();
@@ -245,7 +224,8 @@ impl Step<'_, '_> {
         let changed = self.subscribe(names_changed, regex_changed);
         self.update_target();
         let reassigned = self.reconcile(&id, changed, request.owned.as_deref());
-        self.set_timer(What::Session, &id, config.consumer_session_timeout_ms);
+        let session_ms = self.env.own.session_timeout_ms(&self.group.id, config);
+        self.set_timer(What::Session, &id, session_ms);
         if was_classic {
             self.cancel(What::Join, &id);
             self.cancel(What::Sync, &id);
@@ -261,7 +241,7 @@ impl Step<'_, '_> {
             message: None,
             member_id: Some(id.as_ref().to_owned()),
             member_epoch: current.epoch,
-            heartbeat_interval_ms: config.consumer_heartbeat_interval_ms,
+            heartbeat_interval_ms: self.env.own.heartbeat_interval_ms(&self.group.id, config),
             assignment: tell.then(|| listed(&current.assigned)),
         })
     }
@@ -284,8 +264,8 @@ impl Step<'_, '_> {
         self.emit(ConsumerRecord::Current { group, member, value: Some(current) });
     }
 
-    /// After a member's subscription was written down: brings the regular expressions and the group's epoch up to date.
-    /// Whether the subscription is another one.
+    /// After a member's subscription was written down: brings the regular expressions and the
+    /// group's epoch up to date. True if the subscription is another one.
     pub(super) fn subscribe(&mut self, names_changed: bool, regex_changed: bool) -> bool {
         if regex_changed {
             self.drop_unused_regexes();
@@ -308,7 +288,8 @@ impl Step<'_, '_> {
     pub(super) fn leave_for_a_while(&mut self, member: &MemberId) {
         let Some(current) = self.group.members.get(member).map(|member| member.current.clone()) else { return };
         let mut current = CurrentValue { epoch: LEAVES_FOR_A_WHILE, revoking: OwnedPartitions::new(), ..current };
-        // Who comes back is given them from the beginning: commits of the next id count from any epoch.
+        // The member that comes back is given them from the beginning: commits of the next id count
+        // from any epoch.
         current.assigned.values_mut().flat_map(|partitions| partitions.values_mut()).for_each(|epoch| *epoch = 0);
         self.emit(ConsumerRecord::Current { group: self.group_id(), member: member.clone(), value: Some(current) });
         self.cancel(What::Rebalance, member);

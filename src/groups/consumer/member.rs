@@ -2,16 +2,11 @@
 
 use uuid::Uuid;
 
+pub(super) use crate::groups::api::{LEAVES, LEAVES_FOR_A_WHILE};
 use crate::groups::classic::cost_of;
 use crate::groups::record::{CurrentValue, MemberId, MemberValue, OwnedPartitions};
 
-/// The epoch with which a member leaves; also that of a member whose records are being taken back.
-pub(super) const LEAVES: i32 = -1;
-
-/// The epoch with which a static member leaves for a while, and that it has until it is back.
-pub(super) const LEAVES_FOR_A_WHILE: i32 = -2;
-
-/// What one member costs besides its own bytes: its entries in maps and its timers.
+/// Memory charged for a member besides its own bytes: its entries in maps and its timers.
 const OVERHEAD_BYTES: usize = 256;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -86,7 +81,7 @@ impl Member {
             .flat_map(|(topic, partitions)| partitions.keys().map(|partition| (*topic, *partition)))
     }
 
-    /// What the coordinator keeps of what the member said, in bytes.
+    /// Bytes of the member's facts that the coordinator keeps.
     pub(super) fn bytes(&self) -> usize {
         said_bytes(&self.id, &self.said)
     }
@@ -99,7 +94,8 @@ impl MemberValue {
     }
 }
 
-/// What a subscribed name costs besides its bytes: it stands with the member and, with a count, with the group.
+/// Memory charged for a subscribed name besides its bytes: it stands with the member and, with a
+/// count, with the group.
 const NAME_OVERHEAD_BYTES: usize = 128;
 
 pub(super) fn said_bytes(id: &str, said: &MemberValue) -> usize {

@@ -1,5 +1,6 @@
-//! A classic group of consumers becomes a consumer group when a member of the consumer protocol joins it, and the last such
-//! member's leaving makes it a classic group again (`group.consumer.migration.policy`). The others stay through both.
+//! A classic group of consumers becomes a consumer group when a member of the consumer protocol
+//! joins it, and the last such member's leaving makes it a classic group again
+//! (`group.consumer.migration.policy`). The others stay through both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,8 +29,8 @@ pub(super) fn by_id(named: &Named, topics: &dyn Topics) -> Vec<(Uuid, Vec<i32>)>
 }
 
 impl ConsumerGroup {
-    /// The consumer group that a classic group becomes, and the records that make it. Each member has what it has now, at the
-    /// epoch that is the generation.
+    /// The consumer group that a classic group becomes, and the records that make it. Each member
+    /// has what it has now, at the epoch that is the generation.
     pub(super) fn of_classic(
         classic: &ClassicGroup,
         config: &GroupConfig,
@@ -134,7 +135,7 @@ impl ConsumerGroup {
         (group, records)
     }
 
-    /// Whether the group becomes a classic one when these members are gone.
+    /// True if the group becomes a classic one when these members are gone.
     pub(super) fn downgrades_without(&self, leaving: &[MemberId], config: &GroupConfig) -> bool {
         let mut staying = self.members.values().filter(|member| !leaving.contains(&member.id)).peekable();
         config.consumer_downgrade
@@ -188,8 +189,8 @@ impl Coordinator {
         self.put_classic(Box::new(classic), rebalance, env);
     }
 
-    /// A member of the consumer protocol joins a classic group: what that group becomes, and its records. Nothing has changed
-    /// yet; see [`Self::upgrade`].
+    /// A member of the consumer protocol joins a classic group: what that group becomes, and its
+    /// records. Nothing has changed yet; see [`Self::upgrade`].
     pub(super) fn upgraded(
         &self,
         id: &GroupId,
@@ -204,8 +205,8 @@ impl Coordinator {
         }
     }
 
-    /// Puts a consumer group in a classic one's place, if there was one. The records of the member that brought this about,
-    /// from `mark` on, come after those that make the group.
+    /// Puts a consumer group in a classic one's place, if there was one. The records of the member
+    /// that brought this about, from `mark` on, come after those that make the group.
     pub(super) fn upgrade(
         &mut self,
         mut group: Box<ConsumerGroup>,

@@ -63,7 +63,7 @@ fn given(assignment: Option<Vec<(uuid::Uuid, Vec<i32>)>>) -> Vec<i32> {
     assignment.into_iter().flatten().flat_map(|(_, partitions)| partitions).collect()
 }
 
-fn reply_to_join(world: &mut World, ticket: crate::groups::env::Ticket) -> JoinReply {
+fn reply_to_join(world: &mut World, ticket: crate::coordinator::Ticket) -> JoinReply {
     match world.reply(ticket) {
         Reply::Join(reply) => reply,
         other => panic!("{other:?}"),
@@ -142,7 +142,8 @@ fn classic_members_wait_for_what_others_have() {
     world.ask(classic_join(&classic, &[0, 1]));
     let epoch = generation + 1;
     world.heartbeat(beat("new", epoch));
-    // A second classic member: it is given nothing until others have let go, and is told when they have.
+    // A second classic member: it is given nothing until others have let go,
+    // and is told when they have.
     let joined = world.ask(classic_join("", &[]));
     let (second, its) = (joined.member_id, joined.generation);
     assert_eq!(its, epoch + 1);
@@ -155,7 +156,7 @@ fn classic_members_wait_for_what_others_have() {
         let owned = vec![(world.topics.id("t"), kept)];
         world.heartbeat(ConsumerHeartbeatRequest { owned: Some(owned), ..beat("new", epoch) });
     }
-    // Whoever was to give it a partition.
+    // Of whichever member was to give it a partition.
     let joined = world.ask(classic_join(&classic, &[0, 1]));
     let kept = assigned(&world.ask(sync(&classic, joined.generation)));
     world.ask(classic_join(&classic, &kept));

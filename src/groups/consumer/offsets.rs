@@ -7,10 +7,15 @@ use crate::groups::record::{ConsumerRecord, Record};
 use crate::model::ErrorCode;
 
 impl ConsumerGroup {
-    /// A member commits at its epoch, or at an older one for partitions that it has had since then: it may not have heard of
-    /// the new epoch yet. Without members anybody may commit who says that it is none.
+    /// A member commits at its epoch, or at an older one for partitions that it has had since
+    /// then: it may not have heard of the new epoch yet. Without members anybody may commit
+    /// who says that it is none.
     pub(in crate::groups) fn check_commit(&self, request: &CommitRequest) -> Result<(), ErrorCode> {
         if request.generation < 0 && self.members.is_empty() {
+            return Ok(());
+        }
+        let by_nobody = request.generation < 0 && request.member_id.is_empty() && request.instance_id.is_none();
+        if by_nobody && request.producer.is_some() {
             return Ok(());
         }
         let member = self.members.get(request.member_id.as_str()).ok_or(ErrorCode::UnknownMemberId)?;
@@ -40,7 +45,7 @@ impl ConsumerGroup {
         if member.current.epoch == *epoch { Ok(()) } else { Err(wrong_epoch(member)) }
     }
 
-    /// What takes all records of the group back, in the order that Kafka's loader insists on.
+    /// Tombstones of all records of the group, in the order that Kafka's loader insists on.
     pub(in crate::groups) fn tombstones(&self) -> Vec<Record> {
         let group = || self.id.clone();
         let members = || self.members.keys().cloned();

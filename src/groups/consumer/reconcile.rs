@@ -1,7 +1,8 @@
 //! One step of a member from what it has towards what it is to have.
 //!
-//! What goes to another member is first revoked, and the member says that it let go of it; only then does it move to the new
-//! epoch. What comes from another member is given once that one has let go of it. So no partition is two members' at a time.
+//! A partition that goes to another member is first revoked, and the member says that it let go of
+//! it; only then does the member move to the new epoch. One that comes from another member is given
+//! once that one has let go of it. So no partition is two members' at a time.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +11,16 @@ use uuid::Uuid;
 use super::member::MemberState;
 use crate::groups::record::{CurrentValue, OwnedPartitions, Partitions};
 
-/// What a step depends on.
+/// Inputs of a step.
 pub(super) struct Towards<'a> {
     pub epoch: i32,
     pub target: &'a Partitions,
     /// The member changed what it subscribes to just now.
     pub subscription_changed: bool,
-    /// What the member says it has; `None`: nothing about it.
+    /// Partitions that the member says it has; `None`: nothing about it.
     pub owned: Option<&'a [(Uuid, Vec<i32>)]>,
     pub is_subscribed: &'a dyn Fn(Uuid) -> bool,
-    /// Whether a partition is some member's.
+    /// True if a partition is some member's.
     pub is_held: &'a dyn Fn(Uuid, i32) -> bool,
 }
 
@@ -84,7 +85,7 @@ impl Towards<'_> {
                 into.entry(topic).or_default().insert(*partition, *given);
             }
             for partition in target.iter().filter(|partition| !has.is_some_and(|has| has.contains_key(partition))) {
-                // What the member itself was letting go of is nobody else's.
+                // Partitions that the member itself was letting go of belong to no other.
                 let own = current.revoking.get(&topic).is_some_and(|own| own.contains_key(partition));
                 if (self.is_held)(topic, *partition) && !own {
                     waits = true;

@@ -1,7 +1,9 @@
-//! Subscriptions by regular expression. Kafka takes RE2's syntax and matches the whole name; internal topics match like others.
+//! Subscriptions by regular expression. Kafka takes RE2's syntax and matches the whole name;
+//! internal topics match like others.
 //!
-//! Names are ASCII, and expressions are taken byte by byte: `\w`, `\d` and `(?i)` mean ASCII as in RE2. Classes of Unicode (`\pL`)
-//! are refused: compiled on a shard, a few kilobytes of them would hold it up for seconds.
+//! Names are ASCII, and expressions are taken byte by byte: `\w`, `\d` and `(?i)` mean ASCII as
+//! in RE2. Classes of Unicode (`\pL`) are refused: compiled on a shard, a few kilobytes of them
+//! would hold it up for seconds.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +14,7 @@ use crate::groups::env::Topics;
 use crate::groups::record::RegexValue;
 use crate::model::ErrorCode;
 
-/// What a compiled expression may take; the expression of a request is itself bounded by the request.
+/// Most bytes of a compiled expression; the expression itself is bounded by the request.
 const MAX_COMPILED_BYTES: usize = 1 << 20;
 
 /// The longest expression, bytes: what is compiled whenever topics come or go has a bound.
@@ -63,7 +65,7 @@ fn build(regex: &str) -> Result<Regex, String> {
     })
 }
 
-/// Whether the crate's own flag `u` stands anywhere (or seems to, within a class).
+/// True if the crate's own flag `u` stands anywhere (or seems to, within a class).
 fn asks_for_unicode(regex: &str) -> bool {
     regex.split("(?").skip(1).any(|rest| {
         let flags = rest.split(|c: char| !c.is_ascii_alphabetic() && c != '-').next().unwrap_or_default();

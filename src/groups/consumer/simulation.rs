@@ -1,5 +1,6 @@
-//! Many members at once that behave like the Java client, over random joins, leaves, crashes, changes of topics and restarts of
-//! the coordinator; after every step what must always hold is checked, at the end what must come about.
+//! Many members at once that behave like the Java client, over random joins, leaves, crashes,
+//! changes of topics and restarts of the coordinator; after every step what must always hold is
+//! checked, at the end what must come about.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,7 +72,8 @@ impl Client {
         request
     }
 
-    /// Takes up a reply: what must go goes at once, what comes is taken when nothing has to go any more.
+    /// Takes up a reply: what must go goes at once, what comes is taken when
+    /// nothing has to go any more.
     fn take(&mut self, reply: &ConsumerHeartbeatReply) {
         match reply.error {
             ErrorCode::None => {}
@@ -141,7 +143,8 @@ impl Simulation {
     fn new(seed: u64, with_classic: bool) -> Simulation {
         let mut world = World::of(&[("a1", 4), ("b1", 3)]);
         world.config.consumer_session_timeout_ms = 20_000;
-        // The classic protocol's own groups are not for these clients, which leave assigning to the coordinator.
+        // The classic protocol's own groups are not for these clients, which leave
+        // assigning to the coordinator.
         world.config.consumer_downgrade = false;
         Simulation { world, random: Random(seed | 1), clients: Vec::new(), made: 0, with_classic }
     }
@@ -312,8 +315,8 @@ impl Simulation {
         }
     }
 
-    /// Time passes; clients that were put out for silence notice it by their own clocks, as the Java client does by its poll
-    /// timeout: a session that ended is over on both sides.
+    /// Time passes; clients that were put out for silence notice it by their own clocks, as the
+    /// Java client does by its poll timeout: a session that ended is over on both sides.
     fn pass(&mut self, ms: u64) {
         self.world.pass(ms);
         let known: BTreeSet<String> = match self.group(&self.world.coordinator) {

@@ -1,4 +1,5 @@
-//! What all requests of a consumer group do: change it by records, look at the topics, compute the target, move a member on.
+//! The step that all requests of a consumer group take: change it by records, look at the topics,
+//! compute the target, move a member on.
 
 use super::group::{ConsumerGroup, metadata_hash};
 use super::member::{Member, MemberState};
@@ -6,16 +7,17 @@ use super::reconcile::Towards;
 use super::refusal::Refusal;
 use super::regex::Pattern;
 use super::timer::{ConsumerTimer, What};
+use crate::coordinator::Timers;
 use crate::groups::api::GroupId;
 use crate::groups::coordinator::Timer;
 use crate::groups::env::Env;
 use crate::groups::record::{
     ConsumerRecord, GroupValue, MemberId, MemberValue, Partitions, Record, TargetMetadataValue,
 };
-use crate::groups::timers::Timers;
 use crate::observe::client_line;
 
-/// While topics come and go, all regular expressions of a group are resolved at most this often (Kafka's interval).
+/// While topics come and go, all regular expressions of a group are resolved at most this
+/// often (Kafka's interval).
 const REGEX_REFRESH_MS: u64 = 10_000;
 
 /// One request's work on a group. What is refused is refused before the first record.
@@ -62,11 +64,13 @@ impl Step<'_, '_> {
         any
     }
 
-    /// Resolves what is not resolved yet and, when topics came or went, everything again. Whether the outcome is another one.
+    /// Resolves what is not resolved yet and, when topics came or went, everything again. Whether
+    /// the outcome is another one.
     pub(super) fn resolve_regexes(&mut self) -> bool {
         let (now, version) = (self.env.mono_ms, self.env.topics.version());
         let rested = self.group.regexes_refreshed_ms.is_none_or(|last| now >= last.saturating_add(REGEX_REFRESH_MS));
-        // What the log has may be of other topics, whatever its version says: versions are this process's own.
+        // Resolved names in the log may be of other topics, whatever their version says: versions
+        // are this process's own.
         let refresh = rested && self.group.regexes_seen != Some(version);
         let unresolved = |regex: &String| !self.group.regexes.contains_key(regex);
         let due = self.group.subscribed_regexes().filter(|regex| refresh || unresolved(regex));
@@ -78,7 +82,8 @@ impl Step<'_, '_> {
         }
         let mut changed = false;
         for regex in due {
-            // It was compiled when it was subscribed to; one of another broker's making that is not understood matches nothing.
+            // It was compiled when it was subscribed to; one of another broker's making that is not
+            // understood matches nothing.
             let Ok(pattern) = Pattern::compile(&regex) else { continue };
             let resolved = pattern.resolve(self.env.topics, self.env.wall_ms);
             changed |= self.group.regexes.get(&regex).is_none_or(|known| known.topics != resolved.topics);
@@ -136,7 +141,8 @@ impl Step<'_, '_> {
         self.emit(ConsumerRecord::TargetMetadata { group, value: Some(value) });
     }
 
-    /// Moves a member towards its target as far as can be now. Whether its assignment is another one.
+    /// Moves a member towards its target as far as can be now. Whether its
+    /// assignment is another one.
     pub(super) fn reconcile(
         &mut self,
         id: &MemberId,
@@ -202,11 +208,12 @@ impl Step<'_, '_> {
 
     /// All timers of the group's members, after loading.
     pub(super) fn set_timers(&mut self) {
+        let newer_ms = self.env.own.session_timeout_ms(&self.group.id, self.env.config);
         let members = self.group.members.values();
         let due: Vec<(MemberId, i32, Option<i32>)> = members
             .map(|member| {
                 let own = member.said.classic.as_ref().map(|classic| classic.session_timeout_ms);
-                let session_ms = own.unwrap_or(self.env.config.consumer_session_timeout_ms);
+                let session_ms = own.unwrap_or(newer_ms);
                 let revokes = member.state() == MemberState::UnrevokedPartitions && !member.is_classic();
                 (member.id.clone(), session_ms, revokes.then_some(member.said.rebalance_timeout_ms))
             })

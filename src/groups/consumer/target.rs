@@ -1,4 +1,4 @@
-//! What each member is to have: the group as an assignor sees it.
+//! The target assignment: the group as an assignor sees it.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,8 @@ use crate::groups::env::Topics;
 use crate::groups::record::{MemberId, Partitions};
 
 impl ConsumerGroup {
-    /// The assignor that most members ask for, the first of those that the broker has where they do not say.
+    /// The assignor that most members ask for, the first of those that the broker
+    /// has where they do not say.
     pub(super) fn assignor_name<'a>(&'a self, config: &'a GroupConfig) -> &'a str {
         let mut votes: HashMap<&str, usize> = HashMap::new();
         for name in self.members.values().filter_map(|member| member.said.assignor.as_deref()) {

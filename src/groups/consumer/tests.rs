@@ -210,7 +210,7 @@ fn topics_that_appear_grow_and_vanish_are_seen() {
     world.topics.set("t", 3);
     let reply = world.heartbeat(beat("a", reply.member_epoch));
     assert_eq!(given(&reply), [0, 1, 2]);
-    // What is no business of the group changes nothing.
+    // Another topic changes nothing.
     let written = world.log.len();
     world.topics.set("another", 5);
     assert_eq!(world.heartbeat(beat("a", reply.member_epoch)).member_epoch, reply.member_epoch);
@@ -307,7 +307,7 @@ fn static_members_come_back() {
     assert_eq!(world.heartbeat(is_static("x", beat("c", -2))).error, ErrorCode::UnknownMemberId);
     let reply = world.heartbeat(is_static("i", beat("a", -2)));
     assert_eq!((reply.error, reply.member_epoch), (ErrorCode::None, -2));
-    // Nobody else is given its partitions meanwhile.
+    // Its partitions go to no other member meanwhile.
     let epoch = group(&world).epoch;
     assert_eq!(world.heartbeat(is_static("j", beat("b", 3))).assignment, None);
     let reply = world.heartbeat(is_static("i", join("c", &["t"])));
@@ -375,6 +375,7 @@ fn commits_are_checked() {
             instance_id: None,
             retention_ms: None,
             knows_member_epochs: knows,
+            producer: None,
             topics: vec![topic],
         };
         group(&world).check_commit(&request)

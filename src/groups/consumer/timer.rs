@@ -16,7 +16,7 @@ impl ConsumerTimer {
     }
 }
 
-/// What the member is put out for not having done.
+/// The deed whose deadline a member missed, for which it is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum What {
     /// To be heard of.

@@ -1,4 +1,4 @@
-//! What operators ask: ListGroups, DescribeGroups, DeleteGroups.
+//! Requests of operators: ListGroups, DescribeGroups, DeleteGroups.
 
 use std::sync::Arc;
 
@@ -105,7 +105,7 @@ fn describe(group: &ClassicGroup) -> DescribeReply {
 }
 
 impl Group {
-    /// Whether nobody is in it.
+    /// True if nobody is in it.
     pub(in crate::groups) fn is_empty(&self) -> bool {
         match self {
             Group::Classic(group) => group.is_empty(),

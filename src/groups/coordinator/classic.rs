@@ -1,12 +1,13 @@
 //! Requests of the classic protocol, whatever kind of group they meet.
 
 use super::dispatch::{Coordinator, Group};
+use crate::coordinator::Ticket;
 use crate::groups::api::{
     GroupId, HeartbeatReply, HeartbeatRequest, JoinReply, JoinRequest, LeaveReply, LeaveRequest, LeftMember, SyncReply,
     SyncRequest,
 };
 use crate::groups::classic::{ClassicGroup, Turn};
-use crate::groups::env::{Env, Ticket};
+use crate::groups::env::Env;
 use crate::model::ErrorCode;
 
 impl Coordinator {
@@ -90,8 +91,8 @@ impl Coordinator {
         env.reply(ticket, reply);
     }
 
-    /// Takes a classic group away because it becomes a consumer group: what waits is told to join again, and its record goes.
-    /// Its offsets stay.
+    /// Takes a classic group away because it becomes a consumer group: what waits is told to join
+    /// again, and its record goes. Its offsets stay.
     pub fn take_classic(&mut self, id: &GroupId, env: &mut Env) -> Option<Box<ClassicGroup>> {
         match self.groups.remove(id)? {
             Group::Classic(mut group) => {

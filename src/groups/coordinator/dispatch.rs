@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::coordinator::Ticket;
+use crate::coordinator::Timers;
 use crate::groups::api::{GroupId, ListedGroup, Request};
 use crate::groups::classic::{ClassicGroup, MemberId, Turn};
 use crate::groups::consumer::{ConsumerGroup, ConsumerTimer};
-use crate::groups::env::{Env, Ticket};
+use crate::groups::env::Env;
 use crate::groups::offsets::Offsets;
-use crate::groups::timers::Timers;
 
 /// The groups of one partition of `__consumer_offsets`.
 #[derive(Debug, Default)]
@@ -39,7 +40,7 @@ pub enum Group {
     Consumer(Box<ConsumerGroup>),
 }
 
-/// What a deadline is for.
+/// Purpose of a deadline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Timer {
     /// Look for offsets that are too old, and for groups that are dead.
@@ -172,8 +173,8 @@ impl Coordinator {
         self.group_bytes = self.groups.keys().map(|id| self.bytes_of(id)).sum();
     }
 
-    /// Topics were made, removed or grown. Offsets of those in `removed` go, many of them in later ticks; consumer groups see
-    /// the rest at their next heartbeat, by `Topics::version`.
+    /// Topics were made, removed or grown. Offsets of those in `removed` go, many of them in later
+    /// ticks; consumer groups see the rest at their next heartbeat, by `Topics::version`.
     pub fn topics_changed(&mut self, removed: &[Arc<str>], env: &mut Env) {
         self.removed_topics.extend_from_slice(removed);
         self.drop_offsets_of_removed(env);

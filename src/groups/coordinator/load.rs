@@ -1,21 +1,29 @@
 //! The state that the log's records make.
 
 use super::dispatch::{Coordinator, Group, Timer};
+use crate::coordinator::wire::BadRecord;
 use crate::groups::classic::{ClassicGroup, Turn};
 use crate::groups::env::Env;
-use crate::groups::record::{BadRecord, Record};
+use crate::groups::record::Record;
 
 impl Coordinator {
-    /// One record of the log, in order, while the coordinator is being loaded. An error leaves the state as it was.
+    /// One record of the log, in order, while the coordinator is being loaded. An error
+    /// leaves the state as it was.
     pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), BadRecord> {
+        self.replay_of(None, key, value)
+    }
+
+    /// As [`replay`](Self::replay); `producer_id`: of the transaction in which
+    /// the record was written.
+    pub fn replay_of(&mut self, producer_id: Option<i64>, key: &[u8], value: Option<&[u8]>) -> Result<(), BadRecord> {
         if let Some(record) = Record::decode(key, value)? {
             let group = record.group().clone();
-            self.counted(&group, |coordinator| coordinator.take_in(record));
+            self.counted(&group, |coordinator| coordinator.take_in(producer_id, record));
         }
         Ok(())
     }
 
-    fn take_in(&mut self, record: Record) {
+    fn take_in(&mut self, producer_id: Option<i64>, record: Record) {
         match record {
             Record::Consumer(record) => self.consumer_replay(record),
             Record::Classic { group, value: Some(value) } => {
@@ -34,7 +42,10 @@ impl Coordinator {
                     let simple = ClassicGroup::new(group.clone(), -1);
                     self.groups.insert(group.clone(), Group::Classic(Box::new(simple)));
                 }
-                self.offsets.put(&group, &topic, partition, value);
+                match producer_id {
+                    Some(id) => self.offsets.put_pending(id, &group, &topic, partition, value),
+                    None => self.offsets.put(&group, &topic, partition, value),
+                }
             }
             Record::Offset { group, topic, partition, value: None } => {
                 self.offsets.remove(&group, &topic, partition);
@@ -42,7 +53,8 @@ impl Coordinator {
         }
     }
 
-    /// All of the log has been replayed, also if there was nothing in it: members' sessions begin now.
+    /// All of the log has been replayed, also if there was nothing in it:
+    /// members' sessions begin now.
     pub fn loaded(&mut self, env: &mut Env) {
         let orphans: Vec<_> = self.offsets.groups().filter(|id| !self.groups.contains_key(*id)).cloned().collect();
         for id in orphans {

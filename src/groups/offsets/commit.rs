@@ -1,22 +1,26 @@
-//! OffsetCommit.
+//! OffsetCommit and TxnOffsetCommit, and the end of a transaction.
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::Committed;
+use super::{Committed, Offsets};
+use crate::coordinator::Ticket;
 use crate::groups::api::{CommitPartition, CommitReply, CommitRequest, GroupId, TopicErrors};
 use crate::groups::classic::{ClassicGroup, Turn};
 use crate::groups::coordinator::{Coordinator, Group};
-use crate::groups::env::{Env, Ticket};
+use crate::groups::env::Env;
 use crate::groups::record::Record;
 use crate::model::ErrorCode;
+use crate::model::planted::{Planted, planted};
 
 impl Coordinator {
     pub(in crate::groups) fn commit_offsets(&mut self, ticket: Ticket, request: CommitRequest, env: &mut Env) {
         let is_new = !self.groups.contains_key(&request.group);
         if let Err(error) = self.check_commit(&request, env) {
-            return env.reply(ticket, refused(&request, error));
+            // Clients do not know the newer error there (KIP-1319).
+            let old = request.producer.is_some() && error == ErrorCode::StaleMemberEpoch;
+            return env.reply(ticket, refused(&request, if old { ErrorCode::IllegalGeneration } else { error }));
         }
         let expire_ms = request.retention_ms.filter(|retention_ms| *retention_ms >= 0);
         let expire_ms = expire_ms.map(|retention_ms| env.wall_ms.saturating_add(retention_ms));
@@ -30,7 +34,10 @@ impl Coordinator {
                     partitions.push((index, ErrorCode::OffsetMetadataTooLarge));
                     continue;
                 }
-                let growth = self.offsets.growth(&request.group, &topic.name, index, &partition.metadata);
+                let growth = match request.producer {
+                    Some(_) => Offsets::pending_growth(&partition.metadata),
+                    None => self.offsets.growth(&request.group, &topic.name, index, &partition.metadata),
+                };
                 let Some(rest) = left.checked_sub(growth) else {
                     partitions.push((index, ErrorCode::GroupMaxSizeReached));
                     continue;
@@ -45,13 +52,30 @@ impl Coordinator {
                     partition: index,
                     value: Some(committed.clone()),
                 });
-                self.offsets.put(&request.group, &topic.name, index, committed);
+                match request.producer.filter(|_| !planted(Planted::PendingOffsetsCount)) {
+                    Some((id, _)) => self.offsets.put_pending(id, &request.group, &topic.name, index, committed),
+                    None => self.offsets.put(&request.group, &topic.name, index, committed),
+                }
                 partitions.push((index, ErrorCode::None));
             }
             topics.push(TopicErrors { name: topic.name, partitions });
         }
         self.forget_unused(&request.group, is_new);
+        env.out.producer = request.producer;
         env.reply(ticket, CommitReply { topics });
+    }
+
+    /// The transaction of a producer has ended: its offsets count from now on, or are dropped.
+    /// Comes in the order of the log.
+    pub fn end_transaction(&mut self, producer_id: i64, commit: bool) {
+        for group in self.offsets.end_transaction(producer_id, commit) {
+            if !self.groups.contains_key(&group) {
+                let simple = ClassicGroup::new(group.clone(), -1);
+                self.counted(&group.clone(), |coordinator| {
+                    coordinator.groups.insert(group, Group::Classic(Box::new(simple)));
+                });
+            }
+        }
     }
 
     /// A simple group made for a commit of which nothing was taken was never written.
@@ -71,7 +95,7 @@ impl Coordinator {
                 self.groups.insert(request.group.clone(), Group::Classic(Box::new(group)));
                 Ok(())
             }
-            None if request.knows_member_epochs => Err(ErrorCode::GroupIdNotFound),
+            None if request.knows_member_epochs && request.producer.is_none() => Err(ErrorCode::GroupIdNotFound),
             None => Err(ErrorCode::IllegalGeneration),
         }
     }
@@ -82,7 +106,8 @@ fn is_too_long(metadata: &str, limit: usize) -> bool {
     metadata.len() > limit && metadata.encode_utf16().count() > limit
 }
 
-/// What is kept is what its record can say: one that expires at a time of its own has neither leader epoch nor topic id.
+/// The commit as its record can say it: one that expires at a time of its own has neither leader
+/// epoch nor topic id.
 fn committed(
     partition: &CommitPartition,
     metadata: Arc<str>,

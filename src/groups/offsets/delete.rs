@@ -55,13 +55,15 @@ impl Coordinator {
     pub(in crate::groups) fn drop_all_offsets(&mut self, group: &GroupId, env: &mut Env) {
         let of_group = self.offsets.of_group(group);
         let all = of_group.flat_map(|(topic, partitions)| partitions.iter().map(|(index, _)| (topic.clone(), *index)));
-        let all: Vec<(Arc<str>, i32)> = all.collect();
+        let pending = self.offsets.pending_of_group(group).map(|(topic, index)| (topic.clone(), index));
+        let all: Vec<(Arc<str>, i32)> = all.chain(pending).collect();
         for (topic, partition) in all {
             self.drop_offset(group, &topic, partition, env);
         }
     }
 
-    /// Offsets of topics that are gone go too, in steps; not those of a new topic that has the name of a removed one.
+    /// Offsets of topics that are gone go too, in steps; not those of a new topic that has
+    /// the name of a removed one.
     pub(in crate::groups) fn drop_offsets_of_removed(&mut self, env: &mut Env) {
         let mut room = MOST_RECORDS_AT_ONCE;
         while let Some(topic) = self.removed_topics.last().cloned() {

@@ -89,6 +89,8 @@ impl Coordinator {
         };
         let old = self.offsets.of_group(id).flat_map(|(topic, partitions)| {
             let old = partitions.iter().filter(|(_, committed)| is_old(committed));
+            // One that a transaction is about to replace does not go meanwhile.
+            let old = old.filter(|(index, _)| !self.offsets.is_pending(id, topic, *index));
             old.map(|(index, _)| (topic.clone(), *index))
         });
         let mut old: Vec<(Arc<str>, i32)> = old.collect();
@@ -108,7 +110,8 @@ fn is_over(since_ms: i64, env: &Env) -> bool {
 impl Group {
     fn age(&self) -> Age {
         match self {
-            // Kafka's rule for groups of this kind: what is not subscribed to ages from its commit on.
+            // Kafka's rule for groups of this kind: what is not subscribed to
+            // ages from its commit on.
             Group::Consumer(_) => Age::SinceCommit,
             Group::Classic(group) => age(group),
         }

@@ -4,6 +4,7 @@ mod commit;
 mod delete;
 mod expire;
 mod fetch;
+mod pending;
 mod store;
 
 pub use store::{Committed, Offsets};

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::pending::{PendingOffsets, pending_bytes};
 use crate::groups::api::GroupId;
 use crate::groups::record::OffsetValue;
 
 /// A committed offset.
 pub type Committed = OffsetValue;
 
-/// The offsets of one group and topic, by partition. A sorted list: most have a few, committed in order.
+/// The offsets of one group and topic, by partition. A sorted list: most have a
+/// few, committed in order.
 type ByPartition = Vec<(i32, Committed)>;
 
 /// All offsets of one coordinator. A topic's name is kept once, however many groups read it.
@@ -20,6 +22,8 @@ pub struct Offsets {
     /// No group is without topics, no topic without partitions.
     groups: HashMap<GroupId, HashMap<Arc<str>, ByPartition>>,
     names: HashSet<Arc<str>>,
+    /// Of transactions that have not ended.
+    pending: PendingOffsets,
     no_metadata: Arc<str>,
     count: usize,
     /// Memory charged.
@@ -37,7 +41,14 @@ fn bytes_of(committed: &Committed) -> usize {
 
 impl Default for Offsets {
     fn default() -> Offsets {
-        Offsets { groups: HashMap::new(), names: HashSet::new(), no_metadata: Arc::from(""), count: 0, bytes: 0 }
+        Offsets {
+            groups: HashMap::new(),
+            names: HashSet::new(),
+            pending: PendingOffsets::default(),
+            no_metadata: Arc::from(""),
+            count: 0,
+            bytes: 0,
+        }
     }
 }
 
@@ -59,13 +70,71 @@ impl Offsets {
         self.groups.keys()
     }
 
+    /// True if the group has any, those of transactions that have not ended included.
     pub fn has_any(&self, group: &str) -> bool {
-        self.groups.contains_key(group)
+        self.groups.contains_key(group) || self.pending.has_any(group)
     }
 
     /// Memory charged for all of them.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.pending.bytes()
+    }
+
+    /// Memory that an offset in a transaction would take.
+    pub fn pending_growth(metadata: &str) -> usize {
+        pending_bytes(metadata)
+    }
+
+    /// True if a transaction that has not ended has an offset for the partition.
+    pub fn is_pending(&self, group: &str, topic: &Arc<str>, partition: i32) -> bool {
+        self.pending.contains(group, topic, partition)
+    }
+
+    /// Topics and partitions that transactions which have not ended have offsets for.
+    pub fn pending_of_group(&self, group: &str) -> impl Iterator<Item = (&Arc<str>, i32)> {
+        self.pending.of_group(group)
+    }
+
+    /// Keeps an offset until the transaction of the producer ends.
+    pub fn put_pending(
+        &mut self,
+        producer_id: i64,
+        group: &GroupId,
+        topic: &Arc<str>,
+        partition: i32,
+        mut committed: Committed,
+    ) {
+        if committed.metadata.is_empty() {
+            committed.metadata = self.no_metadata.clone();
+        }
+        let name = self.name(topic);
+        self.pending.put(producer_id, (group.clone(), name, partition), committed);
+    }
+
+    /// The transaction of a producer ends: what is pending of it counts from now on, unless a later
+    /// offset does, or is dropped. The groups that have new offsets.
+    pub fn end_transaction(&mut self, producer_id: i64, commit: bool) -> Vec<GroupId> {
+        let mut groups = Vec::new();
+        for (place, pending) in self.pending.take(producer_id) {
+            if commit && !pending.overtaken {
+                self.pending.overtake(&place, Some(pending.stamp));
+                let (group, topic, partition) = place;
+                self.store(&group, &topic, partition, pending.committed);
+                groups.push(group);
+            }
+        }
+        groups
+    }
+
+    /// The topic's name as it is kept.
+    fn name(&mut self, topic: &Arc<str>) -> Arc<str> {
+        match self.names.get(topic) {
+            Some(name) => name.clone(),
+            None => {
+                self.names.insert(topic.clone());
+                topic.clone()
+            }
+        }
     }
 
     /// Memory that putting an offset would take beyond what is taken now.
@@ -92,7 +161,13 @@ impl Offsets {
         if text.is_empty() { self.no_metadata.clone() } else { Arc::from(text) }
     }
 
-    pub fn put(&mut self, group: &GroupId, topic: &Arc<str>, partition: i32, mut committed: Committed) {
+    pub fn put(&mut self, group: &GroupId, topic: &Arc<str>, partition: i32, committed: Committed) {
+        self.pending.overtake(&(group.clone(), topic.clone(), partition), None);
+        self.store(group, topic, partition, committed);
+    }
+
+    fn store(&mut self, group: &GroupId, topic: &Arc<str>, partition: i32, mut committed: Committed) {
+        let name = self.name(topic);
         if committed.metadata.is_empty() {
             committed.metadata = self.no_metadata.clone();
         }
@@ -103,13 +178,6 @@ impl Offsets {
         let partitions = match topics.get_mut(topic) {
             Some(partitions) => partitions,
             None => {
-                let name = match self.names.get(topic) {
-                    Some(name) => name.clone(),
-                    None => {
-                        self.names.insert(topic.clone());
-                        topic.clone()
-                    }
-                };
                 self.bytes += TOPIC_BYTES;
                 topics.entry(name).or_default()
             }
@@ -127,7 +195,13 @@ impl Offsets {
         }
     }
 
-    pub fn remove(&mut self, group: &str, topic: &str, partition: i32) -> bool {
+    /// Forgets an offset, and what is pending for it; whether there was anything.
+    pub fn remove(&mut self, group: &GroupId, topic: &Arc<str>, partition: i32) -> bool {
+        let was_pending = self.pending.remove(&(group.clone(), topic.clone(), partition));
+        self.remove_committed(group, topic, partition) || was_pending
+    }
+
+    fn remove_committed(&mut self, group: &str, topic: &str, partition: i32) -> bool {
         let Some(topics) = self.groups.get_mut(group) else { return false };
         let Some(partitions) = topics.get_mut(topic) else { return false };
         let Ok(at) = partitions.binary_search_by_key(&partition, |(index, _)| *index) else { return false };
@@ -144,19 +218,21 @@ impl Offsets {
         true
     }
 
-    /// Whether some group has (or had a moment ago) offsets of the topic.
+    /// True if some group has (or had a moment ago) offsets of the topic.
     pub fn knows(&self, topic: &str) -> bool {
         self.names.contains(topic)
     }
 
-    /// Offsets of a topic, `limit` at most, in no order; not those whose topic is the one of id `except`.
+    /// Offsets of a topic, `limit` at most, in no order, pending ones too; not those whose topic
+    /// is the one of id `except`.
     pub fn of_topic(&self, topic: &str, except: Option<Uuid>, limit: usize) -> Vec<(GroupId, i32)> {
         let of_groups = self.groups.iter().filter_map(|(group, topics)| Some((group, topics.get(topic)?)));
         let offsets = of_groups.flat_map(|(group, partitions)| {
             let stale = partitions.iter().filter(|(_, committed)| Some(committed.topic_id) != except);
             stale.map(|(index, _)| (group.clone(), *index))
         });
-        offsets.take(limit).collect()
+        let stale = self.pending.of_topic(topic).filter(|(_, _, committed)| Some(committed.topic_id) != except);
+        offsets.chain(stale.map(|(group, index, _)| (group.clone(), index))).take(limit).collect()
     }
 
     /// Forgets names of topics that no group has offsets of any more.
@@ -186,10 +262,13 @@ mod tests {
         assert_eq!(partitions, [1, 3]);
         assert!(Arc::ptr_eq(offsets.of_group("g").next().unwrap().0, offsets.of_group("h").next().unwrap().0));
 
-        assert!(offsets.remove("h", "t", 2) && !offsets.remove("h", "t", 2) && !offsets.has_any("h"));
+        let mut remove = |group: &GroupId, partition| offsets.remove(group, &Arc::from("t"), partition);
+        assert!(remove(&h, 2) && !remove(&h, 2));
+        assert!(!offsets.has_any("h"));
         offsets.forget_names();
         assert_eq!(offsets.names.len(), 1);
-        assert!(offsets.remove("g", "t", 1) && offsets.remove("g", "t", 3));
+        let mut remove = |partition| offsets.remove(&g, &Arc::from("t"), partition);
+        assert!(remove(1) && remove(3));
         offsets.forget_names();
         assert_eq!((offsets.names.len(), offsets.is_empty(), offsets.bytes()), (0, true, 0));
     }

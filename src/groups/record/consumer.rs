@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::BadRecord;
-use super::wire::{Reader, Writer};
+use crate::coordinator::wire::{BadRecord, Reader, read_value, write_key, write_value};
 use crate::groups::api::GroupId;
+use crate::model::wire::Writer;
 
 pub type MemberId = Arc<str>;
 
@@ -23,7 +23,8 @@ pub type OwnedPartitions = BTreeMap<Uuid, BTreeMap<i32, i32>>;
 pub enum ConsumerRecord {
     /// Kind 3: `ConsumerGroupMetadata`.
     Group { group: GroupId, value: Option<GroupValue> },
-    /// Kind 4: `ConsumerGroupPartitionMetadata`, which Kafka wrote before 4.1. It is only read, and taken back.
+    /// Kind 4: `ConsumerGroupPartitionMetadata`, which Kafka wrote before 4.1. It is
+    /// only read, and taken back.
     PartitionMetadata { group: GroupId, present: bool },
     /// Kind 5: `ConsumerGroupMemberMetadata`.
     Member { group: GroupId, member: MemberId, value: Option<MemberValue> },
@@ -60,7 +61,7 @@ pub struct MemberValue {
     pub classic: Option<ClassicMember>,
 }
 
-/// What a member that uses the classic protocol joined with.
+/// The classic part of a member that joined by the classic protocol.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct ClassicMember {
     pub session_timeout_ms: i32,
@@ -134,7 +135,7 @@ impl ConsumerRecord {
 
 pub(super) fn encode(record: &ConsumerRecord) -> (Vec<u8>, Option<Vec<u8>>) {
     let (kind, more) = record.key_parts();
-    let mut key = Writer::new(kind, false, 4 + record.group().len() + more.map_or(0, str::len));
+    let mut key = write_key(kind, 4 + record.group().len() + more.map_or(0, str::len));
     key.string(record.group());
     if let Some(more) = more {
         key.string(more);
@@ -143,7 +144,7 @@ pub(super) fn encode(record: &ConsumerRecord) -> (Vec<u8>, Option<Vec<u8>>) {
 }
 
 fn encode_value(record: &ConsumerRecord) -> Option<Vec<u8>> {
-    let mut out = Writer::new(0, true, 32);
+    let mut out = write_value(0, true, 32);
     match record {
         ConsumerRecord::Group { value, .. } => {
             let value = (*value)?;
@@ -153,7 +154,7 @@ fn encode_value(record: &ConsumerRecord) -> Option<Vec<u8>> {
         ConsumerRecord::PartitionMetadata { present, .. } => {
             present.then_some(())?;
             out.count(0);
-            out.tagged_field(None);
+            out.no_tagged_fields();
         }
         ConsumerRecord::Member { value, .. } => write_member(&mut out, value.as_ref()?),
         ConsumerRecord::TargetMetadata { value, .. } => {
@@ -168,9 +169,9 @@ fn encode_value(record: &ConsumerRecord) -> Option<Vec<u8>> {
                 out.uuid(*topic);
                 out.count(partitions.len());
                 partitions.iter().for_each(|partition| out.int32(*partition));
-                out.tagged_field(None);
+                out.no_tagged_fields();
             }
-            out.tagged_field(None);
+            out.no_tagged_fields();
         }
         ConsumerRecord::Current { value, .. } => {
             let value = value.as_ref()?;
@@ -179,7 +180,7 @@ fn encode_value(record: &ConsumerRecord) -> Option<Vec<u8>> {
             out.int8(value.state);
             write_owned(&mut out, &value.assigned);
             write_owned(&mut out, &value.revoking);
-            out.tagged_field(None);
+            out.no_tagged_fields();
         }
         ConsumerRecord::Regex { value, .. } => {
             let value = value.as_ref()?;
@@ -187,7 +188,7 @@ fn encode_value(record: &ConsumerRecord) -> Option<Vec<u8>> {
             value.topics.iter().for_each(|topic| out.string(topic));
             out.int64(value.version);
             out.int64(value.resolved_ms);
-            out.tagged_field(None);
+            out.no_tagged_fields();
         }
     }
     Some(out.out)
@@ -196,7 +197,7 @@ fn encode_value(record: &ConsumerRecord) -> Option<Vec<u8>> {
 /// The only tagged field of a value, which is left out when it has its default.
 fn write_tagged_int64(out: &mut Writer, value: i64) {
     let bytes = value.to_be_bytes();
-    out.tagged_field((value != 0).then_some((0, &bytes)));
+    out.tagged_fields((value != 0).then_some((0, &bytes[..])).as_slice());
 }
 
 fn write_member(out: &mut Writer, value: &MemberValue) {
@@ -210,7 +211,7 @@ fn write_member(out: &mut Writer, value: &MemberValue) {
     out.int32(value.rebalance_timeout_ms);
     out.nullable_string(value.assignor.as_deref());
     let classic = value.classic.as_ref().map(|classic| {
-        let mut field = Writer::fields();
+        let mut field = Writer::new(true, 0);
         // A nullable structure begins with a byte that says whether it is there.
         field.int8(1);
         field.int32(classic.session_timeout_ms);
@@ -218,12 +219,12 @@ fn write_member(out: &mut Writer, value: &MemberValue) {
         for (name, metadata) in &classic.protocols {
             field.string(name);
             field.bytes(metadata);
-            field.tagged_field(None);
+            field.no_tagged_fields();
         }
-        field.tagged_field(None);
+        field.no_tagged_fields();
         field.out
     });
-    out.tagged_field(classic.as_deref().map(|classic| (0, classic)));
+    out.tagged_fields(classic.as_deref().map(|classic| (0, classic)).as_slice());
 }
 
 fn write_owned(out: &mut Writer, owned: &OwnedPartitions) {
@@ -232,17 +233,17 @@ fn write_owned(out: &mut Writer, owned: &OwnedPartitions) {
         out.uuid(*topic);
         out.count(partitions.len());
         partitions.keys().for_each(|partition| out.int32(*partition));
-        let mut epochs = Writer::fields();
+        let mut epochs = Writer::new(true, 0);
         epochs.count(partitions.len());
         partitions.values().for_each(|epoch| epochs.int32(*epoch));
-        out.tagged_field(Some((0, &epochs.out)));
+        out.tagged_fields(&[(0, &epochs.out)]);
     }
 }
 
 pub(super) fn decode(kind: i16, key: &[u8], value: Option<&[u8]>) -> Result<ConsumerRecord, BadRecord> {
     let mut key = Reader::new(key, false);
-    let group: GroupId = key.string("a group id")?.into();
-    let mut member = || key.string("a member id").map(MemberId::from);
+    let group: GroupId = key.text("a group id")?.into();
+    let mut member = || key.text("a member id").map(MemberId::from);
     Ok(match kind {
         3 => ConsumerRecord::Group { group, value: read(value, "ConsumerGroupMetadataValue", read_group)? },
         4 => {
@@ -266,7 +267,7 @@ pub(super) fn decode(kind: i16, key: &[u8], value: Option<&[u8]>) -> Result<Cons
             ConsumerRecord::Current { group, member: member()?, value }
         }
         16 => {
-            let regex = key.string("a regular expression")?.to_owned();
+            let regex = key.text("a regular expression")?.to_owned();
             let value = read(value, "ConsumerGroupRegularExpressionValue", read_regex)?;
             ConsumerRecord::Regex { group, regex, value }
         }
@@ -280,7 +281,7 @@ fn read<'a, T>(
     fields: impl FnOnce(&mut Reader<'a>) -> Result<T, BadRecord>,
 ) -> Result<Option<T>, BadRecord> {
     let Some(value) = value else { return Ok(None) };
-    let (_, mut reader) = Reader::of_value(value, 0, 0, kind)?;
+    let (_, mut reader) = read_value(value, 0, 0, kind)?;
     fields(&mut reader).map(Some)
 }
 
@@ -311,20 +312,20 @@ fn read_target_metadata(value: &mut Reader) -> Result<TargetMetadataValue, BadRe
 
 fn read_member(value: &mut Reader) -> Result<MemberValue, BadRecord> {
     let mut member = MemberValue {
-        instance_id: value.nullable_string("the instance id")?.map(str::to_owned),
-        rack_id: value.nullable_string("the rack id")?.map(str::to_owned),
-        client_id: value.string("the client id")?.to_owned(),
-        client_host: value.string("the client host")?.to_owned(),
+        instance_id: value.nullable_text("the instance id")?.map(str::to_owned),
+        rack_id: value.nullable_text("the rack id")?.map(str::to_owned),
+        client_id: value.text("the client id")?.to_owned(),
+        client_host: value.text("the client host")?.to_owned(),
         ..MemberValue::default()
     };
-    for _ in 0..value.count(1, "the subscribed topics")? {
-        member.topics.push(value.string("a subscribed topic")?.to_owned());
+    for _ in 0..value.array(1, "the subscribed topics")? {
+        member.topics.push(value.text("a subscribed topic")?.to_owned());
     }
     member.topics.sort_unstable();
     member.topics.dedup();
-    member.regex = value.nullable_string("the regular expression")?.map(str::to_owned);
+    member.regex = value.nullable_text("the regular expression")?.map(str::to_owned);
     member.rebalance_timeout_ms = value.int32("the rebalance timeout")?;
-    member.assignor = value.nullable_string("the assignor")?.map(str::to_owned);
+    member.assignor = value.nullable_text("the assignor")?.map(str::to_owned);
     if let Some(mut field) = tagged(value)? {
         member.classic = read_classic(&mut field)?;
     }
@@ -336,8 +337,8 @@ fn read_classic(field: &mut Reader) -> Result<Option<ClassicMember>, BadRecord> 
         return Ok(None);
     }
     let mut classic = ClassicMember { session_timeout_ms: field.int32("the session timeout")?, protocols: Vec::new() };
-    for _ in 0..field.count(3, "the protocols")? {
-        let name = field.string("a protocol")?.to_owned();
+    for _ in 0..field.array(3, "the protocols")? {
+        let name = field.text("a protocol")?.to_owned();
         classic.protocols.push((name, Bytes::copy_from_slice(field.bytes("a protocol's metadata")?)));
         tagged(field)?;
     }
@@ -346,10 +347,10 @@ fn read_classic(field: &mut Reader) -> Result<Option<ClassicMember>, BadRecord> 
 
 fn read_target(value: &mut Reader) -> Result<Partitions, BadRecord> {
     let mut target = Partitions::new();
-    for _ in 0..value.count(18, "the topics")? {
+    for _ in 0..value.array(18, "the topics")? {
         let topic = value.uuid("a topic id")?;
         let mut partitions = BTreeSet::new();
-        for _ in 0..value.count(4, "the partitions")? {
+        for _ in 0..value.array(4, "the partitions")? {
             partitions.insert(value.int32("a partition")?);
         }
         tagged(value)?;
@@ -374,16 +375,16 @@ fn read_current(value: &mut Reader) -> Result<CurrentValue, BadRecord> {
 /// Where the epochs are missing (before Kafka 4.3), the member's stands for them.
 fn read_owned(value: &mut Reader, member_epoch: i32) -> Result<OwnedPartitions, BadRecord> {
     let mut owned = OwnedPartitions::new();
-    for _ in 0..value.count(18, "the topics")? {
+    for _ in 0..value.array(18, "the topics")? {
         let topic = value.uuid("a topic id")?;
         let mut partitions = Vec::new();
-        for _ in 0..value.count(4, "the partitions")? {
+        for _ in 0..value.array(4, "the partitions")? {
             partitions.push(value.int32("a partition")?);
         }
         let mut epochs = Vec::new();
         // An array of null is not written: that is its default.
         if let Some(mut field) = tagged(value)? {
-            for _ in 0..field.count(4, "the assignment epochs")? {
+            for _ in 0..field.array(4, "the assignment epochs")? {
                 epochs.push(field.int32("an assignment epoch")?);
             }
         }
@@ -399,8 +400,8 @@ fn read_owned(value: &mut Reader, member_epoch: i32) -> Result<OwnedPartitions, 
 
 fn read_regex(value: &mut Reader) -> Result<RegexValue, BadRecord> {
     let mut topics = BTreeSet::new();
-    for _ in 0..value.count(1, "the topics")? {
-        topics.insert(value.string("a topic")?.to_owned());
+    for _ in 0..value.array(1, "the topics")? {
+        topics.insert(value.text("a topic")?.to_owned());
     }
     let (version, resolved_ms) = (value.int64("the version")?, value.int64("the timestamp")?);
     tagged(value)?;

@@ -107,7 +107,8 @@ fn partitions_without_epochs_are_taken_at_the_members() {
     assert_eq!(value.unwrap().assigned, OwnedPartitions::from([(Uuid::nil(), BTreeMap::from([(6, 5), (7, 5)]))]));
 }
 
-/// Cut off, changed and made-up bytes give an error or a record, never a panic or a huge allocation.
+/// Cut off, changed and made-up bytes give an error or a record, never a panic
+/// or a huge allocation.
 #[test]
 fn arbitrary_bytes_are_survived() {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{ClassicGroupValue, ConsumerRecord, OffsetValue, classic, consumer, offset};
+use crate::coordinator::wire::BadRecord;
 use crate::groups::api::GroupId;
 
 /// One record; a value of `None` is a tombstone.
@@ -15,11 +16,6 @@ pub enum Record {
     /// Kinds 3 to 8 and 16: a consumer group (KIP-848).
     Consumer(ConsumerRecord),
 }
-
-/// A record that is not what its kind must be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadRecord(pub String);
 
 impl Record {
     /// The group that it is about.
@@ -41,7 +37,8 @@ impl Record {
         }
     }
 
-    /// `Ok(None)`: a kind that this version does not know (share and streams groups); it is passed over.
+    /// `Ok(None)`: a kind that this version does not know (share and streams
+    /// groups); it is passed over.
     pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Option<Record>, BadRecord> {
         let Some(kind) = key.first_chunk::<2>().map(|kind| i16::from_be_bytes(*kind)) else {
             return Err(BadRecord(format!("a key of {} bytes names no kind", key.len())));

@@ -1,5 +1,6 @@
-//! What a coordinator writes to `__consumer_offsets`, in Kafka's own formats (schemas: `*Key.json`, `*Value.json` of Kafka's
-//! group-coordinator). A key begins with the number of its kind (int16), a value with the version of its schema (int16).
+//! Records of `__consumer_offsets`, in Kafka's own formats (schemas: `*Key.json`, `*Value.json` of
+//! Kafka's group-coordinator). A key begins with the number of its kind (int16), a value with the
+//! version of its schema (int16).
 
 mod classic;
 mod consumer;
@@ -7,12 +8,11 @@ mod kinds;
 mod offset;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 pub use classic::{ClassicGroupValue, ClassicMemberValue};
 pub use consumer::{
     ClassicMember, ConsumerRecord, CurrentValue, GroupValue, MemberId, MemberValue, OwnedPartitions, Partitions,
     RegexValue, TargetMetadataValue,
 };
-pub use kinds::{BadRecord, Record};
+pub use kinds::Record;
 pub use offset::OffsetValue;

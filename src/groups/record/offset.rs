@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::wire::{Reader, Writer};
-use super::{BadRecord, Record};
+use super::Record;
+use crate::coordinator::wire::{BadRecord, Reader, read_value, write_key, write_value};
 
 const KIND: i16 = 1;
 /// The version with `expire_ms`, and the newest one, without it. Kafka 4.3 writes these two.
@@ -21,7 +21,8 @@ pub struct OffsetValue {
     pub leader_epoch: i32,
     pub metadata: Arc<str>,
     pub commit_ms: i64,
-    /// Only from clients that gave a retention time (value version 1, which has neither leader epoch nor topic id).
+    /// Only from clients that gave a retention time (value version 1, which has neither
+    /// leader epoch nor topic id).
     pub expire_ms: Option<i64>,
     /// Nil where it is not known.
     pub topic_id: Uuid,
@@ -33,7 +34,7 @@ pub(super) fn encode(
     partition: i32,
     value: Option<&OffsetValue>,
 ) -> (Vec<u8>, Option<Vec<u8>>) {
-    let mut key = Writer::new(KIND, false, 8 + group.len() + topic.len());
+    let mut key = write_key(KIND, 8 + group.len() + topic.len());
     key.string(group);
     key.string(topic);
     key.int32(partition);
@@ -43,36 +44,36 @@ pub(super) fn encode(
 fn encode_value(value: &OffsetValue) -> Vec<u8> {
     let capacity = 44 + value.metadata.len();
     if let Some(expire_ms) = value.expire_ms {
-        let mut out = Writer::new(VERSION_THAT_EXPIRES, false, capacity);
+        let mut out = write_value(VERSION_THAT_EXPIRES, false, capacity);
         out.int64(value.offset);
         out.string(&value.metadata);
         out.int64(value.commit_ms);
         out.int64(expire_ms);
         return out.out;
     }
-    let mut out = Writer::new(NEWEST_VERSION, true, capacity);
+    let mut out = write_value(NEWEST_VERSION, true, capacity);
     out.int64(value.offset);
     out.int32(value.leader_epoch);
     out.string(&value.metadata);
     out.int64(value.commit_ms);
     let topic_id = (!value.topic_id.is_nil()).then_some((TOPIC_ID_TAG, value.topic_id.as_bytes().as_slice()));
-    out.tagged_field(topic_id);
+    out.tagged_fields(topic_id.as_slice());
     out.out
 }
 
 pub(super) fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Record, BadRecord> {
     let mut key = Reader::new(key, false);
-    let group = key.string("the group of an offset")?.into();
-    let topic = key.string("the topic of an offset")?.into();
+    let group = key.text("the group of an offset")?.into();
+    let topic = key.text("the topic of an offset")?.into();
     let partition = key.int32("the partition of an offset")?;
     Ok(Record::Offset { group, topic, partition, value: value.map(decode_value).transpose()? })
 }
 
 fn decode_value(value: &[u8]) -> Result<OffsetValue, BadRecord> {
-    let (version, mut value) = Reader::of_value(value, FIRST_FLEXIBLE_VERSION, NEWEST_VERSION, "an offset")?;
+    let (version, mut value) = read_value(value, FIRST_FLEXIBLE_VERSION, NEWEST_VERSION, "an offset")?;
     let offset = value.int64("the offset")?;
     let leader_epoch = if version >= 3 { value.int32("the leader epoch")? } else { -1 };
-    let metadata = value.string("the metadata of an offset")?.into();
+    let metadata = value.text("the metadata of an offset")?.into();
     let commit_ms = value.int64("the commit time")?;
     let expire_ms = match version {
         VERSION_THAT_EXPIRES => Some(value.int64("the expiry time")?).filter(|at| *at != -1),

@@ -37,8 +37,9 @@ pub enum RecompressError {
     Compress { codec: Codec, source: io::Error },
 }
 
-/// The records of a batch that was inspected, in another codec, behind [`HEADER_BYTES`] of room. `plain_bytes`: what they
-/// decompress to. Nothing is held but the result, of at most `limit` bytes, and what the two codecs need.
+/// The records of a batch that was inspected, in another codec, behind [`HEADER_BYTES`] of room.
+/// `plain_bytes`: what they decompress to. Nothing is held but the result, of at most `limit`
+/// bytes, and what the two codecs need.
 pub fn recompress(batch: &[u8], target: Target, plain_bytes: u64, limit: usize) -> Result<Vec<u8>, RecompressError> {
     let (header, total) = record_batch::frame(batch).map_err(RecordError::from)?;
     let bad_codec = || RecordError::from(BatchError::BadCodec(header.attributes.get()));
@@ -90,7 +91,8 @@ fn compress_stream(target: Target, plain: &mut dyn BufRead, plain_bytes: u64, ou
         (Codec::Snappy, _) => snappy(plain, out),
         (Codec::Lz4, None) => lz4_fast(plain, out),
         (Codec::Lz4, Some(level)) => lz4_high(plain, level, out),
-        // The reference library: the encoder of the pure-Rust one panics on some inputs (ruzstd 0.9).
+        // The reference library: the encoder of the pure-Rust one panics on
+        // some inputs (ruzstd 0.9).
         (Codec::Zstd, level) => zstd_frame(plain, plain_bytes, level, out),
     }
 }
@@ -207,7 +209,8 @@ mod tests {
         }
     }
 
-    /// By every level that Kafka allows, from every codec to every other; and no further than the limit.
+    /// By every level that Kafka allows, from every codec to every other; and
+    /// no further than the limit.
     #[test]
     fn batches_are_compressed_anew() {
         let plain: Vec<u8> = (0..200_000u32).flat_map(|n| (n / 7 % 251).to_le_bytes()).collect();

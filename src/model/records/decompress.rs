@@ -7,11 +7,12 @@ use flate2::bufread::GzDecoder;
 use super::zstd_stream::Zstd;
 use crate::model::record_batch::Codec;
 
-/// The most output a codec may need in memory at once: a snappy block, or zstd's window. Kafka itself has no such bound,
-/// but its own producer writes snappy blocks of 32 KiB, and every other one at most a batch in one block.
+/// The most output a codec may need in memory at once: a snappy block, or zstd's window. Kafka
+/// itself has no such bound, but its own producer writes snappy blocks of 32 KiB, and every other
+/// one at most a batch in one block.
 pub const MAX_BLOCK_BYTES: usize = 64 << 20;
 
-/// What the copying decoders hand out at a time.
+/// Bytes that the copying decoders hand out at a time.
 const BUFFER_BYTES: usize = 16 << 10;
 
 const LZ4_MAGIC: [u8; 4] = 0x184D_2204u32.to_le_bytes();
@@ -27,7 +28,8 @@ const XERIAL_HEADER_BYTES: usize = 16;
 /// Snappy's densest element copies 64 bytes by 3.
 const SNAPPY_MAX_RATIO: usize = 22;
 
-/// The records of a batch whose payload (all that follows the header) is `payload`. The stream ends where Kafka's ends.
+/// The records of a batch whose payload (all that follows the header) is `payload`. The stream
+/// ends where Kafka's ends.
 pub(super) fn open<'a>(codec: Codec, payload: &'a [u8]) -> io::Result<Box<dyn BufRead + 'a>> {
     Ok(match codec {
         Codec::None => Box::new(payload),
@@ -42,9 +44,10 @@ fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Snappy as Kafka's producer writes it (blocks behind the xerial header) or as one bare block (librdkafka).
+/// Snappy as Kafka's producer writes it (blocks behind the xerial header) or as one
+/// bare block (librdkafka).
 struct Snappy<'a> {
-    /// What is not yet decompressed.
+    /// Bytes not yet decompressed.
     input: &'a [u8],
     framed: bool,
     block: Vec<u8>,
@@ -87,7 +90,8 @@ impl<'a> Snappy<'a> {
         if length > MAX_BLOCK_BYTES {
             return Err(invalid("a snappy block is larger than 64 MiB"));
         }
-        // Before anything is reserved: a few bytes must not claim the whole 64 MiB, again and again.
+        // Before anything is reserved: a few bytes must not claim the whole 64
+        // MiB, again and again.
         if length > compressed.len().saturating_mul(SNAPPY_MAX_RATIO) {
             return Err(invalid("a snappy block claims more than its bytes can hold"));
         }
@@ -158,7 +162,8 @@ impl BufRead for Lz4<'_> {
     }
 }
 
-/// Gzip members one after the other. Like Java's reader, what follows a member and is none itself is not looked at.
+/// Gzip members one after the other. Like Java's reader, what follows a member and is none
+/// itself is not looked at.
 struct Gzip<'a> {
     /// `None`: nothing is left.
     member: Option<GzDecoder<&'a [u8]>>,
@@ -189,8 +194,8 @@ impl Read for Gzip<'_> {
     }
 }
 
-/// Checks an LZ4 stream's frame as Kafka's reader does: only independent blocks, no reserved bits, an end mark. Gives the bytes
-/// behind the end mark, which no reader of Kafka's looks at.
+/// Checks an LZ4 stream's frame as Kafka's reader does: only independent blocks, no reserved bits,
+/// an end mark. Gives the bytes behind the end mark, which no reader of Kafka's looks at.
 pub(super) fn check_lz4_frame(payload: &[u8]) -> io::Result<&[u8]> {
     let cut_off = || invalid("the LZ4 frame is cut off");
     let Some((&[m0, m1, m2, m3, flags, block], mut rest)) = payload.split_first_chunk::<6>() else {

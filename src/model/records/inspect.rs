@@ -1,10 +1,10 @@
-//! The walk over a produced batch: the structure of every record, down to its headers, and none of its contents. It does
-//! not allocate where the batch is not compressed.
+//! The walk over a produced batch: the structure of every record, down to its headers, and none of
+//! its contents. It does not allocate where the batch is not compressed.
 
-use super::build::put_varint;
 use super::decompress::{self, check_lz4_frame};
 use super::walk::{RecordError, Records};
 use crate::model::record_batch::{self, BatchError, Codec, HEADER_BYTES};
+use crate::model::varint::{self, unzigzag};
 
 /// The facts of a record that its acceptance depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +26,9 @@ pub struct BadRecord {
     pub message: String,
 }
 
-/// Shows `visit` every record of one whole checked batch and checks what a consumer depends on: as many records as the
-/// header counts and nothing behind them, lengths that fit, headers with keys. Gives the bytes that the records take
-/// uncompressed; gives up past `limit` decompressed ones.
+/// Shows `visit` every record of one whole checked batch and checks what a consumer depends on: as
+/// many records as the header counts and nothing behind them, lengths that fit, headers with keys.
+/// Gives the bytes that the records take uncompressed; gives up past `limit` decompressed ones.
 pub fn inspect(batch: &[u8], limit: u64, visit: &mut impl FnMut(&Inspected)) -> Result<u64, RecordError> {
     let (header, total) = record_batch::frame(batch)?;
     let codec = header.codec().ok_or(BatchError::BadCodec(header.attributes.get()))?;
@@ -62,7 +62,8 @@ fn inspect_plain(mut payload: &[u8], count: i32, visit: &mut impl FnMut(&Inspect
     if payload.is_empty() { Ok(()) } else { Err(RecordError::Trailing { count }) }
 }
 
-/// A copy of an uncompressed batch that was inspected, with offset deltas that count from 0. Its header is as before.
+/// A copy of an uncompressed batch that was inspected, with offset deltas that count from 0.
+/// Its header is as before.
 pub fn renumbered(batch: &[u8]) -> Result<Vec<u8>, RecordError> {
     let (header, total) = record_batch::frame(batch)?;
     let count = header.record_count.get();
@@ -80,16 +81,17 @@ pub fn renumbered(batch: &[u8]) -> Result<Vec<u8>, RecordError> {
         parts.varint().map_err(cut_off)?;
         body.clear();
         body.extend_from_slice(&record[..offset_at]);
-        put_varint(&mut body, i64::from(index));
+        varint::put_signed(&mut body, i64::from(index));
         body.extend_from_slice(parts.rest);
-        put_varint(&mut out, body.len() as i64);
+        varint::put_signed(&mut out, body.len() as i64);
         out.extend_from_slice(&body);
         cursor.rest = &cursor.rest[length..];
     }
     Ok(out)
 }
 
-/// The record at the start of `bytes`, and the bytes it takes; `None` where `bytes` end before the record does.
+/// The record at the start of `bytes`, and the bytes it takes; `None` where `bytes`
+/// end before the record does.
 pub(super) fn first_record(bytes: &[u8], index: i32) -> Result<Option<(Inspected, usize)>, RecordError> {
     let malformed = |what| RecordError::Malformed { index, what };
     let mut cursor = Cursor { rest: bytes };
@@ -166,7 +168,7 @@ impl Cursor<'_> {
         let Some((&first, rest)) = self.rest.split_first() else { return Err(Flaw::CutOff) };
         if first < 0x80 {
             self.rest = rest;
-            return Ok(i32::from(first >> 1) ^ -i32::from(first & 1));
+            return Ok(unzigzag(u64::from(first)) as i32);
         }
         let mut raw = 0u64;
         for (n, &byte) in self.rest.iter().take(5).enumerate() {
@@ -174,7 +176,7 @@ impl Cursor<'_> {
             if byte < 0x80 {
                 self.rest = &self.rest[n + 1..];
                 let raw = u32::try_from(raw).map_err(|_| Flaw::Is("has a varint beyond 32 bits"))?;
-                return Ok((raw >> 1) as i32 ^ -((raw & 1) as i32));
+                return Ok(unzigzag(u64::from(raw)) as i32);
             }
         }
         Err(self.endless(5))
@@ -190,7 +192,7 @@ impl Cursor<'_> {
             raw |= bits << (7 * n);
             if byte < 0x80 {
                 self.rest = &self.rest[n + 1..];
-                return Ok((raw >> 1) as i64 ^ -((raw & 1) as i64));
+                return Ok(unzigzag(raw));
             }
         }
         Err(self.endless(10))

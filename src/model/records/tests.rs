@@ -9,7 +9,8 @@ use zerocopy::FromBytes;
 
 use super::walk::walk_within;
 use super::*;
-use crate::model::record_batch::{self, BatchHeader, CRC_START, Codec, HEADER_BYTES, LENGTH_PREFIX_BYTES};
+use crate::model::record_batch::{self, BatchHeader, Codec, HEADER_BYTES, LENGTH_PREFIX_BYTES};
+use crate::model::testing;
 
 /// A record as kafka-protocol takes it; it writes the batches that these tests read.
 fn record(offset: i64, timestamp: i64, key: Option<Vec<u8>>, value: Option<Vec<u8>>) -> Record {
@@ -42,7 +43,8 @@ fn batch_of(records: &[Record]) -> Vec<u8> {
     bytes.to_vec()
 }
 
-/// Seven records around `base`, timestamps out of order, keys and values null, empty, and larger than every buffer.
+/// Seven records around `base`, timestamps out of order, keys and values null, empty, and
+/// larger than every buffer.
 fn sample(base: i64) -> Vec<Record> {
     let noise = |length: usize, mut seed: u64| -> Vec<u8> {
         std::iter::repeat_with(|| {
@@ -89,8 +91,7 @@ fn with_payload(batch: &[u8], codec: Codec, payload: &[u8]) -> Vec<u8> {
 
 fn edit(batch: &mut [u8], change: impl FnOnce(&mut BatchHeader)) {
     change(BatchHeader::mut_from_prefix(batch).unwrap().0);
-    let crc = crc32c::crc32c(&batch[CRC_START..]);
-    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+    testing::seal(batch);
 }
 
 fn gzip(level: u32, plain: &[u8]) -> Vec<u8> {
@@ -151,7 +152,8 @@ fn zstd_encode(mut encoder: zstd::stream::write::Encoder<Vec<u8>>, plain: &[u8])
     encoder.finish().unwrap()
 }
 
-/// `plain` by every codec and dialect that producers use, from the reference compressors where there is one.
+/// `plain` by every codec and dialect that producers use, from the reference
+/// compressors where there is one.
 fn every_dialect(plain: &[u8]) -> Vec<(&'static str, Codec, Vec<u8>)> {
     let half = plain.len() / 2;
     vec![
@@ -236,7 +238,8 @@ fn timestamps_may_lie_before_the_base_and_the_headers_maximum_is_not_believed() 
     let records = sample(0);
     let mut batch = batch_of(&records);
     let base = BatchHeader::peek(&batch).unwrap().base_timestamp.get();
-    // A record with a delta of 0 becomes one before the base when the base moves; the deltas themselves stay.
+    // A record with a delta of 0 becomes one before the base when the base moves;
+    // the deltas themselves stay.
     edit(&mut batch, |header| {
         header.base_timestamp.set(-1);
         header.max_timestamp.set(i64::MAX);
@@ -292,7 +295,8 @@ fn a_count_that_does_not_fit_the_payload_is_an_error() {
 
 #[test]
 fn nonsense_in_a_record_is_named() {
-    // length, attributes, timestamp delta, offset delta, key length, value length, header count; zigzag varints.
+    // length, attributes, timestamp delta, offset delta, key length, value length,
+    // header count; zigzag varints.
     let good = [0x0c, 0, 0, 0, 1, 1, 0];
     assert_eq!(all(&by_hand(&good, 1)).unwrap().len(), 1);
     let cases: &[(&str, &[u8])] = &[
@@ -363,7 +367,8 @@ fn work_ends_at_the_limit() {
     }
 }
 
-/// The records of `sample` are too long to damage byte by byte; these compress to something of every kind of block.
+/// The records of `sample` are too long to damage byte by byte; these compress to
+/// something of every kind of block.
 fn small_batches() -> Vec<(&'static str, Vec<u8>)> {
     let records: Vec<Record> = (0..16)
         .map(|n| record(n, 1_000 + n * 37 % 11, Some(format!("key-{n}").into()), Some(vec![b'v'; n as usize * 6])))
@@ -375,7 +380,8 @@ fn small_batches() -> Vec<(&'static str, Vec<u8>)> {
         .collect()
 }
 
-/// Whatever the bytes, a walk ends and shows no more than the batch counts, at offsets within the batch.
+/// Whatever the bytes, a walk ends and shows no more than the batch counts, at
+/// offsets within the batch.
 fn survives(batch: &[u8]) {
     let mut seen = 0;
     let _ = walk_within(batch, 16 << 20, &mut |record| {
@@ -420,7 +426,8 @@ fn no_damaged_byte_panics() {
     }
 }
 
-/// For a change of a codec crate: `CORELANE_FUZZ_ROUNDS=1000000 CORELANE_FUZZ_SEED=7 cargo test --lib random_damage -- --ignored`.
+/// For a change of a codec crate: `CORELANE_FUZZ_ROUNDS=1000000 CORELANE_FUZZ_SEED=7 cargo
+/// test --lib random_damage -- --ignored`.
 #[test]
 #[ignore = "runs for as long as it is told"]
 fn random_damage_does_not_panic() {

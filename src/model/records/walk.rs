@@ -4,25 +4,27 @@ use std::cmp::Ordering;
 use std::io::{self, BufRead};
 use std::ops::ControlFlow;
 
-use super::decompress;
+use super::decompress::{self, MAX_BLOCK_BYTES};
 use super::inspect::{self, Inspected};
 use crate::model::record_batch::{self, BatchError, BatchHeader, Codec, HEADER_BYTES};
+use crate::model::varint::unzigzag;
 
-/// The most a batch may decompress to before its walk is given up: what keeps a thread busy for a fraction of a second, not
-/// for several.
+/// The most a batch may decompress to before its walk is given up: what keeps a thread busy for a
+/// fraction of a second, not for several.
 pub const MAX_OUTPUT_BYTES: u64 = 128 << 20;
+const _: () = assert!(MAX_BLOCK_BYTES as u64 <= MAX_OUTPUT_BYTES);
 
 /// Attributes, timestamp, offset, key, value and headers: a byte each at least.
 const MIN_RECORD_BYTES: u64 = 6;
 const MAX_VARINT_BYTES: usize = 5;
 const MAX_VARLONG_BYTES: usize = 10;
 
-/// What a record says of itself, without its contents.
+/// Facts of a record, without its contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordMeta {
     pub offset: i64,
-    /// Milliseconds since the epoch, by the clock that the batch names (the producer's, or the broker's under
-    /// message.timestamp.type=LogAppendTime); -1 for none.
+    /// Milliseconds since the epoch, by the clock that the batch names (the producer's, or the
+    /// broker's under message.timestamp.type=LogAppendTime); -1 for none.
     pub timestamp_ms: i64,
     /// Bytes; -1 for a null key.
     pub key_len: i32,
@@ -40,7 +42,8 @@ pub struct RecordView<'a> {
     pub headers: &'a [u8],
 }
 
-/// Why a batch's records cannot be read. Every kind means that the producer wrote it so: the batch itself passed its CRC.
+/// Why a batch's records cannot be read. Every kind means that the producer wrote it so: the
+/// batch itself passed its CRC.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     #[error(transparent)]
@@ -59,8 +62,9 @@ pub enum RecordError {
     Malformed { index: i32, what: &'static str },
 }
 
-/// The first record of one whole checked batch, from offset `from` on, whose timestamp is `timestamp_ms` or later (ListOffsets
-/// by timestamp). Timestamps need not rise within a batch, so later records may be older.
+/// The first record of one whole checked batch, from offset `from` on, whose timestamp is
+/// `timestamp_ms` or later (ListOffsets by timestamp). Timestamps need not rise within a batch, so
+/// later records may be older.
 pub fn first_at_or_after(batch: &[u8], timestamp_ms: i64, from: i64) -> Result<Option<RecordMeta>, RecordError> {
     let (header, _) = record_batch::frame(batch)?;
     if header.is_log_append_time() && header.max_timestamp.get() < timestamp_ms {
@@ -77,9 +81,9 @@ pub fn first_at_or_after(batch: &[u8], timestamp_ms: i64, from: i64) -> Result<O
     Ok(found)
 }
 
-/// The record with the largest timestamp of one whole checked batch, the first of several (ListOffsets by maximum
-/// timestamp, KIP-734). The header's maximum is not believed: in older logs it is the
-/// producer's word.
+/// The record with the largest timestamp of one whole checked batch, the first of several
+/// (ListOffsets by maximum timestamp, KIP-734). The header's maximum is not believed: in older logs
+/// it is the producer's word.
 pub fn latest(batch: &[u8]) -> Result<Option<RecordMeta>, RecordError> {
     let (header, _) = record_batch::frame(batch)?;
     let all_alike = header.is_log_append_time();
@@ -93,8 +97,8 @@ pub fn latest(batch: &[u8]) -> Result<Option<RecordMeta>, RecordError> {
     Ok(best)
 }
 
-/// Shows `visit` every record of one whole checked batch in order, until it breaks. The last record is shown only when
-/// nothing follows it, as in Kafka; an error may come after records were shown.
+/// Shows `visit` every record of one whole checked batch in order, until it breaks. The last record
+/// is shown only when nothing follows it, as in Kafka; an error may come after records were shown.
 pub fn walk(batch: &[u8], visit: &mut dyn FnMut(&RecordMeta) -> ControlFlow<()>) -> Result<(), RecordError> {
     walk_within(batch, MAX_OUTPUT_BYTES, visit)
 }
@@ -141,7 +145,8 @@ fn each(
     if count < 0 {
         return Err(RecordError::NegativeCount(count));
     }
-    // What compaction leaves of a batch to remember its producer; no codec is asked about its empty payload.
+    // Left by compaction of a batch to remember its producer; no codec is asked about its empty
+    // payload.
     if count == 0 {
         return Ok(());
     }
@@ -180,7 +185,8 @@ pub(super) struct Records<'a> {
     /// The record being read, for the errors.
     pub(super) index: i32,
     count: i32,
-    /// The bytes of the record being read, where they are wanted; it grows with what comes, not with what is announced.
+    /// The bytes of the record being read, where they are wanted; it grows with what comes,
+    /// not with what is announced.
     kept: Option<Vec<u8>>,
 }
 
@@ -189,7 +195,8 @@ impl<'a> Records<'a> {
         Records { input, codec, taken: 0, limit, index: 0, count, kept: None }
     }
 
-    /// Reads one record down to its headers. One that is in the decoder's buffer as a whole is read there.
+    /// Reads one record down to its headers. One that is in the decoder's buffer
+    /// as a whole is read there.
     pub(super) fn inspect(&mut self) -> Result<Inspected, RecordError> {
         let index = self.index;
         if let Some((record, bytes)) = inspect::first_record(self.fill()?, index)? {
@@ -287,12 +294,11 @@ impl<'a> Records<'a> {
     fn varint(&mut self) -> Result<i32, RecordError> {
         let raw = self.unsigned(MAX_VARINT_BYTES)?;
         let raw = u32::try_from(raw).map_err(|_| self.malformed("has a varint beyond 32 bits"))?;
-        Ok((raw >> 1) as i32 ^ -((raw & 1) as i32))
+        Ok(unzigzag(u64::from(raw)) as i32)
     }
 
     fn varlong(&mut self) -> Result<i64, RecordError> {
-        let raw = self.unsigned(MAX_VARLONG_BYTES)?;
-        Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
+        Ok(unzigzag(self.unsigned(MAX_VARLONG_BYTES)?))
     }
 
     fn unsigned(&mut self, max_bytes: usize) -> Result<u64, RecordError> {
@@ -342,7 +348,7 @@ impl<'a> Records<'a> {
         Ok(())
     }
 
-    /// What is there to read next, within the limit; empty at the end.
+    /// The next bytes to read, within the limit; empty at the end.
     pub(super) fn fill(&mut self) -> Result<&[u8], RecordError> {
         let filled = self.input.fill_buf().map_err(|source| RecordError::Decompress { codec: self.codec, source })?;
         let room = usize::try_from(self.limit - self.taken).unwrap_or(usize::MAX);

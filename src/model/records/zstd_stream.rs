@@ -1,4 +1,5 @@
-//! Zstd frames one after the other, by the reference library, with one context per thread that is used again.
+//! Zstd frames one after the other, by the reference library, with one context per
+//! thread that is used again.
 
 use std::cell::RefCell;
 use std::io::{self, BufRead, Read};
@@ -72,9 +73,9 @@ impl<'a> Zstd<'a> {
                     return Ok(());
                 }
                 self.in_frame = true;
-                // Level 22 without a known size declares a window of 128 MiB for the smallest batch. The window only
-                // says how far back the frame may point; held to less, a frame that does point further fails, and no
-                // other.
+                // Level 22 without a known size declares a window of 128 MiB for the smallest
+                // batch. The window only says how far back the frame may point; held to less, a
+                // frame that does point further fails, and no other.
                 if let Some((&(mut head), rest)) = self.input.split_first_chunk::<HEAD_BYTES>()
                     && head.starts_with(&MAGIC)
                     && head[4] & SINGLE_SEGMENT == 0

@@ -12,7 +12,23 @@ const MOST_BYTES: usize = 60;
 const UNTOLD: (&str, &str) = ("unknown", "unknown");
 const OTHER: (&str, &str) = ("other", "other");
 
-type Kinds = BTreeMap<(String, String), Arc<AtomicU64>>;
+/// Name and version of clients of a kind, as they say.
+#[derive(Debug)]
+pub struct ClientKind {
+    pub name: Box<str>,
+    pub version: Box<str>,
+    /// Connections.
+    open: AtomicU64,
+}
+
+impl ClientKind {
+    /// The client has said what it is.
+    pub fn is_told(&self) -> bool {
+        (&*self.name, &*self.version) != UNTOLD
+    }
+}
+
+type Kinds = BTreeMap<(String, String), Arc<ClientKind>>;
 
 /// Connections of all shards. Asked when a client says what it is, so rarely.
 #[derive(Debug, Default)]
@@ -20,11 +36,17 @@ pub struct Clients(Mutex<Kinds>);
 
 /// One connection's part of [`Clients`], until it is dropped.
 #[derive(Debug)]
-pub struct Software(Arc<AtomicU64>);
+pub struct Software(Arc<ClientKind>);
+
+impl Software {
+    pub fn kind(&self) -> &Arc<ClientKind> {
+        &self.0
+    }
+}
 
 impl Drop for Software {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -39,21 +61,23 @@ impl Clients {
         let mut key = (cut(name), cut(version));
         let mut kinds = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if kinds.len() >= MOST && !kinds.contains_key(&key) {
-            kinds.retain(|_, open| open.load(Ordering::Relaxed) > 0);
+            kinds.retain(|_, kind| kind.open.load(Ordering::Relaxed) > 0);
         }
         if kinds.len() >= MOST && !kinds.contains_key(&key) {
             key = (OTHER.0.to_owned(), OTHER.1.to_owned());
         }
-        let open = kinds.entry(key).or_default();
-        open.fetch_add(1, Ordering::Relaxed);
-        Software(open.clone())
+        let (name, version) = (key.0.as_str().into(), key.1.as_str().into());
+        let kind = kinds.entry(key).or_insert_with(|| Arc::new(ClientKind { name, version, open: AtomicU64::new(0) }));
+        kind.open.fetch_add(1, Ordering::Relaxed);
+        Software(kind.clone())
     }
 
-    /// Name, version and connections open, by name. Kinds that had any since the table was last full stay in it.
+    /// Name, version and connections open, by name. Kinds that had any since the table
+    /// was last full stay in it.
     pub fn open(&self) -> Vec<(String, String, u64)> {
         let kinds = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let open = |((name, version), open): (&(String, String), &Arc<AtomicU64>)| {
-            (name.clone(), version.clone(), open.load(Ordering::Relaxed))
+        let open = |((name, version), kind): (&(String, String), &Arc<ClientKind>)| {
+            (name.clone(), version.clone(), kind.open.load(Ordering::Relaxed))
         };
         kinds.iter().map(open).collect()
     }

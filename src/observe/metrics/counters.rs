@@ -1,5 +1,5 @@
-//! Numbers that one thread writes and others read. One writer: adding is a load and a store, so it costs what a plain number
-//! costs, and the reader sees some recent value.
+//! Numbers that one thread writes and others read. One writer: adding is a load and a store, so it
+//! costs what a plain number costs, and the reader sees some recent value.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,5 +1,6 @@
-//! Durations by size, as in an HDR histogram: each doubling has sixteen buckets, so one that is read back is wrong by 1/16 at
-//! most. `hdrhistogram` itself has no counts that another thread could read.
+//! Durations by size, as in an HDR histogram: each doubling has sixteen buckets, so one
+//! that is read back is wrong by 1/16 at most. `hdrhistogram` itself has no counts that
+//! another thread could read.
 //!
 //! The unit is 1/1024 ms, so that whole doublings are 1, 2, 4, ... ms.
 
@@ -15,7 +16,8 @@ const LARGEST: u32 = 27;
 const BUCKETS: usize = (((LARGEST - FINE) << FINE) + (1 << FINE)) as usize;
 /// Seconds in a unit.
 const UNIT: f64 = 1e-3 / 1024.0;
-/// Upper bounds that are told of, as powers of two of the unit: 31 µs to 16 ms by doublings, to 67 s by every other one.
+/// Upper bounds that are told of, as powers of two of the unit: 31 µs to 16 ms by doublings, to
+/// 67 s by every other one.
 const TOLD: [u32; 16] = [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 18, 20, 22, 24, 26];
 /// Buckets a doubling of a native histogram, as a power of two: its schema.
 const SCHEMA: i32 = 3;
@@ -79,6 +81,11 @@ impl Durations {
         self.sum_ns.add(ns);
     }
 
+    /// As [`add`](Self::add), of no time at all.
+    pub fn add_none(&self) {
+        self.buckets[0].add(1);
+    }
+
     /// Adds what is counted here to `spread`.
     pub fn add_to(&self, spread: &mut Spread) {
         spread.buckets.resize(BUCKETS, 0);
@@ -105,7 +112,8 @@ impl Spread {
         self.sum_ns as f64 / 1e9
     }
 
-    /// Upper bounds in seconds, the last one infinite, and how many are between each and the one before.
+    /// Upper bounds in seconds, the last one infinite, and how many are between
+    /// each and the one before.
     pub fn told(&self) -> Vec<(f64, u64)> {
         let mut told: Vec<(f64, u64)> = TOLD.iter().map(|power| (seconds(1 << power), 0)).collect();
         let mut beyond = 0;
@@ -121,7 +129,15 @@ impl Spread {
         told
     }
 
-    /// As a native histogram of [`schema`](Self::schema): the count at zero, and the counts by exponential bucket.
+    /// Upper bounds in microseconds of all that is not empty, within 1/16, and
+    /// how many are in each.
+    pub fn fine(&self) -> impl Iterator<Item = (f64, u64)> {
+        let full = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+        full.map(|(bucket, count)| (seconds(end_of(bucket)) * 1e6, *count))
+    }
+
+    /// As a native histogram of [`schema`](Self::schema): the count at zero, and the
+    /// counts by exponential bucket.
     pub fn native(&self) -> (u64, BTreeMap<i32, u64>) {
         let (mut zero, mut native) = (0, BTreeMap::new());
         for (bucket, count) in self.buckets.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -187,6 +203,14 @@ mod tests {
         assert_eq!(told, [(0.00003125, 1), (0.001, 1), (0.004, 2), (1.024, 1), (f64::INFINITY, 1)]);
         assert_eq!(spread.count(), 6);
         assert!((spread.sum_seconds() - 91.006_999_9).abs() < 1e-6, "{}", spread.sum_seconds());
+    }
+
+    #[test]
+    fn fine_bounds_are_near_the_durations() {
+        let spread = spread_of(&[Duration::from_micros(100), Duration::from_micros(100), Duration::from_secs(3)]);
+        let fine: Vec<(f64, u64)> = spread.fine().collect();
+        assert_eq!(fine.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [2, 1]);
+        assert!(fine.iter().zip([100.0, 3e6]).all(|((upper, _), us)| (us..us * 1.07).contains(upper)), "{fine:?}");
     }
 
     #[test]

@@ -1,8 +1,11 @@
-//! The table of metrics for people: `docs/METRICS.md` (`corelane metrics --markdown`) and the terminal.
+//! The table of metrics for people: `docs/METRICS.md`
+//! (`corelane metrics --markdown`) and the terminal.
 
 use std::fmt::Write;
 
+use super::slow::{KEPT, MINUTES};
 use super::table::{ALL, Kind};
+use super::waits::Cause;
 
 const INTRODUCTION: &str = "\
 # Metrics
@@ -14,10 +17,11 @@ The broker serves HTTP at `corelane.http.listener` (127.0.0.1:9644 unless set ot
 | Path | Answer |
 |---|---|
 | `/metrics` | every metric below, in Prometheus' text format; as OpenMetrics, or as Prometheus' protobuf messages with native histograms, where the request's `Accept` asks for it |
+| `/` | the console, for a browser ([OPERATIONS.md](OPERATIONS.md#console)); what it shows is below `/api` |
 | `/healthz` | 200 as long as the process answers |
 | `/readyz` | 200 once the broker has recovered its partitions, listens and, in a cluster, is registered; 503 and the reason before that, and from the beginning of a stop on |
 | `/version` | name and version, as JSON |
-| `/slow` | the slowest requests of this minute and the last one of each shard, with their stages, as JSON; not those that wait by design (Fetch, JoinGroup, SyncGroup) |
+| `/api/slow-requests` | the slowest requests of this minute and the 14 before it, with their stages and what they waited for, as JSON, see below |
 
 There is no authentication: other addresses than loopback are for networks where everybody may read this. In Prometheus:
 
@@ -34,6 +38,37 @@ of a second, since the shards are asked for sizes, offsets and groups and answer
 
 ";
 
+/// The answer of `/api/slow-requests`.
+const SLOW_REQUESTS: &str = "\
+## Slow requests
+
+`GET /api/slow-requests` answers with one JSON object: `now_ms` (the broker's clock, in ms since 1970, as all that end in `at_ms` and `begin_ms`), `broker_id`,
+`threshold_ms` (`corelane.slow.request.threshold.ms`: what took less is not kept), `log_above_ms` (`corelane.slow.request.ms`; slower requests are logged as well, a few lines a second, each with how many were left out: `held_back`),
+`requests_per_minute_and_shard`, and `minutes`, the newest first. A minute has `begin_ms`, `complete` (false for the current one), and `requests`: the slowest
+first, of all shards. JoinGroup and SyncGroup, which wait for others of their group, are not among them.
+
+| Field of a request | Meaning |
+|---|---|
+| `sent_at_ms` | when its answer was given to the kernel |
+| `shard` | of its connection |
+| `api`, `api_key`, `version` | by Kafka's name and number |
+| `client_id` | of the connection's newest request, cut after 100 bytes; null: none |
+| `client_software_name`, `client_software_version` | as the client says (KIP-511); null: it does not |
+| `listener`, `peer` | name of the listener, address and port of the client |
+| `partitions` | asked for (Produce, Fetch); 0 for other APIs |
+| `topic`, `partition` | of the first of them; null: none, or deleted |
+| `request_bytes`, `response_bytes` | without the length before each |
+| `total_ms` | from its last byte until the kernel had its answer, and the time before that for which it was held back |
+| `slow_ms` | the same without waits that are no slowness: for records (a fetch whose `fetch.min.bytes` were not there), and for the answers to earlier requests of its connection, which stand for themselves. Requests are ranked by this |
+| `stages` | list of `stage` and `ms`, in their order, which make up `total_ms`. `held_back`: not read to its end, or not begun, since its client was muted, memory was short, or answers before it were due. Produce: `append` (its batches have their places), `acknowledge`, `send`. Fetch: `look_up`, `wait` (for records), `read`, `send`. Others: `handle`, `send` |
+| `waits` | list of `for` and `ms`, the longest first: what the request waited for within these stages, see below. What is in none of them it took itself, or others that had its shard's CPU |
+| `waited_for` | reason for most of `slow_ms`: one of `waits`, or `cpu` |
+| `in_words` | the same for people |
+
+| Reason | A wait for |
+|---|---|
+";
+
 /// The whole page.
 pub fn markdown() -> String {
     let mut page = INTRODUCTION.to_owned();
@@ -43,6 +78,18 @@ pub fn markdown() -> String {
         let _ =
             writeln!(page, "| `{}` | {} | {} | {} |", metric.name, word(metric.kind), labels.join(", "), metric.help);
     }
+    let _ = write!(page, "\n{SLOW_REQUESTS}");
+    for cause in Cause::ALL {
+        let _ = writeln!(page, "| `{}` | {} |", cause.name(), cause.in_words());
+    }
+    let _ = writeln!(
+        page,
+        "| `client` | the client to take the answer |\n| `cpu` | nothing: work, its own or that of others on its shard |"
+    );
+    let _ = writeln!(
+        page,
+        "\nA shard keeps {KEPT} requests of each minute, for {MINUTES} minutes. What another shard says to have waited for counts under that reason."
+    );
     page
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::clients::Clients;
 use super::counters::{Count, Level};
-use super::durations::Durations;
+use super::durations::{Durations, Spell};
 use super::slow::SlowRequests;
 use super::throttling::Throttling;
 use super::topics::Topics;
@@ -81,6 +81,44 @@ pub enum Stage {
     Sent,
 }
 
+/// Stage in which a fetch spends its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchStage {
+    /// From its last byte until it began to read.
+    LookUp,
+    /// For records to be there.
+    Wait,
+    /// Reading, from memory or from the disk.
+    Read,
+    /// Until the kernel had the answer.
+    Send,
+}
+
+impl FetchStage {
+    pub const ALL: [FetchStage; 4] = [FetchStage::LookUp, FetchStage::Wait, FetchStage::Read, FetchStage::Send];
+}
+
+/// Times that fetches of one kind of reader spent, by [`FetchStage`].
+#[derive(Default)]
+pub struct FetchStages([Durations; FetchStage::ALL.len()]);
+
+impl FetchStages {
+    pub fn of(&self, stage: FetchStage) -> &Durations {
+        &self.0[stage as usize]
+    }
+
+    /// One fetch, ns by stage.
+    #[inline]
+    pub fn add(&self, ns: [u64; FetchStage::ALL.len()]) {
+        for (stage, ns) in self.0.iter().zip(ns) {
+            match ns {
+                0 => stage.add_none(),
+                _ => stage.add(Spell::of(ns)),
+            }
+        }
+    }
+}
+
 /// Of one API.
 pub struct ApiMetrics {
     requests: [Count; VERSIONS],
@@ -126,7 +164,8 @@ impl ApiMetrics {
     }
 }
 
-/// Of one shard, written on its thread. The alignment keeps what another shard writes out of its cache lines.
+/// Of one shard, written on its thread. The alignment keeps what another shard
+/// writes out of its cache lines.
 #[repr(align(128))]
 pub struct ShardMetrics {
     /// Time between two questions to the kernel: what tasks took together.
@@ -137,6 +176,8 @@ pub struct ShardMetrics {
     pub sent_bytes: Count,
     pub appended: Durations,
     pub acknowledged: Durations,
+    pub consumer_fetches: FetchStages,
+    pub follower_fetches: FetchStages,
     apis: [OnceLock<Box<ApiMetrics>>; APIS],
     pub connections: Level,
     pub accepted: Count,
@@ -176,6 +217,8 @@ impl ShardMetrics {
             sent_bytes: Count::default(),
             appended: Durations::default(),
             acknowledged: Durations::default(),
+            consumer_fetches: FetchStages::default(),
+            follower_fetches: FetchStages::default(),
             apis: std::array::from_fn(|_| OnceLock::new()),
             connections: Level::default(),
             accepted: Count::default(),

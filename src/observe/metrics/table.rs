@@ -39,7 +39,8 @@ metrics! {
     REQUESTS: Counter "corelane_requests_total" ["api", "version"] "Requests, by API and version (Kafka: RequestsPerSec).";
     REQUEST_BYTES: Counter "corelane_request_bytes_total" ["api"] "Bytes of requests, without the length before each (Kafka: RequestBytes).";
     REQUEST_ERRORS: Counter "corelane_request_errors_total" ["api", "error"] "Errors in answers, by Kafka's name: an answer for several partitions may have several (Kafka: ErrorsPerSec, without NONE).";
-    REQUEST_STAGES: Histogram "corelane_request_stage_seconds" ["api", "stage"] "Time from the last byte of a request until its batches were appended (Produce), acknowledged (Produce), and its answer was sent. A fetch's time includes its wait for records (Kafka: TotalTimeMs).";
+    REQUEST_STAGES: Histogram "corelane_request_stage_seconds" ["api", "stage"] "Time from the last byte of a request until its batches were appended (Produce), acknowledged (Produce), and its answer was sent. A fetch's time includes its wait for records, see corelane_fetch_stage_seconds (Kafka: TotalTimeMs).";
+    FETCH_STAGES: Histogram "corelane_fetch_stage_seconds" ["reader", "stage"] "Time that fetches of consumers and of followers spent: look_up (until a fetch began to read), wait (for records: fetch.min.bytes were not there, which is no slowness), read (from memory or the disk), send. They make up its time from the last byte of the request until its answer was sent.";
     CONNECTIONS: Gauge "corelane_connections" ["shard"] "Open connections (Kafka: connection-count).";
     CONNECTIONS_ACCEPTED: Counter "corelane_connections_accepted_total" ["shard"] "Connections taken up (Kafka: connection-creation-total).";
     CONNECTIONS_REFUSED: Counter "corelane_connections_refused_total" ["shard"] "Connections closed at once for a limit: max.connections.per.ip, or the places for other machines.";
@@ -68,6 +69,8 @@ metrics! {
     TOPIC_REPLICATED_OUT: Counter "corelane_topic_replication_sent_bytes_total" ["topic"] "Bytes that followers elsewhere took from leaders here (Kafka: ReplicationBytesOutPerSec).";
     TOPIC_BYTES: Gauge "corelane_topic_log_bytes" ["topic"] "Bytes of the logs of the topic's replicas here (Kafka: Log Size).";
     TOPIC_PARTITIONS: Gauge "corelane_topic_partitions" ["topic"] "Partitions of the topic, wherever they are.";
+    TOPIC_TRANSACTIONS: Gauge "corelane_topic_open_transactions" ["topic"] "Transactions that have not ended in partitions of the topic that are led here; one in several partitions counts in each.";
+    TOPIC_STABLE_LAG: Gauge "corelane_topic_last_stable_lag_records" ["topic"] "Offsets between the last stable offset and the high watermark: what readers of committed records do not get yet for transactions that have not ended. Of the partition led here that has most (Kafka: LastStableOffsetLag).";
     PARTITION_BYTES: Gauge "corelane_partition_log_bytes" ["topic", "partition"] "Bytes of a replica's log here. With corelane.metrics.partitions.";
     PARTITION_START: Gauge "corelane_partition_log_start_offset" ["topic", "partition"] "First offset of a replica here. With corelane.metrics.partitions.";
     PARTITION_HIGH: Gauge "corelane_partition_high_watermark" ["topic", "partition"] "Offset up to which consumers may read a replica here. With corelane.metrics.partitions.";

@@ -12,7 +12,8 @@ pub struct Traffic {
     pub received_records: Count,
     /// As a follower.
     pub replicated_in_bytes: Count,
-    /// To consumers and to followers, by all shards: whoever answers the fetch counts what it takes.
+    /// To consumers and to followers, by all shards: the shard that answers the
+    /// fetch counts what it takes.
     pub sent_bytes: Count,
     pub replicated_out_bytes: Count,
 }

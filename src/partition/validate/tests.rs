@@ -1,27 +1,18 @@
-use zerocopy::FromBytes;
-
 use super::*;
 use crate::model::records::{compress, read};
+use crate::model::testing;
+use crate::model::varint::put_signed;
 
 const NOW: i64 = 1_800_000_000_000;
 const DAY: i64 = 86_400_000;
 const CODECS: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
 
-fn put_varint(out: &mut Vec<u8>, value: i64) {
-    let mut rest = (value << 1) as u64 ^ (value >> 63) as u64;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
 /// A record with value `v` and without headers.
 fn record(offset_delta: i64, timestamp_delta: i64, key: Option<&[u8]>) -> Vec<u8> {
     let mut body = vec![0];
-    put_varint(&mut body, timestamp_delta);
-    put_varint(&mut body, offset_delta);
-    put_varint(&mut body, key.map_or(-1, |key| key.len() as i64));
+    put_signed(&mut body, timestamp_delta);
+    put_signed(&mut body, offset_delta);
+    put_signed(&mut body, key.map_or(-1, |key| key.len() as i64));
     body.extend_from_slice(key.unwrap_or_default());
     body.extend_from_slice(&[2, b'v', 0]);
     with_length(&body)
@@ -29,7 +20,7 @@ fn record(offset_delta: i64, timestamp_delta: i64, key: Option<&[u8]>) -> Vec<u8
 
 fn with_length(body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    put_varint(&mut out, body.len() as i64);
+    put_signed(&mut out, body.len() as i64);
     out.extend_from_slice(body);
     out
 }
@@ -40,30 +31,16 @@ fn keyed(timestamp_deltas: &[i64]) -> Vec<u8> {
 }
 
 fn edit(batch: &Bytes, change: impl FnOnce(&mut BatchHeader)) -> Bytes {
-    let mut bytes = batch.to_vec();
-    change(BatchHeader::mut_from_prefix(&mut bytes).unwrap().0);
-    let crc = crc32c::crc32c(&bytes[CRC_START..]);
-    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    bytes.into()
+    testing::edited(batch, change).into()
 }
 
 /// A batch at [`NOW`] that counts `count` records around `payload`, whatever that is.
 fn sealed(codec: Codec, payload: &[u8], count: i32) -> Bytes {
-    let mut bytes = vec![0; HEADER_BYTES];
-    bytes.extend_from_slice(payload);
-    bytes[16] = 2;
-    let length = (bytes.len() - LENGTH_PREFIX_BYTES) as i32;
-    edit(&bytes.into(), |header| {
-        header.batch_length.set(length);
-        header.attributes.set(codec as i16);
-        header.last_offset_delta.set(count - 1);
-        header.record_count.set(count);
-        header.base_timestamp.set(NOW);
-        header.max_timestamp.set(NOW);
-        header.producer_id.set(-1);
-        header.producer_epoch.set(-1);
-        header.base_sequence.set(-1);
-    })
+    let mut header = testing::header(count, NOW);
+    header.attributes.set(codec as i16);
+    header.producer_epoch.set(-1);
+    header.base_sequence.set(-1);
+    testing::batch(header, payload)
 }
 
 fn batch(codec: Codec, records: &[u8], count: i32) -> Bytes {
@@ -332,7 +309,7 @@ fn what_decompresses_to_more_than_the_walk_takes_is_told_apart() {
     // The first bytes are no record, which is found out before the limit.
     assert!(matches!(validate(&sent, &rules), Err(Refusal::Rejected(_))));
     let mut body = vec![0, 0, 0, 1];
-    put_varint(&mut body, 1 << 20);
+    put_signed(&mut body, 1 << 20);
     body.resize(body.len() + (1 << 20), b'v');
     body.push(0);
     let large = batch(Codec::Zstd, &with_length(&body), 1);

@@ -1,7 +1,8 @@
-//! The responses that the client reads, each in the versions that it asks for: the oldest that brokers since Kafka 2.1
-//! serve, the newest that this broker serves.
+//! The responses that the client reads, each in the versions that it asks for: the oldest that
+//! brokers since Kafka 2.1 serve, the newest that this broker serves.
 //!
-//! Tagged fields are walked without a look inside, so no version is here in which one holds an array.
+//! Tagged fields are walked without a look inside, so no version is here in
+//! which one holds an array.
 
 use kafka_protocol::messages::ApiKey;
 
@@ -102,7 +103,7 @@ pub(in crate::protocol) static RESPONSES: &[Shape] = &[
     shape(
         ApiKey::DescribeLogDirs,
         1,
-        4,
+        5,
         &[
             int32("throttle_time_ms"),
             int16("error_code").since(3),
@@ -128,6 +129,7 @@ pub(in crate::protocol) static RESPONSES: &[Shape] = &[
                     ),
                     int64("total_bytes").since(4),
                     int64("usable_bytes").since(4),
+                    boolean("is_cordoned").since(5),
                 ],
             ),
         ],
@@ -142,6 +144,16 @@ pub(in crate::protocol) static RESPONSES: &[Shape] = &[
             int16("error_code"),
             text("error_message").nullable(),
             array("responses", &[text("name"), array("partitions", REASSIGNING)]),
+        ],
+    ),
+    shape(
+        ApiKey::ElectLeaders,
+        0,
+        2,
+        &[
+            int32("throttle_time_ms"),
+            int16("error_code").since(1),
+            array("replica_election_results", &[text("topic"), array("partition_result", REASSIGNING)]),
         ],
     ),
     shape(
@@ -260,6 +272,36 @@ pub(in crate::protocol) static RESPONSES: &[Shape] = &[
                             int64("timestamp"),
                             int64("offset"),
                             int32("leader_epoch").since(4),
+                        ],
+                    ),
+                ],
+            ),
+        ],
+    ),
+    // Up to the last version without tagged fields.
+    shape(
+        ApiKey::Fetch,
+        4,
+        11,
+        &[
+            int32("throttle_time_ms"),
+            int16("error_code").since(7),
+            int32("session_id").since(7),
+            array(
+                "responses",
+                &[
+                    text("topic"),
+                    array(
+                        "partitions",
+                        &[
+                            int32("partition_index"),
+                            int16("error_code"),
+                            int64("high_watermark"),
+                            int64("last_stable_offset"),
+                            int64("log_start_offset").since(5),
+                            array("aborted_transactions", &[int64("producer_id"), int64("first_offset")]).nullable(),
+                            int32("preferred_read_replica").since(11),
+                            blob("records").nullable(),
                         ],
                     ),
                 ],
@@ -446,6 +488,74 @@ pub(in crate::protocol) static RESPONSES: &[Shape] = &[
                         ],
                     ),
                     int32("authorized_operations"),
+                ],
+            ),
+        ],
+    ),
+    shape(
+        ApiKey::JoinGroup,
+        1,
+        9,
+        &[
+            int32("throttle_time_ms").since(2),
+            int16("error_code"),
+            int32("generation_id"),
+            text("protocol_type").since(7).nullable(),
+            text("protocol_name").nullable_since(7),
+            text("leader"),
+            boolean("skip_assignment").since(9),
+            text("member_id"),
+            array("members", &[text("member_id"), text("group_instance_id").since(5).nullable(), blob("metadata")]),
+        ],
+    ),
+    shape(
+        ApiKey::SyncGroup,
+        0,
+        5,
+        &[
+            int32("throttle_time_ms").since(1),
+            int16("error_code"),
+            text("protocol_type").since(5).nullable(),
+            text("protocol_name").since(5).nullable(),
+            blob("assignment"),
+        ],
+    ),
+    shape(ApiKey::Heartbeat, 0, 4, &[int32("throttle_time_ms").since(1), int16("error_code")]),
+    shape(
+        ApiKey::LeaveGroup,
+        0,
+        5,
+        &[
+            int32("throttle_time_ms").since(1),
+            int16("error_code"),
+            array("members", &[text("member_id"), text("group_instance_id").nullable(), int16("error_code")]).since(3),
+        ],
+    ),
+    shape(
+        ApiKey::InitProducerId,
+        0,
+        5,
+        &[int32("throttle_time_ms"), int16("error_code"), int64("producer_id"), int16("producer_epoch")],
+    ),
+    // Between brokers.
+    shape(
+        ApiKey::AddPartitionsToTxn,
+        4,
+        5,
+        &[
+            int32("throttle_time_ms"),
+            int16("error_code"),
+            array(
+                "results_by_transaction",
+                &[
+                    text("transactional_id"),
+                    array(
+                        "topic_results",
+                        &[
+                            text("name"),
+                            array("results_by_partition", &[int32("partition_index"), int16("partition_error_code")]),
+                        ],
+                    ),
                 ],
             ),
         ],

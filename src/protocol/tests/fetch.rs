@@ -154,7 +154,8 @@ fn cut_extended_and_damaged_requests_are_errors_and_never_panics() {
     assert!(fetch::decode(3, Bytes::new()).is_err() && fetch::decode(18, Bytes::new()).is_err());
 }
 
-/// The least that our decoder supposes a topic and a partition to take must not be more than they take.
+/// The least that our decoder supposes a topic and a partition to take must not
+/// be more than they take.
 #[test]
 fn the_smallest_topics_and_partitions_are_read() {
     for version in fetch::MIN_VERSION..=fetch::MAX_VERSION {
@@ -203,6 +204,9 @@ fn response(version: i16, random: &mut Random) -> (Vec<(TopicKey, Vec<FetchParti
                 high_watermark: random.next() as i64,
                 last_stable_offset: random.next() as i64,
                 log_start_offset: random.next() as i64,
+                aborted: random
+                    .chance(2)
+                    .then(|| (0..random.below(3)).map(|_| (random.next() as i64, random.next() as i64)).collect()),
                 records: (0..random.below(4)).map(|_| random.bytes(200)).collect(),
                 diverging: random.chance(3).then(|| (random.next() as i32, random.next() as i64)),
                 preferred_replica: random.chance(3).then(|| random.next() as i32),
@@ -212,7 +216,13 @@ fn response(version: i16, random: &mut Random) -> (Vec<(TopicKey, Vec<FetchParti
                 .with_error_code(partition.error.code())
                 .with_high_watermark(partition.high_watermark)
                 .with_last_stable_offset(partition.last_stable_offset)
-                .with_aborted_transactions(None)
+                .with_aborted_transactions(partition.aborted.as_ref().map(|aborted| {
+                    let txn = |(id, first): &(i64, i64)| {
+                        let txn = fetch_response::AbortedTransaction::default();
+                        txn.with_producer_id((*id).into()).with_first_offset(*first)
+                    };
+                    aborted.iter().map(txn).collect()
+                }))
                 .with_records(Some(partition.records.concat().into()));
             if version >= 5 {
                 expected.log_start_offset = partition.log_start_offset;
@@ -270,6 +280,7 @@ fn records_are_passed_on_uncopied() {
         high_watermark: 9,
         last_stable_offset: 9,
         log_start_offset: 0,
+        aborted: None,
         records: records.to_vec(),
         diverging: None,
         preferred_replica: None,
@@ -296,6 +307,7 @@ fn what_a_frame_cannot_hold_is_left_for_the_next_fetch() {
         high_watermark: 9,
         last_stable_offset: 9,
         log_start_offset: 0,
+        aborted: None,
         records: vec![gigabyte.clone()],
         diverging: None,
         preferred_replica: None,

@@ -60,7 +60,8 @@ fn requests_are_read_as_the_crate_writes_them() {
     }
 }
 
-/// The least that our decoder supposes a topic and a partition to take must not be more than they take.
+/// The least that our decoder supposes a topic and a partition to take must not
+/// be more than they take.
 #[test]
 fn the_smallest_topics_and_partitions_are_read() {
     for version in produce::MIN_VERSION..=produce::MAX_VERSION {

@@ -208,7 +208,8 @@ fn a_flood_from_one_shard_does_not_hold_up_another() {
             mesh.serve(Rc::new(State::default()));
             let begun = Instant::now();
             match spec.index {
-                // Floods shard 1 with work that is worth 20 us each, for as long as the other one is not heard.
+                // Floods shard 1 with work that is worth 20 us each, for as long as
+                // the other one is not heard.
                 0 => {
                     while heard.load(Ordering::SeqCst) < 5 {
                         assert!(begun.elapsed() < PATIENCE, "the flood holds up the other shard");
@@ -246,7 +247,8 @@ fn a_flood_from_one_shard_does_not_hold_up_another() {
 /// By shard and kind of wait: the longest, and how many there were.
 type Worst = BTreeMap<(u16, &'static str), (Duration, u32)>;
 
-/// A wake-up that is lost shows as a wait of up to 250 ms. So does a slow disk: not for every run (`--ignored --nocapture`).
+/// A wake-up that is lost shows as a wait of up to 250 ms. So does a slow disk: not for every run
+/// (`--ignored --nocapture`).
 #[test]
 #[ignore = "a slow disk fails it"]
 fn nothing_waits_for_the_tick() {

@@ -35,7 +35,8 @@ fn a_sleep_lets_what_arrives_gather() {
             bytes += reader.read(&mut buf).await.unwrap();
             gaps.push(clock::now() - std::mem::replace(&mut last, clock::now()));
         }
-        // A read here and there finds its byte without a sleep, the more of them the busier the machine.
+        // A read here and there finds its byte without a sleep, the more of
+        // them the busier the machine.
         gaps.sort();
         assert!(gaps[gaps.len() / 2] >= GATHER * 9 / 10, "{gaps:?}");
         client.join().unwrap();
@@ -233,14 +234,14 @@ fn waits_for_room_leave_no_polls_behind() {
 }
 
 #[test]
-fn a_shard_ends_while_a_loop_breathes() {
+fn a_shard_ends_while_a_loop_yields() {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         on_shard(|| async {
             crate::runtime::executor::spawn_local(async {
-                let mut breather = Breather;
+                let mut yielder = Yielder;
                 loop {
-                    breather.pass().await;
+                    yielder.pass().await;
                 }
             });
             clock::sleep(Duration::from_millis(20)).await;
@@ -311,8 +312,8 @@ fn many_connections_at_once() {
     });
 }
 
-/// A stream of numbers, one byte each, that a client sends and gets back, while its server's connection goes from shard to shard
-/// at every chance: nothing is lost, nothing is there twice.
+/// A stream of numbers, one byte each, that a client sends and gets back, while its server's
+/// connection goes from shard to shard at every chance: nothing is lost, nothing is there twice.
 #[test]
 fn a_connection_goes_from_shard_to_shard_with_what_the_kernel_holds() {
     const BYTES: usize = 2_000_000;
@@ -359,7 +360,8 @@ fn a_connection_goes_from_shard_to_shard_with_what_the_kernel_holds() {
                 assert_eq!(loose.peer.map(|peer| peer.ip()), Some(Ipv4Addr::LOCALHOST.into()));
                 let (mut reader, mut writer) = loose.settle().unwrap();
                 let mut buf = vec![0; 4000];
-                // Sometimes after a read that took all there was, sometimes with more in the kernel.
+                // Sometimes after a read that took all there was, sometimes
+                // with more in the kernel.
                 for _ in 0..1 + moves.fetch_add(1, Ordering::SeqCst) % 3 {
                     let n = reader.read(&mut buf).await.unwrap();
                     writer.send_all(&mut VecDeque::from([Bytes::copy_from_slice(&buf[..n])])).await.unwrap();

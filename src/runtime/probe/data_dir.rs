@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 use super::ProbeError;
 use crate::runtime::disk::{ALIGNMENT, is_full};
 
-/// A data directory held by this process: made if absent, writable, with O_DIRECT, and locked against a second broker.
+/// A data directory held by this process: made if absent, writable, with O_DIRECT, and locked
+/// against a second broker.
 #[derive(Debug)]
 pub struct DataDir {
     pub path: PathBuf,
-    /// What the directory lives on, for the banner: "nvme0n1 (NVMe)", "sda (SSD)", "sdb (rotational)", ...
+    /// Device of the directory, for the banner: "nvme0n1 (NVMe)", "sda (SSD)", "sdb (rotational)",
+    /// ...
     pub device: String,
     /// The lock is the open file's: it ends with it.
     pub(crate) _lock: fs::File,
@@ -24,7 +26,7 @@ pub struct DataDir {
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A mistake of whoever set the broker up: another broker holds it, no direct I/O, memory instead of a disk.
+    /// A mistake of the setup: another broker holds it, no direct I/O, memory instead of a disk.
     #[error(transparent)]
     Refused(ProbeError),
     /// The disk or its permissions: other directories may be fine.
@@ -102,7 +104,7 @@ fn direct_complaint(directory: &Path, error: io::Error) -> OpenError {
     }
 }
 
-/// What this user may still write on the file system of a directory, bytes.
+/// Bytes that this user may still write on the file system of a directory.
 pub fn free_bytes(directory: &Path) -> io::Result<u64> {
     Ok(space(directory)?.0)
 }
@@ -137,7 +139,8 @@ fn is_memory(path: &Path) -> io::Result<bool> {
     Ok(kind == libc::TMPFS_MAGIC)
 }
 
-/// Locks `.lock`. A record lock on the open file, so that Kafka's brokers (Java's FileLock) and ours keep each other out.
+/// Locks `.lock`. A record lock on the open file, so that Kafka's brokers (Java's FileLock) and
+/// ours keep each other out.
 fn lock(directory: &Path) -> Result<fs::File, OpenError> {
     let path = directory.join(".lock");
     let wrong = |what: &str, error: io::Error| {
@@ -152,7 +155,8 @@ fn lock(directory: &Path) -> Result<fs::File, OpenError> {
         .mode(0o644)
         .open(&path)
         .map_err(|e| wrong("open the lock file", e))?;
-    // SAFETY: all-zero is a valid `flock` (the whole file, pid 0 as F_OFD_SETLK wants it); the call only reads it.
+    // SAFETY: all-zero is a valid `flock` (the whole file, pid 0 as F_OFD_SETLK wants
+    // it); the call only reads it.
     #[allow(unsafe_code)]
     let result = unsafe {
         let mut range: libc::flock = std::mem::zeroed();
@@ -188,7 +192,8 @@ fn lock(directory: &Path) -> Result<fs::File, OpenError> {
     }
 }
 
-/// Writes, syncs and reads a block in a directory in use, as `user` of several that may do so at a time. Blocks.
+/// Writes, syncs and reads a block in a directory in use, as `user` of several that may
+/// do so at a time. Blocks.
 pub fn try_out(directory: &Path, user: u16) -> io::Result<()> {
     try_file(&directory.join(format!(".probe-{}-{user}", std::process::id())))
 }
@@ -261,7 +266,8 @@ fn device_kind(name: &str, node: &str, rotational: bool) -> &'static str {
     }
 }
 
-/// For filesystems without a block device of their own (btrfs, overlay, NFS): what is mounted there.
+/// For filesystems without a block device of their own (btrfs, overlay, NFS):
+/// what is mounted there.
 fn mounted_from(number: &str) -> Option<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
     table.lines().find_map(|line| {

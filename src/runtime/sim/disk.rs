@@ -1,6 +1,8 @@
-//! A simulated disk: a [`Tree`] whose every operation has a number, at which something can go wrong.
+//! A simulated disk: a [`Tree`] whose every operation has a number, at which
+//! something can go wrong.
 //!
-//! Its shards reach it through their context, so that what they hand to helper threads holds no more than numbers and paths.
+//! Its shards reach it through their context, so that what they hand to helper threads holds no
+//! more than numbers and paths.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,7 +26,8 @@ pub enum Fault {
     Kill,
     /// The power goes before it: what was not synced may go, whole or in part.
     PowerCut,
-    /// It fails with this errno. A write may have reached the disk in part or in whole, a sync may have done its work.
+    /// It fails with this errno. A write may have reached the disk in part or in whole, a
+    /// sync may have done its work.
     Error(i32),
     /// A write or read ends half way, without an error. Other operations are done.
     Short,
@@ -49,7 +52,7 @@ pub(super) struct State {
     capacity: Option<u64>,
     pub random: Random,
     power_cuts: u64,
-    /// Operations of this run, for whoever looks at a failure.
+    /// Operations of this run, for the reader of a failure.
     trace: Vec<String>,
 }
 
@@ -125,8 +128,8 @@ impl Disk {
         self.0.borrow().power_cuts
     }
 
-    /// Leaves the disk as the next process finds it. Writes that were in flight have ended by then, each in whole, in part
-    /// or not at all.
+    /// Leaves the disk as the next process finds it. Writes that were in flight have ended by then,
+    /// each in whole, in part or not at all.
     pub fn restart(&self) {
         let mut state = self.0.borrow_mut();
         let state = &mut *state;

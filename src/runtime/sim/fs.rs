@@ -19,7 +19,8 @@ pub(super) fn either<T>(
     with_disk(simulated).unwrap_or_else(real)
 }
 
-/// An open file or directory of a simulated disk. It may travel, and is used on its disk's shards only.
+/// An open file or directory of a simulated disk. It may travel, and is used on
+/// its disk's shards only.
 #[derive(Debug)]
 pub struct SimFile {
     ino: Ino,
@@ -247,12 +248,13 @@ impl OpenOptions {
 #[derive(Debug)]
 pub enum Metadata {
     Real(std::fs::Metadata),
-    Simulated { dir: bool, len: u64 },
+    Simulated { dir: bool, len: u64, ino: Ino, changes: u64 },
 }
 
 impl Metadata {
     fn of(disk: &State, ino: Ino) -> Metadata {
-        Metadata::Simulated { dir: disk.tree.is_dir(ino), len: disk.len(ino) }
+        let (dir, len, changes) = (disk.tree.is_dir(ino), disk.len(ino), disk.tree.changes(ino));
+        Metadata::Simulated { dir, len, ino, changes }
     }
 
     pub fn is_dir(&self) -> bool {
@@ -277,11 +279,20 @@ impl Metadata {
         }
     }
 
-    /// Simulated files are all of the same time.
+    pub(in crate::runtime) fn inode(&self) -> u64 {
+        match self {
+            Metadata::Real(metadata) => std::os::unix::fs::MetadataExt::ino(metadata),
+            Metadata::Simulated { ino, .. } => *ino,
+        }
+    }
+
+    /// Simulated files are all of the same time, but that each change of one shows.
     pub fn modified(&self) -> io::Result<SystemTime> {
         match self {
             Metadata::Real(metadata) => metadata.modified(),
-            Metadata::Simulated { .. } => Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(1)),
+            Metadata::Simulated { changes, .. } => {
+                Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(1) + Duration::from_nanos(*changes))
+            }
         }
     }
 }

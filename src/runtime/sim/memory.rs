@@ -1,5 +1,6 @@
-//! A file of a simulated disk that is mapped: memory of the process, of which the disk takes note when the process ends or when
-//! somebody opens the file. Every store is an operation of the disk, before which the process may be killed.
+//! A file of a simulated disk that is mapped: memory of the process, of which the disk takes note
+//! when the process ends or when somebody opens the file. Every store is an operation of the disk,
+//! before which the process may be killed.
 
 use std::io;
 use std::path::Path;

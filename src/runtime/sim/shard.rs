@@ -1,4 +1,5 @@
-//! Simulated shards: tasks of all of them on one thread, in an order by seed, in a time of their own.
+//! Simulated shards: tasks of all of them on one thread, in an order by seed,
+//! in a time of their own.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -231,7 +232,7 @@ pub(super) fn on_disk<T>(operation: impl FnOnce(&mut State) -> io::Result<T>) ->
     with_disk(operation).unwrap_or_else(|| Err(io::Error::other("a file of a simulated disk, without its shard")))
 }
 
-/// Whether the current shard is a simulated one.
+/// True if the current shard is a simulated one.
 pub(in crate::runtime) fn is_current() -> bool {
     context::peek(|shard| shard.simulated.is_some()).unwrap_or(false)
 }
@@ -262,7 +263,7 @@ pub(in crate::runtime) async fn later<T: 'static>(extra: Duration, work: impl Fn
     });
     match receiver.recv().await {
         Some(value) => value,
-        // The process has ended, and so has whoever waits.
+        // The process has ended, and so have its waiters.
         None => poll_fn(|_| Poll::Pending).await,
     }
 }

@@ -12,7 +12,7 @@ use crate::runtime::buffers::RecvBuf;
 use crate::runtime::disk::{DiskBuf, File, FrozenBuf, OpenMode, os_code, space};
 use crate::runtime::faults::{self, Op, inject};
 use crate::runtime::mapping::{Mapping, PAGE_BYTES};
-use crate::runtime::{Breather, clock, context, spawn_blocking, spawn_local};
+use crate::runtime::{Yielder, clock, context, spawn_blocking, spawn_local};
 
 fn filled(len: usize, value: u8) -> FrozenBuf {
     let mut buf = DiskBuf::alloc(len);
@@ -20,7 +20,8 @@ fn filled(len: usize, value: u8) -> FrozenBuf {
     buf.freeze()
 }
 
-/// Runs `work` on a new shard of the disk, and then takes the process away by `end`, if there is one.
+/// Runs `work` on a new shard of the disk, and then takes the process away by
+/// `end`, if there is one.
 fn on<T: 'static>(disk: &Disk, end: Option<Fault>, work: impl Future<Output = T> + 'static) -> Result<T, Stopped> {
     let simulation = Simulation::new(1);
     let shard = simulation.shard(disk);
@@ -70,7 +71,7 @@ fn shards_of_one_thread_share_neither_faults_nor_memory() {
     assert!(!context::peek(|shard| shard.simulated.is_some()).unwrap_or(false), "the thread is its own again");
 }
 
-/// What two tasks on each of two shards do, in order.
+/// Steps of two tasks on each of two shards, in order.
 fn order(seed: u64) -> Vec<(u8, u32, Duration)> {
     let simulation = Simulation::new(seed);
     let disk = Disk::new(1, Journal::Ordered);
@@ -82,7 +83,7 @@ fn order(seed: u64) -> Vec<(u8, u32, Duration)> {
         simulation.spawn(&shards[usize::from(task % 2)], async move {
             for round in 0..5 {
                 match round % 2 {
-                    0 => Breather.pass().await,
+                    0 => Yielder.pass().await,
                     _ => spawn_blocking(|| ()).await,
                 }
                 let now = clock::now();
@@ -196,7 +197,8 @@ fn a_file_that_was_cut_and_written_anew_has_one_of_its_pasts() {
         assert!(bytes[..4096].iter().all(|byte| *byte == 1));
         seen.insert((bytes.len(), bytes.get(4096).copied()));
     }
-    // Not cut: the old bytes, or either of the later ones. Cut: nothing. Grown again: zeros, or the newest.
+    // Not cut: the old bytes, or either of the later ones. Cut: nothing. Grown
+    // again: zeros, or the newest.
     let all = [(4096, None), (8192, Some(0)), (8192, Some(1)), (8192, Some(2)), (8192, Some(3))];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
 }
@@ -260,8 +262,8 @@ fn a_write_in_flight_at_a_kill_lands_in_whole_in_part_or_not_at_all() {
             let file = Rc::new(File::open(Path::new("/a.log"), OpenMode::CreateNew).await.unwrap());
             let writing = file.clone();
             spawn_local(async move { drop(writing.write_at(&filled(12_288, 1), 0).await) });
-            Breather.pass().await;
-            Breather.pass().await;
+            Yielder.pass().await;
+            Yielder.pass().await;
             let _ = fs::read("/a.log");
             clock::sleep(Duration::from_secs(1)).await;
         };
@@ -291,8 +293,8 @@ fn a_full_disk_says_so() {
     on(&disk, None, work).unwrap();
 }
 
-/// Stores into mapped memory, of which the one with this number is the process's last: bytes filled in the area, bytes of the
-/// slot's body, and its word.
+/// Stores into mapped memory, of which the one with this number is the process's last: bytes filled
+/// in the area, bytes of the slot's body, and its word.
 fn mapped_until(at: u64, seed: u64) -> (usize, usize, u64) {
     let disk = Disk::new(seed, Journal::Ordered);
     disk.fail_at(at, Fault::Kill);

@@ -1,9 +1,11 @@
-//! Files and names of a simulated disk, twice: as the kernel has them, and as a power cut leaves them at least.
+//! Files and names of a simulated disk, twice: as the kernel has them, and as a power
+//! cut leaves them at least.
 //!
-//! Between the two stand changes of names and sizes (the file system's journal, in order) and bytes that were written and not
-//! synced. A sync makes a file's bytes safe, and the journal up to the last change of that file. A power cut
-//! keeps a first part of the journal, and of the unsynced bytes whatever blocks it likes: an older write to
-//! a block may be there where a newer one is not, and bytes may be missing where the size says that there are some.
+//! Between the two stand changes of names and sizes (the file system's journal, in order) and bytes
+//! that were written and not synced. A sync makes a file's bytes safe, and the journal up to the
+//! last change of that file. A power cut keeps a first part of the journal, and of the unsynced
+//! bytes whatever blocks it likes: an older write to a block may be there where a newer one is not,
+//! and bytes may be missing where the size says that there are some.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -24,7 +26,8 @@ const BLOCK: u64 = 4096;
 pub enum Journal {
     /// A first part of it, as ext4 and XFS do.
     Ordered,
-    /// A first part of the changes of each directory and of each file by themselves, which is all that POSIX promises.
+    /// A first part of the changes of each directory and of each file by themselves, which is
+    /// all that POSIX promises.
     Loose,
 }
 
@@ -37,7 +40,8 @@ enum Change {
 }
 
 impl Change {
-    /// Whether a sync of `wanted` asks for it: where the journal is loose, a file's sync does not ask for its name.
+    /// True if a sync of `wanted` asks for it: where the journal is loose, a file's sync
+    /// does not ask for its name.
     fn concerns(&self, wanted: Ino, journal: Journal) -> bool {
         let named = |ino: Ino| journal == Journal::Ordered && ino == wanted;
         match self {
@@ -130,13 +134,23 @@ pub(super) struct Tree {
     unsynced: Vec<Write>,
     next: Ino,
     time: u64,
+    /// Changes of each file's bytes and size so far.
+    changes: BTreeMap<Ino, u64>,
 }
 
 impl Tree {
     pub(super) fn new() -> Tree {
         let mut live = Image::default();
         live.dirs.insert(ROOT, BTreeMap::new());
-        Tree { safe: live.clone(), live, journal: Vec::new(), unsynced: Vec::new(), next: ROOT + 1, time: 0 }
+        Tree {
+            safe: live.clone(),
+            live,
+            journal: Vec::new(),
+            unsynced: Vec::new(),
+            next: ROOT + 1,
+            time: 0,
+            changes: BTreeMap::new(),
+        }
     }
 
     fn change(&mut self, change: Change) {
@@ -193,7 +207,13 @@ impl Tree {
         self.change(Change::Rename { from, to, ino });
     }
 
+    /// How often a file's bytes or size have been changed.
+    pub(super) fn changes(&self, ino: Ino) -> u64 {
+        self.changes.get(&ino).copied().unwrap_or(0)
+    }
+
     pub(super) fn resize(&mut self, ino: Ino, len: u64) {
+        *self.changes.entry(ino).or_default() += 1;
         self.change(Change::Size { ino, len });
     }
 
@@ -202,6 +222,7 @@ impl Tree {
         if self.bytes(ino).is_some_and(|file| end > file.len() as u64) {
             self.resize(ino, end);
         }
+        *self.changes.entry(ino).or_default() += 1;
         self.live.put(ino, position, bytes);
         self.unsynced.push(Write { at: self.time, ino, position, bytes: bytes.to_vec() });
     }
@@ -236,7 +257,7 @@ impl Tree {
     fn make_safe(&mut self, at: u64, change: &Change) {
         self.safe.apply(change);
         let Change::Size { ino, len } = change else { return };
-        // What was written before a cut, and lay behind it, is gone.
+        // Bytes written before a cut that lay behind it are gone.
         for write in self.unsynced.iter_mut().filter(|write| write.ino == *ino && write.at < at) {
             write.bytes.truncate(len.saturating_sub(write.position) as usize);
         }

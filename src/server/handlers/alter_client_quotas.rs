@@ -1,7 +1,5 @@
 //! AlterClientQuotas (KIP-546): sets and removes client quotas.
 
-use std::rc::Rc;
-
 use kafka_protocol::messages::alter_client_quotas_request::EntryData;
 use kafka_protocol::messages::alter_client_quotas_response::{EntityData, EntryData as Altered};
 use kafka_protocol::messages::{AlterClientQuotasRequest, AlterClientQuotasResponse, ApiKey};
@@ -9,19 +7,18 @@ use kafka_protocol::messages::{AlterClientQuotasRequest, AlterClientQuotasRespon
 use crate::cluster::controller::ControlError;
 use crate::cluster::quota_requests::{AlterQuotas, NamedEntity};
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 
 use super::shared::{error_message, text};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::AlterClientQuotas, 0, 1);
 
 pub async fn handle(
-    context: &Rc<ServerContext>,
-    _: i16,
-    request: AlterClientQuotasRequest,
+    session: &Session,
+    Call { request, .. }: Call<AlterClientQuotasRequest>,
 ) -> AlterClientQuotasResponse {
     let wanted: Vec<AlterQuotas> = request.entries.into_iter().map(alteration).collect();
-    let outcomes = match context.shard.alter_quotas(wanted.clone(), request.validate_only).await {
+    let outcomes = match session.shard().alter_quotas(wanted.clone(), request.validate_only).await {
         Ok(outcomes) => outcomes,
         Err(error) => wanted.into_iter().map(|quotas| (quotas.entity, Err(error.clone()))).collect(),
     };

@@ -1,7 +1,5 @@
-//! AlterConfigs: the options of topics and brokers, all of a resource's own at once. What a request does not name is no
-//! longer set.
-
-use std::rc::Rc;
+//! AlterConfigs: the options of topics, brokers and groups, all of a resource's own at once. What a
+//! request does not name is no longer set.
 
 use kafka_protocol::messages::alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
@@ -11,16 +9,16 @@ use kafka_protocol::protocol::StrBytes;
 use crate::cluster::controller::ConfigOp;
 use crate::model::BrokerId;
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 
 use super::altering::{self, check_names, refuse};
 use super::shared::error_message;
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::AlterConfigs, 0, 2);
 
-pub async fn handle(context: &Rc<ServerContext>, _: i16, request: AlterConfigsRequest) -> AlterConfigsResponse {
+pub async fn handle(session: &Session, Call { request, .. }: Call<AlterConfigsRequest>) -> AlterConfigsResponse {
     let AlterConfigsRequest { resources, validate_only, .. } = request;
-    let responses = altering::answer(context, resources, validate_only, id, change, response).await;
+    let responses = altering::answer(session, resources, validate_only, id, change, response).await;
     AlterConfigsResponse::default().with_responses(responses)
 }
 

@@ -1,7 +1,5 @@
-//! AlterPartitionReassignments (KIP-455). The replicas of a broker that is alone stay where they are, so no reassignment
-//! begins there and none can be cancelled.
-
-use std::rc::Rc;
+//! AlterPartitionReassignments (KIP-455). The replicas of a broker that is alone stay where they
+//! are, so no reassignment begins there and none can be cancelled.
 
 use kafka_protocol::messages::alter_partition_reassignments_request::ReassignablePartition;
 use kafka_protocol::messages::alter_partition_reassignments_response::{
@@ -13,7 +11,7 @@ use crate::cluster::MetadataImage;
 use crate::cluster::controller::{ControlError, check_assignment};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 use crate::shard::Reassignment;
 
 use super::shared::{control_error, error_message, no_time, patience};
@@ -21,11 +19,10 @@ use super::shared::{control_error, error_message, no_time, patience};
 pub const API: ApiSpec = ApiSpec::new(ApiKey::AlterPartitionReassignments, 0, 1);
 
 pub async fn handle(
-    context: &Rc<ServerContext>,
-    _: i16,
-    request: AlterPartitionReassignmentsRequest,
+    session: &Session,
+    Call { request, .. }: Call<AlterPartitionReassignmentsRequest>,
 ) -> AlterPartitionReassignmentsResponse {
-    let shard = &context.shard;
+    let shard = session.shard();
     if !shard.config.in_cluster() || no_time(request.timeout_ms).is_some() {
         return respond(&shard.image(), request);
     }
@@ -34,6 +31,7 @@ pub async fn handle(
             topic: topic.name.0.to_string(),
             partition: partition.partition_index,
             target: partition.replicas.as_ref().map(|ids| ids.iter().map(|id| id.0).collect()),
+            may_change_factor: request.allow_replication_factor_change,
         })
     });
     let mut outcomes = shard.reassign_partitions(wanted.collect(), patience(request.timeout_ms)).await.into_iter();
@@ -80,7 +78,7 @@ fn reassign(image: &MetadataImage, name: &str, wanted: &ReassignablePartition) -
         return Err(control_error(ErrorCode::NoReassignmentInProgress, "No partition reassignment is in progress."));
     };
     let replicas: Vec<i32> = replicas.iter().map(|id| id.0).collect();
-    check_assignment(image, &replicas)?;
+    check_assignment(image, &replicas, &partition.replicas)?;
     if partition.replicas.iter().map(|id| id.0).eq(replicas) {
         return Ok(());
     }

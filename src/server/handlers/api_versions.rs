@@ -1,7 +1,5 @@
 //! ApiVersions: what this broker serves (KIP-35, KIP-511).
 
-use std::rc::Rc;
-
 use bytes::Bytes;
 use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
@@ -9,34 +7,37 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::model::ErrorCode;
 use crate::protocol::{ApiSpec, Malformed, respond};
-use crate::server::context::ServerContext;
-use crate::server::dispatch::{APIS, Asker};
+use crate::server::dispatch::APIS;
+use crate::server::session::{Call, Session};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::ApiVersions, 0, 4);
 
 /// The response has features from here on (KIP-584).
 const FEATURES_FROM: i16 = 3;
 
-/// Features by Kafka's names, and the versions that are supported: consumer groups (KIP-848) are always on.
-pub const FEATURES: [(&str, i16, i16); 1] = [("group.version", 1, 1)];
+/// Features by Kafka's names, and the versions that are supported: consumer groups (KIP-848) and
+/// epochs that rise with each end of a transaction (KIP-890) are always on.
+pub const FEATURES: [(&str, i16, i16); 2] = [("group.version", 1, 1), ("transaction.version", 2, 2)];
 
 /// A client says what it is from here on (KIP-511).
 const SOFTWARE_FROM: i16 = 3;
 
-pub async fn handle(
-    context: &Rc<ServerContext>,
-    asker: &Asker,
-    version: i16,
-    request: ApiVersionsRequest,
-) -> ApiVersionsResponse {
+/// The client says what it is by such a request.
+pub fn tells_software(key: ApiKey, version: i16) -> bool {
+    key == API.key && version >= SOFTWARE_FROM
+}
+
+pub async fn handle(session: &Session, Call { version, request }: Call<ApiVersionsRequest>) -> ApiVersionsResponse {
     let response = respond(version, &request);
     if version >= SOFTWARE_FROM && response.error_code == ErrorCode::None.code() {
         let (name, software_version) = (&request.client_software_name, &request.client_software_version);
-        let software = context.link.metrics.clients.count(name, software_version);
+        let software = session.context.link.metrics.clients.count(name, software_version);
         // The one that it counted as before goes.
-        let before = asker.client.software.borrow_mut().replace(software);
+        let before = session.client.software.borrow_mut().replace(software);
         drop(before);
     }
+    // Also one whose words for itself were refused.
+    session.client.introduce();
     response
 }
 
@@ -63,8 +64,9 @@ fn respond(version: i16, request: &ApiVersionsRequest) -> ApiVersionsResponse {
         .with_finalized_features_epoch(0)
 }
 
-/// The answer to a version that is not known here, in the one shape that every client can read: v0, with the ranges, so that
-/// the client can ask again (KIP-511). A version below 0 is no client's, and is told what Kafka tells of any: this API's range.
+/// The answer to a version that is not known here, in the one shape that every client can read: v0,
+/// with the ranges, so that the client can ask again (KIP-511). A version below 0 is no client's,
+/// and is told what Kafka tells of any: this API's range.
 pub fn refuse_version(version: i16, correlation_id: i32) -> Result<Bytes, Malformed> {
     let mut ranges = ranges();
     if version < 0 {
@@ -87,7 +89,8 @@ fn ranges() -> Vec<ApiVersion> {
     ranges
 }
 
-/// Kafka's rule for what a client says of itself: letters and digits at both ends, `-` and `.` within.
+/// Kafka's rule for what a client says of itself: letters and digits at both
+/// ends, `-` and `.` within.
 fn is_sound(text: &str) -> bool {
     let ends = [text.chars().next(), text.chars().next_back()];
     ends.iter().all(|end| end.is_some_and(|c| c.is_ascii_alphanumeric()))
@@ -118,7 +121,8 @@ mod tests {
             assert_eq!(range(18), Some((0, 4)));
             let seen = through_the_wire(API.key, version, &response);
             let level = seen.finalized_features.iter().map(|f| (&*f.name, f.min_version_level, f.max_version_level));
-            let expected = if version >= 3 { vec![("group.version", 1, 1)] } else { vec![] };
+            let all = vec![("group.version", 1, 1), ("transaction.version", 2, 2)];
+            let expected = if version >= 3 { all } else { vec![] };
             assert_eq!(level.collect::<Vec<_>>(), expected, "v{version}");
             let range = seen.supported_features.iter().map(|f| (&*f.name, f.min_version, f.max_version));
             assert_eq!(range.collect::<Vec<_>>(), expected, "v{version}");

@@ -4,32 +4,31 @@ use kafka_protocol::messages::consumer_group_describe_response::{Assignment, Des
 use kafka_protocol::messages::{ApiKey, ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use crate::groups::api::{AssignedTopic, ConsumerDescribeReply, ConsumerDescribeRequest, ConsumerMember, GroupId};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::group_call::GroupCall;
-use crate::shard::groups::{AssignedTopic, ConsumerDescribeReply, ConsumerDescribeRequest, ConsumerMember, GroupId};
+use crate::server::session::{Call, Session};
 
 use super::shared::{GROUP_OPERATIONS, each_group_once, error_message, sent, text, topic_name, wire_group_id};
 
-pub const API: ApiSpec = ApiSpec::new(ApiKey::ConsumerGroupDescribe, 0, 1);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::ConsumerGroupDescribe, 0, 1).in_line();
 
-/// Whether a member speaks the classic protocol is told from here on (KIP-1099).
+/// A member's kind, classic or not, is told from here on (KIP-1099).
 const KIND_FROM: i16 = 1;
 
 pub async fn handle(
-    call: &GroupCall,
-    version: i16,
-    request: ConsumerGroupDescribeRequest,
+    session: &Session,
+    Call { version, request }: Call<ConsumerGroupDescribeRequest>,
 ) -> ConsumerGroupDescribeResponse {
     let (nameless, groups): (Vec<GroupId>, Vec<GroupId>) =
         each_group_once(&request.group_ids).into_iter().partition(|group| group.is_empty());
     let requests = groups.iter().map(|group| ConsumerDescribeRequest { group: group.clone() }).collect();
-    let mut replies = call.ask_each(requests, bytes).await;
+    let mut replies = session.ask_each(requests, bytes).await;
     replies.extend(nameless.iter().map(|_| Err(ErrorCode::InvalidGroupId)));
     respond(version, request.include_authorized_operations, [groups, nameless].concat(), replies)
 }
 
-/// What a reply takes, about.
+/// Bytes that a reply takes, about.
 fn bytes(reply: &ConsumerDescribeReply) -> usize {
     let of_topics = |topics: &[AssignedTopic]| {
         let bytes =
@@ -104,7 +103,7 @@ fn assignment(topics: Vec<AssignedTopic>) -> Assignment {
 mod tests {
     use super::super::shared::testing::{id_of, through_the_wire};
     use super::*;
-    use crate::shard::groups::Caller;
+    use crate::groups::api::Caller;
 
     fn reply() -> ConsumerDescribeReply {
         let topics = |partitions: &[i32]| {

@@ -1,4 +1,5 @@
-//! ConsumerGroupHeartbeat: a member of a group says what it wants and has, and is told what it shall have (KIP-848).
+//! ConsumerGroupHeartbeat: a member of a group says what it wants and has, and is told what
+//! it shall have (KIP-848).
 
 use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions as OwnedTopic;
 use kafka_protocol::messages::consumer_group_heartbeat_response::{Assignment, TopicPartitions};
@@ -7,25 +8,21 @@ use kafka_protocol::messages::{
 };
 
 use crate::cluster::controller::ControlError;
+use crate::groups::api::{Caller, ConsumerHeartbeatReply, ConsumerHeartbeatRequest};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::group_call::GroupCall;
-use crate::shard::groups::{Caller, ConsumerHeartbeatReply, ConsumerHeartbeatRequest};
+use crate::server::session::{Call, Session};
 
 use super::shared::{control_error, error_message, group_id, instance_id, owned, sent};
 
-pub const API: ApiSpec = ApiSpec::new(ApiKey::ConsumerGroupHeartbeat, 0, 1);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::ConsumerGroupHeartbeat, 0, 1).in_line();
 
 /// Members make their own ids from here on (KIP-1082).
 const OWN_ID_FROM: i16 = 1;
-const JOIN_EPOCH: i32 = 0;
-const LEAVE_EPOCH: i32 = -1;
-const STATIC_LEAVE_EPOCH: i32 = -2;
-const NO_TIMEOUT: i32 = -1;
 
-pub async fn handle(call: &GroupCall, version: i16, request: ConsumerGroupHeartbeatRequest) -> Response {
-    match sort_out(version, call.caller.clone(), request) {
-        Ok(request) => match call.ask(request).await {
+pub async fn handle(session: &Session, Call { version, request }: Call<ConsumerGroupHeartbeatRequest>) -> Response {
+    match convert(version, session.caller(), request) {
+        Ok(request) => match session.ask(request).await {
             Ok(reply) => respond(reply),
             Err(code) => Response::default().with_error_code(code.code()),
         },
@@ -35,17 +32,16 @@ pub async fn handle(call: &GroupCall, version: i16, request: ConsumerGroupHeartb
     }
 }
 
-fn sort_out(
+fn convert(
     version: i16,
     caller: Caller,
     request: ConsumerGroupHeartbeatRequest,
 ) -> Result<ConsumerHeartbeatRequest, ControlError> {
-    check(version, &request).map_err(|message| control_error(ErrorCode::InvalidRequest, message))?;
     let instance_id =
         instance_id(request.instance_id).map_err(|code| control_error(code, "InstanceId is too long."))?;
     let names = |names: Vec<TopicName>| names.iter().map(|name| name.0.to_string()).collect();
     let partitions = |topics: Vec<OwnedTopic>| topics.into_iter().map(|t| (t.topic_id, t.partitions)).collect();
-    Ok(ConsumerHeartbeatRequest {
+    let request = ConsumerHeartbeatRequest {
         group: group_id(&request.group_id),
         caller,
         member_id: request.member_id.to_string(),
@@ -57,39 +53,9 @@ fn sort_out(
         subscribed_regex: owned(request.subscribed_topic_regex),
         assignor: owned(request.server_assignor),
         owned: request.topic_partitions.map(partitions),
-    })
-}
-
-/// Kafka's rules for what a member has to say at which epoch; what is wrong, in Kafka's words.
-fn check(version: i16, request: &ConsumerGroupHeartbeatRequest) -> Result<(), &'static str> {
-    let epoch = request.member_epoch;
-    let needs_member = version >= OWN_ID_FROM || epoch > JOIN_EPOCH || epoch == LEAVE_EPOCH;
-    if needs_member && request.member_id.trim().is_empty() {
-        return Err("MemberId can't be empty.");
-    }
-    if request.group_id.0.trim().is_empty() {
-        return Err("GroupId can't be empty.");
-    }
-    if request.instance_id.as_ref().is_some_and(|id| id.trim().is_empty()) {
-        return Err("InstanceId can't be empty.");
-    }
-    if request.rack_id.as_ref().is_some_and(|id| id.trim().is_empty()) {
-        return Err("RackId can't be empty.");
-    }
-    match epoch {
-        JOIN_EPOCH if request.rebalance_timeout_ms == NO_TIMEOUT => {
-            Err("RebalanceTimeoutMs must be provided in first request.")
-        }
-        JOIN_EPOCH if request.topic_partitions.as_ref().is_none_or(|owned| !owned.is_empty()) => {
-            Err("TopicPartitions must be empty when (re-)joining.")
-        }
-        JOIN_EPOCH if request.subscribed_topic_names.is_none() && request.subscribed_topic_regex.is_none() => {
-            Err("Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.")
-        }
-        STATIC_LEAVE_EPOCH if request.instance_id.is_none() => Err("InstanceId can't be null."),
-        ..STATIC_LEAVE_EPOCH => Err("MemberEpoch is invalid."),
-        _ => Ok(()),
-    }
+    };
+    let checked = request.check(version >= OWN_ID_FROM);
+    checked.map(|()| request).map_err(|message| control_error(ErrorCode::InvalidRequest, message))
 }
 
 fn respond(reply: ConsumerHeartbeatReply) -> Response {
@@ -131,7 +97,7 @@ mod tests {
     fn a_request_is_understood_in_every_version() {
         let caller = Caller { client_id: "me".into(), client_host: "/127.0.0.1".into() };
         for version in API.min..=API.max {
-            let asked = sort_out(version, caller.clone(), joining(version)).unwrap();
+            let asked = convert(version, caller.clone(), joining(version)).unwrap();
             assert_eq!((&*asked.group, &asked.caller, &*asked.member_id, asked.member_epoch), ("g", &caller, "m", 0));
             assert_eq!((asked.instance_id.as_deref(), asked.rack_id.as_deref()), (Some("i"), Some("north")));
             assert_eq!((asked.rebalance_timeout_ms, asked.assignor.as_deref()), (60_000, Some("range")));
@@ -145,7 +111,7 @@ mod tests {
                 .with_member_id(text("m"))
                 .with_member_epoch(4)
                 .with_topic_partitions(Some(vec![owned]));
-            let asked = sort_out(version, caller.clone(), next).unwrap();
+            let asked = convert(version, caller.clone(), next).unwrap();
             assert_eq!((asked.member_epoch, asked.rebalance_timeout_ms), (4, -1));
             assert_eq!((asked.subscribed_topics, asked.subscribed_regex, asked.assignor), (None, None, None));
             assert_eq!(asked.owned, Some(vec![(id_of(5), vec![1, 2])]));
@@ -155,7 +121,7 @@ mod tests {
     #[test]
     fn what_kafka_refuses_is_refused_in_its_words() {
         let said = |version: i16, request: ConsumerGroupHeartbeatRequest| {
-            sort_out(version, Caller::default(), request).err().map_or(String::new(), |error| {
+            convert(version, Caller::default(), request).err().map_or(String::new(), |error| {
                 assert_eq!(error.code, ErrorCode::InvalidRequest);
                 error.message
             })

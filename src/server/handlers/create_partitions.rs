@@ -1,7 +1,5 @@
 //! CreatePartitions: more partitions for topics that exist.
 
-use std::rc::Rc;
-
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitionsResponse, TopicName};
@@ -10,8 +8,7 @@ use crate::cluster::MetadataImage;
 use crate::cluster::controller::{ControlError, GrowTopic, grow_topic};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
-use crate::server::dispatch::Asker;
+use crate::server::session::{Call, Session};
 
 use super::shared::{
     MAX_PARTITIONS_PER_REQUEST, control_error, error_message, no_time, over_quota, patience, repeated, throttled,
@@ -23,33 +20,31 @@ pub const API: ApiSpec = ApiSpec::new(ApiKey::CreatePartitions, 0, 3);
 /// THROTTLING_QUOTA_EXCEEDED is known from here on.
 const STRICT_FROM: i16 = 3;
 
-/// The partitions are there when the answer is. Of a broker that is alone `timeout_ms` is not looked at, apart from
-/// [`no_time`].
+/// The partitions are there when the answer is. Of a broker that is alone `timeout_ms` is not
+/// looked at, apart from [`no_time`].
 pub async fn handle(
-    context: &Rc<ServerContext>,
-    asker: &Asker,
-    version: i16,
-    request: CreatePartitionsRequest,
+    session: &Session,
+    Call { version, request }: Call<CreatePartitionsRequest>,
 ) -> CreatePartitionsResponse {
     if let Some(error) = no_time(request.timeout_ms) {
         let refused = request.topics.into_iter().map(|topic| result(topic.name, Err(error.clone())));
         return CreatePartitionsResponse::default().with_results(refused.collect());
     }
-    let (mut results, mut wanted) = sort_out(request.topics);
-    if partitions(&context.shard.image(), &wanted) > i64::from(MAX_PARTITIONS_PER_REQUEST) {
+    let (mut results, mut wanted) = split_request(request.topics);
+    if partitions(&session.shard().image(), &wanted) > i64::from(MAX_PARTITIONS_PER_REQUEST) {
         results.extend(wanted.drain(..).map(|topic| result(topic_name(&topic.name), Err(too_many_partitions()))));
     }
-    let (image, settings) = (context.shard.image(), context.shard.settings());
+    let (image, settings) = (session.shard().image(), session.shard().settings());
     let added = |topic: &GrowTopic| {
         let grown = grow_topic(&image, &settings, topic).ok()?;
         Some(grown.partitions.len().saturating_sub(image.topic(&topic.name)?.partitions.len()))
     };
-    let over = over_quota(asker, version >= STRICT_FROM, &mut wanted, added);
+    let over = over_quota(session, version >= STRICT_FROM, &mut wanted, added);
     results.extend(over.into_iter().map(|topic| result(topic_name(&topic.name), Err(throttled()))));
     if !wanted.is_empty() {
         let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
         let outcomes =
-            context.shard.create_partitions(wanted, request.validate_only, patience(request.timeout_ms)).await;
+            session.shard().create_partitions(wanted, request.validate_only, patience(request.timeout_ms)).await;
         let mut outcomes = outcomes.into_iter();
         for name in names {
             let outcome = outcomes.next().unwrap_or_else(|| {
@@ -70,7 +65,7 @@ fn partitions(image: &MetadataImage, wanted: &[GrowTopic]) -> i64 {
     wanted.iter().map(added).sum()
 }
 
-fn sort_out(topics: Vec<CreatePartitionsTopic>) -> (Vec<CreatePartitionsTopicResult>, Vec<GrowTopic>) {
+fn split_request(topics: Vec<CreatePartitionsTopic>) -> (Vec<CreatePartitionsTopicResult>, Vec<GrowTopic>) {
     let twice = repeated(topics.iter().map(|topic| topic.name.clone()));
     let duplicate = || Err(control_error(ErrorCode::InvalidRequest, "Duplicate topic name."));
     let results = twice.iter().map(|name| result(name.clone(), duplicate())).collect();
@@ -104,7 +99,7 @@ mod tests {
         let asked = |name: &str| CreatePartitionsTopic::default().with_name(topic_name(name)).with_count(8);
         let assigned = asked("b")
             .with_assignments(Some(vec![CreatePartitionsAssignment::default().with_broker_ids(vec![BrokerId(7)])]));
-        let (results, wanted) = sort_out(vec![asked("a").with_assignments(None), assigned, asked("a")]);
+        let (results, wanted) = split_request(vec![asked("a").with_assignments(None), assigned, asked("a")]);
         assert_eq!((results.len(), results[0].error_code), (1, 42));
         assert_eq!((wanted.len(), wanted[0].name.as_str(), wanted[0].count), (1, "b", 8));
         assert_eq!(wanted[0].assignments, Some(vec![vec![7]]));

@@ -1,7 +1,6 @@
 //! CreateTopics.
 
 use std::collections::{BTreeMap, HashSet};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic};
@@ -15,8 +14,7 @@ use crate::cluster::controller::{ControlError, CreateTopic, create_topic};
 use crate::config::{ServerConfig, describe_topic};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
-use crate::server::dispatch::Asker;
+use crate::server::session::{Call, Session};
 
 use super::shared::{
     CLUSTER_METADATA, MAX_PARTITIONS_PER_REQUEST, control_error, error_message, no_time, over_quota, patience,
@@ -29,40 +27,36 @@ pub const API: ApiSpec = ApiSpec::new(ApiKey::CreateTopics, 2, 7);
 const CONFIGS_FROM: i16 = 5;
 /// THROTTLING_QUOTA_EXCEEDED is known from here on.
 const STRICT_FROM: i16 = 6;
-/// Topics of one request whose settings are told, some 6 KiB each; the rest have an error in their place, which is how a
-/// broker says that it does not tell them.
+/// Topics of one request whose settings are told, some 6 KiB each; the rest have an error in their
+/// place, which is how a broker says that it does not tell them.
 const CONFIGS_TOLD: usize = 5000;
 
-/// The topics are there when the answer is. Of a broker that is alone `timeout_ms` is not looked at, apart from [`no_time`].
-pub async fn handle(
-    context: &Rc<ServerContext>,
-    asker: &Asker,
-    version: i16,
-    request: CreateTopicsRequest,
-) -> CreateTopicsResponse {
+/// The topics are there when the answer is. Of a broker that is alone `timeout_ms` is not looked
+/// at, apart from [`no_time`].
+pub async fn handle(session: &Session, Call { version, request }: Call<CreateTopicsRequest>) -> CreateTopicsResponse {
     let validate_only = request.validate_only;
     if let Some(error) = no_time(request.timeout_ms) {
         let refused = request.topics.into_iter().map(|topic| failed(topic.name, error.clone()));
         return CreateTopicsResponse::default().with_topics(refused.collect());
     }
-    let (mut results, mut wanted) = sort_out(request.topics);
-    if partitions(&context.shard.config, &wanted) > i64::from(MAX_PARTITIONS_PER_REQUEST) {
+    let (mut results, mut wanted) = split_request(request.topics);
+    if partitions(&session.shard().config, &wanted) > i64::from(MAX_PARTITIONS_PER_REQUEST) {
         let refuse = |topic: CreateTopic| failed(TopicName(StrBytes::from_string(topic.name)), too_many_partitions());
         results.extend(wanted.drain(..).map(refuse));
     }
-    let (image, settings) = (context.shard.image(), context.shard.settings());
+    let (image, settings) = (session.shard().image(), session.shard().settings());
     let made =
         |topic: &CreateTopic| create_topic(&image, &settings, topic, Uuid::nil()).ok().map(|t| t.partitions.len());
-    let over = over_quota(asker, version >= STRICT_FROM, &mut wanted, made);
+    let over = over_quota(session, version >= STRICT_FROM, &mut wanted, made);
     results.extend(over.into_iter().map(|topic| failed(topic_name(&topic.name), throttled())));
     if !wanted.is_empty() {
         let names: Vec<String> = wanted.iter().map(|topic| topic.name.clone()).collect();
-        let outcomes = context.shard.create_topics(wanted, validate_only, patience(request.timeout_ms)).await;
+        let outcomes = session.shard().create_topics(wanted, validate_only, patience(request.timeout_ms)).await;
         let mut outcomes = outcomes.into_iter();
         for (place, name) in names.into_iter().enumerate() {
             let outcome = outcomes.next().unwrap_or_else(|| Err(no_outcome()));
             let tells_configs = version >= CONFIGS_FROM && place < CONFIGS_TOLD;
-            let mut result = result(&context.shard.settings(), tells_configs, name, outcome);
+            let mut result = result(&session.shard().settings(), tells_configs, name, outcome);
             if version >= CONFIGS_FROM && !tells_configs && result.error_code == 0 {
                 result.topic_config_error_code = ErrorCode::PolicyViolation.code();
             }
@@ -86,8 +80,8 @@ fn partitions(config: &ServerConfig, wanted: &[CreateTopic]) -> i64 {
     wanted.iter().map(of).sum()
 }
 
-/// What can be refused by the request alone, and the rest.
-fn sort_out(topics: Vec<CreatableTopic>) -> (Vec<CreatableTopicResult>, Vec<CreateTopic>) {
+/// The refusals that need nothing but the request, and the topics to create.
+fn split_request(topics: Vec<CreatableTopic>) -> (Vec<CreatableTopicResult>, Vec<CreateTopic>) {
     let twice: HashSet<TopicName> = repeated(topics.iter().map(|topic| topic.name.clone()));
     let mut results: Vec<CreatableTopicResult> = twice
         .iter()
@@ -187,7 +181,7 @@ mod tests {
 
     #[test]
     fn repeated_names_are_refused_once_and_the_rest_goes_on() {
-        let (results, wanted) = sort_out(vec![asked("a"), asked("b"), asked("a"), asked("a")]);
+        let (results, wanted) = split_request(vec![asked("a"), asked("b"), asked("a"), asked("a")]);
         let refused: Vec<_> = results.iter().map(|r| (r.name.0.to_string(), r.error_code)).collect();
         assert_eq!(refused, [("a".to_owned(), 42)]);
         assert_eq!(wanted.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>(), ["b"]);
@@ -204,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_controllers_log_is_no_topic() {
-        let (results, wanted) = sort_out(vec![asked(CLUSTER_METADATA), asked("__cluster_metadat")]);
+        let (results, wanted) = split_request(vec![asked(CLUSTER_METADATA), asked("__cluster_metadat")]);
         assert_eq!((results.len(), results[0].error_code, wanted.len()), (1, 42, 1));
     }
 
@@ -213,7 +207,7 @@ mod tests {
         let assignment = |index: i32| {
             CreatableReplicaAssignment::default().with_partition_index(index).with_broker_ids(vec![BrokerId(7)])
         };
-        let (results, wanted) = sort_out(vec![
+        let (results, wanted) = split_request(vec![
             asked("a").with_assignments(vec![assignment(0), assignment(0)]),
             asked("b").with_assignments(vec![assignment(1), assignment(0)]),
         ]);

@@ -1,19 +1,17 @@
 //! DeleteAcls: there is no authorizer, so there are none (see DescribeAcls).
 
-use std::rc::Rc;
-
 use kafka_protocol::messages::delete_acls_response::DeleteAclsFilterResult;
 use kafka_protocol::messages::{ApiKey, DeleteAclsRequest, DeleteAclsResponse};
 
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 
 use super::shared::{NO_AUTHORIZER, text};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::DeleteAcls, 1, 3);
 
-pub async fn handle(_: &Rc<ServerContext>, _: i16, request: DeleteAclsRequest) -> DeleteAclsResponse {
+pub async fn handle(_: &Session, Call { request, .. }: Call<DeleteAclsRequest>) -> DeleteAclsResponse {
     let refused = DeleteAclsFilterResult::default()
         .with_error_code(ErrorCode::SecurityDisabled.code())
         .with_error_message(Some(text(NO_AUTHORIZER)));

@@ -3,20 +3,20 @@
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::{ApiKey, DeleteGroupsRequest, DeleteGroupsResponse};
 
+use crate::groups::api::{DeleteReply, DeleteRequest, GroupId};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::group_call::GroupCall;
-use crate::shard::groups::{DeleteReply, DeleteRequest, GroupId};
+use crate::server::session::{Call, Session};
 
 use super::shared::{each_group_once, wire_group_id};
 
-pub const API: ApiSpec = ApiSpec::new(ApiKey::DeleteGroups, 0, 2);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::DeleteGroups, 0, 2).in_line();
 
-pub async fn handle(call: &GroupCall, _: i16, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
+pub async fn handle(session: &Session, Call { request, .. }: Call<DeleteGroupsRequest>) -> DeleteGroupsResponse {
     let groups = each_group_once(&request.groups_names);
     let requests = groups.iter().map(|group| DeleteRequest { group: group.clone() }).collect();
     // Whatever the answer takes: what has been deleted must be told.
-    let replies = call.ask_each(requests, |_| 0).await;
+    let replies = session.ask_each(requests, |_| 0).await;
     respond(groups, replies)
 }
 

@@ -1,7 +1,6 @@
 //! DeleteRecords: the log starts of partitions moved forward (KIP-107).
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use kafka_protocol::messages::delete_records_request::DeleteRecordsTopic;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
@@ -10,9 +9,9 @@ use kafka_protocol::messages::{ApiKey, DeleteRecordsRequest, DeleteRecordsRespon
 use crate::cluster::MetadataImage;
 use crate::model::{ErrorCode, PartitionId};
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 
-use super::shared::{find_partition, is_internal, topic_name};
+use super::shared::{find_partition, is_internal, merge_outcomes, topic_name};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::DeleteRecords, 0, 2);
 
@@ -23,17 +22,18 @@ const NO_LOW_WATERMARK: i64 = -1;
 type Part = (PartitionId, Option<i64>);
 
 /// `timeout_ms` bounds the wait for other replicas, of which there are none.
-pub async fn handle(context: &Rc<ServerContext>, _: i16, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
-    let (mut topics, parts) = sort_out(&context.shard.image(), request.topics);
+pub async fn handle(session: &Session, Call { request, .. }: Call<DeleteRecordsRequest>) -> DeleteRecordsResponse {
+    let (mut topics, parts) = split_request(&session.shard().image(), request.topics);
     if !parts.is_empty() {
-        fill(&mut topics, context.shard.delete_records(parts).await);
+        take_outcomes(&mut topics, session.shard().delete_records(parts).await);
     }
     DeleteRecordsResponse::default().with_topics(topics)
 }
 
-/// The partitions that go to the shards, and the response with places for their outcomes: those without an error, in the same
-/// order. Of a partition named twice the last offset counts, as in Kafka.
-fn sort_out(image: &MetadataImage, asked: Vec<DeleteRecordsTopic>) -> (Vec<DeleteRecordsTopicResult>, Vec<Part>) {
+/// The partitions that go to the shards, and the response with places for their
+/// outcomes: those without an error, in the same order. Of a partition named twice the
+/// last offset counts, as in Kafka.
+fn split_request(image: &MetadataImage, asked: Vec<DeleteRecordsTopic>) -> (Vec<DeleteRecordsTopicResult>, Vec<Part>) {
     let mut wanted: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
     for topic in asked {
         let offsets = topic.partitions.into_iter().map(|partition| (partition.partition_index, partition.offset));
@@ -72,15 +72,17 @@ fn part(name: &str, id: PartitionId, offset: i64) -> Result<Part, ErrorCode> {
     }
 }
 
-fn fill(topics: &mut [DeleteRecordsTopicResult], outcomes: Vec<Result<i64, ErrorCode>>) {
-    let places = topics.iter_mut().flat_map(|topic| topic.partitions.iter_mut()).filter(|place| place.error_code == 0);
-    let mut outcomes = outcomes.into_iter();
-    for place in places {
-        match outcomes.next().unwrap_or(Err(ErrorCode::UnknownServerError)) {
+fn take_outcomes(topics: &mut [DeleteRecordsTopicResult], outcomes: Vec<Result<i64, ErrorCode>>) {
+    let places = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+    merge_outcomes(
+        places,
+        |place| &mut place.error_code,
+        outcomes,
+        |place, outcome| match outcome {
             Ok(low_watermark) => place.low_watermark = low_watermark,
             Err(code) => place.error_code = code.code(),
-        }
-    }
+        },
+    );
 }
 
 #[cfg(test)]
@@ -101,7 +103,7 @@ mod tests {
     #[test]
     fn outcomes_find_their_places_among_refusals() {
         let image = image(&[("a", 1, 2), ("b", 2, 1), ("__consumer_offsets", 3, 1)]);
-        let (mut topics, parts) = sort_out(
+        let (mut topics, parts) = split_request(
             &image,
             vec![
                 asked("b", &[(0, -1)]),
@@ -117,7 +119,7 @@ mod tests {
             (PartitionId::new(id_of(2), 0), None),
         ];
         assert_eq!(parts, expected);
-        fill(&mut topics, vec![Err(ErrorCode::OffsetOutOfRange), Ok(7)]);
+        take_outcomes(&mut topics, vec![Err(ErrorCode::OffsetOutOfRange), Ok(7)]);
         let rows: Vec<_> = topics
             .iter()
             .flat_map(|t| t.partitions.iter().map(|p| (&*t.name.0, p.partition_index, p.low_watermark, p.error_code)))

@@ -1,6 +1,5 @@
 //! DeleteTopics, by name or (from v6 on) by id.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
@@ -12,8 +11,7 @@ use crate::cluster::controller::ControlError;
 use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
-use crate::server::dispatch::Asker;
+use crate::server::session::{Call, Session};
 use crate::shard::TopicRef;
 
 use super::shared::{
@@ -29,35 +27,30 @@ const STRICT_FROM: i16 = 5;
 /// The error code of its own for a broker that deletes nothing came here.
 const DISABLED_FROM: i16 = 3;
 
-/// The topics are gone when the answer is there. Of a broker that is alone `timeout_ms` is not looked at, apart from
-/// [`no_time`].
-pub async fn handle(
-    context: &Rc<ServerContext>,
-    asker: &Asker,
-    version: i16,
-    request: DeleteTopicsRequest,
-) -> DeleteTopicsResponse {
+/// The topics are gone when the answer is there. Of a broker that is alone `timeout_ms` is not
+/// looked at, apart from [`no_time`].
+pub async fn handle(session: &Session, Call { version, request }: Call<DeleteTopicsRequest>) -> DeleteTopicsResponse {
     let (no_time, patience) = (no_time(request.timeout_ms), patience(request.timeout_ms));
     let topics = named(version, request);
     if let Some(error) = no_time {
         let refused = topics.into_iter().map(|topic| failed(topic.name, topic.topic_id, error.clone()));
         return DeleteTopicsResponse::default().with_responses(refused.collect());
     }
-    let (mut results, wanted) = sort_out(version, context.shard.config.delete_topic_enable, topics);
-    let mut wanted = if context.shard.config.internal_topics_delete {
+    let (mut results, wanted) = split_request(version, session.shard().config.delete_topic_enable, topics);
+    let mut wanted = if session.shard().config.internal_topics_delete {
         wanted
     } else {
-        without_internal(&context.shard.image(), wanted, &mut results)
+        without_internal(&session.shard().image(), wanted, &mut results)
     };
-    let image = context.shard.image();
+    let image = session.shard().image();
     let gone = |topic: &TopicRef| match topic {
         TopicRef::Name(name) => image.topic(name).map(|topic| topic.partitions.len()),
         TopicRef::Id(id) => image.topic_by_id(*id).map(|topic| topic.partitions.len()),
     };
-    let over = over_quota(asker, version >= STRICT_FROM, &mut wanted, gone);
+    let over = over_quota(session, version >= STRICT_FROM, &mut wanted, gone);
     results.extend(over.into_iter().map(|topic| result(topic, Err(throttled()))));
     if !wanted.is_empty() {
-        let outcomes = context.shard.delete_topics(wanted.clone(), patience).await;
+        let outcomes = session.shard().delete_topics(wanted.clone(), patience).await;
         let mut outcomes = outcomes.into_iter();
         for topic in wanted {
             let outcome = outcomes.next().unwrap_or_else(|| {
@@ -77,7 +70,11 @@ fn named(version: i16, request: DeleteTopicsRequest) -> Vec<DeleteTopicState> {
     request.topic_names.into_iter().map(|name| DeleteTopicState::default().with_name(Some(name))).collect()
 }
 
-fn sort_out(version: i16, enabled: bool, topics: Vec<DeleteTopicState>) -> (Vec<DeletableTopicResult>, Vec<TopicRef>) {
+fn split_request(
+    version: i16,
+    enabled: bool,
+    topics: Vec<DeleteTopicState>,
+) -> (Vec<DeletableTopicResult>, Vec<TopicRef>) {
     if !enabled {
         let code = if version < DISABLED_FROM { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
         let refuse = |topic: DeleteTopicState| {
@@ -178,7 +175,7 @@ mod tests {
 
     #[test]
     fn names_ids_and_mistakes_are_told_apart() {
-        let (results, wanted) = sort_out(
+        let (results, wanted) = split_request(
             6,
             true,
             vec![
@@ -200,7 +197,7 @@ mod tests {
     #[test]
     fn a_broker_that_deletes_nothing_says_so_in_each_version() {
         for (version, code) in [(1, 42), (2, 42), (3, 73), (6, 73)] {
-            let (results, wanted) = sort_out(version, false, vec![asked(Some("a"), 0)]);
+            let (results, wanted) = split_request(version, false, vec![asked(Some("a"), 0)]);
             assert_eq!((codes(&results), wanted.len()), (vec![(Some("a".to_owned()), 0, code)], 0));
         }
     }

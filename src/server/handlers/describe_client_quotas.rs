@@ -1,6 +1,5 @@
-//! DescribeClientQuotas (KIP-546): client quotas as they are set, by a filter on whom they are set for.
-
-use std::rc::Rc;
+//! DescribeClientQuotas (KIP-546): client quotas as they are set, by a filter
+//! on whom they are set for.
 
 use kafka_protocol::messages::describe_client_quotas_response::{EntityData, EntryData, ValueData};
 use kafka_protocol::messages::{ApiKey, DescribeClientQuotasRequest, DescribeClientQuotasResponse};
@@ -9,18 +8,17 @@ use crate::cluster::controller::ControlError;
 use crate::cluster::quota_requests::QuotaFilter;
 use crate::cluster::quotas::{ClientQuotas, QuotaEntity, QuotaValues};
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 
 use super::shared::{error_message, text};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::DescribeClientQuotas, 0, 1);
 
 pub async fn handle(
-    context: &Rc<ServerContext>,
-    _: i16,
-    request: DescribeClientQuotasRequest,
+    session: &Session,
+    Call { request, .. }: Call<DescribeClientQuotasRequest>,
 ) -> DescribeClientQuotasResponse {
-    respond(&context.shard.image().quotas, request)
+    respond(&session.shard().image().quotas, request)
 }
 
 fn respond(quotas: &ClientQuotas, request: DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {

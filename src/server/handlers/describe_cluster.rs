@@ -1,15 +1,12 @@
 //! DescribeCluster: the brokers, for administration clients (KIP-700).
 
-use std::rc::Rc;
-
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::{ApiKey, DescribeClusterRequest, DescribeClusterResponse};
 
 use crate::cluster::MetadataImage;
 use crate::model::{BrokerId, ErrorCode};
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
-use crate::server::dispatch::Asker;
+use crate::server::session::{Call, Session};
 
 use super::shared::{CLUSTER_OPERATIONS, broker_id, text};
 
@@ -19,12 +16,10 @@ const BROKERS: i8 = 1;
 const CONTROLLERS: i8 = 2;
 
 pub async fn handle(
-    context: &Rc<ServerContext>,
-    asker: &Asker,
-    version: i16,
-    request: DescribeClusterRequest,
+    session: &Session,
+    Call { version, request }: Call<DescribeClusterRequest>,
 ) -> DescribeClusterResponse {
-    respond(&context.shard.image(), &asker.client.listener, version, &request)
+    respond(&session.shard().image(), &session.client.listener, version, &request)
 }
 
 fn respond(

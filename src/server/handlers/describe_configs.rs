@@ -1,7 +1,7 @@
-//! DescribeConfigs: the settings of topics and of this broker, and where each comes from.
+//! DescribeConfigs: the settings of topics, of groups and of this broker, and
+//! where each comes from.
 
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
 
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
@@ -12,25 +12,27 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::cluster::MetadataImage;
 use crate::cluster::controller::{ControlError, check_topic_name};
-use crate::config::{ConfigEntry, ServerConfig, describe_broker, describe_default, describe_topic};
+use crate::config::{ConfigEntry, ServerConfig, describe_broker, describe_default, describe_group, describe_topic};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 
 use super::shared::{control_error, error_message, text};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::DescribeConfigs, 1, 4);
 
-/// The most that one answer may take; all options of some 15,000 topics. Resources beyond it are answered with an error.
+/// The most that one answer may take; all options of some 15,000 topics. Resources beyond it
+/// are answered with an error.
 const MAX_ANSWER_BYTES: usize = 96 << 20;
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const BROKER_LOGGER: i8 = 8;
+const GROUP: i8 = 32;
 
-pub async fn handle(context: &Rc<ServerContext>, _: i16, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    let image = context.shard.image();
-    respond(&image, &context.shard.settings(), request)
+pub async fn handle(session: &Session, Call { request, .. }: Call<DescribeConfigsRequest>) -> DescribeConfigsResponse {
+    let image = session.shard().image();
+    respond(&image, &session.shard().settings(), request)
 }
 
 fn respond(image: &MetadataImage, config: &ServerConfig, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
@@ -65,7 +67,8 @@ fn respond_within(
     DescribeConfigsResponse::default().with_results(results.collect())
 }
 
-/// Each resource once: a request of repeats must not buy an answer a thousand times its size. Kafka answers each repeat.
+/// Each resource once: a request of repeats must not buy an answer a thousand times its size.
+/// Kafka answers each repeat.
 fn distinct(resources: Vec<DescribeConfigsResource>) -> Vec<DescribeConfigsResource> {
     let mut places = HashMap::new();
     let mut distinct: Vec<DescribeConfigsResource> = Vec::new();
@@ -130,8 +133,12 @@ fn entries(
         BROKER => Ok(describe_broker(config)),
         // Log levels are one filter here (corelane.log.level), not a level by logger.
         BROKER_LOGGER => Ok(Vec::new()),
+        GROUP if name.is_empty() => Err(control_error(ErrorCode::InvalidRequest, "Group name must not be empty")),
+        // It has not to be there.
+        GROUP => Ok(describe_group(config, &image.groups.of(name))),
         other => {
-            let message = format!("Resource type {other} is not supported: topics (2) and brokers (4) are.");
+            let message =
+                format!("Resource type {other} is not supported: topics (2), brokers (4) and groups (32) are.");
             Err(control_error(ErrorCode::InvalidRequest, message))
         }
     }
@@ -205,6 +212,7 @@ mod tests {
             assert!(ask((TOPIC, "a"), keys, false).configs.len() > 10);
             assert!(ask((BROKER, "7"), keys, false).configs.len() > 10);
         }
+        assert!(ask((GROUP, "any"), None, false).configs.len() > 10);
         assert!(ask((BROKER_LOGGER, "7"), None, false).configs.is_empty());
         assert!(ask((BROKER, ""), None, false).configs.is_empty());
     }
@@ -248,9 +256,14 @@ mod tests {
 
     #[test]
     fn unknown_resources_are_errors_of_their_entry() {
-        for (resource, code) in
-            [((TOPIC, "zz"), 3), ((TOPIC, "a/b"), 17), ((BROKER, "8"), 42), ((BROKER, "x"), 42), ((32, "g"), 42)]
-        {
+        for (resource, code) in [
+            ((TOPIC, "zz"), 3),
+            ((TOPIC, "a/b"), 17),
+            ((BROKER, "8"), 42),
+            ((BROKER, "x"), 42),
+            ((GROUP, ""), 42),
+            ((99, "g"), 42),
+        ] {
             let result = ask(resource, None, true);
             assert_eq!((result.error_code, result.configs.len()), (code, 0), "{resource:?}");
             assert!(result.error_message.is_some());

@@ -4,29 +4,33 @@ use kafka_protocol::messages::describe_groups_response::{DescribedGroup, Describ
 use kafka_protocol::messages::{ApiKey, DescribeGroupsRequest, DescribeGroupsResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use crate::groups::api::{DescribeReply, DescribeRequest, DescribedMember, GroupId};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::group_call::GroupCall;
-use crate::shard::groups::{DescribeReply, DescribeRequest, DescribedMember, GroupId};
+use crate::server::session::{Call, Session};
 
 use super::shared::{GROUP_OPERATIONS, each_group_once, error_message, sent, wire_group_id};
 
-pub const API: ApiSpec = ApiSpec::new(ApiKey::DescribeGroups, 0, 6);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::DescribeGroups, 0, 6).in_line();
 
 /// Authorized operations are told from here on (KIP-430).
 const OPERATIONS_FROM: i16 = 3;
-/// A group that there is not is an error from here on; before, it was a group in the state [`DEAD`] (KIP-1043).
+/// A group that there is not is an error from here on; before, it was a group in the
+/// state [`DEAD`] (KIP-1043).
 const NOT_FOUND_FROM: i16 = 6;
 const DEAD: &str = "Dead";
 
-pub async fn handle(call: &GroupCall, version: i16, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+pub async fn handle(
+    session: &Session,
+    Call { version, request }: Call<DescribeGroupsRequest>,
+) -> DescribeGroupsResponse {
     let groups = each_group_once(&request.groups);
     let requests = groups.iter().map(|group| DescribeRequest { group: group.clone() }).collect();
-    let replies = call.ask_each(requests, bytes).await;
+    let replies = session.ask_each(requests, bytes).await;
     respond(version, request.include_authorized_operations, groups, replies)
 }
 
-/// What a reply takes, about.
+/// Bytes that a reply takes, about.
 fn bytes(reply: &DescribeReply) -> usize {
     let members = reply.members.iter().map(|member: &DescribedMember| {
         let caller = &member.caller;
@@ -92,7 +96,7 @@ fn describe(version: i16, id: &str, reply: DescribeReply) -> DescribedGroup {
 mod tests {
     use super::super::shared::testing::through_the_wire;
     use super::*;
-    use crate::shard::groups::Caller;
+    use crate::groups::api::Caller;
     use bytes::Bytes;
 
     fn reply(error: ErrorCode) -> DescribeReply {

@@ -1,7 +1,6 @@
 //! DescribeTopicPartitions: partitions of topics, page by page (KIP-966).
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
 
 use kafka_protocol::messages::describe_topic_partitions_request::Cursor as From;
 use kafka_protocol::messages::describe_topic_partitions_response::{
@@ -12,8 +11,7 @@ use kafka_protocol::messages::{ApiKey, DescribeTopicPartitionsRequest, DescribeT
 use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
-use crate::server::dispatch::Asker;
+use crate::server::session::{Call, Session};
 
 use super::metadata::{self, View};
 use super::shared::{TOPIC_OPERATIONS, broker_id, is_internal, topic_name, unknown_name};
@@ -24,12 +22,10 @@ pub const API: ApiSpec = ApiSpec::new(ApiKey::DescribeTopicPartitions, 0, 0);
 const MAX_PARTITIONS: i32 = 2000;
 
 pub async fn handle(
-    context: &Rc<ServerContext>,
-    asker: &Asker,
-    _: i16,
-    request: DescribeTopicPartitionsRequest,
+    session: &Session,
+    Call { request, .. }: Call<DescribeTopicPartitionsRequest>,
 ) -> DescribeTopicPartitionsResponse {
-    respond(&context.shard.image(), &asker.client.listener, request)
+    respond(&session.shard().image(), &session.client.listener, request)
 }
 
 fn respond(
@@ -78,7 +74,8 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// Takes the topic's partitions from `start` on; where there is no room for all, the place to go on at.
+    /// Takes the topic's partitions from `start` on; where there is no room for
+    /// all, the place to go on at.
     fn take(&mut self, topic: &TopicImage, start: usize) -> Option<Cursor> {
         let go_on = |index: usize| {
             let index = i32::try_from(index).unwrap_or(i32::MAX);
@@ -107,7 +104,7 @@ impl Page<'_> {
         index: i32,
         partition: &crate::cluster::PartitionImage,
     ) -> DescribeTopicPartitionsResponsePartition {
-        let told = self.view.partition(topic.id, index, partition);
+        let told = self.view.partition(topic, index, partition);
         let eligible = partition.elr.iter().map(|id| broker_id(*id)).collect();
         let last = partition.last_leader.iter().map(|id| broker_id(*id)).collect();
         DescribeTopicPartitionsResponsePartition::default()

@@ -1,7 +1,6 @@
 //! DescribeUserScramCredentials: there are none, so everybody that is asked about is unknown.
 
 use std::collections::HashSet;
-use std::rc::Rc;
 
 use kafka_protocol::messages::describe_user_scram_credentials_response::DescribeUserScramCredentialsResult;
 use kafka_protocol::messages::{ApiKey, DescribeUserScramCredentialsRequest, DescribeUserScramCredentialsResponse};
@@ -9,16 +8,15 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 
 use super::shared::{repeated, text};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::DescribeUserScramCredentials, 0, 0);
 
 pub async fn handle(
-    _: &Rc<ServerContext>,
-    _: i16,
-    request: DescribeUserScramCredentialsRequest,
+    _: &Session,
+    Call { request, .. }: Call<DescribeUserScramCredentialsRequest>,
 ) -> DescribeUserScramCredentialsResponse {
     let users: Vec<StrBytes> = request.users.unwrap_or_default().into_iter().map(|user| user.name).collect();
     let twice = repeated(users.iter().cloned());

@@ -1,6 +1,5 @@
-//! ElectLeaders (KIP-460). Of a broker that is alone a partition's only replica leads it, or its log is offline.
-
-use std::rc::Rc;
+//! ElectLeaders (KIP-460). Of a broker that is alone a partition's only replica leads
+//! it, or its log is offline.
 
 use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use kafka_protocol::messages::{ApiKey, ElectLeadersRequest, ElectLeadersResponse};
@@ -9,7 +8,7 @@ use crate::cluster::controller::ControlError;
 use crate::cluster::{MetadataImage, TopicImage};
 use crate::model::{ErrorCode, PartitionId};
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 use crate::shard::LeaderElection;
 
 use super::shared::{control_error, error_message, no_time, patience, topic_name};
@@ -26,8 +25,8 @@ enum Election {
     Unclean,
 }
 
-pub async fn handle(context: &Rc<ServerContext>, version: i16, request: ElectLeadersRequest) -> ElectLeadersResponse {
-    let (shard, image) = (&context.shard, context.shard.image());
+pub async fn handle(session: &Session, Call { version, request }: Call<ElectLeadersRequest>) -> ElectLeadersResponse {
+    let (shard, image) = (session.shard(), session.shard().image());
     let unclean = request.election_type == 1;
     let is_known = matches!(request.election_type, 0 | 1) && no_time(request.timeout_ms).is_none();
     if !shard.config.in_cluster() || !is_known {
@@ -107,7 +106,8 @@ fn elect_named(
     }
 }
 
-/// The reason why no other replica is elected; there is always one, as nothing but the partition's broker can lead it.
+/// The reason why no other replica is elected; there is always one, as nothing but the
+/// partition's broker can lead it.
 fn elect(
     image: &MetadataImage,
     topic: &TopicImage,

@@ -1,33 +1,37 @@
 //! Fetch: record bytes from the buffers the log holds, with sessions (KIP-227).
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use kafka_protocol::messages::ApiKey;
 
 use crate::cluster::MetadataImage;
 use crate::model::{BrokerId, ErrorCode, PartitionId};
-use crate::observe::metrics::ShardMetrics;
+use crate::observe::metrics::{ShardMetrics, Target};
 use crate::protocol::fetch::{FetchPartition, FetchPartitionResponse, FetchRequest, decode, encode_response};
-use crate::protocol::{ApiSpec, Malformed, TopicKey};
+use crate::protocol::{ApiSpec, Malformed, Prefix, TopicKey};
 use crate::runtime::SendRoom;
-use crate::server::context::ServerContext;
-use crate::server::dispatch::Call;
+use crate::runtime::clock::Moment;
+use crate::server::dispatch::UnreadCall;
 use crate::server::fetch_session::{NO_SESSION, Opened, SessionCache};
-use crate::server::pipeline::{Answer, Reply};
+use crate::server::pipeline::{Answer, Course, Reply};
+use crate::server::session::Session;
 use crate::shard::{FetchOutcome, FetchPart, FetchPlan, Reader};
 
 use super::shared::{find_partition, find_topic, stated_epoch};
 
-pub const API: ApiSpec = ApiSpec::new(ApiKey::Fetch, 4, 18);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::Fetch, 4, 18).own_codec();
 
 /// Topics by id instead of by name from here on.
 const TOPIC_IDS_FROM: i16 = 13;
 
-/// What a partition takes here and below while its fetch waits, about.
+/// Bytes that a partition takes here and below while its fetch waits, about.
 const ASKED_BYTES: usize = 256;
-/// A fetch that takes more waits for data only within [`ServerContext::waiting_fetches`]; beyond that it is answered at
-/// once, with what is there, and keeps what it has of [`ServerContext::work`] until then.
+/// A fetch that takes more waits for data only within [`ServerContext::waiting_fetches`]; beyond
+/// that it is answered at once, with what is there, and keeps what it has of
+/// [`ServerContext::work`] until then.
+///
+/// [`ServerContext::waiting_fetches`]: crate::server::context::ServerContext::waiting_fetches
+/// [`ServerContext::work`]: crate::server::context::ServerContext::work
 const SMALL_FETCH_BYTES: usize = 16 << 10;
 
 /// Largest size of a partition in the response without its records.
@@ -45,7 +49,7 @@ struct Asked {
     error: Option<ErrorCode>,
 }
 
-/// A request, sorted out.
+/// A request split into what is read and what is answered without reading.
 #[derive(Debug)]
 struct Job {
     keys: Vec<TopicKey>,
@@ -62,10 +66,14 @@ struct Job {
 struct Sender {
     replica_id: i32,
     replica_epoch: i64,
+    /// A consumer wants of transactions only what is decided.
+    committed: bool,
     /// Rack of a consumer; `None`: it has none.
     rack: Option<Arc<str>>,
 }
 
+/// Isolation level of consumers that want of transactions only what is decided.
+const READ_COMMITTED: i8 = 1;
 /// Replica id of Kafka's tool that compares replicas.
 const VERIFIER: i32 = -2;
 
@@ -79,22 +87,24 @@ impl Sender {
                 last_epoch: (last_fetched_epoch >= 0).then_some(last_fetched_epoch),
                 arrives: true,
             },
+            _ if self.committed => Reader::CommittedConsumer,
             _ => Reader::Consumer,
         }
     }
 }
 
 /// Stage one settles the session; the reading is the answer.
-pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malformed> {
-    let Call { version, correlation_id, body, frame_bytes, permit, working, asker } = call;
+pub fn handle(session: Session, call: UnreadCall) -> Result<Answer, Malformed> {
+    let UnreadCall { prefix: Prefix { version, correlation_id, .. }, body, frame_bytes, permit, .. } = call;
+    let Session { context, client, quota, working, .. } = session;
     let request = decode(version, body)?;
     // Replicas are exempt.
-    let quota = asker.quota.filter(|_| request.replica_id < 0);
+    let quota = quota.filter(|_| request.replica_id < 0);
     let image = context.shard.image();
     let job = {
         let mut sessions = context.sessions.borrow_mut();
         let limit = context.shard.config.fetch_max_bytes;
-        sort_out(&image, &mut sessions, limit, version, request, context.link.coarse_ms())
+        split_request(&image, &mut sessions, limit, version, request, context.link.coarse_ms())
     };
     drop(permit);
     let mut job = match job {
@@ -110,19 +120,22 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
         job.plan.max_bytes = job.plan.max_bytes.min(call.most_fetched());
         job.plan.min_bytes = job.plan.min_bytes.min(job.plan.max_bytes);
     }
-    asker.client.tally.note(&job.plan.parts, |part| context.shard.owner(part.partition));
+    client.tally.note(&job.plan.parts, |part| context.shard.owner(part.partition));
     if let Opened::Session { id, .. } = job.opened {
-        asker.client.tally.note_session(id);
+        client.tally.note_session(id);
     }
     let held = frame_bytes + job.asked.len() * ASKED_BYTES;
     let waiting = match held {
         ..=SMALL_FETCH_BYTES => None,
         _ => context.waiting_fetches.try_acquire(held).or_else(|| {
             job.plan.max_wait_ms = 0;
-            working
+            working.take()
         }),
     };
-    let (context, client) = (context.clone(), asker.client);
+    // All answers before have been sent, so reading begins at once.
+    job.plan.begun = Moment::now();
+    let course = Course::Fetch { begun: job.plan.begun, by_follower: job.sender.replica_id >= 0 };
+    client.begun.set((course, job.target()));
     Ok(Answer::Later(Box::pin(async move {
         let _waiting = waiting;
         let parts = std::mem::take(&mut job.plan.parts);
@@ -150,8 +163,8 @@ pub fn handle(context: &Rc<ServerContext>, call: Call) -> Result<Answer, Malform
     })))
 }
 
-/// Ends a request whose client is told to wait instead; the session id of its answer. A session that it begins is none: its
-/// client would miss the partitions in the answer.
+/// Ends a request whose client is told to wait instead; the session id of its answer. A session
+/// that it begins is none: its client would miss the partitions in the answer.
 fn give_up(sessions: &mut SessionCache, opened: Opened) -> i32 {
     match opened {
         Opened::Session { id, full: true, .. } => {
@@ -177,7 +190,7 @@ fn note_sent(to_follower: bool, outcomes: &[FetchOutcome]) {
     }
 }
 
-fn sort_out(
+fn split_request(
     image: &MetadataImage,
     sessions: &mut SessionCache,
     limit: u32,
@@ -185,11 +198,13 @@ fn sort_out(
     request: FetchRequest,
     now_ms: i64,
 ) -> Result<Job, ErrorCode> {
-    // Without the system's randomness ids are merely guessable, which costs nobody more than a fresh session.
+    // Without the system's randomness ids are merely guessable, which costs nobody
+    // more than a fresh session.
     let random = || getrandom::u32().unwrap_or(now_ms as u32);
     let opened = sessions.open(&request, version >= TOPIC_IDS_FROM, now_ms, random);
     let rack = request.rack_id.as_deref().filter(|rack| !rack.is_empty() && request.replica_id < 0).map(Arc::from);
-    let sender = Sender { replica_id: request.replica_id, replica_epoch: request.replica_epoch, rack };
+    let committed = request.isolation_level == READ_COMMITTED;
+    let sender = Sender { replica_id: request.replica_id, replica_epoch: request.replica_epoch, committed, rack };
     // fetch.max.bytes is for consumers.
     let limit = if request.replica_id >= 0 { u32::MAX } else { limit };
     let max_bytes = (request.max_bytes.max(0) as u32).min(limit);
@@ -198,6 +213,8 @@ fn sort_out(
         max_bytes,
         min_bytes: (request.min_bytes.max(0) as u32).min(max_bytes),
         max_wait_ms: request.max_wait_ms.max(0) as u32,
+        // Once this is done.
+        begun: Moment::FIRST,
         room: SendRoom::default(),
     };
     let mut job = Job { keys: Vec::new(), asked: Vec::new(), slots: Vec::new(), opened, plan, sender };
@@ -244,6 +261,11 @@ fn sort_out(
 }
 
 impl Job {
+    fn target(&self) -> Target {
+        let first = self.plan.parts.first().map(|part| part.partition);
+        Target::new(self.asked.len(), first.map(|partition| (partition.topic.as_u128(), partition.index.0)))
+    }
+
     fn reserve(&mut self, partitions: usize) {
         self.asked.reserve(partitions);
         self.plan.parts.reserve(partitions);
@@ -268,8 +290,8 @@ impl Job {
     }
 }
 
-/// The response's error, session id and topics. Topics stand in the order of the partitions; one that comes up again after
-/// another stands there again, as Kafka does it.
+/// The response's error, session id and topics. Topics stand in the order of the partitions; one
+/// that comes up again after another stands there again, as Kafka does it.
 fn finish(
     sessions: &mut SessionCache,
     job: Job,
@@ -319,6 +341,7 @@ fn answered(index: i32, outcome: FetchOutcome) -> FetchPartitionResponse {
         high_watermark: outcome.high_watermark,
         last_stable_offset: outcome.last_stable_offset,
         log_start_offset: outcome.log_start_offset,
+        aborted: outcome.aborted,
         records: outcome.records,
         diverging: outcome.diverging,
         preferred_replica: outcome.preferred_replica.map(|broker| broker.0),
@@ -332,6 +355,7 @@ fn failed(index: i32, error: ErrorCode) -> FetchPartitionResponse {
         high_watermark: -1,
         last_stable_offset: -1,
         log_start_offset: -1,
+        aborted: None,
         records: Vec::new(),
         diverging: None,
         preferred_replica: None,
@@ -384,6 +408,7 @@ mod tests {
             high_watermark,
             last_stable_offset: high_watermark,
             log_start_offset: 0,
+            aborted: None,
             records: if records.is_empty() { Vec::new() } else { vec![Bytes::from_static(records)] },
             more: false,
             held_bytes: records.len(),
@@ -396,7 +421,8 @@ mod tests {
 
     type Row = (u128, i32, i16, Vec<u8>);
 
-    /// What a client sees: session id, and (topic, partition, error, records) in order.
+    /// The response as a client sees it: session id, and (topic, partition, error, records) in
+    /// order.
     fn seen(sessions: &mut SessionCache, job: Job, outcomes: Vec<FetchOutcome>) -> (i32, Vec<Row>) {
         let (error, session, topics) = finish(sessions, job, outcomes);
         let mut frame: Bytes = encode_response(17, 1, 0, error, session, topics).concat().into();
@@ -418,7 +444,7 @@ mod tests {
         let image = image(&[("a", 1, 2), ("b", 2, 1)]);
         let mut sessions = SessionCache::new(10, 1 << 20, ShardId(0));
         let asked = request((0, -1), &[(1, &[0, 5, 1]), (9, &[0]), (2, &[0])]);
-        let job = sort_out(&image, &mut sessions, 5000, 17, asked, 0).unwrap();
+        let job = split_request(&image, &mut sessions, 5000, 17, asked, 0).unwrap();
         let plan: Vec<_> =
             job.plan.parts.iter().map(|p| (p.partition.topic.as_u128(), p.partition.index.0, p.offset)).collect();
         assert_eq!(plan, [(1, 0, 10), (1, 1, 11), (2, 0, 10)]);
@@ -440,21 +466,22 @@ mod tests {
     fn a_session_answers_news_only_and_what_had_data_comes_last() {
         let image = image(&[("a", 1, 3)]);
         let mut sessions = SessionCache::new(10, 1 << 20, ShardId(0));
-        let job = sort_out(&image, &mut sessions, 5000, 17, request((0, 0), &[(1, &[0, 1, 2]), (9, &[0])]), 0).unwrap();
+        let job =
+            split_request(&image, &mut sessions, 5000, 17, request((0, 0), &[(1, &[0, 1, 2]), (9, &[0])]), 0).unwrap();
         let (id, rows) = seen(&mut sessions, job, vec![outcome(5, b"data"), outcome(5, b""), outcome(5, b"")]);
         assert!(id > 0);
         assert_eq!(rows.len(), 4);
-        let job = sort_out(&image, &mut sessions, 5000, 17, request((id, 1), &[]), 0).unwrap();
+        let job = split_request(&image, &mut sessions, 5000, 17, request((id, 1), &[]), 0).unwrap();
         let order: Vec<_> = job.plan.parts.iter().map(|p| p.partition.index.0).collect();
         assert_eq!(order, [1, 2, 0]);
         let (_, rows) = seen(&mut sessions, job, vec![outcome(5, b""), outcome(6, b"new"), outcome(5, b"")]);
         assert_eq!(rows, [(1, 2, 0, b"new".to_vec()), (9, 0, 100, vec![])], "the unknown topic is told every time");
         assert_eq!(
-            sort_out(&image, &mut sessions, 1, 17, request((id, 9), &[]), 0).err(),
+            split_request(&image, &mut sessions, 1, 17, request((id, 9), &[]), 0).err(),
             Some(ErrorCode::InvalidFetchSessionEpoch)
         );
         assert_eq!(
-            sort_out(&image, &mut sessions, 1, 12, request((id, 2), &[]), 0).err(),
+            split_request(&image, &mut sessions, 1, 12, request((id, 2), &[]), 0).err(),
             Some(ErrorCode::FetchSessionTopicIdError)
         );
     }
@@ -466,7 +493,7 @@ mod tests {
         let mut asked = request((0, -1), &[(1, &[0])]);
         (asked.max_bytes, asked.min_bytes, asked.max_wait_ms) = (-1, -1, -1);
         asked.topics[0].partitions[0].max_bytes = -1;
-        let job = sort_out(&image, &mut sessions, 5000, 17, asked, 0).unwrap();
+        let job = split_request(&image, &mut sessions, 5000, 17, asked, 0).unwrap();
         assert_eq!(
             (job.plan.max_bytes, job.plan.min_bytes, job.plan.max_wait_ms, job.plan.parts[0].max_bytes),
             (0, 0, 0, 0)

@@ -1,17 +1,16 @@
-//! FindCoordinator: the broker that leads the group's partition of the topic of committed offsets. The first to ask for a
-//! group's has that topic made. A broker that is alone is the coordinator of everything.
+//! FindCoordinator: the broker that leads the partition of a group or a transactional id in the
+//! topic that their coordinators keep. The first to ask has that topic made. A broker that is alone
+//! is the coordinator of everything.
 
 use std::collections::HashSet;
-use std::rc::Rc;
 
 use crate::cluster::MetadataImage;
 use crate::cluster::controller::ControlError;
+use crate::cluster::controller::{OFFSETS_TOPIC, TRANSACTION_TOPIC};
 use crate::config::ServerConfig;
 use crate::model::{BrokerId as Leader, ErrorCode};
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
-use crate::server::dispatch::Asker;
-use crate::shard::OFFSETS_TOPIC;
+use crate::server::session::{Call, Session};
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{ApiKey, BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
@@ -23,38 +22,39 @@ pub const API: ApiSpec = ApiSpec::new(ApiKey::FindCoordinator, 0, 6);
 /// Several keys in one request from here on (KIP-699); one that is repeated is answered once.
 const BATCHED_FROM: i16 = 4;
 const GROUP: i8 = 0;
-/// Answered although transactions are refused: by InitProducerId, with an error that ends the client's attempts.
 const TRANSACTION: i8 = 1;
 
 pub async fn handle(
-    context: &Rc<ServerContext>,
-    asker: &Asker,
-    version: i16,
-    request: FindCoordinatorRequest,
+    session: &Session,
+    Call { version, request }: Call<FindCoordinatorRequest>,
 ) -> FindCoordinatorResponse {
+    let shard = session.shard();
+    let made = |topic: &str, made: Result<_, ErrorCode>| match made {
+        Ok(_) => Ok(()),
+        Err(code) => {
+            let message = format!("{topic} is not available: {code}");
+            Err(control_error(ErrorCode::CoordinatorNotAvailable, message))
+        }
+    };
     let found = match request.key_type {
         // An empty group id has a coordinator like any other: old clients commit offsets under it.
-        GROUP => match context.shard.offsets_topic().await {
-            Ok(_) => Ok(()),
-            Err(code) => {
-                let message = format!("{OFFSETS_TOPIC} is not available: {code}");
-                Err(control_error(ErrorCode::CoordinatorNotAvailable, message))
-            }
-        },
-        TRANSACTION => Ok(()),
+        GROUP => made(OFFSETS_TOPIC, shard.offsets_topic().await),
+        TRANSACTION => made(TRANSACTION_TOPIC, shard.transaction_topic().await),
         other => {
             let message = format!("there is no coordinator for keys of type {other}");
             Err(control_error(ErrorCode::InvalidRequest, message))
         }
     };
-    let shard = &context.shard;
-    if request.key_type != GROUP || !shard.config.in_cluster() {
-        return respond(&shard.config, &asker.client.listener, version, request, found);
+    if found.is_err() || !shard.config.in_cluster() {
+        return respond(&shard.config, &session.client.listener, version, request, found);
     }
-    let image = shard.image();
-    answer(version, request, |group| {
-        found.clone()?;
-        leader(&image, shard.coordinator_of(group), &asker.client.listener)
+    let (image, kind) = (shard.image(), request.key_type);
+    answer(version, request, |key| {
+        let coordinator = match kind {
+            GROUP => shard.coordinator_of(key),
+            _ => shard.transaction_coordinator_of(key),
+        };
+        leader(&image, coordinator, &session.client.listener)
     })
 }
 
@@ -68,8 +68,7 @@ struct Place {
 
 fn leader(image: &MetadataImage, leader: Option<Leader>, listener: &str) -> Result<Place, ControlError> {
     let missing = |message: &str| control_error(ErrorCode::CoordinatorNotAvailable, message);
-    let leader =
-        leader.ok_or_else(|| missing("the group's partition of __consumer_offsets has no leader at present"))?;
+    let leader = leader.ok_or_else(|| missing("the partition of the coordinator has no leader at present"))?;
     let broker = image.brokers.iter().find(|broker| broker.id == leader);
     let endpoint = broker.and_then(|broker| broker.endpoint(listener));
     let endpoint = endpoint.ok_or_else(|| missing("the coordinator has no address for clients of this listener"))?;

@@ -2,24 +2,24 @@
 
 use kafka_protocol::messages::{ApiKey, HeartbeatRequest as WireRequest, HeartbeatResponse};
 
+use crate::groups::api::{HeartbeatReply, HeartbeatRequest};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::group_call::GroupCall;
-use crate::shard::groups::{HeartbeatReply, HeartbeatRequest};
+use crate::server::session::{Call, Session};
 
 use super::shared::{instance_id, named_group};
 
-pub const API: ApiSpec = ApiSpec::new(ApiKey::Heartbeat, 0, 4);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::Heartbeat, 0, 4).in_line();
 
-pub async fn handle(call: &GroupCall, _: i16, request: WireRequest) -> HeartbeatResponse {
-    let reply = match sort_out(request) {
-        Ok(request) => call.ask(request).await,
+pub async fn handle(session: &Session, Call { request, .. }: Call<WireRequest>) -> HeartbeatResponse {
+    let reply = match convert(request) {
+        Ok(request) => session.ask(request).await,
         Err(code) => Err(code),
     };
     respond(reply)
 }
 
-fn sort_out(request: WireRequest) -> Result<HeartbeatRequest, ErrorCode> {
+fn convert(request: WireRequest) -> Result<HeartbeatRequest, ErrorCode> {
     Ok(HeartbeatRequest {
         group: named_group(&request.group_id)?,
         generation: request.generation_id,
@@ -28,7 +28,8 @@ fn sort_out(request: WireRequest) -> Result<HeartbeatRequest, ErrorCode> {
     })
 }
 
-/// While its group is being loaded a member is taken to be alive, as in Kafka: sessions begin anew when it has been.
+/// While its group is being loaded a member is taken to be alive, as in Kafka: sessions
+/// begin anew when it has been.
 fn respond(reply: Result<HeartbeatReply, ErrorCode>) -> HeartbeatResponse {
     let code = match reply {
         Ok(reply) => reply.error,
@@ -52,10 +53,10 @@ mod tests {
                 .with_generation_id(3)
                 .with_member_id(text("m"))
                 .with_group_instance_id((version >= 3).then(|| text("i")));
-            let asked = sort_out(request.clone()).unwrap();
+            let asked = convert(request.clone()).unwrap();
             assert_eq!((&*asked.group, asked.generation, &*asked.member_id), ("g", 3, "m"));
             assert_eq!(asked.instance_id.as_deref(), (version >= 3).then_some("i"));
-            let nameless = sort_out(request.with_group_id(wire_group_id("")));
+            let nameless = convert(request.with_group_id(wire_group_id("")));
             assert_eq!(nameless.err(), Some(ErrorCode::InvalidGroupId));
             for (reply, code) in [
                 (Ok(HeartbeatReply { error: ErrorCode::None }), 0),

@@ -1,6 +1,4 @@
-//! IncrementalAlterConfigs: the options of topics and brokers, one by one (KIP-339).
-
-use std::rc::Rc;
+//! IncrementalAlterConfigs: the options of topics, brokers and groups, one by one (KIP-339).
 
 use kafka_protocol::messages::incremental_alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
@@ -10,7 +8,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::cluster::controller::ConfigOp;
 use crate::model::BrokerId;
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 
 use super::altering::{self, check_names, refuse};
 use super::shared::error_message;
@@ -18,12 +16,11 @@ use super::shared::error_message;
 pub const API: ApiSpec = ApiSpec::new(ApiKey::IncrementalAlterConfigs, 0, 1);
 
 pub async fn handle(
-    context: &Rc<ServerContext>,
-    _: i16,
-    request: IncrementalAlterConfigsRequest,
+    session: &Session,
+    Call { request, .. }: Call<IncrementalAlterConfigsRequest>,
 ) -> IncrementalAlterConfigsResponse {
     let IncrementalAlterConfigsRequest { resources, validate_only, .. } = request;
-    let responses = altering::answer(context, resources, validate_only, id, change, response).await;
+    let responses = altering::answer(session, resources, validate_only, id, change, response).await;
     IncrementalAlterConfigsResponse::default().with_responses(responses)
 }
 

@@ -1,18 +1,19 @@
-//! JoinGroup: a member of a classic group takes part in its next generation, and waits for the others to do so.
+//! JoinGroup: a member of a classic group takes part in its next generation, and waits
+//! for the others to do so.
 
 use bytes::Bytes;
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{ApiKey, JoinGroupRequest, JoinGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use crate::groups::api::{Caller, JoinReply, JoinRequest};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::group_call::GroupCall;
-use crate::shard::groups::{Caller, JoinReply, JoinRequest};
+use crate::server::session::{Call, Session};
 
 use super::shared::{instance_id, named_group, owned, sent};
 
-pub const API: ApiSpec = ApiSpec::new(ApiKey::JoinGroup, 0, 9);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::JoinGroup, 0, 9).in_line();
 
 /// The rebalance timeout is told apart from the session timeout from here on.
 const REBALANCE_TIMEOUT_FROM: i16 = 1;
@@ -23,16 +24,16 @@ const NULL_PROTOCOL_FROM: i16 = 7;
 /// A leader can be told to leave the assignment as it is from here on (KIP-814).
 const SKIP_ASSIGNMENT_FROM: i16 = 9;
 
-pub async fn handle(call: &GroupCall, version: i16, request: JoinGroupRequest) -> JoinGroupResponse {
+pub async fn handle(session: &Session, Call { version, request }: Call<JoinGroupRequest>) -> JoinGroupResponse {
     let member_id = request.member_id.to_string();
-    let reply = match sort_out(version, call.caller.clone(), request) {
-        Ok(request) => call.ask_and_wait(request).await,
+    let reply = match convert(version, session.caller(), request) {
+        Ok(request) => session.ask_and_wait(request).await,
         Err(code) => Err(code),
     };
     respond(version, reply.unwrap_or_else(|code| failed(code, member_id)))
 }
 
-fn sort_out(version: i16, caller: Caller, request: JoinGroupRequest) -> Result<JoinRequest, ErrorCode> {
+fn convert(version: i16, caller: Caller, request: JoinGroupRequest) -> Result<JoinRequest, ErrorCode> {
     let instance_id = instance_id(request.group_instance_id)?;
     let rebalance_timeout_ms =
         if version >= REBALANCE_TIMEOUT_FROM { request.rebalance_timeout_ms } else { request.session_timeout_ms };
@@ -93,7 +94,7 @@ mod tests {
     use super::super::shared::testing::through_the_wire;
     use super::super::shared::{text, wire_group_id};
     use super::*;
-    use crate::shard::groups::JoinedMember;
+    use crate::groups::api::JoinedMember;
     use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 
     fn caller() -> Caller {
@@ -119,7 +120,7 @@ mod tests {
     #[test]
     fn a_request_is_understood_in_every_version() {
         for version in API.min..=API.max {
-            let asked = sort_out(version, caller(), request(version)).unwrap();
+            let asked = convert(version, caller(), request(version)).unwrap();
             assert_eq!((&*asked.group, &asked.caller, &*asked.protocol_type), ("g", &caller(), "consumer"));
             let timeouts = (asked.session_timeout_ms, asked.rebalance_timeout_ms);
             assert_eq!(timeouts, (10_000, if version >= 1 { 60_000 } else { 10_000 }));
@@ -136,7 +137,7 @@ mod tests {
         for version in API.min..=API.max {
             let asked = |member: &str, instance: Option<&str>| {
                 let request = request(version).with_member_id(text(member)).with_group_instance_id(instance.map(text));
-                sort_out(version, caller(), request).unwrap().requires_known_member
+                convert(version, caller(), request).unwrap().requires_known_member
             };
             assert_eq!(asked("", None), version >= 4);
             assert!(!asked("", Some("i")) && !asked("m", None));
@@ -146,9 +147,9 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_the_member_id_given_back() {
         let nameless = request(9).with_group_id(wire_group_id(""));
-        assert_eq!(sort_out(9, caller(), nameless).err(), Some(ErrorCode::InvalidGroupId));
+        assert_eq!(convert(9, caller(), nameless).err(), Some(ErrorCode::InvalidGroupId));
         let long = request(9).with_group_instance_id(Some(text(&"i".repeat(1025))));
-        assert_eq!(sort_out(9, caller(), long).err(), Some(ErrorCode::InvalidRequest));
+        assert_eq!(convert(9, caller(), long).err(), Some(ErrorCode::InvalidRequest));
         for version in API.min..=API.max {
             let response = respond(version, failed(ErrorCode::InvalidGroupId, "m".into()));
             let seen = through_the_wire(API.key, version, &response);

@@ -4,26 +4,26 @@ use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::{ApiKey, LeaveGroupRequest, LeaveGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use crate::groups::api::{LeaveReply, LeaveRequest, LeavingMember};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::group_call::GroupCall;
-use crate::shard::groups::{LeaveReply, LeaveRequest, LeavingMember};
+use crate::server::session::{Call, Session};
 
 use super::shared::{instance_id, named_group, owned, sent};
 
-pub const API: ApiSpec = ApiSpec::new(ApiKey::LeaveGroup, 0, 5);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::LeaveGroup, 0, 5).in_line();
 
 const SEVERAL_FROM: i16 = 3;
 
-pub async fn handle(call: &GroupCall, version: i16, request: LeaveGroupRequest) -> LeaveGroupResponse {
-    let reply = match sort_out(version, request) {
-        Ok(request) => call.ask(request).await,
+pub async fn handle(session: &Session, Call { version, request }: Call<LeaveGroupRequest>) -> LeaveGroupResponse {
+    let reply = match convert(version, request) {
+        Ok(request) => session.ask(request).await,
         Err(code) => Err(code),
     };
     respond(version, reply.unwrap_or_else(|error| LeaveReply { error, members: Vec::new() }))
 }
 
-fn sort_out(version: i16, request: LeaveGroupRequest) -> Result<LeaveRequest, ErrorCode> {
+fn convert(version: i16, request: LeaveGroupRequest) -> Result<LeaveRequest, ErrorCode> {
     let group = named_group(&request.group_id)?;
     let members = if version >= SEVERAL_FROM {
         let members = request.members.into_iter().map(|member| {
@@ -61,7 +61,7 @@ mod tests {
     use super::super::shared::testing::through_the_wire;
     use super::super::shared::{text, wire_group_id};
     use super::*;
-    use crate::shard::groups::LeftMember;
+    use crate::groups::api::LeftMember;
     use kafka_protocol::messages::leave_group_request::MemberIdentity;
 
     fn request(version: i16) -> LeaveGroupRequest {
@@ -81,14 +81,14 @@ mod tests {
     #[test]
     fn one_or_several_leave() {
         for version in API.min..=API.max {
-            let asked = sort_out(version, request(version)).unwrap();
+            let asked = convert(version, request(version)).unwrap();
             let members: Vec<_> =
                 asked.members.iter().map(|m| (&*m.member_id, m.instance_id.as_deref(), m.reason.as_deref())).collect();
             let reason = (version >= 5).then_some("enough");
             let all = [("a", None, reason), ("", Some("i"), reason)];
             assert_eq!((&*asked.group, &members[..]), ("g", if version >= 3 { &all[..] } else { &all[..1] }));
             let nameless = request(version).with_group_id(wire_group_id(""));
-            assert_eq!(sort_out(version, nameless).err(), Some(ErrorCode::InvalidGroupId));
+            assert_eq!(convert(version, nameless).err(), Some(ErrorCode::InvalidGroupId));
         }
     }
 

@@ -1,7 +1,7 @@
-//! ListConfigResources: names of what has options (KIP-1142); before version 1 ListClientMetricsResources.
+//! ListConfigResources: names of what has options (KIP-1142); before version 1
+//! ListClientMetricsResources.
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
 
 use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use kafka_protocol::messages::{ApiKey, ListConfigResourcesRequest, ListConfigResourcesResponse};
@@ -10,7 +10,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::cluster::MetadataImage;
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 
 use super::shared::text;
 
@@ -19,18 +19,18 @@ pub const API: ApiSpec = ApiSpec::new(ApiKey::ListConfigResources, 0, 1);
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const BROKER_LOGGER: i8 = 8;
-/// Neither subscriptions to client metrics nor groups with options exist.
+/// There are no subscriptions to client metrics.
 const CLIENT_METRICS: i8 = 16;
+/// Those with options of their own.
 const GROUP: i8 = 32;
 
 const ALL: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
 
 pub async fn handle(
-    context: &Rc<ServerContext>,
-    version: i16,
-    request: ListConfigResourcesRequest,
+    session: &Session,
+    Call { version, request }: Call<ListConfigResourcesRequest>,
 ) -> ListConfigResourcesResponse {
-    respond(&context.shard.image(), version, request)
+    respond(&session.shard().image(), version, request)
 }
 
 fn respond(image: &MetadataImage, version: i16, request: ListConfigResourcesRequest) -> ListConfigResourcesResponse {
@@ -51,6 +51,7 @@ fn respond(image: &MetadataImage, version: i16, request: ListConfigResourcesRequ
                 let ids = image.brokers.iter().map(|broker| StrBytes::from_string(broker.id.0.to_string()));
                 resources.extend(ids.map(resource));
             }
+            GROUP => resources.extend(image.groups.names().map(|group| resource(text(group)))),
             _ => {}
         }
     }

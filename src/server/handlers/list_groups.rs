@@ -4,24 +4,25 @@ use kafka_protocol::messages::list_groups_response::ListedGroup as WireGroup;
 use kafka_protocol::messages::{ApiKey, ListGroupsRequest, ListGroupsResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use crate::groups::api::ListedGroup;
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::group_call::GroupCall;
-use crate::shard::groups::ListedGroup;
+use crate::server::session::{Call, Session};
 
 use super::shared::wire_group_id;
 
-pub const API: ApiSpec = ApiSpec::new(ApiKey::ListGroups, 0, 5);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::ListGroups, 0, 5).in_line();
 
-pub async fn handle(call: &GroupCall, _: i16, request: ListGroupsRequest) -> ListGroupsResponse {
-    let (error, groups) = match call.check() {
-        Ok(()) => call.context.shard.list_groups().await,
+pub async fn handle(session: &Session, Call { request, .. }: Call<ListGroupsRequest>) -> ListGroupsResponse {
+    let (error, groups) = match session.check() {
+        Ok(()) => session.shard().list_groups().await,
         Err(code) => (code, Vec::new()),
     };
     respond(&Wanted::of(&request), error, groups)
 }
 
-/// States and types in lower case; empty: all. A name that Kafka does not know is one that no group has.
+/// States and types in lower case; empty: all. A name that Kafka does not know
+/// is one that no group has.
 struct Wanted {
     states: Vec<String>,
     types: Vec<String>,

@@ -1,38 +1,43 @@
 //! ListOffsets: offsets by time, and the ends of the log.
 
 use std::collections::HashSet;
-use std::rc::Rc;
 
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse, TopicName};
 
 use crate::cluster::MetadataImage;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
-use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::protocol::{ApiSpec, Newer};
+use crate::server::session::{Call, Session};
 use crate::shard::{OffsetOutcome, OffsetQuery};
 
-use super::shared::{find_partition, repeated, stated_epoch};
+use super::shared::{find_partition, merge_outcomes, repeated, stated_epoch};
 
-pub const API: ApiSpec = ApiSpec::new(ApiKey::ListOffsets, 1, 10);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::ListOffsets, 1, 11);
 
 /// The response has the leader epoch from here on (KIP-320).
 const EPOCH_FROM: i16 = 4;
 
 type Part = (PartitionId, OffsetQuery, Option<LeaderEpoch>);
 
-/// With isolation level read_committed the last stable offset is asked for; without transactions that is the high watermark.
-pub async fn handle(context: &Rc<ServerContext>, version: i16, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let (mut topics, parts) = sort_out(&context.shard.image(), version, request);
+/// The isolation level (KIP-98) under which nothing counts that lies behind the last stable offset.
+const READ_COMMITTED: i8 = 1;
+
+pub async fn handle(
+    session: &Session,
+    Call { version, request: Newer(request) }: Call<Newer<ListOffsetsRequest>>,
+) -> Newer<ListOffsetsResponse> {
+    let committed = request.isolation_level == READ_COMMITTED;
+    let (mut topics, parts) = split_request(&session.shard().image(), version, request);
     if !parts.is_empty() {
-        fill(&mut topics, version, context.shard.list_offsets(parts).await);
+        take_outcomes(&mut topics, version, session.shard().list_offsets(parts, committed).await);
     }
-    ListOffsetsResponse::default().with_topics(topics)
+    Newer(ListOffsetsResponse::default().with_topics(topics))
 }
 
-/// What goes to the shard, and the response with places for the outcomes: those without an error, in the same order.
-/// A partition named twice is refused in every place, as in Kafka.
-fn sort_out(
+/// The questions to the shard, and the response with places for the outcomes: those without an
+/// error, in the same order. A partition named twice is refused in every place, as in Kafka.
+fn split_request(
     image: &MetadataImage,
     version: i16,
     request: ListOffsetsRequest,
@@ -69,7 +74,7 @@ fn sort_out(
     (topics, parts)
 }
 
-/// What a timestamp below zero means, and since when.
+/// The query that a timestamp stands for; those below zero have a meaning from some version on.
 fn query(version: i16, timestamp: i64) -> Result<OffsetQuery, ErrorCode> {
     match timestamp {
         0.. => Ok(OffsetQuery::Timestamp(timestamp)),
@@ -77,27 +82,29 @@ fn query(version: i16, timestamp: i64) -> Result<OffsetQuery, ErrorCode> {
         -2 => Ok(OffsetQuery::Earliest),
         -3 if version >= 7 => Ok(OffsetQuery::MaxTimestamp),
         -4 if version >= 8 => Ok(OffsetQuery::EarliestLocal),
+        // The end of what tiered storage has, and the start of what it has yet to get
+        // (KIP-1023): there is none.
         -5 if version >= 9 => Ok(OffsetQuery::LatestTiered),
+        -6 if version >= 11 => Ok(OffsetQuery::LatestTiered),
         _ => Err(ErrorCode::UnsupportedVersion),
     }
 }
 
-fn fill(topics: &mut [ListOffsetsTopicResponse], version: i16, outcomes: Vec<OffsetOutcome>) {
-    let mut outcomes = outcomes.into_iter();
-    let places = topics.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|place| place.error_code == 0);
-    for place in places {
-        match outcomes.next() {
-            Some(outcome) => {
-                place.error_code = outcome.error.code();
-                place.timestamp = outcome.timestamp_ms;
-                place.offset = outcome.offset;
-                if version >= EPOCH_FROM {
-                    place.leader_epoch = outcome.leader_epoch;
-                }
+fn take_outcomes(topics: &mut [ListOffsetsTopicResponse], version: i16, outcomes: Vec<OffsetOutcome>) {
+    let places = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+    merge_outcomes(
+        places,
+        |place| &mut place.error_code,
+        outcomes,
+        |place, outcome| {
+            place.error_code = outcome.error.code();
+            place.timestamp = outcome.timestamp_ms;
+            place.offset = outcome.offset;
+            if version >= EPOCH_FROM {
+                place.leader_epoch = outcome.leader_epoch;
             }
-            None => place.error_code = ErrorCode::UnknownServerError.code(),
-        }
-    }
+        },
+    );
 }
 
 #[cfg(test)]
@@ -119,11 +126,11 @@ mod tests {
     #[test]
     fn outcomes_find_their_places_among_errors() {
         let image = image(&[("a", 1, 3)]);
-        let (mut topics, parts) = sort_out(&image, 10, request(&[(0, -1), (9, -1), (1, 77), (2, -6)]));
+        let (mut topics, parts) = split_request(&image, 10, request(&[(0, -1), (9, -1), (1, 77), (2, -6)]));
         let queries: Vec<_> = parts.iter().map(|(id, query, epoch)| (id.index.0, *query, *epoch)).collect();
         assert_eq!(queries, [(0, OffsetQuery::Latest, None), (1, OffsetQuery::Timestamp(77), None)]);
         let outcome = |offset: i64| OffsetOutcome { error: ErrorCode::None, timestamp_ms: 5, offset, leader_epoch: 3 };
-        fill(&mut topics, 10, vec![outcome(100), outcome(200)]);
+        take_outcomes(&mut topics, 10, vec![outcome(100), outcome(200)]);
         let rows: Vec<_> =
             topics[0].partitions.iter().map(|p| (p.partition_index, p.error_code, p.offset, p.timestamp)).collect();
         assert_eq!(rows, [(0, 0, 100, 5), (9, 3, -1, -1), (1, 0, 200, 5), (2, 35, -1, -1)]);
@@ -132,7 +139,7 @@ mod tests {
     #[test]
     fn a_partition_named_twice_is_refused_in_both_places() {
         let asked = request(&[(0, -1), (1, -1), (0, -2), (8, -1), (8, -1)]);
-        let (topics, parts) = sort_out(&image(&[("a", 1, 3)]), 10, asked);
+        let (topics, parts) = split_request(&image(&[("a", 1, 3)]), 10, asked);
         let errors: Vec<_> = topics[0].partitions.iter().map(|p| p.error_code).collect();
         assert_eq!((errors, parts.len()), (vec![42, 0, 42, 42, 42], 1));
     }
@@ -140,11 +147,11 @@ mod tests {
     #[test]
     fn every_version_can_be_encoded() {
         for version in API.min..=API.max {
-            let (mut topics, _) = sort_out(&image(&[("a", 1, 1)]), version, request(&[(0, -1)]));
+            let (mut topics, _) = split_request(&image(&[("a", 1, 1)]), version, request(&[(0, -1)]));
             let outcome = OffsetOutcome { error: ErrorCode::None, timestamp_ms: -1, offset: 7, leader_epoch: 3 };
-            fill(&mut topics, version, vec![outcome]);
+            take_outcomes(&mut topics, version, vec![outcome]);
             assert_eq!(topics[0].partitions[0].leader_epoch, if version >= EPOCH_FROM { 3 } else { -1 });
-            let response = ListOffsetsResponse::default().with_topics(topics);
+            let response = Newer(ListOffsetsResponse::default().with_topics(topics));
             assert!(encode(ApiKey::ListOffsets, version, 1, &response).is_ok(), "v{version}");
         }
     }

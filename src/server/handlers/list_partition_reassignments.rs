@@ -1,7 +1,6 @@
 //! ListPartitionReassignments: those that are under way (KIP-455).
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use kafka_protocol::messages::list_partition_reassignments_request::ListPartitionReassignmentsTopics;
 use kafka_protocol::messages::list_partition_reassignments_response::{
@@ -12,21 +11,21 @@ use kafka_protocol::messages::{ApiKey, ListPartitionReassignmentsRequest, ListPa
 use crate::cluster::{MetadataImage, PartitionImage, TopicImage};
 use crate::model::BrokerId;
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 
 use super::shared::{broker_id, topic_name};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::ListPartitionReassignments, 0, 0);
 
 pub async fn handle(
-    context: &Rc<ServerContext>,
-    _: i16,
-    request: ListPartitionReassignmentsRequest,
+    session: &Session,
+    Call { request, .. }: Call<ListPartitionReassignmentsRequest>,
 ) -> ListPartitionReassignmentsResponse {
-    respond(&context.shard.image(), request.topics)
+    respond(&session.shard().image(), request.topics)
 }
 
-/// `asked`: `None` means all topics. Partitions without a reassignment, and those that do not exist, are left out.
+/// `asked`: `None` means all topics. Partitions without a reassignment, and those that do
+/// not exist, are left out.
 fn respond(
     image: &MetadataImage,
     asked: Option<Vec<ListPartitionReassignmentsTopics>>,

@@ -1,8 +1,8 @@
-//! Metadata: brokers, topics, who leads what; creates topics that are asked for and do not exist, when that is allowed.
+//! Metadata: brokers, topics, who leads what; creates topics that are asked for and do not
+//! exist, when that is allowed.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::rc::Rc;
 
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
@@ -11,13 +11,12 @@ use kafka_protocol::messages::metadata_response::{
 use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse, TopicName};
 use uuid::Uuid;
 
-use crate::cluster::controller::{CreateTopic, check_topic_name};
+use crate::cluster::controller::{CreateTopic, OFFSETS_TOPIC, check_topic_name};
 use crate::cluster::{MetadataImage, PartitionImage, TopicImage};
-use crate::model::{BrokerId, ErrorCode, PartitionId};
+use crate::model::{BrokerId, ErrorCode};
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
-use crate::server::dispatch::Asker;
-use crate::shard::{OFFSETS_TOPIC, PATIENCE};
+use crate::server::session::{Call, Session};
+use crate::shard::PATIENCE;
 
 use super::shared::{
     CLUSTER_METADATA, CLUSTER_OPERATIONS, TOPIC_OPERATIONS, broker_id, is_internal, text, topic_name, unknown_name,
@@ -31,11 +30,12 @@ const BY_ID_FROM: i16 = 12;
 /// A leader that cannot be reached by the client's listener has an error of its own from here on.
 const LISTENER_NOT_FOUND_FROM: i16 = 6;
 
-/// Authorized operations are told in these versions, of the cluster only until DescribeCluster took that over.
+/// Authorized operations are told in these versions, of the cluster only until
+/// DescribeCluster took that over.
 const TOPIC_OPERATIONS_FROM: i16 = 8;
 const CLUSTER_OPERATIONS_IN: RangeInclusive<i16> = 8..=10;
 
-/// What is asked for.
+/// The topics that are asked for.
 enum Wanted {
     All,
     Names(Vec<TopicName>),
@@ -44,30 +44,26 @@ enum Wanted {
     Invalid(Vec<MetadataRequestTopic>),
 }
 
-pub async fn handle(
-    context: &Rc<ServerContext>,
-    asker: &Asker,
-    version: i16,
-    request: MetadataRequest,
-) -> MetadataResponse {
-    let shard = &context.shard;
+pub async fn handle(session: &Session, Call { version, request }: Call<MetadataRequest>) -> MetadataResponse {
+    let shard = session.shard();
     let may_create = shard.config.auto_create_topics_enable && (version < 4 || request.allow_auto_topic_creation);
     let operations = Operations {
         cluster: request.include_cluster_authorized_operations,
         topics: request.include_topic_authorized_operations,
     };
-    let wanted = sort_out(version, request.topics);
+    let wanted = classify(version, request.topics);
     let refused = matches!(wanted, Wanted::Invalid(_));
     let mut failures = HashMap::new();
     if let (true, Wanted::Names(names)) = (may_create, &wanted) {
-        // Where many are asked for, some are created now; the client asks again for the rest, as it does in Kafka.
+        // Where many are asked for, some are created now; the client asks again for the
+        // rest, as it does in Kafka.
         if names.iter().any(|name| &*name.0 == OFFSETS_TOPIC)
             && let Err(code) = shard.offsets_topic().await
         {
             failures.insert(OFFSETS_TOPIC.to_owned(), creation_error(code));
         }
-        let missing = missing(&shard.image(), names, context.auto_creations.available());
-        let room = context.auto_creations.try_acquire(missing.len());
+        let missing = missing(&shard.image(), names, session.context.auto_creations.available());
+        let room = session.context.auto_creations.try_acquire(missing.len());
         if let (Some(_room), false) = (room, missing.is_empty()) {
             let names: Vec<String> = missing.iter().map(|topic| topic.name.clone()).collect();
             let results = shard.create_topics(missing, false, PATIENCE).await;
@@ -83,7 +79,7 @@ pub async fn handle(
             }
         }
     }
-    let mut response = respond(&shard.image(), &asker.client.listener, version, wanted, &failures);
+    let mut response = respond(&shard.image(), &session.client.listener, version, wanted, &failures);
     if !refused {
         operations.tell(version, &mut response);
     }
@@ -98,7 +94,8 @@ struct Operations {
 }
 
 impl Operations {
-    /// All that there are, because there is no authorizer. As in Kafka, topics that do not exist are told too, except by id.
+    /// All that there are, because there is no authorizer. As in Kafka, topics that do not exist
+    /// are told too, except by id.
     fn tell(&self, version: i16, response: &mut MetadataResponse) {
         if self.cluster && CLUSTER_OPERATIONS_IN.contains(&version) {
             response.cluster_authorized_operations = CLUSTER_OPERATIONS;
@@ -111,7 +108,7 @@ impl Operations {
     }
 }
 
-fn sort_out(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Wanted {
+fn classify(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Wanted {
     let topics = match topics {
         None => return Wanted::All,
         Some(topics) if version == 0 && topics.is_empty() => return Wanted::All,
@@ -139,7 +136,8 @@ fn sort_out(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Wanted {
     Wanted::Names(names)
 }
 
-/// The topics to create for these names, at most `room`. Kafka's own topics are not made by the rules for those of users.
+/// The topics to create for these names, at most `room`. Kafka's own topics are not made by the
+/// rules for those of users.
 fn missing(image: &MetadataImage, names: &[TopicName], room: usize) -> Vec<CreateTopic> {
     let absent = names.iter().map(|name| &*name.0).filter(|name| image.topic(name).is_none());
     absent
@@ -154,7 +152,7 @@ fn missing(image: &MetadataImage, names: &[TopicName], room: usize) -> Vec<Creat
         .collect()
 }
 
-/// What a client makes sense of where it asked for metadata rather than for a topic to be created.
+/// The error of a creation as a client understands it that asked for metadata.
 fn creation_error(code: ErrorCode) -> ErrorCode {
     match code {
         ErrorCode::InvalidTopicException
@@ -244,19 +242,15 @@ impl<'a> View<'a> {
         View { image, version, reachable: image.reachable(listener).map(|(broker, _)| broker.id).collect() }
     }
 
-    /// A partition that is offline where it is led has no leader, and each of its replicas counts as offline: Kafka's answer
-    /// for a failed log directory. So do replicas on brokers that cannot be reached.
-    pub fn partition(&self, topic: Uuid, index: i32, partition: &PartitionImage) -> MetadataResponsePartition {
+    /// A partition that is offline where it is led has no leader, and that replica counts as
+    /// offline: Kafka's answer for a failed log directory. So do other replicas of which their
+    /// brokers tell that, and those on brokers that cannot be reached.
+    pub fn partition(&self, topic: &TopicImage, index: i32, partition: &PartitionImage) -> MetadataResponsePartition {
         let nodes = |ids: &[BrokerId]| ids.iter().map(|id| broker_id(*id)).collect::<Vec<_>>();
-        let failed = self.image.is_offline(PartitionId::new(topic, index));
-        let this = self.image.this;
-        // Of several replicas only the own one is known to have failed.
-        let offline = failed && (this.is_none() || partition.leader.is_none_or(|leader| Some(leader) == this));
+        let failed_at = |broker: BrokerId| self.image.is_offline_at(broker, topic, index);
+        let offline = partition.leader.is_some_and(failed_at);
         let (leader, error) = if offline { (None, ErrorCode::LeaderNotAvailable) } else { self.leader(partition) };
-        let away = partition
-            .replicas
-            .iter()
-            .filter(|id| offline || !self.reachable.contains(id) || failed && this == Some(**id));
+        let away = partition.replicas.iter().filter(|id| !self.reachable.contains(id) || failed_at(**id));
         MetadataResponsePartition::default()
             .with_error_code(error.code())
             .with_partition_index(index)
@@ -269,7 +263,7 @@ impl<'a> View<'a> {
 
     fn describe(&self, topic: &TopicImage) -> MetadataResponseTopic {
         let partitions =
-            topic.partitions.iter().zip(0..).map(|(partition, index)| self.partition(topic.id, index, partition));
+            topic.partitions.iter().zip(0..).map(|(partition, index)| self.partition(topic, index, partition));
         MetadataResponseTopic::default()
             .with_name(Some(topic_name(&topic.name)))
             .with_topic_id(topic.id)
@@ -293,6 +287,7 @@ mod tests {
     use crate::protocol::respond::encode;
     use bytes::{Buf, Bytes};
     use kafka_protocol::protocol::Decodable;
+    use std::sync::Arc;
 
     const LISTENER: &str = "PLAINTEXT";
 
@@ -304,10 +299,10 @@ mod tests {
         MetadataRequestTopic::default().with_name(None).with_topic_id(id_of(id))
     }
 
-    /// What a client sees: (error, name, id, partitions) by topic.
+    /// The topics as a client sees them: (error, name, id, partitions).
     fn ask(version: i16, topics: Option<Vec<MetadataRequestTopic>>) -> Vec<(i16, Option<String>, u128, usize)> {
         let image = image(&[("a", 1, 2), ("b", 2, 3)]);
-        let response = respond(&image, LISTENER, version, sort_out(version, topics), &HashMap::new());
+        let response = respond(&image, LISTENER, version, classify(version, topics), &HashMap::new());
         let mut frame: Bytes = encode(ApiKey::Metadata, version, 1, &response).unwrap();
         frame.advance(if API.is_flexible(version) { 9 } else { 8 });
         let response = MetadataResponse::decode(&mut frame, version).unwrap();
@@ -381,6 +376,25 @@ mod tests {
         assert_eq!((partition.error_code, partition.leader_id.0, partition.leader_epoch), (5, -1, 4));
     }
 
+    /// Broker 7 leads "a", and tells that its replica of partition 1 is offline.
+    #[test]
+    fn a_partition_that_is_offline_at_its_leader_has_none() {
+        let mut image = image(&[("a", 1, 2)]);
+        image.this = Some(BrokerId(8));
+        image.brokers.iter_mut().for_each(|broker| broker.offline = Arc::new([("a".into(), [1].into())].into()));
+        let rows = |image: &MetadataImage| {
+            let response = respond(image, LISTENER, 13, Wanted::All, &HashMap::new());
+            let row = |p: &MetadataResponsePartition| {
+                let offline: Vec<i32> = p.offline_replicas.iter().map(|id| id.0).collect();
+                (p.error_code, p.leader_id.0, offline)
+            };
+            response.topics[0].partitions.iter().map(row).collect::<Vec<_>>()
+        };
+        assert_eq!(rows(&image), [(0, 7, vec![]), (5, -1, vec![7])]);
+        image.brokers.iter_mut().for_each(|broker| broker.offline = Arc::new([("b".into(), [1].into())].into()));
+        assert_eq!(rows(&image), [(0, 7, vec![]), (0, 7, vec![])], "of another topic");
+    }
+
     #[test]
     fn each_listener_tells_its_own_addresses() {
         for (listener, address) in
@@ -405,7 +419,7 @@ mod tests {
     #[test]
     fn operations_are_told_to_those_who_ask() {
         for version in API.min..=API.max {
-            let wanted = sort_out(version, Some(vec![by_name("a"), by_name("zz")]));
+            let wanted = classify(version, Some(vec![by_name("a"), by_name("zz")]));
             let plain = respond(&image(&[("a", 1, 1)]), LISTENER, version, wanted, &HashMap::new());
             for (cluster, topics) in [(false, false), (true, false), (false, true)] {
                 let mut response = plain.clone();
@@ -417,7 +431,7 @@ mod tests {
                 assert!(encode(ApiKey::Metadata, version, 1, &response).is_ok());
             }
         }
-        let mut by_id = respond(&image(&[]), LISTENER, 12, sort_out(12, Some(vec![by_id(9)])), &HashMap::new());
+        let mut by_id = respond(&image(&[]), LISTENER, 12, classify(12, Some(vec![by_id(9)])), &HashMap::new());
         Operations { cluster: false, topics: true }.tell(12, &mut by_id);
         assert_eq!(by_id.topics[0].topic_authorized_operations, i32::MIN);
     }
@@ -435,7 +449,7 @@ mod tests {
         let image = image(&[("a", 1, 1), ("__consumer_offsets", 2, 1)]);
         let names = ["a", "__consumer_offsets", "__transaction_state", "zz"].map(by_name).to_vec();
         for version in 1..=API.max {
-            let response = respond(&image, LISTENER, version, sort_out(version, Some(names.clone())), &HashMap::new());
+            let response = respond(&image, LISTENER, version, classify(version, Some(names.clone())), &HashMap::new());
             let seen = through_the_wire(API.key, version, &response);
             let rows: Vec<_> = seen
                 .topics
@@ -450,7 +464,7 @@ mod tests {
     #[test]
     fn failures_to_create_are_told() {
         let failures = HashMap::from([("new".to_owned(), ErrorCode::KafkaStorageError)]);
-        let response = respond(&image(&[]), LISTENER, 13, sort_out(13, Some(vec![by_name("new")])), &failures);
+        let response = respond(&image(&[]), LISTENER, 13, classify(13, Some(vec![by_name("new")])), &failures);
         assert_eq!(response.topics[0].error_code, 56);
     }
 }

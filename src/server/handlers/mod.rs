@@ -1,9 +1,13 @@
-//! One file per API: which versions are served, and how the request is answered. Request and response are messages of the
-//! protocol; what lies below (the shard, the image) speaks the model's words.
+//! One file per API: which versions are served, and how the request is answered. Request
+//! and response are messages of the protocol; what lies below (the shard, the image)
+//! speaks the model's words.
 
+pub mod add_offsets_to_txn;
+pub mod add_partitions_to_txn;
 pub mod alter_client_quotas;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
+pub mod alter_replica_log_dirs;
 mod altering;
 pub mod api_versions;
 pub mod consumer_group_describe;
@@ -23,8 +27,10 @@ pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_topic_partitions;
+pub mod describe_transactions;
 pub mod describe_user_scram_credentials;
 pub mod elect_leaders;
+pub mod end_txn;
 pub mod fetch;
 pub mod find_coordinator;
 pub mod heartbeat;
@@ -36,6 +42,7 @@ pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
 pub mod list_partition_reassignments;
+pub mod list_transactions;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
@@ -45,4 +52,6 @@ pub mod produce;
 pub mod sasl_handshake;
 mod shared;
 pub mod sync_group;
+pub mod txn_offset_commit;
 pub mod update_features;
+pub mod write_txn_markers;

@@ -7,30 +7,31 @@ use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponseParti
 use kafka_protocol::messages::{ApiKey, OffsetDeleteRequest, OffsetDeleteResponse};
 
 use crate::cluster::MetadataImage;
+use crate::groups::api::{DeleteOffsetsReply, DeleteOffsetsRequest};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::group_call::GroupCall;
-use crate::shard::groups::{DeleteOffsetsReply, DeleteOffsetsRequest};
+use crate::server::session::{Call, Session};
 
 use super::shared::{find_partition, named_group};
 
-pub const API: ApiSpec = ApiSpec::new(ApiKey::OffsetDelete, 0, 0);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::OffsetDelete, 0, 0).in_line();
 
 /// A partition as the coordinator knows it.
 type Key = (Arc<str>, i32);
 
-pub async fn handle(call: &GroupCall, _: i16, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
-    let (topics, delete) = sort_out(&call.context.shard.image(), request);
+pub async fn handle(session: &Session, Call { request, .. }: Call<OffsetDeleteRequest>) -> OffsetDeleteResponse {
+    let (topics, delete) = split_request(&session.shard().image(), request);
     let reply = match delete {
         // Also without a partition that there is: the group may have something to say.
-        Ok(delete) => call.ask(delete).await,
+        Ok(delete) => session.ask(delete).await,
         Err(code) => Err(code),
     };
     respond(topics, reply)
 }
 
-/// What goes to the coordinator, and the response with places for the outcomes: those without an error.
-fn sort_out(
+/// The request to the coordinator, and the response with places for the outcomes: those without an
+/// error.
+fn split_request(
     image: &MetadataImage,
     request: OffsetDeleteRequest,
 ) -> (Vec<OffsetDeleteResponseTopic>, Result<DeleteOffsetsRequest, ErrorCode>) {
@@ -88,7 +89,7 @@ mod tests {
     use super::super::shared::testing::{image, through_the_wire};
     use super::super::shared::{topic_name, wire_group_id};
     use super::*;
-    use crate::shard::groups::TopicErrors;
+    use crate::groups::api::TopicErrors;
     use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 
     fn request(topics: &[(&str, &[i32])]) -> OffsetDeleteRequest {
@@ -103,7 +104,7 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_stays_here_and_the_rest_finds_its_places() {
-        let (topics, delete) = sort_out(&image(&[("a", 1, 2)]), request(&[("zz", &[0]), ("a", &[1, 5, 0])]));
+        let (topics, delete) = split_request(&image(&[("a", 1, 2)]), request(&[("zz", &[0]), ("a", &[1, 5, 0])]));
         let delete = delete.unwrap();
         assert_eq!((&*delete.group, delete.topics), ("g", vec![("a".into(), vec![1, 0])]));
         // In an order of its own, and one is missing.
@@ -120,13 +121,13 @@ mod tests {
     #[test]
     fn an_error_of_the_group_stands_alone() {
         let image = image(&[("a", 1, 2)]);
-        let (topics, _) = sort_out(&image, request(&[("a", &[0])]));
+        let (topics, _) = split_request(&image, request(&[("a", &[0])]));
         let reply = DeleteOffsetsReply { error: ErrorCode::GroupIdNotFound, topics: Vec::new() };
         let seen = through_the_wire(API.key, 0, &respond(topics.clone(), Ok(reply)));
         assert_eq!((seen.error_code, seen.topics.len()), (69, 0));
         let seen = through_the_wire(API.key, 0, &respond(topics, Err(ErrorCode::NotCoordinator)));
         assert_eq!((seen.error_code, seen.topics.len()), (16, 0));
         let nameless = request(&[]).with_group_id(wire_group_id(""));
-        assert_eq!(sort_out(&image, nameless).1.err(), Some(ErrorCode::InvalidGroupId));
+        assert_eq!(split_request(&image, nameless).1.err(), Some(ErrorCode::InvalidGroupId));
     }
 }

@@ -1,7 +1,7 @@
 //! OffsetFetch: how far groups have read; of one group up to v7, of several from v8 on (KIP-709).
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use kafka_protocol::messages::offset_fetch_response::{
@@ -10,39 +10,46 @@ use kafka_protocol::messages::offset_fetch_response::{
 };
 use kafka_protocol::messages::{ApiKey, GroupId as WireGroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
+use crate::cluster::MetadataImage;
+use crate::groups::api::{FetchOffsetsReply, FetchOffsetsRequest, FetchedOffset, GroupId};
 use crate::model::ErrorCode;
-use crate::protocol::ApiSpec;
-use crate::server::group_call::GroupCall;
-use crate::shard::groups::{FetchOffsetsReply, FetchOffsetsRequest, FetchedOffset, GroupId};
+use crate::protocol::{ApiSpec, Newer};
+use crate::server::session::{Call, Session};
 
 use super::shared::{group_id, owned, topic_name, wire_group_id};
 
-/// From v10 on topics are named by id.
-pub const API: ApiSpec = ApiSpec::new(ApiKey::OffsetFetch, 1, 9);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::OffsetFetch, 1, 10).in_line();
 
 /// The response has an error of the whole group from here on.
 const GROUP_ERROR_FROM: i16 = 2;
 const SEVERAL_FROM: i16 = 8;
+/// From here on topics are named by id (KIP-848).
+const TOPIC_IDS_FROM: i16 = 10;
 
 type Topics = Vec<(Arc<str>, Vec<i32>)>;
 
-pub async fn handle(call: &GroupCall, version: i16, request: OffsetFetchRequest) -> OffsetFetchResponse {
-    let requests = sort_out(version, request);
+pub async fn handle(
+    session: &Session,
+    Call { version, request: Newer(mut request) }: Call<Newer<OffsetFetchRequest>>,
+) -> OffsetFetchResponse {
+    let by_id = (version >= TOPIC_IDS_FROM).then(|| ById::new(session.shard().image(), &mut request));
+    let requests = convert(version, request);
     let asked: Vec<FetchOffsetsRequest> =
-        // What was asked is needed again only where an error has no place of its own.
+        // The question is needed again only where an error has no place of its own.
         if version < GROUP_ERROR_FROM { requests.clone() } else { Vec::new() };
     let groups: Vec<WireGroupId> = requests.iter().map(|request| wire_group_id(&request.group)).collect();
-    let replies = call.ask_each(requests, bytes).await;
+    let replies = session.ask_each(requests, bytes).await;
     if version >= SEVERAL_FROM {
-        return several(groups, replies);
+        return several(groups, replies, by_id.as_ref());
     }
     let reply = replies.into_iter().next().unwrap_or(Err(ErrorCode::UnknownServerError));
     let reply = reply.unwrap_or_else(|error| FetchOffsetsReply { error, topics: Vec::new() });
     one(reply, asked.into_iter().next())
 }
 
-/// What a reply takes, about.
+/// Bytes that a reply takes, about.
 fn bytes(reply: &FetchOffsetsReply) -> usize {
     let partitions = reply.topics.iter().map(|(_, partitions)| {
         partitions.iter().map(|partition| size_of::<OffsetFetchResponsePartitions>() + partition.metadata.len()).sum()
@@ -50,9 +57,10 @@ fn bytes(reply: &FetchOffsetsReply) -> usize {
     partitions.map(|bytes: usize| bytes + size_of::<OffsetFetchResponseTopics>()).sum()
 }
 
-/// Both shapes of the request as one. Each group is asked for once, and each of its partitions once: what is committed, some
-/// kilobytes with its metadata, must not be bought again and again with a byte or two.
-fn sort_out(version: i16, request: OffsetFetchRequest) -> Vec<FetchOffsetsRequest> {
+/// Both shapes of the request as one. Each group is asked for once, and each of its partitions
+/// once: what is committed, some kilobytes with its metadata, must not be bought again and
+/// again with a byte or two.
+fn convert(version: i16, request: OffsetFetchRequest) -> Vec<FetchOffsetsRequest> {
     let require_stable = request.require_stable;
     if version < SEVERAL_FROM {
         let topics = request.topics.map(|topics| each_once(topics.into_iter().map(|t| (t.name, t.partition_indexes))));
@@ -86,7 +94,7 @@ fn sort_out(version: i16, request: OffsetFetchRequest) -> Vec<FetchOffsetsReques
     groups.into_iter().map(request).collect()
 }
 
-/// What is asked of one group.
+/// The question about one group.
 struct Group {
     id: GroupId,
     member: Option<(String, i32)>,
@@ -119,39 +127,93 @@ fn each_once(topics: impl Iterator<Item = (TopicName, Vec<i32>)>) -> Topics {
     once
 }
 
-fn several(groups: Vec<WireGroupId>, replies: Vec<Result<FetchOffsetsReply, ErrorCode>>) -> OffsetFetchResponse {
+fn several(
+    groups: Vec<WireGroupId>,
+    replies: Vec<Result<FetchOffsetsReply, ErrorCode>>,
+    by_id: Option<&ById>,
+) -> OffsetFetchResponse {
     let groups = groups.into_iter().zip(replies).map(|(group, reply)| {
         let reply = reply.unwrap_or_else(|error| FetchOffsetsReply { error, topics: Vec::new() });
-        let topics = reply.topics.into_iter().map(|(name, partitions)| {
-            let partitions = partitions.into_iter().map(|partition| {
-                OffsetFetchResponsePartitions::default()
-                    .with_partition_index(partition.index)
-                    .with_committed_offset(partition.offset)
-                    .with_committed_leader_epoch(partition.leader_epoch)
-                    .with_metadata(Some(StrBytes::from_string(partition.metadata)))
-                    .with_error_code(partition.error.code())
-            });
-            OffsetFetchResponseTopics::default().with_name(topic_name(&name)).with_partitions(partitions.collect())
+        let topics = reply.topics.into_iter().filter_map(|(name, mut partitions)| {
+            let topic = match by_id {
+                Some(by_id) => OffsetFetchResponseTopics::default().with_topic_id(by_id.check(&name, &mut partitions)?),
+                None => OffsetFetchResponseTopics::default().with_name(topic_name(&name)),
+            };
+            Some(topic.with_partitions(partitions.into_iter().map(told).collect()))
         });
-        OffsetFetchResponseGroup::default()
-            .with_group_id(group)
-            .with_error_code(reply.error.code())
-            .with_topics(topics.collect())
+        let mut topics: Vec<_> = topics.collect();
+        if let (Some(by_id), ErrorCode::None) = (by_id, reply.error) {
+            topics.extend(by_id.unknown(&group));
+        }
+        OffsetFetchResponseGroup::default().with_group_id(group).with_error_code(reply.error.code()).with_topics(topics)
     });
     OffsetFetchResponse::default().with_groups(groups.collect())
+}
+
+fn told(partition: FetchedOffset) -> OffsetFetchResponsePartitions {
+    OffsetFetchResponsePartitions::default()
+        .with_partition_index(partition.index)
+        .with_committed_offset(partition.offset)
+        .with_committed_leader_epoch(partition.leader_epoch)
+        .with_metadata(Some(StrBytes::from_string(partition.metadata)))
+        .with_error_code(partition.error.code())
+}
+
+/// Of a request that names topics by id: what the ids stand for.
+struct ById {
+    image: Arc<MetadataImage>,
+    /// Topics that there are not, each once, of each group.
+    unknown: HashMap<WireGroupId, HashMap<Uuid, BTreeSet<i32>>>,
+}
+
+impl ById {
+    /// Gives the topics of the request their names, and takes out those that have none.
+    fn new(image: Arc<MetadataImage>, request: &mut OffsetFetchRequest) -> ById {
+        let mut unknown: HashMap<WireGroupId, HashMap<Uuid, BTreeSet<i32>>> = HashMap::new();
+        for group in &mut request.groups {
+            let Some(topics) = &mut group.topics else { continue };
+            topics.retain_mut(|topic| match image.topic_by_id(topic.topic_id) {
+                Some(found) => {
+                    topic.name = topic_name(&found.name);
+                    true
+                }
+                None => {
+                    let of_group = unknown.entry(group.group_id.clone()).or_default();
+                    of_group.entry(topic.topic_id).or_default().extend(&topic.partition_indexes);
+                    false
+                }
+            });
+        }
+        ById { image, unknown }
+    }
+
+    /// The id of the topic; `None`: it is gone, and cannot be told. What was committed for another
+    /// topic of that name is not told.
+    fn check(&self, name: &str, partitions: &mut [FetchedOffset]) -> Option<Uuid> {
+        let id = self.image.topic(name)?.id;
+        for partition in partitions.iter_mut().filter(|p| !p.topic_id.is_nil() && p.topic_id != id) {
+            *partition = nothing(partition.index, ErrorCode::None);
+        }
+        Some(id)
+    }
+
+    fn unknown(&self, group: &WireGroupId) -> impl Iterator<Item = OffsetFetchResponseTopics> {
+        self.unknown.get(group).into_iter().flatten().map(|(id, partitions)| {
+            let partitions = partitions.iter().map(|index| told(nothing(*index, ErrorCode::UnknownTopicId)));
+            OffsetFetchResponseTopics::default().with_topic_id(*id).with_partitions(partitions.collect())
+        })
+    }
+}
+
+fn nothing(index: i32, error: ErrorCode) -> FetchedOffset {
+    FetchedOffset { index, offset: -1, leader_epoch: -1, metadata: String::new(), error, topic_id: Uuid::nil() }
 }
 
 /// `asked`: where an error of the whole group has to be told partition by partition.
 fn one(reply: FetchOffsetsReply, asked: Option<FetchOffsetsRequest>) -> OffsetFetchResponse {
     let topics = match asked {
         Some(asked) if reply.error != ErrorCode::None => {
-            let failed = |index: i32| FetchedOffset {
-                index,
-                offset: -1,
-                leader_epoch: -1,
-                metadata: String::new(),
-                error: reply.error,
-            };
+            let failed = |index: i32| nothing(index, reply.error);
             let topics = asked.topics.unwrap_or_default().into_iter();
             topics.map(|(name, partitions)| (name, partitions.into_iter().map(failed).collect())).collect()
         }
@@ -173,7 +235,7 @@ fn one(reply: FetchOffsetsReply, asked: Option<FetchOffsetsRequest>) -> OffsetFe
 
 #[cfg(test)]
 mod tests {
-    use super::super::shared::testing::through_the_wire;
+    use super::super::shared::testing::{id_of, image, through_the_wire};
     use super::super::shared::text;
     use super::*;
     use kafka_protocol::messages::offset_fetch_request::{
@@ -210,15 +272,15 @@ mod tests {
     #[test]
     fn a_request_is_understood_in_every_version() {
         for version in API.min..=API.max {
-            let asked = sort_out(version, request(version, Some(&[("a", &[1, 0]), ("b", &[])])));
+            let asked = convert(version, request(version, Some(&[("a", &[1, 0]), ("b", &[])])));
             assert_eq!((asked.len(), &*asked[0].group, &asked[0].member), (1, "g", &None));
             assert_eq!(asked[0].topics, topics(&[("a", &[1, 0]), ("b", &[])]));
             assert!(!asked[0].require_stable);
             if version >= 2 {
-                assert_eq!(sort_out(version, request(version, None))[0].topics, None);
+                assert_eq!(convert(version, request(version, None))[0].topics, None);
             }
             if version >= 7 {
-                assert!(sort_out(version, request(version, None).with_require_stable(true))[0].require_stable);
+                assert!(convert(version, request(version, None).with_require_stable(true))[0].require_stable);
             }
         }
     }
@@ -227,7 +289,7 @@ mod tests {
     fn members_say_who_they_are_from_version_9_on() {
         let asked = |id: Option<&str>, epoch: i32| {
             let group = group("g", None).with_member_id(id.map(text)).with_member_epoch(epoch);
-            sort_out(9, OffsetFetchRequest::default().with_groups(vec![group])).remove(0).member
+            convert(9, OffsetFetchRequest::default().with_groups(vec![group])).remove(0).member
         };
         assert_eq!(asked(None, -1), None);
         assert_eq!(asked(Some("m"), 4), Some(("m".to_owned(), 4)));
@@ -240,7 +302,7 @@ mod tests {
         for version in API.min..=API.max {
             let asked =
                 request(version, Some(&[("a", &[1, 0, 1]), ("b", &[]), ("a", &[0, 2]), ("b", &[]), ("a", &[1])]));
-            assert_eq!(sort_out(version, asked)[0].topics, topics(&[("a", &[1, 0]), ("b", &[]), ("a", &[2])]));
+            assert_eq!(convert(version, asked)[0].topics, topics(&[("a", &[1, 0]), ("b", &[]), ("a", &[2])]));
         }
         let groups = vec![
             group("g", Some(&[("a", &[0])])),
@@ -249,20 +311,23 @@ mod tests {
             group("h", None),
             group("h", Some(&[("a", &[5])])),
         ];
-        let asked = sort_out(8, OffsetFetchRequest::default().with_groups(groups));
+        let asked = convert(8, OffsetFetchRequest::default().with_groups(groups));
         let rows: Vec<_> = asked.into_iter().map(|asked| (asked.group.to_string(), asked.topics)).collect();
         assert_eq!(rows, [("g".to_owned(), topics(&[("a", &[0]), ("a", &[1])])), ("h".to_owned(), None)]);
     }
 
     fn fetched(offset: i64) -> FetchedOffset {
-        FetchedOffset { index: 1, offset, leader_epoch: 3, metadata: "note".into(), error: ErrorCode::None }
+        FetchedOffset { offset, leader_epoch: 3, metadata: "note".into(), ..nothing(1, ErrorCode::None) }
     }
 
-    /// The error of the group, and of the one partition of the one topic: offset, epoch, metadata and error.
+    /// The error of the group, and of the one partition of the one topic: offset,
+    /// epoch, metadata and error.
     fn answer(version: i16, reply: Result<FetchOffsetsReply, ErrorCode>) -> (i16, Vec<(i64, i32, String, i16)>) {
-        let asked = sort_out(version, request(version, Some(&[("a", &[1])])));
+        let asked = convert(version, request(version, Some(&[("a", &[1])])));
         if version >= 8 {
-            let response = several(vec![wire_group_id("g")], vec![reply]);
+            let by_id = (version >= TOPIC_IDS_FROM)
+                .then(|| ById::new(image(&[("a", 1, 2)]).into(), &mut OffsetFetchRequest::default()));
+            let response = several(vec![wire_group_id("g")], vec![reply], by_id.as_ref());
             let group = through_the_wire(API.key, version, &response).groups.remove(0);
             assert_eq!(&*group.group_id.0, "g");
             let partitions =
@@ -300,5 +365,58 @@ mod tests {
             };
             assert_eq!(answer(version, Err(ErrorCode::NotCoordinator)), expected, "v{version}");
         }
+    }
+
+    #[test]
+    fn ids_stand_for_topics_and_those_that_there_are_not_are_told_once() {
+        let topic = |id: u128, partitions: &[i32]| {
+            OffsetFetchRequestTopics::default().with_topic_id(id_of(id)).with_partition_indexes(partitions.to_vec())
+        };
+        let asked = |id: &str, topics| {
+            OffsetFetchRequestGroup::default().with_group_id(wire_group_id(id)).with_topics(Some(topics))
+        };
+        let mut request = OffsetFetchRequest::default().with_groups(vec![
+            asked("g", vec![topic(9, &[1, 1]), topic(1, &[0]), topic(2, &[])]),
+            asked("g", vec![topic(9, &[2, 1]), topic(1, &[0, 1])]),
+            asked("h", vec![topic(0, &[5])]),
+            group("i", None),
+        ]);
+        let by_id = ById::new(image(&[("a", 1, 2), ("b", 2, 1)]).into(), &mut request);
+        let asked = convert(10, request);
+        let rows: Vec<_> = asked.iter().map(|asked| (&*asked.group, asked.topics.clone())).collect();
+        let named = topics(&[("a", &[0]), ("b", &[]), ("a", &[1])]);
+        assert_eq!(rows, [("g", named), ("h", topics(&[])), ("i", None)]);
+
+        let reply = |topics: &[(&str, FetchedOffset)], error| {
+            let topics = topics.iter().map(|(name, offset)| ((*name).into(), vec![offset.clone()])).collect();
+            Ok(FetchOffsetsReply { error, topics })
+        };
+        let of = |id: u128| FetchedOffset { topic_id: id_of(id), ..fetched(70) };
+        let replies = vec![
+            // "a" was another topic when the offset was committed, and "gone" is none any more.
+            reply(&[("a", of(8)), ("b", of(2)), ("a", of(0)), ("gone", of(7))], ErrorCode::None),
+            reply(&[], ErrorCode::NotCoordinator),
+        ];
+        let groups = ["g", "h"].map(wire_group_id).to_vec();
+        let response = through_the_wire(API.key, 10, &several(groups, replies, Some(&by_id)));
+        let told = |group: &OffsetFetchResponseGroup| {
+            let rows = group.topics.iter().flat_map(|topic| {
+                let row = |p: &OffsetFetchResponsePartitions| (p.partition_index, p.committed_offset, p.error_code);
+                topic.partitions.iter().map(move |p| (topic.topic_id, row(p)))
+            });
+            (group.error_code, rows.collect::<Vec<_>>())
+        };
+        let unknown = ErrorCode::UnknownTopicId.code();
+        let (one, two, nine) = (id_of(1), id_of(2), id_of(9));
+        let rows = vec![
+            (one, (1, -1, 0)),
+            (two, (1, 70, 0)),
+            (one, (1, 70, 0)),
+            (nine, (1, -1, unknown)),
+            (nine, (2, -1, unknown)),
+        ];
+        assert_eq!(told(&response.groups[0]), (0, rows));
+        assert_eq!(told(&response.groups[1]), (ErrorCode::NotCoordinator.code(), vec![]));
+        assert!(response.groups[0].topics.iter().all(|topic| topic.partitions[0].metadata.is_some()));
     }
 }

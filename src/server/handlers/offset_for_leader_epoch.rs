@@ -1,7 +1,5 @@
-//! OffsetForLeaderEpoch: where a leader epoch ended, so that a client can see whether the log it read from was cut off
-//! (KIP-101, KIP-320).
-
-use std::rc::Rc;
+//! OffsetForLeaderEpoch: where a leader epoch ended, so that a client can see whether the log it
+//! read from was cut off (KIP-101, KIP-320).
 
 use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use kafka_protocol::messages::{ApiKey, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
@@ -9,28 +7,27 @@ use kafka_protocol::messages::{ApiKey, OffsetForLeaderEpochRequest, OffsetForLea
 use crate::cluster::MetadataImage;
 use crate::model::{ErrorCode, LeaderEpoch, PartitionId};
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 use crate::shard::EpochEndOutcome;
 
-use super::shared::{find_partition, stated_epoch};
+use super::shared::{find_partition, merge_outcomes, stated_epoch};
 
 pub const API: ApiSpec = ApiSpec::new(ApiKey::OffsetForLeaderEpoch, 2, 4);
 
 type Part = (PartitionId, Option<LeaderEpoch>, LeaderEpoch);
 
 pub async fn handle(
-    context: &Rc<ServerContext>,
-    _: i16,
-    request: OffsetForLeaderEpochRequest,
+    session: &Session,
+    Call { request, .. }: Call<OffsetForLeaderEpochRequest>,
 ) -> OffsetForLeaderEpochResponse {
-    let (mut topics, parts) = sort_out(&context.shard.image(), request);
+    let (mut topics, parts) = split_request(&session.shard().image(), request);
     if !parts.is_empty() {
-        fill(&mut topics, context.shard.epoch_ends(parts).await);
+        take_outcomes(&mut topics, session.shard().epoch_ends(parts).await);
     }
     OffsetForLeaderEpochResponse::default().with_topics(topics)
 }
 
-fn sort_out(
+fn split_request(
     image: &MetadataImage,
     request: OffsetForLeaderEpochRequest,
 ) -> (Vec<OffsetForLeaderTopicResult>, Vec<Part>) {
@@ -59,19 +56,18 @@ fn sort_out(
     (topics, parts)
 }
 
-fn fill(topics: &mut [OffsetForLeaderTopicResult], outcomes: Vec<EpochEndOutcome>) {
-    let mut outcomes = outcomes.into_iter();
-    let places = topics.iter_mut().flat_map(|topic| &mut topic.partitions).filter(|place| place.error_code == 0);
-    for place in places {
-        match outcomes.next() {
-            Some(outcome) => {
-                place.error_code = outcome.error.code();
-                place.leader_epoch = outcome.leader_epoch;
-                place.end_offset = outcome.end_offset;
-            }
-            None => place.error_code = ErrorCode::UnknownServerError.code(),
-        }
-    }
+fn take_outcomes(topics: &mut [OffsetForLeaderTopicResult], outcomes: Vec<EpochEndOutcome>) {
+    let places = topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+    merge_outcomes(
+        places,
+        |place| &mut place.error_code,
+        outcomes,
+        |place, outcome| {
+            place.error_code = outcome.error.code();
+            place.leader_epoch = outcome.leader_epoch;
+            place.end_offset = outcome.end_offset;
+        },
+    );
 }
 
 #[cfg(test)]
@@ -93,10 +89,10 @@ mod tests {
             .with_topic(topic_name("a"))
             .with_partitions(vec![partition(5, -1), partition(1, 4)]);
         let request = OffsetForLeaderEpochRequest::default().with_topics(vec![topic]);
-        let (mut topics, parts) = sort_out(&image(&[("a", 1, 2)]), request);
+        let (mut topics, parts) = split_request(&image(&[("a", 1, 2)]), request);
         assert_eq!(parts.len(), 1);
         assert_eq!((parts[0].0.index.0, parts[0].1, parts[0].2), (1, Some(LeaderEpoch(4)), LeaderEpoch(3)));
-        fill(&mut topics, vec![EpochEndOutcome { error: ErrorCode::None, leader_epoch: 2, end_offset: 50 }]);
+        take_outcomes(&mut topics, vec![EpochEndOutcome { error: ErrorCode::None, leader_epoch: 2, end_offset: 50 }]);
         let rows: Vec<_> =
             topics[0].partitions.iter().map(|p| (p.partition, p.error_code, p.leader_epoch, p.end_offset)).collect();
         assert_eq!(rows, [(5, 3, -1, -1), (1, 0, 2, 50)]);

@@ -1,4 +1,4 @@
-//! What several handlers need.
+//! Conversions and checks that several handlers share.
 
 use std::time::Duration;
 
@@ -6,16 +6,19 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use kafka_protocol::messages::{BrokerId as WireBrokerId, GroupId as WireGroupId, TopicName};
+use kafka_protocol::messages::{
+    BrokerId as WireBrokerId, GroupId as WireGroupId, TopicName, TransactionalId as WireTransactionalId,
+};
 use kafka_protocol::protocol::StrBytes;
 
-use crate::cluster::controller::{ControlError, MAX_PARTITIONS_PER_TOPIC, check_topic_name};
+use crate::cluster::controller::{
+    ControlError, MAX_PARTITIONS_PER_TOPIC, OFFSETS_TOPIC, TRANSACTION_TOPIC, check_topic_name,
+};
 use crate::cluster::{MetadataImage, TopicImage};
+use crate::groups::api::GroupId;
 use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 use crate::protocol::TopicKey;
-use crate::server::dispatch::Asker;
-use crate::shard::OFFSETS_TOPIC;
-use crate::shard::groups::GroupId;
+use crate::server::session::Session;
 
 /// The reason for SECURITY_DISABLED in answers about ACLs.
 pub const NO_AUTHORIZER: &str = "No Authorizer is configured.";
@@ -24,8 +27,9 @@ pub fn text(value: &str) -> StrBytes {
     StrBytes::from_string(value.to_owned())
 }
 
-/// Longest error message sent, bytes. A message may repeat what the client sent, and a string of the protocol ends at 32,767:
-/// one more, and versions without compact strings could not be encoded, and clients would not read the others.
+/// Longest error message sent, bytes. A message may repeat what the client sent, and a string of
+/// the protocol ends at 32,767: one more, and versions without compact strings could not be
+/// encoded, and clients would not read the others.
 const MAX_MESSAGE_BYTES: usize = 1024;
 
 /// An error message as it is sent: cut where it is too long.
@@ -37,22 +41,23 @@ pub fn error_message(mut message: String) -> Option<StrBytes> {
     Some(StrBytes::from_string(message))
 }
 
-/// The error of a change that has no time: a timeout of 0 or less has passed when the request comes, and nothing is done,
-/// as in Kafka.
+/// The error of a change that has no time: a timeout of 0 or less has passed when the request
+/// comes, and nothing is done, as in Kafka.
 pub fn no_time(timeout_ms: i32) -> Option<ControlError> {
     (timeout_ms <= 0).then(|| control_error(ErrorCode::RequestTimedOut, "timeout_ms is not above 0: nothing was done"))
 }
 
-/// Takes out of `wanted` what the client's quota for creations and deletions has no room for (KIP-599), which is then to be
-/// answered with [`throttled`]. `strict`: the version of the request knows that answer; older ones are carried out, and their
-/// client waits. `partitions`: how many a change is about; `None`: it will be refused for something else.
+/// Takes out of `wanted` what the client's quota for creations and deletions has no room for
+/// (KIP-599), which is then to be answered with [`throttled`]. `strict`: the version of the request
+/// knows that answer; older ones are carried out, and their client waits. `partitions`: how many a
+/// change is about; `None`: it will be refused for something else.
 pub fn over_quota<T>(
-    asker: &Asker,
+    session: &Session,
     strict: bool,
     wanted: &mut Vec<T>,
     partitions: impl Fn(&T) -> Option<usize>,
 ) -> Vec<T> {
-    let Some(call) = asker.quota.as_ref().filter(|call| call.limits_mutations()) else { return Vec::new() };
+    let Some(call) = session.quota.as_ref().filter(|call| call.limits_mutations()) else { return Vec::new() };
     let has_room = |change: &T| partitions(change).is_none_or(|partitions| call.mutate(partitions, strict));
     let (kept, over) = std::mem::take(wanted).into_iter().partition(has_room);
     *wanted = kept;
@@ -77,7 +82,8 @@ pub fn broker_id(id: BrokerId) -> WireBrokerId {
     WireBrokerId(id.0)
 }
 
-/// The error of a topic that the image does not have, by its name: one that no topic can have is told apart.
+/// The error of a topic that the image does not have, by its name: one that no
+/// topic can have is told apart.
 pub fn unknown_name(name: &str) -> ErrorCode {
     match check_topic_name(name) {
         Ok(()) => ErrorCode::UnknownTopicOrPartition,
@@ -85,7 +91,8 @@ pub fn unknown_name(name: &str) -> ErrorCode {
     }
 }
 
-/// The topic a request of the data path names. Here a name that no topic can have is one that none has, as in Kafka.
+/// The topic a request of the data path names. Here a name that no topic can have is one
+/// that none has, as in Kafka.
 pub fn find_topic<'a>(image: &'a MetadataImage, key: &TopicKey) -> Result<&'a Arc<TopicImage>, ErrorCode> {
     match key {
         TopicKey::Id(id) => image.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId),
@@ -101,23 +108,25 @@ pub fn find_partition(topic: &TopicImage, index: i32) -> Result<PartitionId, Err
     }
 }
 
-/// What the client believes the leader epoch to be; -1 on the wire: it does not say.
+/// The leader epoch that the client believes in; `None`: it does not say (-1 on the wire).
 pub fn stated_epoch(epoch: i32) -> Option<LeaderEpoch> {
     (epoch >= 0).then_some(LeaderEpoch(epoch))
 }
 
-/// What may be done with a topic (KIP-430): a bit for each `AclOperation` by its code, all that apply to the resource.
+/// Operations allowed on a topic (KIP-430): a bit for each `AclOperation` by its code, all that
+/// apply to the resource.
 /// READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS.
 pub const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
-/// The same of the cluster: CREATE, ALTER, DESCRIBE, CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE.
+/// The same of the cluster: CREATE, ALTER, DESCRIBE, CLUSTER_ACTION, DESCRIBE_CONFIGS,
+/// ALTER_CONFIGS, IDEMPOTENT_WRITE.
 pub const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 
 /// The same of a group: READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS.
 pub const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
-/// Whether a topic is one of Kafka's own, which clients read but do not write.
+/// True if a topic is one of Kafka's own, which clients read but do not write.
 pub fn is_internal(topic: &str) -> bool {
-    matches!(topic, OFFSETS_TOPIC | "__transaction_state" | "__share_group_state")
+    matches!(topic, OFFSETS_TOPIC | TRANSACTION_TOPIC | "__share_group_state")
 }
 
 /// The log of Kafka's controllers; tools take a topic of that name for it, so there is none.
@@ -137,14 +146,29 @@ pub fn named_group(id: &WireGroupId) -> Result<GroupId, ErrorCode> {
     if id.0.is_empty() { Err(ErrorCode::InvalidGroupId) } else { Ok(group_id(id)) }
 }
 
-/// The groups of a request, each once: a group id of a byte or two must not buy an answer of some kilobytes again and again.
+/// A transactional id, copied out of the request; an empty one is none.
+pub fn transactional_id(id: &WireTransactionalId) -> Result<Arc<str>, ErrorCode> {
+    if id.0.is_empty() { Err(ErrorCode::InvalidRequest) } else { Ok(id.0.as_str().into()) }
+}
+
+/// PRODUCER_FENCED, which clients know from version `known_from` of a request on,
+/// as those before know it.
+pub fn fenced_before(known_from: i16, version: i16, code: ErrorCode) -> ErrorCode {
+    match code {
+        ErrorCode::ProducerFenced if version < known_from => ErrorCode::InvalidProducerEpoch,
+        code => code,
+    }
+}
+
+/// The groups of a request, each once: a group id of a byte or two must not buy an answer of some
+/// kilobytes again and again.
 pub fn each_group_once(ids: &[WireGroupId]) -> Vec<GroupId> {
     let mut seen = HashSet::with_capacity(ids.len());
     ids.iter().filter(|id| seen.insert(*id)).map(group_id).collect()
 }
 
-/// Longest `group.instance.id`. Kafka's clients have no longer ones than topic names, and a broker makes member ids of them,
-/// which go into the answers to others: they must fit there.
+/// Longest `group.instance.id`. Kafka's clients have no longer ones than topic names, and a broker
+/// makes member ids of them, which go into the answers to others: they must fit there.
 const MAX_INSTANCE_ID_BYTES: usize = 1024;
 
 /// Copies a `group.instance.id` out of the request.
@@ -164,7 +188,8 @@ pub fn sent(value: Option<String>) -> Option<StrBytes> {
     value.map(StrBytes::from_string)
 }
 
-/// Most partitions that one request creates: what a few bytes ask for must not fill memory. Kafka's is 10,000.
+/// Most partitions that one request creates: what a few bytes ask for must not fill
+/// memory. Kafka's is 10,000.
 pub const MAX_PARTITIONS_PER_REQUEST: i32 = MAX_PARTITIONS_PER_TOPIC;
 
 pub fn too_many_partitions() -> ControlError {
@@ -176,6 +201,27 @@ pub fn too_many_partitions() -> ControlError {
 
 pub fn control_error(code: ErrorCode, message: impl Into<String>) -> ControlError {
     ControlError { code, message: message.into() }
+}
+
+/// Gives the places of a response that have no error yet their outcomes, which come in the
+/// same order. A place without an outcome gets UNKNOWN_SERVER_ERROR: nothing is
+/// acknowledged unless a shard did it.
+pub fn merge_outcomes<'a, P: 'a, C: PartialEq + From<ErrorCode>, O>(
+    places: impl Iterator<Item = &'a mut P>,
+    code: impl Fn(&mut P) -> &mut C,
+    outcomes: Vec<O>,
+    take: impl Fn(&mut P, O),
+) {
+    let mut outcomes = outcomes.into_iter();
+    for place in places {
+        if *code(place) != C::from(ErrorCode::None) {
+            continue;
+        }
+        match outcomes.next() {
+            Some(outcome) => take(place, outcome),
+            None => *code(place) = ErrorCode::UnknownServerError.into(),
+        }
+    }
 }
 
 /// Those of `keys` that occur more than once.
@@ -208,7 +254,7 @@ pub mod testing {
     use crate::model::{BrokerId, LeaderEpoch};
     use crate::protocol::respond;
 
-    /// What a client makes of a response.
+    /// A response as a client decodes it.
     pub fn through_the_wire<T: Encodable + Decodable>(key: ApiKey, version: i16, response: &T) -> T {
         let mut frame = respond::encode(key, version, 1, response).unwrap();
         frame.advance(if key.response_header_version(version) >= 1 { 9 } else { 8 });

@@ -3,27 +3,27 @@
 use bytes::Bytes;
 use kafka_protocol::messages::{ApiKey, SyncGroupRequest, SyncGroupResponse};
 
+use crate::groups::api::{SyncReply, SyncRequest};
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::group_call::GroupCall;
-use crate::shard::groups::{SyncReply, SyncRequest};
+use crate::server::session::{Call, Session};
 
 use super::shared::{instance_id, named_group, owned, sent};
 
-pub const API: ApiSpec = ApiSpec::new(ApiKey::SyncGroup, 0, 5);
+pub const API: ApiSpec = ApiSpec::new(ApiKey::SyncGroup, 0, 5).in_line();
 
 /// The protocol has to be named from here on (KIP-559).
 const PROTOCOL_FROM: i16 = 5;
 
-pub async fn handle(call: &GroupCall, version: i16, request: SyncGroupRequest) -> SyncGroupResponse {
-    let reply = match sort_out(version, request) {
-        Ok(request) => call.ask_and_wait(request).await,
+pub async fn handle(session: &Session, Call { version, request }: Call<SyncGroupRequest>) -> SyncGroupResponse {
+    let reply = match convert(version, request) {
+        Ok(request) => session.ask_and_wait(request).await,
         Err(code) => Err(code),
     };
     respond(reply.unwrap_or_else(failed))
 }
 
-fn sort_out(version: i16, request: SyncGroupRequest) -> Result<SyncRequest, ErrorCode> {
+fn convert(version: i16, request: SyncGroupRequest) -> Result<SyncRequest, ErrorCode> {
     if version >= PROTOCOL_FROM && (request.protocol_type.is_none() || request.protocol_name.is_none()) {
         return Err(ErrorCode::InconsistentGroupProtocol);
     }
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_request_is_understood_in_every_version() {
         for version in API.min..=API.max {
-            let asked = sort_out(version, request(version)).unwrap();
+            let asked = convert(version, request(version)).unwrap();
             assert_eq!((&*asked.group, asked.generation, &*asked.member_id), ("g", 3, "m"));
             assert_eq!(asked.instance_id.as_deref(), (version >= 3).then_some("i"));
             assert_eq!(asked.protocol_type.as_deref(), (version >= 5).then_some("consumer"));
@@ -90,10 +90,10 @@ mod tests {
     #[test]
     fn the_protocol_must_be_named_since_there_is_a_place_for_it() {
         let refused = Some(ErrorCode::InconsistentGroupProtocol);
-        assert_eq!(sort_out(5, request(5).with_protocol_type(None)).err(), refused);
-        assert_eq!(sort_out(5, request(5).with_protocol_name(None)).err(), refused);
+        assert_eq!(convert(5, request(5).with_protocol_type(None)).err(), refused);
+        assert_eq!(convert(5, request(5).with_protocol_name(None)).err(), refused);
         let nameless = request(5).with_group_id(wire_group_id(""));
-        assert_eq!(sort_out(5, nameless).err(), Some(ErrorCode::InvalidGroupId));
+        assert_eq!(convert(5, nameless).err(), Some(ErrorCode::InvalidGroupId));
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! UpdateFeatures: the features that there are stay at the version that they have (KIP-584, KIP-778).
-
-use std::rc::Rc;
+//! UpdateFeatures: the features that there are stay at the version that they
+//! have (KIP-584, KIP-778).
 
 use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
@@ -9,7 +8,7 @@ use kafka_protocol::messages::{ApiKey, UpdateFeaturesRequest, UpdateFeaturesResp
 use crate::cluster::controller::ControlError;
 use crate::model::ErrorCode;
 use crate::protocol::ApiSpec;
-use crate::server::context::ServerContext;
+use crate::server::session::{Call, Session};
 
 use super::api_versions::FEATURES;
 use super::shared::{control_error, error_message, no_time, text};
@@ -21,7 +20,7 @@ const ALL_OR_NONE_FROM: i16 = 2;
 /// An upgrade, or one of the two kinds of downgrade.
 const UPGRADE_TYPES: std::ops::RangeInclusive<i8> = 1..=3;
 
-pub async fn handle(_: &Rc<ServerContext>, version: i16, request: UpdateFeaturesRequest) -> UpdateFeaturesResponse {
+pub async fn handle(_: &Session, Call { version, request }: Call<UpdateFeaturesRequest>) -> UpdateFeaturesResponse {
     respond(version, request)
 }
 

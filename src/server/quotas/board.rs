@@ -10,13 +10,15 @@ use crate::cluster::quotas::{Limit, QuotaKind, Shared};
 use crate::config::ServerConfig;
 use crate::runtime::clock;
 
-/// Clients of each kind of quota that are told apart. Names are theirs to choose; those beyond share what one of them may use.
+/// Clients of each kind of quota that are told apart. Names are theirs to choose; those beyond
+/// share what one of them may use.
 const MOST_CLIENTS: usize = 10_000;
 
 /// Bytes of a client id that count.
 pub const LONGEST_CLIENT_ID: usize = 256;
 
-/// The clients that share a quota: its kind, and the user and client id, each empty where it makes no difference.
+/// The clients that share a quota: its kind, and the user and client id, each empty
+/// where it makes no difference.
 type Sharers = (QuotaKind, Arc<str>, Arc<str>);
 
 /// Shared by all shards. Looked up when a client is new to a shard.
@@ -61,7 +63,8 @@ impl Mutations {
     }
 }
 
-/// The client that a limit is looked up for. Client ids with the same beginning are told apart up to here.
+/// The client that a limit is looked up for. Client ids with the same beginning
+/// are told apart up to here.
 fn sharers(kind: QuotaKind, limit: &Limit, user: &str, client: &str) -> Sharers {
     let client = &client[..client.floor_char_boundary(LONGEST_CLIENT_ID)];
     let (user, client) = match limit.shared {
@@ -102,8 +105,8 @@ impl QuotaBoard {
         self.mutations.of(key, clock::mono_ms(), || Mutations::new(self.mutation_windows))
     }
 
-    /// Counts a connection from `address`, unless there have been too many: the time until there may be another, ms, a window
-    /// at most.
+    /// Counts a connection from `address`, unless there have been too many: the time until there
+    /// may be another, ms, a window at most.
     pub fn connect(&self, address: IpAddr, per_second: f64) -> Result<(), u64> {
         let now_ms = clock::mono_ms();
         let rate = self.addresses.of(address.to_canonical(), now_ms, || SampledRate::new(self.windows));

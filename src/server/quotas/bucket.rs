@@ -1,4 +1,5 @@
-//! Tokens that come at a rate and are taken at once (Kafka's `TokenBucket`, KIP-599). Pure; time is an argument.
+//! Tokens that come at a rate and are taken at once (Kafka's `TokenBucket`, KIP-599).
+//! Pure; time is an argument.
 
 /// Tokens of one client; below zero they are owed.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,7 +22,8 @@ impl TokenBucket {
         if self.tokens < 0.0 { (-self.tokens / per_second * 1000.0).round() as u64 } else { 0 }
     }
 
-    /// Takes tokens, unless some are owed: the time until none are, ms. What is taken may be more than what is there.
+    /// Takes tokens, unless some are owed: the time until none are, ms. What is taken may be
+    /// more than what is there.
     pub fn take_strictly(&mut self, now_ms: u64, tokens: f64, per_second: f64, burst_ms: u64) -> Result<(), u64> {
         self.refill(now_ms, per_second, burst_ms);
         if self.tokens < 0.0 {

@@ -1,5 +1,6 @@
-//! One request's dealings with its client's quotas. What a client has used too much of decides how long it waits: the longest
-//! of the times counts, in the answer's `throttle_time_ms` and for the connection.
+//! One request's dealings with its client's quotas. What a client has used too much of
+//! decides how long it waits: the longest of the times counts, in the answer's
+//! `throttle_time_ms` and for the connection.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -47,8 +48,8 @@ impl QuotaCall {
         ])
     }
 
-    /// As [`settle`](Self::settle), of a Produce request of so many bytes. Without acknowledgements its time is not looked at,
-    /// as in Kafka: there is no answer to tell of it.
+    /// As [`settle`](Self::settle), of a Produce request of so many bytes. Without acknowledgements
+    /// its time is not looked at, as in Kafka: there is no answer to tell of it.
     pub fn settle_produce(&self, bytes: usize, acknowledged: bool) -> i32 {
         let now_ms = clock::mono_ms();
         let bytes_ms = self.limits.produce.as_ref().map_or(0, |held| {
@@ -62,12 +63,13 @@ impl QuotaCall {
         ])
     }
 
-    /// As [`settle`](Self::settle), of a Fetch request that would be answered with so many bytes. Where the client has to wait
-    /// it gets none of them, and they do not count.
+    /// As [`settle`](Self::settle), of a Fetch request that would be answered with so many bytes.
+    /// Where the client has to wait it gets none of them, and they do not count.
     pub fn settle_fetch(&self, bytes: usize) -> i32 {
         let now_ms = clock::mono_ms();
         let request_ms = self.request_ms(now_ms);
-        // An answer larger than all that the windows give would never get through: it may go when nothing else has.
+        // An answer larger than all that the windows give would never get through: it may
+        // go when nothing else has.
         let excess = |held: &Held<SampledRate>| match held.used.is_idle(now_ms) {
             true => 0,
             false => held.used.excess_ms(now_ms, bytes as u64, held.per_second),
@@ -82,7 +84,8 @@ impl QuotaCall {
         ])
     }
 
-    /// The most bytes that one answer to a Fetch request may have: with more the client would have to wait in any case.
+    /// The most bytes that one answer to a Fetch request may have: with more the client would
+    /// have to wait in any case.
     pub fn most_fetched(&self) -> u32 {
         let most = |held: &Held<SampledRate>| held.per_second * self.windows.whole_ms() as f64 / 1000.0;
         self.limits.fetch.as_ref().map_or(u32::MAX, |held| most(held).max(1.0) as u32)
@@ -93,7 +96,8 @@ impl QuotaCall {
         self.limits.mutation.is_some()
     }
 
-    /// Counts partitions to be created or deleted. `strict`: none, once the quota is exceeded (KIP-599); `false` then.
+    /// Counts partitions to be created or deleted. `strict`: none, once the quota is exceeded
+    /// (KIP-599); `false` then.
     pub fn mutate(&self, partitions: usize, strict: bool) -> bool {
         let Some(held) = &self.limits.mutation else { return true };
         let (now_ms, partitions) = (clock::mono_ms(), partitions as f64);
@@ -110,7 +114,8 @@ impl QuotaCall {
         taken
     }
 
-    /// Counts the time that the request has taken so far; how long it is too much, ms, a window at most.
+    /// Counts the time that the request has taken so far; how long it is too
+    /// much, ms, a window at most.
     fn request_ms(&self, now_ms: u64) -> u64 {
         self.limits.request.as_ref().map_or(0, |held| {
             let units = u64::try_from(self.meter.spent().as_nanos() / TIME_UNIT_NS).unwrap_or(u64::MAX);

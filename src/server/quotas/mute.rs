@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::view::{ClientLimits, rate};
 use crate::cluster::quotas::QuotaKind;
-use crate::runtime::clock;
+use crate::observe::metrics::Cause;
+use crate::runtime::{clock, waits};
 use crate::shard::Shard;
 
 /// A muted connection looks so often whether its quota has changed, or it is to end.
@@ -51,7 +52,7 @@ impl Mute {
                 self.by.take();
                 return;
             }
-            clock::sleep(left.min(LOOK)).await;
+            waits::waiting(Cause::Quota, clock::sleep(left.min(LOOK))).await;
         }
     }
 
@@ -60,7 +61,7 @@ impl Mute {
         let Some(by) = by.as_mut() else { return false };
         let changes = by.shard.quota_flag().changes();
         // Those of other clients change nothing here.
-        let holds = by.changes == changes || rate(&by.shard, by.kind, &by.limits.client) == Some(by.per_second);
+        let holds = by.changes == changes || rate(&by.shard, by.kind, &by.limits) == Some(by.per_second);
         by.changes = changes;
         holds
     }

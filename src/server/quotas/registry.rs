@@ -1,4 +1,4 @@
-//! What all shards count together, by whom: a bounded table.
+//! Counts of all shards together, by client: a bounded table.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,7 +10,8 @@ pub trait Idle {
     fn is_idle(&self, now_ms: u64) -> bool;
 }
 
-/// Counts by key. Asked when a client is new to a shard, so rarely; the counts themselves need no lock.
+/// Counts by key. Asked when a client is new to a shard, so rarely; the counts
+/// themselves need no lock.
 #[derive(Debug)]
 pub struct Registry<K, V> {
     most: usize,
@@ -29,7 +30,8 @@ struct Known<K, V> {
 const PAUSE_MS: u64 = 1000;
 
 impl<K: Hash + Eq, V: Idle> Registry<K, V> {
-    /// `most`: keys that are told apart; those beyond are counted together, as long as none of the others is idle.
+    /// `most`: keys that are told apart; those beyond are counted together, as long as
+    /// none of the others is idle.
     pub fn new(most: usize, new: impl Fn() -> V) -> Registry<K, V> {
         let known = Mutex::new(Known { by_key: HashMap::new(), cleaned_ms: 0 });
         Registry { most, others: Arc::new(new()), known }

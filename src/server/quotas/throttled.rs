@@ -5,10 +5,17 @@ use std::rc::Rc;
 use kafka_protocol::messages::*;
 
 use super::call::QuotaCall;
+use crate::protocol::Newer;
 
 /// An answer with a throttle time. Versions without the field leave it out.
 pub trait Throttled {
     fn set_throttle_time(&mut self, ms: i32);
+}
+
+impl<T: Throttled> Throttled for Newer<T> {
+    fn set_throttle_time(&mut self, ms: i32) {
+        self.0.set_throttle_time(ms);
+    }
 }
 
 macro_rules! throttled {
@@ -33,6 +40,7 @@ throttled! {
     AlterConfigsResponse,
     DeleteRecordsResponse,
     DescribeLogDirsResponse,
+    AlterReplicaLogDirsResponse,
     DescribeProducersResponse,
     ListConfigResourcesResponse,
     ElectLeadersResponse,
@@ -50,6 +58,12 @@ throttled! {
     FindCoordinatorResponse,
     DescribeClusterResponse,
     InitProducerIdResponse,
+    AddPartitionsToTxnResponse,
+    AddOffsetsToTxnResponse,
+    EndTxnResponse,
+    DescribeTransactionsResponse,
+    ListTransactionsResponse,
+    TxnOffsetCommitResponse,
     JoinGroupResponse,
     SyncGroupResponse,
     HeartbeatResponse,

@@ -1,4 +1,5 @@
-//! One shard's view of client quotas: which holds for a client, kept by client id until the quotas change.
+//! One shard's view of client quotas: which holds for a client, kept by user and client id
+//! until the quotas change.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,14 +9,13 @@ use std::sync::Arc;
 
 use super::board::{LONGEST_CLIENT_ID, Mutations, QuotaBoard};
 use super::call::QuotaCall;
-use super::mute::Mute;
 use super::window::SampledRate;
 use crate::cluster::quotas::{ClientQuotas, Limit, QuotaKind};
 use crate::observe::metrics::{Throttling, ThrottlingOf};
+use crate::server::peer::Client;
+use crate::server::principal::Principal;
 use crate::shard::{QuotaFlag, Shard};
 
-/// The user of every connection, as Kafka names one that was not authenticated.
-const ANONYMOUS: &str = "ANONYMOUS";
 /// Clients kept, of those whose ids are not very long; then all are looked up again.
 const MOST_KEPT: usize = 1000;
 
@@ -29,7 +29,8 @@ pub struct Held<S> {
 
 /// All quotas of a client.
 pub struct ClientLimits {
-    /// Its id.
+    pub user: Box<str>,
+    /// Its client id.
     pub client: Box<str>,
     pub produce: Option<Held<SampledRate>>,
     pub fetch: Option<Held<SampledRate>>,
@@ -46,7 +47,34 @@ pub struct Quotas {
 #[derive(Default)]
 struct Kept {
     quotas: Arc<ClientQuotas>,
-    by_client: HashMap<String, Rc<ClientLimits>>,
+    by_user: HashMap<String, HashMap<String, Rc<ClientLimits>>>,
+    /// Clients of all users.
+    clients: usize,
+}
+
+impl Kept {
+    /// The limits of a client as long as these quotas hold; those of one that is not known are
+    /// looked up.
+    fn limits(
+        &mut self,
+        quotas: &Arc<ClientQuotas>,
+        (user, client): (&str, &str),
+        look_up: impl FnOnce() -> ClientLimits,
+    ) -> Rc<ClientLimits> {
+        if !Arc::ptr_eq(&self.quotas, quotas) || self.clients >= MOST_KEPT {
+            *self = Kept { quotas: quotas.clone(), ..Kept::default() };
+        }
+        if let Some(limits) = self.by_user.get(user).and_then(|clients| clients.get(client)) {
+            return limits.clone();
+        }
+        let limits = Rc::new(look_up());
+        if client.len() <= LONGEST_CLIENT_ID {
+            let clients = self.by_user.entry(user.to_owned()).or_default();
+            clients.insert(client.to_owned(), limits.clone());
+            self.clients += 1;
+        }
+        limits
+    }
 }
 
 impl Quotas {
@@ -59,36 +87,26 @@ impl Quotas {
     }
 
     /// A request's part; `None`: no quota holds for its client.
-    pub fn call(&self, client_id: Option<&str>, mute: &Rc<Mute>) -> Option<Rc<QuotaCall>> {
+    pub fn call(&self, client: &Client, client_id: Option<&str>) -> Option<Rc<QuotaCall>> {
         if !self.flag().is_set() {
             return None;
         }
-        let limits = self.limits(client_id.unwrap_or_default())?;
-        Some(Rc::new(QuotaCall::new(limits, self.board.windows(), (mute.clone(), self.shard.clone()))))
+        let limits = self.limits(&client.principal, client_id.unwrap_or_default())?;
+        Some(Rc::new(QuotaCall::new(limits, self.board.windows(), (client.mute.clone(), self.shard.clone()))))
     }
 
-    fn limits(&self, client: &str) -> Option<Rc<ClientLimits>> {
+    fn limits(&self, principal: &Principal, client: &str) -> Option<Rc<ClientLimits>> {
         let image = self.shard.image();
-        let kept = &mut *self.kept.borrow_mut();
-        if !Arc::ptr_eq(&kept.quotas, &image.quotas) || kept.by_client.len() >= MOST_KEPT {
-            kept.by_client.clear();
-            kept.quotas = image.quotas.clone();
-        }
-        let limits = match kept.by_client.get(client) {
-            Some(limits) => limits.clone(),
-            None => {
-                let limits = Rc::new(look_up(&kept.quotas, &self.board, &self.shard.metrics().throttling, client));
-                if client.len() <= LONGEST_CLIENT_ID {
-                    kept.by_client.insert(client.to_owned(), limits.clone());
-                }
-                limits
-            }
-        };
+        let throttling = &self.shard.metrics().throttling;
+        let of = (&*principal.name, client);
+        let look_up = || look_up(&image.quotas, &self.board, throttling, of);
+        let limits = self.kept.borrow_mut().limits(&image.quotas, of, look_up);
         let any = limits.produce.is_some() || limits.fetch.is_some() || limits.request.is_some();
         (any || limits.mutation.is_some()).then_some(limits)
     }
 
-    /// Counts a connection; an error is the time after which it is to be closed instead, ms (KIP-612).
+    /// Counts a connection; an error is the time after which it is to be closed
+    /// instead, ms (KIP-612).
     pub fn connect(&self, address: IpAddr) -> Result<(), u64> {
         if !self.flag().is_set() {
             return Ok(());
@@ -103,30 +121,70 @@ impl Quotas {
     }
 }
 
-/// What a client may use of it now; `None`: as much as it likes.
-pub fn rate(shard: &Shard, kind: QuotaKind, client: &str) -> Option<f64> {
-    shard.image().quotas.limit(kind, ANONYMOUS, client).map(|limit| limit.rate)
+/// Rate that a client may use now; `None`: no limit.
+pub fn rate(shard: &Shard, kind: QuotaKind, client: &ClientLimits) -> Option<f64> {
+    shard.image().quotas.limit(kind, &client.user, &client.client).map(|limit| limit.rate)
 }
 
-fn look_up(quotas: &ClientQuotas, board: &QuotaBoard, throttling: &Throttling, client: &str) -> ClientLimits {
-    let limit = |kind| quotas.limit(kind, ANONYMOUS, client);
+fn look_up(
+    quotas: &ClientQuotas,
+    board: &QuotaBoard,
+    throttling: &Throttling,
+    (user, client): (&str, &str),
+) -> ClientLimits {
+    let limit = |kind| quotas.limit(kind, user, client);
     let told = |kind: QuotaKind, limit: &Limit| throttling.of(kind.key(), &limit.entity.to_string());
     let rate = |kind| {
         limit(kind).map(|limit| Held {
             per_second: limit.rate,
-            used: board.rate(kind, &limit, ANONYMOUS, client),
+            used: board.rate(kind, &limit, user, client),
             throttling: told(kind, &limit),
         })
     };
     ClientLimits {
+        user: user.into(),
         client: client.into(),
         produce: rate(QuotaKind::Produce),
         fetch: rate(QuotaKind::Fetch),
         request: rate(QuotaKind::Request),
         mutation: limit(QuotaKind::Mutation).map(|limit| Held {
             per_second: limit.rate,
-            used: board.mutations(&limit, ANONYMOUS, client),
+            used: board.mutations(&limit, user, client),
             throttling: told(QuotaKind::Mutation, &limit),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(user: &str, client: &str) -> ClientLimits {
+        let (user, client) = (user.into(), client.into());
+        ClientLimits { user, client, produce: None, fetch: None, request: None, mutation: None }
+    }
+
+    #[test]
+    fn limits_are_kept_by_user_and_client_until_the_quotas_change() {
+        let (mut kept, first, second) = (Kept::default(), Arc::default(), Arc::default());
+        let mut looked_up = |quotas: &Arc<ClientQuotas>, user: &str, client: &str| {
+            let mut looked_up = false;
+            let found = kept.limits(quotas, (user, client), || {
+                looked_up = true;
+                limits(user, client)
+            });
+            assert_eq!((&*found.user, &*found.client), (user, client));
+            looked_up
+        };
+        assert!(looked_up(&first, "ANONYMOUS", "app") && !looked_up(&first, "ANONYMOUS", "app"));
+        assert!(looked_up(&first, "alice", "app"), "another user with the same client id");
+        assert!(!looked_up(&first, "ANONYMOUS", "app") && !looked_up(&first, "alice", "app"));
+        assert!(looked_up(&second, "alice", "app"), "other quotas");
+        let long = "x".repeat(LONGEST_CLIENT_ID + 1);
+        assert!(looked_up(&second, "alice", &long) && looked_up(&second, "alice", &long), "not kept");
+        for other in 0..MOST_KEPT {
+            assert!(looked_up(&second, if other % 2 == 0 { "alice" } else { "bob" }, &other.to_string()));
+        }
+        assert!(looked_up(&second, "alice", "app"), "too many: all are looked up again");
     }
 }

@@ -1,8 +1,8 @@
-//! The rate of a quantity over the last windows of time (Kafka's `Rate` over a `SampledStat`), counted by all shards. Time is
-//! an argument.
+//! The rate of a quantity over the last windows of time (Kafka's `Rate` over a `SampledStat`),
+//! counted by all shards. Time is an argument.
 //!
-//! Windows begin at multiples of their length, for all clients alike, where Kafka's begin with the first event; a sample is
-//! one word, so that shards add to it without a lock.
+//! Windows begin at multiples of their length, for all clients alike, where Kafka's begin with the
+//! first event; a sample is one word, so that shards add to it without a lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -60,8 +60,8 @@ impl SampledRate {
         let _ = sample.fetch_update(Ordering::Relaxed, Ordering::Relaxed, added);
     }
 
-    /// Amount of the last windows, and the time in which it came, ms. The time that whole windows take at least: a client
-    /// that begins has used nothing before.
+    /// Amount of the last windows, and the time in which it came, ms. The time that whole windows
+    /// take at least: a client that begins has used nothing before.
     fn measure(&self, now_ms: u64) -> (u64, u64) {
         let (number, mut sum, mut oldest) = (self.number(now_ms), 0u64, 0);
         for sample in &self.samples {
@@ -78,7 +78,8 @@ impl SampledRate {
         (sum, (elapsed + missing * self.windows.length_ms).max(1))
     }
 
-    /// Time, ms, until the rate is back at `per_second` if `more` is counted as well and nothing after it; 0: it is not above.
+    /// Time, ms, until the rate is back at `per_second` if `more` is counted as well and nothing
+    /// after it; 0: it is not above.
     ///
     /// With a rate of O over a window of W, T is reached after X more where O * W / (W + X) = T.
     pub fn excess_ms(&self, now_ms: u64, more: u64, per_second: f64) -> u64 {
@@ -136,7 +137,7 @@ mod tests {
                 by_second[from..from + seconds].iter().sum::<u64>() as f64 / seconds as f64 / per_second
             };
             assert!((0.97..1.05).contains(&rate(0, 120)), "{} times {per_second}", rate(0, 120));
-            // What the windows give may go at once, each ten to eleven seconds.
+            // The share of all windows may go at once, each ten to eleven seconds.
             let most = (0..110).map(|from| rate(from, 10)).fold(0.0, f64::max);
             assert!((1.0..2.3).contains(&most), "{most} times {per_second} within ten seconds");
         }

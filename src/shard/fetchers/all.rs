@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use super::fetcher::Fetcher;
 use super::plan::Limits;
+use crate::client::core::MAX_RESPONSE_BYTES;
 use crate::client::leader::Receiving;
-use crate::config::ServerConfig;
+use crate::config::{MAX_BATCH_BYTES, ServerConfig};
 use crate::model::{BrokerId, LeaderEpoch, PartitionId, ShardId};
 use crate::partition::Replica;
 use crate::runtime::spawn_local;
 use crate::runtime::sync::Budget;
 
-/// No answer is longer: the records that are asked for, one batch beyond them, and what stands around them.
-const MAX_FRAME: usize = 512 << 20;
+/// Most bytes of records that are asked for: with one batch beyond them, and as much again for what
+/// stands around the records, the answer is no longer than a client takes.
+const MOST_ASKED: u32 = 128 << 20;
+const _: () = assert!(2 * MOST_ASKED as usize + MAX_BATCH_BYTES as usize <= MAX_RESPONSE_BYTES);
 
 /// The shard, as its fetchers need it.
 pub trait Host {
@@ -27,6 +30,10 @@ pub trait Host {
     fn is_stopping(&self) -> bool;
     /// Records came from the leader.
     fn fetched(&self, _replica: &Replica, _bytes: usize) {}
+    /// This broker is in the partition's ISR or ELR.
+    fn is_counted_on(&self, _replica: &Replica) -> bool {
+        false
+    }
     /// The replica is not to be fetched before then, ms.
     fn later(&self, _replica: &Replica) -> Option<u64> {
         None
@@ -51,12 +58,12 @@ pub struct Settings {
 impl Settings {
     pub fn of(config: &ServerConfig, shard: ShardId) -> Settings {
         let memory = config.receive_memory_bytes;
-        let half = u32::try_from(memory / 2).unwrap_or(u32::MAX);
+        let most = u32::try_from(memory / 2).unwrap_or(u32::MAX).min(MOST_ASKED);
         let limits = Limits {
             max_wait_ms: config.replica_fetch_wait_max_ms,
             min_bytes: config.replica_fetch_min_bytes,
-            max_bytes: config.replica_fetch_response_max_bytes.min(half),
-            partition_max_bytes: config.replica_fetch_max_bytes.min(half),
+            max_bytes: config.replica_fetch_response_max_bytes.min(most),
+            partition_max_bytes: config.replica_fetch_max_bytes.min(most),
             backoff_ms: u64::from(config.replica_fetch_backoff_ms),
         };
         Settings {
@@ -70,7 +77,8 @@ impl Settings {
     }
 }
 
-/// A partition's place among the fetchers: the leader, the epoch, and the number of the replica's log.
+/// A partition's place among the fetchers: the leader, the epoch, and the
+/// number of the replica's log.
 type Assignment = (BrokerId, LeaderEpoch, u64);
 
 /// All fetchers of a shard.
@@ -95,8 +103,8 @@ impl Fetchers {
         })
     }
 
-    /// Fetches `replica`'s partition from the leader that it follows, and from no other. To be called whenever its role may
-    /// have changed, and when another replica has taken its place.
+    /// Fetches `replica`'s partition from the leader that it follows, and from no other. To be
+    /// called whenever its role may have changed, and when another replica has taken its place.
     pub fn look_at(self: &Rc<Self>, replica: &Rc<Replica>) {
         let Some(follows) = replica.followed() else { return self.remove(replica.id) };
         let assignment = (follows.leader, follows.epoch, replica.log().number());
@@ -135,7 +143,7 @@ impl Fetchers {
         if let Some(fetcher) = known {
             return fetcher.assign(replica, epoch);
         }
-        let receiving = Receiving { max_frame: MAX_FRAME, memory: self.memory.clone(), begun: Rc::default() };
+        let receiving = Receiving { max_frame: MAX_RESPONSE_BYTES, memory: self.memory.clone(), begun: Rc::default() };
         let (host, cuts) = (self.host.clone(), self.committed_cuts.clone());
         let fetcher = Fetcher::new(leader, host, self.settings.clone(), receiving, cuts);
         self.by_leader.borrow_mut().insert(leader, fetcher.clone());
@@ -155,6 +163,25 @@ impl Fetchers {
         let mut by_leader = self.by_leader.borrow_mut();
         if by_leader.get(&leader).is_some_and(|current| Rc::ptr_eq(current, fetcher)) {
             by_leader.remove(&leader);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_asked_for_that_makes_too_long_an_answer() {
+        let config = ServerConfig {
+            receive_memory_bytes: 8 << 30,
+            replica_fetch_response_max_bytes: i32::MAX as u32,
+            replica_fetch_max_bytes: i32::MAX as u32,
+            ..ServerConfig::default()
+        };
+        let limits = Settings::of(&config, ShardId(0)).limits;
+        for asked in [limits.max_bytes, limits.partition_max_bytes] {
+            assert!(asked as usize + (MAX_BATCH_BYTES as usize) < MAX_RESPONSE_BYTES, "{asked}");
         }
     }
 }

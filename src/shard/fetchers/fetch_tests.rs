@@ -323,7 +323,8 @@ fn serve(script: &Shared_, mut stream: TcpStream) -> std::io::Result<()> {
         let mut waited = 0;
         let frame = loop {
             let mut script = locked(script);
-            // A later request, on another connection, has ended this one's wait: what it would be told is the other's.
+            // A later request, on another connection, has ended this one's wait: what it
+            // would be told is the other's.
             if script.stop || script.session != session {
                 return Ok(());
             }
@@ -542,7 +543,8 @@ fn what_the_leader_appends_comes_as_it_is_and_is_acknowledged() {
                 case.led(round % PARTITIONS, |led| led.append(1, 0, 10));
                 case.caught_up(round % PARTITIONS).await;
             }
-            // Anew for one that joins, or whose records are written late, while a request waits; not for each fetch.
+            // Anew for one that joins, or whose records are written late, while a request
+            // waits; not for each fetch.
             let connections = locked(&case.script).connections;
             assert!(connections < ROUNDS as usize / 2, "{connections} connections");
             // Quiet: requests are empty, and few.
@@ -627,7 +629,8 @@ fn another_history_is_cut_off_and_a_log_behind_the_leaders_start_begins_anew() {
     });
 }
 
-/// Any sequence of faults, appends, elections and roles: in the end the follower's logs are the leader's.
+/// Any sequence of faults, appends, elections and roles: in the end the
+/// follower's logs are the leader's.
 #[test]
 fn whatever_happens_the_logs_end_equal() {
     for seed in 1..=6_u64 {

@@ -1,7 +1,8 @@
-//! One fetcher: the connection to the broker that leads, and the partitions of this shard that are fetched over it.
+//! One fetcher: the connection to the broker that leads, and the partitions of this shard
+//! that are fetched over it.
 //!
-//! The next fetch of a partition leaves when what came before is written, so the offset that it names is an
-//! acknowledgement. A fetch that finds nothing waits at the leader; nothing polls.
+//! The next fetch of a partition leaves when what came before is written, so the offset that it
+//! names is an acknowledgement. A fetch that finds nothing waits at the leader; nothing polls.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_lite::future::{or, poll_once};
 
 use super::all::{Host, Settings};
-use super::plan::{FetchPlan, Mismatch, Taken};
+use super::plan::{FetchPlan, Mismatch, Taken, Work};
 use crate::client::ClientError;
 use crate::client::leader::{LeaderConnection, PartitionAnswer, Received, Receiving, ReplicaPlace};
 use crate::model::record_batch::BatchHeader;
@@ -18,11 +19,12 @@ use crate::model::{BrokerId, ErrorCode, LeaderEpoch, PartitionId};
 use crate::observe::client_line;
 use crate::partition::{Followed, LeaderAnswer, Replica};
 use crate::runtime::sync::{Notify, Permit};
-use crate::runtime::{Breather, clock, spawn_local};
+use crate::runtime::{Yielder, clock, spawn_local};
 
 /// First pause between two tries to reach a leader; it doubles.
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
-/// A request that has waited for so long at the leader is given up for partitions that are not in it.
+/// A request that has waited for so long at the leader is given up for
+/// partitions that are not in it.
 const OVERTAKING: Duration = Duration::from_millis(20);
 /// A throttled partition is looked at so often.
 const THROTTLED_MS: u64 = 200;
@@ -80,8 +82,8 @@ impl Fetcher {
 
     /// Fetches `replica`'s partition in `epoch` from now on.
     pub fn assign(self: &Rc<Self>, replica: &Rc<Replica>, epoch: LeaderEpoch) {
-        self.plan.borrow_mut().assign(replica.id, epoch);
-        self.prepare(replica.id, epoch);
+        let work = self.plan.borrow_mut().assign(replica.id, epoch);
+        self.prepare(work);
     }
 
     pub fn remove(&self, id: PartitionId) {
@@ -99,7 +101,7 @@ impl Fetcher {
         let (mut failures, mut lost) = (Failures::default(), false);
         while !self.is_over() {
             let rested = self.plan.borrow_mut().rested(clock::mono_ms());
-            rested.into_iter().for_each(|(id, epoch)| self.prepare(id, epoch));
+            rested.into_iter().for_each(|work| self.prepare(work));
             if !self.plan.borrow().wants_request(clock::mono_ms()) {
                 self.wait().await;
                 continue;
@@ -188,38 +190,41 @@ impl Fetcher {
         };
         *lost = false;
         let memory = Rc::new(received.memory);
-        let mut breather = Breather;
-        for part in parts {
-            let Some(epoch) = self.plan.borrow().epoch(part.partition) else { continue };
-            let mut work = Box::pin(self.clone().carry_out(part, epoch, memory.clone()));
-            // Mostly there is nothing to wait for.
-            if poll_once(work.as_mut()).await.is_none() {
-                spawn_local(work);
+        let mut yielder = Yielder;
+        for (part, work) in parts {
+            // It may be followed anew by now.
+            if !self.plan.borrow().is_current(work) {
+                continue;
             }
-            breather.pass().await;
+            let mut carried = Box::pin(self.clone().carry_out(part, work, memory.clone()));
+            // Mostly there is nothing to wait for.
+            if poll_once(carried.as_mut()).await.is_none() {
+                spawn_local(carried);
+            }
+            yielder.pass().await;
         }
         Ok(())
     }
 
     /// Carries out what the leader has answered for one partition, and prepares its next fetch.
-    async fn carry_out(self: Rc<Self>, part: PartitionAnswer, epoch: LeaderEpoch, memory: Rc<Permit>) {
-        let (id, error) = (part.partition, part.error);
+    async fn carry_out(self: Rc<Self>, part: PartitionAnswer, work: Work, memory: Rc<Permit>) {
+        let (id, epoch, error) = (work.partition, work.epoch, part.error);
         let Some(replica) = self.host.replica(id) else { return self.remove(id) };
         let answer = leader_answer(&part);
         self.host.fetched(&replica, part.records.len());
         match replica.carry_out(epoch, answer, part.records, clock::wall_ms()).await {
             Followed::Next => {
-                self.plan.borrow_mut().served(id, epoch);
-                self.settle(&replica, epoch).await;
+                self.plan.borrow_mut().served(work);
+                self.settle(&replica, work).await;
             }
             Followed::Cut { committed } => {
                 if committed {
                     self.committed_cuts.set(self.committed_cuts.get() + 1);
                 }
-                self.settle(&replica, epoch).await;
+                self.settle(&replica, work).await;
             }
             Followed::Later => {
-                let pauses = self.plan.borrow_mut().pause(id, epoch, clock::mono_ms());
+                let pauses = self.plan.borrow_mut().pause(work, clock::mono_ms());
                 // Records that were sent, and not taken here, are told of where they were refused.
                 if pauses == SAID_AFTER && error != ErrorCode::None {
                     client_line!(
@@ -228,30 +233,37 @@ impl Fetcher {
                     );
                 }
             }
-            // The role is over, or the log takes nothing more: both are told elsewhere, and end in an assignment.
-            Followed::Over => self.plan.borrow_mut().stop(id, epoch),
+            // The role is over, or the log takes nothing more: both are told elsewhere,
+            // and end in an assignment.
+            Followed::Over => self.plan.borrow_mut().stop(work),
         }
         drop(memory);
         self.changed.notify_all();
     }
 
     /// Has a partition fetched as soon as what it has is written.
-    fn prepare(self: &Rc<Self>, id: PartitionId, epoch: LeaderEpoch) {
-        let Some(replica) = self.host.replica(id) else { return self.remove(id) };
+    fn prepare(self: &Rc<Self>, work: Work) {
+        let Some(replica) = self.host.replica(work.partition) else { return self.remove(work.partition) };
         let fetcher = self.clone();
         spawn_local(async move {
-            fetcher.settle(&replica, epoch).await;
+            fetcher.settle(&replica, work).await;
             fetcher.changed.notify_all();
         });
     }
 
-    async fn settle(&self, replica: &Replica, epoch: LeaderEpoch) {
-        let mut breather = Breather;
-        loop {
+    async fn settle(&self, replica: &Rc<Replica>, work: Work) {
+        let mut yielder = Yielder;
+        while self.plan.borrow().is_current(work) {
             let follows =
-                replica.followed().is_some_and(|follows| (follows.leader, follows.epoch) == (self.leader, epoch));
+                replica.followed().is_some_and(|follows| (follows.leader, follows.epoch) == (self.leader, work.epoch));
             if !follows || replica.failure().is_some() {
-                return self.plan.borrow_mut().stop(replica.id, epoch);
+                return self.plan.borrow_mut().stop(work);
+            }
+            // Its places are given up first.
+            let waits = replica.is_damaged() && self.host.is_counted_on(replica);
+            if waits || replica.mend_damage().await == Followed::Later {
+                clock::sleep(self.settings.backoff).await;
+                continue;
             }
             if let Some(next) = replica.fetch_due() {
                 if let Some(until) = self.host.later(replica) {
@@ -260,17 +272,18 @@ impl Fetcher {
                     clock::sleep_until_mono(until.min(soon)).await;
                     continue;
                 }
-                return self.plan.borrow_mut().ready(ReplicaPlace {
+                let place = ReplicaPlace {
                     partition: replica.id,
                     leader_epoch: next.leader_epoch.0,
                     offset: next.offset,
                     last_epoch: next.last_epoch,
                     log_start: replica.start_offset(),
                     max_bytes: self.settings.limits.partition_max_bytes,
-                });
+                };
+                return self.plan.borrow_mut().ready(work, place);
             }
             replica.settled().await;
-            breather.pass().await;
+            yielder.pass().await;
         }
     }
 

@@ -37,6 +37,10 @@ impl Host for OnShard {
         }
     }
 
+    fn is_counted_on(&self, replica: &Replica) -> bool {
+        self.0.upgrade().is_some_and(|shard| shard.counted_on(replica.id).is_some())
+    }
+
     fn later(&self, replica: &Replica) -> Option<u64> {
         self.0.upgrade()?.fetch_later(replica)
     }

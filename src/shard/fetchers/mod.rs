@@ -1,4 +1,5 @@
-//! The follower's side between brokers: one fetcher for each broker that leads partitions of this shard.
+//! The follower's side between brokers: one fetcher for each broker that leads
+//! partitions of this shard.
 
 mod all;
 mod fetcher;

@@ -1,8 +1,9 @@
-//! Partitions that are fetched from one leader: which of them go into the next request, and where the parts of an answer go.
-//! Pure: the time is an argument, ms.
+//! Partitions that are fetched from one leader: which of them go into the next request, and where
+//! the parts of an answer go. Pure: the time is an argument, ms.
 //!
-//! One request is under way at a time. In a session (KIP-227) it names only the partitions whose place has changed, so
-//! with nothing new it is empty, whatever their number; the leader answers it when there is something.
+//! One request is under way at a time. In a session (KIP-227) it names only the partitions whose
+//! place has changed, so with nothing new it is empty, whatever their number; the leader answers it
+//! when there is something.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,12 +34,22 @@ pub struct Limits {
 enum Turn {
     /// Goes into the next request.
     Due(ReplicaPlace),
-    /// Batches that came are being written, or the log is not ready yet.
-    Busy,
+    /// Batches that came are being written, or the log is not ready yet: the
+    /// number of the [`Work`].
+    Busy(u64),
     /// Left out until then.
     Paused(u64),
     /// Left out until it is assigned again.
     Stopped,
+}
+
+/// One time that a partition is busy. Work begun for an earlier one changes nothing any more: two
+/// answers of a leader must not be carried out at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    pub partition: PartitionId,
+    pub epoch: LeaderEpoch,
+    number: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,11 +70,11 @@ struct Session {
     places: BTreeMap<PartitionId, ReplicaPlace>,
 }
 
-/// What came of an answer.
+/// Outcome of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Taken {
     /// Each part is for a partition that waits for it, and is now busy.
-    Parts(Vec<PartitionAnswer>),
+    Parts(Vec<(PartitionAnswer, Work)>),
     /// The leader has forgotten the session: the next request begins another.
     SessionLost(ErrorCode),
 }
@@ -93,6 +104,8 @@ pub struct FetchPlan {
     /// When the request under way was made.
     under_way: Option<u64>,
     answered_at: u64,
+    /// Number of the newest [`Work`].
+    last_work: u64,
 }
 
 impl FetchPlan {
@@ -107,6 +120,7 @@ impl FetchPlan {
             session: Session::default(),
             under_way: None,
             answered_at: 0,
+            last_work: 0,
         }
     }
 
@@ -120,10 +134,21 @@ impl FetchPlan {
     }
 
     /// Follows `id` in `epoch` from now on, or anew. It is busy until [`ready`](Self::ready).
-    pub fn assign(&mut self, id: PartitionId, epoch: LeaderEpoch) {
+    pub fn assign(&mut self, id: PartitionId, epoch: LeaderEpoch) -> Work {
         self.remove(id);
-        self.partitions.insert(id, Entry { epoch, turn: Turn::Busy, pauses: 0 });
-        self.busy += 1;
+        self.partitions.insert(id, Entry { epoch, turn: Turn::Stopped, pauses: 0 });
+        self.begin(id, epoch)
+    }
+
+    fn begin(&mut self, id: PartitionId, epoch: LeaderEpoch) -> Work {
+        self.last_work += 1;
+        self.turn(id, Turn::Busy(self.last_work));
+        Work { partition: id, epoch, number: self.last_work }
+    }
+
+    /// True while the partition is busy with this.
+    pub fn is_current(&self, work: Work) -> bool {
+        self.partitions.get(&work.partition).is_some_and(|entry| entry.turn == Turn::Busy(work.number))
     }
 
     /// Follows `id` no more.
@@ -132,70 +157,71 @@ impl FetchPlan {
         self.partitions.remove(&id);
     }
 
-    /// A busy partition is written: it goes on from `place`. One that has changed meanwhile is left as it is.
-    pub fn ready(&mut self, place: ReplicaPlace) {
-        let id = place.partition;
-        let entry = self.partitions.get(&id);
-        if entry.is_some_and(|entry| entry.turn == Turn::Busy && entry.epoch.0 == place.leader_epoch) {
-            self.turn(id, Turn::Due(ReplicaPlace { max_bytes: self.limits.partition_max_bytes, ..place }));
+    /// A busy partition is written: it goes on from `place`. One that has changed
+    /// meanwhile is left as it is.
+    pub fn ready(&mut self, work: Work, place: ReplicaPlace) {
+        if self.is_current(work) {
+            self.turn(work.partition, Turn::Due(ReplicaPlace { max_bytes: self.limits.partition_max_bytes, ..place }));
         }
     }
 
-    /// A busy partition of `epoch` got an answer that was of use.
-    pub fn served(&mut self, id: PartitionId, epoch: LeaderEpoch) {
-        if let Some(entry) = self.partitions.get_mut(&id).filter(|entry| entry.epoch == epoch) {
+    /// A busy partition got an answer that was of use.
+    pub fn served(&mut self, work: Work) {
+        if let Some(entry) = self.busy_entry(work) {
             entry.pauses = 0;
         }
     }
 
-    /// A busy partition of `epoch` is left out for a while, the longer the more often. Returns its pauses in a row.
-    pub fn pause(&mut self, id: PartitionId, epoch: LeaderEpoch, now: u64) -> u32 {
+    /// A busy partition is left out for a while, the longer the more often.
+    /// Returns its pauses in a row.
+    pub fn pause(&mut self, work: Work, now: u64) -> u32 {
         let longest = self.limits.backoff_ms;
-        let Some(entry) = self.busy_entry(id, epoch) else { return 0 };
+        let Some(entry) = self.busy_entry(work) else { return 0 };
         let length = FIRST_PAUSE_MS.checked_shl(entry.pauses.min(20)).unwrap_or(longest).min(longest);
         entry.pauses = entry.pauses.saturating_add(1);
         let pauses = entry.pauses;
-        self.turn(id, Turn::Paused((now + length).next_multiple_of(GRID_MS)));
+        self.turn(work.partition, Turn::Paused((now + length).next_multiple_of(GRID_MS)));
         pauses
     }
 
-    /// A busy partition of `epoch` is left out until it is assigned again.
-    pub fn stop(&mut self, id: PartitionId, epoch: LeaderEpoch) {
-        if self.busy_entry(id, epoch).is_some() {
-            self.turn(id, Turn::Stopped);
+    /// A busy partition is left out until it is assigned again.
+    pub fn stop(&mut self, work: Work) {
+        if self.is_current(work) {
+            self.turn(work.partition, Turn::Stopped);
         }
     }
 
-    fn busy_entry(&mut self, id: PartitionId, epoch: LeaderEpoch) -> Option<&mut Entry> {
-        self.partitions.get_mut(&id).filter(|entry| entry.turn == Turn::Busy && entry.epoch == epoch)
+    fn busy_entry(&mut self, work: Work) -> Option<&mut Entry> {
+        self.partitions.get_mut(&work.partition).filter(|entry| entry.turn == Turn::Busy(work.number))
     }
 
     fn turn(&mut self, id: PartitionId, next: Turn) {
         let Some(entry) = self.partitions.get_mut(&id) else { return };
         match std::mem::replace(&mut entry.turn, next) {
             Turn::Due(_) => self.due -= 1,
-            Turn::Busy => self.busy -= 1,
+            Turn::Busy(_) => self.busy -= 1,
             Turn::Paused(until) => drop(self.paused.remove(&(until, id))),
             Turn::Stopped => {}
         }
         match next {
             Turn::Due(_) => self.due += 1,
-            Turn::Busy => self.busy += 1,
+            Turn::Busy(_) => self.busy += 1,
             Turn::Paused(until) => drop(self.paused.insert((until, id))),
             Turn::Stopped => {}
         }
         self.changed.insert(id);
     }
 
-    /// The partitions whose pause is over, with their epochs; they are busy until [`ready`](Self::ready).
-    pub fn rested(&mut self, now: u64) -> Vec<(PartitionId, LeaderEpoch)> {
+    /// The partitions whose pause is over; they are busy until [`ready`](Self::ready).
+    pub fn rested(&mut self, now: u64) -> Vec<Work> {
         let mut rested = Vec::new();
         while let Some((until, id)) = self.paused.first().copied()
             && until <= now
         {
-            self.turn(id, Turn::Busy);
             self.paused.remove(&(until, id));
-            rested.extend(self.epoch(id).map(|epoch| (id, epoch)));
+            if let Some(epoch) = self.epoch(id) {
+                rested.push(self.begin(id, epoch));
+            }
         }
         rested
     }
@@ -211,7 +237,8 @@ impl FetchPlan {
         self.answered_at.saturating_add(PATIENCE_MS)
     }
 
-    /// A partition that can be fetched is not in the request under way, which was made at this time.
+    /// A partition that can be fetched is not in the request under way, which
+    /// was made at this time.
     pub fn is_overtaken(&self) -> Option<u64> {
         let made = self.under_way?;
         let news = |id: &PartitionId| match self.partitions.get(id).map(|entry| entry.turn) {
@@ -251,7 +278,7 @@ impl FetchPlan {
         })
     }
 
-    /// What is left out now must not wait for the others.
+    /// A partition that is left out now must not wait for the others.
     fn longest_wait(&self, now: u64) -> u32 {
         let rest = self.paused.first().map(|(until, _)| until.saturating_sub(now).max(1));
         let writes = (self.busy > 0).then_some(PATIENCE_MS);
@@ -270,7 +297,7 @@ impl FetchPlan {
         places
     }
 
-    /// What the session has to learn: new places, and partitions that are left out.
+    /// Changes that the session has to learn: new places, and partitions that are left out.
     fn differences(&mut self) -> (Vec<ReplicaPlace>, Vec<PartitionId>) {
         let (mut places, mut forgotten) = (Vec::new(), Vec::new());
         for id in &self.changed {
@@ -318,10 +345,10 @@ impl FetchPlan {
             let id = part.partition;
             let Some(asked) = self.session.places.get(&id).copied() else { continue };
             // It may be followed in another epoch now, or not at all.
-            let waits = self.partitions.get(&id).is_some_and(|entry| entry.turn == Turn::Due(asked));
-            if waits {
-                self.turn(id, Turn::Busy);
-                parts.push(part);
+            let waits = self.partitions.get(&id).filter(|entry| entry.turn == Turn::Due(asked));
+            if let Some(epoch) = waits.map(|entry| entry.epoch) {
+                let work = self.begin(id, epoch);
+                parts.push((part, work));
             }
         }
         if self.session.id == 0 {
@@ -346,6 +373,15 @@ impl FetchPlan {
 
 #[cfg(test)]
 impl FetchPlan {
+    /// The partition's present work in `epoch`; otherwise one that was never begun.
+    pub fn work(&self, id: PartitionId, epoch: LeaderEpoch) -> Work {
+        let number = match self.partitions.get(&id).filter(|entry| entry.epoch == epoch).map(|entry| entry.turn) {
+            Some(Turn::Busy(number)) => number,
+            _ => 0,
+        };
+        Work { partition: id, epoch, number }
+    }
+
     pub fn is_due(&self, id: PartitionId) -> bool {
         self.partitions.get(&id).is_some_and(|entry| matches!(entry.turn, Turn::Due(_)))
     }

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
 
-use super::*;
+use crate::cluster::controller::OFFSETS_TOPIC;
 use crate::cluster::metadata_store::LocalStore;
 use crate::cluster::{BrokerImage, MetadataImage, TopicImage};
 use crate::config::ServerConfig;
+use crate::groups::api::*;
 use crate::model::{BrokerId, ErrorCode, ShardId, record_batch};
 use crate::runtime::mailbox::{Mesh, mesh};
 use crate::runtime::{clock, disk, faults, on_shard, scratch, spawn_local};
@@ -46,6 +47,7 @@ fn commit(group: &str, offset: i64) -> CommitRequest {
         instance_id: None,
         retention_ms: None,
         knows_member_epochs: true,
+        producer: None,
         topics: vec![CommitTopic { name: "t".into(), id: Uuid::nil(), partitions: vec![partition] }],
     }
 }
@@ -126,7 +128,8 @@ fn what_was_committed_is_there_after_a_restart() {
     );
 }
 
-/// The offset must not be seen, although the coordinator had it in memory before it was to be written.
+/// The offset must not be seen, although the coordinator had it in memory
+/// before it was to be written.
 #[test]
 fn a_commit_that_cannot_be_written_is_neither_confirmed_nor_shown() {
     restarted(
@@ -140,7 +143,8 @@ fn a_commit_that_cannot_be_written_is_neither_confirmed_nor_shown() {
     );
 }
 
-/// A full disk passes: the coordinator comes back with its partition, and with what was confirmed before.
+/// A full disk passes: the coordinator comes back with its partition, and with
+/// what was confirmed before.
 #[test]
 fn groups_are_served_again_when_there_is_room_again() {
     restarted(

@@ -1,15 +1,18 @@
 //! The bytes of an arena file. Pure.
 //!
-//! A head of one page, then a table of 64-byte entries, one per page of the chunks behind it; a chunk's entry is that of its
-//! first page. Numbers are little-endian. An entry's last word says how much of the chunk holds; it is 0 where nothing needs
-//! to be taken over, and carries a check of its own, as it is stored alone.
+//! A head of one page, then a table of 64-byte entries, one per page of the chunks behind it; a
+//! chunk's entry is that of its first page. Numbers are little-endian. An entry's last word says
+//! how much of the chunk holds; it is 0 where nothing needs to be taken over, and carries a check
+//! of its own, as it is stored alone.
 
 use std::fmt;
+use std::mem::offset_of;
 
 use uuid::Uuid;
 use zerocopy::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::runtime::disk::ALIGNMENT;
 use crate::runtime::mapping::{PAGE_BYTES, SLOT_BODY_BYTES, SLOT_BYTES};
 
 const MAGIC: [u8; 8] = *b"CLARENA\0";
@@ -20,6 +23,7 @@ const CLUSTER_BYTES: usize = 64;
 
 /// The largest chunk, bytes.
 pub const CHUNK_MAX_BYTES: usize = 1 << 20;
+const _: () = assert!(PAGE_BYTES.is_multiple_of(SLOT_BYTES) && CHUNK_MAX_BYTES.is_multiple_of(PAGE_BYTES));
 
 /// The broker run that an arena belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +86,7 @@ struct Head {
 
 /// Where the checked part of a head begins; the version before it is checked as well.
 const HEAD_CRC_START: usize = 16;
+const _: () = assert!(size_of::<Head>() <= PAGE_BYTES && HEAD_CRC_START == offset_of!(Head, bytes));
 
 impl Head {
     fn checksum(&self) -> u32 {
@@ -165,21 +170,24 @@ pub struct Entry {
     pub segment: i64,
     /// Where the chunk's first byte belongs; aligned.
     pub position: u32,
-    /// Where the batch begins that the chunk's first new byte belongs to: here, or in an earlier chunk.
+    /// Where the batch begins that the chunk's first new byte belongs to: here,
+    /// or in an earlier chunk.
     pub begins: u32,
     /// Base offset of that batch.
     pub first_offset: i64,
     /// Bytes at the chunk's front that belong to what was written before it.
     pub carried: u16,
-    /// The lower half of that batch's CRC, which ties the entry to what is in the chunk: a file system that was shut down
-    /// may keep an older one of the two.
+    /// The lower half of that batch's CRC, which ties the entry to what is in the chunk: a file
+    /// system that was shut down may keep an older one of the two.
     pub first_crc: u16,
     /// Offsets may be missing between its batches.
     pub gaps: bool,
 }
 
-/// In `carried`, which is less than a page: the chunk's batches may have gaps between their offsets.
+/// In `carried`, which is less than a page: the chunk's batches may have gaps
+/// between their offsets.
 const GAPS: u16 = 1 << 15;
+const _: () = assert!(PAGE_BYTES <= GAPS as usize && PAGE_BYTES as u64 == ALIGNMENT);
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -197,6 +205,7 @@ struct RawEntry {
 }
 
 const ENTRY_CRC_BYTES: usize = SLOT_BODY_BYTES - 4;
+const _: () = assert!(size_of::<RawEntry>() == SLOT_BODY_BYTES && ENTRY_CRC_BYTES == offset_of!(RawEntry, crc));
 
 /// Contents of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

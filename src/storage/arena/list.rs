@@ -42,8 +42,8 @@ pub struct Listings {
     pub away: Vec<(PathBuf, String)>,
 }
 
-/// Lists the arenas of a data directory, wherever they are, or those in a directory of `corelane.arena.dir`; of one in use, as
-/// it is at this moment.
+/// Lists the arenas of a data directory, wherever they are, or those in a directory of
+/// `corelane.arena.dir`; of one in use, as it is at this moment.
 pub fn list_arenas(directory: &Path) -> io::Result<Listings> {
     let mut folders = vec![directory.join(FOLDER), directory.to_path_buf()];
     // Each data directory has a folder there that is named by its id.

@@ -1,8 +1,10 @@
-//! Places of a data directory's arenas: its own folder, and `<corelane.arena.dir>/<directory id>` where that option is given.
+//! Places of a data directory's arenas: its own folder, and `<corelane.arena.dir>/<directory id>`
+//! where that option is given.
 //!
-//! A note in the data directory names the places outside of it and the kernel's boot. It is on the device before the first
-//! arena is made there, and goes when the last one has gone, so that a start finds what the last run left wherever it is, and
-//! knows when it cannot be found. Each place is locked by its broker. Blocks.
+//! A note in the data directory names the places outside of it and the kernel's boot. It is on the
+//! device before the first arena is made there, and goes when the last one has gone, so that a
+//! start finds what the last run left wherever it is, and knows when it cannot be found. Each place
+//! is locked by its broker. Blocks.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -44,8 +46,9 @@ pub struct Places {
 }
 
 impl Places {
-    /// Finds and locks the places that the note of the data directory at `root` names, and its place in `configured` where there is
-    /// one. An error: a place of this boot is away, and acknowledged records with it.
+    /// Finds and locks the places that the note of the data directory at `root` names, and its
+    /// place in `configured` where there is one. An error: a place of this boot is away, and
+    /// acknowledged records with it.
     pub fn find(root: &Path, identity: Identity, configured: Option<&Path>) -> io::Result<Places> {
         let noted = read_note(root)?;
         let mut found = Places { root: root.to_path_buf(), identity, places: Vec::new(), noted };
@@ -61,7 +64,8 @@ impl Places {
                 ),
             }
         }
-        // A note may have been removed, but not what it named. What cannot be opened there is told when it is wanted.
+        // A note may have been removed, but not what it named. What cannot be opened there
+        // is told when it is wanted.
         if let Some(folder) = configured.and_then(|dir| found.place_in(dir).canonicalize().ok())
             && !found.has(&folder)
         {
@@ -103,7 +107,7 @@ impl Places {
         let (gone, kept) = std::mem::take(&mut self.places).into_iter().partition(empty);
         self.places = kept;
         if let Err(error) = self.write_note() {
-            // What is noted must be there at the next start.
+            // A noted place must be there at the next start.
             self.places.extend::<Vec<Place>>(gone);
             return Err(error);
         }
@@ -130,7 +134,8 @@ impl Places {
         self.noted.as_ref().is_some_and(|note| note.boot == self.identity.boot.to_string())
     }
 
-    /// Has the note name the places, or removes it where there are none; it is on the device when this returns.
+    /// Has the note name the places, or removes it where there are none; it is on the
+    /// device when this returns.
     fn write_note(&mut self) -> io::Result<()> {
         let places: Vec<PathBuf> = self.places.iter().map(|place| place.folder.clone()).collect();
         let wanted =

@@ -35,7 +35,7 @@ fn identity(boot: Uuid, directory: u128) -> Identity {
     Identity { boot, cluster: "c".into(), directory: Uuid::from_u128(directory) }
 }
 
-/// What a killed broker leaves.
+/// An arena as a killed broker leaves it.
 fn leave_arena(folder: &Path) -> PathBuf {
     let path = folder.join("0.0.arena");
     fs::write(&path, b"x").unwrap();

@@ -1,4 +1,5 @@
-//! Which pages of an arena are whose: slabs of the largest chunk's size, each cut into chunks of one size while any is in use.
+//! Which pages of an arena are whose: slabs of the largest chunk's size, each cut into chunks of
+//! one size while any is in use.
 
 use crate::runtime::mapping::PAGE_BYTES;
 
@@ -8,6 +9,14 @@ use super::layout::CHUNK_MAX_BYTES;
 const SLAB_PAGES: usize = CHUNK_MAX_BYTES / PAGE_BYTES;
 /// Pages of a chunk, by size.
 const SIZES: [usize; 5] = [1, 4, 16, 64, SLAB_PAGES];
+// They rise, and a slab holds a whole number of each.
+const _: () = {
+    let mut at = 0;
+    while at < SIZES.len() {
+        assert!(SLAB_PAGES.is_multiple_of(SIZES[at]) && (at == 0 || SIZES[at - 1] < SIZES[at]));
+        at += 1;
+    }
+};
 /// Chunks that readers still have, looked at before others are asked for.
 const TRIES: usize = 8;
 
@@ -76,7 +85,8 @@ impl Pool {
         }
     }
 
-    /// Takes a chunk of `size` whose pages `take` gets: (first page, outcome). `take` fails where a reader still has them.
+    /// Takes a chunk of `size` whose pages `take` gets: (first page, outcome). `take` fails where
+    /// a reader still has them.
     pub fn take<T>(&mut self, size: Size, mut take: impl FnMut(usize) -> Option<T>) -> Option<(usize, T)> {
         if let Some(taken) = self.take_listed(size, &mut take) {
             return Some(taken);

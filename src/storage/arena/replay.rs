@@ -1,10 +1,11 @@
-//! Replay: a start writes the batches that a killed broker has left in its arenas into the segments, before any log is
-//! opened. Blocks.
+//! Replay: a start writes the batches that a killed broker has left in its arenas into the
+//! segments, before any log is opened. Blocks.
 //!
-//! Only an arena of this boot, cluster and directory is taken over: another boot's newest bytes are in no order. Every batch is
-//! checked before a byte of it is written; what does not check ends its partition's replay, is reported, and keeps the file
-//! under another name. Writing what is there already changes nothing, so that a replay may be interrupted and begun again.
-//! An arena is removed before anything new is appended: it would undo it.
+//! Only an arena of this boot, cluster and directory is taken over: another boot's newest bytes are
+//! in no order. Every batch is checked before a byte of it is written; what does not check ends its
+//! partition's replay, is reported, and keeps the file under another name. Writing what is there
+//! already changes nothing, so that a replay may be interrupted and begun again. An arena is
+//! removed before anything new is appended: it would undo it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,8 +28,8 @@ use crate::storage::paths::segment_file;
 /// Marks an arena that could not be taken over as a whole.
 const DAMAGED: &str = "damaged";
 
-/// So many files are no longer synced one by one: each takes a commit of the journal, while a sync of the whole file system also
-/// writes what other programs have left to the kernel.
+/// So many files are no longer synced one by one: each takes a commit of the journal, while a sync
+/// of the whole file system also writes what other programs have left to the kernel.
 pub(in crate::storage) const MANY_FILES: usize = 64;
 
 /// Threads that write to many files: most of the time each waits for a block that it goes on with.
@@ -84,8 +85,8 @@ pub(super) fn arena_files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Takes over what the arenas in `folder` hold of the data directory that `identity` names. An error: an arena cannot be read, and
-/// nothing may be served from this directory.
+/// Takes over what the arenas in `folder` hold of the data directory that `identity` names. An
+/// error: an arena cannot be read, and nothing may be served from this directory.
 pub fn replay(folder: &Path, identity: &Identity, find: &dyn Fn(PartitionKey) -> Home) -> io::Result<Replayed> {
     let mut replayed = Replayed::default();
     for (_, path) in arena_files(folder)? {
@@ -300,8 +301,8 @@ fn read_table(file: &File, path: &Path, plan: Plan) -> io::Result<(BTreeMap<Part
     Ok((held, damaged))
 }
 
-/// The inner `Some`: why the replay of a partition ended before the last chunk's end, other than by a batch that was still
-/// being appended.
+/// The inner `Some`: why the replay of a partition ended before the last chunk's end, other than by
+/// a batch that was still being appended.
 type Outcome = io::Result<(TakenOver, Option<String>)>;
 
 /// The way in which what was written is made to survive a power cut.
@@ -313,7 +314,8 @@ enum Syncs<'a> {
     Together(&'a FileSystems),
 }
 
-/// Takes over what an arena holds of each of these partitions; the outcomes in their order. All is synced.
+/// Takes over what an arena holds of each of these partitions; the outcomes in
+/// their order. All is synced.
 fn take_all_over(file: &File, plan: Plan, homes: &[(PartitionKey, PathBuf, Vec<HeldChunk>)]) -> Vec<Outcome> {
     let each = |syncs| homes.iter().map(|(_, dir, chunks)| take_over(file, plan, dir, chunks, syncs)).collect();
     if homes.iter().map(|(_, _, chunks)| runs(chunks).count()).sum::<usize>() < MANY_FILES {
@@ -415,8 +417,8 @@ fn take_over(file: &File, plan: Plan, dir: &Path, chunks: &[HeldChunk], syncs: S
     Ok((taken, None))
 }
 
-/// Opens a segment's file; whether it is a new one. `make`: makes it, where there is none. One that is a link to nothing is
-/// left so: recovery names it.
+/// Opens a segment's file; whether it is a new one. `make`: makes it, where there is none. One that
+/// is a link to nothing is left so: recovery names it.
 fn open_segment(path: &Path, make: bool) -> io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
     match options.read(true).write(true).open(path) {
@@ -443,8 +445,8 @@ struct Walk {
     torn: bool,
 }
 
-/// Walks over batches that follow each other from `offset` on, with `gaps` also where offsets are missing between them, as
-/// long as `expected` knows the one at a place.
+/// Walks over batches that follow each other from `offset` on, with `gaps` also where offsets are
+/// missing between them, as long as `expected` knows the one at a place.
 fn walk(bytes: &[u8], offset: i64, gaps: bool, expected: impl Fn(usize, &BatchHeader) -> bool) -> Walk {
     let mut walk = Walk { end: 0, batches: 0, next_offset: offset, torn: false };
     while walk.end < bytes.len() {

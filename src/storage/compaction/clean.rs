@@ -1,4 +1,5 @@
-//! One log's cleaning, from its shard: long work in steps on helper threads, the exchange of segments in between.
+//! One log's cleaning, from its shard: long work in steps on helper threads, the
+//! exchange of segments in between.
 
 use std::cell::Cell;
 use std::io;
@@ -11,15 +12,21 @@ use super::map::OffsetMap;
 use super::pace::Pace;
 use super::plan::{Bounds, Facts, Rules, Survey, survey};
 use super::swap::{self, Swap};
-use super::work::{Input, Mapping, Rewriting, Rewritten};
+use super::txns::Txns;
+use super::work::{Input, Mapping, Progress, Rewriting, Rewritten};
+use crate::model::record_batch::HEADER_BYTES;
 use crate::runtime::{clock, spawn_blocking};
+use crate::storage::aborted::{AbortedTxn, write_aborted};
 use crate::storage::files;
+use crate::storage::index::OFFSET_ENTRY_BYTES;
 use crate::storage::log::{Log, StorageError};
 use crate::storage::paths::parse_partition_dir;
+use crate::storage::reader::ReadError;
 use crate::storage::segment::Segment;
 
-/// Kafka's name and format, but one file in each partition's directory where Kafka has one in each data directory: only
-/// the partition's shard writes it, and it goes with the partition. It is not synced: without it everything is dirty again.
+/// Kafka's name and format, but one file in each partition's directory where Kafka has one in each
+/// data directory: only the partition's shard writes it, and it goes with the partition. It is not
+/// synced: without it everything is dirty again.
 const CHECKPOINT: &str = "cleaner-offset-checkpoint";
 /// Read by one step of work: milliseconds of a helper thread.
 const STEP_BYTES: u64 = 1 << 20;
@@ -27,7 +34,7 @@ const STEP_BYTES: u64 = 1 << 20;
 const FIRST_RETRY_MS: i64 = 15_000;
 const LAST_RETRY_MS: i64 = 600_000;
 
-/// What the cleaner of one shard may use.
+/// Limits of the cleaner of one shard.
 #[derive(Clone, Debug)]
 pub struct CleanerLimits {
     /// This shard's share of `log.cleaner.dedupe.buffer.size`; taken only while a log is cleaned.
@@ -53,7 +60,7 @@ impl Cleaner {
     }
 }
 
-/// What a log remembers of its cleaning.
+/// The log's memory of its cleaning.
 #[derive(Default)]
 pub struct CleanState {
     /// From the checkpoint; `None`: not read yet.
@@ -64,6 +71,8 @@ pub struct CleanState {
     retry_at_ms: Cell<i64>,
     /// The last try found no room: free bytes with which the next one need not wait for its time.
     room_wanted: Cell<Option<u64>>,
+    /// Times that aborted transactions were forgotten.
+    pub(in crate::storage) forgotten: Cell<u64>,
 }
 
 impl CleanState {
@@ -72,7 +81,7 @@ impl CleanState {
     }
 }
 
-/// What a cleaning did.
+/// Figures of one cleaning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CleanStats {
     /// Bytes of the segments that were looked at, before and after.
@@ -95,13 +104,21 @@ pub enum CleanError {
     Storage(#[from] StorageError),
 }
 
-/// What a round knows: the newest offset of each key, and the batches that producers are remembered by.
+/// Facts of a round: the newest offset of each key, and the batches that producers are remembered
+/// by.
 type Known = (Arc<OffsetMap>, Arc<LastOffsets>);
 
+/// One cleaning of a log: its limits and pace, its time, and whether to leave off.
+struct Round<'a> {
+    cleaner: &'a Cleaner,
+    now_ms: i64,
+    ended: &'a dyn Fn() -> bool,
+}
+
 impl Log {
-    /// Whether the log should be cleaned now, and what would be, before the offset `upto`. Rolls an active segment whose first record has waited for
-    /// longer than `max.compaction.lag.ms`. `None`: the topic is not compacted, nothing is dirty, or the last try failed
-    /// just now.
+    /// The dirty part of the log before the offset `upto`, if it should be cleaned now. Rolls an
+    /// active segment whose first record has waited for longer than `max.compaction.lag.ms`.
+    /// `None`: the topic is not compacted, nothing is dirty, or the last try failed just now.
     pub async fn survey(self: &Rc<Self>, now_ms: i64, upto: i64) -> Option<Survey> {
         let config = self.config();
         if !config.cleanup_compact || self.has_ended() {
@@ -131,8 +148,9 @@ impl Log {
         }
     }
 
-    /// Cleans what `survey` found. Only what lies before the last checkpoint is touched: recovery then never reads a cleaned
-    /// segment, and the producers' newest sequences are known from the checkpoint. `ended`: whether to leave off.
+    /// Cleans what `survey` found. Only what lies before the last checkpoint is touched: recovery
+    /// then never reads a cleaned segment, and the producers' newest sequences are known from the
+    /// checkpoint. `ended`: whether to leave off.
     pub async fn clean(
         self: &Rc<Self>,
         found: Survey,
@@ -146,7 +164,7 @@ impl Log {
         }
         let ended = || ended() || self.has_ended() || !self.config.borrow().cleanup_compact;
         let start = self.start_offset();
-        let outcome = self.clean_all(found, producers, cleaner, now_ms, &ended).await;
+        let outcome = self.clean_all(found, producers, &Round { cleaner, now_ms, ended: &ended }).await;
         self.clean.running.set(false);
         if let Err(CleanError::Io(error)) = &outcome
             && let Some(base) = damaged_segment(error)
@@ -176,11 +194,9 @@ impl Log {
         self: &Rc<Self>,
         found: Survey,
         producers: LastOffsets,
-        cleaner: &Cleaner,
-        now_ms: i64,
-        ended: &dyn Fn() -> bool,
+        round: &Round<'_>,
     ) -> Result<CleanStats, CleanError> {
-        let limits = &cleaner.limits;
+        let limits = &round.cleaner.limits;
         let end = found.end.min(self.checkpointed.get().0);
         let segments = self.cleanable_segments(end);
         let facts = self.facts(&segments, found.first_dirty, false).await?;
@@ -191,29 +207,22 @@ impl Log {
             return Ok(CleanStats { end: found.first_dirty, ..CleanStats::default() });
         }
         let map = OffsetMap::new(limits.dedupe_buffer_bytes, limits.load_factor);
-        let mut mapping = Mapping::new(map, dirty, found.first_dirty, limits.io_buffer_bytes);
-        loop {
-            let begun = clock::now();
-            let progress;
-            (mapping, progress) = self.step(mapping, |m| m.step(STEP_BYTES)).await?;
-            cleaner.pace.spend(progress.bytes, begun, ended).await;
-            if ended() {
-                return Err(CleanError::Ended);
-            }
-            if progress.done {
-                break;
-            }
-        }
-        // What the map does not know stays dirty.
         let last_segment_end = segments.last().map_or(found.first_dirty, |s| self.end_of(s));
+        let aborted = self.aborted_within(found.first_dirty, last_segment_end).await.map_err(io::Error::other)?;
+        let mapping = Mapping::new(map, dirty, found.first_dirty, Txns::new(aborted), limits.io_buffer_bytes);
+        let mapping = self.work_off(mapping, |mapping| mapping.step(STEP_BYTES), round).await?;
+        // Records that the map does not know stay dirty.
         let end = if mapping.full { mapping.map.latest() + 1 } else { last_segment_end };
         let known = (Arc::new(mapping.map), Arc::new(producers));
         let mut stats = CleanStats { keys: known.0.len(), end, ..CleanStats::default() };
         let mut left = inputs.iter().take_while(|input| input.facts.base < end).count();
         let mut at = 0;
+        let first = segments.first().map_or(end, |segment| segment.base_offset);
+        // Also what is aborted behind the map's end, in the last segment that is written anew.
+        let mut txns = Txns::new(self.aborted_within(first, last_segment_end).await.map_err(io::Error::other)?);
         while left > 0 {
             let (segments, inputs) = (&segments[at..at + left], inputs[at..at + left].to_vec());
-            let (taken, bytes) = self.clean_first(segments, inputs, &known, cleaner, now_ms, ended).await?;
+            let (taken, bytes) = self.clean_first(segments, inputs, &known, &mut txns, round).await?;
             stats.bytes_before += segments[..taken].iter().map(|s| s.size.get()).sum::<u64>();
             stats.bytes_after += bytes;
             (at, left) = (at + taken, left - taken);
@@ -222,27 +231,27 @@ impl Log {
         Ok(stats)
     }
 
-    /// Puts a cleaned segment into the place of the first of `segments`, as many as it holds: how many, and its bytes.
-    #[allow(clippy::too_many_arguments)]
+    /// Puts a cleaned segment into the place of the first of `segments`, as many as it holds:
+    /// how many, and its bytes.
     async fn clean_first(
         self: &Rc<Self>,
         segments: &[Rc<Segment>],
         inputs: Vec<Input>,
         known: &Known,
-        cleaner: &Cleaner,
-        now_ms: i64,
-        ended: &dyn Fn() -> bool,
+        txns: &mut Txns,
+        round: &Round<'_>,
     ) -> Result<(usize, u64), CleanError> {
         let Some(base) = segments.first().map(|segment| segment.base_offset) else { return Err(CleanError::Ended) };
         let mut swap = Swap { dir: self.dir(), base, old: vec![base] };
-        let Rewritten { cleaned, segments: taken, changed } =
-            match self.rewrite(base, inputs, known, cleaner, now_ms, ended).await {
+        let Rewritten { cleaned, segments: taken, changed, aborted, txns: next } =
+            match self.rewrite(base, inputs, known, std::mem::take(txns), round).await {
                 Ok(rewritten) => rewritten,
                 Err(error) => {
                     let _ = self.withdraw(swap).await;
                     return Err(error);
                 }
             };
+        *txns = next;
         let (taken, bytes) = (taken.clamp(1, segments.len()), cleaned.size);
         if changed || taken > 1 {
             swap.old = segments[..taken].iter().map(|segment| segment.base_offset).collect();
@@ -250,41 +259,70 @@ impl Log {
         } else {
             self.withdraw(swap).await?;
         }
+        self.keep_aborted(base, aborted).await?;
         Ok((taken, bytes))
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Has the cleaned segment at `base` forget aborted transactions but those that
+    /// readers have to know of.
+    async fn keep_aborted(self: &Rc<Self>, base: i64, aborted: Vec<AbortedTxn>) -> Result<(), CleanError> {
+        let segment = self.segments.borrow().get(&base).cloned();
+        let Some(segment) = segment.filter(|segment| segment.has_aborted()) else { return Ok(()) };
+        let index = self.index_of(&segment).await.map_err(io::Error::other)?;
+        let _one = self.maintenance.acquire(1).await;
+        let held = self.segments.borrow().get(&base).is_some_and(|held| Rc::ptr_eq(held, &segment));
+        let outdated = held && index.borrow().aborted() != aborted;
+        if outdated {
+            let _visit = self.dir.visit().map_err(|_| CleanError::Ended)?;
+            // The file first: what a failure leaves there is known here.
+            write_aborted(&segment, aborted.clone()).await?;
+            segment.aborted_file.set(!aborted.is_empty());
+            index.borrow_mut().set_aborted(aborted);
+            self.clean.forgotten.set(self.clean.forgotten.get() + 1);
+        }
+        Ok(())
+    }
+
     async fn rewrite(
         self: &Rc<Self>,
         base: i64,
         inputs: Vec<Input>,
         known: &Known,
-        cleaner: &Cleaner,
-        now_ms: i64,
-        ended: &dyn Fn() -> bool,
+        txns: Txns,
+        round: &Round<'_>,
     ) -> Result<Rewritten, CleanError> {
-        let (dir, buffer, config) = (self.dir(), cleaner.limits.io_buffer_bytes, self.config());
+        let (dir, buffer, config) = (self.dir(), round.cleaner.limits.io_buffer_bytes, self.config());
         let visit = self.dir.visit().map_err(|_| CleanError::Ended)?;
         let interval = config.index_interval_bytes;
         let output = spawn_blocking(move || Output::create(&dir, base, interval, buffer, MAX_SEGMENT_BYTES)).await?;
         drop(visit);
         let bounds = Bounds { segment_bytes: config.segment_bytes, index_bytes: u64::from(config.segment_index_bytes) };
-        let times = (now_ms, config.delete_retention_ms);
-        let mut rewriting = Rewriting::new(inputs, output, bounds, known.clone(), times, buffer);
+        let times = (round.now_ms, config.delete_retention_ms);
+        let rewriting = Rewriting::new(inputs, output, bounds, known.clone(), times, txns, buffer);
+        let rewriting = self.work_off(rewriting, |rewriting| rewriting.step(STEP_BYTES), round).await?;
+        let _visit = self.dir.visit().map_err(|_| CleanError::Ended)?;
+        Ok(spawn_blocking(move || rewriting.finish()).await?)
+    }
+
+    /// Takes steps of `work` until it is done, at the pace of the round.
+    async fn work_off<W: Send + 'static>(
+        &self,
+        mut work: W,
+        step: impl Fn(&mut W) -> io::Result<Progress> + Copy + Send + 'static,
+        round: &Round<'_>,
+    ) -> Result<W, CleanError> {
         loop {
             let begun = clock::now();
             let progress;
-            (rewriting, progress) = self.step(rewriting, |r| r.step(STEP_BYTES)).await?;
-            cleaner.pace.spend(progress.bytes, begun, ended).await;
-            if ended() {
+            (work, progress) = self.step(work, step).await?;
+            round.cleaner.pace.spend(progress.bytes, begun, round.ended).await;
+            if (round.ended)() {
                 return Err(CleanError::Ended);
             }
             if progress.done {
-                break;
+                return Ok(work);
             }
         }
-        let _visit = self.dir.visit().map_err(|_| CleanError::Ended)?;
-        Ok(spawn_blocking(move || rewriting.finish()).await?)
     }
 
     /// One step of work on a helper thread, which may open segments by path.
@@ -319,6 +357,7 @@ impl Log {
         cleaned: Cleaned,
         swap: Swap,
     ) -> Result<(), CleanError> {
+        let aborted = self.aborted_of(group).await.map_err(io::Error::other)?;
         let _one = self.maintenance.acquire(1).await;
         let held = |old: &Rc<Segment>| self.segments.borrow().get(&old.base_offset).is_some_and(|s| Rc::ptr_eq(s, old));
         if self.has_ended() || !group.iter().all(held) {
@@ -326,24 +365,33 @@ impl Log {
             return Err(CleanError::Ended);
         }
         let _visit = self.dir.visit().map_err(|_| CleanError::Ended)?;
+        if let (Some(first), false) = (group.first(), group.len() == 1 || aborted.is_empty()) {
+            // Entries of the others are passed over until their segments are part of it.
+            if let Err(error) = write_aborted(first, aborted.clone()).await {
+                self.withdraw(swap).await?;
+                return Err(error.into());
+            }
+        }
         let committing = swap.clone();
         let committed = spawn_blocking(move || swap::run(&committing.dir, &committing.commit())).await;
         if let Err(error) = committed {
             self.withdraw(swap).await?;
             return Err(error.into());
         }
-        // From here to the end of the renames, readers that hold an open file go on with it, and the others wait.
+        // From here to the end of the renames, readers that hold an open file go on with
+        // it, and the others wait.
         for segment in group {
             segment.begin_replacement().await;
         }
         let replacing = swap.clone();
         let replaced = spawn_blocking(move || swap::run(&replacing.dir, &replacing.replace())).await;
         if let Err(error) = replaced {
-            // The next start finishes what was committed; until then nobody knows which file is which.
+            // The next start finishes what was committed; until then nobody
+            // knows which file is which.
             self.fail("exchanging segments for cleaned ones", &error);
             return Err(self.failure().unwrap_or(StorageError::Closed).into());
         }
-        self.take_over(group, cleaned, swap.base);
+        self.take_over(group, cleaned, swap.base, aborted);
         let steps = self.remove_later(swap.remove());
         let removed = spawn_blocking(move || swap::run(&swap.dir, &steps)).await;
         if let Err(error) = removed {
@@ -352,13 +400,25 @@ impl Log {
         Ok(())
     }
 
-    fn take_over(self: &Rc<Self>, group: &[Rc<Segment>], cleaned: Cleaned, base: i64) {
+    /// The aborted transactions whose markers are in these segments.
+    async fn aborted_of(self: &Rc<Self>, group: &[Rc<Segment>]) -> Result<Vec<AbortedTxn>, ReadError> {
+        let mut aborted = Vec::new();
+        for segment in group.iter().filter(|segment| segment.has_aborted()) {
+            aborted.extend_from_slice(self.index_of(segment).await?.borrow().aborted());
+        }
+        Ok(aborted)
+    }
+
+    fn take_over(self: &Rc<Self>, group: &[Rc<Segment>], mut cleaned: Cleaned, base: i64, aborted: Vec<AbortedTxn>) {
         let segment = Rc::new(Segment::cleaned(self.dir.clone(), base, cleaned.size));
         segment.max_timestamp.set(cleaned.max_timestamp);
         segment.offset_of_max_timestamp.set(cleaned.offset_of_max_timestamp);
         segment.first_timestamp.set(cleaned.first_timestamp);
         segment.last_append_ms.set(group.iter().map(|s| s.last_append_ms.get()).max().unwrap_or(-1));
         segment.set_index_sums(Some(cleaned.index.sums()));
+        segment.aborted_file.set(!aborted.is_empty());
+        segment.aborted_lost.set(group.iter().any(|old| old.aborted_lost.get()));
+        cleaned.index.set_aborted(aborted);
         segment.set_index(cleaned.index);
         self.checkpoint_stale.set(true);
         {
@@ -397,7 +457,8 @@ impl Log {
         self.segment_after(segment.base_offset).map_or(i64::MAX, |next| next.base_offset)
     }
 
-    /// `with_first`: the first timestamps of dirty segments are wanted too; they may have to be read.
+    /// `with_first`: the first timestamps of dirty segments are wanted too;
+    /// they may have to be read.
     async fn facts(
         self: &Rc<Self>,
         segments: &[Rc<Segment>],
@@ -429,11 +490,14 @@ impl Log {
         Ok(facts)
     }
 
-    /// What the segment's offset index has, or has at the most while it is not in memory.
+    /// Bytes of the segment's offset index, at the most while it is not in memory.
     fn index_bytes(&self, segment: &Segment) -> u64 {
         match segment.loaded_index() {
-            Some(index) => index.borrow().offset_entries() as u64 * 8,
-            None => segment.size.get() / u64::from(self.config.borrow().index_interval_bytes.max(61)) * 8,
+            Some(index) => (index.borrow().offset_entries() * OFFSET_ENTRY_BYTES) as u64,
+            None => {
+                let interval = self.config.borrow().index_interval_bytes.max(HEADER_BYTES as u32);
+                segment.size.get() / u64::from(interval) * OFFSET_ENTRY_BYTES as u64
+            }
         }
     }
 
@@ -470,7 +534,8 @@ impl Log {
         Ok(noted)
     }
 
-    /// Has everything behind `end` count as dirty: it is cut off, and other records come in its place.
+    /// Has everything behind `end` count as dirty: it is cut off, and other
+    /// records come in its place.
     pub(in crate::storage) async fn forget_cleaning_after(&self, end: i64) -> io::Result<()> {
         match self.noted_clean().await? > end {
             true => self.note_cleaned(end.max(0)).await,
@@ -493,7 +558,8 @@ impl Log {
         Ok(())
     }
 
-    /// Tells of a failure once, however often it is met, and has the next try wait: for its time, or on a full disk for room.
+    /// Tells of a failure once, however often it is met, and has the next try wait: for its time,
+    /// or on a full disk for room.
     async fn clean_failed(&self, error: &io::Error, now_ms: i64) {
         let failures = self.clean.failures.get();
         self.clean.failures.set(failures.saturating_add(1));
@@ -522,7 +588,8 @@ impl Log {
             + u64::from(config.segment_index_bytes).min(config.segment_bytes / 16)
     }
 
-    /// `wanted`, if less is free. A quota, which free space knows nothing of, is no reason to try again early.
+    /// `wanted`, if less is free. A quota, which free space knows nothing of, is no
+    /// reason to try again early.
     async fn room_short_of(&self, wanted: u64) -> Option<u64> {
         let disk = self.disk();
         let looked = disk.look().await;
@@ -537,7 +604,8 @@ impl Log {
     }
 }
 
-/// The offset in the one line of Kafka's format; `None`: the file is damaged, or another partition's.
+/// The offset in the one line of Kafka's format; `None`: the file is damaged,
+/// or another partition's.
 pub fn parse_checkpoint(text: &str, topic: &str, partition: i32) -> Option<i64> {
     let mut lines = text.lines();
     if (lines.next()?, lines.next()?) != ("0", "1") {

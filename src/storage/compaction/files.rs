@@ -1,4 +1,5 @@
-//! A segment's batches read one after the other, and the cleaned ones written. Blocking; runs on helper threads.
+//! A segment's batches read one after the other, and the cleaned ones written.
+//! Blocking; runs on helper threads.
 
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -6,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::plan::Gathered;
+use crate::config::MAX_BATCH_BYTES;
 use crate::model::record_batch::{self, BatchHeader};
 use crate::runtime::fs;
-use crate::storage::index::{IndexNotes, SegmentIndex};
+use crate::storage::index::{IndexNotes, OFFSET_ENTRY_BYTES, SegmentIndex};
 use crate::storage::paths::{parse_segment_file, segment_file};
 
 /// Positions in an index have 32 bits, of which Kafka uses 31.
 pub const MAX_SEGMENT_BYTES: u64 = i32::MAX as u64;
+const _: () = assert!(MAX_BATCH_BYTES as u64 <= MAX_SEGMENT_BYTES);
 
 /// A sealed segment's file, read from its start.
 pub struct Source {
@@ -36,7 +39,7 @@ impl Source {
         Ok(Source { file, path: path.to_path_buf(), size, position: 0, window: Vec::new(), used: 0, chunk })
     }
 
-    /// Whether every batch has been taken.
+    /// True if every batch has been taken.
     pub fn at_end(&self) -> bool {
         self.position >= self.size
     }
@@ -66,8 +69,8 @@ impl Source {
         Ok(Some(total))
     }
 
-    /// The next batch, whole and checked; `None` at the end. What is not sound is an error: cleaning must not give damaged
-    /// bytes a right CRC.
+    /// The next batch, whole and checked; `None` at the end. What is not sound is an error:
+    /// cleaning must not give damaged bytes a right CRC.
     pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
         let Some(total) = self.next_bytes()? else { return Ok(None) };
         let total = total as usize;
@@ -159,9 +162,9 @@ impl Output {
         })
     }
 
-    /// What it comes to with `more` bytes of another batch, made of `segments` old segments.
+    /// Sizes with `more` bytes of another batch, made of `segments` old segments.
     pub fn gathered(&self, more: u64, segments: usize) -> Gathered {
-        let index_bytes = (self.notes.entries() as u64 + 1) * 8;
+        let index_bytes = ((self.notes.entries() + 1) * OFFSET_ENTRY_BYTES) as u64;
         Gathered { base: self.base_offset, segments, bytes: self.notes.size() + more, index_bytes }
     }
 
@@ -177,8 +180,8 @@ impl Output {
         Ok(())
     }
 
-    /// Writes the index files and syncs everything. The file keeps the age of the records in it: retention of records without
-    /// timestamps goes by that.
+    /// Writes the index files and syncs everything. The file keeps the age of the records in it:
+    /// retention of records without timestamps goes by that.
     pub fn finish(self, modified: Option<SystemTime>) -> io::Result<Cleaned> {
         let Output { dir, base_offset, path, file, notes, .. } = self;
         let file = file.into_inner().map_err(|e| named("write to", &path, e.into_error()))?;

@@ -1,10 +1,13 @@
-//! What cleaning leaves of one batch. Pure; the rules are those of Kafka's cleaner.
+//! The filter of one batch: the records that cleaning leaves. Pure; the rules are those of Kafka's
+//! cleaner.
 
 use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 
 use super::map::OffsetMap;
+use super::txns::Txns;
+use crate::model::EndMarker;
 use crate::model::record_batch::{self, BatchHeader, CRC_START, Codec, HEADER_BYTES, LENGTH_PREFIX_BYTES};
 use crate::model::records::{self, BatchWriter, RecordView};
 use zerocopy::IntoBytes;
@@ -12,7 +15,7 @@ use zerocopy::IntoBytes;
 /// Where each producer's newest batch ends: (producer id) -> its last offset.
 pub type LastOffsets = HashMap<i64, i64>;
 
-/// What one cleaning goes by.
+/// Facts that one cleaning goes by.
 pub struct Filter<'a> {
     pub map: &'a OffsetMap,
     pub producers: &'a LastOffsets,
@@ -21,7 +24,7 @@ pub struct Filter<'a> {
     pub delete_retention_ms: i64,
 }
 
-/// What becomes of a batch.
+/// Outcome of filtering a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Kept {
     /// It stays as it is.
@@ -31,17 +34,26 @@ pub enum Kept {
     Nothing,
 }
 
-/// Notes the batch's keys in `map`, all of them or (an error says why) none. `false`: the map is full; what came before the
-/// record that found no place is noted.
-pub fn note_keys(map: &mut OffsetMap, batch: &[u8], from_offset: i64) -> Result<bool, records::RecordError> {
+/// Notes the batch's keys in `map`, all of them or (an error says why) none. `false`: the map is
+/// full; what came before the record that found no place is noted.
+pub fn note_keys(
+    map: &mut OffsetMap,
+    batch: &[u8],
+    from_offset: i64,
+    txns: &mut Txns,
+) -> Result<bool, records::RecordError> {
     let (header, _) = record_batch::frame(batch)?;
     let last = header.next_offset() - 1;
-    // What becomes of a transaction's records depends on how it ended: they take no part.
-    if header.is_control() || header.is_transactional() {
+    // Records that were aborted have no part in it.
+    if header.is_control() || header.is_transactional() && txns.is_aborted(header) {
+        if let Some(end) = EndMarker::of(batch) {
+            txns.is_empty(header, end);
+        }
         map.advance(last);
         return Ok(true);
     }
-    // A batch that cannot be read to its end stays whole, and none of its records may outrank another.
+    // A batch that cannot be read to its end stays whole, and none of its
+    // records may outrank another.
     let mut keys = Vec::new();
     records::read(batch, &mut |record| {
         if let (Some(key), true) = (record.key, record.meta.offset >= from_offset) {
@@ -59,28 +71,27 @@ pub fn note_keys(map: &mut OffsetMap, batch: &[u8], from_offset: i64) -> Result<
 }
 
 impl Filter<'_> {
-    /// `keeps_the_end`: the batch is the last of a segment; it is kept, if need be without records, so that the segment ends
-    /// where the next one begins.
-    pub fn apply(&self, batch: &[u8], keeps_the_end: bool) -> io::Result<Kept> {
+    /// `keeps_the_end`: the batch is the last of a segment; it is kept, if need be without records,
+    /// so that the segment ends where the next one begins.
+    pub fn apply(&self, batch: &[u8], keeps_the_end: bool, txns: &mut Txns) -> io::Result<Kept> {
         let (header, _) = record_batch::frame(batch).map_err(io::Error::other)?;
-        if header.is_control() || header.is_transactional() {
-            return Ok(Kept::Whole);
+        let last = header.next_offset() - 1;
+        if header.is_control() {
+            return self.apply_to_marker(batch, header, keeps_the_end, txns);
+        }
+        if header.is_transactional() && txns.is_aborted(header) && last <= self.map.latest() {
+            return Ok(self.without_records(header, keeps_the_end));
         }
         let (stays, tombstones) = match self.survivors(batch) {
             Ok(found) => found,
-            // Nobody can read it; consumers are told when they come to it, as before.
+            // It cannot be read; consumers are told when they come to it, as before.
             Err(_) => return Ok(Kept::Whole),
         };
-        let last = header.next_offset() - 1;
         if !stays.contains(&true) {
-            let remembers = header.is_idempotent() && self.producers.get(&header.producer_id.get()) == Some(&last);
-            return Ok(match (keeps_the_end || remembers, header.record_count.get()) {
-                (false, _) => Kept::Nothing,
-                (true, 0) => Kept::Whole,
-                (true, _) => Kept::Rewritten(empty(header)),
-            });
+            return Ok(self.without_records(header, keeps_the_end));
         }
-        // Readers must have had the time to see a tombstone from the moment that everything before it is cleaned.
+        // Readers must have had the time to see a tombstone from the moment that
+        // everything before it is cleaned.
         let begins_horizon = tombstones && header.delete_horizon_ms().is_none() && last <= self.map.latest();
         if stays.iter().all(|stays| *stays) && !begins_horizon {
             return Ok(Kept::Whole);
@@ -90,6 +101,44 @@ impl Filter<'_> {
             false => header.delete_horizon_ms(),
         };
         rewrite(batch, header, &stays, horizon).map(Kept::Rewritten)
+    }
+
+    /// A batch of which no record stays.
+    fn without_records(&self, header: &BatchHeader, keeps_the_end: bool) -> Kept {
+        let last = header.next_offset() - 1;
+        let remembers = header.is_idempotent() && self.producers.get(&header.producer_id.get()) == Some(&last);
+        match (keeps_the_end || remembers, header.record_count.get()) {
+            (false, _) => Kept::Nothing,
+            (true, 0) => Kept::Whole,
+            (true, _) => Kept::Rewritten(empty(header)),
+        }
+    }
+
+    /// A marker stays while there is anything of its transaction, and then as long as a tombstone.
+    fn apply_to_marker(
+        &self,
+        batch: &[u8],
+        header: &BatchHeader,
+        keeps_the_end: bool,
+        txns: &mut Txns,
+    ) -> io::Result<Kept> {
+        let is_empty = match EndMarker::of(batch) {
+            Some(end) => txns.is_empty(header, end),
+            // Emptied before; what else is a control batch is none of a transaction.
+            None if header.record_count.get() == 0 => return Ok(self.without_records(header, keeps_the_end)),
+            None => false,
+        };
+        if !is_empty || header.next_offset() - 1 > self.map.latest() {
+            return Ok(Kept::Whole);
+        }
+        match header.delete_horizon_ms() {
+            Some(horizon) if self.now_ms >= horizon => Ok(self.without_records(header, keeps_the_end)),
+            Some(_) => Ok(Kept::Whole),
+            None => {
+                let horizon = self.now_ms.saturating_add(self.delete_retention_ms);
+                rewrite(batch, header, &[true], Some(horizon)).map(Kept::Rewritten)
+            }
+        }
     }
 
     /// Which of the batch's records stay, in order, and whether a tombstone is among those.
@@ -116,7 +165,8 @@ impl Filter<'_> {
     }
 }
 
-/// The batch with the records that stay. Offsets, producer and codec are kept, and where the batch ends.
+/// The batch with the records that stay. Offsets, producer and codec are kept,
+/// and where the batch ends.
 fn rewrite(batch: &[u8], header: &BatchHeader, stays: &[bool], horizon: Option<i64>) -> io::Result<Vec<u8>> {
     let mut stays = stays.iter();
     let mut writer: Option<BatchWriter> = None;
@@ -148,7 +198,8 @@ fn check_rewritten(batch: &[u8], codec: Option<Codec>) -> io::Result<()> {
         .map_err(|error| io::Error::other(format!("a batch compressed anew cannot be read: {error}")))
 }
 
-/// The batch without records, which still tells where it ended and what its producer's last sequence was.
+/// The batch without records, which still tells where it ended and what its
+/// producer's last sequence was.
 fn empty(header: &BatchHeader) -> Vec<u8> {
     let mut empty = *header;
     empty.clear_codec();

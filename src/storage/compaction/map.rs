@@ -19,9 +19,10 @@ struct Entry {
     offset: i64,
 }
 
-/// 128 bits in place of a key: two runs of SipHash-1-3 under keys drawn anew for each map, so that nobody who chooses the
-/// records' keys can aim at a collision. Two of `n` keys collide with a probability of n² / 2^129: 10^-22 for 250 million.
-/// What a collision would cost is the older of the two records.
+/// 128 bits in place of a key: two runs of SipHash-1-3 under keys drawn anew for each map,
+/// so that nobody who chooses the records' keys can aim at a collision. Two of `n` keys
+/// collide with a probability of n² / 2^129: 10^-22 for 250 million. A collision would cost
+/// the older of the two records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyHash(u64, u64);
 
@@ -61,7 +62,8 @@ impl OffsetMap {
         KeyHash(run(&self.hashers.0), run(&self.hashers.1))
     }
 
-    /// Notes that `offset` holds a record of the key. `false`: the map is full, and nothing was noted.
+    /// Notes that `offset` holds a record of the key. `false`: the map is full,
+    /// and nothing was noted.
     #[must_use]
     pub fn put(&mut self, hash: KeyHash, offset: i64) -> bool {
         let mut place = self.find(hash);
@@ -100,7 +102,8 @@ impl OffsetMap {
         self.used
     }
 
-    /// Entries that may be in use before the table grows; one place always stays free, where searches end.
+    /// Entries that may be in use before the table grows; one place always stays
+    /// free, where searches end.
     fn room(&self) -> usize {
         let full = (self.entries.len() as f64 * self.load_factor) as usize;
         full.clamp(1, self.entries.len().max(2) - 1).min(self.entries.len())

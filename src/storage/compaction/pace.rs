@@ -10,8 +10,8 @@ const REST: Duration = Duration::from_millis(100);
 /// Upper bound on the time charged for one step. Beyond it a rate is a standstill anyway.
 const MAX_CHARGE_SECONDS: f64 = 86_400.0;
 
-/// Bytes charged against a rate. One for all cleanings of a shard: a row of small logs, and of rounds of
-/// one log, is held to the rate as one large log is.
+/// Bytes charged against a rate. One for all cleanings of a shard: a row of small logs, and of
+/// rounds of one log, is held to the rate as one large log is.
 #[derive(Debug)]
 pub struct Pace {
     bytes_per_second: f64,
@@ -24,8 +24,8 @@ impl Pace {
         Pace { bytes_per_second, paid_until: Cell::new(None) }
     }
 
-    /// Charges `bytes` whose transfer began at `begun`. Returns the moment from which on they are within
-    /// the rate. Idle time before `begun` is not credited.
+    /// Charges `bytes` whose transfer began at `begun`. Returns the moment from which on they are
+    /// within the rate. Idle time before `begun` is not credited.
     fn charge(&self, bytes: u64, begun: Instant) -> Instant {
         let seconds = (bytes as f64 / self.bytes_per_second).min(MAX_CHARGE_SECONDS);
         let free_from = self.paid_until.get().map_or(begun, |paid| paid.max(begun));
@@ -34,8 +34,8 @@ impl Pace {
         paid_until
     }
 
-    /// Charges `bytes`, then rests until they are within the rate; `ended` is asked meanwhile and ends the
-    /// rest, but not the debt.
+    /// Charges `bytes`, then rests until they are within the rate; `ended` is asked meanwhile and
+    /// ends the rest, but not the debt.
     pub async fn spend(&self, bytes: u64, begun: Instant, ended: &dyn Fn() -> bool) {
         let paid_until = self.charge(bytes, begun);
         while !ended() {

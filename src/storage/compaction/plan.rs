@@ -25,7 +25,7 @@ pub struct Rules {
     pub max_lag_ms: i64,
 }
 
-/// What there is to clean.
+/// The dirty part of a log, measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Survey {
     /// Dirty bytes by all bytes that may be cleaned.
@@ -34,7 +34,8 @@ pub struct Survey {
     pub first_dirty: i64,
     /// Segments from here on are left alone.
     pub end: i64,
-    /// Cleaning is due: by the ratio, or because a record has waited for longer than `max.compaction.lag.ms`.
+    /// Cleaning is due: by the ratio, or because a record has waited for longer than
+    /// `max.compaction.lag.ms`.
     pub due: bool,
 }
 
@@ -60,7 +61,7 @@ pub fn survey(segments: &[Facts], first_dirty: i64, rules: &Rules, now_ms: i64) 
     Some(Survey { dirty_ratio, first_dirty, end, due: overdue || dirty_ratio > rules.min_dirty_ratio })
 }
 
-/// What a cleaned segment that is being written has come to.
+/// Sizes so far of a cleaned segment that is being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gathered {
     pub base: i64,
@@ -78,9 +79,9 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Whether `next` goes into the same cleaned segment, even if all of it stays. Going by what has come of the segments
-    /// before, and not by their size, puts a log that shrinks much into few segments at once, and hardly any of them is
-    /// left without a record.
+    /// True if `next` goes into the same cleaned segment, even if all of it stays. Going by what
+    /// has come of the segments before, and not by their size, puts a log that shrinks much into
+    /// few segments at once, and hardly any of them is left without a record.
     pub fn admit(&self, gathered: &Gathered, next: &Facts) -> bool {
         gathered.bytes + next.bytes <= self.segment_bytes
             && gathered.index_bytes + next.index_bytes <= self.index_bytes

@@ -1,12 +1,17 @@
-//! A cleaned segment takes the place of the ones it was made of, on disk. Blocking steps that a crash may end anywhere.
+//! A cleaned segment takes the place of the ones it was made of, on disk. Blocking steps that
+//! a crash may end anywhere.
 //!
-//! Names are Kafka's. A cleaned segment is written as `<base>.{log,index,timeindex}.cleaned` and synced. *Commit*: the three are
-//! renamed to `.swap`, the log last, and the directory is synced; from then on the old segments are done for. *Replace*: the
-//! old logs but the one of the same base are renamed to `.deleted`, then the `.swap` files take their final names, the log
-//! last, over the old one. *Remove*: what is left of the old ones goes. A start finds one of these states and
-//! - without `<base>.log.swap`, clears away `.cleaned`, `.swap` and `.deleted`: either nothing or everything was replaced;
-//! - with it, goes on from the commit: which segments it stands for is told by the offsets in it, because a cleaned segment
-//!   keeps the end of its last batch;
+//! Names are Kafka's. A cleaned segment is written as `<base>.{log,index,timeindex}.cleaned` and
+//! synced. *Commit*: the three are renamed to `.swap`, the log last, and the directory is synced;
+//! from then on the old segments are done for. *Replace*: the old logs but the one of the same base
+//! are renamed to `.deleted`, then the `.swap` files take their final names, the log last, over the
+//! old one. *Remove*: what is left of the old ones goes. Before the commit, the first segment's
+//! index of aborted transactions gets those of all of them; readers pass over what belongs to other
+//! segments. A start finds one of these states and
+//! - without `<base>.log.swap`, clears away `.cleaned`, `.swap` and `.deleted`: either nothing or
+//!   everything was replaced;
+//! - with it, goes on from the commit: which segments it stands for is told by the offsets in it,
+//!   because a cleaned segment keeps the end of its last batch;
 //! - with a damaged one, goes back to before it, as long as the old segments are there.
 
 use std::io;
@@ -14,22 +19,24 @@ use std::path::{Path, PathBuf};
 
 use super::files::named;
 use crate::runtime::fs;
-use crate::storage::paths::{SEGMENT_FILES, parse_segment_file, segment_file};
+use crate::storage::paths::{parse_segment_file, segment_file};
 use crate::storage::rot::{self, Bounds};
 
 const CLEANED: [&str; 3] = ["index.cleaned", "timeindex.cleaned", "log.cleaned"];
 const SWAP: [&str; 3] = ["index.swap", "timeindex.swap", "log.swap"];
+const FINAL: [&str; 3] = ["index", "timeindex", "log"];
 
 /// One change of the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     Rename(PathBuf, PathBuf),
-    /// What is not there is no error.
+    /// A file that is not there is no error.
     Remove(PathBuf),
     Sync,
 }
 
-/// The replacement of the segments at `old` (base offsets, the first of which is `base`) by the cleaned one at `base`.
+/// The replacement of the segments at `old` (base offsets, the first of which is `base`) by
+/// the cleaned one at `base`.
 #[derive(Clone)]
 pub struct Swap {
     pub dir: PathBuf,
@@ -64,14 +71,15 @@ impl Swap {
     pub fn replace(&self) -> Vec<Step> {
         let others = self.old.iter().filter(|old| **old != self.base);
         let put_away = others.map(|old| Step::Rename(self.file(*old, "log"), self.file(*old, "log.deleted")));
-        put_away.chain(self.renames(SWAP, SEGMENT_FILES)).collect()
+        put_away.chain(self.renames(SWAP, FINAL)).collect()
     }
 
     pub fn remove(&self) -> Vec<Step> {
         let others = self.old.iter().filter(|old| **old != self.base);
         others
             .flat_map(|old| {
-                ["index", "timeindex", "log.deleted"].map(|extension| Step::Remove(self.file(*old, extension)))
+                ["index", "timeindex", "txnindex", "log.deleted"]
+                    .map(|extension| Step::Remove(self.file(*old, extension)))
             })
             .collect()
     }
@@ -95,7 +103,8 @@ pub fn run(dir: &Path, steps: &[Step]) -> io::Result<()> {
     steps.iter().try_for_each(|step| step.run(dir))
 }
 
-/// Finishes what was committed and clears away the rest; before the directory's segments are looked at.
+/// Finishes what was committed and clears away the rest; before the directory's
+/// segments are looked at.
 pub fn recover(dir: &Path) -> io::Result<()> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -111,7 +120,8 @@ pub fn recover(dir: &Path) -> io::Result<()> {
     }
     for base in &committed {
         let end = match end_of(dir, *base)? {
-            // It ends where the next segment begins. A base offset lies outside the CRC; a wrong one must not take away more.
+            // It ends where the next segment begins. A base offset lies outside the CRC; a wrong
+            // one must not take away more.
             Some(end) if logs.contains(&end) || !logs.contains(base) => end,
             _ if logs.contains(base) => {
                 undo(dir, *base, &names, &logs)?;
@@ -162,8 +172,8 @@ fn end_of(dir: &Path, base: i64) -> io::Result<Option<i64>> {
     Ok(sound.then(|| stretches.last().map_or(base, |stretch| stretch.offsets.end)))
 }
 
-/// Takes back the exchange of a cleaned segment that is damaged: the segments it was made of are still there, those but the
-/// first perhaps under another name.
+/// Takes back the exchange of a cleaned segment that is damaged: the segments it was made of are
+/// still there, those but the first perhaps under another name.
 fn undo(dir: &Path, base: i64, names: &[String], logs: &[i64]) -> io::Result<()> {
     tracing::error!(
         dir = %dir.display(), segment = %segment_file(dir, base, "log.swap").display(),

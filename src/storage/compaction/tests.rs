@@ -40,7 +40,7 @@ impl Random {
     }
 }
 
-/// Who wrote a batch: id, epoch, first sequence.
+/// Writer of a batch: id, epoch, first sequence.
 type Producer = (i64, i16, i32);
 const NOBODY: Producer = (-1, -1, -1);
 
@@ -109,7 +109,8 @@ async fn append(log: &Rc<Log>, batch: Bytes) {
     }
 }
 
-/// Everything from `from` on, in reads of `max_bytes`; offsets rise, and every read goes on where the last one ended.
+/// Everything from `from` on, in reads of `max_bytes`; offsets rise, and every read goes on
+/// where the last one ended.
 async fn read_from(log: &Rc<Log>, mut from: i64, max_bytes: usize) -> (Vec<Record>, Vec<BatchHeader>) {
     let (mut all, mut headers) = (Vec::new(), Vec::new());
     loop {
@@ -196,8 +197,8 @@ impl Writer {
         }
     }
 
-    /// Whether `seen` could be read from the log: records as they were written, in order, and with the last value of each key
-    /// written up to `upto`.
+    /// Checks that `seen` could be read from the log: records as they were written, in order, and
+    /// with the last value of each key written up to `upto`.
     fn check(&self, seen: &[Record], upto: i64) {
         assert!(seen.windows(2).all(|pair| pair[0].0 < pair[1].0), "offsets rise");
         for record in seen {

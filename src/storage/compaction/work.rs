@@ -1,4 +1,5 @@
-//! The two long parts of a cleaning, in steps that each read a bounded amount. Blocking; handed to a helper thread and back.
+//! The two long parts of a cleaning, in steps that each read a bounded amount. Blocking; handed to
+//! a helper thread and back.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,7 +11,9 @@ use super::files::{Cleaned, Output, Source};
 use super::filter::{Filter, Kept, LastOffsets, note_keys};
 use super::map::OffsetMap;
 use super::plan::{Bounds, Facts};
+use super::txns::Txns;
 use crate::model::record_batch;
+use crate::storage::aborted::AbortedTxn;
 
 /// A segment to read.
 #[derive(Clone, Debug)]
@@ -19,7 +22,7 @@ pub struct Input {
     pub facts: Facts,
 }
 
-/// What a step did.
+/// Work that a step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Read and written.
@@ -63,11 +66,12 @@ pub struct Mapping {
     pub full: bool,
     reading: Reading,
     from_offset: i64,
+    txns: Txns,
 }
 
 impl Mapping {
-    pub fn new(map: OffsetMap, inputs: Vec<Input>, from_offset: i64, chunk: usize) -> Mapping {
-        Mapping { map, full: false, reading: Reading::new(inputs, chunk), from_offset }
+    pub fn new(map: OffsetMap, inputs: Vec<Input>, from_offset: i64, txns: Txns, chunk: usize) -> Mapping {
+        Mapping { map, full: false, reading: Reading::new(inputs, chunk), from_offset, txns }
     }
 
     /// Reads about `bytes` more.
@@ -82,13 +86,14 @@ impl Mapping {
             if next <= self.from_offset {
                 continue;
             }
-            match note_keys(&mut self.map, batch, self.from_offset) {
+            match note_keys(&mut self.map, batch, self.from_offset, &mut self.txns) {
                 Ok(true) => {}
                 Ok(false) => {
                     self.full = true;
                     return Ok(Progress { done: true, ..progress });
                 }
-                // It cannot be read, so it stays as it is: nothing in it is known to be newer or older.
+                // It cannot be read, so it stays as it is: nothing in it is
+                // known to be newer or older.
                 Err(_) => self.map.advance(next - 1),
             }
         }
@@ -105,7 +110,8 @@ pub struct Rewriting {
     producers: Arc<LastOffsets>,
     now_ms: i64,
     delete_retention_ms: i64,
-    /// Whether anything was dropped or changed.
+    txns: Txns,
+    /// True if anything was dropped or changed.
     changed: bool,
 }
 
@@ -116,10 +122,11 @@ impl Rewriting {
         bounds: Bounds,
         (map, producers): (Arc<OffsetMap>, Arc<LastOffsets>),
         (now_ms, delete_retention_ms): (i64, i64),
+        txns: Txns,
         chunk: usize,
     ) -> Rewriting {
         let reading = Reading::new(inputs, chunk);
-        Rewriting { reading, output, bounds, map, producers, now_ms, delete_retention_ms, changed: false }
+        Rewriting { reading, output, bounds, map, producers, now_ms, delete_retention_ms, txns, changed: false }
     }
 
     /// Reads about `bytes` more.
@@ -133,12 +140,13 @@ impl Rewriting {
         let mut progress = Progress::default();
         while progress.bytes < bytes {
             let Some(source) = self.reading.current()? else { return Ok(Progress { done: true, ..progress }) };
-            // The last batch of all is told from the last of one input by whether another one joins.
+            // The last batch of all is told from the last of one input by
+            // whether another one joins.
             let ending = source.ends_with_next()?;
             let last = match ending {
                 Some(length) => {
                     let gathered = self.output.gathered(length, self.reading.taken);
-                    // What holds no batch cannot end the segment.
+                    // An input without a batch cannot end the segment.
                     let next = self.reading.left.iter().find(|input| input.facts.bytes > 0);
                     !next.is_some_and(|next| self.bounds.admit(&gathered, &next.facts))
                 }
@@ -150,7 +158,7 @@ impl Rewriting {
             let Some(batch) = self.reading.current()?.map(Source::next).transpose()?.flatten() else {
                 return Ok(Progress { done: true, ..progress });
             };
-            let kept = filter.apply(batch, last)?;
+            let kept = filter.apply(batch, last, &mut self.txns)?;
             self.changed |= kept != Kept::Whole;
             let written = match &kept {
                 Kept::Whole => batch,
@@ -166,9 +174,10 @@ impl Rewriting {
     }
 
     /// The finished segment, under its `.cleaned` names.
-    pub fn finish(self) -> io::Result<Rewritten> {
+    pub fn finish(mut self) -> io::Result<Rewritten> {
         let cleaned = self.output.finish(self.reading.modified)?;
-        Ok(Rewritten { cleaned, segments: self.reading.taken, changed: self.changed })
+        let aborted = self.txns.take_kept();
+        Ok(Rewritten { cleaned, segments: self.reading.taken, changed: self.changed, aborted, txns: self.txns })
     }
 }
 
@@ -177,6 +186,10 @@ pub struct Rewritten {
     pub cleaned: Cleaned,
     /// How many old ones are in it.
     pub segments: usize,
-    /// Whether anything was dropped or changed.
+    /// True if anything was dropped or changed.
     pub changed: bool,
+    /// The aborted transactions whose markers it holds and that readers have to know of.
+    pub aborted: Vec<AbortedTxn>,
+    /// As of the batch that follows.
+    pub txns: Txns,
 }

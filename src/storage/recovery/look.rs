@@ -13,6 +13,7 @@ use crate::storage::as_is::GAPS_FILE;
 use crate::storage::checkpoint::{Checkpoint, SegmentEntry};
 use crate::storage::compaction::named;
 use crate::storage::context::StorageContext;
+use crate::storage::damage::DAMAGED_FILE;
 use crate::storage::files;
 use crate::storage::index::SegmentIndex;
 use crate::storage::paths::{parse_segment_file, segment_file};
@@ -26,15 +27,16 @@ pub struct Looked {
 }
 
 impl Looked {
-    /// Takes over what an arena still holds for the log in `dir`, and looks then. `text_file`: as [`at`](Self::at) has it.
+    /// Takes over what an arena still holds for the log in `dir`, and looks then. `text_file`: as
+    /// [`at`](Self::at) has it.
     pub async fn find(context: &StorageContext, dir: &Path, text_file: Option<&'static str>) -> io::Result<Looked> {
         context.take_over(dir).await?;
         let (owned, limit, whole) = (dir.to_path_buf(), context.limits.sidecar_max_bytes, !disk::meets_faults());
         spawn_blocking(move || Looked::at(&owned, limit, text_file, whole)).await
     }
 
-    /// Reads in one step what opening a log takes: a start has thousands of them. `text_file`: the name of the caller's file.
-    /// With `whole` the last segment is opened, too. Blocks.
+    /// Reads in one step what opening a log takes: a start has thousands of them. `text_file`: the
+    /// name of the caller's file. With `whole` the last segment is opened, too. Blocks.
     pub fn at(dir: &Path, sidecar_limit: usize, text_file: Option<&str>, whole: bool) -> io::Result<Looked> {
         let found = look(dir, sidecar_limit)?;
         let end = if whole { LogEnd::open(dir, &found) } else { None };
@@ -48,8 +50,8 @@ impl Looked {
     }
 }
 
-/// The last segment, open, with what recovery reads of it first. It spares a step of its own for each of these: recovery goes on
-/// without what failed here, and meets the error itself.
+/// The last segment, open, with what recovery reads of it first. It spares a step of its own for
+/// each of these: recovery goes on without what failed here, and meets the error itself.
 pub struct LogEnd {
     pub base: i64,
     file: Option<OpenedFile>,
@@ -92,7 +94,7 @@ impl LogEnd {
         }
     }
 
-    /// What was read from `position` on of a file of `file_bytes`.
+    /// Takes the block that was read from `position` on of a file of `file_bytes`.
     pub fn take_block(&mut self, position: u64, file_bytes: u64) -> Option<Bytes> {
         let at = self.blocks.iter().position(|(begins, _)| *begins == position)?;
         let (_, block) = self.blocks.swap_remove(at);
@@ -113,6 +115,8 @@ pub struct Found {
     pub has_rot: bool,
     /// Offsets may be missing between batches.
     pub has_gaps: bool,
+    /// An earlier start has found damage.
+    pub is_damaged: bool,
 }
 
 impl Found {
@@ -130,10 +134,11 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
         crate::storage::compaction::recover(dir)?;
         names = list(dir)?;
     }
-    let (mut segments, mut indexes, mut has_rot, mut has_gaps) = (Vec::new(), Vec::new(), false, false);
+    let (mut segments, mut indexes) = (Vec::new(), Vec::new());
+    let (mut has_rot, mut has_gaps, mut is_damaged) = (false, false, false);
     for name in &names {
         let index = |extension| parse_segment_file(name, extension).map(|base| (base, extension));
-        if let Some((base, extension)) = index("index").or_else(|| index("timeindex")) {
+        if let Some((base, extension)) = index("index").or_else(|| index("timeindex")).or_else(|| index("txnindex")) {
             indexes.push((base, extension, dir.join(name)));
         } else if name.ends_with(".tmp") || name.ends_with(".deleted") {
             remove(&dir.join(name))?;
@@ -141,6 +146,8 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
             has_rot = true;
         } else if name.as_str() == GAPS_FILE {
             has_gaps = true;
+        } else if name.as_str() == DAMAGED_FILE {
+            is_damaged = true;
         } else if let Some(base) = parse_segment_file(name, "log") {
             let path = dir.join(name);
             // Of a link, what it leads to.
@@ -151,7 +158,13 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
             }
             let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
             let modified_ms = i64::try_from(modified.as_millis()).unwrap_or(i64::MAX);
-            segments.push(FoundSegment { base, bytes: metadata.len(), has_index: false, modified_ms });
+            segments.push(FoundSegment {
+                base,
+                bytes: metadata.len(),
+                has_index: false,
+                has_aborted: false,
+                modified_ms,
+            });
         }
     }
     segments.sort_unstable();
@@ -159,7 +172,10 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
     for (base, extension, path) in indexes {
         match segments.binary_search_by_key(&base, |segment| segment.base) {
             // A segment begins with an empty offset index.
-            Ok(at) => segments[at].has_index |= extension == "timeindex",
+            Ok(at) => {
+                segments[at].has_index |= extension == "timeindex";
+                segments[at].has_aborted |= extension == "txnindex";
+            }
             // Left by a removal that was cut short; but behind all segments none ends so.
             Err(at) => {
                 if at == segments.len() {
@@ -170,10 +186,11 @@ pub fn look(dir: &Path, sidecar_limit: usize) -> io::Result<Found> {
         }
     }
     let checkpoint = Checkpoint::load(dir, sidecar_limit).map_err(|e| named("read", &Checkpoint::path(dir), e))?;
-    Ok(Found { segments, checkpoint, lost_segment, has_rot, has_gaps })
+    Ok(Found { segments, checkpoint, lost_segment, has_rot, has_gaps, is_damaged })
 }
 
-/// The names in the directory, which is made if there is none. Those that are not UTF-8 are none of ours.
+/// The names in the directory, which is made if there is none. Those that are
+/// not UTF-8 are none of ours.
 fn list(dir: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {

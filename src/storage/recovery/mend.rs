@@ -11,6 +11,7 @@ use super::{FoundSegment, Recovery};
 use crate::runtime::{fs, spawn_blocking};
 use crate::storage::as_is::begins_beyond;
 use crate::storage::compaction::named;
+use crate::storage::damage;
 use crate::storage::rot::{self, Bounds, Evidence, Stretch, Verdict};
 use crate::storage::segment::Segment;
 
@@ -82,7 +83,7 @@ impl Recovery {
 
     /// Sets a segment file aside whose name says that it begins amid the segments before it.
     pub(super) async fn set_aside_overlap(&mut self, found: &FoundSegment) -> io::Result<()> {
-        self.damaged = true;
+        self.note_damage().await?;
         tracing::error!(
             dir = %self.dir.display(), base = found.base, bytes = found.bytes, next_offset = self.next_offset,
             "a segment file begins before the one before it ends (a copy?): it is set aside as damaged, nothing of it is served"
@@ -91,6 +92,15 @@ impl Recovery {
         let whole = Stretch { sound: false, bytes: 0..bytes, offsets: self.next_offset..self.next_offset };
         spawn_blocking(move || rot::set_aside(&dir, base, &[whole], 0, 1)).await?;
         self.remove(base).await
+    }
+
+    /// Notes, before anything is changed, that records are missing.
+    pub(super) async fn note_damage(&mut self) -> io::Result<()> {
+        self.damaged = true;
+        if std::mem::take(&mut self.notes_damage) {
+            damage::mark(&self.dir).await?;
+        }
+        Ok(())
     }
 
     /// Says that no segment holds the offsets from `end` up to `base`, where the log goes on.
@@ -218,7 +228,7 @@ impl Recovery {
 
     /// Takes all damage out of the segment.
     async fn set_aside(&mut self, segment: &Rc<Segment>, bounds: Bounds, sound_end: u64) -> io::Result<Outcome> {
-        self.damaged = true;
+        self.note_damage().await?;
         segment.forget_file();
         let (path, dir, base) = (segment.path("log"), self.dir.to_path_buf(), segment.base_offset);
         let interval = self.config.index_interval_bytes;

@@ -14,7 +14,7 @@ pub struct Scan {
     pub stopped: bool,
     /// Behind `position` the file has nothing but zeros.
     pub only_zeros_follow: bool,
-    /// What was read last, and from where.
+    /// Block that was read last, and its position.
     pub newest: Option<(u64, Bytes)>,
 }
 
@@ -31,7 +31,7 @@ impl Scan {
 
     /// Takes whole sound batches off the window's front; stops at what is not one. `ended`: nothing
     /// follows the window.
-    pub fn take(&mut self, ended: bool, sound: &mut dyn FnMut(&BatchHeader, u64)) {
+    pub fn take(&mut self, ended: bool, sound: &mut dyn FnMut(&BatchHeader, &[u8], u64)) {
         let mut used = 0;
         loop {
             let rest = &self.window[used..];
@@ -61,7 +61,7 @@ impl Scan {
                 self.stopped = true;
                 break;
             }
-            sound(&header, position);
+            sound(&header, &rest[..total], position);
             self.next_offset = header.next_offset();
             used += total;
         }

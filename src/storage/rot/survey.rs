@@ -9,12 +9,13 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+use crate::config;
 use crate::model::record_batch::{BatchHeader, CRC_START, HEADER_BYTES};
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
 /// No batch is larger: a longer length field is not a batch's.
-pub const MAX_BATCH_BYTES: u64 = 256 << 20;
+pub const MAX_BATCH_BYTES: u64 = config::MAX_BATCH_BYTES as u64;
 /// Bytes of candidates whose CRC may turn out wrong while one segment is searched: records may hold
 /// bytes made to look like headers.
 const MAX_WASTED_BYTES: u64 = 4 << 30;
@@ -73,7 +74,7 @@ impl Window<'_> {
         Ok(&self.bytes[from.min(self.bytes.len())..(from + wanted).min(self.bytes.len())])
     }
 
-    /// What is held from `position` on, a header's bytes at least where there are so many.
+    /// Bytes in memory from `position` on, a header's at least where there are so many.
     fn from(&mut self, position: u64) -> io::Result<&[u8]> {
         let held = self.start..self.start + self.bytes.len() as u64;
         if held.contains(&position) && position + HEADER_BYTES as u64 <= held.end {

@@ -11,7 +11,8 @@ fn context(write_ahead_bytes: u64) -> Rc<StorageContext> {
     StorageContext::new(StorageLimits { write_ahead_bytes, write_ahead_group_bytes: 256 << 10, ..Default::default() })
 }
 
-/// Appends until `bytes` more are in the log, in groups of all sizes up to about 250 KB that now follow at once, now later.
+/// Appends until `bytes` more are in the log, in groups of all sizes up to about 250 KB that now
+/// follow at once, now later.
 async fn busy(log: &Rc<Log>, bytes: usize, random: &mut Random, into: &mut Vec<(i64, Vec<u8>)>) {
     let mut appended = 0;
     while appended < bytes {

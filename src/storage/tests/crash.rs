@@ -1,20 +1,23 @@
-//! A log on a simulated disk, with a fault at every file operation: kills, power cuts, errors. Whatever happens, what was
-//! promised is there, nothing else is, and the log can be gone on with.
+//! A log on a simulated disk, with a fault at every file operation: kills, power cuts, errors.
+//! Whatever happens, what was promised is there, nothing else is, and the log can be gone on with.
 //!
 //! `CORELANE_CRASH_SEEDS` sets how many orders of tasks are tried.
 
+mod aborts;
 mod cleaning;
 mod history;
 mod ledger;
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
 
-use history::{Acknowledged, Failed, Opened, Shared};
+use history::{Acknowledged, Failed, Opened, Shared, moving};
 use ledger::{Ledger, State, answers, look};
 
 use crate::runtime::fs;
 use crate::runtime::sim::{Disk, Fault, Journal, Simulation, Stopped};
+use crate::storage::AbortedTxn;
 
 /// The history of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +27,13 @@ enum Kind {
     /// The same behind an arena.
     Held,
     Cleaning,
+    /// A log behind an arena that is moved to another data directory.
+    Moving,
 }
 
-const KINDS: [Kind; 3] = [Kind::Log, Kind::Held, Kind::Cleaning];
+const KINDS: [Kind; 4] = [Kind::Log, Kind::Held, Kind::Cleaning, Kind::Moving];
 
-/// What a history has noted of its log.
+/// Notes of a history about its log.
 #[derive(Clone)]
 enum Notes {
     Log(Shared, Kind),
@@ -38,7 +43,7 @@ enum Notes {
 impl Notes {
     fn new(kind: Kind, disk: &Disk) -> Notes {
         match kind {
-            Kind::Log | Kind::Held => Notes::Log(Rc::new(RefCell::new(Ledger::new(disk))), kind),
+            Kind::Log | Kind::Held | Kind::Moving => Notes::Log(Rc::new(RefCell::new(Ledger::new(disk))), kind),
             Kind::Cleaning => Notes::Cleaning(Rc::new(RefCell::new(cleaning::Book::new()))),
         }
     }
@@ -52,11 +57,18 @@ impl Notes {
 
     async fn run(self, boot: u64) -> Result<(), String> {
         match self {
-            Notes::Log(ledger, kind) => match history::run(ledger.clone(), acknowledged(kind, boot)).await {
-                // What was acknowledged stays readable.
-                Err(Failed(Some(log))) => still_read(&log, &ledger).await,
-                Ok(_) | Err(Failed(None)) => Ok(()),
-            },
+            Notes::Log(ledger, kind) => {
+                let (shared, acknowledged) = (ledger.clone(), acknowledged(kind, boot));
+                let ended = match kind {
+                    Kind::Moving => moving::run(shared, acknowledged).await,
+                    _ => history::run(shared, acknowledged).await,
+                };
+                match ended {
+                    // Acknowledged records stay readable.
+                    Err(Failed(Some(log))) => still_read(&log, &ledger).await,
+                    Ok(_) | Err(Failed(None)) => Ok(()),
+                }
+            }
             Notes::Cleaning(book) => {
                 // It ends where the log fails.
                 let _ = cleaning::run(book).await;
@@ -68,17 +80,28 @@ impl Notes {
     /// Opens what is left, judges it, and goes on with it; whether damage was met.
     async fn judge(self, fault: Fault, boot: u64) -> Result<bool, String> {
         match self {
-            Notes::Log(ledger, kind) => judge_log(ledger, fault, acknowledged(kind, boot)).await,
+            Notes::Log(ledger, kind) => judge_log(ledger, fault, (kind, boot)).await,
             Notes::Cleaning(book) => cleaning::judge(book, fault).await,
         }
     }
 }
 
 fn acknowledged(kind: Kind, boot: u64) -> Acknowledged {
-    if kind == Kind::Held { Acknowledged::Held { boot } } else { Acknowledged::Written }
+    match kind {
+        Kind::Held | Kind::Moving => Acknowledged::Held { boot },
+        Kind::Log | Kind::Cleaning => Acknowledged::Written,
+    }
 }
 
-/// What goes wrong in one case.
+/// Where a start finds the log.
+async fn find(kind: Kind) -> Result<PathBuf, String> {
+    match kind {
+        Kind::Moving => moving::settle().await.map_err(|error| format!("ending a move: {error}")),
+        _ => Ok(history::DIR.into()),
+    }
+}
+
+/// Faults of one case.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     kind: Kind,
@@ -99,6 +122,7 @@ fn new_disk(plan: &Plan) -> Disk {
     let simulation = Simulation::new(0);
     let made = simulation.run(&simulation.shard(&disk), async {
         fs::create_dir_all(history::DIR)?;
+        fs::create_dir_all(history::OTHER_ROOT)?;
         ["/", "/data"].into_iter().try_for_each(|dir| fs::File::open(dir)?.sync_all())
     });
     assert!(matches!(made, Ok(Ok(()))), "{made:?}");
@@ -139,24 +163,31 @@ async fn still_read(log: &Rc<crate::storage::Log>, ledger: &Shared) -> Result<()
     Ok(())
 }
 
-async fn judge_log(ledger: Shared, fault: Fault, acknowledged: Acknowledged) -> Result<bool, String> {
-    let opened = history::open(acknowledged).await?;
+async fn judge_log(ledger: Shared, fault: Fault, (kind, boot): (Kind, u64)) -> Result<bool, String> {
+    let (acknowledged, dir) = (acknowledged(kind, boot), find(kind).await?);
+    let opened = history::open(acknowledged, &dir).await?;
     let (log, damaged) = (&opened.log, opened.damaged);
     let seen = look(log, log.next_offset()).await?;
     ledger.borrow().judge(&seen, fault, damaged)?;
     answers(log, &seen).await?;
+    aborts::judge(log, &aborted(&seen), damaged).await?;
     let synced = seen.end;
     let found = State { start: seen.start..=seen.start, batches: seen.batches, held: synced, synced, cap: i64::MAX };
     ledger.borrow_mut().states = vec![found];
     opened.close(b"").await?;
-    if history::go_on(ledger.clone(), acknowledged).await.is_err() {
+    if history::go_on(ledger.clone(), acknowledged, &dir).await.is_err() {
         return Err("it cannot be gone on with".to_owned());
     }
-    let Opened { log, damaged: again, .. } = history::open(acknowledged).await?;
+    let Opened { log, damaged: again, .. } = history::open(acknowledged, &dir).await?;
     let seen = look(&log, log.next_offset()).await?;
     ledger.borrow().judge(&seen, Fault::PowerCut, again).map_err(|error| format!("after it went on: {error}"))?;
     answers(&log, &seen).await?;
+    aborts::judge(&log, &aborted(&seen), damaged).await?;
     if again { Err("damage after a clean stop".to_owned()) } else { Ok(damaged) }
+}
+
+fn aborted(seen: &ledger::Seen) -> Vec<AbortedTxn> {
+    seen.batches.iter().filter_map(|batch| aborts::of(&batch.bytes)).collect()
 }
 
 fn judge(disk: &Disk, plan: &Plan, notes: &Notes) -> Result<bool, String> {
@@ -176,7 +207,10 @@ fn interrupted_start(disk: &Disk, plan: &Plan, at: u64, fault: Fault) {
     let (kind, boot) = (plan.kind, disk.power_cuts());
     let _ = simulation.run(&simulation.shard(disk), async move {
         match kind {
-            Kind::Log | Kind::Held => history::open(acknowledged(kind, boot)).await.map(drop),
+            Kind::Log | Kind::Held | Kind::Moving => {
+                let dir = find(kind).await?;
+                history::open(acknowledged(kind, boot), &dir).await.map(drop)
+            }
             Kind::Cleaning => cleaning::open().await.map(drop),
         }
     });
@@ -269,6 +303,16 @@ fn cleaning_takes_part() {
     assert_eq!(outcome, Ok(()));
     let merged = disk.trace().iter().filter(|line| line.ends_with(".log.deleted")).count();
     assert!(book.borrow().cleaned > 3 && merged > 0, "{} segments, {merged} joined", book.borrow().cleaned);
+}
+
+#[test]
+fn moves_take_part() {
+    let plan = Plan { kind: Kind::Moving, ..plan(1, u64::MAX / 2, Fault::Kill) };
+    let (disk, notes) = (new_disk(&plan), Notes::new(plan.kind, &Disk::new(1, Journal::Ordered)));
+    let (_, outcome) = run_history(&disk, &plan, &notes);
+    assert_eq!(outcome, Ok(()));
+    let exchanged = disk.trace().iter().filter(|line| line.contains("rename") && line.ends_with("-moved")).count();
+    assert_eq!(exchanged, 2, "{:?}", disk.trace());
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Batches acknowledged from an arena: there for readers at once, on the device later, and after a kill.
+//! Batches acknowledged from an arena: there for readers at once, on the device
+//! later, and after a kill.
 
 use uuid::Uuid;
 
@@ -25,7 +26,8 @@ async fn open_held(arena: &Rc<Arena>, dir: &Path) -> Rc<Log> {
     log
 }
 
-/// Copies the log in `dir` and all arenas to below `to`, as a kill would leave them; nothing moves meanwhile but writes.
+/// Copies the log in `dir` and all arenas to below `to`, as a kill would leave them; nothing
+/// moves meanwhile but writes.
 fn snapshot(dir: &Path, to: &Path) -> PathBuf {
     let root = dir.parent().unwrap();
     copy_dir(&root.join(FOLDER), &to.join(FOLDER));
@@ -404,7 +406,8 @@ fn an_entry_over_bytes_of_another_partition_gives_nothing() {
         }
         let path = root.join(FOLDER).join(arena_files(&root).pop().unwrap());
         let mut bytes = fs::read(&path).unwrap();
-        // The chunks change places, as if only one of the two had come to the disk again; offsets and CRCs are right.
+        // The chunks change places, as if only one of the two had come to the disk again;
+        // offsets and CRCs are right.
         let held: Vec<usize> = (0..bytes.len() / 4096).filter(|page| bytes[page * 4096 + 16] == 2).collect();
         assert_eq!(held.len(), 2, "a chunk begins with a batch");
         for at in 0..4096 {
@@ -501,7 +504,8 @@ fn a_deleted_log_leaves_nothing_to_take_over() {
     });
 }
 
-/// A log with batches that only the arena holds, as a kill would leave it: the data directory, its name for them, their records.
+/// A log with batches that only the arena holds, as a kill would leave it: the data directory, its
+/// name for them, their records.
 async fn killed(root: &Path) -> (PathBuf, Vec<(i64, Vec<u8>)>) {
     let arena = arena(root, 4 << 20, LONG);
     let log = open_held(&arena, &root.join("t-0")).await;
@@ -568,8 +572,8 @@ fn what_a_start_cannot_write_is_tried_again_when_the_log_is_opened() {
     });
 }
 
-/// Many files are synced together with their file system. Where that fails, each is written and synced again by itself, and
-/// the arena keeps what could not be.
+/// Many files are synced together with their file system. Where that fails, each is written and
+/// synced again by itself, and the arena keeps what could not be.
 #[test]
 fn a_sync_of_many_files_that_fails_is_made_file_by_file() {
     scratched(|root| async move {

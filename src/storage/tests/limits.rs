@@ -1,4 +1,4 @@
-//! What the options about writes and syncs change.
+//! Tests of the options about writes and syncs.
 
 use super::*;
 
@@ -39,7 +39,8 @@ fn the_linger_gathers_batches_and_ends_when_a_group_is_full() {
             append(&log, 100);
             clock::sleep(Duration::from_millis(5)).await;
             assert_eq!(log.acknowledged(), 6, "the next one waits for company of its own");
-            // A batch waits for the whole of its linger, also while the timer of one that left earlier still runs.
+            // A batch waits for the whole of its linger, also while the timer of one that
+            // left earlier still runs.
             let linger = Duration::from_millis(250);
             let log = named("short-0", linger).await;
             for full in [false, true] {
@@ -129,7 +130,8 @@ fn a_put_off_sync_covers_more() {
     });
 }
 
-/// A topic with the smallest index, or a client that chooses its timestamps, has each batch begin a segment.
+/// A topic with the smallest index, or a client that chooses its timestamps, has
+/// each batch begin a segment.
 #[test]
 fn segments_roll_by_size_only_once_there_are_too_many() {
     let root = scratch();

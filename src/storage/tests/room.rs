@@ -1,4 +1,5 @@
-//! A full disk: what can wait waits, what cannot is refused, and nothing that was acknowledged goes.
+//! A full disk: what can wait waits, what cannot is refused, and nothing that
+//! was acknowledged goes.
 
 use super::*;
 use crate::runtime::eventually;
@@ -281,7 +282,8 @@ fn a_write_goes_without_reserved_blocks() {
     });
 }
 
-/// Records are read although their index is gone, and nothing can be written or something else is in its place.
+/// Records are read although their index is gone, and nothing can be written or
+/// something else is in its place.
 #[test]
 fn readers_need_no_room_for_an_index() {
     with_log(|dir, log| async move {

@@ -321,8 +321,9 @@ fn batches_behind_a_group_that_never_landed_go_with_it() {
     });
 }
 
-/// A power cut may take the end of one segment and leave the next ones: that these begin behind it is no gap of cleaning. Only
-/// behind a gap that no segment holds does a segment say nothing of the one before.
+/// A power cut may take the end of one segment and leave the next ones: that these begin
+/// behind it is no gap of cleaning. Only behind a gap that no segment holds does a segment say
+/// nothing of the one before.
 #[test]
 fn what_a_segment_has_lost_at_its_end_is_told_where_offsets_have_gaps() {
     scratched(|root| async move {
@@ -359,5 +360,56 @@ fn what_a_segment_has_lost_at_its_end_is_told_where_offsets_have_gaps() {
             recovered.log.close(Vec::new).await.unwrap();
             assert!(!open().await.damaged, "{lost:?}: told twice");
         }
+    });
+}
+
+fn noting() -> Rc<StorageContext> {
+    StorageContext::new(StorageLimits { notes_damage: true, ..StorageLimits::default() })
+}
+
+/// A broker that is killed before it has told anybody of the damage must find it again.
+#[test]
+fn damage_is_noted_until_it_is_forgotten() {
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let written = written(&dir).await;
+        fs::remove_file(segment_file(&dir, 0, "log")).unwrap();
+        for notes in [false, true] {
+            let context = || if notes { noting() } else { small_caches() };
+            let copy = root.join(format!("copy{notes}-0"));
+            copy_dir(&dir, &copy);
+            let found = open_in(context(), &copy, tiny_segments()).await;
+            assert!(found.damaged);
+            // As `Replica` does: what is missing is told once.
+            found.log.checkpoint(Vec::new).await.unwrap();
+            let killed = root.join(format!("killed{notes}-0"));
+            copy_dir(&copy, &killed);
+            let again = open_in(context(), &killed, tiny_segments()).await;
+            assert_eq!(again.damaged, notes);
+            assert_eq!(names(&killed, "damaged-log").len(), usize::from(notes));
+            again.log.forget_damage();
+            eventually("the note goes", || names(&killed, "damaged-log").is_empty()).await;
+            let last = written.last().unwrap().0;
+            assert_eq!(again.log.next_offset(), last + 1);
+            again.log.close(Vec::new).await.unwrap();
+            assert!(!open_in(context(), &killed, tiny_segments()).await.damaged);
+        }
+    });
+}
+
+#[test]
+fn damage_that_others_have_the_records_of_is_not_passed_over() {
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let written = written(&dir).await;
+        flip(&segment_file(&dir, 0, "log"), written[0].1.len() + written[1].1.len() + 70);
+        let log = open_in(clean(&root), &dir, tiny_segments()).await.log;
+        let others = Rc::new(Cell::new(true));
+        let asked = others.clone();
+        log.on_damage(Box::new(move || asked.get()));
+        let read = log.read(0, log.acknowledged(), 50_000, true).await;
+        assert!(read.is_err() && names(&dir, ".rot").is_empty());
+        others.set(false);
+        check(&log, &written, &[2], "nobody else has it").await;
     });
 }

@@ -36,6 +36,39 @@ fn a_start_after_a_clean_stop_reads_a_block() {
     });
 }
 
+/// Retention rolls a segment whose records are old, and a move has the last one sealed.
+#[test]
+fn a_log_that_was_rolled_and_not_appended_to_is_not_read() {
+    scratched(|root| async move {
+        for checkpointed in [false, true] {
+            let dir = root.join(format!("t-{}", u8::from(checkpointed)));
+            let log = open(&dir, config()).await.log;
+            let mut written = Vec::new();
+            for i in 0..5 {
+                let batch = batch(1, 90_000, 5, i);
+                written.extend(stored(&batch, i as i64));
+                log.append(batch, 3, 0).unwrap();
+            }
+            acknowledged(&log, 5).await;
+            if checkpointed {
+                log.checkpoint(Vec::new).await.unwrap();
+            }
+            log.seal_active().await.unwrap();
+            log.close(Vec::new).await.unwrap();
+            for start in ["first", "second"] {
+                let again = open(&dir, config()).await;
+                assert!(again.scanned <= disk::ALIGNMENT, "{start}, {checkpointed}: {} bytes scanned", again.scanned);
+                assert_eq!(read_all(&again.log, 0, 1 << 20).await, written);
+                again.log.close(Vec::new).await.unwrap();
+            }
+            let again = open(&dir, config()).await;
+            let more = again.log.append(batch(1, 500, 1, 99), 3, 0).unwrap();
+            acknowledged(&again.log, more.next_offset).await;
+            assert_eq!((more.base_offset, again.log.next_offset()), (5, 6));
+        }
+    });
+}
+
 /// Of ten thousand logs the broker would read two gigabytes of them.
 #[test]
 fn zeros_that_were_reserved_and_never_written_are_not_read() {
@@ -274,7 +307,7 @@ fn a_start_leaves_the_sync_of_what_it_read_to_the_running_log() {
     });
 }
 
-/// What follows the recovery point is committed in the journal as after a write, without anybody's asking.
+/// Records behind the recovery point are committed in the journal as after a write, unasked.
 #[test]
 fn what_a_start_read_is_committed_soon() {
     scratched(|root| async move {

@@ -24,7 +24,8 @@ fn segment_files(dir: &Path) -> Vec<i64> {
     bases
 }
 
-/// What is left after a trim to `to`: the start, the records from there on, and no file that lies wholly before it.
+/// Checks a log after a trim to `to`: the start, the records from there on, and no file that lies
+/// wholly before it.
 async fn check(log: &Rc<Log>, dir: &Path, to: i64) {
     assert_eq!((log.start_offset(), log.next_offset()), (to, 80));
     assert!(matches!(log.read(to - 1, log.acknowledged(), 10, true).await, Err(ReadError::OutOfRange { .. })));

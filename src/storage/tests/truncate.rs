@@ -1,5 +1,5 @@
-//! Truncation with a disk that fails, reads of what is on its way, and what may be appended as it is. Random histories are in
-//! `shard/replica_log_tests.rs`.
+//! Truncation with a disk that fails, reads of what is on its way, and what may be appended as it
+//! is. Random histories are in `shard/replica_log_tests.rs`.
 
 use super::*;
 use crate::runtime::faults::{Fault, Op, inject, inject_times};
@@ -24,8 +24,8 @@ fn before(written: &[(i64, Vec<u8>)], end: i64) -> Vec<(i64, Vec<u8>)> {
     written.iter().filter(|(_, bytes)| next(bytes) <= end).cloned().collect()
 }
 
-/// Each file operation of a cut fails once: the log goes on as it was, or what a start finds ends with a batch between the
-/// cut and the old end. Cut once more, it is as it should be.
+/// Each file operation of a cut fails once: the log goes on as it was, or what a start finds ends
+/// with a batch between the cut and the old end. Cut once more, it is as it should be.
 #[test]
 fn a_cut_that_fails_leaves_a_whole_log() {
     let operations = [

@@ -1,6 +1,7 @@
 """A broker as a process: Corelane, or (to test the tests) Apache Kafka behind the same face."""
 
 import atexit
+import collections
 import os
 import re
 import random
@@ -25,6 +26,13 @@ QUICK_GROUPS = {
     "group.consumer.heartbeat.interval.ms": 500,
     "group.consumer.min.heartbeat.interval.ms": 100,
 }
+QUICK_TRANSACTIONS = {
+    **QUICK_GROUPS,
+    "transaction.state.log.replication.factor": 1,
+    "transaction.state.log.min.isr": 1,
+    "transaction.state.log.num.partitions": 5,
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": 500,
+}
 
 
 @atexit.register
@@ -46,18 +54,31 @@ def options_of_all():
     return dict(option.split("=", 1) for option in os.environ.get("CORELANE_TEST_OPTIONS", "").split())
 
 
+def ports():
+    """The lowest and the highest of those to use."""
+    low, high = os.environ.get("CORELANE_TEST_PORTS", "12000-30000").split("-")
+    return int(low), int(high)
+
+
+# Ports that were given out last: whoever asked may not listen yet, or be between two starts.
+_given = collections.deque(maxlen=200)
+
+
 def free_port():
     """A free port below the range that outgoing connections take theirs from, so a restart finds it free again.
     `CORELANE_TEST_PORTS=low-high` keeps to other ones."""
-    low, high = map(int, os.environ.get("CORELANE_TEST_PORTS", "12000-30000").split("-"))
-    for _ in range(200):
+    low, high = ports()
+    for _ in range(2000):
         port = random.randint(low, high)
+        if port in _given:
+            continue
         with socket.socket() as s:
             try:
                 s.bind((HOST, port))
-                return port
             except OSError:
                 continue
+        _given.append(port)
+        return port
     raise OSError(f"no free port between {low} and {high}")
 
 

@@ -1,7 +1,10 @@
 """The command line, run as a person or a script runs it."""
 
 import json
+import queue
+import signal
 import subprocess
+import threading
 
 from . import broker as brokers
 
@@ -23,6 +26,55 @@ def run(*words, timeout=90):
     command = [str(brokers.binary()), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
     return Done(done)
+
+
+def pipe(*words, stdin=b"", code=0, timeout=90):
+    """`corelane WORD...` with these bytes for its input and bytes for its output; what it says on stderr is text."""
+    command = [str(brokers.binary()), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, timeout=timeout, input=stdin)
+    done.stderr = done.stderr.decode()
+    assert done.returncode == code and "panicked" not in done.stderr, (done.returncode, done.stdout[:1000], done.stderr)
+    return Done(done)
+
+
+class Running:
+    """`corelane WORD...` that goes on: lines go in by `write`, come out by `line`."""
+
+    def __init__(self, *words):
+        command = [str(brokers.binary()), *map(str, words)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        # A shell has what it runs in the background ignore Ctrl-C, and so do children.
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        self.process = subprocess.Popen(command, preexec_fn=heard, **pipes)
+        self.lines = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(line)
+
+    def write(self, data):
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def line(self, timeout=30):
+        return self.lines.get(timeout=timeout)
+
+    def end(self, signal=None, code=0, timeout=30):
+        """What it says on stderr, once it has ended: by a signal, or with its input."""
+        if signal:
+            self.process.send_signal(signal)
+        else:
+            self.process.stdin.close()
+        assert self.process.wait(timeout) == code, self.process.stderr.read()
+        return self.process.stderr.read().decode()
 
 
 class Cli:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from . import clock
+
 SOURCES = Path(__file__).resolve().parents[2] / "clients"
 ALL = ("none", "gzip", "snappy", "lz4", "zstd")
 
@@ -78,10 +80,14 @@ class Process:
 
     def until(self, there, timeout=60):
         """Waits until `there()` is true."""
-        end = time.monotonic() + timeout
+        end = clock.running() + timeout
         while not there():
-            assert self.popen.poll() is None or there(), f"it ended early: {self}"
-            assert time.monotonic() < end, f"not within {timeout} s: {self}"
+            if self.popen.poll() is not None:
+                # Its last lines may not be read yet.
+                self.reader.join()
+                assert there(), f"it ended early: {self}"
+                return
+            assert clock.running() < end, f"not within {timeout} s: {self}"
             time.sleep(0.02)
 
     def ask(self, *words):

@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import broker as brokers
-from . import load, wire, zookeeper
+from . import clock, load, wire, zookeeper
 
 # Times short enough to wait for in a test.
 QUICK = {
     "zookeeper.session.timeout.ms": 3000,
+    # By default the session's, in which a first start on a busy machine does not get its nodes made.
+    "zookeeper.connection.timeout.ms": 30_000,
     "replica.lag.time.max.ms": 4000,
     "offsets.topic.num.partitions": 4,
     "offsets.topic.replication.factor": 3,
@@ -92,7 +94,13 @@ class Cluster:
         return topic
 
     def leader(self, topic, partition=0):
+        """The broker that is asked may not know of a new topic yet."""
+        self.wait(lambda: partition in self.describe(topic), 30, f"partition {partition} of {topic} is known")
         return self.describe(topic)[partition][0]
+
+    def leader_epoch(self, topic, partition=0):
+        with wire.Conn(self.any(), timeout=10) as conn:
+            return wire.metadata(conn, [topic], version=8)["topics"][topic]["partitions"][partition]["epoch"]
 
     # A cluster stands in for a broker where only clients look at it.
 
@@ -185,15 +193,15 @@ class Cluster:
 
     @staticmethod
     def wait(check, timeout, what, show=lambda: ""):
-        end = time.monotonic() + timeout
+        end = clock.running() + timeout
         while True:
             try:
                 if check():
                     return
-                last = show() if time.monotonic() >= end else ""
+                last = show() if clock.running() >= end else ""
             except (OSError, wire.Closed) as error:
                 last = error
-            assert time.monotonic() < end, f"{what}: not within {timeout} s; last seen: {last}"
+            assert clock.running() < end, f"{what}: not within {timeout} s; last seen: {last}"
             time.sleep(0.02)
 
     def kill(self):

@@ -6,6 +6,8 @@ import struct
 import subprocess
 import time
 
+from . import clock
+
 # EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN are one: _IOR('X', 125, __u32).
 SHUTDOWN = 0x8004587D
 WITHOUT_LOG_FLUSH = 2
@@ -43,12 +45,12 @@ class Disk:
 
     def unmount(self, timeout=60):
         """The kernel may still take a killed process's rings apart, which hold files open."""
-        until = time.monotonic() + timeout
+        until = clock.running() + timeout
         while True:
             done = subprocess.run(["umount", str(self.point)], capture_output=True, text=True)
             if done.returncode == 0:
                 return
-            assert time.monotonic() < until, f"{self.point} cannot be unmounted: {done.stderr.strip()}"
+            assert clock.running() < until, f"{self.point} cannot be unmounted: {done.stderr.strip()}"
             time.sleep(0.1)
 
     def cut_power(self):

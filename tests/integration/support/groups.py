@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from . import schema, wire
+from . import clock, schema, wire
 
 PASSING = wire.err("COORDINATOR_LOAD_IN_PROGRESS", "COORDINATOR_NOT_AVAILABLE", "NOT_COORDINATOR")
 NAMES = {code: name for name, code in wire.ERR.items()}
@@ -27,9 +27,9 @@ def versions(low, high):
 
 def wait_until(check, timeout=10):
     """Polls until `check` answers something true, and answers that."""
-    end = time.monotonic() + timeout
+    end = clock.running() + timeout
     while not (got := check()):
-        assert time.monotonic() < end, f"not within {timeout} s"
+        assert clock.running() < end, f"not within {timeout} s"
         time.sleep(0.02)
     return got
 
@@ -46,33 +46,60 @@ def assignment(topic, partitions):
     return body + struct.pack(f">i{len(partitions)}ii", len(partitions), *partitions, -1)
 
 
+# OffsetCommit and OffsetFetch name topics by id from here on.
+IDS_FROM = 10
+
+
+class Names:
+    """Names of topics for requests of a version and from their answers."""
+
+    def __init__(self, conn, version, names):
+        self.by_id = None
+        if version >= IDS_FROM:
+            asked = [{"TopicId": schema.NIL, "Name": name} for name in names]
+            told = schema.call(conn, "Metadata", 12, Topics=asked, AllowAutoTopicCreation=False).Topics
+            # A topic that there is not has an id that there is not.
+            self.by_id = {t.TopicId if t.ErrorCode == 0 else uuid.uuid5(uuid.NAMESPACE_DNS, t.Name): t.Name for t in told}
+
+    def field(self, name):
+        if self.by_id is None:
+            return {"Name": name}
+        return {"TopicId": next(i for i, known in self.by_id.items() if known == name)}
+
+    def of(self, topic):
+        """Of a topic in an answer; the id itself where the name was not asked for."""
+        return topic.Name if self.by_id is None else self.by_id.get(topic.TopicId, topic.TopicId)
+
+
 def fetch_offsets(conn, group, topics=None, version=9, **more):
     """OffsetFetch in any version -> (error of the group, {(topic, partition): Struct}). `topics`: {name: partitions}, None for all."""
-    wanted = None if topics is None else [{"Name": t, "PartitionIndexes": list(p)} for t, p in topics.items()]
+    names = Names(conn, version, topics or ())
+    wanted = None if topics is None else [{**names.field(t), "PartitionIndexes": list(p)} for t, p in topics.items()]
     if version >= 8:
         got = schema.call(conn, "OffsetFetch", version, Groups=[{"GroupId": group, "Topics": wanted, **more}])
         got = got.Groups[0]
     else:
         got = schema.call(conn, "OffsetFetch", version, GroupId=group, Topics=wanted, **more)
-    return got.ErrorCode, {(t.Name, p.PartitionIndex): p for t in got.Topics for p in t.Partitions}
+    return got.ErrorCode, {(names.of(t), p.PartitionIndex): p for t in got.Topics for p in t.Partitions}
 
 
-def commit_values(group, offsets, generation=-1, member="", instance=None, metadata=None):
-    """The fields of an OffsetCommit. `offsets`: {(topic, partition): offset}"""
+def commit_values(group, offsets, generation=-1, member="", instance=None, metadata=None, field=lambda name: {"Name": name}):
+    """The fields of an OffsetCommit. `offsets`: {(topic, partition): offset}; `field`: how a topic is named"""
     topics = {}
     for (topic, partition), offset in offsets.items():
         part = {"PartitionIndex": partition, "CommittedOffset": offset, "CommittedMetadata": metadata}
         topics.setdefault(topic, []).append(part)
     return {
         "GroupId": group, "GenerationIdOrMemberEpoch": generation, "MemberId": member, "GroupInstanceId": instance,
-        "Topics": [{"Name": t, "Partitions": parts} for t, parts in topics.items()],
+        "Topics": [{**field(t), "Partitions": parts} for t, parts in topics.items()],
     }  # fmt: skip
 
 
 def commit(conn, group, offsets, version=9, **who):
     """-> {(topic, partition): error}"""
-    got = schema.call(conn, "OffsetCommit", version, **commit_values(group, offsets, **who))
-    return {(t.Name, p.PartitionIndex): p.ErrorCode for t in got.Topics for p in t.Partitions}
+    names = Names(conn, version, {topic for topic, _ in offsets})
+    got = schema.call(conn, "OffsetCommit", version, **commit_values(group, offsets, field=names.field, **who))
+    return {(names.of(t), p.PartitionIndex): p.ErrorCode for t in got.Topics for p in t.Partitions}
 
 
 def find_coordinator(broker, group):
@@ -251,14 +278,14 @@ class ConsumerMember:
 
     def settle(self, count, timeout=15):
         """Heartbeats, each time telling what it was given, until it was given `count` partitions."""
-        end = time.monotonic() + timeout
+        end = clock.running() + timeout
         while True:
             got = self.beat(TopicPartitions=self.own())
             assert got.ErrorCode == 0, f"{name_of(got.ErrorCode)}: {got.ErrorMessage}"
             have = sum(map(len, self.given.values()))
             if have == count:
                 return got
-            assert time.monotonic() < end, f"{have} partitions after {timeout} s, {count} are due"
+            assert clock.running() < end, f"{have} partitions after {timeout} s, {count} are due"
             time.sleep(0.02)
 
     def leave(self, epoch=-1):

@@ -1,10 +1,8 @@
 """Records that are acknowledged from the arena and not written behind before a test has killed the broker."""
 
-import time
-
 import confluent_kafka as ck
 
-from . import wire
+from . import clock, wire
 
 HELD = {
     "corelane.acknowledge": "held",
@@ -29,9 +27,9 @@ def consume(b, topic="t"):
         end = wire.list_offsets(conn, topic, [0], -1)[0][2]
     consumer = ck.Consumer({"bootstrap.servers": b.bootstrap, "group.id": "reader", "enable.auto.commit": False})
     consumer.assign([ck.TopicPartition(topic, 0, 0)])
-    values, until = [], time.monotonic() + 60
+    values, until = [], clock.running() + 60
     while len(values) < end:
-        assert time.monotonic() < until, f"{len(values)} of {end} records"
+        assert clock.running() < until, f"{len(values)} of {end} records"
         if message := consumer.poll(1):
             assert not message.error(), message.error()
             values.append(message.value().decode())

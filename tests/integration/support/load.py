@@ -7,7 +7,7 @@ import time
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from . import wire
+from . import clock, wire
 
 _words = random.Random(7)
 TEXTS = [
@@ -21,12 +21,12 @@ def line(i):
     return b"%09d %s" % (i, TEXTS[i % 997])
 
 
-def create_topic(broker, name, partitions=1, **configs):
-    """Creates a topic and waits until it has leaders. Config names with `_` for `.`"""
+def create_topic(broker, name, partitions=1, replicas=None, **configs):
+    """Creates a topic and waits until it has leaders. Config names with `_` for `.`; `replicas`: not as many as the broker's."""
     # A failed test shows what its clients waited for.
     admin = AdminClient({"bootstrap.servers": broker.bootstrap, "debug": "admin,broker,metadata,protocol"})
     config = {k.replace("_", "."): str(v) for k, v in configs.items()}
-    made = admin.create_topics([NewTopic(name, partitions, broker.replicas, config=config)], request_timeout=60)
+    made = admin.create_topics([NewTopic(name, partitions, replicas or broker.replicas, config=config)], request_timeout=60)
     made[name].result(90)
     wait_for_leaders(broker, name, partitions)
     return name
@@ -110,9 +110,9 @@ def read_partitions(broker, topic, partitions, on_message, starts=None, timeout=
     c = consumer(broker, **conf)
     try:
         c.assign([ck.TopicPartition(topic, p, starts.get(p, 0)) for p in range(partitions)])
-        ended, until = set(), time.monotonic() + timeout
+        ended, until = set(), clock.running() + timeout
         while len(ended) < partitions:
-            assert time.monotonic() < until, f"partitions {set(range(partitions)) - ended} not at their end after {timeout} s"
+            assert clock.running() < until, f"partitions {set(range(partitions)) - ended} not at their end after {timeout} s"
             m = c.poll(1.0)
             if m is None:
                 continue

@@ -139,13 +139,14 @@ class Group:
 
 
 class Members:
-    """All hosts of a test and the groups whose members they run."""
+    """All hosts of a test and the groups whose members they run. `spare`: seconds that every change may take longer than it must,
+    where other tests have the CPUs too."""
 
-    def __init__(self, broker, folder):
+    def __init__(self, broker, folder, spare=0):
         self.broker, self.folder = broker, Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.hosts, self.groups, self.members, self.seen = {}, {}, {}, []
-        self.names, self.stalls = 0, proc.Stalls(broker.folder)
+        self.names, self.spare, self.stalls = 0, spare, proc.Stalls(broker.folder)
 
     def host(self, kind):
         name = f"{kind}-{len(self.hosts)}"
@@ -236,7 +237,7 @@ class Members:
         """Until each group is settled; `since` (monotonic ns) is when the last change was. Answers the seconds from there."""
         groups = groups or list(self.groups.values())
         began = time.monotonic()
-        left = within - (time.monotonic_ns() - since) / 1e9
+        left = within + self.spare - (time.monotonic_ns() - since) / 1e9
         self.until(lambda: all(g.settled() for g in groups), what, lambda: max(left, 0.1) + self.stalls.since(since), began)
         return (time.monotonic_ns() - since) / 1e9
 

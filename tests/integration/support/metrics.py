@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from . import broker as brokers
+from . import clock
 
 LISTENER = "corelane.http.listener"
 # name{labels} value
@@ -86,6 +87,14 @@ def rise(b, act, name, **labels):
     return samples(b).sum(name, **labels) - before
 
 
+def slow_requests(b, **wanted):
+    """Those of all minutes that have these values, the newest minute's first."""
+    status, kind, body = get(b, "/api/slow-requests")
+    assert (status, kind) == (200, "application/json"), (status, kind)
+    every = [request for minute in json.loads(body)["minutes"] for request in minute["requests"]]
+    return [request for request in every if wanted.items() <= request.items()]
+
+
 def promtool(*args, stdin=None, timeout=60):
     return subprocess.run([programs() / "promtool", *map(str, args)], input=stdin, capture_output=True, text=True, timeout=timeout)
 
@@ -149,8 +158,8 @@ class Prometheus:
         return next(iter(found.values())) if found and len(found) == 1 else None
 
     def until(self, holds, what, timeout=60):
-        end = time.monotonic() + timeout
+        end = clock.running() + timeout
         while not holds():
             assert self.process.poll() is None, Path(self.log.name).read_text()[-3000:]
-            assert time.monotonic() < end, f"not within {timeout} s: {what}\n{Path(self.log.name).read_text()[-3000:]}"
+            assert clock.running() < end, f"not within {timeout} s: {what}\n{Path(self.log.name).read_text()[-3000:]}"
             time.sleep(0.2)

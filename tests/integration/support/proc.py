@@ -150,3 +150,14 @@ class MemoryCap:
                 return self.path.rmdir()
             except OSError:
                 time.sleep(0.1)  # the last process is still being reaped
+
+
+def threads(pid):
+    """The names of a process's threads."""
+    names = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            names.append((task / "comm").read_text().strip())
+        except OSError:
+            pass  # It has ended.
+    return names

@@ -26,8 +26,8 @@ ERR = {
     "NONE": 0, "OFFSET_OUT_OF_RANGE": 1, "CORRUPT_MESSAGE": 2, "UNKNOWN_TOPIC_OR_PARTITION": 3,
     "NOT_LEADER_OR_FOLLOWER": 6, "MESSAGE_TOO_LARGE": 10, "INVALID_TOPIC_EXCEPTION": 17, "INVALID_REQUIRED_ACKS": 21,
     "UNSUPPORTED_VERSION": 35, "TOPIC_ALREADY_EXISTS": 36, "INVALID_PARTITIONS": 37, "INVALID_REPLICATION_FACTOR": 38,
-    "INVALID_CONFIG": 40, "INVALID_REQUEST": 42, "UNSUPPORTED_FOR_MESSAGE_FORMAT": 43, "OUT_OF_ORDER_SEQUENCE_NUMBER": 45,
-    "DUPLICATE_SEQUENCE_NUMBER": 46, "INVALID_PRODUCER_EPOCH": 47, "KAFKA_STORAGE_ERROR": 56, "UNKNOWN_PRODUCER_ID": 59,
+    "INVALID_REPLICA_ASSIGNMENT": 39, "INVALID_CONFIG": 40, "INVALID_REQUEST": 42, "UNSUPPORTED_FOR_MESSAGE_FORMAT": 43, "OUT_OF_ORDER_SEQUENCE_NUMBER": 45,
+    "DUPLICATE_SEQUENCE_NUMBER": 46, "INVALID_PRODUCER_EPOCH": 47, "KAFKA_STORAGE_ERROR": 56, "LOG_DIR_NOT_FOUND": 57, "UNKNOWN_PRODUCER_ID": 59,
     "FETCH_SESSION_ID_NOT_FOUND": 70, "INVALID_FETCH_SESSION_EPOCH": 71, "FENCED_LEADER_EPOCH": 74,
     "UNKNOWN_LEADER_EPOCH": 75, "INVALID_RECORD": 87, "PRODUCER_FENCED": 90, "UNKNOWN_TOPIC_ID": 100,
     "OFFSET_METADATA_TOO_LARGE": 12, "COORDINATOR_LOAD_IN_PROGRESS": 14, "COORDINATOR_NOT_AVAILABLE": 15,
@@ -35,7 +35,8 @@ ERR = {
     "UNKNOWN_MEMBER_ID": 25, "INVALID_SESSION_TIMEOUT": 26, "REBALANCE_IN_PROGRESS": 27, "INVALID_COMMIT_OFFSET_SIZE": 28,
     "NON_EMPTY_GROUP": 68, "GROUP_ID_NOT_FOUND": 69, "MEMBER_ID_REQUIRED": 79, "GROUP_MAX_SIZE_REACHED": 81, "POLICY_VIOLATION": 44,
     "FENCED_INSTANCE_ID": 82, "GROUP_SUBSCRIBED_TO_TOPIC": 86, "FENCED_MEMBER_EPOCH": 110, "UNRELEASED_INSTANCE_ID": 111,
-    "UNSUPPORTED_ASSIGNOR": 112, "STALE_MEMBER_EPOCH": 113, "INVALID_REGULAR_EXPRESSION": 128,
+    "NOT_ENOUGH_REPLICAS": 19, "INVALID_TXN_STATE": 48, "INVALID_PRODUCER_ID_MAPPING": 49, "CONCURRENT_TRANSACTIONS": 51,
+    "TRANSACTION_ABORTABLE": 120, "UNSUPPORTED_ASSIGNOR": 112, "STALE_MEMBER_EPOCH": 113, "INVALID_REGULAR_EXPRESSION": 128,
 }  # fmt: skip
 
 
@@ -460,12 +461,12 @@ def produce(conn, topic, partition, data, version=7, acks=-1):
     return read_produce(r, version)[topic, partition]
 
 
-def fetch_body(wanted, version=11, max_wait=500, min_bytes=1, max_bytes=50 << 20, part_bytes=1 << 20, session=(0, -1), rack=""):
+def fetch_body(wanted, version=11, max_wait=500, min_bytes=1, max_bytes=50 << 20, part_bytes=1 << 20, session=(0, -1), rack="", isolation=0):
     """`wanted`: {topic (name, or UUID from 13): {partition: offset}}"""
     w = Writer(version >= 12)
     if version <= 14:
         w.i32(-1)
-    w.i32(max_wait).i32(min_bytes).i32(max_bytes).i8(0)
+    w.i32(max_wait).i32(min_bytes).i32(max_bytes).i8(isolation)
     if version >= 7:
         w.i32(session[0]).i32(session[1])
     w.count(len(wanted))
@@ -491,7 +492,7 @@ def fetch_body(wanted, version=11, max_wait=500, min_bytes=1, max_bytes=50 << 20
 
 
 def read_fetch(r, version=11):
-    """-> (error, session id, {(topic, partition): {error, hw, start, preferred, data}})"""
+    """-> (error, session id, {(topic, partition): {error, hw, lso, start, aborted, preferred, data}})"""
     r.i32()
     error, session = (r.i16(), r.i32()) if version >= 7 else (0, 0)
     out = {}
@@ -499,10 +500,13 @@ def read_fetch(r, version=11):
         topic = r.uuid() if version >= 13 else r.string()
         for _ in range(r.count()):
             index, part = r.i32(), {"error": r.i16(), "hw": r.i64()}
-            r.i64()
+            part["lso"] = r.i64()
             part["start"] = r.i64() if version >= 5 else None
-            for _ in range(max(r.count(), 0)):
-                r.i64(), r.i64(), r.tags()
+            count = r.count()
+            part["aborted"] = None if count < 0 else []
+            for _ in range(max(count, 0)):
+                part["aborted"].append((r.i64(), r.i64()))
+                r.tags()
             part["preferred"] = r.i32() if version >= 11 else -1
             part["data"] = r.bytes() or b""
             r.tags()

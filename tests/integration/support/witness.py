@@ -5,7 +5,7 @@ import time
 
 import confluent_kafka as ck
 
-from . import load
+from . import clock, load
 from .history import History
 
 RETRIES = {"reconnect.backoff.ms": 10, "reconnect.backoff.max.ms": 200, "socket.timeout.ms": 5000, "topic.metadata.refresh.interval.ms": 2000}
@@ -114,10 +114,10 @@ class Witness:
     def wait_for_acks(self, count=20, timeout=60, partitions=None):
         """Until so many more are acknowledged in each partition, or each of these."""
         wanted = {p: self._acked[p] + count for p in (range(self.partitions) if partitions is None else partitions)}
-        end = time.monotonic() + timeout
+        end = clock.running() + timeout
         while left := {p: n - self._acked[p] for p, n in wanted.items() if n > self._acked[p]}:
             assert not self.failed, self.failed[:5]
-            assert time.monotonic() < end, f"acknowledgements of {count} missing after {timeout} s, by partition: {left}"
+            assert clock.running() < end, f"acknowledgements of {count} missing after {timeout} s, by partition: {left}"
             time.sleep(0.01)
 
     def finish(self):
@@ -137,9 +137,9 @@ class Witness:
         for p in left:
             self.history.final[self.topic, p] = {}
         consumer.assign([ck.TopicPartition(self.topic, p, 0) for p in left])
-        end = time.monotonic() + 120
+        end = clock.running() + 120
         while left:
-            assert time.monotonic() < end, f"partitions {left} are not read to their ends"
+            assert clock.running() < end, f"partitions {left} are not read to their ends"
             for message in consumer.consume(1000, timeout=1):
                 error = message.error()
                 if error is None:

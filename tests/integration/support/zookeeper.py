@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from . import clock
 from .broker import HOST, free_port
 
 
@@ -77,10 +78,10 @@ class Server:
         return "Mode: " in self.ask("srvr")
 
     def wait(self, timeout=60):
-        end = time.monotonic() + timeout
+        end = clock.running() + timeout
         while not self.serves():
             assert self.popen.poll() is None, f"ZooKeeper has ended:\n{(self.folder / 'log').read_text()[-3000:]}"
-            assert time.monotonic() < end, f"ZooKeeper does not serve:\n{(self.folder / 'log').read_text()[-3000:]}"
+            assert clock.running() < end, f"ZooKeeper does not serve:\n{(self.folder / 'log').read_text()[-3000:]}"
             time.sleep(0.05)
 
     def pause(self):

@@ -77,7 +77,8 @@ fn create(key: Key, record: Record) -> Write {
     Write::Create(key, record, Lifetime::Persistent)
 }
 
-/// The writes that take topic `name` from one number of partitions to another; `version` is its record's.
+/// The writes that take topic `name` from one number of partitions to another;
+/// `version` is its record's.
 fn resized(name: &str, id: u128, (before, after): (i32, i32), version: i32) -> Vec<Write> {
     let topic = Write::Set(topic_key(name), topic_record(id, after as usize), version);
     let more = (before..after).map(|index| create(partition_key(name, index), partition_state(0)));

@@ -1,6 +1,7 @@
 //! Znodes of brokers and of the controller.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 use super::json::{Fields, Object, ZnodeError, object_of};
 use crate::cluster::directory_id::DirectoryId;
 use crate::cluster::image::EndpointImage;
-use crate::cluster::store::records::{BrokerRecord, Incarnation, Phase};
+use crate::cluster::store::records::{BrokerRecord, Incarnation, OfflineReplicas, Phase};
 use crate::model::BrokerId;
 
 const REGISTRATION_VERSION: i64 = 5;
@@ -29,6 +30,9 @@ pub fn encode_registration(record: &BrokerRecord, now_ms: i64, previous: Option<
         .raw("listener_security_protocol_map", &map)
         .field("endpoints", endpoints)
         .optional("rack", record.rack.as_deref())
+        .optional("short_of_room", record.short_of_room.then_some(true))
+        .optional("cordoned", record.cordoned.then_some(true))
+        .optional("offline", (!record.offline.is_empty()).then(|| offline_json(&record.offline)))
         .kept("jmx_port", -1)
         .field("port", plain.map_or(-1, |endpoint| i32::from(endpoint.port)))
         .field("host", plain.map(|endpoint| endpoint.host.as_str()))
@@ -47,7 +51,25 @@ pub fn decode_registration(path: &str, bytes: &[u8]) -> Result<BrokerRecord, Zno
     };
     let endpoints = endpoints.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
     let rack = fields.get("rack").map(|_| fields.text("rack")).transpose()?.map(str::to_owned);
-    Ok(BrokerRecord { endpoints, rack })
+    let is_set = |name: &str| fields.get(name).is_some_and(|value| *value == json!(true));
+    Ok(BrokerRecord {
+        endpoints,
+        rack,
+        short_of_room: is_set("short_of_room"),
+        cordoned: is_set("cordoned"),
+        offline: Arc::new(fields.get("offline").map(offline).unwrap_or_default()),
+    })
+}
+
+fn offline_json(offline: &OfflineReplicas) -> Value {
+    offline.iter().map(|(topic, partitions)| (topic.to_string(), json!(partitions))).collect()
+}
+
+/// Of entries that are none nothing is known.
+fn offline(value: &Value) -> OfflineReplicas {
+    let index = |value: &Value| i32::try_from(value.as_i64()?).ok();
+    let indexes = |value: &Value| value.as_array().into_iter().flatten().filter_map(index).collect();
+    value.as_object().into_iter().flatten().map(|(topic, value)| (topic.as_str().into(), indexes(value))).collect()
 }
 
 fn endpoint_text(endpoint: &EndpointImage) -> String {

@@ -1,4 +1,5 @@
-//! JSON objects of znodes: fields that are read with the path in every error, and written in Kafka's order.
+//! JSON objects of znodes: fields that are read with the path in every error, and
+//! written in Kafka's order.
 
 use serde_json::{Map, Value};
 
@@ -122,8 +123,8 @@ pub fn damaged(path: &str, why: impl Into<String>) -> ZnodeError {
     ZnodeError::Damaged { path: path.to_owned(), why: why.into() }
 }
 
-/// An object as text, field by field. Fields of the object that it replaces, and that this version does not
-/// know, follow its own.
+/// An object as text, field by field. Fields of the object that it replaces, and that this version
+/// does not know, follow its own.
 #[derive(Debug)]
 pub struct Object {
     text: String,
@@ -132,8 +133,8 @@ pub struct Object {
 }
 
 impl Object {
-    /// `previous`: the bytes that are replaced. They are what decides nothing else: unreadable ones have
-    /// nothing to keep.
+    /// `previous`: the bytes that are replaced. They are what decides nothing else: unreadable
+    /// ones have nothing to keep.
     pub fn new(previous: Option<&[u8]>) -> Object {
         let previous = previous.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
         Object { text: String::new(), written: Vec::new(), previous }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cluster::controller::MAX_TOPIC_NAME;
 use crate::cluster::quotas::{EntityName, QuotaEntity};
 use crate::cluster::store::records::Key;
 use crate::model::BrokerId;
@@ -18,6 +19,7 @@ pub const CONTAINERS: &[&str] = &[
     "/config/users",
     "/config/clients",
     "/config/ips",
+    "/config/groups",
     "/admin",
     "/admin/delete_topics",
     "/corelane",
@@ -27,8 +29,6 @@ pub const CONTAINERS: &[&str] = &[
 /// Keys that exist at most once.
 pub const SINGLE_NODES: &[Key] = &[Key::ClusterId, Key::ProducerIds, Key::Controller, Key::ControllerEpoch];
 
-/// Kafka's limit for a topic's name.
-const LONGEST_TOPIC: usize = 249;
 /// Entity name of defaults: of broker configs, and of quotas.
 const DEFAULT: &str = "<default>";
 
@@ -63,6 +63,7 @@ pub fn path(key: &Key) -> Option<String> {
             format!("/config/users/{}/clients/{}", entity_segment(user), entity_segment(client))
         }
         Key::Quota(QuotaEntity::Ip(ip)) => format!("/config/ips/{}", entity_segment(ip)),
+        Key::Group(group) => format!("/config/groups/{}", entity_segment(&Some(group.clone()))),
         Key::Home(..) => return None,
     };
     // A name that is none of a topic, or a negative number, leads somewhere else.
@@ -92,6 +93,8 @@ pub fn place(path: &str) -> Place {
         }
         ["config", "clients", client] => node(entity(client).map(|client| Key::Quota(QuotaEntity::Client(client)))),
         ["config", "ips", ip] => node(entity(ip).map(|ip| Key::Quota(QuotaEntity::Ip(ip)))),
+        // Groups have no default.
+        ["config", "groups", group] => node(entity(group).flatten().map(Key::Group)),
         ["admin", "delete_topics", name] => node(topic(name).map(Key::Deletion)),
         ["brokers", "topics", name] => node(topic(name).map(Key::Topic)),
         ["brokers", "topics", name, "partitions"] if topic(name).is_some() => Place::Structure,
@@ -106,7 +109,8 @@ pub fn place(path: &str) -> Place {
     }
 }
 
-/// Name of an entity as Kafka writes it (`Sanitizer.sanitize`): all but letters, digits and `.-_` in percent-encoding.
+/// Name of an entity as Kafka writes it (`Sanitizer.sanitize`): all but letters, digits and
+/// `.-_` in percent-encoding.
 fn entity_segment(name: &EntityName) -> String {
     let Some(name) = name else { return DEFAULT.to_owned() };
     let mut segment = String::with_capacity(name.len());
@@ -159,6 +163,6 @@ fn number(segment: &str) -> Option<i32> {
 
 fn topic(segment: &str) -> Option<Arc<str>> {
     let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let legal = (1..=LONGEST_TOPIC).contains(&segment.len()) && segment.bytes().all(is_legal);
+    let legal = (1..=MAX_TOPIC_NAME).contains(&segment.len()) && segment.bytes().all(is_legal);
     (legal && segment != "." && segment != "..").then(|| segment.into())
 }

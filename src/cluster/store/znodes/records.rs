@@ -63,7 +63,9 @@ pub fn decode(key: &Key, bytes: &[u8]) -> Result<Record, ZnodeError> {
         Key::Incarnation(_) => Record::Incarnation(brokers::decode_incarnation(&path, bytes)?),
         Key::Topic(_) => Record::Topic(topics::decode_topic(&path, bytes)?),
         Key::Partition(..) => Record::Partition(topics::decode_state(&path, bytes)?),
-        Key::TopicConfig(_) | Key::BrokerConfig(_) | Key::DefaultConfig | Key::Quota(_) => decode_config(&path, bytes)?,
+        Key::TopicConfig(_) | Key::BrokerConfig(_) | Key::DefaultConfig | Key::Quota(_) | Key::Group(_) => {
+            decode_config(&path, bytes)?
+        }
         Key::Deletion(_) => Record::Deletion,
         Key::Home(..) => return Err(ZnodeError::Unsupported(format!("{key:?}"))),
     })

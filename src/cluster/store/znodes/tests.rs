@@ -9,7 +9,7 @@ use crate::cluster::image::EndpointImage;
 use crate::cluster::quotas::QuotaEntity;
 use crate::cluster::store::conformance::Die;
 use crate::cluster::store::records::{
-    Assignment, BrokerRecord, Incarnation, Key, PartitionState, Phase, Record, TopicRecord,
+    Assignment, BrokerRecord, Incarnation, Key, OfflineReplicas, PartitionState, Phase, Record, TopicRecord,
 };
 use crate::model::{BrokerId, LeaderEpoch};
 
@@ -46,7 +46,7 @@ fn endpoint(listener: &str, host: &str, port: u16) -> EndpointImage {
 
 fn registration(first: u16, rack: Option<&str>) -> Record {
     let endpoints = vec![endpoint("PLAINTEXT", "127.0.0.1", first), endpoint("INTERNAL", "127.0.0.1", first + 100)];
-    Record::Broker(BrokerRecord { endpoints, rack: rack.map(str::to_owned) })
+    Record::Broker(BrokerRecord::new(endpoints, rack.map(str::to_owned)))
 }
 
 fn assignment(replicas: &[i32], adding: &[i32], removing: &[i32]) -> Assignment {
@@ -68,6 +68,7 @@ fn state(leader: Option<i32>, epoch: i32) -> PartitionState {
         elr: vec![],
         elr_min: 0,
         last_leader: None,
+        emptied: Vec::new(),
         leader_broker_epoch: None,
     }
 }
@@ -120,6 +121,17 @@ fn znodes_of_kafka_are_read() {
 }
 
 #[test]
+fn any_group_but_the_default_has_a_path() {
+    for (name, at) in [("g", "/config/groups/g"), ("a group/of ours", "/config/groups/a%20group%2Fof%20ours")] {
+        let key = Key::Group(name.into());
+        assert_eq!(path(&key).as_deref(), Some(at));
+        assert_eq!(place(at), Place::Node(key));
+    }
+    assert_eq!(place("/config/groups/<default>"), Place::Foreign);
+    assert_eq!(place("/config/groups"), Place::Structure);
+}
+
+#[test]
 fn records_are_written_as_kafka_writes_them() {
     for (at, bytes, record) in written_by_kafka() {
         let now_ms = match at {
@@ -141,9 +153,10 @@ fn what_only_corelane_has_is_beside_what_kafka_has() {
     record.elr = ids(&[3, 1]);
     record.elr_min = 2;
     record.last_leader = Some(BrokerId(3));
+    record.emptied = ids(&[2]);
     record.leader_broker_epoch = Some(1 << 33);
     let written = encode(&Record::Partition(record.clone()), writer(0), None).expect("it can be kept");
-    let text = r#"{"controller_epoch":2,"leader":-1,"version":1,"leader_epoch":7,"isr":[],"elr":[3,1],"elr_min":2,"last_leader":3,"leader_broker_epoch":8589934592}"#;
+    let text = r#"{"controller_epoch":2,"leader":-1,"version":1,"leader_epoch":7,"isr":[],"elr":[3,1],"elr_min":2,"last_leader":3,"emptied":[2],"leader_broker_epoch":8589934592}"#;
     assert_eq!(String::from_utf8(written).as_deref(), Ok(text));
     let key = key_at("/brokers/topics/a/partitions/11/state");
     assert_eq!(decode(&key, text.as_bytes()), Ok(Record::Partition(record)));
@@ -318,6 +331,11 @@ fn text(die: &mut Die) -> String {
     (0..die.below(9)).map(|_| letters[die.below(letters.len())]).collect()
 }
 
+fn some_offline(die: &mut Die) -> OfflineReplicas {
+    let topics = ["a", "b.c"][..die.below(3)].iter();
+    topics.map(|name| (Arc::from(*name), (0..=die.below(3)).map(|_| die.below(2000) as i32).collect())).collect()
+}
+
 fn some_ids(die: &mut Die) -> Vec<BrokerId> {
     let set: BTreeSet<i32> = (0..die.below(5)).map(|_| die.below(2000) as i32).collect();
     let mut ids: Vec<i32> = set.into_iter().collect();
@@ -345,7 +363,13 @@ fn some_node(die: &mut Die) -> (Key, Record) {
             let listeners = ["PLAINTEXT", "INTERNAL", "A_B"];
             let endpoints = listeners[..die.below(4)].iter();
             let endpoints = endpoints.map(|name| endpoint(name, hosts[die.below(5)], die.below(65_536) as u16));
-            let record = BrokerRecord { endpoints: endpoints.collect(), rack: None };
+            let record = BrokerRecord {
+                endpoints: endpoints.collect(),
+                rack: None,
+                short_of_room: die.below(2) == 0,
+                cordoned: die.below(2) == 0,
+                offline: Arc::new(some_offline(die)),
+            };
             let rack = (die.below(2) == 0).then(|| text(die));
             (Key::Broker(some_broker(die)), Record::Broker(BrokerRecord { rack, ..record }))
         }
@@ -371,6 +395,7 @@ fn some_node(die: &mut Die) -> (Key, Record) {
                 elr: some_ids(die),
                 elr_min: die.below(4) as i32,
                 last_leader: (die.below(2) == 0).then(|| some_broker(die)),
+                emptied: some_ids(die),
                 leader_broker_epoch: (die.below(2) == 0).then(|| die.below(1 << 40) as i64),
             };
             (Key::Partition(topic, die.below(10_000) as i32), Record::Partition(record))

@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::json::{Fields, Object, ZnodeError, object_of};
 use crate::cluster::directory_id::decode_id;
-use crate::cluster::metadata_store::encode_id;
 use crate::cluster::store::records::{Assignment, PartitionState, TopicRecord};
+use crate::model::encode_id;
 use crate::model::{BrokerId, LeaderEpoch};
 
 const TOPIC_VERSION: i64 = 3;
@@ -70,6 +70,7 @@ pub fn encode_state(state: &PartitionState, previous: Option<&[u8]>) -> Vec<u8> 
         .optional("elr", (!state.elr.is_empty()).then(|| numbers(&state.elr)))
         .optional("elr_min", (state.elr_min != 0).then_some(state.elr_min))
         .optional("last_leader", state.last_leader.map(|leader| leader.0))
+        .optional("emptied", (!state.emptied.is_empty()).then(|| numbers(&state.emptied)))
         .optional("leader_broker_epoch", state.leader_broker_epoch)
         .into_bytes()
 }
@@ -101,6 +102,7 @@ pub fn decode_state(path: &str, bytes: &[u8]) -> Result<PartitionState, ZnodeErr
         elr: brokers(list("elr")?.unwrap_or_default()),
         elr_min: fields.number_or("elr_min", 0)?,
         last_leader,
+        emptied: brokers(list("emptied")?.unwrap_or_default()),
         leader_broker_epoch: fields.long("leader_broker_epoch")?,
     })
 }

@@ -29,8 +29,8 @@ pub struct ZooKeeper {
 }
 
 impl ZooKeeper {
-    /// Connects, and reads everything once; waits for both. Start it before any thread is pinned: its own
-    /// takes over the CPUs of the caller.
+    /// Connects, and reads everything once; waits for both. Start it before any thread is pinned:
+    /// its own takes over the CPUs of the caller.
     pub fn open(settings: Settings, bell: Bell) -> Result<ZooKeeper, OpenError> {
         let (commands, inbox) = unbounded_channel();
         let (outbox, events) = channel();
@@ -81,9 +81,9 @@ pub struct RoundTrips {
 }
 
 impl RoundTrips {
-    /// Waits until everything that was committed before, by whomever, is among the events to poll; commits
-    /// begun before are settled. Takes as long as there is no connection, and ends when the session has.
-    /// `false`: not within this time.
+    /// Waits until everything that was committed before, by whomever, is among the events to poll;
+    /// commits begun before are settled. Takes as long as there is no connection, and ends when the
+    /// session has. `false`: not within this time.
     pub fn wait(&self, at_most: Duration) -> bool {
         let (done, returned) = channel();
         // The other end is dropped when it is back.

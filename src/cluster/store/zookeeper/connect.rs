@@ -36,15 +36,20 @@ pub enum Failure {
     Refused(OpenError),
 }
 
-/// Connects, for as long as it takes. With `session`: that one, until a server says that it has ended. The
-/// client library takes a session for expired when it was without a server for 7/5 of its timeout; whether
-/// it is, only a server knows.
+/// Connects, for as long as it takes. With `session`: that one, until a server says that it has
+/// ended. The client library takes a session for expired when it was without a server for 7/5 of
+/// its timeout; whether it is, only a server knows.
 pub async fn connect(settings: Settings, session: Option<SessionInfo>) -> Result<Link, Failure> {
     let (resumes, mut session) = (session.is_some(), session);
     loop {
         match open(&settings, session.clone(), true).await {
             Ok(client) => match prepare(&settings, &client).await {
-                Ok(link) => return Ok(link),
+                Ok(link) => {
+                    if !resumes {
+                        warn_if_shorter(settings.session_timeout, link.client.session_timeout());
+                    }
+                    return Ok(link);
+                }
                 Err(Some(refused)) => return Err(Failure::Refused(refused)),
                 Err(None) => session = Some(client.into_session()),
             },
@@ -59,6 +64,24 @@ pub async fn connect(settings: Settings, session: Option<SessionInfo>) -> Result
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// The ensemble bounds what it grants (`maxSessionTimeout`, 20 ticks without it).
+fn warn_if_shorter(asked: Duration, granted: Duration) {
+    if let Some(line) = shorter_session(asked, granted) {
+        tracing::warn!("{line}");
+    }
+}
+
+fn shorter_session(asked: Duration, granted: Duration) -> Option<String> {
+    (granted < asked).then(|| {
+        format!(
+            "ZooKeeper grants a session of {} ms, not the {} ms of zookeeper.session.timeout.ms: a broker that is away for that long counts as \
+             dead. Its maxSessionTimeout (20 times tickTime where it is not set) is the limit",
+            granted.as_millis(),
+            asked.as_millis()
+        )
+    })
 }
 
 /// Ends a session: its ephemeral nodes go. Tries as long as the session could last by itself.
@@ -94,8 +117,9 @@ async fn open(settings: &Settings, session: Option<SessionInfo>, detached: bool)
     connector.connect(&settings.connect.tries()).await
 }
 
-/// Makes ready what the store needs, however often the connection is lost meanwhile. `None`: the library has
-/// given the session up. A client that goes before would come back for the session, and take it from the next.
+/// Makes ready what the store needs, however often the connection is lost meanwhile. `None`: the
+/// library has given the session up. A client that goes before would come back for the session,
+/// and take it from the next.
 async fn prepare(settings: &Settings, client: &Client) -> Result<Link, Option<OpenError>> {
     loop {
         match furnish(settings, client).await {
@@ -174,5 +198,17 @@ fn refused(settings: &Settings, what: &'static str, path: &str, error: &Error) -
             Some(OpenError::Other { at: settings.connect.to_string(), why: error.to_string() })
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_is_shorter_than_asked_for_is_told() {
+        let line = |asked, granted| shorter_session(Duration::from_millis(asked), Duration::from_millis(granted));
+        assert_eq!((line(18_000, 18_000), line(3_000, 4_000)), (None, None));
+        assert!(line(60_000, 40_000).is_some_and(|line| line.contains("40000 ms, not the 60000 ms")));
     }
 }

@@ -1,4 +1,5 @@
-//! The control thread: one session, its requests and its watches, and the copy of the tree that they keep.
+//! The control thread: one session, its requests and its watches, and the copy of
+//! the tree that they keep.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::{Future, poll_fn};
@@ -483,7 +484,7 @@ impl Control {
             let revision = shows.then_some(self.published);
             self.tell(Event::Settled { id, outcome, revision });
         }
-        // Whoever waits for one finds it out by its end of the channel.
+        // A task that waits for one finds it out by its end of the channel.
         self.returned.clear();
     }
 
@@ -543,7 +544,8 @@ impl Control {
     }
 }
 
-/// Marks what events are about. Each watcher has the session's events among its own; those of one suffice.
+/// Marks what events are about. Each watcher has the session's events among its
+/// own; those of one suffice.
 fn poll_events(link: &mut Link, tree: &mut Tree, context: &mut Context<'_>) -> Poll<Input> {
     let mut marked = false;
     for (index, watcher) in link.watchers.iter_mut().enumerate() {

@@ -1,5 +1,5 @@
-//! The engine over a ZooKeeper ensemble: a client on a thread of its own, which keeps a copy of what the store
-//! has there.
+//! The engine over a ZooKeeper ensemble: a client on a thread of its own, which keeps a copy of
+//! what the store has there.
 
 mod client;
 mod connect;

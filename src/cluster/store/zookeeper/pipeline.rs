@@ -59,8 +59,8 @@ impl Pipeline {
         self.push(async move { Answer::RoundTrip(client.sync("/").await) });
     }
 
-    /// Watches everything once more. The client library (0.11.2) leaves persistent watches out when it sets those of
-    /// a connection that was lost.
+    /// Watches everything once more. The client library (0.11.2) leaves persistent watches out when
+    /// it sets those of a connection that was lost.
     pub fn watch(&mut self, client: &Client) {
         for (place, path) in WATCHED.into_iter().enumerate() {
             let client = client.clone();

@@ -1,11 +1,14 @@
 //! Commits as operations on znodes. Pure.
 //!
-//! Znodes that only hold others are made and removed with the node they stand for: `partitions` with its topic,
-//! `partitions/P` with its partition. A user's znode and `clients` in it are made with the first of the user's client ids. Where Kafka left a topic half made the copy of the tree says so.
+//! Znodes that only hold others are made and removed with the node they stand for:
+//! `partitions` with its topic, `partitions/P` with its partition. A user's znode and
+//! `clients` in it are made with the first of the user's client ids. Where Kafka left a topic
+//! half made the copy of the tree says so.
 
 use std::collections::BTreeSet;
 
 use super::tree::Tree;
+use crate::cluster::admin::LARGEST_TOPIC;
 use crate::cluster::quotas::QuotaEntity;
 use crate::cluster::store::commit::{Check, Commit, Lifetime, Outcome, Write};
 use crate::cluster::store::records::{Key, Record};
@@ -13,6 +16,7 @@ use crate::cluster::store::znodes::{self, Writer};
 
 /// Servers take requests of less than a mebibyte (`jute.maxbuffer`).
 const LARGEST_BYTES: usize = (1 << 20) - (16 << 10);
+const _: () = assert!(LARGEST_TOPIC < LARGEST_BYTES);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {

@@ -48,9 +48,9 @@ impl ConnectString {
         &self.servers
     }
 
-    /// The servers over and over. The client library goes through its list without a pause at first; then the pause
-    /// grows along the list, and doubles with each further round, so that a short list leaves an ensemble that is
-    /// back alone for longer than the session lasts.
+    /// The servers over and over. The client library goes through its list without a pause at
+    /// first; then the pause grows along the list, and doubles with each further round, so that a
+    /// short list leaves an ensemble that is back alone for longer than the session lasts.
     pub fn tries(&self) -> String {
         let servers: Vec<&str> = self.servers.split(',').collect();
         servers.iter().copied().cycle().take(TRIES.next_multiple_of(servers.len())).collect::<Vec<_>>().join(",")

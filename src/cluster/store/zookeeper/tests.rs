@@ -1,5 +1,5 @@
-//! The engine's own rules, and the engine against servers. The servers' tests need Java and the jars of ZooKeeper
-//! in the folder that `CORELANE_ZOOKEEPER` names; without them they pass at once.
+//! The engine's own rules, and the engine against servers. The servers' tests need Java and the
+//! jars of ZooKeeper in the folder that `CORELANE_ZOOKEEPER` names; without them they pass at once.
 
 mod ensemble;
 mod faults;

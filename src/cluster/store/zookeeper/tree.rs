@@ -1,7 +1,8 @@
 //! Copy of the store's znodes, kept by reads that events ask for. Pure.
 //!
-//! A server sends the event of a change before any answer that shows it. So when an answer has been taken over
-//! and no event is left whose znode was not read since, the copy is what the server had when it answered.
+//! A server sends the event of a change before any answer that shows it. So when an answer has
+//! been taken over and no event is left whose znode was not read since, the copy is what the
+//! server had when it answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,8 +41,8 @@ pub struct Tree {
     /// By path, and the reading of everything in which it was seen last.
     znodes: BTreeMap<String, (Znode, u64)>,
     nodes: BTreeMap<Key, Node>,
-    /// Znodes that cannot be read. Their nodes stay as they were. Those never read stay out, but for those of topics, which are
-    /// known to be damaged.
+    /// Znodes that cannot be read. Their nodes stay as they were. Those never read stay out, but
+    /// for those of topics, which are known to be damaged.
     damaged: BTreeMap<Key, ZnodeError>,
     changed: BTreeSet<Key>,
     dirty: BTreeSet<String>,
@@ -178,7 +179,8 @@ impl Tree {
         Revision(self.newest)
     }
 
-    /// The first of the znodes that cannot be read and without which nothing can be served. A topic's is not one of them.
+    /// The first of the znodes that cannot be read and without which nothing can be served. A
+    /// topic's is not one of them.
     pub fn damage(&self) -> Option<&ZnodeError> {
         self.damaged.iter().find(|(key, _)| key.topic().is_none()).map(|(_, error)| error)
     }
@@ -214,7 +216,8 @@ impl Tree {
         reads
     }
 
-    /// Znodes that a read of the audit found otherwise than they are here, and that no event was about.
+    /// Znodes that a read of the audit found otherwise than they are here, and
+    /// that no event was about.
     pub fn missed(&self, read: &Read, data: Option<&Znode>, children: &[String]) -> Vec<String> {
         let known = |path: &str| self.dirty.contains(path);
         match read.what {

@@ -1,5 +1,6 @@
-//! The properties that the usual Compose and Kubernetes files give Kafka's images, as they are or nearly so: host names that
-//! only their networks resolve are left out, as is a map where it is the default.
+//! The properties that the usual Compose and Kubernetes files give Kafka's images, as they
+//! are or nearly so: host names that only their networks resolve are left out, as is a map
+//! where it is the default.
 
 use super::*;
 
@@ -99,7 +100,8 @@ fn older_files() {
     assert!(config.in_cluster() && config.inter_broker_listener() == "LISTENER_BOB", "{warnings:?}");
 }
 
-/// INTERNAL and EXTERNAL alone: Kafka asks for `inter.broker.listener.name`, which means nothing to a single broker.
+/// INTERNAL and EXTERNAL alone: Kafka asks for `inter.broker.listener.name`, which means
+/// nothing to a single broker.
 #[test]
 fn without_an_inter_broker_listener() {
     let text = "listeners=INTERNAL://127.0.0.1:9092,EXTERNAL://127.0.0.1:9094\n\

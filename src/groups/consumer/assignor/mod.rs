@@ -1,4 +1,5 @@
-//! How the partitions of a group's topics are shared out among its members: pure functions, Kafka's two.
+//! How the partitions of a group's topics are shared out among its members:
+//! pure functions, Kafka's two.
 
 mod range;
 mod spec;

@@ -1,12 +1,14 @@
-//! `range`: of each topic a contiguous piece for each subscriber, in the same order for all topics. Topics with the same number
-//! of partitions and the same subscribers are therefore cut alike: one member has the same partitions of each (co-partitioning).
+//! `range`: of each topic a contiguous piece for each subscriber, in the same order for all topics.
+//! Topics with the same number of partitions and the same subscribers are therefore cut alike: one
+//! member has the same partitions of each (co-partitioning).
 
 use super::Spec;
 use crate::groups::record::Partitions;
 
 pub(super) fn assign(spec: &Spec) -> Vec<Partitions> {
     let mut order: Vec<usize> = (0..spec.members.len()).collect();
-    // Static members come first, by instance id: a restart under a new member id changes nothing then.
+    // Static members come first, by instance id: a restart under a new member
+    // id changes nothing then.
     order.sort_by_key(|index| {
         let member = &spec.members[*index];
         (member.instance_id.is_none(), member.instance_id.unwrap_or(member.id))

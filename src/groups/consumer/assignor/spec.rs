@@ -1,4 +1,4 @@
-//! What an assignor is asked.
+//! The question to an assignor.
 
 use uuid::Uuid;
 
@@ -26,7 +26,7 @@ pub(in crate::groups::consumer) struct SpecMember<'a> {
     pub instance_id: Option<&'a str>,
     /// Indices into [`Spec::topics`], ascending, each once.
     pub topics: Vec<usize>,
-    /// What the member was to have until now.
+    /// Target of the member until now.
     pub target: &'a Partitions,
 }
 
@@ -46,8 +46,8 @@ impl Assignor {
         }
     }
 
-    /// A share for each member, in the members' order. Each partition of a topic that somebody subscribes to is in exactly one
-    /// share, of a member that subscribes to it.
+    /// A share for each member, in the members' order. Each partition of a topic that somebody
+    /// subscribes to is in exactly one share, of a member that subscribes to it.
     pub(in crate::groups::consumer) fn assign(self, spec: &Spec) -> Vec<Partitions> {
         match self {
             Assignor::Uniform => uniform::assign(spec),
@@ -57,7 +57,7 @@ impl Assignor {
 }
 
 impl Spec<'_> {
-    /// Whether all members subscribe to the same topics.
+    /// True if all members subscribe to the same topics.
     pub(super) fn is_homogeneous(&self) -> bool {
         self.members.windows(2).all(|pair| pair[0].topics == pair[1].topics)
     }

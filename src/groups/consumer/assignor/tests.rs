@@ -115,7 +115,7 @@ fn uniform_is_balanced_and_moves_no_more_than_it_must() {
             let sizes: Vec<usize> = shares.iter().map(size).collect();
             let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
             assert!(most - least <= 1, "{sizes:?}");
-            // Who stays gives away what is above the new share only.
+            // A member that stays gives away no more than what is above the new share.
             let members = case.members.len();
             let quota = total / members;
             let over: usize = before.values().map(|had| size(had).saturating_sub(quota)).sum();
@@ -157,7 +157,7 @@ fn uniform_with_different_subscriptions_is_balanced_as_far_as_they_allow() {
                 continue;
             }
             let shares = case.go_on(Assignor::Uniform);
-            // Nobody could give a partition to a subscriber that has two less.
+            // No member could give a partition to a subscriber that has two less.
             for ((_, _), from) in case.members.values().zip(&shares) {
                 for topic in from.keys() {
                     let index = case.topics.iter().position(|it| it.id == *topic).unwrap();

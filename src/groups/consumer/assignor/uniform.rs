@@ -1,13 +1,13 @@
-//! `uniform`: members have as equal numbers of partitions as their subscriptions allow, and keep what they had as far as that
-//! allows.
+//! `uniform`: members have as equal numbers of partitions as their subscriptions allow, and keep
+//! what they had as far as that allows.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::Spec;
 use crate::groups::record::Partitions;
 
-/// Rounds of evening out in a group of different subscriptions. Each only makes the shares more equal; the bound holds the time
-/// where load would have to pass through long chains of topics.
+/// Rounds of evening out in a group of different subscriptions. Each only makes the shares more
+/// equal; the bound holds the time where load would have to pass through long chains of topics.
 const MAX_ROUNDS: usize = 20;
 
 pub(super) fn assign(spec: &Spec) -> Vec<Partitions> {
@@ -26,7 +26,7 @@ pub(super) fn assign(spec: &Spec) -> Vec<Partitions> {
     sharing.shares()
 }
 
-/// Who is to have what, while it is worked out.
+/// The assignment while it is worked out.
 struct Sharing<'a> {
     spec: &'a Spec<'a>,
     /// By topic and partition: the member.
@@ -63,7 +63,8 @@ impl<'a> Sharing<'a> {
         Sharing { spec, owners, loads }
     }
 
-    /// All subscribe to the same: everybody gets the same number, some one more, first of all those who have more already.
+    /// All subscribe to the same: everybody gets the same number, some one more, first of all
+    /// those who have more already.
     fn fill_quotas(&mut self) {
         let members = self.loads.len();
         if members == 0 {
@@ -108,7 +109,8 @@ impl<'a> Sharing<'a> {
         subscribers
     }
 
-    /// What nobody has goes to the subscriber with the least, the topics with few subscribers first: there is less choice.
+    /// Gives partitions without an owner to the subscriber with the least, the topics with few
+    /// subscribers first: there is less choice.
     fn give_unowned(&mut self, subscribers: &[Vec<usize>]) {
         let mut topics: Vec<usize> = (0..subscribers.len()).collect();
         topics.sort_by_key(|topic| subscribers[*topic].len());
@@ -124,8 +126,8 @@ impl<'a> Sharing<'a> {
         }
     }
 
-    /// Within each topic, partitions go from who has the most to who has the least of all partitions while the difference is
-    /// two or more. Whether anything moved.
+    /// Within each topic, partitions go from who has the most to who has the least of all
+    /// partitions while the difference is two or more. Whether anything moved.
     fn even_out(&mut self, subscribers: &[Vec<usize>]) -> bool {
         let mut moved = false;
         for (topic, subscribers) in subscribers.iter().enumerate() {

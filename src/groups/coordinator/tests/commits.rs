@@ -102,9 +102,16 @@ fn an_offset_is_fetched_as_it_was_committed() {
         }
         let fetch = |topics| FetchOffsetsRequest { group: "g".into(), member: None, topics, require_stable: false };
         let some = world.call(fetch(Some(vec![("t".into(), vec![0, 1]), ("unknown".into(), vec![4])])));
-        let none =
-            |index| FetchedOffset { index, offset: -1, leader_epoch: -1, metadata: "".into(), error: ErrorCode::None };
-        let five = FetchedOffset { offset: 5, leader_epoch: 7, metadata: "m".into(), ..none(1) };
+        let none = |index| FetchedOffset {
+            index,
+            offset: -1,
+            leader_epoch: -1,
+            metadata: "".into(),
+            error: ErrorCode::None,
+            topic_id: Uuid::nil(),
+        };
+        let five =
+            FetchedOffset { offset: 5, leader_epoch: 7, metadata: "m".into(), topic_id: Uuid::from_u128(7), ..none(1) };
         let nine = FetchedOffset { offset: 9, metadata: "m".into(), ..none(0) };
         assert_eq!(some.topics, [("t".into(), vec![none(0), five.clone()]), ("unknown".into(), vec![none(4)])]);
         assert_eq!(world.call(fetch(None)).topics, [("s".into(), vec![nine]), ("t".into(), vec![five])]);

@@ -1,5 +1,6 @@
-//! A coordinator with a clock, a log and topics of its own. What the coordinator promises about replies and records is
-//! asserted on the way: no reply that is not owed, and no record that its encoding cannot say.
+//! A coordinator with a clock, a log and topics of its own. What the coordinator promises about
+//! replies and records is asserted on the way: no reply that is not owed, and no record that
+//! its encoding cannot say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,10 +8,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::config::GroupConfig;
+use crate::config::{GroupConfig, GroupOptions};
+use crate::coordinator::Ticket;
 use crate::groups::api::*;
 use crate::groups::coordinator::{Coordinator, Group};
-use crate::groups::env::{Effects, Env, Room, Ticket, TopicFacts, Topics};
+use crate::groups::env::{Effects, Env, Room, TopicFacts, Topics};
 use crate::groups::record::Record;
 use crate::model::ErrorCode;
 
@@ -51,9 +53,10 @@ pub struct World {
     pub mono_ms: u64,
     /// All that was appended, as it was written.
     pub log: Log,
-    /// What the last call appended.
+    /// Records that the last call appended.
     pub records: Vec<Record>,
-    /// The next call's effects are lost, as if the append had failed: the coordinator is loaded anew.
+    /// The next call's effects are lost, as if the append had failed: the
+    /// coordinator is loaded anew.
     pub next_append_fails: bool,
     /// How often it was.
     pub loads: u32,
@@ -105,6 +108,7 @@ impl World {
             wall_ms: EPOCH_MS + self.mono_ms as i64,
             mono_ms: self.mono_ms,
             config: &self.config,
+            own: &GroupOptions::default(),
             topics: &self.topics,
             room: Room::of(self.limit_bytes, self.coordinator.bytes()),
             new_id: &mut new_id,
@@ -206,7 +210,8 @@ impl World {
         }
     }
 
-    /// Two or more members of one group with their assignments; the first one leads. Returns their ids.
+    /// Two or more members of one group with their assignments; the first one
+    /// leads. Returns their ids.
     pub fn stable(&mut self, group: &str, requests: Vec<JoinRequest>) -> (i32, Vec<String>) {
         let tickets: Vec<Ticket> = requests.into_iter().map(|request| self.ask(request)).collect();
         let replies = self.all_joined(&tickets);
@@ -312,6 +317,7 @@ pub fn commit(group: &str, generation: i32, member: &str, offsets: &[(&str, i32,
         instance_id: None,
         retention_ms: None,
         knows_member_epochs: true,
+        producer: None,
         topics: topics.collect(),
     }
 }
@@ -323,7 +329,7 @@ pub fn error_of(reply: &CommitReply) -> ErrorCode {
     errors[0]
 }
 
-/// What a consumer gives as its metadata.
+/// Metadata of a consumer, as clients write it.
 pub fn subscription(topics: &[&str]) -> Bytes {
     let mut out = vec![0, 1];
     out.extend((topics.len() as i32).to_be_bytes());

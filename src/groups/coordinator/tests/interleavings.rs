@@ -1,6 +1,8 @@
-//! Members, operators, time, crashes and failed appends in any order. What must hold whatever they do:
+//! Members, operators, time, crashes and failed appends in any order. What must
+//! hold whatever they do:
 //!
-//! - each ticket is answered once (the fixture sees to "at most", the end of each run to "at least");
+//! - each ticket is answered once (the fixture sees to "at most", the end of
+//!   each run to "at least");
 //! - the assignments of one generation are those of one sync of one leader;
 //! - a commit passes with the group's latest generation only, or by nobody into an empty group;
 //! - committed offsets are exactly those that were acknowledged;
@@ -13,10 +15,10 @@ use uuid::Uuid;
 
 use super::fixture::*;
 use crate::config::GroupConfig;
+use crate::coordinator::Ticket;
 use crate::groups::api::*;
 use crate::groups::classic::State;
 use crate::groups::coordinator::{Coordinator, Group};
-use crate::groups::env::Ticket;
 use crate::groups::record::Record;
 use crate::model::ErrorCode;
 
@@ -24,14 +26,14 @@ const GROUPS: [&str; 2] = ["g", "h"];
 const TOPICS: [&str; 3] = ["t", "u", "v"];
 const INSTANCES: [&str; 2] = ["i", "j"];
 
-/// What was asked, as far as the answer depends on it.
+/// A question, as far as the answer depends on it.
 enum Asked {
     Join { group: usize },
     Sync { group: usize, generation: i32 },
     Other,
 }
 
-/// What one group has shown to the outside.
+/// One group as clients have seen it.
 #[derive(Default)]
 struct Seen {
     /// How often the group has gone and come again: generations count from one each time.
@@ -40,7 +42,8 @@ struct Seen {
     generation: i32,
     /// Ids that members were told, newest last.
     ids: Vec<String>,
-    /// Who was told of the latest generation, and who of them that it leads.
+    /// Members that were told of the latest generation, and the one of them that was told that it
+    /// leads.
     joined: Vec<String>,
     leader: String,
     offsets: BTreeMap<(&'static str, i32), i64>,

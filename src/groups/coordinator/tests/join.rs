@@ -86,7 +86,7 @@ fn the_protocol_is_the_one_that_most_prefer_of_those_that_all_support() {
     let replies = world.all_joined(&tickets);
     assert!(replies.iter().all(|reply| reply.protocol.as_deref() == Some("b")));
     assert_eq!(replies[0].members[2].metadata, "as b");
-    // Whoever comes later has to support what all the others do; "b" is still what most want.
+    // A later member has to support what all the others do; "b" is still what most want.
     let refused = world.call(offering(join("g", ""), &["a"]));
     assert_eq!(refused.error, ErrorCode::InconsistentGroupProtocol);
 }
@@ -117,7 +117,8 @@ fn joining_again_changes_nothing_for_a_follower_but_begins_a_rebalance_for_the_l
     assert_eq!((reply.generation, reply.members.len()), (generation + 1, 2));
     assert_eq!(world.joined(news).unwrap().generation, generation + 1);
 
-    // The answer was lost: before the leader has assigned, it is given again, to the leader with the members.
+    // The answer was lost: before the leader has assigned, it is given again, to the
+    // leader with the members.
     let again = world.call(join("g", &ids[0]));
     assert_eq!((again.generation, again.members.len()), (generation + 1, 2));
     assert_eq!(world.state("g"), "CompletingRebalance");

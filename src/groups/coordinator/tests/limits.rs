@@ -68,7 +68,7 @@ fn what_members_bring_is_bounded() {
     assert_eq!(world.call(heavy("", 2000)).error, ErrorCode::GroupMaxSizeReached);
     assert_eq!(world.call(heavy(&ids[1], 6000)).error, ErrorCode::GroupMaxSizeReached);
     assert_eq!(world.state("g"), "Stable", "nothing came of it");
-    // What it had before does not count twice.
+    // Its former metadata does not count twice.
     let changed = world.ask(heavy(&ids[1], 4500));
     let leader = world.ask(heavy(&ids[0], 4000));
     assert_eq!(world.all_joined(&[changed, leader])[0].error, ErrorCode::None);

@@ -1,4 +1,4 @@
-//! What a coordinator is after it has been loaded.
+//! State of a coordinator after it has been loaded.
 
 use bytes::Bytes;
 

@@ -11,3 +11,4 @@ mod load;
 mod rebalance;
 mod session;
 mod static_members;
+mod transactions;

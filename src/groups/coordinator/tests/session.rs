@@ -23,7 +23,7 @@ fn a_sync_waits_for_the_leader_and_the_generation_is_written_before_anybody_is_t
     let follower = world.synced(follower).unwrap();
     assert_eq!(follower.assignment, format!("for {}", ids[1]));
     assert_eq!((follower.protocol_type.as_deref(), follower.protocol.as_deref()), (Some("consumer"), Some("range")));
-    // Whoever asks once more is told the same.
+    // A member that asks once more is told the same.
     assert_eq!(world.call(sync("g", 1, &ids[1])), follower);
 }
 

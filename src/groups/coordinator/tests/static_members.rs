@@ -11,7 +11,8 @@ fn beat(member: &str, instance: &str, generation: i32) -> HeartbeatRequest {
 
 #[test]
 fn a_static_member_comes_back_without_a_rebalance_and_its_former_self_is_fenced() {
-    // Who comes back, whether its client can skip assigning; then: members told, told to skip.
+    // Member that comes back, whether its client can skip assigning; then: members told, told to
+    // skip.
     let cases = [(0, true, 2, true), (0, false, 0, false), (1, true, 0, false), (1, false, 0, false)];
     for (who, supports_skipping_assignment, members, skips) in cases {
         let mut world = World::default();

@@ -34,7 +34,8 @@ fn every_codec_gives_the_same_facts() {
     }
 }
 
-/// A record that the decoder hands out in parts is read by other code than one that lies in its buffer as a whole.
+/// A record that the decoder hands out in parts is read by other code than one that lies
+/// in its buffer as a whole.
 #[test]
 fn a_record_in_parts_is_read_as_one_in_a_piece() {
     let (_, small) = small_batches().remove(0);
@@ -61,7 +62,8 @@ fn a_record_in_parts_is_read_as_one_in_a_piece() {
 
 #[test]
 fn nonsense_in_a_record_is_named() {
-    // length, attributes, timestamp delta, offset delta, key length, value length, header count; zigzag varints.
+    // length, attributes, timestamp delta, offset delta, key length, value length,
+    // header count; zigzag varints.
     let good = [0x0c, 0, 0, 0, 1, 1, 0];
     assert_eq!(inspected(&by_hand(&good, 1)).unwrap().len(), 1);
     let cases: &[(&str, &[u8])] = &[

@@ -10,6 +10,7 @@ use crate::storage::compaction::files::{MAX_SEGMENT_BYTES, Output};
 use crate::storage::compaction::map::OffsetMap;
 use crate::storage::compaction::plan::{Bounds, Facts};
 use crate::storage::compaction::swap::{Step, Swap};
+use crate::storage::compaction::txns::Txns;
 use crate::storage::compaction::work::{Input, Mapping, Rewriting};
 use crate::storage::paths::{parse_segment_file, segment_file};
 
@@ -41,12 +42,14 @@ fn write_cleaned(dir: &Path, bases: &[i64], all: &[i64]) {
         let facts = Facts { base: *base, next, bytes: size, index_bytes: 0, newest_ms: -1, first_ms: None };
         Input { path, facts }
     };
-    let mut mapping = Mapping::new(OffsetMap::new(1 << 20, 0.9), all.iter().map(input).collect(), 0, 4096);
+    let mut mapping =
+        Mapping::new(OffsetMap::new(1 << 20, 0.9), all.iter().map(input).collect(), 0, Txns::default(), 4096);
     while !mapping.step(10_000).unwrap().done {}
     let output = Output::create(dir, bases[0], 4096, 4096, MAX_SEGMENT_BYTES).unwrap();
     let known = (Arc::new(mapping.map), Arc::new(LastOffsets::new()));
     let bounds = Bounds { segment_bytes: 1 << 30, index_bytes: 1 << 30 };
-    let mut rewriting = Rewriting::new(bases.iter().map(input).collect(), output, bounds, known, (1_000, 1_000), 4096);
+    let mut rewriting =
+        Rewriting::new(bases.iter().map(input).collect(), output, bounds, known, (1_000, 1_000), Txns::default(), 4096);
     while !rewriting.step(10_000).unwrap().done {}
     let rewritten = rewriting.finish().unwrap();
     assert_eq!((rewritten.segments, rewritten.changed), (bases.len(), true));
@@ -124,7 +127,8 @@ fn after_a_crash_at_any_step_of_an_exchange_nothing_is_lost_or_doubled() {
     });
 }
 
-/// A flip anywhere in the cleaned segment, at every step at which it is not yet in its place: the old ones stay.
+/// A flip anywhere in the cleaned segment, at every step at which it is not yet in its
+/// place: the old ones stay.
 #[test]
 fn a_damaged_cleaned_segment_does_not_take_the_place_of_sound_ones() {
     let root = scratch();
@@ -172,7 +176,7 @@ fn a_damaged_cleaned_segment_without_old_ones_is_taken_for_what_is_sound_of_it()
     recover(&dir).unwrap();
     assert_eq!(logs(&dir), [5], "its damage is found, and set aside, when the segment is read");
     fs::remove_file(dir.join("00000000000000000005.log")).unwrap();
-    // What never was committed goes without a word.
+    // Files of an exchange that never was committed go without a word.
     for name in ["log.cleaned", "index.cleaned", "index.swap", "timeindex.swap"] {
         fs::write(dir.join(format!("00000000000000000005.{name}")), b"x").unwrap();
     }

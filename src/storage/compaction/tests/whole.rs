@@ -37,7 +37,8 @@ fn the_live_set_is_the_models_after_any_number_of_cleanings_and_restarts() {
                 if round % 2 == 1 {
                     log.close(Vec::new).await.unwrap();
                     if round == 3 {
-                        // Without it everything is read and checked again: a cleaned segment must pass.
+                        // Without it everything is read and checked again: a cleaned
+                        // segment must pass.
                         fs::remove_file(dir.join("checkpoint")).unwrap();
                     }
                     log = open(&dir, compacted()).await;
@@ -324,7 +325,8 @@ fn a_log_that_goes_while_it_is_cleaned_goes_at_once() {
                 writer.write(&log, 200).await;
                 log.checkpoint(Vec::new).await.unwrap();
                 let found = log.survey(1_000, log.acknowledged()).await.unwrap();
-                // The first step is paid for in a day: whatever the machine, the cleaner rests until it is told to leave off.
+                // The first step is paid for in a day: whatever the machine, the cleaner rests
+                // until it is told to leave off.
                 let limits = CleanerLimits { max_bytes_per_second: 1e-3, ..LIMITS };
                 let (outcome, rests) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(0)));
                 let (cleaned, told, asked) = (log.clone(), outcome.clone(), rests.clone());
@@ -384,7 +386,7 @@ fn a_damaged_batch_ends_the_cleaning_and_is_set_aside_for_the_next() {
 
 #[test]
 fn a_cleaning_that_cannot_write_leaves_the_log_as_it_was_and_is_tried_again() {
-    // What stands in the way: of writing, and of the commit.
+    // Obstacles: to writing, and to the commit.
     for obstacle in ["log.cleaned", "index.swap", "log.swap"] {
         let root = scratch();
         let dir = root.path().join("t-0");

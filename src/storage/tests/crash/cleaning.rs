@@ -1,5 +1,5 @@
-//! Cleaning with a fault at every file operation. Of every key the newest record stays, nothing that a newer one has taken the
-//! place of comes back, and what was not cleaned is as it was.
+//! Cleaning with a fault at every file operation. Of every key the newest record stays, nothing
+//! that a newer one has taken the place of comes back, and what was not cleaned is as it was.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::aborts;
 use super::history::{DIR, Failed, NOW_MS, context};
 use crate::config::TopicConfig;
 use crate::model::record_batch::{self, BatchHeader};
@@ -18,13 +19,17 @@ use crate::runtime::sim::Fault;
 use crate::storage::{CleanError, Cleaner, CleanerLimits, LastOffsets, Log, ReadError};
 
 const KEYS: u64 = 7;
+/// Stands for the keys of aborted records, and of markers.
+const ABORTED: u64 = u64::MAX - 1;
+const MARKER: u64 = u64::MAX;
 
 pub type Shared = Rc<RefCell<Book>>;
 
 /// A record: key, and value or none.
 type Written = (u64, Option<Vec<u8>>);
 
-/// One thing that a log may be: records by offset, the first of each batch marked by the batches' ends.
+/// One thing that a log may be: records by offset, the first of each batch
+/// marked by the batches' ends.
 #[derive(Clone, Default)]
 struct State {
     records: Vec<Written>,
@@ -49,7 +54,7 @@ impl State {
 
 fn newest<'a>(records: impl Iterator<Item = (u64, Option<&'a [u8]>)>) -> BTreeMap<u64, &'a [u8]> {
     let mut newest = BTreeMap::new();
-    for (key, value) in records {
+    for (key, value) in records.filter(|(key, _)| *key < ABORTED) {
         match value {
             Some(value) => newest.insert(key, value),
             None => newest.remove(&key),
@@ -60,7 +65,7 @@ fn newest<'a>(records: impl Iterator<Item = (u64, Option<&'a [u8]>)>) -> BTreeMa
 
 /// The records that were appended, and how safe they are.
 pub struct Book {
-    /// What the log may be after a crash now; the last one if nothing goes wrong.
+    /// States that the log may be in after a crash now; the last one if nothing goes wrong.
     states: Vec<State>,
     written: i64,
     synced: i64,
@@ -79,6 +84,12 @@ impl Book {
 
     fn now(&mut self) -> &mut State {
         self.states.last_mut().expect("never empty")
+    }
+
+    /// A batch of one record.
+    fn put(&mut self, base: i64, record: Written) {
+        self.now().records.push(record);
+        self.now().ends.push(base + 1);
     }
 }
 
@@ -99,7 +110,7 @@ fn config() -> TopicConfig {
 
 /// Opens the log; whether damage was met. The error is a text.
 pub async fn open() -> Result<(Rc<Log>, bool), String> {
-    let opened = Log::open(context(), Path::new(DIR), Arc::new(config()), &mut |_| {}, &mut |_| {}).await;
+    let opened = Log::open(context(), Path::new(DIR), Arc::new(config()), &mut |_| {}, &mut aborts::recover).await;
     let recovered = opened.map_err(|error| format!("the log cannot be opened: {error}"))?;
     Ok((recovered.log, recovered.damaged))
 }
@@ -168,7 +179,22 @@ impl Driver {
             let mut book = self.book.borrow_mut();
             book.now().records.extend(written);
             book.now().ends.push(appended.next_offset);
+            drop(book);
+            if appended.base_offset % 3 == 0 {
+                self.abort()?;
+            }
         }
+        Ok(())
+    }
+
+    /// A transaction of one record, which is aborted.
+    fn abort(&mut self) -> Result<(), Failed> {
+        let value = aborts::value_at(self.log.next_offset());
+        let appended = self.log.append(aborts::record(&ABORTED.to_be_bytes(), &value), 3, NOW_MS);
+        let base = appended.map_err(|_| self.failed())?.base_offset;
+        self.book.borrow_mut().put(base, (ABORTED, Some(value)));
+        let (batch, base) = aborts::append(&self.log, 1, NOW_MS, 3).ok_or_else(|| self.failed())?;
+        self.book.borrow_mut().put(base, (MARKER, Some(aborts::value(&batch))));
         Ok(())
     }
 
@@ -234,7 +260,7 @@ pub async fn run(book: Shared) -> Result<(), Failed> {
         driver.written().await?;
         driver.clean().await?;
     }
-    // What was cleaned is committed, and never cut.
+    // Cleaned records are committed, and never cut.
     let end = driver.log.next_offset();
     driver.append(4)?;
     driver.cut(end + (driver.log.next_offset() - end) / 2).await?;
@@ -262,14 +288,39 @@ struct Seen {
     records: Vec<(i64, Written)>,
 }
 
-async fn look(log: &Rc<Log>) -> Result<Seen, String> {
+impl Seen {
+    fn has(&self, key: u64, at: i64) -> bool {
+        self.records.iter().any(|(offset, (found, _))| (*offset, *found) == (at, key))
+    }
+
+    /// Readers are told of every aborted record that is there, and of no
+    /// transaction whose marker is not.
+    async fn judge_aborted(&self, log: &Rc<Log>) -> Result<(), String> {
+        let found = log.aborted_within(log.start_offset(), self.end).await;
+        let found = found.map_err(|error| format!("aborted transactions: {error}"))?;
+        if let Some(txn) = found.iter().find(|txn| !self.has(MARKER, txn.last_offset)) {
+            return Err(format!("{txn:?} has no marker"));
+        }
+        let known = |offset: i64| found.iter().any(|txn| txn.first_offset == offset);
+        let aborted = self.records.iter().filter(|(offset, (key, _))| *key == ABORTED && self.has(MARKER, offset + 1));
+        match aborted.map(|(offset, _)| *offset).find(|offset| !known(*offset)) {
+            Some(offset) => Err(format!("the record at {offset} was aborted, and nobody is told")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `damaged`: the end of the log may have been set aside, and its offsets are not given again.
+async fn look(log: &Rc<Log>, damaged: bool) -> Result<Seen, String> {
     let (end, mut from, mut seen) = (log.next_offset(), log.start_offset(), Vec::new());
     while from < end {
         let read = log.read(from, end, 3_000, true).await.map_err(|error| format!("read at {from}: {error}"))?;
         let bytes = read.records.concat();
         let mut rest = &bytes[..];
-        if rest.is_empty() {
-            return Err(format!("nothing at {from} of {end}"));
+        match (rest.is_empty(), damaged) {
+            (true, true) => break,
+            (true, false) => return Err(format!("nothing at {from} of {end}")),
+            (false, _) => {}
         }
         while !rest.is_empty() {
             let (header, total) = record_batch::frame(rest).map_err(|error| format!("no whole batch: {error}"))?;
@@ -278,7 +329,7 @@ async fn look(log: &Rc<Log>) -> Result<Seen, String> {
                 return Err(format!("a read at {from} gives batch {}", header.base()));
             }
             let walked = records::read(&rest[..total], &mut |record| {
-                let key = record.key.and_then(|key| key.try_into().ok()).map_or(u64::MAX, u64::from_be_bytes);
+                let key = record.key.and_then(|key| key.try_into().ok()).map_or(MARKER, u64::from_be_bytes);
                 seen.push((record.meta.offset, (key, record.value.map(<[u8]>::to_vec))));
                 ControlFlow::Continue(())
             });
@@ -331,18 +382,20 @@ fn judge_seen(book: &Book, seen: &Seen, fault: Fault, damaged: bool) -> Result<S
     Err(complaints.join("; or "))
 }
 
-/// Opens what is left, judges it, and goes on with it: appends, cleans, and opens it once more. Whether damage was met.
+/// Opens what is left, judges it, and goes on with it: appends, cleans, and opens it once
+/// more. Whether damage was met.
 pub async fn judge(book: Shared, fault: Fault) -> Result<bool, String> {
     let (log, damaged) = open().await?;
-    let seen = look(&log).await?;
+    let seen = look(&log, damaged).await?;
     let mut found = judge_seen(&book.borrow(), &seen, fault, damaged)?;
+    seen.judge_aborted(&log).await?;
     if damaged && fault == Fault::Kill {
         return Err("damage after a kill".to_owned());
     }
     log.close(Vec::new).await.map_err(|error| format!("closing it: {error}"))?;
     found.cut(seen.end);
     if damaged {
-        // What is missing is missing for good.
+        // A record that is missing is missing for good.
         let there: BTreeMap<i64, &Written> = seen.records.iter().map(|(offset, record)| (*offset, record)).collect();
         let promised = book.borrow().synced.min(book.borrow().cap);
         for offset in promised..found.end() {
@@ -368,7 +421,8 @@ pub async fn judge(book: Shared, fault: Fault) -> Result<bool, String> {
         return Err("it cannot be gone on with".to_owned());
     }
     let (log, again) = open().await?;
-    let seen = look(&log).await?;
+    let seen = look(&log, again).await?;
+    seen.judge_aborted(&log).await?;
     judge_seen(&book.borrow(), &seen, Fault::Kill, again).map_err(|error| format!("after it went on: {error}"))?;
     if seen.end != book.borrow_mut().now().end() {
         return Err("after it went on it has another end".to_owned());

@@ -1,4 +1,7 @@
-//! The history that is run again and again: everything that writes to a log's directory, once at least.
+//! The history that is run again and again: everything that writes to a log's
+//! directory, once at least.
+
+pub mod moving;
 
 use std::cell::RefCell;
 use std::io;
@@ -8,8 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_lite::future::zip;
 use uuid::Uuid;
 
+use super::aborts;
 use super::ledger::{Ledger, State, stored};
 use crate::config::TopicConfig;
 use crate::config::Untaken;
@@ -20,6 +25,8 @@ use crate::storage::{Log, LogRead, ReadError, StorageContext, StorageLimits};
 
 pub const DIR: &str = "/data/t-0";
 const ROOT: &str = "/data";
+/// Another data directory.
+pub const OTHER_ROOT: &str = "/other";
 const EPOCH: i32 = 3;
 const KEY: PartitionKey = PartitionKey { topic: Uuid::from_u128(77), partition: 0 };
 /// The smallest arena there is, about.
@@ -93,16 +100,20 @@ impl Opened {
     }
 }
 
-/// Opens the log as a start does. The error is a text.
-pub async fn open(acknowledged: Acknowledged) -> Result<Opened, String> {
+/// Opens the log in `dir` as a start does. The error is a text.
+pub async fn open(acknowledged: Acknowledged, dir: &Path) -> Result<Opened, String> {
     let (arena, context) = match acknowledged {
         Acknowledged::Written => (None, context()),
         Acknowledged::Held { boot } => {
-            let (arena, left) = take_over(boot).map_err(|error| format!("the arena: {error}"))?;
+            let (arena, left) = take_over(boot, dir).map_err(|error| format!("the arena: {error}"))?;
             (Some(arena), context_without(left))
         }
     };
-    let opened = Log::open(context, Path::new(DIR), Arc::new(config()), &mut |_| {}, &mut |_| {}).await;
+    open_with(context, arena, dir).await
+}
+
+async fn open_with(context: Rc<StorageContext>, arena: Option<Rc<Arena>>, dir: &Path) -> Result<Opened, String> {
+    let opened = Log::open(context, dir, Arc::new(config()), &mut |_| {}, &mut aborts::recover).await;
     let recovered = opened.map_err(|error| format!("the log cannot be opened: {error}"))?;
     if let Some(arena) = &arena {
         recovered.log.write_behind(arena.clone(), KEY);
@@ -110,12 +121,13 @@ pub async fn open(acknowledged: Acknowledged) -> Result<Opened, String> {
     Ok(Opened { log: recovered.log, damaged: recovered.damaged, arena })
 }
 
-/// Writes what is left in the arenas into the log, and makes a new one; also what could not be written.
-fn take_over(boot: u64) -> io::Result<(Rc<Arena>, Vec<Untaken>)> {
+/// Writes what is left in the arenas into the log, and makes a new one; also
+/// what could not be written.
+fn take_over(boot: u64, dir: &Path) -> io::Result<(Rc<Arena>, Vec<Untaken>)> {
     let identity =
         Identity { boot: Uuid::from_u128(boot.into()), cluster: "crash".to_owned(), directory: Uuid::from_u128(2) };
     let folder = Path::new(ROOT).join(FOLDER);
-    let find = |key| if key == KEY { Home::Here(DIR.into()) } else { Home::Gone };
+    let find = |key| if key == KEY { Home::Here(dir.into()) } else { Home::Gone };
     let replayed = replay(&folder, &identity, &find)?;
     let arena = Arena::create(&folder, 0, &identity, ARENA_BYTES)?.open(WRITE_BEHIND, 1);
     Ok((arena.ok_or_else(|| io::Error::other("its memory is in use"))?, replayed.failed))
@@ -131,9 +143,13 @@ pub struct Driver {
 }
 
 impl Driver {
-    pub async fn open(ledger: Shared, acknowledged: Acknowledged) -> Result<Driver, Failed> {
+    pub async fn open(ledger: Shared, acknowledged: Acknowledged, dir: &Path) -> Result<Driver, Failed> {
         ledger.borrow_mut().step = "open";
-        let opened = open(acknowledged).await.map_err(|_| Failed(None))?;
+        let opened = open(acknowledged, dir).await.map_err(|_| Failed(None))?;
+        Ok(Driver::of(opened, ledger))
+    }
+
+    fn of(opened: Opened, ledger: Shared) -> Driver {
         let log = opened.log.clone();
         let (noted, weak) = (ledger.clone(), Rc::downgrade(&log));
         log.on_move(Box::new(move || {
@@ -143,7 +159,7 @@ impl Driver {
         }));
         // Numbers of batches go on, so that no two are alike.
         let count = log.next_offset() as u64 * 100;
-        Ok(Driver { log, opened, ledger, count })
+        Driver { log, opened, ledger, count }
     }
 
     fn failed(&self) -> Failed {
@@ -176,6 +192,15 @@ impl Driver {
         Ok(())
     }
 
+    /// A marker that aborts a transaction.
+    fn abort(&mut self) -> Result<(), Failed> {
+        self.count += 1;
+        let (distance, time_ms) = (1 + (self.count % 5) as i32, 5_000 + (self.count * 37 % 50) as i64);
+        let (batch, base) = aborts::append(&self.log, distance, time_ms, EPOCH).ok_or_else(|| self.failed())?;
+        self.ledger.borrow_mut().now().batches.push(stored(&batch, base, EPOCH));
+        Ok(())
+    }
+
     fn append_all(&mut self, payloads: &[usize]) -> Result<(), Failed> {
         payloads.iter().try_for_each(|payload| self.append(*payload))
     }
@@ -194,11 +219,26 @@ impl Driver {
         self.settle(self.log.checkpoint(|| b"state".to_vec()).await).map(drop)
     }
 
+    /// Checkpoints a log that has an aborted transaction to save, and goes on to the next
+    /// segment meanwhile, `later`.
+    async fn checkpoint_amid(&mut self, later: Duration) -> Result<(), Failed> {
+        self.abort()?;
+        self.begin("checkpoint while a segment is begun");
+        let log = self.log.clone();
+        let appended = async {
+            clock::sleep(later).await;
+            self.append_all(&[7_000, 7_000])
+        };
+        let (stored, appended) = zip(log.checkpoint(|| b"state".to_vec()), appended).await;
+        appended?;
+        self.settle(stored).map(drop)
+    }
+
     async fn append_as_is(&mut self, gap: i64, payload: usize) -> Result<(), Failed> {
         self.begin("append as it is");
         let (batch, base) = (self.next_batch(payload), self.log.next_offset() + gap);
         let put = stored(&batch, base, 7);
-        // What it asks the disk for comes before the append.
+        // Its operations on the disk come before the append.
         if self.settle(self.log.append_as_is(put.bytes.clone().into(), NOW_MS).await)?.is_some() {
             self.ledger.borrow_mut().now().batches.push(put);
         }
@@ -278,9 +318,11 @@ impl Driver {
 
 /// The whole history. It ends early where the log fails.
 pub async fn run(ledger: Shared, acknowledged: Acknowledged) -> Result<Rc<Log>, Failed> {
-    let mut driver = Driver::open(ledger.clone(), acknowledged).await?;
+    let dir = Path::new(DIR);
+    let mut driver = Driver::open(ledger.clone(), acknowledged, dir).await?;
     driver.begin("append");
     driver.append_all(&[100, 3000, 50])?;
+    driver.abort()?;
     driver.written().await?;
     driver.append_all(&[700, 20])?;
     driver.written().await?;
@@ -289,17 +331,21 @@ pub async fn run(ledger: Shared, acknowledged: Acknowledged) -> Result<Rc<Log>, 
     driver.begin("append over several segments");
     for payloads in [[4000, 300, 2500], [5000, 100, 6000], [20, 4500, 10], [3000, 2000, 1000]] {
         driver.append_all(&payloads)?;
+        driver.abort()?;
         driver.written().await?;
     }
     driver.begin("commit");
     clock::sleep(Duration::from_millis(500)).await;
     driver.append_all(&[500, 900])?;
+    driver.abort()?;
     driver.cut(driver.log.next_offset() - 4).await?;
     driver.begin("append after a cut");
     driver.append_all(&[600, 100])?;
+    driver.abort()?;
     driver.written().await?;
     driver.cut(driver.middle()).await?;
     driver.begin("append after a cut");
+    driver.abort()?;
     driver.append_all(&[5000, 4000, 30])?;
     driver.written().await?;
     driver.append_as_is(5, 2000).await?;
@@ -314,9 +360,10 @@ pub async fn run(ledger: Shared, acknowledged: Acknowledged) -> Result<Rc<Log>, 
     driver.retention(20_000).await?;
     driver.begin("append and close");
     driver.append_all(&[100, 200])?;
+    driver.abort()?;
     let closed = driver.opened.close(b"closed").await;
     driver.settle(closed)?;
-    let mut driver = Driver::open(ledger.clone(), acknowledged).await?;
+    let mut driver = Driver::open(ledger.clone(), acknowledged, dir).await?;
     driver.begin("append");
     driver.append_all(&[3000, 10, 8000])?;
     driver.written().await?;
@@ -324,17 +371,23 @@ pub async fn run(ledger: Shared, acknowledged: Acknowledged) -> Result<Rc<Log>, 
     driver.restart_at(1_000).await?;
     driver.begin("append after a new begin");
     driver.append_all(&[100, 9000, 4000])?;
+    driver.abort()?;
     driver.written().await?;
     driver.checkpoint().await?;
+    for later in [100, 250, 400] {
+        driver.checkpoint_amid(Duration::from_micros(later)).await?;
+    }
     driver.append_all(&[50])?;
+    driver.abort()?;
     Ok(driver.log)
 }
 
 /// That a log can be gone on with: records are appended, and found at the next start.
-pub async fn go_on(ledger: Shared, acknowledged: Acknowledged) -> Result<Rc<Log>, Failed> {
-    let mut driver = Driver::open(ledger, acknowledged).await?;
+pub async fn go_on(ledger: Shared, acknowledged: Acknowledged, dir: &Path) -> Result<Rc<Log>, Failed> {
+    let mut driver = Driver::open(ledger, acknowledged, dir).await?;
     driver.begin("go on");
     driver.append_all(&[100, 5000, 300, 8000, 40])?;
+    driver.abort()?;
     driver.written().await?;
     driver.sync().await?;
     driver.opened.close(b"").await.map_err(|_| driver.failed())?;

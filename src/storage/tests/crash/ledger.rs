@@ -1,4 +1,4 @@
-//! What a log has promised, and whether the log that is found keeps it.
+//! The promises of a log, and the check that the log that is found keeps them.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -40,7 +40,7 @@ impl State {
     }
 }
 
-/// What the log may be after a crash now: the last one if nothing goes wrong.
+/// States that the log may be in after a crash now: the last one if nothing goes wrong.
 pub struct Ledger {
     pub states: Vec<State>,
     /// The step under way.
@@ -106,7 +106,7 @@ pub async fn look(log: &Rc<Log>, end: i64) -> Result<Seen, String> {
     Ok(Seen { start, end, batches })
 }
 
-/// Whether reads by offset and searches by time find what a walk finds.
+/// Checks that reads by offset and searches by time find what a walk finds.
 pub async fn answers(log: &Rc<Log>, seen: &Seen) -> Result<(), String> {
     for batch in &seen.batches {
         for offset in [batch.base, (batch.base + batch.next) / 2, batch.next - 1] {
@@ -132,7 +132,8 @@ pub async fn answers(log: &Rc<Log>, seen: &Seen) -> Result<(), String> {
 }
 
 impl Ledger {
-    /// Whether a log found after `fault` is one of those it may be. `damaged`: it was said that something is missing.
+    /// Checks that a log found after `fault` is one of those it may be. `damaged`: it was said that
+    /// something is missing.
     pub fn judge(&self, seen: &Seen, fault: Fault, damaged: bool) -> Result<(), String> {
         let mut complaints = Vec::new();
         for state in &self.states {
@@ -156,9 +157,10 @@ impl State {
         }
         let within = |batch: &&Put| batch.next > seen.start && batch.next <= seen.end;
         let found = |batch: &Put| seen.batches.iter().any(|found| found.base == batch.base);
-        // Of what was not synced a power cut may leave what lies behind a hole, and the hole is told.
+        // Of what was not synced a power cut may leave what lies behind a hole,
+        // and the hole is told.
         let may_lack = |batch: &Put| fault == Fault::PowerCut && damaged && batch.next > promised;
-        // What was deleted may be gone although its offsets are within the log again.
+        // Deleted batches may be gone although their offsets are within the log again.
         let deleted = |batch: &Put| batch.next <= *self.start.end();
         let kept: Vec<&Put> =
             self.batches.iter().filter(within).filter(|batch| found(batch) || !deleted(batch)).collect();

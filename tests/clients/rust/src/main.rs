@@ -11,7 +11,7 @@ use pollster::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
@@ -169,7 +169,12 @@ impl ClientContext for Assignments {}
 
 impl ConsumerContext for Assignments {
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, _: &Rebalance<'_>) {
-        let told = consumer.assignment().map_err(Box::from).and_then(|own| {
+        let own = match consumer.assignment() {
+            // The client is being closed.
+            Err(KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerDestroy)) => return,
+            own => own,
+        };
+        let told = own.map_err(Box::from).and_then(|own| {
             let mut partitions: Vec<i32> = own.elements().iter().map(|part| part.partition()).collect();
             partitions.sort_unstable();
             tell(&json!({ "e": "assigned", "p": partitions }))

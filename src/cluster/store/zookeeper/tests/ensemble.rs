@@ -1,4 +1,5 @@
-//! The engine is what every engine of the store has to be, on one server and on three of which one dies.
+//! The engine is what every engine of the store has to be, on one server and on
+//! three of which one dies.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -240,7 +241,7 @@ fn registrations_are_seen_by_the_shell() {
         clients.push(client);
     }
     for (client, id) in clients.iter_mut().zip(1..) {
-        let record = Record::Broker(BrokerRecord { endpoints: vec![], rack: None });
+        let record = Record::Broker(BrokerRecord::new(vec![], None));
         let write = Write::Create(Key::Broker(BrokerId(id)), record, Lifetime::Ephemeral);
         client.commit(Commit { checks: vec![], writes: vec![write] });
         assert!(client.round_trips().wait(PATIENCE));

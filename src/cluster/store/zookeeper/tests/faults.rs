@@ -177,7 +177,8 @@ fn a_session_ends_when_a_server_says_so() {
     assert_eq!(cut.sessions[2..], [Session::Expired, Session::Connected]);
 }
 
-/// Sessions begin anew with a server that comes up, so one may outlast what the client library takes for its end.
+/// Sessions begin anew with a server that comes up, so one may outlast what the client
+/// library takes for its end.
 #[test]
 fn a_session_that_outlives_the_librarys_patience_goes_on() {
     let Some(jars) = jars() else { return };

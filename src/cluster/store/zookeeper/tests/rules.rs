@@ -203,7 +203,8 @@ fn damage_leaves_what_was_before() {
     assert_eq!(tree.changes().map(|changes| changes.revision.0), Some(7));
 }
 
-/// What is read of a topic for the first time may be damaged: it is not nothing, so that nobody takes the topic for deleted.
+/// A topic that is read for the first time may be damaged: it is not nothing, so that it is not
+/// taken for deleted.
 #[test]
 fn a_topic_that_is_damaged_from_the_beginning_is_told_of() {
     let mut tree = Tree::default();
@@ -275,14 +276,16 @@ fn the_audit_finds_what_no_event_has_told_of() {
     assert!(missed(&tree, 2, None, &[]).is_empty(), "an event has");
 }
 
-/// A server and its events: whenever an answer leaves nothing to be read, the copy is what the server had.
+/// A server and its events: whenever an answer leaves nothing to be read, the
+/// copy is what the server had.
 #[test]
 fn a_copy_without_marks_is_what_the_server_has() {
     let mut die = Die(15);
     let (mut server, mut tree): (BTreeMap<String, Znode>, Tree) = (BTreeMap::new(), Tree::default());
     let (mut zxid, mut clean) = (1, 0);
     for _ in 0..20_000 {
-        // Any number of changes before the next read is carried out; their events come before its answer.
+        // Any number of changes before the next read is carried out; their
+        // events come before its answer.
         let reads = tree.take_dirty();
         let mut answers = Vec::new();
         for at in 0..=reads.len() {

@@ -1,0 +1,10 @@
+//! `corelane top`: what a cluster is busy with, again and again.
+
+mod http;
+mod look;
+mod picture;
+mod run;
+mod scrape;
+mod show;
+
+pub(super) use run::{TopArguments, main};
