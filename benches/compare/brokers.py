@@ -246,12 +246,12 @@ class Broker:
 
 
 class Corelane(Broker):
-    name, side = "Corelane", "corelane"
+    name = "Corelane"
     properties = CORELANE_PROPERTIES
 
-    def __init__(self, binary, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.binary = binary
+    def __init__(self, binary, folder, port, group=None, extra=None, label=None, side="corelane"):
+        super().__init__(folder, port, group, extra, label)
+        self.binary, self.side = binary, side
 
     def command(self):
         return [str(self.binary), "server", str(self.config)]

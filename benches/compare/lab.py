@@ -24,7 +24,7 @@ SHORT_COLD_GB = 2
 
 def broker_label(side, axis, options):
     """One name for each long-lived broker: side, lanes, what differs from the default level, device."""
-    parts = [side, "free" if side == "corelane" and axis.lanes == "free" else ""]
+    parts = [side, "free" if side != "kafka" and axis.lanes == "free" else ""]
     level = options.get(levels.OPTION)
     parts += [level if level not in (None, "held") else ""]
     parts += ["cluster"] if axis.brokers > 1 else []
@@ -36,6 +36,7 @@ class Lab:
     def __init__(self, options, folder, data, binary, libs, progress, zookeeper_libs=None):
         self.options, self.folder, self.data = options, Path(folder), Path(data)
         self.binary, self.libs, self.progress = binary, libs, progress
+        self.binaries = {"corelane": binary}  # by side; binary is the generator, too
         self.zookeeper_libs = zookeeper_libs
         self.cpus = host.two_cpus()
         self.groups = Groups()
@@ -80,8 +81,8 @@ class Lab:
         group = self.groups.make(label)
         if on:
             on.limit_group(group)
-        if side == "corelane":
-            return Corelane(self.binary, folder, self.ports(), group, extra, label)
+        if side in self.binaries:
+            return Corelane(self.binaries[side], folder, self.ports(), group, extra, label, side)
         return Kafka(self.libs, folder, self.ports(), group, extra, label)
 
     def create_cluster(self, side, label):
@@ -90,11 +91,11 @@ class Lab:
             return cluster.kafka(self.libs, folder, self.ports(), group, label)
         if not self.zookeeper_libs:
             raise levels.Refused("there are no jars of ZooKeeper")
-        return cluster.corelane(self.binary, self.zookeeper_libs, folder, self.ports(), group, label)
+        return cluster.corelane(self.binaries[side], self.zookeeper_libs, folder, self.ports(), group, label)
 
     def another(self, broker, suffix):
         """A second broker of the same kind, not started, in a folder of its own. Its group is the run's to remove."""
-        fresh = self.create("corelane" if isinstance(broker, Corelane) else "kafka", f"{broker.label}-{suffix}-{self.port}", broker.extra)
+        fresh = self.create(broker.side, f"{broker.label}-{suffix}-{self.port}", broker.extra)
         fresh.properties = {k: v for k, v in fresh.properties.items() if k != "broker.session.timeout.ms"}  # it is never frozen
         return fresh
 
@@ -104,7 +105,7 @@ class Lab:
     def broker(self, side, axis):
         """The long-lived broker of a side. Corelane has one shard per CPU it starts with, so each kind of lane has its own, and so
         has each set of options; Kafka is started with all CPUs, as it would be, and pinned afterwards."""
-        options = self.terms_of(axis).options if side == "corelane" else {}
+        options = self.terms_of(axis).options if side in self.binaries else {}
         label = broker_label(side, axis, options)
         found = self.started.get(label)
         if found is None or not found.alive():
@@ -115,7 +116,7 @@ class Lab:
             else:
                 found = self.create_cluster(side, label) if axis.brokers > 1 else self.create(side, label, options, self.disk(axis))
                 self.started[label] = found
-            pinned = self.cpus and axis.lanes == "pinned" and side == "corelane"
+            pinned = self.cpus and axis.lanes == "pinned" and side in self.binaries
             try:
                 found.start({self.cpus[0]} if pinned else None)
             except BrokerError as e:
