@@ -664,8 +664,8 @@ const BROKER: &[OptionSpec] = &[
         kind: Long,
         default: "4194304",
         bounds: AtLeastOr { min: 65_536, or: 0 },
-        doc: "Largest step in which zeros are written ahead of small writes, so that those fall into blocks that the file system need not convert; 0: never. \
-              A log whose writes are 256 KiB or more on average gets none.",
+        doc: "Largest step in which zeros are written ahead of small writes, and of those that are synced one by one (flush.messages=1), so that they fall into blocks that the \
+              file system need not convert; 0: never. A log whose writes are 256 KiB or more on average gets none; behind corelane.acknowledge=held only one with such syncs does.",
         access: integer!(Server write_ahead_bytes),
     },
     OptionSpec {
@@ -675,7 +675,7 @@ const BROKER: &[OptionSpec] = &[
         kind: Int,
         default: "32768",
         bounds: Between(0, 1 << 20),
-        doc: "Partitions whose writes are this large on average, or larger, get no zeros ahead of them. Where the device writes zeros without a transfer (Linux 6.17, NVMe), 1048576 is better.",
+        doc: "Partitions whose writes are this large on average, or larger, get no zeros ahead of them, unless each is synced. Where the device writes zeros without a transfer (Linux 6.17, NVMe), 1048576 is better.",
         access: integer!(Server write_ahead_group_bytes),
     },
     OptionSpec {
@@ -724,7 +724,7 @@ const BROKER: &[OptionSpec] = &[
         kind: Int,
         default: "100",
         bounds: Between(0, 10_000_000),
-        doc: "How long a shard that has run out of work spins, at most, before it sleeps; microseconds. It spins only where that gets more done: its pauses are shorter than this on average, clients wait for its answers before they ask for more (it tries out both ways twice a second), and no other thread wants its CPU. 0, or `corelane.gather.us`: it never spins.",
+        doc: "How long a shard that has run out of work spins, at most, before it sleeps; microseconds. It spins only where that gets more done: its pauses are shorter than this on average, clients wait for its answers before they ask for more (it tries out both ways twice a second, less often where that was in vain), and no other thread wants its CPU. 0, or `corelane.gather.us`: it never spins.",
         access: integer!(Server idle_spin_us),
     },
     OptionSpec {

@@ -21,8 +21,12 @@ const SMOOTHING: u64 = 8;
 const TRIAL_NS: u64 = 20_000_000;
 /// Spinning must move so many times as much.
 const GAIN: f64 = 1.25;
-/// Between two trials.
+/// Between two trials, where spinning pays.
 const SETTLED: Duration = Duration::from_millis(500);
+/// Each trial in vain doubles the time to the next one, up to this: it costs the CPU that it takes.
+const LONGEST_SETTLED: Duration = Duration::from_secs(4);
+/// After such a pause there may be other clients.
+const SILENCE: Duration = Duration::from_millis(50);
 /// More than this from one look for work to the next is time for which others had the
 /// CPU, and were not done soon.
 const TAKEN_NS: u64 = 1_000_000;
@@ -35,6 +39,8 @@ pub(super) struct Spin {
     /// Of pauses.
     average_ns: u64,
     phase: Phase,
+    /// From a trial in vain to the next.
+    settled: Duration,
     /// Since when there has been nothing to do.
     quiet: Option<Moment>,
     /// The last look for work, if the shard has spun since.
@@ -87,6 +93,7 @@ impl Spin {
             longest_ns,
             average_ns: longest_ns,
             phase: Phase::Sleeps { until: None },
+            settled: SETTLED,
             quiet: None,
             looked: None,
             spun_ns: 0,
@@ -102,8 +109,15 @@ impl Spin {
         let Some(since) = self.quiet.take() else { return };
         self.count(came);
         self.looked = None;
-        // However long a pause was, it is forgotten soon.
-        let pause = came.ns_since(since).min(self.longest_ns.saturating_mul(2));
+        let pause = came.ns_since(since);
+        if u128::from(pause) > SILENCE.as_nanos() {
+            self.settled = SETTLED;
+            if matches!(self.phase, Phase::Sleeps { .. }) {
+                self.phase = Phase::Sleeps { until: None };
+            }
+        }
+        // However long it was, it is forgotten soon.
+        let pause = pause.min(self.longest_ns.saturating_mul(2));
         self.average_ns = self.average_ns - self.average_ns / SMOOTHING + pause / SMOOTHING;
     }
 
@@ -115,7 +129,15 @@ impl Spin {
         }
         let since = *self.quiet.get_or_insert(now);
         self.count(now);
-        self.phase = self.next_phase(now, moved);
+        let next = self.next_phase(now, moved);
+        match (self.phase, next) {
+            (Phase::Tries { .. }, Phase::Sleeps { until: Some(_) }) => {
+                self.settled = (self.settled * 2).min(LONGEST_SETTLED);
+            }
+            (_, Phase::Spins { .. }) => self.settled = SETTLED,
+            _ => {}
+        }
+        self.phase = next;
         let phase_spins = matches!(self.phase, Phase::Tries { .. } | Phase::Spins { .. });
         let spins = phase_spins && now.ns_since(since) < self.longest_ns;
         self.looked = spins.then_some(now);
@@ -140,7 +162,7 @@ impl Spin {
             Phase::Tries { start, asleep } if start.rate(now, moved()) > asleep * GAIN => {
                 Phase::Spins { until: now.after(SETTLED) }
             }
-            Phase::Tries { .. } => Phase::Sleeps { until: Some(now.after(SETTLED)) },
+            Phase::Tries { .. } => Phase::Sleeps { until: Some(now.after(self.settled)) },
         }
     }
 
@@ -227,6 +249,10 @@ mod tests {
         model.serve(60, 0, Some(40));
         assert_eq!(model.share_slept(400, 0, Some(40)), 1.0);
         assert!(model.share_slept(5000, 0, Some(40)) > 0.9, "but for the trials");
+        assert!(model.share_slept(60_000, 0, Some(40)) > 0.99, "which become rare");
+        model.serve(1, 100_000, None);
+        model.serve(60, 15, None);
+        assert!(model.share_slept(400, 15, None) < 0.01, "after silence it is tried soon");
     }
 
     #[test]
