@@ -3,8 +3,9 @@
 //!
 //! The first write into a reserved block is dear: the kernel hands it to a worker, and the file
 //! system converts the extent in its journal. Large writes spread that over many bytes. Where
-//! groups are small, zeros are therefore written ahead, in large writes off the append path, so
-//! that groups fall into blocks that were written before.
+//! groups are small, or a sync follows each, which then commits the journal, zeros are therefore
+//! written ahead, in large writes off the append path, so that groups fall into blocks that were
+//! written before.
 //!
 //! Zeros never share a block with a group: they begin behind everything that was sent, and a group
 //! that would reach into zeros in flight waits for them. It does not wait for zeros to begin: where
@@ -33,6 +34,8 @@ const MOST_ZEROS_BYTES: u64 = 1024 * 1024;
 /// Where groups have caught up with the zeros, the next ones are begun so far ahead that
 /// groups need not wait for them.
 const HEAD_START_BYTES: u64 = 64 * 1024;
+/// Writes that are synced one by one get zeros ahead of them while they are smaller on average.
+const SYNCED_GROUP_BYTES: u64 = 256 * 1024;
 const _: () = assert!(FIRST_ZEROS_BYTES <= MOST_ZEROS_BYTES && MOST_ZEROS_BYTES <= MAX_IO_BYTES as u64);
 const _: () = assert!(FIRST_RESERVE_BYTES.is_multiple_of(ALIGNMENT) && HEAD_START_BYTES.is_multiple_of(ALIGNMENT));
 
@@ -139,9 +142,7 @@ impl Log {
     /// of it where that is due.
     pub(super) fn sent_to(self: &Rc<Self>, segment: &Rc<Segment>, file: &Rc<File>, end: u64) {
         segment.ahead.note_sent(end);
-        if segment.ahead.running.get()
-            || self.appender.mean_group_bytes() >= self.context.limits.write_ahead_group_bytes
-        {
+        if segment.ahead.running.get() || !self.wants_zeros() {
             return;
         }
         let Some(target) = segment.ahead.target(self.context.limits.write_ahead_bytes) else { return };
@@ -160,6 +161,17 @@ impl Log {
             segment.ahead.running.set(false);
             log.progress.notify_all();
         });
+    }
+
+    /// Writes are small, or a sync follows each, which would commit the journal for every block
+    /// that is converted.
+    fn wants_zeros(&self) -> bool {
+        let small = match (self.syncs_each_batch(), self.behind.get()) {
+            (true, _) => SYNCED_GROUP_BYTES,
+            (false, None) => self.context.limits.write_ahead_group_bytes,
+            (false, Some(_)) => 0,
+        };
+        self.appender.mean_group_bytes() < small
     }
 
     /// Writes zeros up to about `target`, within what is reserved.

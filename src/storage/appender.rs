@@ -106,6 +106,14 @@ impl Appender {
         self.mean_group.get()
     }
 
+    /// Takes a write's size into the mean.
+    pub(super) fn note_group(&self, bytes: u64) {
+        self.mean_group.set(match self.mean_group.get() {
+            0 => bytes,
+            mean => (7 * mean + bytes) / 8,
+        });
+    }
+
     #[cfg(test)]
     pub fn groups(&self) -> u64 {
         self.next_flight.get()
@@ -225,10 +233,7 @@ impl Appender {
         *self.cursor.borrow_mut() = Some((segment.base_offset, end));
         self.pending_bytes.set(self.pending_bytes.get() - bytes as usize);
         self.lingers_until.set(None);
-        self.mean_group.set(match self.mean_group.get() {
-            0 => bytes,
-            mean => (7 * mean + bytes) / 8,
-        });
+        self.note_group(bytes);
         let number = self.next_flight.replace(self.next_flight.get() + 1);
         let buf = buf.freeze();
         (Flight { number, at, segment, start, end, bytes: buf.bytes(), landed: false }, buf)

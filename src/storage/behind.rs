@@ -3,11 +3,11 @@
 //!
 //! A log's chunks leave together, in one write: once they hold the most that a write takes, when
 //! the oldest of it is `corelane.write.behind.max.ms` old, when half of the arena waits to leave
-//! and this log for longest, or when the segment has rolled. Whole blocks leave; the unfinished
-//! one at the end leaves with the next ones, or alone when it has not filled within half a second,
-//! or somebody waits for `written`. So no block is written twice at rates that matter, and no
-//! write is made of memory that still changes: whole blocks go from the chunk itself, an
-//! unfinished one from a copy.
+//! and this log for longest, or when the segment has rolled. Whole blocks leave; the unfinished one
+//! at the end leaves with them where nothing has come for half of that time, else with the next
+//! ones, or alone when it has not filled within half a second, or somebody waits for `written`. So
+//! no block is written twice at rates that matter, and no write is made of memory that still
+//! changes: whole blocks go from the chunk itself, an unfinished one from a copy.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,7 +16,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_lite::future::zip;
 
 use super::appender::Pending;
 use super::arena::layout::Entry;
@@ -187,7 +186,7 @@ impl Behind {
         for number in self.sending.get().. {
             let Some(held) = self.chunk(number) else { break };
             let Some(piece) = self.piece_to_write(held, is_enough) else { break };
-            bytes += piece.upto - piece.from;
+            bytes += align_up(piece.upto as u64) as usize - piece.from;
             if pieces.last().is_some_and(|last| !last.goes_on_in(&piece.held)) || bytes > MAX_IO_BYTES {
                 break;
             }
@@ -239,6 +238,13 @@ impl Behind {
             held.filled() - whole
         });
         self.total.get() - unfinished as u64
+    }
+
+    /// Whole blocks leave now, and nothing has come for half of the time that they wait: one write
+    /// takes the unfinished block along, which would otherwise leave in another soon after.
+    fn rests(&self) -> bool {
+        let rested = clock::now().saturating_duration_since(self.block_since.get());
+        rested * 2 >= self.arena.delay() && self.total_in_whole_blocks() > self.total_sent()
     }
 
     /// The block that ended at `upto`, with bytes from `since` on, is full now, and leaves with the
@@ -495,6 +501,11 @@ impl Log {
                 behind.arena.write_by(due, self);
                 return 0;
             }
+            Some(_) if behind.rests() => {
+                behind.timed.set(false);
+                self.write_everything();
+                return behind.total.get().saturating_sub(before);
+            }
             Some(_) => {
                 behind.whole_target.set(behind.total_in_whole_blocks());
                 self.wake_behind(behind);
@@ -607,7 +618,17 @@ impl Log {
             return Ok(());
         }
         // More may have gathered meanwhile.
-        let Some(pieces) = behind.next_write() else { return Ok(()) };
+        let (pieces, end) = loop {
+            let Some(pieces) = behind.next_write() else { return Ok(()) };
+            let end = pieces.last().map_or(0, |last| last.held.position + last.upto as u64);
+            if !segment.ahead.blocks(end) {
+                break (pieces, end);
+            }
+            self.progress.notified().await;
+            if self.failure.borrow().is_some() {
+                return Ok(());
+            }
+        };
         let mut bytes = 0;
         for Piece { held, upto, .. } in &pieces {
             let end = align_up(held.position + *upto as u64);
@@ -616,6 +637,8 @@ impl Log {
             held.unsent_since.set(clock::now());
         }
         behind.arena.note_sent(bytes);
+        self.appender.note_group(bytes as u64);
+        self.sent_to(&segment, &file, end);
         let number = behind.next_flight.replace(behind.next_flight.get() + 1);
         let pieces: Rc<[Piece]> = pieces.into();
         behind.flights.borrow_mut().push_back(Flight { number, pieces: pieces.clone(), landed: false });
@@ -692,28 +715,18 @@ impl Log {
 }
 
 /// Writes pieces that follow one another: whole blocks from the chunks themselves, an unfinished
-/// one at the end from a copy beside it.
+/// one at the end from a copy.
 async fn write(pieces: &[Piece], file: &Rc<File>) -> io::Result<()> {
     let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else { return Ok(()) };
     let whole = align_down(last.upto as u64) as usize;
     let blocks = pieces.iter().map(|piece| piece.held.chunk.bytes(piece.from..align_down(piece.upto as u64) as usize));
-    let blocks: Rc<[Bytes]> = blocks.filter(|bytes| !bytes.is_empty()).collect();
-    let blocks = async {
-        match blocks.is_empty() {
-            true => Ok(()),
-            false => file.write_slices(blocks, first.held.position + first.from as u64).await,
-        }
-    };
-    let unfinished = async {
-        if last.upto == whole {
-            return Ok(());
-        }
+    let mut blocks: Vec<Bytes> = blocks.filter(|bytes| !bytes.is_empty()).collect();
+    if last.upto > whole {
         let mut block = DiskBuf::alloc(ALIGNMENT as usize);
         let (filled, padding) = block.as_mut_slice().split_at_mut(last.upto - whole);
         filled.copy_from_slice(&last.held.chunk.as_slice()[whole..last.upto]);
         padding.fill(0);
-        file.write_at(&block.freeze(), last.held.position + whole as u64).await
-    };
-    let (blocks, unfinished) = zip(blocks, unfinished).await;
-    blocks.and(unfinished)
+        blocks.push(block.freeze().bytes());
+    }
+    file.write_slices(blocks.into(), first.held.position + first.from as u64).await
 }

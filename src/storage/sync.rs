@@ -61,6 +61,12 @@ impl Log {
         unsynced as u64 >= config.flush_messages || config.flush_ms == Some(0)
     }
 
+    /// Each batch is acknowledged once it is synced.
+    pub(super) fn syncs_each_batch(&self) -> bool {
+        let config = self.config.borrow();
+        config.flush_messages <= 1 || config.flush_ms == Some(0)
+    }
+
     /// Bytes written and not synced.
     pub fn unsynced_bytes(&self) -> u64 {
         self.sync.dirty.borrow().iter().map(|s| s.written.get().saturating_sub(s.synced.get())).sum()

@@ -188,6 +188,7 @@ mod crash;
 mod discard;
 mod held;
 mod limits;
+mod moving;
 mod room;
 mod rot;
 mod start;

@@ -216,3 +216,41 @@ fn large_groups_small_segments_and_the_switch_get_no_zeros() {
         }
     });
 }
+
+/// Behind an arena only batches that wait for their sync have zeros before them.
+#[test]
+fn batches_that_are_synced_one_by_one_get_zeros_behind_an_arena_too() {
+    let root = scratch();
+    let base = root.path().to_path_buf();
+    on_shard(move || {
+        let base = base.clone();
+        async move {
+            for (flush_messages, due) in [(1, true), (u64::MAX, false)] {
+                let config =
+                    || Arc::new(TopicConfig { segment_bytes: 6 << 20, flush_messages, ..TopicConfig::default() });
+                let (root, arenas) = (base.join(format!("{flush_messages}")), Duration::from_millis(5));
+                fs::create_dir(&root).unwrap();
+                let (arena, dir) = (held::arena(&root, 4 << 20, arenas), root.join("t-0"));
+                let (mut written, mut random) = (Vec::new(), Random(78));
+                for round in 1..3 {
+                    let log = open_in(context(1 << 20), &dir, config()).await.log;
+                    log.write_behind(arena.clone(), held::KEY);
+                    busy(&log, 20 << 20, &mut random, &mut written).await;
+                    acknowledged(&log, log.next_offset()).await;
+                    let zeroed = segments(&log).iter().filter(|segment| segment.ahead.zeroed() > 0).count();
+                    assert_eq!(zeroed > 2, due, "round {round}: zeros ahead of {zeroed} segments");
+                    assert!(read_all(&log, 0, 1 << 20).await == joined(&written));
+                    // As kill -9 leaves it.
+                    let copy = root.join(format!("copy-{round}"));
+                    copy_dir(&dir, &copy);
+                    let recovered = open_in(context(1 << 20), &copy, config()).await.log;
+                    if due {
+                        assert!(read_all(&recovered, 0, 1 << 20).await == joined(&written), "round {round}");
+                    }
+                    log.close(Vec::new).await.unwrap();
+                    compare_files(&log, &written);
+                }
+            }
+        }
+    });
+}

@@ -9,14 +9,14 @@ use crate::runtime::file_systems::FileSystems;
 use crate::storage::arena::{FOLDER, MANY_FILES};
 use crate::storage::paths::segment_file;
 
-const KEY: PartitionKey = PartitionKey { topic: Uuid::from_u128(77), partition: 0 };
+pub(super) const KEY: PartitionKey = PartitionKey { topic: Uuid::from_u128(77), partition: 0 };
 const LONG: Duration = Duration::from_secs(100);
 
 fn identity() -> Identity {
     Identity { boot: Uuid::from_u128(1), cluster: "c".into(), directory: Uuid::from_u128(2) }
 }
 
-fn arena(root: &Path, bytes: usize, delay: Duration) -> Rc<Arena> {
+pub(super) fn arena(root: &Path, bytes: usize, delay: Duration) -> Rc<Arena> {
     Arena::create(&root.join(FOLDER), 0, &identity(), bytes).unwrap().open(delay, 1).unwrap()
 }
 
@@ -151,6 +151,20 @@ fn a_block_that_fills_leaves_with_the_next_ones() {
         log.write_unfinished();
         let end = log.next_offset();
         eventually("nothing has filled the last one", || log.ends().written == end).await;
+    });
+}
+
+#[test]
+fn an_unfinished_block_leaves_with_the_others_where_nothing_follows_it() {
+    scratched(|root| async move {
+        let arena = arena(&root, 4 << 20, Duration::from_millis(40));
+        arena.write_unfinished_after(LONG);
+        let log = open_held(&arena, &root.join("t-0")).await;
+        for n in 1..4 {
+            let appended = log.append(batch(1, 20_000, 5, n), 3, 0).unwrap();
+            eventually("all of it is written", || log.ends().written == appended.next_offset).await;
+            assert_eq!(log.chunk_writes(), n, "in one write");
+        }
     });
 }
 
