@@ -92,7 +92,9 @@ impl Shard {
             let offline = self.is_unopened(id) || self.placement().offline.contains_key(&id);
             return Err(if offline { ErrorCode::KafkaStorageError } else { ErrorCode::ReplicaNotAvailable });
         };
-        if replica.failure().is_some() && !self.moves.under_way.borrow().contains_key(&id) {
+        // One that found no room is moved to where there is some.
+        let failure = replica.failure().filter(|failure| !failure.is_full());
+        if failure.is_some() && !self.moves.under_way.borrow().contains_key(&id) {
             return Err(ErrorCode::KafkaStorageError);
         }
         if let Some(under_way) = self.moves.under_way.borrow().get(&id).filter(|under_way| !under_way.cancelled.get()) {
@@ -154,20 +156,28 @@ impl Shard {
 
     async fn carry_move_out(self: &Rc<Self>, id: PartitionId, under_way: &Rc<Move>, future: PathBuf) {
         let _turn = self.moves.turn.acquire(1).await;
-        let Some(replica) = self.replica(id).filter(|_| !under_way.cancelled.get() && !self.stop.is_set()) else {
-            return;
-        };
+        while let Some(replica) = self.replica(id).filter(|_| !under_way.cancelled.get() && !self.stop.is_set()) {
+            self.carry_out_once(&replica, under_way, &future).await;
+            // Opened anew meanwhile: there was room again.
+            if self.replica(id).is_none_or(|current| Rc::ptr_eq(&current, &replica)) {
+                return;
+            }
+        }
+    }
+
+    async fn carry_out_once(self: &Rc<Self>, replica: &Rc<Replica>, under_way: &Rc<Move>, future: &Path) {
+        let id = replica.id;
         let (topic, partition) = (replica.topic.clone(), id.index.0);
         let from = replica.log().dir();
         if from.parent() == Some(&*under_way.root) {
             return;
         }
         tracing::info!(%topic, partition, from = %from.display(), to = %under_way.root.display(), "the replica is being moved");
-        let outcome = self.copy_and_swap(&replica, under_way, &future).await;
+        let outcome = self.copy_and_swap(replica, under_way, future).await;
         if !matches!(outcome, Ok(Ended::Moved)) {
-            let copy = future.clone();
+            let copy = future.to_path_buf();
             if spawn_blocking(move || copy.exists()).await
-                && let Err(error) = remove_dir(&future).await
+                && let Err(error) = remove_dir(future).await
             {
                 tracing::warn!(dir = %future.display(), %error, "a copy that is not needed stays until the next start");
             }
@@ -231,9 +241,21 @@ impl Shard {
         let id = replica.id;
         let image = self.image();
         let topic = image.topic_by_id(id.topic).ok_or_else(|| io::Error::other("its topic is being deleted"))?;
-        // A log that fails now stays as one that fails at any other time.
-        replica.close_to_move().await.map_err(io::Error::other)?;
-        let end = replica.log().next_offset();
+        let end = match replica.is_full() {
+            true => match replica.cut_back().await {
+                Ok(end) => end,
+                Err(error) => {
+                    self.lose(replica, from, format!("closing it: {error}"));
+                    replica.replaced();
+                    return Err(error);
+                }
+            },
+            false => {
+                // A log that fails now stays as one that fails at any other time.
+                replica.close_to_move().await.map_err(io::Error::other)?;
+                replica.log().next_offset()
+            }
+        };
         self.end_to_reopen(replica);
         let exchanged = async {
             // An exchange that has begun is carried through, also while the broker stops.
@@ -378,7 +400,8 @@ impl Copying<'_> {
             let unsealed_bytes = log.size_bytes().saturating_sub(sealed_bytes);
             // Cleaning may have replaced what was copied.
             let left = copy.outdated(sealed).await.saturating_add(unsealed_bytes);
-            if left <= LAST_BYTES {
+            // One that found no room takes no records anyway, and cannot be sealed.
+            if left <= LAST_BYTES || self.replica.is_full() {
                 return Ok(Some(copy));
             }
             if unsealed_bytes > LAST_BYTES / 2 {

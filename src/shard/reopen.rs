@@ -32,12 +32,17 @@ struct Tries {
 }
 
 impl Tries {
+    /// The first is due at once.
+    fn first(now: Instant) -> Tries {
+        Tries { wait: Duration::ZERO, at: now, opened: false }
+    }
+
     /// A partition is found full at `now`; `before`: what is known of it.
     fn of_full(before: Option<Tries>, now: Instant) -> Tries {
         match before {
             Some(tries) if !tries.opened => tries,
             Some(tries) if now < tries.at + SETTLED => tries.again(now),
-            _ => Tries { wait: Duration::ZERO, at: now, opened: false },
+            _ => Tries::first(now),
         }
     }
 
@@ -52,6 +57,7 @@ impl Shard {
     /// Watches for partitions that found no room and opens them anew when there is some.
     pub(super) async fn keep_reopening(self: Rc<Self>) {
         let mut tries: HashMap<PartitionId, Tries> = HashMap::new();
+        let mut opening = Tries::first(clock::now());
         let (mut failures_seen, mut remind_at) = (0, clock::now() + REMINDER);
         while !self.stop.is_set() {
             clock::next_tick().await;
@@ -59,7 +65,7 @@ impl Shard {
                 // A disk that does not answer stays as it was.
                 let _ = disk.look().await;
             }
-            self.open_what_found_no_room().await;
+            opening = self.open_what_found_no_room(opening).await;
             let failures = self.storage.failures();
             if failures == std::mem::replace(&mut failures_seen, failures) && tries.values().all(|t| t.opened) {
                 continue;
@@ -121,11 +127,18 @@ impl Shard {
         opened
     }
 
-    /// Opens the partitions whose opening itself found no room.
-    async fn open_what_found_no_room(self: &Rc<Self>) {
+    /// Opens the partitions whose opening itself found no room, if that is due: there may be room
+    /// on other disks than theirs. Returns when it is due again.
+    async fn open_what_found_no_room(self: &Rc<Self>, tries: Tries) -> Tries {
         let waiting = self.take_no_room();
+        let put_back = |waiting: BTreeSet<_>| waiting.into_iter().for_each(|partition| self.open_later(partition));
+        let now = clock::now();
         if waiting.is_empty() {
-            return;
+            return Tries::first(now);
+        }
+        if now < tries.at {
+            put_back(waiting);
+            return tries;
         }
         let mut any_room = false;
         for root in &self.config.log_dirs {
@@ -133,8 +146,8 @@ impl Shard {
             any_room |= disk.look().await.is_ok() && disk.has_room(true);
         }
         if !any_room {
-            waiting.into_iter().for_each(|partition| self.open_later(partition));
-            return;
+            put_back(waiting);
+            return tries;
         }
         let _one = self.hosting.acquire(1).await;
         let image = self.image();
@@ -143,6 +156,7 @@ impl Shard {
         if let Err(error) = self.host(topics, Claim::Known).await {
             tracing::error!(%error, "opening partitions that found no room failed");
         }
+        tries.again(clock::now())
     }
 
     /// Closes a replica that found no room and opens its directory anew; `false`: it is full

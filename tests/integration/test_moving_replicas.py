@@ -341,6 +341,36 @@ def test_a_target_without_room(make_broker, small_disk, request):
 
 
 @corelane
+def test_a_replica_leaves_a_full_disk(make_broker, small_disk, request):
+    """Where it found no room, it takes records again on another disk."""
+    b = two_dirs(make_broker, {0: small_disk / "a"})
+    request.addfinalizer(b.kill)
+    topic = next(name for name in ("t1", "t2", "t3") if in_first_dir(b, name))
+    count = fill(b, topic, 10)
+    # Less than is kept free for groups and metadata.
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - (2 << 20)))
+    bulk = load.Bulk(record_bytes=4000)
+    with wire.Conn(b, timeout=60) as conn:
+        for _ in range(40):
+            error, base = wire.produce(conn, topic, 0, bulk.kinds[0])
+            if error:
+                break
+            assert base == count
+            count += bulk.records
+        assert name_of(error) == "KAFKA_STORAGE_ERROR"
+    assert alter(b, (b.dirs[1], topic, 0)) == {(topic, 0): "NONE"}
+    wait_until(lambda: places(b, topic) == (str(b.dirs[1]), None), 60)
+    assert load.end(b, topic) == count
+    fill(b, topic, 1)
+    assert load.end(b, topic) == count + bulk.records
+    assert on_disk(b, topic) == [f"{b.dirs[1]}/{topic}-0"]
+    b.kill()
+    b.start(topics=[topic])
+    assert load.end(b, topic) == count + bulk.records
+
+
+@corelane
 def test_a_target_that_cannot_be_written(make_broker):
     """The partition is served as before, and nothing is moved there until a start has found the directory in order."""
     b = two_dirs(make_broker)

@@ -302,7 +302,7 @@ impl<C: Core> Hosted<C> {
 
     fn carry_out(self: &Rc<Self>, outcome: Outcome<C>) {
         if let Err(error) = self.append(&outcome) {
-            if !self.is_in_office() {
+            if !self.is_in_office() || is_closed(&error) {
                 return self.end();
             }
             tracing::error!(
@@ -378,6 +378,9 @@ impl<C: Core> Hosted<C> {
                 return self.end();
             }
             if let Some(error) = self.replica.commit_outcome(offset, self.term).err().filter(|_| !committed) {
+                if is_closed(&error) {
+                    return self.end();
+                }
                 tracing::error!(
                     topic = C::TOPIC, partition = %self.replica.id.index, %error,
                     "what the coordinator wrote is not on disk: it ends, and its {} are served again with the partition", C::KEEPS
@@ -405,4 +408,9 @@ impl<C: Core> Hosted<C> {
             }
         }
     }
+}
+
+/// The partition is closed, to be opened anew or elsewhere: nothing is wrong.
+fn is_closed(error: &Rejected) -> bool {
+    error.code == ErrorCode::NotLeaderOrFollower
 }
