@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -48,7 +49,8 @@ def options(argv):
         parser.error(f"no such axis: {', '.join(unknown)}; there are {', '.join(known)}")
     if not os.access(chosen.old, os.X_OK):
         parser.error(f"{chosen.old} is not an executable")
-    return chosen, [known[name] for name in wanted if known[name].work in WORKS]
+    # Neither floor: both builds are measured alike.
+    return chosen, [replace(known[name], ceiling=False, writing_floor=False) for name in wanted if known[name].work in WORKS]
 
 
 def spread_of_median(ratios):
