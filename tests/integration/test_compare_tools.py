@@ -20,7 +20,7 @@ EXPECTED = [
     ("topics describe.*", ".*Configs:.*|- Topic: .*", "Kafka stores min.insync.replicas for all brokers where it has eligible leader replicas"),
     ("configs (brokers?|default|default shown)", "- min.insync.replicas=1 .*DYNAMIC_DEFAULT_BROKER_CONFIG.*", "the same"),
     ("configs topic all", "[-+] min.insync.replicas=1 .*", "the same"),
-    ("configs topic (shown|all)", r"[-+] (retention|segment|flush)\.ms=.*", "Kafka knows no default of options that others stand for: log.retention.hours, log.roll.hours"),
+    ("configs (topics|topic (shown|all))", r"[-+] (retention|segment|flush)\.ms=.*", "Kafka knows no default of options that others stand for: log.retention.hours, log.roll.hours"),
     ("configs broker shown", "[-+] log.retention.ms=.*", "the same"),
     ("configs topic all", r"[-+] ((remote\.log|remote\.storage|local\.retention)\..*|preallocate=.*|segment.jitter.ms=.*)", "options without effect have no broker's option beside them"),
     ("configs broker all", ".*", "each broker has options of its own; test_options.py compares those that both have"),
