@@ -16,7 +16,7 @@ from .lab import Lab
 from .main import REPO, Progress, expected_seconds
 from .report import carried
 
-SIDES = ("corelane", "old")
+SIDES = ("new", "old")
 WORKS = ("bench", "recent", "cold", "memory", "beside", "start", "idle")
 
 
@@ -25,7 +25,7 @@ class Builds(Lab):
 
     def __init__(self, options, folder, data, binary, old, progress):
         super().__init__(options, folder, data, binary, None, progress)
-        self.binaries["old"] = old
+        self.binaries = {"new": binary, "old": old}
 
     def sides(self):
         return SIDES
@@ -50,6 +50,9 @@ def options(argv):
     if not os.access(chosen.old, os.X_OK):
         parser.error(f"{chosen.old} is not an executable")
     # Neither floor: both builds are measured alike.
+    left_out = [name for name in wanted if known[name].work not in WORKS]
+    if chosen.only and left_out:
+        parser.error(f"scripts/compare-builds does not measure {', '.join(left_out)}")
     return chosen, [replace(known[name], ceiling=False, writing_floor=False) for name in wanted if known[name].work in WORKS]
 
 
@@ -72,7 +75,7 @@ def rows(axis, outcome):
             continue
         error = spread_of_median(stats.ratios([p for p in pairs if all(s and valid(s) for s in p)], metric))
         middle, least, most = figure["ratio"]
-        doubt = f"{100 * error:.1f} %" if error is not None else ""
+        doubt = f"{100 * error:.1f} %" if error is not None else "too few pairs"
         told = [f"{figure[side][0]:,.{digits}f}" for side in ("corelane", "kafka")]
         yield f"| {axis.id} | {heading}, {unit} | {told[1]} | {told[0]} | {middle:.3f} | {least:.2f}-{most:.2f} | {doubt} |"
 
@@ -86,7 +89,7 @@ def main(argv=None):
     (data / "raw").mkdir(parents=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    progress = Progress(sum(expected_seconds(a, chosen) for a in axes))
+    progress = Progress(2 * chosen.warm + sum(expected_seconds(a, chosen) for a in axes))
     isolate.own_network()
     lab, out, code = Builds(chosen, data / "raw", data, binary, chosen.old.resolve(), progress), [], 0
     read_ahead, read_ahead_setting = host.read_ahead(data)

@@ -111,7 +111,7 @@ pub fn find_home(seen: &[Seen], sharing: Option<Sharing>) -> Result<Home, String
         } else if let Some(empty) = vacant {
             message.push_str(&format!(" ({} is missing or empty: is its disk mounted?)", empty.path.display()));
         }
-        message.push_str("; mount it, or name an empty directory for a new broker. ");
+        message.push_str("; mount it, move it here from a directory that was taken out, or name an empty directory for a new broker. ");
         return Err(message + LEFT);
     }
     match unreadable {

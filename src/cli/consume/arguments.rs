@@ -50,7 +50,7 @@ pub(in crate::cli) struct ConsumeArguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Level {
-    /// The names with `_` are those of Kafka's tools.
+    // The names with `_` are those of Kafka's tools.
     #[value(alias = "read_committed")]
     ReadCommitted,
     #[value(alias = "read_uncommitted")]
