@@ -21,6 +21,7 @@ use crate::cluster::{DirectoryId, PartitionHome};
 use crate::config::absolute_dir;
 use crate::model::{ErrorCode, PartitionId};
 use crate::partition::Replica;
+use crate::runtime::disk::is_full;
 use crate::runtime::sync::LocalMutex;
 use crate::runtime::{spawn_blocking, spawn_local};
 use crate::storage::{DirCopy, NotExchanged, exchange, future_name, remove_dir};
@@ -241,21 +242,7 @@ impl Shard {
         let id = replica.id;
         let image = self.image();
         let topic = image.topic_by_id(id.topic).ok_or_else(|| io::Error::other("its topic is being deleted"))?;
-        let end = match replica.is_full() {
-            true => match replica.cut_back().await {
-                Ok(end) => end,
-                Err(error) => {
-                    self.lose(replica, from, format!("closing it: {error}"));
-                    replica.replaced();
-                    return Err(error);
-                }
-            },
-            false => {
-                // A log that fails now stays as one that fails at any other time.
-                replica.close_to_move().await.map_err(io::Error::other)?;
-                replica.log().next_offset()
-            }
-        };
+        let end = self.close_original(replica, from).await?;
         self.end_to_reopen(replica);
         let exchanged = async {
             // An exchange that has begun is carried through, also while the broker stops.
@@ -295,6 +282,26 @@ impl Shard {
         }
         replica.replaced();
         outcome.map(|()| dir)
+    }
+
+    /// Ends the log that is to be moved; returns the offset at which the next one of its directory
+    /// must end. A log that fails now stays as one that fails at any other time, and one that finds
+    /// no room is opened anew once there is some.
+    async fn close_original(&self, replica: &Replica, from: &Path) -> io::Result<i64> {
+        if !replica.is_full() {
+            match replica.close_to_move().await {
+                Ok(()) => return Ok(replica.log().next_offset()),
+                Err(error) if error.is_full() => {}
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        // Without room for a checkpoint it ends as one that was killed.
+        replica.cut_back().await.inspect_err(|error| {
+            if !is_full(error) {
+                self.lose(replica, from, format!("closing it: {error}"));
+                replica.replaced();
+            }
+        })
     }
 
     /// Takes a partition offline until the next start.
@@ -410,7 +417,12 @@ impl Copying<'_> {
                     return Err(io::Error::other("the active segment cannot be sealed; see the lines about it"));
                 }
                 sealed_up_to = Some(last_sealed);
-                log.seal_active().await.map_err(io::Error::other)?;
+                match log.seal_active().await {
+                    Ok(()) => {}
+                    // Its disk is short of room: it takes no records anyway.
+                    Err(error) if error.is_full() => return Ok(Some(copy)),
+                    Err(error) => return Err(io::Error::other(error)),
+                }
             }
         }
     }

@@ -58,7 +58,13 @@ impl Log {
         while self.clean.is_running() {
             clock::sleep(ENDING_PAUSE).await;
         }
-        self.close(sidecar).await?;
+        if let Err(error) = self.close(sidecar).await {
+            if error.is_full() {
+                // It is closed by half: it goes on once it is opened anew.
+                self.fail("closing the log", &io::ErrorKind::StorageFull.into());
+            }
+            return Err(error);
+        }
         self.dir.retire().await;
         self.context.cold.forget_log(self.number);
         Ok(())

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_disk import take_room
 
 from support import broker as brokers
 from support import java, load, schema, wire
@@ -346,7 +347,8 @@ def test_a_replica_leaves_a_full_disk(make_broker, small_disk, request):
     b = two_dirs(make_broker, {0: small_disk / "a"})
     request.addfinalizer(b.kill)
     topic = next(name for name in ("t1", "t2", "t3") if in_first_dir(b, name))
-    count = fill(b, topic, 10)
+    # More than is copied while it is closed, in a segment that is not sealed.
+    count = fill(b, topic, 25)
     # Less than is kept free for groups and metadata.
     filler = small_disk / "filler"
     filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - (2 << 20)))
@@ -368,6 +370,29 @@ def test_a_replica_leaves_a_full_disk(make_broker, small_disk, request):
     b.kill()
     b.start(topics=[topic])
     assert load.end(b, topic) == count + bulk.records
+
+
+@corelane
+def test_a_full_disk_keeps_what_is_not_written_yet(make_broker, small_disk, request):
+    """A replica whose records cannot be written where it is stays there, served, and moves once there is room."""
+    held = {"corelane.disk.reserve.bytes": 0, "corelane.arena.bytes": 8 << 20, "corelane.write.behind.max.ms": 3000}
+    b = two_dirs(make_broker, {1: small_disk / "b"}, **held)
+    request.addfinalizer(b.kill)
+    topic = next(name for name in ("t1", "t2", "t3") if not in_first_dir(b, name))
+    with wire.Conn(b, timeout=60) as conn:
+        for n in range(100):
+            assert wire.produce(conn, topic, 0, wire.batch([b"%06d" % n + bytes(7000)])) == (0, n)
+    filler = take_room(small_disk)
+    wait_until(lambda: "takes no more records until there is room" in b.log_text(), 60)
+    assert alter(b, (b.dirs[0], topic, 0)) == {(topic, 0): "NONE"}
+    wait_until(lambda: "moving the replica has failed" in b.log_text(), 60)
+    assert load.end(b, topic) == 100 and places(b, topic) == (str(b.dirs[1]), None)
+    assert "offline" not in b.log_text()
+    filler.unlink()
+    with wire.Conn(b, timeout=60) as conn:
+        wait_until(lambda: wire.produce(conn, topic, 0, wire.batch([b"more"])) == (0, 100), 60)
+    assert move(b, topic) == str(b.dirs[0])
+    assert load.end(b, topic) == 101
 
 
 @corelane
