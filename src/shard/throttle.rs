@@ -67,10 +67,25 @@ fn ms(until: u64) -> u64 {
 }
 
 impl Shard {
+    /// Of what followers are sent. Bytes that were counted at another rate count no more: one fetch
+    /// at a low rate would hold them back for days.
+    fn leader_rate(&self) -> u64 {
+        let rate = self.settings().leader_replication_throttled_rate;
+        self.throttles.borrow().leader.go_on_at(rate);
+        rate
+    }
+
+    /// Of what is fetched; as [`leader_rate`](Self::leader_rate).
+    fn follower_rate(&self) -> u64 {
+        let rate = self.settings().follower_replication_throttled_rate;
+        self.throttles.borrow().follower.go_on_at(rate);
+        rate
+    }
+
     /// Records that were read for a follower.
     pub(super) fn count_sent(&self, replica: &Replica, bytes: usize) {
         if bytes > 0 && replica.log().config().leader_throttled.contains(replica.id.index.0, self.broker().0) {
-            let rate = self.settings().leader_replication_throttled_rate;
+            let rate = self.leader_rate();
             self.throttles.borrow().leader.count(bytes, rate, now_us());
         }
     }
@@ -79,13 +94,17 @@ impl Shard {
     pub(super) fn send_later(&self, replica: &Replica, follower: BrokerId) -> Option<u64> {
         let held = replica.log().config().leader_throttled.contains(replica.id.index.0, self.broker().0)
             && !self.is_in_sync(replica.id, follower);
-        if held { self.throttles.borrow().leader.until(now_us()).map(ms) } else { None }
+        if !held {
+            return None;
+        }
+        self.leader_rate();
+        self.throttles.borrow().leader.until(now_us()).map(ms)
     }
 
     /// Records that came from the leader.
     pub(super) fn count_fetched(&self, replica: &Replica, bytes: usize) {
         if bytes > 0 && replica.log().config().follower_throttled.contains(replica.id.index.0, self.broker().0) {
-            let rate = self.settings().follower_replication_throttled_rate;
+            let rate = self.follower_rate();
             self.throttles.borrow().follower.count(bytes, rate, now_us());
         }
     }
@@ -94,7 +113,11 @@ impl Shard {
     pub(super) fn fetch_later(&self, replica: &Replica) -> Option<u64> {
         let held = replica.log().config().follower_throttled.contains(replica.id.index.0, self.broker().0)
             && !self.is_in_sync(replica.id, self.broker());
-        if held { self.throttles.borrow().follower.until(now_us()).map(ms) } else { None }
+        if !held {
+            return None;
+        }
+        self.follower_rate();
+        self.throttles.borrow().follower.until(now_us()).map(ms)
     }
 
     fn is_in_sync(&self, partition: PartitionId, broker: BrokerId) -> bool {
