@@ -2,6 +2,7 @@
 (`scripts/compare-tools`)."""
 
 import re
+import time
 
 import pytest
 
@@ -40,6 +41,17 @@ def expected(step, line):
     return [n for n, (name, pattern, _) in enumerate(EXPECTED) if re.fullmatch(name, step) and re.fullmatch(pattern, line)]
 
 
+def compare(step, sides):
+    """Lines that differ. Kafka answers reads from an image that comes after its controller's: they are asked again."""
+    found = differences(*(side.run(step) for side in sides))
+    for _ in range(3):
+        if not step.reads or all(expected(step.name, line) for line in found):
+            break
+        time.sleep(1)
+        found = differences(*(side.run(step) for side in sides))
+    return found
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(brokers.target() != "corelane", reason="starts both")
 def test_the_tools_print_the_same(root, watch):
@@ -51,7 +63,7 @@ def test_the_tools_print_the_same(root, watch):
             prepare(side.broker)
         report, wrong, used = [], [], set()
         for step in steps():
-            found = differences(*(side.run(step) for side in sides))
+            found = compare(step, sides)
             if not found:
                 report.append(f"{step.name}: the same")
                 continue

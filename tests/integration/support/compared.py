@@ -19,6 +19,11 @@ class Step:
     # Lines whose order says nothing.
     ordered: bool = True
 
+    @property
+    def reads(self):
+        """It changes nothing."""
+        return any(word in self.args for word in ("--describe", "--list", "describe", "list"))
+
 
 @dataclass
 class Side:
