@@ -82,7 +82,7 @@ fn open_seen(config: &ServerConfig, seen: &[Seen], shared: Option<MetadataImage>
         Home::First => 0,
     };
     let lost = |error: io::Error| match error.kind() {
-        // Somebody has to look at what stands there.
+        // A person has to look at what stands there.
         io::ErrorKind::InvalidData => Failed::Start(error.to_string()),
         _ => Failed::Home(at, error.to_string()),
     };

@@ -154,7 +154,7 @@ pub fn check(options: &Options, broker: &GroupConfig) -> Result<(), String> {
     for (name, value, bound, of, is_least) in bounds {
         let (is_kept, than) =
             if is_least { (value >= bound.into(), "greater") } else { (value <= bound.into(), "less") };
-        // What the broker's own options say is not the group's fault.
+        // The broker's own options are not the group's fault.
         if !is_kept && options.contains_key(name) {
             return Err(format!("{name} must be {than} than or equal to group.consumer.{of} ({bound})"));
         }

@@ -407,8 +407,7 @@ impl Copying<'_> {
             let unsealed_bytes = log.size_bytes().saturating_sub(sealed_bytes);
             // Cleaning may have replaced what was copied.
             let left = copy.outdated(sealed).await.saturating_add(unsealed_bytes);
-            // One that found no room takes no records anyway, and cannot be sealed.
-            if left <= LAST_BYTES || self.replica.is_full() {
+            if left <= LAST_BYTES {
                 return Ok(Some(copy));
             }
             if unsealed_bytes > LAST_BYTES / 2 {
@@ -419,7 +418,7 @@ impl Copying<'_> {
                 sealed_up_to = Some(last_sealed);
                 match log.seal_active().await {
                     Ok(()) => {}
-                    // Its disk is short of room: it takes no records anyway.
+                    // There is no room on its disk: it takes no records anyway.
                     Err(error) if error.is_full() => return Ok(Some(copy)),
                     Err(error) => return Err(io::Error::other(error)),
                 }

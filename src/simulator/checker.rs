@@ -71,7 +71,7 @@ pub enum Mark {
     AllLeft,
     /// A partition waited for a replica that had records.
     Emptied,
-    /// Somebody asked for its leader.
+    /// An operator asked for its leader.
     AskedFor,
     /// A transaction has its outcome.
     Committed,

@@ -22,7 +22,7 @@ use crate::runtime::process::{self, StopFlag};
 
 /// Time between two commits of a group's offsets.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
-/// Somebody waits for the end.
+/// A person waits for the end.
 const LAST_COMMIT_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]

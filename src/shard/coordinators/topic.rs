@@ -44,7 +44,7 @@ impl Shard {
         };
         match self.create_topics(vec![request], false, PATIENCE).await.pop() {
             Some(Ok(topic)) => Ok(topic),
-            // Somebody else was faster.
+            // Another request was faster.
             Some(Err(error)) if error.code == ErrorCode::TopicAlreadyExists => {
                 self.image().topic(name).cloned().ok_or(ErrorCode::CoordinatorNotAvailable)
             }

@@ -110,7 +110,7 @@ impl Shard {
         }
         let mut running = Vec::new();
         for (broker, partitions) in elsewhere {
-            // What is not answered for is asked for again.
+            // Partitions without an answer are asked for again.
             left.extend(partitions.iter().cloned());
             let (shard, (sender, receiver)) = (self.clone(), oneshot());
             spawn_local(async move {
