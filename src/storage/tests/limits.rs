@@ -68,23 +68,21 @@ fn depth_and_size_bound_what_is_in_flight() {
                 let limits = StorageLimits { write_queue_depth: depth, write_max_bytes: most, ..Default::default() };
                 let log = open_with(&base.join(format!("t-{i}")), TopicConfig::default(), limits).await;
                 acknowledged(&log, append(&log, 10)).await;
-                let (watched, deepest) = (Rc::downgrade(&log), Rc::new(Cell::new(0)));
-                let (seen, written) = (deepest.clone(), Cell::new(log.ends().written));
-                log.on_move(Box::new(move || {
-                    let log = watched.upgrade().unwrap();
-                    // The landed ones have left; what is still there was in flight beside them.
-                    if written.replace(log.ends().written) < log.ends().written {
-                        seen.set(log.appender.in_flight().max(seen.get()));
-                    }
-                }));
+                // The first writes take long enough for as many as may to be in flight together.
+                faults::inject_times(faults::Op::Write, "t-", 0, 8, faults::Fault::Slow(200));
                 let before = log.appender.groups();
                 for _ in 0..400 {
                     append(&log, 20_000);
                 }
-                acknowledged(&log, log.next_offset()).await;
+                let mut deepest = 0;
+                while log.acknowledged() < log.next_offset() {
+                    deepest = log.appender.in_flight().max(deepest);
+                    clock::sleep(Duration::from_millis(1)).await;
+                }
+                faults::clear();
                 let (groups, least) = (log.appender.groups() - before, 400 * 20_000 / most as u64);
                 assert!(groups >= least && groups <= least + 5 + least / 8, "{groups} groups of {most} bytes");
-                assert!((deepest.get() > 0) == (depth > 1) && deepest.get() < depth, "{} beside one", deepest.get());
+                assert_eq!(deepest, depth);
                 assert_eq!(read_all(&log, 1, 1 << 20).await.len(), 400 * (20_000 + HEADER_BYTES));
             }
         }
