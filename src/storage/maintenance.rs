@@ -171,7 +171,11 @@ impl Log {
     /// there is no room for it.
     async fn note_start(self: &Rc<Self>, sidecar: &impl Fn() -> Vec<u8>) -> Result<bool, StorageError> {
         match self.checkpoint_held(sidecar).await {
-            Err(error) if error.is_full() => return Ok(false),
+            Err(error) if error.is_full() => {
+                if !self.move_checkpointed_start().await? {
+                    return Ok(false);
+                }
+            }
             outcome => outcome?,
         }
         match sync_dir(self.dir.to_path_buf()).await {
@@ -180,6 +184,24 @@ impl Log {
                 error if error.is_full() => Ok(false),
                 error => Err(error),
             },
+        }
+    }
+
+    /// Stores the last checkpoint once more, with the new start: where there is no room for what is
+    /// newer than it, or the log has found none and writes nothing any more. `false`: there is
+    /// none, or no room for this one either.
+    async fn move_checkpointed_start(&self) -> Result<bool, StorageError> {
+        let start = self.start_offset();
+        let moved = async {
+            let Some(mut checkpoint) = self.stored_checkpoint().await? else { return Ok(false) };
+            checkpoint.log_start = start;
+            // Of what is removed nothing can be read again.
+            checkpoint.recovery_point = checkpoint.recovery_point.max(start);
+            self.store(checkpoint).await.map(|()| true)
+        };
+        match moved.await.map_err(|error| self.put_off("a checkpoint", &error)) {
+            Err(error) if error.is_full() => Ok(false),
+            outcome => outcome,
         }
     }
 

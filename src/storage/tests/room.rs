@@ -228,6 +228,46 @@ fn retention_makes_room_where_there_is_none_for_a_checkpoint() {
 }
 
 #[test]
+fn retention_of_a_log_that_found_no_room_is_noted() {
+    // The last checkpoint lies amid what is removed, or behind it.
+    for point in [4, 16] {
+        let root = scratch();
+        let dir = root.path().join("t-0");
+        on_shard(move || {
+            let dir = dir.clone();
+            async move {
+                let (log, written) = several_segments(&dir, 200_000).await;
+                let whole =
+                    log.checkpoint(|| b"old".to_vec()).await.map(|()| Checkpoint::load(&dir, usize::MAX).unwrap());
+                // One that was stored earlier.
+                let mut older = whole.unwrap().unwrap();
+                older.segments.as_mut().unwrap().retain(|segment| segment.base < point);
+                older.recovery_point = point;
+                older.store(&dir).unwrap();
+                inject(Op::Write, ".log", 0, FULL);
+                let _ = log.append(batch(1, 100, 1, 1), 3, 0);
+                eventually("the log is full", || log.failure().is_some()).await;
+                // The first file that goes makes room enough.
+                faults::inject_times(Op::Small, "/checkpoint", 0, 1, FULL);
+                assert!(log.enforce_retention(0, 20, || b"new".to_vec()).await.unwrap());
+                faults::clear();
+                let start = log.start_offset();
+                assert_eq!(start, 12);
+                let copy = dir.with_file_name("copy-0");
+                copy_dir(&dir, &copy);
+                let noted = Checkpoint::load(&dir, usize::MAX).unwrap().unwrap();
+                assert_eq!((noted.log_start, noted.recovery_point), (start, point.max(start)));
+                assert_eq!(noted.sidecar, b"old");
+                let again = open(&copy, small_segments()).await;
+                assert_eq!((again.damaged, again.log.start_offset()), (false, start));
+                let left: Vec<_> = written.into_iter().filter(|(offset, _)| *offset >= start).collect();
+                assert!(read_all(&again.log, start, 1 << 20).await.starts_with(&joined(&left)));
+            }
+        });
+    }
+}
+
+#[test]
 fn retention_of_everything_keeps_the_place_without_a_checkpoint() {
     with_log(|dir, log| async move {
         fill(&log, 10, 9).await;
