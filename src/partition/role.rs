@@ -311,10 +311,15 @@ impl Replica {
         }
     }
 
+    /// True while not everything before `next_offset` is acknowledged by this replica, but may be.
+    pub fn awaits_ack(&self, next_offset: i64) -> bool {
+        self.acknowledged() < next_offset && self.log.failure().is_none()
+    }
+
     /// Lets `wait` settle once everything before `next_offset` is acknowledged by this
     /// replica, or never will be.
     pub fn expect_ack(&self, next_offset: i64, wait: &Rc<AckWait>) {
-        if self.acknowledged() < next_offset && self.log.failure().is_none() {
+        if self.awaits_ack(next_offset) {
             self.standing.waiters.expect_ack(next_offset, wait);
         }
     }

@@ -124,7 +124,7 @@ async fn produce(shard: &Rc<Shard>) -> (ErrorCode, i64) {
 /// With acks=all, or acks=1.
 async fn produce_for(shard: &Rc<Shard>, all: bool) -> (ErrorCode, i64) {
     let parts = vec![ProducePart { partition: id(), records: batch(1) }];
-    let outcomes = shard.produce(parts, all, None).await.await.outcomes().await;
+    let outcomes = shard.produce(parts, all, None).await.written().await.outcomes().await;
     (outcomes[0].error, outcomes[0].base_offset)
 }
 
@@ -357,7 +357,7 @@ fn one_acknowledgement_waits_for_nobody_else_and_all_of_them_for_a_minimum() {
 fn a_batch_is_written_before_it_is_committed() {
     on_member(State::led(), |shard, replica| async move {
         let parts = vec![ProducePart { partition: id(), records: batch(1) }];
-        let written = shard.produce(parts, true, None).await.await;
+        let written = shard.produce(parts, true, None).await.written().await;
         assert_eq!((replica.acknowledged(), replica.high_watermark()), (1, 0));
         let mut outcomes = Box::pin(written.outcomes());
         assert!(poll_once(&mut outcomes).await.is_none());

@@ -23,7 +23,20 @@ use crate::storage::Delays;
 pub(super) const AFTERMATH: Duration = Duration::from_secs(2);
 
 /// Stage two of a produce, up to where this broker has the batches.
-pub type ProduceWrites = Pin<Box<dyn Future<Output = Written>>>;
+pub enum ProduceWrites {
+    /// It has them already: with an arena, once they have their places.
+    AtHand(Written),
+    Later(Pin<Box<dyn Future<Output = Written>>>),
+}
+
+impl ProduceWrites {
+    pub async fn written(self) -> Written {
+        match self {
+            ProduceWrites::AtHand(written) => written,
+            ProduceWrites::Later(written) => written.await,
+        }
+    }
+}
 
 /// Batches that this broker has or has refused.
 pub struct Written {
@@ -89,7 +102,12 @@ impl Shard {
         let shard = self.clone();
         if parts.iter().all(|part| self.owner(part.partition) == self.id) {
             let appends = self.append_all(parts, for_all);
-            return Box::pin(async move { Written { shard, writes: appends.written().await } });
+            return match appends.wait {
+                None => ProduceWrites::AtHand(Written { shard, writes: appends.settled() }),
+                Some(_) => {
+                    ProduceWrites::Later(Box::pin(async move { Written { shard, writes: appends.written().await } }))
+                }
+            };
         }
         let groups = Groups::split(parts, |p| self.owner(p.partition));
         let mut outcomes = Vec::new();
@@ -106,7 +124,7 @@ impl Shard {
                 running.push((places, Box::pin(async move { answer.await.unwrap_or_default() })));
             }
         }
-        Box::pin(async move {
+        ProduceWrites::Later(Box::pin(async move {
             let mut pledges = Vec::new();
             for (places, writes) in running {
                 let writes = writes.await;
@@ -116,17 +134,19 @@ impl Shard {
                 }
             }
             Written { shard, writes: Writes { outcomes, pledges } }
-        })
+        }))
     }
 
     /// Gives every batch its place or refuses it, without waiting.
     fn append_all(&self, parts: Vec<CheckedPart>, for_all: bool) -> Appends {
-        let (wait, now_ms) = (Rc::new(AckWait::default()), clock::wall_ms());
+        let (mut wait, now_ms) = (None, clock::wall_ms());
         let mut appends = Vec::with_capacity(parts.len());
         for part in parts {
             appends.push(self.online(part.partition).map_err(not_served).and_then(|replica| {
                 let accepted = replica.append(part.batch?, part.verified, for_all, now_ms)?;
-                replica.expect_ack(accepted.next_offset, &wait);
+                if replica.awaits_ack(accepted.next_offset) {
+                    replica.expect_ack(accepted.next_offset, wait.get_or_insert_default());
+                }
                 Ok((replica, accepted))
             }));
         }
@@ -175,7 +195,8 @@ async fn until_decided(pledged: &[Option<(Rc<Replica>, Accepted)>]) {
 
 /// Batches that have their places, on one shard.
 struct Appends {
-    wait: Rc<AckWait>,
+    /// `None`: all of them are acknowledged, or refused.
+    wait: Option<Rc<AckWait>>,
     appends: Vec<Result<(Rc<Replica>, Accepted), Rejected>>,
     for_all: bool,
 }
@@ -183,10 +204,10 @@ struct Appends {
 impl Appends {
     /// Waits until every batch is acknowledged here, and notes why that took its time: what the
     /// logs themselves waited for, and else the device.
-    async fn until_settled(&self) {
+    async fn until_settled(&self, wait: Rc<AckWait>) {
         let logs = || self.appends.iter().flatten().map(|(replica, _)| replica.log());
         let (begun, before): (Moment, Vec<Delays>) = (Moment::now(), logs().map(|log| log.delays()).collect());
-        self.wait.clone().settled().await;
+        wait.settled().await;
         let since = logs().zip(&before).map(|(log, before)| log.delays().since(before));
         let delays = since.fold(Delays::default(), |sum, delays| sum.max(&delays));
         let mut left = Moment::now().ns_since(begun);
@@ -198,11 +219,16 @@ impl Appends {
         waits::note(Cause::Device, left);
     }
 
-    async fn written(self) -> Writes {
-        if !self.wait.is_settled() {
+    async fn written(mut self) -> Writes {
+        if let Some(wait) = self.wait.take() {
             // Apart, so that the future of batches that are there stays small.
-            Box::pin(self.until_settled()).await;
+            Box::pin(self.until_settled(wait)).await;
         }
+        self.settled()
+    }
+
+    /// The outcomes of batches that nothing is waited for here any more.
+    fn settled(self) -> Writes {
         let mut pledges = Vec::new();
         let settle = |(at, append): (usize, Result<(Rc<Replica>, Accepted), Rejected>)| {
             outcome(append.and_then(|(replica, accepted)| {

@@ -120,7 +120,7 @@ fn a_fetch_from_a_failed_partition_lets_the_shard_go_on() {
             let (shard, id) = shard(&path).await;
             faults::inject(faults::Op::Write, "t0-0", 0, faults::Fault::Os(5));
             let part = ProducePart { partition: id, records: batch(100) };
-            let outcomes = shard.produce(vec![part], true, None).await.await.outcomes().await;
+            let outcomes = shard.produce(vec![part], true, None).await.written().await.outcomes().await;
             faults::clear();
             assert_eq!(outcomes[0].error, ErrorCode::KafkaStorageError);
             let ticks = Rc::new(Cell::new(0));
@@ -158,7 +158,7 @@ fn a_partition_that_fails_or_cannot_be_opened_is_offline_in_the_image() {
             faults::inject(faults::Op::Write, "t0-0", 0, faults::Fault::Os(5));
             let part = ProducePart { partition: id, records: batch(100) };
             assert_eq!(
-                shard.produce(vec![part], true, None).await.await.outcomes().await[0].error,
+                shard.produce(vec![part], true, None).await.written().await.outcomes().await[0].error,
                 ErrorCode::KafkaStorageError
             );
             faults::clear();
@@ -170,7 +170,7 @@ fn a_partition_that_fails_or_cannot_be_opened_is_offline_in_the_image() {
             assert!(image.offline()[&id].contains("t0-0"), "{:?}", image.offline());
             let part = ProducePart { partition: absent, records: batch(100) };
             assert_eq!(
-                shard.produce(vec![part], true, None).await.await.outcomes().await[0].error,
+                shard.produce(vec![part], true, None).await.written().await.outcomes().await[0].error,
                 ErrorCode::KafkaStorageError
             );
             assert_eq!(shard.fetch(plan(absent, 0, 1 << 20, 1, 1000)).await.0[0].error, ErrorCode::KafkaStorageError);
@@ -225,8 +225,15 @@ fn idempotent(sequence: i32) -> Bytes {
 }
 
 async fn produce(shard: &Rc<Shard>, partition: PartitionId, records: Bytes) -> (ErrorCode, i64) {
-    let outcome =
-        shard.produce(vec![ProducePart { partition, records }], true, None).await.await.outcomes().await.pop().unwrap();
+    let outcome = shard
+        .produce(vec![ProducePart { partition, records }], true, None)
+        .await
+        .written()
+        .await
+        .outcomes()
+        .await
+        .pop()
+        .unwrap();
     (outcome.error, outcome.base_offset)
 }
 
@@ -384,7 +391,7 @@ fn a_fetch_that_is_full_does_not_wait_for_min_bytes() {
             let (shard, id) = shard(&path).await;
             for _ in 0..10 {
                 let part = ProducePart { partition: id, records: batch(300_000) };
-                let outcomes = shard.produce(vec![part], true, None).await.await.outcomes().await;
+                let outcomes = shard.produce(vec![part], true, None).await.written().await.outcomes().await;
                 assert_eq!(outcomes[0].error, ErrorCode::None);
             }
             let began = clock::now();
@@ -418,7 +425,7 @@ fn one_batch_at_most_exceeds_the_limit_of_a_fetch_over_shards() {
                     for size in [921_611, 100] {
                         let part = ProducePart { partition: *id, records: batch(size) };
                         assert_eq!(
-                            shard.produce(vec![part], true, None).await.await.outcomes().await[0].error,
+                            shard.produce(vec![part], true, None).await.written().await.outcomes().await[0].error,
                             ErrorCode::None
                         );
                     }
@@ -485,7 +492,7 @@ fn consumers_hear_of_every_batch_on_whichever_shard_it_lands() {
                     // other shard by message.
                     for n in (0..TOPICS).filter(|n| n % 2 == u128::from(producing.id.0)) {
                         let part = ProducePart { partition: topic(n).1, records: batch(50) };
-                        let outcomes = producing.produce(vec![part], true, None).await.await.outcomes().await;
+                        let outcomes = producing.produce(vec![part], true, None).await.written().await.outcomes().await;
                         assert_eq!(outcomes[0].error, ErrorCode::None);
                     }
                     let pause = [0, 50, 400, 3000][round as usize % 4];
@@ -543,7 +550,7 @@ fn a_directory_that_fails_goes_offline_as_a_whole() {
             shard.set_placement(Arc::new(Placement { directories, ..Placement::default() }));
             let produce = async |number: u128| {
                 let part = ProducePart { partition: topic(number).1, records: batch(100) };
-                shard.produce(vec![part], true, None).await.await.outcomes().await[0].error
+                shard.produce(vec![part], true, None).await.written().await.outcomes().await[0].error
             };
             faults::inject(faults::Op::Write, "t0-0", 0, faults::Fault::Os(5));
             assert_eq!(produce(0).await, ErrorCode::KafkaStorageError);

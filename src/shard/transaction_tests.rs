@@ -31,7 +31,7 @@ fn marker(producer_id: i64, kind: MarkerKind) -> Marker {
 
 async fn produce(shard: &Rc<Shard>, id: PartitionId, producer_id: i64, sequence: i32) -> ErrorCode {
     let part = ProducePart { partition: id, records: batch(producer_id, sequence) };
-    shard.produce(vec![part], false, None).await.await.outcomes().await[0].error
+    shard.produce(vec![part], false, None).await.written().await.outcomes().await[0].error
 }
 
 async fn read(shard: &Rc<Shard>, id: PartitionId, reader: Reader, offset: i64, max_wait_ms: u32) -> FetchOutcome {
@@ -228,7 +228,7 @@ fn a_transaction_begins_only_where_its_coordinator_says_so() {
         let produce = async |sequence| {
             let part = ProducePart { partition: id, records: batch(PRODUCER, sequence) };
             let transaction = RequestTransaction { id: "tx".into(), adds: false, knows_abortable: true };
-            shard.produce(vec![part], false, Some(transaction)).await.await.outcomes().await[0].error
+            shard.produce(vec![part], false, Some(transaction)).await.written().await.outcomes().await[0].error
         };
         assert_eq!(produce(0).await, ErrorCode::InvalidTxnState);
         assert_eq!(produce(0).await, ErrorCode::NotEnoughReplicas, "to be sent again");

@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_lite::future::poll_once;
 use kafka_protocol::messages::ApiKey;
 
 use crate::cluster::MetadataImage;
@@ -22,7 +21,7 @@ use crate::runtime::{spawn_local, waits};
 use crate::server::dispatch::UnreadCall;
 use crate::server::pipeline::{Answer, Course, Reply};
 use crate::server::session::Session;
-use crate::shard::{ProduceOutcome, ProducePart, RequestTransaction, Share, Written};
+use crate::shard::{ProduceOutcome, ProducePart, ProduceWrites, RequestTransaction, Share};
 
 use super::shared::{find_partition, find_topic, is_internal, merge_outcomes};
 
@@ -93,19 +92,20 @@ pub async fn handle(session: Session, call: UnreadCall) -> Result<Answer, Malfor
     client.tally.note(&parts, |part| context.shard.owner(part.partition));
     let count = parts.len();
     let first = parts.first().map(|part| part.partition);
-    let mut writes = context.shard.produce(parts, acks == Acks::All, transaction).await;
+    let writes = context.shard.produce(parts, acks == Acks::All, transaction).await;
     let appended = Moment::now();
     context.link.metrics.appended.add(Spell::of(appended.ns_since(received)));
     let throttle_ms = settle(acks);
     let first = first.map(|partition| (partition.topic.as_u128(), partition.index.0));
     client.begun.set((Course::Produce(appended), Target::new(places, first)));
     let answer = Answering { acks, version, correlation_id, throttle_ms, share };
-    // With an arena a batch is acknowledged once it has its place, but for followers.
-    let written = poll_once(&mut writes).await;
-    let written = match written.map(Written::at_hand) {
-        Some(Ok(outcomes)) => return Ok(Answer::Now(answer.reply(&context.link.metrics, &mut topics, outcomes))),
-        Some(Err(written)) => Some(written),
-        None => None,
+    let writes = match writes {
+        ProduceWrites::Later(_) => writes,
+        ProduceWrites::AtHand(written) => match written.at_hand() {
+            Ok(outcomes) => return Ok(Answer::Now(answer.reply(&context.link.metrics, &mut topics, outcomes))),
+            // Followers are to have them.
+            Err(written) => ProduceWrites::AtHand(written),
+        },
     };
     // A task of its own: the memory is given back when the disk has the batches, whether or not
     // anybody still waits for the answer, or takes the ones before it.
@@ -114,10 +114,7 @@ pub async fn handle(session: Session, call: UnreadCall) -> Result<Answer, Malfor
     let since = here_since.clone();
     spawn_local(async move {
         let outcomes = async {
-            let written = match written {
-                Some(written) => written,
-                None => writes.await,
-            };
+            let written = writes.written().await;
             drop(permit);
             since.set(Some(Moment::now()));
             written.outcomes().await
