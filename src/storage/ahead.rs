@@ -27,7 +27,8 @@ const FIRST_RESERVE_BYTES: u64 = 256 * 1024;
 /// side by side take turns on the disk, and each turn is an extent, which splits a write
 /// and adds to the journal.
 const RESERVED_WRITES: u64 = 8;
-/// First step of zeros, and the smallest write of them; a segment that holds less gets none.
+/// First step of zeros, and the smallest write of them; a segment that holds less gets none. Where
+/// the largest step is smaller (simulated crashes), that one.
 const FIRST_ZEROS_BYTES: u64 = 64 * 1024;
 /// Largest write of zeros: as much as a group may have to wait for.
 const MOST_ZEROS_BYTES: u64 = 1024 * 1024;
@@ -93,23 +94,30 @@ impl Ahead {
         from < to && align_up(end) > from
     }
 
-    /// Where the next zeros may begin.
+    /// Where the next zeros may begin; to be called once there is a step.
     fn begin(&self) -> u64 {
-        if self.zeroed.get() > self.sent.get() { self.zeroed.get() } else { self.sent.get() + HEAD_START_BYTES }
+        let head_start = HEAD_START_BYTES.min(self.step.get());
+        if self.zeroed.get() > self.sent.get() { self.zeroed.get() } else { self.sent.get() + head_start }
     }
 
-    /// How far zeros should reach now; `None`: far enough already, or not worth it.
+    /// How far zeros should reach now, in steps of at most `most`; `None`: far enough already, or
+    /// not worth it.
     fn target(&self, most: u64) -> Option<u64> {
         let sent = self.sent.get();
-        let reached = sent.max(self.step.get());
-        if most == 0 || self.failed.get() || reached < FIRST_ZEROS_BYTES {
+        let (reached, first) = (sent.max(self.step.get()), least_zeros(most));
+        if most == 0 || self.failed.get() || reached < first {
             return None;
         }
         let doubling = 1 << reached.ilog2();
-        let step = most.min(doubling).max(FIRST_ZEROS_BYTES);
+        let step = most.min(doubling).max(first);
         self.step.set(step);
         (self.zeroed.get().saturating_sub(sent) < step / 2).then(|| self.begin() + step)
     }
+}
+
+/// The smallest write of zeros where the largest step is `most`.
+fn least_zeros(most: u64) -> u64 {
+    FIRST_ZEROS_BYTES.min(most).max(ALIGNMENT)
 }
 
 /// Zeros to write from, one buffer per power of two, made on first use and never changed.
@@ -119,9 +127,9 @@ pub struct Zeros {
 }
 
 impl Zeros {
-    /// The largest that is not longer than `bytes`.
-    fn at_most(&self, bytes: u64) -> Option<FrozenBuf> {
-        if bytes < FIRST_ZEROS_BYTES {
+    /// The largest that is not longer than `bytes`; `None`: it would be shorter than `least`.
+    fn at_most(&self, bytes: u64, least: u64) -> Option<FrozenBuf> {
+        if bytes < least {
             return None;
         }
         let len = 1usize << bytes.min(MOST_ZEROS_BYTES).ilog2();
@@ -145,8 +153,9 @@ impl Log {
         if segment.ahead.running.get() || !self.wants_zeros() {
             return;
         }
-        let Some(target) = segment.ahead.target(self.context.limits.write_ahead_bytes) else { return };
-        if segment.ahead.begin() + FIRST_ZEROS_BYTES > target.min(segment.allocated.get()) {
+        let most = self.context.limits.write_ahead_bytes;
+        let Some(target) = segment.ahead.target(most) else { return };
+        if segment.ahead.begin() + least_zeros(most) > target.min(segment.allocated.get()) {
             return;
         }
         // Marked before the task starts: sealing waits for it.
@@ -180,7 +189,8 @@ impl Log {
         while self.failure.borrow().is_none() && !self.closing.get() && Rc::ptr_eq(segment, &self.active()) {
             let from = ahead.begin();
             let room = target.min(segment.allocated.get()).saturating_sub(from);
-            let Some(buffer) = self.context.zeros.at_most(room) else { break };
+            let least = least_zeros(self.context.limits.write_ahead_bytes);
+            let Some(buffer) = self.context.zeros.at_most(room, least) else { break };
             let len = buffer.len() as u64;
             let sent = ahead.sent.get();
             if !invariant!(self, from >= sent, "zeros at {from} over records, which reach to {sent}") {
@@ -275,8 +285,8 @@ mod tests {
         for (sent, step) in [(100_000, 64 << 10), (300_000, 256 << 10), (50_000_000, most)] {
             ahead.note_sent(sent);
             assert_eq!(ahead.target(0), None);
-            let begin = ahead.begin();
-            assert_eq!((begin, ahead.target(most)), (align_up(sent) + HEAD_START_BYTES, Some(begin + step)));
+            let target = ahead.target(most);
+            assert_eq!((ahead.begin(), target), (align_up(sent) + HEAD_START_BYTES, Some(ahead.begin() + step)));
         }
         ahead.zeroed.set(51 << 20);
         assert_eq!(ahead.target(most), None, "enough room");

@@ -316,6 +316,18 @@ fn moves_take_part() {
 }
 
 #[test]
+fn zeros_ahead_of_writes_take_part() {
+    for kind in [Kind::Log, Kind::Held] {
+        let plan = Plan { kind, ..plan(1, u64::MAX / 2, Fault::Kill) };
+        let (disk, notes) = (new_disk(&plan), Notes::new(kind, &Disk::new(1, Journal::Ordered)));
+        let (_, outcome) = run_history(&disk, &plan, &notes);
+        assert_eq!(outcome, Ok(()));
+        let zeros = disk.trace().iter().filter(|line| line.contains("write zeros")).count();
+        assert!(zeros >= 2, "{kind:?}: {zeros}");
+    }
+}
+
+#[test]
 fn a_kill_at_any_operation_takes_nothing_that_was_written() {
     try_all(|seed, at| vec![Plan { end: Fault::Kill, ..plan(seed, at, Fault::Kill) }]);
 }

@@ -66,7 +66,8 @@ fn context_without(not_taken_over: Vec<Untaken>) -> Rc<StorageContext> {
         tail_cache_bytes: 8 << 10,
         cold_cache_bytes: 1 << 20,
         preallocate_max_bytes: 32 << 10,
-        write_ahead_bytes: 16 << 10,
+        // A third of a segment, so that zeros are written into each.
+        write_ahead_bytes: 4 << 10,
         write_max_bytes: 16 << 10,
         ..StorageLimits::default()
     })
@@ -307,6 +308,21 @@ impl Driver {
         self.log.sync_written().await.map_err(|_| self.failed())
     }
 
+    /// Appends batches that are synced one by one.
+    async fn append_synced(&mut self, payloads: &[usize]) -> Result<(), Failed> {
+        self.begin("append, each synced");
+        self.log.set_config(Arc::new(TopicConfig { flush_messages: 1, ..config() }));
+        for payload in payloads {
+            self.append(*payload)?;
+            while self.log.ends().synced < self.log.next_offset() {
+                self.log.failure().map_or(Ok(()), |_| Err(self.failed()))?;
+                clock::sleep(Duration::from_micros(100)).await;
+            }
+        }
+        self.log.set_config(Arc::new(config()));
+        Ok(())
+    }
+
     /// Where a batch in the middle of what there is begins.
     fn middle(&self) -> i64 {
         let ledger = self.ledger.borrow();
@@ -334,6 +350,7 @@ pub async fn run(ledger: Shared, acknowledged: Acknowledged) -> Result<Rc<Log>, 
         driver.abort()?;
         driver.written().await?;
     }
+    driver.append_synced(&[300, 2500, 40, 3000, 1500, 2000, 700, 4000, 50]).await?;
     driver.begin("commit");
     clock::sleep(Duration::from_millis(500)).await;
     driver.append_all(&[500, 900])?;
