@@ -21,6 +21,10 @@ const SMOOTHING: u64 = 8;
 const TRIAL_NS: u64 = 20_000_000;
 /// Spinning must move so many times as much.
 const GAIN: f64 = 1.25;
+/// A trial that has not moved so many times as much by then is in vain: half of the gain shows
+/// early, and a trial costs the CPU that it takes.
+const EARLY_NS: u64 = 5_000_000;
+const EARLY_GAIN: f64 = 1.125;
 /// Between two trials, where spinning pays.
 const SETTLED: Duration = Duration::from_millis(500);
 /// Each trial in vain doubles the time to the next one, up to this: it costs the CPU that it takes.
@@ -69,13 +73,13 @@ struct Start {
 }
 
 impl Start {
-    fn is_under_way(self, now: Moment) -> bool {
-        now.ns_since(self.at) < TRIAL_NS
+    fn age(self, now: Moment) -> u64 {
+        now.ns_since(self.at)
     }
 
     /// Bytes moved in a nanosecond since.
     fn rate(self, now: Moment, moved: u64) -> f64 {
-        moved.saturating_sub(self.moved) as f64 / now.ns_since(self.at) as f64
+        moved.saturating_sub(self.moved) as f64 / self.age(now) as f64
     }
 }
 
@@ -154,15 +158,20 @@ impl Spin {
             Phase::Sleeps { .. } => Phase::Measures(measured(moved())),
             Phase::Spins { until } if now < until => self.phase,
             Phase::Spins { .. } => Phase::Measures(measured(moved())),
-            Phase::Measures(start) | Phase::Tries { start, .. } if start.is_under_way(now) => self.phase,
+            Phase::Measures(start) if start.age(now) < TRIAL_NS => self.phase,
             Phase::Measures(start) => {
                 let moved = moved();
                 Phase::Tries { start: measured(moved), asleep: start.rate(now, moved) }
             }
-            Phase::Tries { start, asleep } if start.rate(now, moved()) > asleep * GAIN => {
-                Phase::Spins { until: now.after(SETTLED) }
+            Phase::Tries { start, .. } if start.age(now) < EARLY_NS => self.phase,
+            Phase::Tries { start, asleep } => {
+                let (ends, rate) = (start.age(now) >= TRIAL_NS, start.rate(now, moved()));
+                match rate > asleep * if ends { GAIN } else { EARLY_GAIN } {
+                    true if ends => Phase::Spins { until: now.after(SETTLED) },
+                    true => self.phase,
+                    false => Phase::Sleeps { until: Some(now.after(self.settled)) },
+                }
             }
-            Phase::Tries { .. } => Phase::Sleeps { until: Some(now.after(self.settled)) },
         }
     }
 
@@ -249,7 +258,9 @@ mod tests {
         model.serve(60, 0, Some(40));
         assert_eq!(model.share_slept(400, 0, Some(40)), 1.0);
         assert!(model.share_slept(5000, 0, Some(40)) > 0.9, "but for the trials");
+        let spun = model.spin.spun_ns();
         assert!(model.share_slept(60_000, 0, Some(40)) > 0.99, "which become rare");
+        assert!(model.spin.spun_ns() - spun < 120_000_000, "and are given up early");
         model.serve(1, 100_000, None);
         model.serve(60, 15, None);
         assert!(model.share_slept(400, 15, None) < 0.01, "after silence it is tried soon");
