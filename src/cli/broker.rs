@@ -1,10 +1,13 @@
 //! `corelane broker`.
 
+mod move_replicas;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use self::move_replicas::{MoveReplicas, move_replicas};
 use super::connect::Connect;
 use super::report::{Report, or_dash, table, with_outcome};
 use crate::client::ClusterClient;
@@ -36,6 +39,11 @@ enum BrokerCommand {
   corelane broker log-dirs
   corelane broker log-dirs 1 --partitions --topic orders")]
     LogDirs(LogDirs),
+    /// Move replicas from one data directory of a broker to another while they are served
+    #[command(after_help = "Examples:
+  corelane broker move-replicas 1 --from /data/old --to /data/new
+  corelane broker move-replicas 1 --from /data/old --to /data/new --topic orders --execute")]
+    MoveReplicas(MoveReplicas),
 }
 
 #[derive(Args, Clone)]
@@ -63,6 +71,7 @@ pub(super) fn main(arguments: BrokerArguments) -> ExitCode {
         BrokerCommand::List => connect.run((), list),
         BrokerCommand::Describe(command) => connect.run(command, describe),
         BrokerCommand::LogDirs(command) => connect.run(command, log_dirs),
+        BrokerCommand::MoveReplicas(command) => connect.run(command, move_replicas),
     }
 }
 

@@ -14,6 +14,7 @@ from test_disk import take_room
 from support import broker as brokers
 from support import java, load, schema, wire
 from support.broker import target
+from support.cli import Cli, Running
 from support.groups import commit, fetch_offsets, name_of, wait_ready, wait_until
 
 RATE = "replica.alter.log.dirs.io.max.bytes.per.second"
@@ -564,3 +565,52 @@ def with_two_dirs(c):
     for b in c.brokers.values():
         b.dirs = [b.folder / "a", b.folder / "b"]
         b.props["log.dirs"] = ",".join(map(str, b.dirs))
+
+
+def test_the_command_moves_all_that_a_directory_has(make_broker):
+    b = two_dirs(make_broker)
+    old, new = map(str, b.dirs)
+    for topic in "xy":
+        load.create_topic(b, topic, 3)
+    count = fill(b, "x", 20)
+    cli = Cli(b.bootstrap)
+    [node] = cli.json("broker", "list")
+    words = ("broker", "move-replicas", node["broker"])
+
+    def held(path):
+        """Its replicas, and that no copy is left on its way."""
+        told = {d["log_dir"]: d["partitions"] for d in cli.json("broker", "log-dirs")}
+        assert not [p for partitions in told.values() for p in partitions if p["future"]]
+        return {(p["topic"], p["partition"]) for p in told[path]}
+
+    # All of them on one side, whatever the broker chose for them.
+    cli(*words, "--from", new, "--to", old, "--execute", silent=False)
+    there = held(old)
+    assert {(topic, n) for topic in "xy" for n in range(3)} <= there and not held(new)
+    planned = cli.json(*words, "--from", old, "--to", new)
+    assert {(p["topic"], p["partition"]) for p in planned["partitions"]} == there
+    assert "nothing has been changed" in cli(*words, "--from", old, "--to", new, "--plan").out and held(old) == there
+    assert "3 partitions have moved" in cli(*words, "--from", old, "--to", new, "--topic", "x", "--execute", silent=False).out
+    assert held(new) == {("x", n) for n in range(3)} and load.end(b, "x") == count
+    cli(*words, "--from", old, "--to", new, "--execute", silent=False)
+    assert (held(old), held(new)) == (set(), there)
+    assert "there is no such replica" in cli(*words, "--from", old, "--to", new, "--execute").out
+    assert f"has no data directory /nowhere; it has {old}, {new}" in cli.fails(*words, "--from", "/nowhere", "--to", new)
+    assert "are the same" in cli.fails(*words, "--from", old, "--to", old)
+    assert "there is no broker 77" in cli.fails("broker", "move-replicas", 77, "--from", old, "--to", new)
+
+
+def test_the_command_tells_of_a_move_that_was_called_off(make_broker):
+    b = two_dirs(make_broker)
+    load.create_topic(b, "t", 1)
+    fill(b, "t", 60)
+    set_rate(b, 100_000)
+    place = places(b, "t")[0]
+    to = other(b, place)
+    [node] = Cli(b.bootstrap).json("broker", "list")
+    words = ("broker", "move-replicas", node["broker"], "--from", place, "--to", to, "--topic", "t", "--execute")
+    with Running(*words, "--bootstrap-server", b.bootstrap) as running:
+        wait_until(lambda: places(b, "t")[1], 60)
+        assert alter(b, (place, "t", 0)) == {("t", 0): "NONE"}
+        said = running.end(code=1, timeout=90)
+    assert "t-0 has not moved" in said and places(b, "t") == (place, None), said

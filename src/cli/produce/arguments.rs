@@ -22,10 +22,10 @@ pub(in crate::cli) struct ProduceArguments {
     /// `headers`, `partition`, `timestamp_ms`
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// What separates a line's key from its value, such as ':' or '\t'
+    /// Separator of a line's key and its value, such as ':' or '\t'
     #[arg(long, value_name = "TEXT", value_parser = separator, conflicts_with = "key")]
     key_separator: Option<Escaped>,
-    /// What separates a line's headers (NAME:VALUE,NAME:VALUE) from the rest of it
+    /// Separator of a line's headers (NAME:VALUE,NAME:VALUE) and the rest of it
     #[arg(long, value_name = "TEXT", value_parser = separator)]
     headers_separator: Option<Escaped>,
     /// Records end with a zero byte instead of a new line, so that they may have several lines

@@ -1,8 +1,12 @@
 //! Brokers: their data directories.
 
-use kafka_protocol::messages::DescribeLogDirsRequest;
+use std::collections::BTreeMap;
+
+use kafka_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
+use kafka_protocol::messages::{AlterReplicaLogDirsRequest, DescribeLogDirsRequest};
 
 use super::route::{ClusterClient, To};
+use super::topics::{text, topic_name};
 use crate::client::error::{ClientError, Refusal};
 use crate::protocol::is_cordoned;
 
@@ -63,5 +67,31 @@ impl ClusterClient {
         }
         dirs.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(dirs)
+    }
+
+    /// Has replicas of the broker, partitions by topic, move to its data directory at `path`; the
+    /// outcome of each. They have begun to move when this returns.
+    pub async fn move_replicas(
+        &mut self,
+        broker: i32,
+        path: &str,
+        replicas: &BTreeMap<String, Vec<i32>>,
+    ) -> Result<Vec<(String, i32, Result<(), Refusal>)>, ClientError> {
+        let make = |_| {
+            let topics = replicas.iter().map(|(topic, partitions)| {
+                AlterReplicaLogDirTopic::default().with_name(topic_name(topic)).with_partitions(partitions.clone())
+            });
+            let dir = AlterReplicaLogDir::default().with_path(text(path)).with_topics(topics.collect());
+            AlterReplicaLogDirsRequest::default().with_dirs(vec![dir])
+        };
+        let answer = self.ask_once(To::Broker(broker), make).await?;
+        let mut outcomes = Vec::new();
+        for topic in &answer.results {
+            outcomes.extend(topic.partitions.iter().map(|partition| {
+                let outcome = Refusal::check(partition.error_code, None);
+                (topic.topic_name.0.to_string(), partition.partition_index, outcome)
+            }));
+        }
+        Ok(outcomes)
     }
 }
