@@ -13,7 +13,7 @@ from statistics import median
 from . import axes as table
 from . import host, isolate, stats
 from .lab import Lab
-from .main import REPO, Progress, expected_seconds
+from .main import REPO, Progress, closing, expected_seconds
 from .report import carried
 
 SIDES = ("new", "old")
@@ -94,22 +94,18 @@ def main(argv=None):
     lab, out, code = Builds(chosen, data / "raw", data, binary, chosen.old.resolve(), progress), [], 0
     read_ahead, read_ahead_setting = host.read_ahead(data)
     try:
-        lab.warm_up(table.by_id()["16k-100"], chosen.warm)
-        for axis in axes:
-            outcome = {"pairs": [], "problems": []}
-            lab.run_axis(axis, chosen.pairs, outcome)
-            progress.ended(expected_seconds(axis, chosen))
-            out += rows(axis, outcome)
-            out += [f"| {axis.id} | {problem.splitlines()[0]} | | | | | |" for problem in outcome["problems"]]
-            code = 1 if outcome["problems"] else code
+        with closing(lab, read_ahead_setting):
+            lab.warm_up(table.by_id()["16k-100"], chosen.warm)
+            for axis in axes:
+                outcome = {"pairs": [], "problems": []}
+                lab.run_axis(axis, chosen.pairs, outcome)
+                progress.ended(expected_seconds(axis, chosen))
+                out += rows(axis, outcome)
+                out += [f"| {axis.id} | {problem.splitlines()[0]} | | | | | |" for problem in outcome["problems"]]
+                code = 1 if outcome["problems"] else code
     except KeyboardInterrupt:
         code = 1
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        lab.close()
-        if read_ahead_setting:
-            read_ahead_setting.restore()
         shutil.rmtree(data, ignore_errors=True)
     print("| axis | figure | old | new | new/old | spread | error of the median, about |\n| --- | --- | ---: | ---: | ---: | --- | ---: |")
     print("\n".join(out))

@@ -1,6 +1,7 @@
 """The command line: what is run, the progress, and that a report is written and everything cleaned up however it ends."""
 
 import argparse
+import contextlib
 import datetime
 import fcntl
 import json
@@ -185,6 +186,20 @@ def main(argv=None):
             shutil.rmtree(data, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def closing(lab, read_ahead_setting):
+    """Ends all that runs in the lab, and takes the disk's setting back, however the measuring ends."""
+    try:
+        yield
+    finally:
+        # A second Ctrl-C must not keep the clean-up from happening.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        lab.close()
+        if read_ahead_setting:
+            read_ahead_setting.restore()
+
+
 def measured(chosen, run_axes, left_out, binary, started, data, out):
     progress = Progress(chosen.warm + sum(expected_seconds(a, chosen) for a in run_axes))
     read_ahead, read_ahead_setting = host.read_ahead(data)
@@ -197,7 +212,8 @@ def measured(chosen, run_axes, left_out, binary, started, data, out):
         lab.problem("Apache Kafka is missing (no JDK, or its artefacts could not be fetched): only Corelane was measured")
     results, ended = [], "to its end"
     try:
-        run(lab, run_axes, chosen, results, left_out)
+        with closing(lab, read_ahead_setting):
+            run(lab, run_axes, chosen, results, left_out)
     except KeyboardInterrupt:
         ended = "interrupted, with what was measured by then"
     except Exception as e:  # whatever it is, what was measured is not lost
@@ -206,12 +222,6 @@ def measured(chosen, run_axes, left_out, binary, started, data, out):
         if not isinstance(e, FAILURES):
             raise
     finally:
-        # A second Ctrl-C must not keep the clean-up from happening.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        lab.close()
-        if read_ahead_setting:
-            read_ahead_setting.restore()
         command = ["scripts/compare-kafka", *sys.argv[1:]]
         report.write(out, report.document(
             chosen, command, started, progress.seconds(), ended, facts, network, lab, results, aims.aims(), left_out,

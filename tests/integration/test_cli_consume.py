@@ -140,7 +140,7 @@ def test_records_that_come_are_printed_at_once(broker, topic):
             fill(broker, name, 1, first=n)
             while int(line := running.line()) < 100:
                 pass
-            assert line == b"%d\n" % n and time.monotonic() - began < 2
+            assert line == b"%d\n" % n and time.monotonic() - began < 10
         assert running.end(signal.SIGINT) == ""
 
 

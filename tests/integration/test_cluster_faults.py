@@ -276,6 +276,7 @@ def test_a_leader_short_of_room_hands_over(make_cluster, small_disk, request, fi
         cluster[1].props["log.dirs"] = small_disk / "data"
 
     props = {"corelane.disk.reserve.bytes": 64 << 20, "log.segment.bytes": 1 << 20, "leader.imbalance.check.interval.seconds": 2}
+    props["replica.lag.time.max.ms"] = 30_000
     c = make_cluster(on_a_small_disk, props=props)
     topic = c.create("t", 3)
     led = next(p for p, (leader, _, _) in c.describe(topic).items() if leader == 1)
@@ -301,7 +302,7 @@ def test_a_leader_short_of_room_hands_over(make_cluster, small_disk, request, fi
     with wire.Conn(c[c.leader(topic, led)], timeout=30) as conn:
         assert wire.produce(conn, topic, led, wire.batch([b"x"]), acks=-1)[0] == 0
     figure("a record is acknowledged without it, s", round(time.monotonic() - since, 2))
-    assert time.monotonic() - since < 3.5, "waited for it until replica.lag.time.max.ms"
+    assert time.monotonic() - since < 15, "waited for it until replica.lag.time.max.ms"
     # The preferred leader is looked for every two seconds.
     time.sleep(6)
     assert c.leader(topic, led) != 1 and sorted(c.describe(topic)[led][2]) == [2, 3]

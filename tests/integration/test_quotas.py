@@ -529,11 +529,11 @@ def test_a_quota_that_is_removed_frees_the_client(broker):
         if broker.kind == "corelane":
             begun = time.monotonic()
             assert produce(conn, topic, 1000) == 0
-            assert time.monotonic() - begun < 2, "although it was told to wait for longer"
+            assert time.monotonic() - begun < 10, "although it was told to wait for longer"
     with wire.Conn(broker, client_id="freed") as conn:
         begun = time.monotonic()
         assert max(produce(conn, topic, 300_000) for _ in range(5)) == 0
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 30
 
 
 def test_quotas_of_others_end_no_wait(broker, corelane_only):
@@ -621,7 +621,7 @@ def test_connections_of_an_address(broker):
                 served.append(True)
             except (OSError, wire.Closed):
                 served.append(False)
-                assert time.monotonic() - begun < 3
+                assert time.monotonic() - begun < 8
             if served.count(False) >= 2:
                 break
         assert False in served and served.index(False) in range(10, 30), served
