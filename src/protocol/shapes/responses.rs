@@ -135,6 +135,18 @@ pub(in crate::protocol) static RESPONSES: &[Shape] = &[
         ],
     ),
     shape(
+        ApiKey::AlterReplicaLogDirs,
+        1,
+        2,
+        &[
+            int32("throttle_time_ms"),
+            array(
+                "results",
+                &[text("topic_name"), array("partitions", &[int32("partition_index"), int16("error_code")])],
+            ),
+        ],
+    ),
+    shape(
         ApiKey::AlterPartitionReassignments,
         0,
         1,
