@@ -594,7 +594,7 @@ def test_the_command_moves_all_that_a_directory_has(make_broker):
     assert held(new) == {("x", n) for n in range(3)} and load.end(b, "x") == count
     cli(*words, "--from", old, "--to", new, "--execute", silent=False)
     assert (held(old), held(new)) == (set(), there)
-    assert "there is no such replica" in cli(*words, "--from", old, "--to", new, "--execute").out
+    assert "nothing to move: there is no replica in" in cli(*words, "--from", old, "--to", new, "--execute").out
     assert f"has no data directory /nowhere; it has {old}, {new}" in cli.fails(*words, "--from", "/nowhere", "--to", new)
     assert "are the same" in cli.fails(*words, "--from", old, "--to", old)
     assert "there is no broker 77" in cli.fails("broker", "move-replicas", 77, "--from", old, "--to", new)

@@ -48,7 +48,8 @@ pub(super) async fn move_replicas(mut client: ClusterClient, command: MoveReplic
     let leaving = leaving(&dirs, &command)?;
     let mut report = Report { json: item(&command, &leaving), ..Report::default() };
     if leaving.is_empty() {
-        report.text = format!("there is no such replica in {}\n", command.from);
+        let which = if command.topics.is_empty() { "replica" } else { "replica of these topics" };
+        report.text = format!("nothing to move: there is no {which} in {}\n", command.from);
         return Ok(report);
     }
     let row =
