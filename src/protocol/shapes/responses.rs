@@ -13,6 +13,11 @@ use super::{
 
 const REASSIGNING: &[Field] = &[int32("partition_index"), int16("error_code"), text("error_message").nullable()];
 
+const OUTCOMES: &[Field] = &[int32("partition_index"), int16("error_code")];
+
+const ASSIGNED: &[Field] =
+    &[int32("partition_index"), int32s("replicas"), int32s("adding_replicas"), int32s("removing_replicas")];
+
 const COMMITTED: &[Field] = &[
     int32("partition_index"),
     int64("committed_offset"),
@@ -138,13 +143,7 @@ pub(in crate::protocol) static RESPONSES: &[Shape] = &[
         ApiKey::AlterReplicaLogDirs,
         1,
         2,
-        &[
-            int32("throttle_time_ms"),
-            array(
-                "results",
-                &[text("topic_name"), array("partitions", &[int32("partition_index"), int16("error_code")])],
-            ),
-        ],
+        &[int32("throttle_time_ms"), array("results", &[text("topic_name"), array("partitions", OUTCOMES)])],
     ),
     shape(
         ApiKey::AlterPartitionReassignments,
@@ -176,21 +175,7 @@ pub(in crate::protocol) static RESPONSES: &[Shape] = &[
             int32("throttle_time_ms"),
             int16("error_code"),
             text("error_message").nullable(),
-            array(
-                "topics",
-                &[
-                    text("name"),
-                    array(
-                        "partitions",
-                        &[
-                            int32("partition_index"),
-                            int32s("replicas"),
-                            int32s("adding_replicas"),
-                            int32s("removing_replicas"),
-                        ],
-                    ),
-                ],
-            ),
+            array("topics", &[text("name"), array("partitions", ASSIGNED)]),
         ],
     ),
     // Topics.
@@ -595,10 +580,7 @@ pub(in crate::protocol) static RESPONSES: &[Shape] = &[
         ApiKey::OffsetCommit,
         2,
         9,
-        &[
-            int32("throttle_time_ms").since(3),
-            array("topics", &[text("name"), array("partitions", &[int32("partition_index"), int16("error_code")])]),
-        ],
+        &[int32("throttle_time_ms").since(3), array("topics", &[text("name"), array("partitions", OUTCOMES)])],
     ),
     shape(
         ApiKey::DeleteGroups,
