@@ -1,6 +1,6 @@
 //! `corelane broker move-replicas`: from one data directory of a broker to another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
@@ -121,24 +121,24 @@ async fn execute(
         }
     }
     let (progress, begun_at) = (Progress::new(false, None), clock::now());
-    let (mut moved, begun) = (left.len(), left.len());
+    let (mut moved, begun) = (0, left.len());
     loop {
         client.restart();
         let dirs = client.log_dirs(command.broker).await.map_err(|e| e.to_string())?;
-        left.retain(|replica, looks| {
-            let is_in = |path: &str, future: bool| is_in(&dirs, path, replica, future);
-            *looks = if is_in(&command.to, true) { 0 } else { *looks + 1 };
-            is_in(&command.from, false)
-        });
+        let (here, coming) = (held(&dirs, &command.from, false), held(&dirs, &command.to, true));
         left.retain(|(topic, partition), looks| {
-            let stays = *looks >= SURE;
-            if stays {
-                moved -= 1;
+            let replica = (topic.as_str(), *partition);
+            if !here.contains(&replica) {
+                moved += 1;
+                return false;
+            }
+            *looks = if coming.contains(&replica) { 0 } else { *looks + 1 };
+            if *looks >= SURE {
                 report.failed.push(format!(
                     "{topic}-{partition} has not moved: the move has failed, which the broker's log tells of, or was called off"
                 ));
             }
-            !stays
+            *looks < SURE
         });
         if left.is_empty() {
             break;
@@ -152,9 +152,13 @@ async fn execute(
     Ok(())
 }
 
-fn is_in(dirs: &[LogDir], path: &str, (topic, partition): &(String, i32), future: bool) -> bool {
-    let mut replicas = dirs.iter().filter(|dir| dir.path == path).flat_map(|dir| &dir.partitions);
-    replicas.any(|one| one.future == future && one.topic == *topic && one.partition == *partition)
+/// The replicas in the directory at `path`, or the copies that are being made there.
+fn held<'a>(dirs: &'a [LogDir], path: &str, future: bool) -> HashSet<(&'a str, i32)> {
+    let replicas = dirs.iter().filter(|dir| dir.path == path).flat_map(|dir| &dir.partitions);
+    replicas
+        .filter(|replica| replica.future == future)
+        .map(|replica| (replica.topic.as_str(), replica.partition))
+        .collect()
 }
 
 #[cfg(test)]
