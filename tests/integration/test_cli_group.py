@@ -8,7 +8,7 @@ import pytest
 from support import load, wire
 from support.broker import target
 from support.cli import Cli, rows, run
-from support.groups import ClassicMember, ConsumerMember, assignment, commit, fetch_offsets, subscription, wait_ready
+from support.groups import ClassicMember, ConsumerMember, alter, assignment, commit, fetch_offsets, subscription, wait_ready
 
 START = 1_700_000_000_000
 
@@ -45,6 +45,8 @@ def joined(group_broker, topic):
         old.sync({old.id: assignment(topic, [0, 1])})
         old.commit({(topic, 0): 3})
         with ConsumerMember(group_broker, f"{name}-new") as new:
+            # It sends no heartbeat while a command runs.
+            assert alter(group_broker, new.group, consumer_session_timeout_ms=60_000) == "NONE"
             new.join(topic)
             new.settle(2)
             commit(new.conn, new.group, {(topic, 1): 10}, generation=new.epoch, member=new.id)

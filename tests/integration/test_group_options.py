@@ -7,22 +7,10 @@ import pytest
 from support import broker as brokers
 from support import java, load, schema, wire
 from support.broker import target
-from support.groups import ConsumerMember, name_of, wait_ready, wait_until
+from support.groups import GROUP, ConsumerMember, alter, name_of, wait_ready, wait_until
 
-GROUP = 32
 SESSION, HEARTBEAT = "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
-SET, DELETE = 0, 1
 GROUP_SOURCE, FILE, DEFAULT = 8, 4, 5
-
-
-def alter(broker, group, validate_only=False, **options):
-    """The error. Names with `_` for `.`; None takes an option away."""
-    configs = [{"Name": name.replace("_", "."), "ConfigOperation": DELETE if value is None else SET, "Value": value and str(value)} for name, value in options.items()]
-    with wire.Conn(broker, timeout=30) as conn:
-        answer = schema.call(conn, "IncrementalAlterConfigs", 1, ValidateOnly=validate_only,
-                             Resources=[{"ResourceType": GROUP, "ResourceName": group, "Configs": configs}])  # fmt: skip
-    [told] = answer.Responses
-    return name_of(told.ErrorCode)
 
 
 def shown(broker, group):

@@ -11,7 +11,7 @@ import confluent_kafka as ck
 import pytest
 
 from support import java, load, schema, wire
-from support.groups import ClassicMember, ConsumerMember, assignment, commit, fetch_offsets, subscription, wait_ready
+from support.groups import ClassicMember, ConsumerMember, alter, assignment, commit, fetch_offsets, subscription, wait_ready
 
 START = 1_700_000_000_000
 _numbers = itertools.count()
@@ -71,6 +71,8 @@ def joined(group_broker, topic, fresh):
         old.sync({old.id: assignment(topic, [0, 1])})
         old.commit({(topic, 0): 3})
         with ConsumerMember(group_broker, fresh("consumer")) as new:
+            # It sends no heartbeat while a tool runs.
+            assert alter(group_broker, new.group, consumer_session_timeout_ms=60_000) == "NONE"
             new.join(topic)
             new.settle(2)
             commit(new.conn, new.group, {(topic, 1): 10}, generation=new.epoch, member=new.id)

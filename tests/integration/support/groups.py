@@ -10,6 +10,8 @@ import pytest
 from . import clock, schema, wire
 
 PASSING = wire.err("COORDINATOR_LOAD_IN_PROGRESS", "COORDINATOR_NOT_AVAILABLE", "NOT_COORDINATOR")
+# The type of resource whose options are those of a group.
+GROUP = 32
 NAMES = {code: name for name, code in wire.ERR.items()}
 
 
@@ -240,6 +242,17 @@ def stable(member, what=b"mine"):
     member.join()
     error(member.sync({member.id: what}).ErrorCode, "NONE")
     return member
+
+
+def alter(broker, group, validate_only=False, **options):
+    """Options of a group; the error. Names with `_` for `.`; None takes an option away."""
+    put, delete = 0, 1
+    configs = [{"Name": name.replace("_", "."), "ConfigOperation": delete if value is None else put, "Value": value and str(value)} for name, value in options.items()]
+    with wire.Conn(broker, timeout=30) as conn:
+        answer = schema.call(conn, "IncrementalAlterConfigs", 1, ValidateOnly=validate_only,
+                             Resources=[{"ResourceType": GROUP, "ResourceName": group, "Configs": configs}])  # fmt: skip
+    [told] = answer.Responses
+    return name_of(told.ErrorCode)
 
 
 class ConsumerMember:
