@@ -19,6 +19,7 @@ use crate::config::{Acknowledge, ServerConfig};
 use crate::monitor;
 use crate::observe;
 use crate::runtime::executor::{ShardSpec, ShardThreads, run_shards};
+use crate::runtime::memory::HostMemory;
 use crate::runtime::probe;
 use crate::runtime::process::{self, SignalWatch, StopFlag};
 use crate::runtime::{clock, mailbox, net, watchdog};
@@ -61,6 +62,10 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     // The directories are locked until `held` goes, after the shards.
     let shared = membership.as_ref().map(|membership| membership.image(&config));
     let DataDirs { held, mut store, mut image, placement, strays, all } = data_dirs::open(&config, shared)?;
+    if config.cache_bytes < 0 {
+        let slow = held.iter().any(|dir| dir.held.on_hard_disk);
+        config.cache_bytes = if slow { cache_of_a_hard_disk() } else { 0 };
+    }
     let unclean = report_last_stop(&mut config, &held).map_err(|e| e.to_string())?;
     if unclean && membership.is_none() {
         store.raise_leader_epochs(&mut image).map_err(|e| e.to_string())?;
@@ -186,6 +191,20 @@ fn open_host(config: &mut ServerConfig, shards: u16) -> Result<(), String> {
         net::check_address_free(listener.address).map_err(|e| format!("listeners: {}: {e}", listener.url()))?;
     }
     Ok(())
+}
+
+/// Part of the memory for what consumers that lag have before them, where a hard disk would have to
+/// read it. Others read faster than memory that is not in use yet can be had.
+const CACHE_PART: u64 = 8;
+
+fn cache_of_a_hard_disk() -> i64 {
+    match HostMemory::now() {
+        Ok(memory) => i64::try_from(memory.total / CACHE_PART).unwrap_or(i64::MAX),
+        Err(error) => {
+            tracing::warn!("no memory for consumers that lag: {error}; set corelane.cache.bytes");
+            0
+        }
+    }
 }
 
 /// With fewer than this the bound on connections is worth a word.

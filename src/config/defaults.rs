@@ -151,6 +151,7 @@ impl ServerConfig {
             io_memory_bytes: 0,
             receive_memory_bytes: 0,
             tail_cache_bytes: 0,
+            cache_bytes: 0,
             cold_cache_bytes: 0,
             connection_pipeline: 0,
             index_cache_bytes: 0,

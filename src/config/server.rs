@@ -201,6 +201,9 @@ pub struct ServerConfig {
     pub receive_memory_bytes: usize,
     /// `corelane.tail.cache.bytes`: written batches kept for consumers at the tail, per shard
     pub tail_cache_bytes: usize,
+    /// `corelane.cache.bytes`: what consumers that lag have before them, of all shards; below 0 as
+    /// loaded: by the devices
+    pub cache_bytes: i64,
     /// `corelane.cold.cache.bytes`: read-ahead for consumers behind the tail, per shard
     pub cold_cache_bytes: usize,
     /// `corelane.connection.pipeline`: requests of one connection worked on at the same time

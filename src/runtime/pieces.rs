@@ -1,6 +1,7 @@
-//! Memory for large reads: pieces of one size, cut from huge pages. A direct read pins its memory
-//! page by page, which for small pages costs a fifth of the read.
+//! Memory for large reads, and for what caches copy: pieces of one size, cut from huge pages. A
+//! direct read pins its memory page by page, which for small pages costs a fifth of the read.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,8 +23,8 @@ struct Free(*mut u8);
 #[allow(unsafe_code)]
 unsafe impl Send for Free {}
 
-/// Pieces of one shard. Regions stay until the shard and all readers are done with them; there are
-/// as many as were in use at once.
+/// Pieces of one shard. Regions stay until the shard and all readers are done with them, or until
+/// none of their pieces is in use and somebody asks ([`give_back`]).
 #[derive(Default)]
 pub(super) struct Pool {
     free: SegQueue<Free>,
@@ -54,23 +55,49 @@ impl Pool {
             start
         };
         self.regions.lock().unwrap_or_else(PoisonError::into_inner).push(Free(start));
+        // The order of the addresses: pieces that are used one after another come back together.
         for at in (0..REGION_BYTES).step_by(PIECE_BYTES) {
             self.free.push(Free(start.wrapping_add(at)));
         }
         Ok(())
     }
+
+    /// Gives regions back to the kernel whose pieces are all free.
+    fn give_back(&self) {
+        let mut free: HashMap<usize, Vec<Free>> = HashMap::new();
+        while let Some(piece) = self.free.pop() {
+            free.entry(piece.0 as usize / REGION_BYTES).or_default().push(piece);
+        }
+        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+        for (region, pieces) in free {
+            if pieces.len() < REGION_BYTES / PIECE_BYTES {
+                pieces.into_iter().for_each(|piece| self.free.push(piece));
+            } else {
+                regions.extract_if(.., |start| start.0 as usize / REGION_BYTES == region).for_each(unmap);
+            }
+        }
+    }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        for Free(start) in self.regions.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // SAFETY: mapped by `grow`; every piece holds the pool, so none is in use.
-            #[allow(unsafe_code)]
-            unsafe {
-                libc::munmap(start.cast(), REGION_BYTES);
-            }
-        }
+        // Every piece holds the pool, so none is in use.
+        self.regions.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(unmap);
     }
+}
+
+/// Gives a region back to the kernel, none of whose pieces is in use or in the queue.
+fn unmap(Free(start): Free) {
+    // SAFETY: mapped by `grow`, and nobody has any of it.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::munmap(start.cast(), REGION_BYTES);
+    }
+}
+
+/// Gives memory of this shard's pieces back to the kernel, as far as whole huge pages of it are free.
+pub fn give_back() {
+    context::with(|shard| shard.pieces.clone()).give_back();
 }
 
 /// A piece in use. It goes back to its pool, from whichever thread.
@@ -79,7 +106,7 @@ pub(super) struct Piece {
     pool: Arc<Pool>,
 }
 
-// SAFETY: the memory is written by the kernel, before anybody reads it (`bytes`),
+// SAFETY: the memory is written by the kernel or by `Copies`, before anybody reads it (`range`),
 // and never while it is read.
 #[allow(unsafe_code)]
 unsafe impl Send for Piece {}
@@ -104,8 +131,44 @@ impl Piece {
 
     /// The first `len` bytes, which no longer change.
     pub fn bytes(self: Arc<Piece>, len: usize) -> Bytes {
-        assert!(len <= PIECE_BYTES, "{len} bytes of a piece");
-        if len == 0 { Bytes::new() } else { Bytes::from_owner(Filled { piece: self, len }) }
+        self.range(0, len)
+    }
+
+    /// `len` bytes from `from` on, which no longer change.
+    fn range(self: Arc<Piece>, from: usize, len: usize) -> Bytes {
+        assert!(from <= PIECE_BYTES && len <= PIECE_BYTES - from, "{len} bytes at {from} of a piece");
+        if len == 0 { Bytes::new() } else { Bytes::from_owner(Filled { piece: self, from, len }) }
+    }
+}
+
+/// Copies that follow one another in pieces.
+#[derive(Default)]
+pub struct Copies {
+    open: Option<(Arc<Piece>, usize)>,
+}
+
+impl Copies {
+    /// Copies as much of `bytes` as fits into the open piece, at least one byte. What it returns keeps
+    /// the whole piece, [`PIECE_BYTES`].
+    pub fn copy_some(&mut self, bytes: &[u8]) -> io::Result<Bytes> {
+        let (piece, filled) = match self.open.take() {
+            Some((piece, filled)) if filled < PIECE_BYTES => (piece, filled),
+            _ => (Piece::take()?, 0),
+        };
+        let len = bytes.len().min(PIECE_BYTES - filled);
+        // SAFETY: bytes from `filled` on are within the piece, and nobody else has them: `range`
+        // is given what was copied before, and there is one `Copies` for an open piece.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), piece.start.add(filled), len);
+        }
+        self.open = Some((piece.clone(), filled + len));
+        Ok(piece.range(filled, len))
+    }
+
+    /// Lets go of the open piece.
+    pub fn close(&mut self) {
+        self.open = None;
     }
 }
 
@@ -118,6 +181,7 @@ impl Drop for Piece {
 /// Owner of the memory behind bytes.
 struct Filled {
     piece: Arc<Piece>,
+    from: usize,
     len: usize,
 }
 
@@ -126,7 +190,7 @@ impl AsRef<[u8]> for Filled {
         // SAFETY: within the piece, which nobody writes any more.
         #[allow(unsafe_code)]
         unsafe {
-            std::slice::from_raw_parts(self.piece.start, self.len)
+            std::slice::from_raw_parts(self.piece.start.add(self.from), self.len)
         }
     }
 }
@@ -148,5 +212,31 @@ mod tests {
         std::thread::spawn(move || assert!(bytes.iter().all(|bytes| bytes.len() == 5000))).join().unwrap();
         let again: Vec<Arc<Piece>> = (0..24).map(|_| Piece::take().unwrap()).collect();
         assert_eq!(regions(&again[0]), 3, "the same memory");
+    }
+
+    #[test]
+    fn copies_follow_one_another_and_their_memory_goes_back() {
+        let mut copies = Copies::default();
+        let text: Vec<u8> = (0..PIECE_BYTES * 20 + 5000).map(|at| (at % 251) as u8).collect();
+        let (mut rest, mut parts) = (&text[..], Vec::new());
+        while !rest.is_empty() {
+            let part = copies.copy_some(&rest[..rest.len().min(100_000)]).unwrap();
+            rest = &rest[part.len()..];
+            parts.push(part);
+        }
+        assert_eq!(parts.concat(), text);
+        let pool = context::with(|shard| shard.pieces.clone());
+        let regions = || pool.regions.lock().unwrap().len();
+        assert_eq!(regions(), 3);
+        let last = parts.pop().unwrap();
+        drop(parts);
+        give_back();
+        assert_eq!(regions(), 1, "the region of the open piece stays");
+        copies.close();
+        assert!(text.ends_with(&last), "a reader has it");
+        drop(last);
+        give_back();
+        assert_eq!(regions(), 0);
+        assert_eq!(copies.copy_some(b"again").unwrap(), "again");
     }
 }

@@ -8,8 +8,13 @@ use std::time::Duration;
 use super::state::{CONTROLLER, Shard, producer_share};
 use super::survey::SurveyDesk;
 use crate::observe::metrics::Resource;
+use crate::runtime::memory::HostMemory;
 use crate::runtime::{clock, spawn_local};
 
+/// Time between two looks at the memory of the host.
+const CACHE_LOOK: Duration = Duration::from_secs(1);
+/// Where the cache has nothing, one look in so many is enough.
+const CACHE_LOOKS_AT_REST: u32 = 8;
 /// Time between two lines about forgotten producers, at least.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -24,6 +29,7 @@ impl Shard {
     /// what recovery has just read.
     pub(super) fn start_upkeep(self: &Rc<Self>, scanned_bytes: u64, desk: Arc<SurveyDesk>) {
         spawn_local(self.clone().keep_told(desk));
+        spawn_local(self.clone().keep_cache_fitting());
         spawn_local(self.clone().keep_retention());
         spawn_local(self.clone().keep_checkpoints(scanned_bytes));
         spawn_local(self.clone().keep_producers());
@@ -60,6 +66,28 @@ impl Shard {
         metrics.resources.set(Resource::GroupMemory, used, total);
         metrics.resources.set(Resource::ProducerMemory, self.producers.bytes(), producer_share(&self.config));
         metrics.messages.set(self.messages());
+    }
+
+    /// Sees to it, every second, that copies for consumers that lag take no memory that others need.
+    async fn keep_cache_fitting(self: Rc<Self>) {
+        for look in 0u32.. {
+            if self.stop.is_set() {
+                return;
+            }
+            if look > 0 {
+                self.pause(CACHE_LOOK).await;
+            }
+            if self.storage.cache_is_at_rest() && !look.is_multiple_of(CACHE_LOOKS_AT_REST) {
+                continue;
+            }
+            match HostMemory::now() {
+                Ok(memory) => self.storage.fit_cache(&memory, self.config.shards),
+                Err(error) => {
+                    tracing::warn!(shard = %self.id.0, %error, "corelane.cache.bytes is taken in any case");
+                    return;
+                }
+            }
+        }
     }
 
     /// Writes the files of the epochs that this start began. Until then they are in the batches and

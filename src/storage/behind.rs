@@ -23,8 +23,10 @@ use super::arena::pool::Size;
 use super::arena::{Arena, Chunk, PartitionKey};
 use super::ends::LogPosition;
 use super::log::Log;
+use super::readers::Place;
 use super::segment::Segment;
 use super::slices::Slices;
+use super::tail_cache::Tail;
 use crate::runtime::disk::{ALIGNMENT, DiskBuf, File, MAX_IO_BYTES, align_down, align_up};
 use crate::runtime::{clock, spawn_local};
 
@@ -116,6 +118,8 @@ pub struct Behind {
     depth: usize,
     /// Oldest first; those at the front may be written already, and are kept for readers.
     chunks: RefCell<VecDeque<Rc<HeldChunk>>>,
+    /// Copies of chunks that were dropped while a consumer had them before it.
+    kept: Rc<Tail>,
     /// Chunks dropped from the front so far.
     dropped: Cell<u64>,
     /// Number of the first chunk that is not known to be sent, dropped ones counted.
@@ -337,13 +341,13 @@ impl Behind {
         Some(held)
     }
 
-    /// Drops the oldest chunk, if all of it is written.
-    fn drop_oldest(&self) -> bool {
+    /// Takes the oldest chunk away, if all of it is written.
+    fn take_oldest(&self) -> Option<Rc<HeldChunk>> {
         let mut chunks = self.chunks.borrow_mut();
-        let Some(oldest) = chunks.front() else { return false };
+        let oldest = chunks.front()?;
         if !oldest.is_written() {
             oldest.mentioned.set(false);
-            return false;
+            return None;
         }
         if oldest.takes_more() {
             let end = oldest.end();
@@ -351,15 +355,30 @@ impl Behind {
             *self.resume.borrow_mut() = Some((oldest.segment.base_offset, end, block));
         }
         self.dropped.set(self.dropped.get() + 1);
-        let oldest = chunks.pop_front();
-        drop(chunks);
-        drop(oldest);
-        true
+        chunks.pop_front()
     }
 
-    /// Appends to `out` what chunks hold of `[start, end)` of the segment, from the first byte that
-    /// they hold on; returns where that is, `end` for nothing.
+    /// Appends to `out` what chunks and their copies hold of `[start, end)` of the segment, from the
+    /// first byte that they hold without a gap; returns where that is, `end` for nothing.
     pub fn collect(&self, segment: i64, start: u64, end: u64, out: &mut Slices) -> u64 {
+        if self.kept.is_empty() {
+            return self.collect_chunks(segment, start, end, out);
+        }
+        let mut newest = Slices::default();
+        let from = self.collect_chunks(segment, start, end, &mut newest);
+        let from = if from > start { self.kept.collect(segment, start, from, out) } else { from };
+        out.extend(newest);
+        from
+    }
+
+    /// Drops copies that all consumers have read.
+    pub fn drop_copies_before(&self, place: Option<Place>) {
+        if let Some(place) = place {
+            self.kept.drop_before(place);
+        }
+    }
+
+    fn collect_chunks(&self, segment: i64, start: u64, end: u64, out: &mut Slices) -> u64 {
         let chunks = self.chunks.borrow();
         let first = chunks.partition_point(|held| (held.segment.base_offset, held.end()) <= (segment, start));
         let (mut from, copies) = (end, self.arena.is_lent_out());
@@ -393,6 +412,7 @@ impl Log {
             key,
             depth: self.context.limits.write_queue_depth.max(1),
             chunks: RefCell::default(),
+            kept: self.context.kept.tail(),
             dropped: Cell::new(0),
             sending: Cell::new(0),
             total: Cell::new(0),
@@ -540,7 +560,11 @@ impl Log {
 
     /// Gives the memory of the oldest chunk back, if all of it is written.
     pub(super) fn drop_oldest_chunk(&self) -> bool {
-        self.behind.get().is_some_and(Behind::drop_oldest)
+        let Some(behind) = self.behind.get() else { return false };
+        let Some(oldest) = behind.take_oldest() else { return false };
+        let start = (oldest.segment.base_offset, oldest.position + oldest.carried as u64);
+        self.keep_for_readers(&behind.kept, start, &oldest.chunk.as_slice()[oldest.carried..]);
+        true
     }
 
     /// Has appends go on at `end` of `segment`, whose unfinished block holds `last_block`.
@@ -560,6 +584,7 @@ impl Log {
     pub(super) fn drop_chunks(&self, written: bool) {
         let Some(behind) = self.behind.get() else { return };
         behind.drop_waiting();
+        behind.kept.forget();
         self.note_arena(behind);
         let chunks = behind.chunks.take();
         behind.dropped.set(behind.dropped.get() + chunks.len() as u64);

@@ -11,11 +11,13 @@ use super::ahead::Zeros;
 use super::arena::{Arena, take_over_later};
 use super::cold_cache::ColdCache;
 use super::discard::Discarded;
+use super::kept::Kept;
 use super::room::{Disk, LineLimit};
 use super::segment::IndexBudget;
 use super::tail_cache::TailBudget;
 use crate::config::{ServerConfig, Untaken};
 use crate::observe::metrics::{Resource, ShardMetrics};
+use crate::runtime::memory::HostMemory;
 use crate::runtime::{probe, spawn_blocking};
 
 /// Bounds of one shard's storage; each is an option in the configuration table.
@@ -23,6 +25,8 @@ use crate::runtime::{probe, spawn_blocking};
 pub struct StorageLimits {
     /// `corelane.tail.cache.bytes`
     pub tail_cache_bytes: usize,
+    /// This shard's share of `corelane.cache.bytes`
+    pub cache_bytes: usize,
     /// `corelane.cold.cache.bytes`
     pub cold_cache_bytes: usize,
     /// `corelane.index.cache.bytes`
@@ -68,6 +72,7 @@ impl StorageLimits {
         let (open_files, shards) = (probe::open_files().unwrap_or(1024), config.shards.max(1));
         StorageLimits {
             tail_cache_bytes: config.tail_cache_bytes,
+            cache_bytes: usize::try_from(config.cache_bytes).unwrap_or(0) / usize::from(shards),
             cold_cache_bytes: config.cold_cache_bytes,
             index_cache_bytes: config.index_cache_bytes,
             preallocate_max_bytes: config.preallocate_max_bytes,
@@ -102,6 +107,7 @@ impl Default for StorageLimits {
 pub struct StorageContext {
     pub limits: StorageLimits,
     pub(super) tail: Rc<TailBudget>,
+    pub(super) kept: Kept,
     pub(super) cold: ColdCache,
     pub(super) indexes: IndexBudget,
     pub(super) unsynced_bytes: Cell<u64>,
@@ -135,6 +141,7 @@ impl StorageContext {
     pub fn new(limits: StorageLimits) -> Rc<StorageContext> {
         Rc::new(StorageContext {
             tail: TailBudget::new(limits.tail_cache_bytes),
+            kept: Kept::new(limits.cache_bytes),
             cold: ColdCache::new(limits.cold_cache_bytes),
             indexes: IndexBudget::new(limits.index_cache_bytes, limits.open_sealed_files),
             unsynced_bytes: Cell::new(0),
@@ -173,6 +180,8 @@ impl StorageContext {
         metrics.resources.set(Resource::Arena, sum(Arena::used_bytes), sum(Arena::chunk_bytes));
         let (used, total) = self.tail.bytes();
         metrics.resources.set(Resource::TailCache, used, total);
+        let (used, total) = self.kept.bytes();
+        metrics.resources.set(Resource::Cache, used, total);
         let (used, total) = self.cold.bytes();
         metrics.resources.set(Resource::ColdCache, used, total);
         metrics.tail_hits.set(self.reads.hits.get());
@@ -183,6 +192,16 @@ impl StorageContext {
         metrics.unsynced_bytes.set(self.unsynced_bytes.get());
         metrics.segments.set(self.segments.get() as u64);
         metrics.storage_failures.set(self.failures.get());
+    }
+
+    /// No copies for consumers that lag are held, nor is their memory short.
+    pub fn cache_is_at_rest(&self) -> bool {
+        self.kept.is_at_rest()
+    }
+
+    /// Fits the bound of such copies to the memory that there is, for all of `shards` together.
+    pub fn fit_cache(&self, memory: &HostMemory, shards: u16) {
+        self.kept.fit(memory, shards);
     }
 
     /// State of the file system under a data directory.

@@ -18,6 +18,7 @@ use super::delays::Reasons;
 use super::dir::LogDir;
 use super::ends::{EndPositions, LogPosition};
 use super::reader::Hints;
+use super::readers::Readers;
 use super::room::Disk;
 use super::segment::{RollRules, Segment};
 use super::sync::SyncState;
@@ -80,6 +81,7 @@ pub struct Log {
     pub(super) delays: Reasons,
     pub(super) tail: Rc<Tail>,
     pub(super) hints: Hints,
+    pub(super) readers: Readers,
     pub(super) failure: RefCell<Option<StorageError>>,
     /// Notified when an end moves, a sync ends, or the log fails.
     pub(super) progress: Notify,
@@ -149,6 +151,7 @@ impl Log {
             sync: SyncState::default(),
             delays: Reasons::default(),
             hints: Hints::default(),
+            readers: Readers::default(),
             failure: RefCell::new(None),
             progress: Notify::new(),
             on_move: RefCell::new(None),
@@ -348,6 +351,11 @@ impl Log {
     pub(super) fn segment_after(&self, base_offset: i64) -> Option<Rc<Segment>> {
         let next = (std::ops::Bound::Excluded(base_offset), std::ops::Bound::Unbounded);
         self.segments.borrow().range::<i64, _>(next).next().map(|(_, s)| s.clone())
+    }
+
+    /// The segment before `base_offset`'s.
+    pub(super) fn segment_before(&self, base_offset: i64) -> Option<Rc<Segment>> {
+        self.segments.borrow().range(..base_offset).next_back().map(|(_, s)| s.clone())
     }
 
     /// Where the segment after the one that holds `offset` begins, if there is one.

@@ -19,7 +19,7 @@ use super::slices::Slices;
 use crate::model::record_batch::{self, BatchHeader, HEADER_BYTES};
 use crate::observe::client_line;
 use crate::observe::metrics::Cause;
-use crate::runtime::{Yielder, waits};
+use crate::runtime::{Yielder, clock, waits};
 
 /// Batches without a record that go before others in one response, at the most; bytes.
 const EMPTY_BYTES: usize = 64 * 1024;
@@ -279,12 +279,28 @@ impl Log {
         if from_disk {
             self.check_read(segment, start, &slices.list)?;
         }
+        if self.context.kept.is_wanted() {
+            self.note_reader(segment, start, end);
+        }
         let at_the_end = limit.segment.base_offset == segment.base_offset && limit.position == end;
         if at_the_end {
             self.hints.note(limit.offset, segment.number, end);
         }
         let Slices { list: records, held_bytes } = slices;
         Ok(Some(LogRead { records, more: !at_the_end, held_bytes, needed_bytes: 0 }))
+    }
+
+    /// Notes that a consumer has read `[start, end)` of the segment.
+    fn note_reader(&self, segment: &Segment, start: u64, end: u64) {
+        let begin = (segment.base_offset, start);
+        // Who has read all of the segment before it goes on here.
+        let before = (start == 0).then(|| self.segment_before(segment.base_offset)).flatten();
+        let same = before.map_or(begin, |before| (before.base_offset, before.size.get()));
+        let now = clock::now();
+        self.readers.note([begin, same], (segment.base_offset, end), now);
+        if let Some(behind) = self.behind.get() {
+            behind.drop_copies_before(self.readers.last(now));
+        }
     }
 
     /// Where a read that begins with the batch at `start` ends: after the last whole

@@ -17,11 +17,16 @@ pub struct Slices {
 
 impl Slices {
     pub fn push(&mut self, buffer: &Bytes, range: Range<usize>) {
-        if range.len() < Slices::copied_below(buffer.len()) {
-            self.push_copy(&buffer[range]);
+        self.push_part(buffer, buffer.len(), range);
+    }
+
+    /// The same for a part of a buffer of `keeps` bytes.
+    pub fn push_part(&mut self, part: &Bytes, keeps: usize, range: Range<usize>) {
+        if range.len() < Slices::copied_below(keeps) {
+            self.push_copy(&part[range]);
         } else {
-            self.held_bytes += buffer.len();
-            self.list.push(buffer.slice(range));
+            self.held_bytes += keeps;
+            self.list.push(part.slice(range));
         }
     }
 

@@ -187,6 +187,7 @@ mod ahead;
 mod crash;
 mod discard;
 mod held;
+mod kept;
 mod limits;
 mod moving;
 mod room;

@@ -331,6 +331,7 @@ impl Log {
             self.context.cold.forget_segment(self.number, old.number);
         }
         self.hints.clear();
+        self.readers.clear();
         self.tail.forget();
         self.resume_at(base, position, last_block);
         *self.positions.borrow_mut() = EndPositions::all_at(LogPosition { offset: end, segment, position });

@@ -481,6 +481,7 @@ const WHOLE: &[&str] = &[
     "corelane.preallocate.max.bytes",
     "corelane.checkpoint.bytes",
     "corelane.tail.cache.bytes",
+    "corelane.cache.bytes",
     "corelane.cold.cache.bytes",
     "corelane.index.cache.bytes",
 ];

@@ -34,6 +34,7 @@ SMALL = {
     "corelane.connection.pipeline": 16,
     "corelane.arena.bytes": 8 * MIB,
     "corelane.tail.cache.bytes": 4 * MIB,
+    "corelane.cache.bytes": 16 * MIB,
     "corelane.cold.cache.bytes": 4 * MIB,
     "corelane.index.cache.bytes": 2 * MIB,
     "corelane.checkpoint.bytes": 16 * MIB,

@@ -21,6 +21,7 @@ SMALL = {
     "corelane.receive.memory.bytes": 8 * MIB,
     "corelane.arena.bytes": 8 * MIB,
     "corelane.tail.cache.bytes": 4 * MIB,
+    "corelane.cache.bytes": 16 * MIB,
     "corelane.cold.cache.bytes": 4 * MIB,
     "corelane.index.cache.bytes": MIB,
     "corelane.fetch.memory.bytes": 4 * MIB,

@@ -325,7 +325,7 @@ async function viewLatency(place, path, view) {
 // ---- shards and storage
 
 const MEMORY = {
-  arena: 'Arena (not yet written)', tail_cache: 'Tail cache', cold_cache: 'Cold cache', receive: 'Requests', response: 'Answers', groups: 'Groups', producers: 'Producers',
+  arena: 'Arena (not yet written)', tail_cache: 'Tail cache', cache: 'Copies for consumers that lag', cold_cache: 'Cold cache', receive: 'Requests', response: 'Answers', groups: 'Groups', producers: 'Producers',
 };
 
 async function viewShards(place, path, view) {

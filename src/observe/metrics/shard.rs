@@ -22,6 +22,7 @@ const ERRORS: usize = 160;
 pub enum Resource {
     Arena,
     TailCache,
+    Cache,
     ColdCache,
     ReceiveMemory,
     ResponseMemory,
@@ -30,9 +31,10 @@ pub enum Resource {
 }
 
 impl Resource {
-    pub const ALL: [Resource; 7] = [
+    pub const ALL: [Resource; 8] = [
         Resource::Arena,
         Resource::TailCache,
+        Resource::Cache,
         Resource::ColdCache,
         Resource::ReceiveMemory,
         Resource::ResponseMemory,
@@ -44,6 +46,7 @@ impl Resource {
         match self {
             Resource::Arena => "arena",
             Resource::TailCache => "tail_cache",
+            Resource::Cache => "cache",
             Resource::ColdCache => "cold_cache",
             Resource::ReceiveMemory => "receive",
             Resource::ResponseMemory => "response",

@@ -56,7 +56,7 @@ metrics! {
     SHARD_IO: Gauge "corelane_shard_io_in_flight" ["shard"] "Reads, writes and syncs of logs that the kernel works on.";
     SHARD_MAILBOX: Gauge "corelane_shard_mailbox_messages" ["shard"] "Messages of other shards that wait.";
     SHARD_MESSAGES: Counter "corelane_shard_messages_total" ["shard"] "Messages to other shards.";
-    MEMORY_USED: Gauge "corelane_memory_used_bytes" ["shard", "memory"] "In use of each bounded memory: arena (batches not yet written), tail_cache, cold_cache, receive (requests), response (answers), groups, producers.";
+    MEMORY_USED: Gauge "corelane_memory_used_bytes" ["shard", "memory"] "In use of each bounded memory: arena (batches not yet written), tail_cache, cache (copies for consumers that lag), cold_cache, receive (requests), response (answers), groups, producers.";
     MEMORY_CAPACITY: Gauge "corelane_memory_capacity_bytes" ["shard", "memory"] "The bound of each.";
     CACHE_READS: Counter "corelane_cache_reads_total" ["shard", "cache", "outcome"] "Reads of records, outcome hit or miss: tail is the memory of what was just written, cold that of chunks read back from the disk.";
     UNSYNCED: Gauge "corelane_unsynced_bytes" ["shard"] "Written since the last syncs, at most.";

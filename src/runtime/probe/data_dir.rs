@@ -19,6 +19,8 @@ pub struct DataDir {
     /// Device of the directory, for the banner: "nvme0n1 (NVMe)", "sda (SSD)", "sdb (rotational)",
     /// ...
     pub device: String,
+    /// The device is known to be a hard disk.
+    pub on_hard_disk: bool,
     /// The lock is the open file's: it ends with it.
     pub(crate) _lock: fs::File,
 }
@@ -68,7 +70,8 @@ pub fn open_data_dir(path: &Path) -> Result<DataDir, OpenError> {
         outcome => outcome.map_err(|error| direct_complaint(&absolute, error))?,
     }
     let device = describe_device(&absolute);
-    Ok(DataDir { path: absolute, device, _lock: lock })
+    let on_hard_disk = device.ends_with(&format!("({HARD_DISK})"));
+    Ok(DataDir { path: absolute, device, on_hard_disk, _lock: lock })
 }
 
 /// Direct I/O works in an existing directory: one block is written, read and removed.
@@ -247,6 +250,8 @@ fn describe_device(path: &Path) -> String {
     format!("{name} ({kind})")
 }
 
+const HARD_DISK: &str = "rotational";
+
 fn device_kind(name: &str, node: &str, rotational: bool) -> &'static str {
     if name.starts_with("nvme") {
         "NVMe"
@@ -254,7 +259,7 @@ fn device_kind(name: &str, node: &str, rotational: bool) -> &'static str {
         // Whether the disk behind it turns, the guest cannot know.
         "virtio"
     } else if rotational {
-        "rotational"
+        HARD_DISK
     } else if name.starts_with("sd") {
         "SSD"
     } else if name.starts_with("md") {
