@@ -30,6 +30,7 @@ class Axis:
     long: bool = False  # has a row of 60 s beside it with --long
     cold_gb: float = 0  # size of what is read cold or recovered
     reader: list = field(default_factory=list)  # arguments of the consumer beside the producer
+    pause: float = 0  # seconds for which that consumer stands still
     fill_batch: int = 65536
     why: str = ""  # what a reader of the report should know of the method
     metrics: list = field(default_factory=list)
@@ -70,6 +71,7 @@ METRICS = {
     "p99_99": ("p99.99", "ms", 3, True, True),
     "max": ("max", "ms", 2, True, True),
     "reader_mb_per_s": ("the consumer beside it", "MB/s", 1, False, False),
+    "device_read_mb": ("read from the device", "MB", 1, True, False),
     "seconds": ("time", "s", 3, True, False),
     "rss_mb": ("resident", "MB", 1, True, False),
     "page_cache_mb": ("page cache", "MB", 1, True, False),
@@ -106,6 +108,10 @@ MEMORY_WHY = (
 )
 SATURATED = ["mb_per_s", "cpu_s_per_gb", "p50", "p99"]
 
+PAUSED_WHY = (
+    "The consumer reads at the tail, is stopped (SIGSTOP) when the measured window begins, goes on, far behind, and catches up as fast as it "
+    "can on the client's core. What the broker reads from the device meanwhile is from /proc/PID/io."
+)
 RECENT_WHY = (
     "2 GB, written directly before each run, read once from its start by one consumer: more than small caches hold, less than the host's "
     "memory. Memory is taken after that load."
@@ -116,7 +122,7 @@ WRITTEN_WHY = (
 )
 CODEC_WHY = "Half of each record compresses well; batches of 128 KB become 64 KB on the wire. The rate is that of the wire."
 # Of tuning/hdd.properties, what concerns producers.
-HDD_OPTIONS = {"corelane.write.behind.max.ms": "4000", "corelane.arena.bytes": str(1 << 30), "corelane.write.queue.depth": "2", "corelane.checkpoint.bytes": str(256 << 20)}
+HDD_OPTIONS = {"corelane.write.behind.max.ms": "4000", "corelane.arena.bytes": str(1 << 30), "corelane.write.queue.depth": "2", "corelane.checkpoint.bytes": str(256 << 20), "corelane.cache.bytes": str(2 << 30)}
 HDD_WHY = (
     "A file behind a loop device that the block control group holds to 150 MB/s and 120 requests a second, for everything that reaches it, "
     "the kernel's write-back included. Kafka there is a JVM of its own, warmed up by the ten seconds before the window only."
@@ -200,6 +206,10 @@ AXES = [
     requests(50, 5),
     produce("tail-1", "64 KB batches at 100 MB/s with a consumer at the tail", K64, 100, work="beside", metrics=BESIDE),
     produce("tail-4", "64 KB batches at 100 MB/s with 4 consumers at the tail", K64, 100, work="beside", reader=["--fan-out", "4"], metrics=BESIDE),
+    produce("paused-64k-100", "64 KB batches at 100 MB/s with a consumer that stands still for 5 s", K64, 100, work="beside", pause=5, seconds=10, warmup=2,
+            short_pairs=3, full_pairs=3, metrics=["device_read_mb", *BESIDE], why=PAUSED_WHY),
+    produce("paused-hdd", "64 KB batches at 60 MB/s with a consumer that stands still for 30 s, hard disk", K64, 60, work="beside", pause=30, disk="hdd",
+            wanted=HDD_OPTIONS, seconds=50, warmup=5, short_pairs=1, full_pairs=2, metrics=["device_read_mb", *BESIDE], why=f"{PAUSED_WHY} {HDD_WHY}"),
     Axis("idle-10k", "10,000 idle connections", "", ["10000"], work="idle_connections", ceiling=False,
          metrics=["rss_mb", "kb_per_connection", "cpu_percent"]),
     Axis("recovery", "kill -9 with 10 GB (or --most-gb) in one partition, until a record is acknowledged there", "", work="recovery", cold_gb=10,

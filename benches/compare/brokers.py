@@ -232,6 +232,11 @@ class Broker:
     def rss_bytes(self, field="VmRSS"):
         return status_bytes(Path(f"/proc/{self.pid}/status").read_text(), field)
 
+    def read_bytes(self):
+        """Bytes that the broker has had read from a device so far."""
+        lines = Path(f"/proc/{self.pid}/io").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("read_bytes:")))
+
     def memory(self):
         """MB: resident, and the page cache charged to its control group (None where that is not counted)."""
         stat = self.group.memory_stat() if self.group else None

@@ -2,6 +2,8 @@
 
 import os
 import time
+from signal import SIGCONT, SIGSTOP
+from threading import Timer
 
 from . import client, disk, isolate
 from .compat import librdkafka, perf_consumer, perf_producer
@@ -93,15 +95,20 @@ def beside(lab, axis, broker, tag):
     else:
         source = topic
     where = ["--from", "earliest" if axis.cold_gb else "end", "--tolerate", "--duration", str(warmup + seconds)]
-    window = broker.window()
+    window, read_before = broker.window(), broker.read_bytes()
     reader = client.Client(lab.binary, "consume", [*place(broker, source), *where, *axis.reader], lab.folder, f"{tag}-reader", cpus)
+    pause = [Timer(after, reader.popen.send_signal, [what]) for after, what in ((warmup, SIGSTOP), (warmup + axis.pause, SIGCONT)) if axis.pause]
     try:
+        for step in pause:
+            step.start()
         result = client.timed_run(lab.binary, axis.kind, args, lab.folder, tag, cpus, window)
         reader.interrupt()
         read = reader.finish()
     finally:
+        for step in pause:
+            step.cancel()
         reader.kill()
-    sample = sample_of(result, window)
+    sample = sample_of(result, window) | {"device_read_mb": (broker.read_bytes() - read_before) / 1e6}
     sample |= {"reader_mb_per_s": read["mb_per_s"], "reader_command": read["command"], "hgrm": distribution(lab, tag)}
     if sample["window_mb"] and read["errors"]:
         sample["errors"] = {**sample["errors"], **read["errors"]}
