@@ -27,17 +27,10 @@ impl Shard {
 }
 
 async fn keep(throttle: &Throttle, bytes: u64, rate: &impl Fn() -> u64, goes_on: &impl Fn() -> bool) {
-    let counted_at = rate();
-    throttle.go_on_at(counted_at);
-    throttle.count(usize::try_from(bytes).unwrap_or(usize::MAX), counted_at, now_us());
-    while let Some(until) = throttle.until(now_us()) {
+    throttle.count(usize::try_from(bytes).unwrap_or(usize::MAX), rate(), now_us());
+    while let Some(until) = throttle.until(rate(), now_us()) {
         if !goes_on() {
             // They are not copied.
-            throttle.forget();
-            return;
-        }
-        if rate() != counted_at {
-            // The debt at the old rate would outlast it.
             throttle.forget();
             return;
         }
@@ -83,7 +76,7 @@ mod tests {
                 rate.get()
             };
             keep(&throttle, 1, &raised, &|| true).await;
-            assert_eq!(throttle.until(now_us()), None, "nothing is left of the old rate");
+            assert_eq!(throttle.until(rate.get(), now_us()), None, "nothing is left of the old rate");
             keep(&throttle, 1 << 30, &|| u64::MAX, &|| true).await;
             // Called off, and the rate raised while nobody rests: nothing is owed.
             keep(&throttle, 50_000_000, &|| 1000, &|| false).await;

@@ -13,25 +13,28 @@ use crate::runtime::clock;
 /// After a quiet time so much of a second's bytes may go at once.
 const CREDIT_US: u64 = 1_000_000;
 
-/// Bytes a second, counted over all shards.
+/// Bytes a second, counted over all shards. Bytes that were counted at another rate count no more:
+/// one fetch at a low rate would hold everybody back for days.
 #[derive(Debug, Default)]
 pub struct Throttle {
     /// When all bytes so far have had their time, µs.
     paid_us: AtomicU64,
-    /// The rate at which they were counted, where that may change meanwhile.
+    /// The rate at which they were counted.
     rate: AtomicU64,
 }
 
 impl Throttle {
     /// Counts bytes that have gone at `now`.
     pub(super) fn count(&self, bytes: usize, rate: u64, now_us: u64) {
+        self.go_on_at(rate);
         let cost = u64::try_from(bytes as u128 * 1_000_000 / u128::from(rate.max(1))).unwrap_or(u64::MAX);
         let paid = |paid: u64| paid.max(now_us.saturating_sub(CREDIT_US)).saturating_add(cost);
         let _ = self.paid_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| Some(paid(before)));
     }
 
     /// Nothing may go before then, µs; `None`: it may now.
-    pub(super) fn until(&self, now_us: u64) -> Option<u64> {
+    pub(super) fn until(&self, rate: u64, now_us: u64) -> Option<u64> {
+        self.go_on_at(rate);
         Some(self.paid_us.load(Ordering::Relaxed)).filter(|paid| *paid > now_us)
     }
 
@@ -40,8 +43,7 @@ impl Throttle {
         self.paid_us.store(0, Ordering::Relaxed);
     }
 
-    /// Bytes that were counted at another rate count no more.
-    pub(super) fn go_on_at(&self, rate: u64) {
+    fn go_on_at(&self, rate: u64) {
         if self.rate.swap(rate, Ordering::Relaxed) != rate {
             self.forget();
         }
@@ -67,25 +69,10 @@ fn ms(until: u64) -> u64 {
 }
 
 impl Shard {
-    /// Of what followers are sent. Bytes that were counted at another rate count no more: one fetch
-    /// at a low rate would hold them back for days.
-    fn leader_rate(&self) -> u64 {
-        let rate = self.settings().leader_replication_throttled_rate;
-        self.throttles.borrow().leader.go_on_at(rate);
-        rate
-    }
-
-    /// Of what is fetched; as [`leader_rate`](Self::leader_rate).
-    fn follower_rate(&self) -> u64 {
-        let rate = self.settings().follower_replication_throttled_rate;
-        self.throttles.borrow().follower.go_on_at(rate);
-        rate
-    }
-
     /// Records that were read for a follower.
     pub(super) fn count_sent(&self, replica: &Replica, bytes: usize) {
         if bytes > 0 && replica.log().config().leader_throttled.contains(replica.id.index.0, self.broker().0) {
-            let rate = self.leader_rate();
+            let rate = self.settings().leader_replication_throttled_rate;
             self.throttles.borrow().leader.count(bytes, rate, now_us());
         }
     }
@@ -97,14 +84,14 @@ impl Shard {
         if !held {
             return None;
         }
-        self.leader_rate();
-        self.throttles.borrow().leader.until(now_us()).map(ms)
+        let rate = self.settings().leader_replication_throttled_rate;
+        self.throttles.borrow().leader.until(rate, now_us()).map(ms)
     }
 
     /// Records that came from the leader.
     pub(super) fn count_fetched(&self, replica: &Replica, bytes: usize) {
         if bytes > 0 && replica.log().config().follower_throttled.contains(replica.id.index.0, self.broker().0) {
-            let rate = self.follower_rate();
+            let rate = self.settings().follower_replication_throttled_rate;
             self.throttles.borrow().follower.count(bytes, rate, now_us());
         }
     }
@@ -116,8 +103,8 @@ impl Shard {
         if !held {
             return None;
         }
-        self.follower_rate();
-        self.throttles.borrow().follower.until(now_us()).map(ms)
+        let rate = self.settings().follower_replication_throttled_rate;
+        self.throttles.borrow().follower.until(rate, now_us()).map(ms)
     }
 
     fn is_in_sync(&self, partition: PartitionId, broker: BrokerId) -> bool {
@@ -150,7 +137,7 @@ mod tests {
         let start = 50_000_000;
         let mut carried = 0;
         for now in (start..start + seconds * 1_000_000).step_by(10_000) {
-            if throttle.until(now).is_none() {
+            if throttle.until(rate, now).is_none() {
                 throttle.count(100_000, rate, now);
                 carried += 100_000;
             }
@@ -175,8 +162,9 @@ mod tests {
         throttle.count(1, 1000, now);
         now += 60_000_000;
         throttle.count(1000, 1000, now);
-        assert_eq!(throttle.until(now), None);
+        assert_eq!(throttle.until(1000, now), None);
         throttle.count(500, 1000, now);
-        assert_eq!(throttle.until(now), Some(now + 500_000));
+        assert_eq!(throttle.until(1000, now), Some(now + 500_000));
+        assert_eq!(throttle.until(2000, now), None, "nothing is left of the old rate");
     }
 }
