@@ -16,6 +16,7 @@ class Axis:
     level: str = "held"  # what an acknowledgement of Corelane waits for: see levels.py
     options: dict = field(default_factory=dict)  # of Corelane; without one of them in the binary the axis is left out
     wanted: dict = field(default_factory=dict)  # of Corelane; passed where the binary has them
+    topic: dict = field(default_factory=dict)  # options of the axis' topic, on both sides
     disk: str = ""  # or "hdd": both on a device throttled to a hard disk
     work: str = "bench"  # the function in works.py
     lanes: str = "pinned"  # or "free": both cores for both sides
@@ -54,7 +55,8 @@ class Axis:
     @property
     def has_floor(self):
         """The null broker gets the same load, as the floor of what any broker can take."""
-        return self.ceiling and self.work == "bench" and self.kind in ("produce", "requests") and not self.disk
+        served = self.work == "bench" and self.kind in ("produce", "requests") or self.work == "recent"
+        return self.ceiling and served and not self.disk
 
 
 METRICS = {
@@ -108,6 +110,7 @@ MEMORY_WHY = (
 )
 SATURATED = ["mb_per_s", "cpu_s_per_gb", "p50", "p99"]
 
+HALF_HOUR_WHY = "Retention keeps 4 GB in segments of 512 MiB; it is looked after every five minutes, as shipped, so up to 34 GB are there at a time."
 PAUSED_WHY = (
     "The consumer reads at the tail, is stopped (SIGSTOP) when the measured window begins, goes on, far behind, and catches up as fast as it "
     "can on the client's core. What the broker reads from the device meanwhile is from /proc/PID/io."
@@ -210,6 +213,8 @@ AXES = [
             short_pairs=3, full_pairs=3, metrics=["device_read_mb", *BESIDE], why=PAUSED_WHY),
     produce("paused-hdd", "64 KB batches at 60 MB/s with a consumer that stands still for 30 s, hard disk", K64, 60, work="beside", pause=30, disk="hdd",
             wanted=HDD_OPTIONS, seconds=50, warmup=5, short_pairs=1, full_pairs=2, metrics=["device_read_mb", *BESIDE], why=f"{PAUSED_WHY} {HDD_WHY}"),
+    produce("64k-100-30m", "64 KB batches at 100 MB/s for 30 minutes", K64, 100, seconds=1800, warmup=5, short_pairs=1, full_pairs=1, ceiling=False,
+            topic={"retention.bytes": 4 << 30, "segment.bytes": 1 << 29}, why=HALF_HOUR_WHY),
     Axis("idle-10k", "10,000 idle connections", "", ["10000"], work="idle_connections", ceiling=False,
          metrics=["rss_mb", "kb_per_connection", "cpu_percent"]),
     Axis("recovery", "kill -9 with 10 GB (or --most-gb) in one partition, until a record is acknowledged there", "", work="recovery", cold_gb=10,

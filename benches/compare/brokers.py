@@ -80,6 +80,7 @@ def memory_of(resident, anonymous, stat):
 
 class Broker:
     name = "?"
+    keeps_nothing = False
     properties = {}
 
     def __init__(self, folder, port, group=None, extra=None, label=None):
@@ -275,6 +276,7 @@ class Null(Broker):
     """The floor: it receives, parses, acknowledges at once and keeps nothing, or writes it behind in large groups. Every topic is there."""
 
     name = "null broker"
+    keeps_nothing = True
 
     def __init__(self, binary, axis, writes, *args, **kwargs):
         super().__init__(*args, **kwargs)

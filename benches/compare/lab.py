@@ -164,7 +164,7 @@ class Lab:
         key = (broker.label, axis.id)
         if key not in self.topics:
             name = f"{axis.id}-{len(self.topics)}-{int(time.monotonic())}"
-            broker.make_topic(name, axis.partitions, {"flush.messages": 1} if axis.flush else {})
+            broker.make_topic(name, axis.partitions, axis.topic | ({"flush.messages": 1} if axis.flush else {}))
             self.topics[key], self.sizes[key] = name, 0
         return self.topics[key]
 

@@ -168,7 +168,9 @@ def memory(lab, axis, broker, tag):
 
 
 def recent(lab, axis, broker, tag):
-    """Just written, more than small caches hold: written anew before each run, read once by one consumer."""
+    """Just written, more than small caches hold: written anew before each run, read once by one consumer. The null broker's log has no end."""
+    if broker.keeps_nothing:
+        return consume(lab, axis, broker, tag, lab.topic(broker, axis), ["--duration", str(lab.options.seconds)])
     lab.drop(broker, axis)
     topic, megabytes = lab.topic(broker, axis), lab.gigabytes(axis) * 1000
     fill(lab, broker, topic, megabytes, axis.fill_batch, lab.client_cpus(axis))
@@ -176,9 +178,9 @@ def recent(lab, axis, broker, tag):
     return consume(lab, axis, broker, tag, topic) | broker.memory()
 
 
-def consume(lab, axis, broker, tag, topic):
+def consume(lab, axis, broker, tag, topic, until=()):
     window = broker.window()
-    args = [*place(broker, topic), "--from", "earliest", *axis.args]
+    args = [*place(broker, topic), "--from", "earliest", *axis.args, *until]
     result = client.whole_run(lab.binary, "consume", args, lab.folder, tag, lab.client_cpus(axis), window)
     sample = sample_of(result, window)
     sample["hgrm"] = []  # of fetches, which differ in size between the brokers
