@@ -62,7 +62,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Gives regions back to the kernel whose pieces are all free.
+    /// Gives the memory of free pieces back to the kernel: regions whose pieces are all free, and
+    /// of others what the kernel can take out of a huge page.
     fn give_back(&self) {
         let mut free: HashMap<usize, Vec<Free>> = HashMap::new();
         while let Some(piece) = self.free.pop() {
@@ -71,7 +72,14 @@ impl Pool {
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         for (region, pieces) in free {
             if pieces.len() < REGION_BYTES / PIECE_BYTES {
-                pieces.into_iter().for_each(|piece| self.free.push(piece));
+                for Free(start) in pieces {
+                    // SAFETY: it is mapped, and nobody has it; its contents are arbitrary.
+                    #[allow(unsafe_code)]
+                    unsafe {
+                        libc::madvise(start.cast(), PIECE_BYTES, libc::MADV_DONTNEED);
+                    }
+                    self.free.push(Free(start));
+                }
             } else {
                 regions.extract_if(.., |start| start.0 as usize / REGION_BYTES == region).for_each(unmap);
             }
@@ -95,7 +103,7 @@ fn unmap(Free(start): Free) {
     }
 }
 
-/// Gives memory of this shard's pieces back to the kernel, as far as whole huge pages of it are free.
+/// Gives memory of this shard's pieces that are free back to the kernel.
 pub fn give_back() {
     context::with(|shard| shard.pieces.clone()).give_back();
 }
@@ -106,7 +114,7 @@ pub(super) struct Piece {
     pool: Arc<Pool>,
 }
 
-// SAFETY: the memory is written by the kernel or by `Copies`, before anybody reads it (`range`),
+// SAFETY: the memory is written by the kernel or by `Copies`, before anybody reads it (`bytes`),
 // and never while it is read.
 #[allow(unsafe_code)]
 unsafe impl Send for Piece {}
@@ -131,39 +139,43 @@ impl Piece {
 
     /// The first `len` bytes, which no longer change.
     pub fn bytes(self: Arc<Piece>, len: usize) -> Bytes {
-        self.range(0, len)
-    }
-
-    /// `len` bytes from `from` on, which no longer change.
-    fn range(self: Arc<Piece>, from: usize, len: usize) -> Bytes {
-        assert!(from <= PIECE_BYTES && len <= PIECE_BYTES - from, "{len} bytes at {from} of a piece");
-        if len == 0 { Bytes::new() } else { Bytes::from_owner(Filled { piece: self, from, len }) }
+        assert!(len <= PIECE_BYTES, "{len} bytes of a piece");
+        if len == 0 { Bytes::new() } else { Bytes::from_owner(Filled { piece: self, len }) }
     }
 }
 
-/// Copies that follow one another in pieces.
+/// Copies that follow one another in a piece, and then in another one.
 #[derive(Default)]
 pub struct Copies {
     open: Option<(Arc<Piece>, usize)>,
 }
 
+/// A piece as it is after some bytes were copied into it.
+pub struct Copied {
+    /// All of them, and those before.
+    pub bytes: Bytes,
+    /// How many were copied.
+    pub added: usize,
+    /// There are none before them.
+    pub is_new: bool,
+}
+
 impl Copies {
-    /// Copies as much of `bytes` as fits into the open piece, at least one byte. What it returns keeps
-    /// the whole piece, [`PIECE_BYTES`].
-    pub fn copy_some(&mut self, bytes: &[u8]) -> io::Result<Bytes> {
+    /// Copies as much of `bytes` as fits into the open piece, at least one byte.
+    pub fn copy_some(&mut self, bytes: &[u8]) -> io::Result<Copied> {
         let (piece, filled) = match self.open.take() {
             Some((piece, filled)) if filled < PIECE_BYTES => (piece, filled),
             _ => (Piece::take()?, 0),
         };
         let len = bytes.len().min(PIECE_BYTES - filled);
-        // SAFETY: bytes from `filled` on are within the piece, and nobody else has them: `range`
+        // SAFETY: bytes from `filled` on are within the piece, and nobody else has them: `bytes`
         // is given what was copied before, and there is one `Copies` for an open piece.
         #[allow(unsafe_code)]
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), piece.start.add(filled), len);
         }
         self.open = Some((piece.clone(), filled + len));
-        Ok(piece.range(filled, len))
+        Ok(Copied { bytes: piece.bytes(filled + len), added: len, is_new: filled == 0 })
     }
 
     /// Lets go of the open piece.
@@ -181,7 +193,6 @@ impl Drop for Piece {
 /// Owner of the memory behind bytes.
 struct Filled {
     piece: Arc<Piece>,
-    from: usize,
     len: usize,
 }
 
@@ -190,7 +201,7 @@ impl AsRef<[u8]> for Filled {
         // SAFETY: within the piece, which nobody writes any more.
         #[allow(unsafe_code)]
         unsafe {
-            std::slice::from_raw_parts(self.piece.start.add(self.from), self.len)
+            std::slice::from_raw_parts(self.piece.start, self.len)
         }
     }
 }
@@ -218,12 +229,17 @@ mod tests {
     fn copies_follow_one_another_and_their_memory_goes_back() {
         let mut copies = Copies::default();
         let text: Vec<u8> = (0..PIECE_BYTES * 20 + 5000).map(|at| (at % 251) as u8).collect();
-        let (mut rest, mut parts) = (&text[..], Vec::new());
+        let (mut rest, mut parts) = (&text[..], Vec::<Bytes>::new());
         while !rest.is_empty() {
-            let part = copies.copy_some(&rest[..rest.len().min(100_000)]).unwrap();
-            rest = &rest[part.len()..];
-            parts.push(part);
+            let Copied { bytes, added, is_new } = copies.copy_some(&rest[..rest.len().min(100_000)]).unwrap();
+            rest = &rest[added..];
+            if !is_new {
+                let before = parts.pop().unwrap();
+                assert!(bytes.len() == before.len() + added && bytes.starts_with(&before));
+            }
+            parts.push(bytes);
         }
+        assert_eq!(parts.len(), 21);
         assert_eq!(parts.concat(), text);
         let pool = context::with(|shard| shard.pieces.clone());
         let regions = || pool.regions.lock().unwrap().len();
@@ -237,6 +253,6 @@ mod tests {
         drop(last);
         give_back();
         assert_eq!(regions(), 0);
-        assert_eq!(copies.copy_some(b"again").unwrap(), "again");
+        assert_eq!(copies.copy_some(b"again").unwrap().bytes, "again");
     }
 }

@@ -68,7 +68,8 @@ impl Shard {
         metrics.messages.set(self.messages());
     }
 
-    /// Sees to it, every second, that copies for consumers that lag take no memory that others need.
+    /// Sees to it, every second, that copies for consumers that lag take no memory that others
+    /// need.
     async fn keep_cache_fitting(self: Rc<Self>) {
         for look in 0u32.. {
             if self.stop.is_set() {
@@ -76,6 +77,12 @@ impl Shard {
             }
             if look > 0 {
                 self.pause(CACHE_LOOK).await;
+            }
+            if look.is_multiple_of(CACHE_LOOKS_AT_REST) && self.storage.holds_copies() {
+                // Consumers may have gone.
+                for replica in self.all_replicas() {
+                    replica.log().drop_unwanted_copies();
+                }
             }
             if self.storage.cache_is_at_rest() && !look.is_multiple_of(CACHE_LOOKS_AT_REST) {
                 continue;

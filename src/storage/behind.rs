@@ -22,11 +22,10 @@ use super::arena::layout::Entry;
 use super::arena::pool::Size;
 use super::arena::{Arena, Chunk, PartitionKey};
 use super::ends::LogPosition;
+use super::kept::KeptOfLog;
 use super::log::Log;
-use super::readers::Place;
 use super::segment::Segment;
 use super::slices::Slices;
-use super::tail_cache::Tail;
 use crate::runtime::disk::{ALIGNMENT, DiskBuf, File, MAX_IO_BYTES, align_down, align_up};
 use crate::runtime::{clock, spawn_local};
 
@@ -119,7 +118,7 @@ pub struct Behind {
     /// Oldest first; those at the front may be written already, and are kept for readers.
     chunks: RefCell<VecDeque<Rc<HeldChunk>>>,
     /// Copies of chunks that were dropped while a consumer had them before it.
-    kept: Rc<Tail>,
+    kept: KeptOfLog,
     /// Chunks dropped from the front so far.
     dropped: Cell<u64>,
     /// Number of the first chunk that is not known to be sent, dropped ones counted.
@@ -358,8 +357,8 @@ impl Behind {
         chunks.pop_front()
     }
 
-    /// Appends to `out` what chunks and their copies hold of `[start, end)` of the segment, from the
-    /// first byte that they hold without a gap; returns where that is, `end` for nothing.
+    /// Appends to `out` what chunks and their copies hold of `[start, end)` of the segment, from
+    /// the first byte that they hold without a gap; returns where that is, `end` for nothing.
     pub fn collect(&self, segment: i64, start: u64, end: u64, out: &mut Slices) -> u64 {
         if self.kept.is_empty() {
             return self.collect_chunks(segment, start, end, out);
@@ -371,11 +370,8 @@ impl Behind {
         from
     }
 
-    /// Drops copies that all consumers have read.
-    pub fn drop_copies_before(&self, place: Option<Place>) {
-        if let Some(place) = place {
-            self.kept.drop_before(place);
-        }
+    pub fn kept(&self) -> &KeptOfLog {
+        &self.kept
     }
 
     fn collect_chunks(&self, segment: i64, start: u64, end: u64, out: &mut Slices) -> u64 {
@@ -412,7 +408,7 @@ impl Log {
             key,
             depth: self.context.limits.write_queue_depth.max(1),
             chunks: RefCell::default(),
-            kept: self.context.kept.tail(),
+            kept: self.context.kept.of_log(),
             dropped: Cell::new(0),
             sending: Cell::new(0),
             total: Cell::new(0),

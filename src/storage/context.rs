@@ -194,6 +194,11 @@ impl StorageContext {
         metrics.storage_failures.set(self.failures.get());
     }
 
+    /// Copies for consumers that lag are held.
+    pub fn holds_copies(&self) -> bool {
+        self.kept.bytes().0 > 0
+    }
+
     /// No copies for consumers that lag are held, nor is their memory short.
     pub fn cache_is_at_rest(&self) -> bool {
         self.kept.is_at_rest()

@@ -3,18 +3,21 @@
 //!
 //! A written chunk of the arena serves consumers until its memory is wanted. One that a consumer
 //! of the log has not read by then is copied, where that consumer is likely to come to it before
-//! the copy has to go; it goes when all of them have read it. Where nobody reads, or everybody reads
-//! at the tail, nothing is copied.
+//! the copy has to go; it goes when all of them have read it, or are not expected any more. Where
+//! nobody reads, or everybody reads at the tail, nothing is copied. A log has its copies in pieces
+//! of its own, which count as a whole.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use super::behind::Behind;
 use super::log::Log;
 use super::readers::Place;
+use super::slices::Slices;
 use super::tail_cache::{Tail, TailBudget};
 use crate::runtime::clock;
 use crate::runtime::memory::HostMemory;
-use crate::runtime::pieces::{Copies, PIECE_BYTES, give_back};
+use crate::runtime::pieces::{Copied, Copies, PIECE_BYTES, give_back};
 
 /// Memory of the host that is left alone, bytes; of a small one a quarter.
 const LEFT_ALONE: u64 = 1 << 30;
@@ -23,7 +26,6 @@ const LEFT_PART: u64 = 4;
 /// One shard's copies.
 pub struct Kept {
     budget: Rc<TailBudget>,
-    copies: RefCell<Copies>,
     /// The share of `corelane.cache.bytes`.
     most: usize,
     /// Nothing was held at the last look.
@@ -32,7 +34,7 @@ pub struct Kept {
 
 impl Kept {
     pub fn new(most: usize) -> Kept {
-        Kept { budget: TailBudget::new(most), copies: RefCell::default(), most, was_empty: Cell::new(true) }
+        Kept { budget: TailBudget::new(most), most, was_empty: Cell::new(true) }
     }
 
     /// Bytes held, and the bound.
@@ -51,8 +53,8 @@ impl Kept {
     }
 
     /// A log's part, empty.
-    pub fn tail(&self) -> Rc<Tail> {
-        Tail::new(self.budget.clone())
+    pub fn of_log(&self) -> KeptOfLog {
+        KeptOfLog { tail: Tail::new(self.budget.clone()), copies: RefCell::default() }
     }
 
     /// Makes the bound fit to the memory that there is; this is one of `shards`.
@@ -64,22 +66,59 @@ impl Kept {
         }
         let is_empty = self.bytes().0 == 0;
         let stays_empty = self.was_empty.replace(is_empty) && is_empty;
-        if stays_empty {
-            self.copies.borrow_mut().close();
-        }
         if total < before || stays_empty {
             give_back();
         }
     }
+}
 
-    fn copy(&self, tail: &Rc<Tail>, (segment, start): Place, bytes: &[u8]) {
-        let mut copied = 0;
-        while copied < bytes.len() {
+/// One log's copies.
+pub struct KeptOfLog {
+    tail: Rc<Tail>,
+    copies: RefCell<Copies>,
+}
+
+impl KeptOfLog {
+    pub fn is_empty(&self) -> bool {
+        self.tail.is_empty()
+    }
+
+    /// See [`Tail::collect`].
+    pub fn collect(&self, segment: i64, start: u64, end: u64, out: &mut Slices) -> u64 {
+        self.tail.collect(segment, start, end, out)
+    }
+
+    pub fn drop_before(&self, place: Place) {
+        self.tail.drop_before(place);
+        self.close_where_empty();
+    }
+
+    pub fn forget(&self) {
+        self.tail.forget();
+        self.close_where_empty();
+    }
+
+    fn close_where_empty(&self) {
+        if self.is_empty() {
+            self.copies.borrow_mut().close();
+        }
+    }
+
+    fn copy(&self, (segment, start): Place, bytes: &[u8]) {
+        let (mut copies, mut rest, mut position) = (self.copies.borrow_mut(), bytes, start);
+        while !rest.is_empty() {
+            if !self.tail.ends_at(segment, position) {
+                copies.close();
+            }
             // Without memory it is read from the device.
-            let Ok(copy) = self.copies.borrow_mut().copy_some(&bytes[copied..]) else { return };
-            let position = start + copied as u64;
-            copied += copy.len();
-            tail.push_copy(segment, position, copy, PIECE_BYTES);
+            let Ok(Copied { bytes, added, is_new }) = copies.copy_some(rest) else { return };
+            if is_new {
+                self.tail.push_copy(segment, position, bytes, PIECE_BYTES);
+            } else {
+                self.tail.extend_copy(bytes);
+            }
+            rest = &rest[added..];
+            position += added as u64;
         }
     }
 }
@@ -98,13 +137,27 @@ fn bound(used: usize, most: usize, memory: &HostMemory, shards: u16) -> usize {
 
 impl Log {
     /// Keeps a written chunk whose memory is wanted for a consumer that has it before it.
-    pub(super) fn keep_for_readers(&self, tail: &Rc<Tail>, start: Place, bytes: &[u8]) {
+    pub(super) fn keep_for_readers(&self, kept: &KeptOfLog, start: Place, bytes: &[u8]) {
         let end = (start.0, start.1 + bytes.len() as u64);
-        let share = self.context.kept.budget.fair_share(!tail.is_empty()) as u64;
+        let share = self.context.kept.budget.fair_share(!kept.is_empty()) as u64;
         let reader = self.readers.nearest_before(end, clock::now());
         if reader.is_some_and(|reader| self.bytes_between(reader, end, share) <= share) {
-            self.context.kept.copy(tail, start, bytes);
+            kept.copy(start, bytes);
         }
+    }
+
+    /// Drops copies that no consumer is expected to read.
+    pub fn drop_unwanted_copies(&self) {
+        let Some(kept) = self.behind.get().map(Behind::kept).filter(|kept| !kept.is_empty()) else { return };
+        match self.readers.last(clock::now()) {
+            // What is before the first segment, nobody reads.
+            Some(place) => kept.drop_before(place.max((self.first_segment(), 0))),
+            None => kept.forget(),
+        }
+    }
+
+    fn first_segment(&self) -> i64 {
+        self.segments.borrow().first_key_value().map_or(0, |(base, _)| *base)
     }
 
     /// Bytes from one place to another, or more than `enough`.

@@ -174,7 +174,7 @@ impl Log {
         max_bytes: usize,
         at_least_one: bool,
     ) -> Result<LogRead, ReadError> {
-        let mut read = self.read_once(offset, limit, max_bytes, at_least_one).await?;
+        let mut read = self.read_past_empty(offset, limit, max_bytes, at_least_one).await?;
         // Batches that cleaning has emptied do not leave alone: librdkafka takes a few responses
         // without a record for records that are too large for it.
         let mut empty = end_of_empty(&read.records);
@@ -183,7 +183,7 @@ impl Log {
             yielder.pass().await;
             let taken: usize = read.records.iter().map(Bytes::len).sum();
             let left = max_bytes.saturating_sub(taken);
-            let Ok(more) = self.read_once(next, limit, left, at_least_one).await else { break };
+            let Ok(more) = self.read_past_empty(next, limit, left, at_least_one).await else { break };
             if more.needed_bytes > 0 {
                 let needed_bytes = taken + more.needed_bytes;
                 return Ok(LogRead { more: true, needed_bytes, ..LogRead::default() });
@@ -197,6 +197,22 @@ impl Log {
             read.held_bytes += more.held_bytes;
         }
         Ok(read)
+    }
+
+    /// Reads a batch that cleaning has emptied whatever the limit: what follows it decides.
+    async fn read_past_empty(
+        self: &Rc<Self>,
+        offset: i64,
+        limit: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<LogRead, ReadError> {
+        let read = self.read_once(offset, limit, max_bytes, at_least_one).await?;
+        match read.needed_bytes {
+            // A header and nothing else.
+            HEADER_BYTES => self.read_once(offset, limit, HEADER_BYTES, true).await,
+            _ => Ok(read),
+        }
     }
 
     async fn read_once(
@@ -296,11 +312,8 @@ impl Log {
         // Who has read all of the segment before it goes on here.
         let before = (start == 0).then(|| self.segment_before(segment.base_offset)).flatten();
         let same = before.map_or(begin, |before| (before.base_offset, before.size.get()));
-        let now = clock::now();
-        self.readers.note([begin, same], (segment.base_offset, end), now);
-        if let Some(behind) = self.behind.get() {
-            behind.drop_copies_before(self.readers.last(now));
-        }
+        self.readers.note([begin, same], (segment.base_offset, end), clock::now());
+        self.drop_unwanted_copies();
     }
 
     /// Where a read that begins with the batch at `start` ends: after the last whole

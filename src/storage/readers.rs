@@ -63,6 +63,7 @@ impl Readers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::clock;
 
     fn read(readers: &Readers, start: Place, end: Place, now: Instant) {
         readers.note([start; 2], end, now);
@@ -70,7 +71,7 @@ mod tests {
 
     #[test]
     fn consumers_are_told_apart_by_where_they_read_on() {
-        let (readers, now) = (Readers::default(), Instant::now());
+        let (readers, now) = (Readers::default(), clock::now());
         assert_eq!(readers.nearest_before((0, 100), now), None);
         read(&readers, (0, 0), (0, 10), now);
         assert_eq!(readers.nearest_before((0, 100), now), None, "a single look");
@@ -91,7 +92,7 @@ mod tests {
 
     #[test]
     fn who_has_not_come_for_long_is_forgotten() {
-        let (readers, now) = (Readers::default(), Instant::now());
+        let (readers, now) = (Readers::default(), clock::now());
         read(&readers, (0, 0), (0, 1), now);
         read(&readers, (0, 1), (0, 2), now);
         assert_eq!(readers.nearest_before((0, 9), now + REMEMBERED), None);

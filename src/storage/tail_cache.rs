@@ -89,8 +89,6 @@ struct Group {
     buf_start: u64,
     buf: Bytes,
     /// Bytes that `buf` keeps alive.
-    keeps: usize,
-    /// Bytes of the budget.
     counted: usize,
 }
 
@@ -109,14 +107,27 @@ impl Tail {
 
     /// Keeps `buf`, whose bytes from `start` on are new and end at `end` in the segment.
     pub fn push(self: &Rc<Self>, segment: i64, start: u64, end: u64, buf_start: u64, buf: Bytes) {
-        let (keeps, counted) = (buf.len(), buf.len());
-        self.admit(Group { segment, start, end, buf_start, buf, keeps, counted });
+        let counted = buf.len();
+        self.admit(Group { segment, start, end, buf_start, buf, counted });
     }
 
-    /// Keeps `copy`, a part of a buffer of `keeps` bytes, which is at `start` of the segment.
-    pub fn push_copy(self: &Rc<Self>, segment: i64, start: u64, copy: Bytes, keeps: usize) {
-        let (end, counted) = (start + copy.len() as u64, copy.len());
-        self.admit(Group { segment, start, end, buf_start: start, buf: copy, keeps, counted });
+    /// Keeps `copy`, the front of a buffer of `counted` bytes, which is at `start` of the segment.
+    pub fn push_copy(self: &Rc<Self>, segment: i64, start: u64, copy: Bytes, counted: usize) {
+        let end = start + copy.len() as u64;
+        self.admit(Group { segment, start, end, buf_start: start, buf: copy, counted });
+    }
+
+    /// The newest copy ends at that place.
+    pub fn ends_at(&self, segment: i64, end: u64) -> bool {
+        self.groups.borrow().back().is_some_and(|newest| (newest.segment, newest.end) == (segment, end))
+    }
+
+    /// More has come into the buffer of the newest copy, and follows it in the segment.
+    pub fn extend_copy(&self, copy: Bytes) {
+        if let Some(newest) = self.groups.borrow_mut().back_mut() {
+            newest.end = newest.start + copy.len() as u64;
+            newest.buf = copy;
+        }
     }
 
     fn admit(self: &Rc<Self>, group: Group) {
@@ -151,15 +162,13 @@ impl Tail {
 
     /// Gives nothing back any more of what it holds.
     pub fn forget(&self) {
-        for group in self.groups.borrow_mut().iter_mut() {
-            // The entry stays: the budget takes entries away one by one.
-            let counted = group.counted;
-            *group = Group { segment: i64::MIN, start: 0, end: 0, buf_start: 0, buf: Bytes::new(), keeps: 0, counted };
+        while !self.is_empty() {
+            self.drop_oldest();
         }
     }
 
-    /// Appends to `out` what is held of `[start, end)` without a gap before `end`, and returns where
-    /// that begins: `end` when nothing is held.
+    /// Appends to `out` what is held of `[start, end)` without a gap before `end`, and returns
+    /// where that begins: `end` when nothing is held.
     pub fn collect(&self, segment: i64, start: u64, end: u64, out: &mut Slices) -> u64 {
         let groups = self.groups.borrow();
         let last = groups.partition_point(|group| (group.segment, group.start) < (segment, end));
@@ -174,7 +183,11 @@ impl Tail {
         }
         for group in groups.range(first..last) {
             let (low, high) = (group.start.max(start), group.end.min(end));
-            out.push_part(&group.buf, group.keeps, (low - group.buf_start) as usize..(high - group.buf_start) as usize);
+            out.push_part(
+                &group.buf,
+                group.counted,
+                (low - group.buf_start) as usize..(high - group.buf_start) as usize,
+            );
         }
         from
     }
@@ -182,9 +195,7 @@ impl Tail {
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        while !self.is_empty() {
-            self.drop_oldest();
-        }
+        self.forget();
     }
 }
 
@@ -276,5 +287,16 @@ mod tests {
         assert!(budget.order.borrow().len() < 2 * GONE, "the queue is bounded");
         drop((a, b));
         assert_eq!((budget.bytes().0, budget.groups.get()), (0, 0));
+    }
+
+    #[test]
+    fn a_copy_grows_with_its_buffer() {
+        let budget = TailBudget::new(30);
+        let tail = Tail::new(budget.clone());
+        tail.push_copy(0, 4, Bytes::from_static(b"ab"), 10);
+        assert!(tail.ends_at(0, 6) && !tail.ends_at(0, 7) && !tail.ends_at(1, 6));
+        tail.extend_copy(Bytes::from_static(b"abcd"));
+        assert!(tail.ends_at(0, 8));
+        assert_eq!((budget.bytes().0, collected(&tail, 0, 0, 8)), (10, (4, b"abcd".to_vec())));
     }
 }

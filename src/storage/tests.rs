@@ -190,6 +190,7 @@ mod held;
 mod kept;
 mod limits;
 mod moving;
+mod reads;
 mod room;
 mod rot;
 mod start;

@@ -24,6 +24,17 @@ pub(super) const STORES: &[OptionSpec] = &[
          longer requests and answers. Kafka bounds only the number of sessions.",
     ),
     broker(
+        "corelane.cache.bytes",
+        Long,
+        "-1",
+        Between(-1, TIB),
+        integer!(Server cache_bytes),
+        "With corelane.acknowledge=held, memory of all shards together for what consumers that lag have before them: a batch whose place in the arena is wanted is copied \
+              for a consumer, or a follower, of its partition that has not read it and was there within two minutes, so that it is not read from the device. Without such a consumer nothing is copied. \
+              -1: an eighth of the host's memory, or of the limit of its control group, if a data directory is on a hard disk, else none: a consumer that lags costs an SSD less than the copies cost. \
+              It takes no more than is available, and gives memory back when that runs short. 0: none.",
+    ),
+    broker(
         "producer.id.expiration.ms",
         Int,
         "86400000",
