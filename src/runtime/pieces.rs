@@ -15,6 +15,8 @@ pub const PIECE_BYTES: usize = 256 << 10;
 /// Bytes that are got from the kernel at a time: a huge page.
 const REGION_BYTES: usize = 2 << 20;
 const _: () = assert!(REGION_BYTES.is_multiple_of(PIECE_BYTES));
+/// Regions that are given back together: the shard stands still for a few milliseconds.
+const REGIONS_AT_ONCE: usize = 64;
 
 /// Start of a piece that nobody uses.
 struct Free(*mut u8);
@@ -63,15 +65,24 @@ impl Pool {
     }
 
     /// Gives the memory of free pieces back to the kernel: regions whose pieces are all free, and
-    /// of others what the kernel can take out of a huge page.
-    fn give_back(&self) {
+    /// of others what the kernel can take out of a huge page. `true`: there is more, for another
+    /// time.
+    fn give_back(&self) -> bool {
+        let (mut left, mut more) = (REGIONS_AT_ONCE, false);
         let mut free: HashMap<usize, Vec<Free>> = HashMap::new();
         while let Some(piece) = self.free.pop() {
             free.entry(piece.0 as usize / REGION_BYTES).or_default().push(piece);
         }
         let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
         for (region, pieces) in free {
-            if pieces.len() < REGION_BYTES / PIECE_BYTES {
+            let is_whole = pieces.len() == REGION_BYTES / PIECE_BYTES;
+            if is_whole && left > 0 {
+                left -= 1;
+                regions.extract_if(.., |start| start.0 as usize / REGION_BYTES == region).for_each(unmap);
+            } else if is_whole {
+                more = true;
+                pieces.into_iter().for_each(|piece| self.free.push(piece));
+            } else {
                 for Free(start) in pieces {
                     // SAFETY: it is mapped, and nobody has it; its contents are arbitrary.
                     #[allow(unsafe_code)]
@@ -80,10 +91,9 @@ impl Pool {
                     }
                     self.free.push(Free(start));
                 }
-            } else {
-                regions.extract_if(.., |start| start.0 as usize / REGION_BYTES == region).for_each(unmap);
             }
         }
+        more
     }
 }
 
@@ -103,9 +113,9 @@ fn unmap(Free(start): Free) {
     }
 }
 
-/// Gives memory of this shard's pieces that are free back to the kernel.
-pub fn give_back() {
-    context::with(|shard| shard.pieces.clone()).give_back();
+/// Gives memory of this shard's pieces that are free back to the kernel; `true`: there is more.
+pub fn give_back() -> bool {
+    context::with(|shard| shard.pieces.clone()).give_back()
 }
 
 /// A piece in use. It goes back to its pool, from whichever thread.
@@ -254,5 +264,17 @@ mod tests {
         give_back();
         assert_eq!(regions(), 0);
         assert_eq!(copies.copy_some(b"again").unwrap().bytes, "again");
+    }
+
+    #[test]
+    fn much_memory_goes_back_in_steps() {
+        let per_region = REGION_BYTES / PIECE_BYTES;
+        let taken: Vec<Arc<Piece>> = (0..(REGIONS_AT_ONCE + 6) * per_region).map(|_| Piece::take().unwrap()).collect();
+        let pool = taken[0].pool.clone();
+        drop(taken);
+        assert!(give_back(), "there is more");
+        assert_eq!(pool.regions.lock().unwrap().len(), 6);
+        assert!(!give_back());
+        assert!(pool.regions.lock().unwrap().is_empty());
     }
 }

@@ -188,9 +188,10 @@ impl Arena {
         self.live_bytes.get()
     }
 
-    /// Responses keep so much of the arena that further ones are made of copies.
-    pub(super) fn is_lent_out(&self) -> bool {
-        self.mapping.lent_bytes() > self.chunk_bytes() / LENT_PART
+    /// A response may keep a chunk of `bytes`: it and what others keep are no more than a part of
+    /// the arena. Otherwise it gets a copy, or slow clients could take all memory from producers.
+    pub(super) fn may_lend(&self, bytes: usize) -> bool {
+        self.mapping.lent_bytes() + bytes <= self.chunk_bytes() / LENT_PART
     }
 
     pub(super) fn delay(&self) -> Duration {
@@ -442,6 +443,10 @@ impl Chunk {
 
     pub fn room(&self) -> usize {
         self.area.room()
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.area.capacity()
     }
 
     /// Appends without committing.

@@ -377,7 +377,7 @@ impl Behind {
     fn collect_chunks(&self, segment: i64, start: u64, end: u64, out: &mut Slices) -> u64 {
         let chunks = self.chunks.borrow();
         let first = chunks.partition_point(|held| (held.segment.base_offset, held.end()) <= (segment, start));
-        let (mut from, copies) = (end, self.arena.is_lent_out());
+        let mut from = end;
         for held in chunks.iter().skip(first) {
             let begin = held.position + held.carried as u64;
             if held.segment.base_offset != segment || begin >= end {
@@ -388,7 +388,8 @@ impl Behind {
                 from = low;
             }
             let range = (low - held.position) as usize..(high - held.position) as usize;
-            if copies || range.len() < Slices::copied_below(held.filled()) {
+            let is_small = range.len() < Slices::copied_below(held.filled());
+            if is_small || !self.arena.may_lend(held.chunk.capacity()) {
                 out.push_copy(&held.chunk.as_slice()[range]);
             } else {
                 out.push_lent(held.chunk.bytes(range));

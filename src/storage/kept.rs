@@ -30,11 +30,13 @@ pub struct Kept {
     most: usize,
     /// Nothing was held at the last look.
     was_empty: Cell<bool>,
+    /// There is memory to give back to the kernel.
+    gives_back: Cell<bool>,
 }
 
 impl Kept {
     pub fn new(most: usize) -> Kept {
-        Kept { budget: TailBudget::new(most), most, was_empty: Cell::new(true) }
+        Kept { budget: TailBudget::new(most), most, was_empty: Cell::new(true), gives_back: Cell::new(false) }
     }
 
     /// Bytes held, and the bound.
@@ -47,9 +49,9 @@ impl Kept {
         self.most > 0
     }
 
-    /// It has nothing, and may have all of its share.
+    /// It has nothing, nothing to give back either, and may have all of its share.
     pub fn is_at_rest(&self) -> bool {
-        self.bytes() == (0, self.most)
+        self.bytes() == (0, self.most) && !self.gives_back.get()
     }
 
     /// A log's part, empty.
@@ -66,8 +68,8 @@ impl Kept {
         }
         let is_empty = self.bytes().0 == 0;
         let stays_empty = self.was_empty.replace(is_empty) && is_empty;
-        if total < before || stays_empty {
-            give_back();
+        if total < before || stays_empty || self.gives_back.get() {
+            self.gives_back.set(give_back());
         }
     }
 }

@@ -92,7 +92,8 @@ def test_hardly_any_request_is_passed_on(on_shards, figure, length, shards, acks
     figure(f"calls to other shards a request, {shards} shards", f"{calls / requests:.4f} of {requests}, {moves} moves")
     assert requests > 4000, "too few requests to say anything"
     assert calls / requests < 0.05
-    assert moves > 0
+    # Of two shards each connection may have been given the right one.
+    assert moves > 0 or shards == 2
 
 
 @pytest.mark.parametrize("acks", [1, -1])

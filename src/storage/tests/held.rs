@@ -343,6 +343,22 @@ fn chunks_that_responses_are_made_from_are_not_used_again() {
 }
 
 #[test]
+fn responses_that_are_kept_leave_memory_to_append_to() {
+    scratched(|root| async move {
+        // One chunk of the largest size.
+        let arena = arena(&root, 2 << 20, LONG);
+        let log = open_held(&arena, &root.join("t-0")).await;
+        log.append(batch(1, 500_000, 5, 1), 3, 0).unwrap();
+        let kept = log.read(0, 1, 1 << 20, true).await.unwrap();
+        for n in 1..5 {
+            log.append(batch(1, 500_000, 5, n), 3, 0).unwrap();
+            acknowledged(&log, n as i64 + 1).await;
+        }
+        assert_eq!(kept.records.concat(), stored(&batch(1, 500_000, 5, 1), 0));
+    });
+}
+
+#[test]
 fn a_damaged_arena_gives_no_wrong_byte_and_is_never_passed_over_in_silence() {
     scratched(|root| async move {
         let dir = root.join("t-0");
