@@ -59,18 +59,24 @@ async function consume() {
   await consumer.connect()
   await consumer.subscribe({ topic: args.topic, fromBeginning: true })
   let left = Number(args.count)
+  // A member that was late joins again, and begins again: nothing is committed here.
+  let joins = 0
+  consumer.on(consumer.events.GROUP_JOIN, () => (joins += 1))
+  const next = new Map()
   let ended
   const end = new Promise((resolve) => (ended = resolve))
   await consumer.run({
     autoCommit: false,
     eachMessage: async ({ partition, message }) => {
-      if (left === 0) {
+      const offset = Number(message.offset)
+      if (left === 0 || (joins > 1 && offset < (next.get(partition) || 0))) {
         return
       }
+      next.set(partition, offset + 1)
       const headers = Object.entries(message.headers || {}).map(([name, value]) => [name, text(value)])
       tell({
         p: partition,
-        o: Number(message.offset),
+        o: offset,
         t: Number(message.timestamp),
         k: text(message.key),
         v: text(message.value),
