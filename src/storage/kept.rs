@@ -1,5 +1,5 @@
-//! What consumers have before them, kept beyond the arena: a consumer that lags costs no reads of
-//! the device (`corelane.cache.bytes`).
+//! Records that consumers have before them, kept beyond the arena: a consumer that lags costs no
+//! reads of the device (`corelane.cache.bytes`).
 //!
 //! A written chunk of the arena serves consumers until its memory is wanted. One that a consumer
 //! of the log has not read by then is copied, where that consumer is likely to come to it before
@@ -152,7 +152,7 @@ impl Log {
     pub fn drop_unwanted_copies(&self) {
         let Some(kept) = self.behind.get().map(Behind::kept).filter(|kept| !kept.is_empty()) else { return };
         match self.readers.last(clock::now()) {
-            // What is before the first segment, nobody reads.
+            // Nobody reads before the first segment.
             Some(place) => kept.drop_before(place.max((self.first_segment(), 0))),
             None => kept.forget(),
         }

@@ -309,7 +309,7 @@ impl Log {
     /// Notes that a consumer has read `[start, end)` of the segment.
     fn note_reader(&self, segment: &Segment, start: u64, end: u64) {
         let begin = (segment.base_offset, start);
-        // Who has read all of the segment before it goes on here.
+        // A consumer that has read all of the segment before it goes on here.
         let before = (start == 0).then(|| self.segment_before(segment.base_offset)).flatten();
         let same = before.map_or(begin, |before| (before.base_offset, before.size.get()));
         self.readers.note([begin, same], (segment.base_offset, end), clock::now());

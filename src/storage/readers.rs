@@ -23,7 +23,7 @@ struct Reader {
 pub struct Readers(RefCell<Vec<Reader>>);
 
 impl Readers {
-    /// Somebody has read from one of `starts`, two names of the same place, up to `end`.
+    /// A consumer has read from one of `starts`, two names of the same place, up to `end`.
     pub fn note(&self, starts: [Place; 2], end: Place, now: Instant) {
         let mut readers = self.0.borrow_mut();
         let reader = Reader { at: end, seen: now, goes_on: false };
