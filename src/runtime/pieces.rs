@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use crossbeam_queue::SegQueue;
@@ -157,7 +157,8 @@ impl Piece {
 /// Copies that follow one another in a piece, and then in another one.
 #[derive(Default)]
 pub struct Copies {
-    open: Option<(Arc<Piece>, usize)>,
+    /// Kept alive by what was copied into it.
+    open: Option<(Weak<Piece>, usize)>,
 }
 
 /// A piece as it is after some bytes were copied into it.
@@ -173,9 +174,10 @@ pub struct Copied {
 impl Copies {
     /// Copies as much of `bytes` as fits into the open piece, at least one byte.
     pub fn copy_some(&mut self, bytes: &[u8]) -> io::Result<Copied> {
-        let (piece, filled) = match self.open.take() {
-            Some((piece, filled)) if filled < PIECE_BYTES => (piece, filled),
-            _ => (Piece::take()?, 0),
+        let open = self.open.take().filter(|(_, filled)| *filled < PIECE_BYTES);
+        let (piece, filled) = match open.and_then(|(piece, filled)| Some((piece.upgrade()?, filled))) {
+            Some(open) => open,
+            None => (Piece::take()?, 0),
         };
         let len = bytes.len().min(PIECE_BYTES - filled);
         // SAFETY: bytes from `filled` on are within the piece, and nobody else has them: `bytes`
@@ -184,7 +186,7 @@ impl Copies {
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), piece.start.add(filled), len);
         }
-        self.open = Some((piece.clone(), filled + len));
+        self.open = Some((Arc::downgrade(&piece), filled + len));
         Ok(Copied { bytes: piece.bytes(filled + len), added: len, is_new: filled == 0 })
     }
 

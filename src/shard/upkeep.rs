@@ -29,7 +29,9 @@ impl Shard {
     /// what recovery has just read.
     pub(super) fn start_upkeep(self: &Rc<Self>, scanned_bytes: u64, desk: Arc<SurveyDesk>) {
         spawn_local(self.clone().keep_told(desk));
-        spawn_local(self.clone().keep_cache_fitting());
+        if self.storage.limits.cache_bytes > 0 {
+            spawn_local(self.clone().keep_cache_fitting());
+        }
         spawn_local(self.clone().keep_retention());
         spawn_local(self.clone().keep_checkpoints(scanned_bytes));
         spawn_local(self.clone().keep_producers());

@@ -92,18 +92,10 @@ impl KeptOfLog {
 
     pub fn drop_before(&self, place: Place) {
         self.tail.drop_before(place);
-        self.close_where_empty();
     }
 
     pub fn forget(&self) {
         self.tail.forget();
-        self.close_where_empty();
-    }
-
-    fn close_where_empty(&self) {
-        if self.is_empty() {
-            self.copies.borrow_mut().close();
-        }
     }
 
     fn copy(&self, (segment, start): Place, bytes: &[u8]) {
@@ -152,7 +144,7 @@ impl Log {
     pub fn drop_unwanted_copies(&self) {
         let Some(kept) = self.behind.get().map(Behind::kept).filter(|kept| !kept.is_empty()) else { return };
         match self.readers.last(clock::now()) {
-            // Nobody reads before the first segment.
+            // There is nothing to read before the first segment.
             Some(place) => kept.drop_before(place.max((self.first_segment(), 0))),
             None => kept.forget(),
         }

@@ -30,6 +30,16 @@ class Reader:
                 self.batches += 1
 
 
+def known_reader(b):
+    """One that has read on from where it was, which is how a consumer is known."""
+    bulk = load.Bulk()
+    reader = Reader(b, bulk)
+    bulk.load(b, "t", 1, 8 * bulk.size)
+    reader.read(1)
+    reader.read(1)
+    return bulk, reader
+
+
 def read_from_device(b):
     return int(next(line.split()[1] for line in Path(f"/proc/{b.pid}/io").read_text().splitlines() if line.startswith("read_bytes")))
 
@@ -43,12 +53,7 @@ def test_a_consumer_that_lags_costs_no_reads_of_the_device(corelane_only, make_b
     b = metrics.serve(make_broker({"corelane.arena.bytes": 8 * MIB, "corelane.cache.bytes": cache, "corelane.shards": 1}))
     b.start()
     load.create_topic(b, "t", 1, segment_bytes=16 * MIB)
-    bulk = load.Bulk()
-    reader = Reader(b, bulk)
-    bulk.load(b, "t", 1, 8 * bulk.size)
-    # Who reads on from where it was is known as a consumer.
-    reader.read(1)
-    reader.read(1)
+    bulk, reader = known_reader(b)
     before = read_from_device(b)
     # Behind by six times the arena; then by less and less.
     most = 0
@@ -78,12 +83,7 @@ def test_memory_runs_short(corelane_only, make_broker, request):
     request.addfinalizer(b.kill)
     b.start()
     load.create_topic(b, "t", 1, segment_bytes=64 * MIB)
-    bulk = load.Bulk()
-    reader = Reader(b, bulk)
-    bulk.load(b, "t", 1, 8 * bulk.size)
-    # Who reads on from where it was is known as a consumer.
-    reader.read(1)
-    reader.read(1)
+    bulk, reader = known_reader(b)
     most = 0
     for _ in range(50):
         bulk.load(b, "t", 1, 32 * bulk.size)
