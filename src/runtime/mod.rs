@@ -20,6 +20,7 @@ pub mod executor;
 pub mod faults;
 pub mod file_systems;
 pub mod fs;
+mod gather;
 pub mod mailbox;
 pub mod mapping;
 pub mod memory;

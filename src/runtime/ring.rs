@@ -133,17 +133,6 @@ pub(super) fn end() {
     }
 }
 
-/// Has each sleep of this thread's ring last for `time` at least; `false`: the kernel does not
-/// know how (Linux 6.12 does).
-pub(super) fn gather(time: Duration) -> io::Result<bool> {
-    let ring = current()?;
-    let able = ring.uring.borrow().params().is_feature_min_timeout();
-    if able {
-        ring.gather_us.set(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
-    }
-    Ok(able)
-}
-
 /// This thread's ring; an error elsewhere than on a shard.
 pub(super) fn current() -> io::Result<Rc<Ring>> {
     let ring = context::with(|shard| shard.ring.borrow().clone());
@@ -151,6 +140,16 @@ pub(super) fn current() -> io::Result<Rc<Ring>> {
 }
 
 impl Ring {
+    /// The kernel knows of sleeps that last a while at least.
+    pub(super) fn gathers(&self) -> bool {
+        self.uring.borrow().params().is_feature_min_timeout()
+    }
+
+    /// Has each sleep from now on last so long at least, µs. Where the ring [`gathers`](Self::gathers).
+    pub(super) fn gather(&self, least_us: u32) {
+        self.gather_us.set(least_us);
+    }
+
     /// Operations under way that own memory.
     pub(super) fn in_flight(&self) -> usize {
         self.operations.get()

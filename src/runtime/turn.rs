@@ -23,6 +23,7 @@ use glommio::io::BufferedFile;
 use super::clock::{Moment, TICK};
 use super::context;
 use super::doorbell::{Doorbell, eventfd};
+use super::gather::Gather;
 use super::ring::{self, Ring};
 use super::spin::Spin;
 use super::sync::Notify;
@@ -49,6 +50,7 @@ pub(super) struct Turn {
     last: Cell<Option<Moment>>,
     /// The choice between spinning and sleeping when there is nothing to do.
     spin: RefCell<Spin>,
+    gather: RefCell<Gather>,
     /// While glommio's reactor has its turn nothing may stay runnable.
     passing: Cell<bool>,
     passed: Notify,
@@ -67,10 +69,14 @@ pub fn time_spun() -> Duration {
     context::with(|shard| Duration::from_nanos(shard.turn.spin.borrow().spun_ns()))
 }
 
-/// Has this shard, once it sleeps, sleep for `time` at least, so that more is done together when it
-/// wakes; `false`: the kernel does not know how (Linux 6.12 does).
-pub fn gather_before_waking(time: Duration) -> io::Result<bool> {
-    ring::gather(time)
+/// Has this shard, once it sleeps, sleep for `longest` where that brings more, so that more is done
+/// together when it wakes; `false`: the kernel does not know how (Linux 6.12 does).
+pub fn gather_before_waking(longest: Duration) -> io::Result<bool> {
+    let able = ring::current()?.gathers();
+    if able {
+        context::with(|shard| *shard.turn.gather.borrow_mut() = Gather::new(longest));
+    }
+    Ok(able)
 }
 
 /// When this shard was last told news by the kernel: what has arrived since is not known yet.
@@ -308,6 +314,9 @@ impl Turn {
                 }
             } else {
                 let wait = if sleepy { self.fall_asleep(now) } else { None };
+                if wait.is_some() {
+                    ring.gather(self.gather_us(metrics));
+                }
                 check(ring.enter(wait));
                 self.wake_up();
                 ring.reap();
@@ -325,6 +334,15 @@ impl Turn {
             std::thread::yield_now();
         }
         spins
+    }
+
+    /// How long the sleep that begins now lasts at least, µs.
+    fn gather_us(&self, metrics: &OnceCell<Arc<ShardMetrics>>) -> u32 {
+        let mut gather = self.gather.borrow_mut();
+        if gather.is_off() {
+            return 0;
+        }
+        gather.next_us(metrics.get().map_or(0, |metrics| metrics.received_bytes.get()))
     }
 
     /// Wakes those whose time has come; whether there were any.

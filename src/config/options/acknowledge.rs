@@ -72,7 +72,8 @@ pub(super) const ACKNOWLEDGE: &[OptionSpec] = &[
         Bounds::Between(0, 10_000),
         integer!(Server gather_us),
         "How long a shard that has gone to sleep lets requests gather before it wakes; microseconds. Answers come later by up to that, and take less processor \
-         time: many small requests are handled together. Needs Linux 6.12.",
+         time: many small requests are handled together. It wakes earlier where a longer sleep brings no more, since clients wait for answers before they send on. \
+         Needs Linux 6.12.",
     ),
     broker(
         "replica.lag.time.max.ms",
