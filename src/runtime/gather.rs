@@ -122,7 +122,8 @@ mod tests {
         }
     }
 
-    /// 16 KiB at 100 MB/s by a client with five under way: 800 µs and the work are more than five of them take.
+    /// 16 KiB at 100 MB/s by a client with five under way: they are sent in less time than
+    /// 800 µs and the work take.
     #[test]
     fn a_client_with_few_under_way_keeps_its_rate() {
         let (mean_us, behind, requests) = paced(164, 5, 60, 4_000);
