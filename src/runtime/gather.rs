@@ -48,7 +48,8 @@ impl Gather {
         self.longest_us == 0
     }
 
-    /// How long the sleep that begins now lasts at least, µs. `received`: bytes from clients so far.
+    /// How long the sleep that begins now lasts at least, µs. `received`: all bytes from clients
+    /// so far.
     pub(super) fn next_us(&mut self, received: u64) -> u32 {
         let came = received.saturating_sub(std::mem::replace(&mut self.received, received));
         // It was for another reason that the shard woke.

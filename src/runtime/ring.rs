@@ -145,7 +145,8 @@ impl Ring {
         self.uring.borrow().params().is_feature_min_timeout()
     }
 
-    /// Has each sleep from now on last so long at least, µs. Where the ring [`gathers`](Self::gathers).
+    /// Has each sleep from now on last so long at least, µs, where the ring
+    /// [`gathers`](Self::gathers).
     pub(super) fn gather(&self, least_us: u32) {
         self.gather_us.set(least_us);
     }
