@@ -52,8 +52,6 @@ pub(super) struct Ring {
     reaped: RefCell<Vec<(u64, i32, bool)>>,
     /// Operations under way that own memory.
     operations: Cell<usize>,
-    /// A sleep lasts so long at least, µs, unless much happens.
-    gather_us: Cell<u32>,
     #[cfg(test)]
     test: Test,
 }
@@ -65,6 +63,14 @@ struct Test {
     stale: Cell<bool>,
     /// System calls that did not wait.
     enters: Cell<u64>,
+}
+
+/// A wait for completions.
+#[derive(Clone, Copy)]
+pub(super) struct Nap {
+    pub longest: Duration,
+    /// It lasts so long at least, µs, unless much happens. Where the ring [gathers](Ring::gathers).
+    pub least_us: u32,
 }
 
 enum Slot {
@@ -100,7 +106,6 @@ pub(super) fn start() -> io::Result<()> {
         backlog: RefCell::default(),
         reaped: RefCell::default(),
         operations: Cell::new(0),
-        gather_us: Cell::new(0),
         #[cfg(test)]
         test: Test::default(),
     });
@@ -123,7 +128,7 @@ pub(super) fn end() {
     let Some(ring) = context::with(|shard| shard.ring.take()) else { return };
     let begun = Instant::now();
     while ring.operations.get() > 0 && begun.elapsed() < END_WAIT {
-        if ring.enter(Some(Duration::from_millis(10))).is_err() {
+        if ring.enter(Some(Nap { longest: Duration::from_millis(10), least_us: 0 })).is_err() {
             break;
         }
         ring.reap();
@@ -143,12 +148,6 @@ impl Ring {
     /// The kernel knows of sleeps that last a while at least.
     pub(super) fn gathers(&self) -> bool {
         self.uring.borrow().params().is_feature_min_timeout()
-    }
-
-    /// Has each sleep from now on last so long at least, µs, where the ring
-    /// [`gathers`](Self::gathers).
-    pub(super) fn gather(&self, least_us: u32) {
-        self.gather_us.set(least_us);
     }
 
     /// Operations under way that own memory.
@@ -183,14 +182,13 @@ impl Ring {
         }
     }
 
-    /// Submits what waits; with a time, then waits so long for a completion. Without
-    /// anything to do it costs nothing.
-    pub(super) fn enter(&self, wait: Option<Duration>) -> io::Result<()> {
+    /// Submits what waits, and then naps, if it is to. Without anything to do it costs nothing.
+    pub(super) fn enter(&self, nap: Option<Nap>) -> io::Result<()> {
         loop {
-            let outcome = match wait {
-                Some(time) if self.backlog.borrow().is_empty() => {
-                    let gather = self.gather_us.get().min(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
-                    let time = types::Timespec::from(time);
+            let outcome = match nap {
+                Some(Nap { longest, least_us }) if self.backlog.borrow().is_empty() => {
+                    let gather = least_us.min(u32::try_from(longest.as_micros()).unwrap_or(u32::MAX));
+                    let time = types::Timespec::from(longest);
                     let arguments = types::SubmitArgs::new().timespec(&time).min_wait_usec(gather);
                     let wanted = if gather > 0 { GATHERED } else { 1 };
                     self.uring.borrow().submitter().submit_with_args(wanted, &arguments)

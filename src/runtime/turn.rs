@@ -24,7 +24,7 @@ use super::clock::{Moment, TICK};
 use super::context;
 use super::doorbell::{Doorbell, eventfd};
 use super::gather::Gather;
-use super::ring::{self, Ring};
+use super::ring::{self, Nap, Ring};
 use super::spin::Spin;
 use super::sync::Notify;
 use crate::observe::metrics::{ShardMetrics, Spell};
@@ -314,10 +314,7 @@ impl Turn {
                 }
             } else {
                 let wait = if sleepy { self.fall_asleep(now) } else { None };
-                if wait.is_some() {
-                    ring.gather(self.gather_us(metrics));
-                }
-                check(ring.enter(wait));
+                check(ring.enter(wait.map(|longest| Nap { longest, least_us: self.gather_us(metrics) })));
                 self.wake_up();
                 ring.reap();
             }
