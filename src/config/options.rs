@@ -643,8 +643,8 @@ const BROKER: &[OptionSpec] = &[
         kind: Long,
         default: "268435456",
         bounds: Between(MIB, TIB),
-        doc: "Unsynced bytes of a shard that start checkpoints; recovery after a crash scans no more than that. Spread over so many partitions \
-              that none has a 64th of it, it may be 16 times as much: a checkpoint costs the same for a few bytes.",
+        doc: "Bytes appended to a shard since its last checkpoints that start new ones; recovery after a crash scans about as much. Spread over so \
+              many partitions that none has a 64th of it, it may be 16 times as much: a checkpoint costs the same for a few bytes.",
         access: integer!(Server checkpoint_bytes),
     },
     OptionSpec {

@@ -217,8 +217,8 @@ pub struct ServerConfig {
     pub connection_response_bytes: usize,
     /// `corelane.mailbox.capacity`: calls under way from one shard to another
     pub mailbox_capacity: usize,
-    /// `corelane.checkpoint.bytes`: unsynced bytes per shard that start a checkpoint, so recovery
-    /// after a crash scans no more
+    /// `corelane.checkpoint.bytes`: bytes per shard since the last checkpoints that start new
+    /// ones, so recovery after a crash scans no more
     pub checkpoint_bytes: u64,
     /// `corelane.preallocate.max.bytes`: largest step in which a segment is extended
     pub preallocate_max_bytes: u64,

@@ -451,9 +451,9 @@ impl Replica {
         }
     }
 
-    /// Bytes that a start would have to read after a crash, but for what is not written yet.
-    pub fn unsynced_bytes(&self) -> u64 {
-        self.log.unsynced_bytes()
+    /// Bytes that a start after a crash would have to read.
+    pub fn bytes_to_recover(&self) -> u64 {
+        self.log.bytes_to_recover()
     }
 
     /// Shows `look` each producer, the one with the newest batch first.

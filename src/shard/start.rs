@@ -110,7 +110,7 @@ where
                 if let Some(joining) = start.joining {
                     shard.join_as_found(joining).await;
                 }
-                shard.start_upkeep(recovered.scanned_bytes, start.desk);
+                shard.start_upkeep(start.desk);
                 serve(shard.clone(), listeners).await;
             }
             let unwell = shard.close_all().await;

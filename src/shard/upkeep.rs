@@ -21,19 +21,20 @@ const TELL_INTERVAL: Duration = Duration::from_secs(60);
 /// A log with less than this part of `corelane.checkpoint.bytes` has no checkpoint for the shard's
 /// bytes: a checkpoint costs about a millisecond of a processor, and would save a start little.
 const LOGS_OF_A_LIMIT: u64 = 64;
-/// Spread over so many logs, so many times that may be unsynced.
+/// From a checkpoint that failed, for which there was no room say, to the next one for bytes.
+const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
+/// Spread over so many logs, so many times that may be left to recover.
 const SPREAD_LIMITS: u64 = 16;
 
 impl Shard {
-    /// Starts the shard's own loops; they end with the stop flag. `scanned_bytes`:
-    /// what recovery has just read.
-    pub(super) fn start_upkeep(self: &Rc<Self>, scanned_bytes: u64, desk: Arc<SurveyDesk>) {
+    /// Starts the shard's own loops; they end with the stop flag.
+    pub(super) fn start_upkeep(self: &Rc<Self>, desk: Arc<SurveyDesk>) {
         spawn_local(self.clone().keep_told(desk));
         if self.storage.limits.cache_bytes > 0 {
             spawn_local(self.clone().keep_cache_fitting());
         }
         spawn_local(self.clone().keep_retention());
-        spawn_local(self.clone().keep_checkpoints(scanned_bytes));
+        spawn_local(self.clone().keep_checkpoints());
         spawn_local(self.clone().keep_producers());
         spawn_local(self.clone().keep_clean());
         spawn_local(self.clone().keep_removing());
@@ -150,25 +151,27 @@ impl Shard {
     /// Bounds what recovery would have to read after a crash: by bytes, and by age for logs that
     /// are written slowly. What this start had to read counts too, or a broker that is killed again
     /// and again would read more each time.
-    async fn keep_checkpoints(self: Rc<Self>, scanned_bytes: u64) {
+    async fn keep_checkpoints(self: Rc<Self>) {
         let interval = Duration::from_millis(self.config.log_flush_offset_checkpoint_interval_ms.max(1));
-        let first = if scanned_bytes >= self.config.checkpoint_bytes { Duration::ZERO } else { interval };
-        let mut due = clock::now() + first;
+        let mut due = clock::now() + interval;
+        let mut again = clock::now();
         while !self.stop.is_set() {
             clock::next_tick().await;
             let by_age = clock::now() >= due;
             if by_age {
                 due = clock::now() + interval;
             }
-            let (unsynced, limit) = (self.storage.unsynced_bytes(), self.config.checkpoint_bytes);
-            if by_age || unsynced >= limit {
-                let all = by_age || unsynced >= limit.saturating_mul(SPREAD_LIMITS);
+            let (to_recover, limit) = (self.storage.bytes_to_recover(), self.config.checkpoint_bytes);
+            if by_age || (to_recover >= limit && clock::now() >= again) {
+                let all = by_age || to_recover >= limit.saturating_mul(SPREAD_LIMITS);
                 let least = if all { 0 } else { limit / LOGS_OF_A_LIMIT };
                 for replica in self.all_replicas() {
-                    if replica.unsynced_bytes() < least {
+                    if replica.bytes_to_recover() < least {
                         continue;
                     }
-                    let _ = replica.checkpoint().await;
+                    if replica.checkpoint().await.is_err() {
+                        again = clock::now() + CHECKPOINT_RETRY;
+                    }
                     if self.stop.is_set() {
                         return;
                     }

@@ -111,6 +111,8 @@ pub struct StorageContext {
     pub(super) cold: ColdCache,
     pub(super) indexes: IndexBudget,
     pub(super) unsynced_bytes: Cell<u64>,
+    /// Behind the recovery points of all logs.
+    pub(super) to_recover: Rc<Cell<u64>>,
     pub(super) zeros: Zeros,
     /// Segments of all logs.
     pub(super) segments: Rc<Cell<usize>>,
@@ -145,6 +147,7 @@ impl StorageContext {
             cold: ColdCache::new(limits.cold_cache_bytes),
             indexes: IndexBudget::new(limits.index_cache_bytes, limits.open_sealed_files),
             unsynced_bytes: Cell::new(0),
+            to_recover: Rc::default(),
             zeros: Zeros::default(),
             segments: Rc::default(),
             discarded: Discarded::default(),
@@ -161,10 +164,16 @@ impl StorageContext {
         })
     }
 
-    /// Written by this shard since the last syncs: what a crash now would make
-    /// recovery read again, at most.
+    /// Written by this shard since the last syncs, at most.
+    #[cfg(test)]
     pub fn unsynced_bytes(&self) -> u64 {
         self.unsynced_bytes.get()
+    }
+
+    /// Appended by this shard since the last checkpoints: what a start after a crash would have to
+    /// read.
+    pub fn bytes_to_recover(&self) -> u64 {
+        self.to_recover.get()
     }
 
     /// Counts how often logs of this shard failed or found no room, so that a

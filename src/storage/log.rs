@@ -23,6 +23,7 @@ use super::room::Disk;
 use super::segment::{RollRules, Segment};
 use super::sync::SyncState;
 use super::tail_cache::Tail;
+use super::to_recover::ToRecover;
 use crate::config::TopicConfig;
 use crate::model::record_batch::{BatchHeader, HEADER_BYTES};
 use crate::observe::client_line;
@@ -98,6 +99,7 @@ pub struct Log {
     /// One checkpoint, retention pass or close at a time.
     pub(super) maintenance: Rc<crate::runtime::sync::LocalMutex>,
     pub(super) checkpointed: Cell<(i64, i64)>,
+    pub(super) to_recover: ToRecover,
     /// Segments are others than the last checkpoint knows.
     pub(super) checkpoint_stale: Cell<bool>,
     pub(super) clean: CleanState,
@@ -134,6 +136,7 @@ impl Log {
         let appender = Appender::new(&context.limits);
         let uses_reserve = dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with(OWN_TOPICS));
         let disk = context.disk(dir.parent().unwrap_or(&dir));
+        let to_recover = ToRecover::new(context.to_recover.clone());
         let log = Log {
             disk,
             uses_reserve,
@@ -161,6 +164,7 @@ impl Log {
             gaps: Cell::new(false),
             maintenance: crate::runtime::sync::LocalMutex::new(1),
             checkpointed: Cell::new((-1, -1)),
+            to_recover,
             checkpoint_stale: Cell::new(false),
             clean: CleanState::default(),
             knows_aborts: Cell::new(knows_aborts),
@@ -179,6 +183,11 @@ impl Log {
     /// The offset the next append will get.
     pub fn next_offset(&self) -> i64 {
         self.next_offset.get()
+    }
+
+    /// Bytes that a start after a crash would have to read.
+    pub fn bytes_to_recover(&self) -> u64 {
+        self.to_recover.get()
     }
 
     pub fn failure(&self) -> Option<StorageError> {
@@ -261,6 +270,7 @@ impl Log {
         segment.note_batch(header, next_offset - 1, position, interval);
         segment.last_append_ms.set(now_ms);
         self.next_offset.set(next_offset);
+        self.to_recover.add(header.total_bytes() as u64);
         let pending = Pending::new(batch, offsets, leader_epoch, position, segment);
         match self.behind.get() {
             Some(behind) => self.hold(behind, pending),
@@ -409,6 +419,7 @@ impl Log {
             let gap = segment.written.get() - segment.synced.replace(segment.written.get());
             self.context.unsynced_bytes.set(self.context.unsynced_bytes.get().saturating_sub(gap));
         }
+        self.to_recover.clear();
         self.announce();
     }
 

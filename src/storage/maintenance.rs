@@ -35,6 +35,7 @@ impl Log {
 
     async fn checkpoint_held(self: &Rc<Self>, sidecar: impl FnOnce() -> Vec<u8>) -> Result<(), StorageError> {
         let (offset, start) = (self.next_offset(), self.start_offset());
+        let covered = self.to_recover.get();
         if self.checkpointed.get() == (offset, start) && !self.checkpoint_stale.get() {
             return Ok(());
         }
@@ -65,6 +66,7 @@ impl Log {
         stored.await.inspect_err(|_| self.checkpoint_stale.set(true))?;
         self.failure().map_or(Ok(()), Err)?;
         self.checkpointed.set((offset, start));
+        self.to_recover.cover(covered);
         Ok(())
     }
 

@@ -47,6 +47,7 @@ mod slices;
 mod sync;
 mod tail_cache;
 mod timestamps;
+mod to_recover;
 mod trim;
 mod truncate;
 

@@ -152,9 +152,11 @@ impl Log {
             recovery.note_damage().await?;
         }
         let damaged = recovery.damaged;
+        let to_recover = if recovery.next_offset > checkpoint.recovery_point { recovery.scanned_bytes } else { 0 };
         let recovered = recovery.finish(context, config, checkpoint.log_start, last_stop)?;
         recovered.log.checkpointed.set((checkpoint.recovery_point, checkpoint.log_start));
         recovered.log.checkpoint_stale.set(damaged);
+        recovered.log.to_recover.add(to_recover);
         recovered.log.gaps.set(found.has_gaps);
         Ok(recovered)
     }

@@ -68,6 +68,7 @@ impl Log {
     }
 
     /// Bytes written and not synced.
+    #[cfg(test)]
     pub fn unsynced_bytes(&self) -> u64 {
         self.sync.dirty.borrow().iter().map(|s| s.written.get().saturating_sub(s.synced.get())).sum()
     }

@@ -160,6 +160,7 @@ impl Log {
         }
         self.start_offset.set(begin);
         self.checkpointed.set((begin, begin));
+        self.to_recover.clear();
         let gone = self.segments.take();
         self.go_on_at(rest, gone, &[]);
         Ok(())
@@ -297,6 +298,7 @@ impl Log {
         let checkpoint = Checkpoint { recovery_point: rest.end, log_start: start, segments: Some(segments), sidecar };
         self.replace_checkpoint(checkpoint).await?;
         self.checkpointed.set((rest.end, start));
+        self.to_recover.clear();
         Ok(())
     }
 

@@ -11,6 +11,8 @@ import pytest
 from support import broker, clock, load, wire
 from support.sequences import PARTITIONS, SequenceReader, SequenceWriter, acknowledged
 
+NO_CHECKPOINTS_BY_AGE = {"log.flush.offset.checkpoint.interval.ms": 3_600_000}
+
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("acknowledge", ["written", "held"])
@@ -89,6 +91,30 @@ def test_restart_with_a_gigabyte(make_broker, length, figure):
     figure("clean stop with 1 GiB", f"{stopped:.3f} s")
 
 
+def scanned_bytes(b, starts):
+    """Read by the last of so many starts. The line comes a moment after the listeners open."""
+    until = clock.running() + 60
+    while len(lines := re.findall(r"(\d+) bytes scanned", b.log_text())) < starts:
+        assert clock.running() < until, lines
+        time.sleep(0.01)
+    return int(lines[-1])
+
+
+def test_a_log_that_is_always_synced_has_checkpoints_too(make_broker, corelane_only):
+    """A sync spares a start nothing: it reads from the last checkpoint on."""
+    bound, batch = 4 << 20, wire.batch([bytes(100_000)] * 5)
+    b = make_broker({"corelane.checkpoint.bytes": bound, "corelane.shards": 1, **NO_CHECKPOINTS_BY_AGE})
+    b.start()
+    load.create_topic(b, "synced", 1, flush_messages=1)
+    with wire.Conn(b) as conn:
+        for _ in range(60):
+            assert wire.produce(conn, "synced", 0, batch)[0] == 0
+            time.sleep(0.02)
+    b.kill()
+    b.start(topics=["synced"])
+    assert scanned_bytes(b, 2) < 3 * bound, "of 30 MB"
+
+
 def test_kills_in_a_row_read_no_more_each_time(make_broker, corelane_only):
     """A start that had to read much stores a checkpoint, although little has been written since."""
     bound, life = 8 << 20, 5
@@ -102,12 +128,7 @@ def test_kills_in_a_row_read_no_more_each_time(make_broker, corelane_only):
         b.kill()
         begun = time.time()
         b.start(topics=["row"])
-        # The line comes a moment after the listeners open.
-        until = clock.running() + 60
-        while len(lines := re.findall(r"(\d+) bytes scanned", b.log_text())) < kill + 2:
-            assert clock.running() < until, lines
-            time.sleep(0.01)
-        scanned = int(lines[-1])
+        scanned = scanned_bytes(b, kill + 2)
         assert scanned < bound + life * 1_100_000, f"kill {kill}: {scanned} bytes scanned"
         checkpoint, until = b.partition_dir("row") / "checkpoint", clock.running() + 60
         while scanned >= bound and not (checkpoint.exists() and checkpoint.stat().st_mtime > begun):
@@ -116,8 +137,8 @@ def test_kills_in_a_row_read_no_more_each_time(make_broker, corelane_only):
 
 
 def test_logs_with_much_to_read_have_checkpoints_before_those_with_little(make_broker, corelane_only):
-    """4 MiB are unsynced: the partition with a 64th of them has its checkpoint, those with less wait."""
-    b = make_broker({"corelane.checkpoint.bytes": 4 << 20, "corelane.shards": 1})
+    """4 MiB came since the last checkpoints: the partition with a 64th of them has its next one, those with less wait."""
+    b = make_broker({"corelane.checkpoint.bytes": 4 << 20, "corelane.shards": 1, **NO_CHECKPOINTS_BY_AGE})
     b.start()
     load.create_topic(b, "little", 200)
     load.create_topic(b, "much", 1)

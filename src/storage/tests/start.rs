@@ -323,6 +323,39 @@ fn what_a_start_read_is_committed_soon() {
     });
 }
 
+/// A sync spares a start nothing, a checkpoint does.
+#[test]
+fn bytes_to_recover_are_those_behind_the_checkpoint() {
+    const BATCH: u64 = (HEADER_BYTES + 3_000) as u64;
+    scratched(|root| async move {
+        let dir = root.join("t-0");
+        let (context, synced) = (small_caches(), Arc::new(TopicConfig { flush_messages: 1, ..TopicConfig::default() }));
+        let log = open_in(context.clone(), &dir, synced.clone()).await.log;
+        let beside = open_in(context.clone(), &root.join("t-1"), config()).await.log;
+        for log in [&log, &beside] {
+            for timestamp in 0..2 {
+                log.append(batch(1, 3_000, timestamp, 1), 3, 0).unwrap();
+            }
+        }
+        acknowledged(&log, 2).await;
+        assert_eq!((log.ends().synced, log.bytes_to_recover(), context.bytes_to_recover()), (2, 2 * BATCH, 4 * BATCH));
+        log.checkpoint(Vec::new).await.unwrap();
+        assert_eq!((log.bytes_to_recover(), context.bytes_to_recover()), (0, 2 * BATCH));
+        beside.abandon();
+        drop(beside);
+        assert_eq!(context.bytes_to_recover(), 0, "the log is gone");
+        log.append(batch(1, 3_000, 2, 1), 3, 0).unwrap();
+        acknowledged(&log, 3).await;
+        log.abandon();
+
+        let context = small_caches();
+        let again = open_in(context.clone(), &dir, synced).await.log;
+        assert!(again.bytes_to_recover() >= BATCH && context.bytes_to_recover() == again.bytes_to_recover());
+        again.close(Vec::new).await.unwrap();
+        assert_eq!(context.bytes_to_recover(), 0, "closed");
+    });
+}
+
 /// Their end could fall otherwise: acknowledged is what is synced.
 #[test]
 fn topics_that_acknowledge_by_the_sync_are_synced_by_the_start() {
