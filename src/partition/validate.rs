@@ -259,6 +259,7 @@ enum Flaw {
     LogAppendTime,
 }
 
+#[inline]
 fn check_record(record: &Inspected, timestamp: i64, header: &BatchHeader, rules: &Rules<'_>) -> ControlFlow<Flaw> {
     let config = rules.config;
     if config.cleanup_compact && !record.has_key {
@@ -277,7 +278,9 @@ fn check_record(record: &Inspected, timestamp: i64, header: &BatchHeader, rules:
             false => ControlFlow::Continue(()),
         };
     }
-    match [claimed, timestamp].into_iter().find(|time| *time != NO_TIMESTAMP && is_out_of_range(*time, rules)) {
+    let bad = |time: &i64| *time != NO_TIMESTAMP && is_out_of_range(*time, rules);
+    let other = (claimed != timestamp).then_some(claimed);
+    match other.filter(bad).or(Some(timestamp).filter(bad)) {
         Some(time) => ControlFlow::Break(Flaw::OutOfRange(time)),
         None => ControlFlow::Continue(()),
     }

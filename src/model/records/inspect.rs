@@ -53,13 +53,16 @@ pub fn inspect(batch: &[u8], limit: u64, visit: &mut impl FnMut(&Inspected)) -> 
     if records.fill()?.is_empty() { Ok(records.taken) } else { Err(RecordError::Trailing { count }) }
 }
 
-fn inspect_plain(mut payload: &[u8], count: i32, visit: &mut impl FnMut(&Inspected)) -> Result<(), RecordError> {
+fn inspect_plain(payload: &[u8], count: i32, visit: &mut impl FnMut(&Inspected)) -> Result<(), RecordError> {
+    let mut cursor = Cursor { rest: payload };
     for index in 0..count {
-        let (record, bytes) = first_record(payload, index)?.ok_or(RecordError::Truncated { index, count })?;
-        visit(&record);
-        payload = &payload[bytes..];
+        match cursor.record(index) {
+            Ok(record) => visit(&record),
+            Err(Flaw::CutOff) => return Err(RecordError::Truncated { index, count }),
+            Err(Flaw::Is(what)) => return Err(RecordError::Malformed { index, what }),
+        }
     }
-    if payload.is_empty() { Ok(()) } else { Err(RecordError::Trailing { count }) }
+    if cursor.rest.is_empty() { Ok(()) } else { Err(RecordError::Trailing { count }) }
 }
 
 /// A copy of an uncompressed batch that was inspected, with offset deltas that count from 0.
@@ -93,19 +96,11 @@ pub fn renumbered(batch: &[u8]) -> Result<Vec<u8>, RecordError> {
 /// The record at the start of `bytes`, and the bytes it takes; `None` where `bytes`
 /// end before the record does.
 pub(super) fn first_record(bytes: &[u8], index: i32) -> Result<Option<(Inspected, usize)>, RecordError> {
-    let malformed = |what| RecordError::Malformed { index, what };
     let mut cursor = Cursor { rest: bytes };
-    let length = match cursor.varint() {
-        Ok(length) => usize::try_from(length).map_err(|_| malformed("has a negative length"))?,
-        Err(Flaw::CutOff) => return Ok(None),
-        Err(Flaw::Is(what)) => return Err(malformed(what)),
-    };
-    let body_at = bytes.len() - cursor.rest.len();
-    let Some(body) = cursor.rest.get(..length) else { return Ok(None) };
-    match read_body(body, index) {
-        Ok(record) => Ok(Some((record, body_at + length))),
-        Err(Flaw::CutOff) => Err(malformed(LONGER)),
-        Err(Flaw::Is(what)) => Err(malformed(what)),
+    match cursor.record(index) {
+        Ok(record) => Ok(Some((record, bytes.len() - cursor.rest.len()))),
+        Err(Flaw::CutOff) => Ok(None),
+        Err(Flaw::Is(what)) => Err(RecordError::Malformed { index, what }),
     }
 }
 
@@ -115,6 +110,7 @@ pub(super) const NEGATIVE_FIELD: &str = "has a field of negative length";
 pub(super) const NEGATIVE_HEADERS: &str = "has a negative number of headers";
 pub(super) const NULL_HEADER_KEY: &str = "has a header without a key";
 
+#[inline]
 fn read_body(body: &[u8], index: i32) -> Result<Inspected, Flaw> {
     let mut cursor = Cursor { rest: body };
     cursor.skip(1)?; // The record's attributes, of which Kafka uses none.
@@ -149,12 +145,26 @@ struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
+    /// Steps over a record; [`Flaw::CutOff`]: the bytes end before it does.
+    #[inline]
+    fn record(&mut self, index: i32) -> Result<Inspected, Flaw> {
+        let length = usize::try_from(self.varint()?).map_err(|_| Flaw::Is("has a negative length"))?;
+        let (body, rest) = self.rest.split_at_checked(length).ok_or(Flaw::CutOff)?;
+        self.rest = rest;
+        read_body(body, index).map_err(|flaw| match flaw {
+            Flaw::CutOff => Flaw::Is(LONGER),
+            flaw => flaw,
+        })
+    }
+
+    #[inline]
     fn skip(&mut self, bytes: usize) -> Result<(), Flaw> {
         self.rest = self.rest.get(bytes..).ok_or(Flaw::CutOff)?;
         Ok(())
     }
 
     /// Steps over a length and as many bytes; -1 is null and has none.
+    #[inline]
     fn field(&mut self) -> Result<i32, Flaw> {
         let length = self.varint()?;
         if length < -1 {
@@ -164,12 +174,40 @@ impl Cursor<'_> {
         Ok(length)
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<i32, Flaw> {
-        let Some((&first, rest)) = self.rest.split_first() else { return Err(Flaw::CutOff) };
-        if first < 0x80 {
-            self.rest = rest;
-            return Ok(unzigzag(u64::from(first)) as i32);
+        match self.short() {
+            Some(raw) => Ok(unzigzag(raw) as i32),
+            None => self.long_varint(),
         }
+    }
+
+    #[inline]
+    fn varlong(&mut self) -> Result<i64, Flaw> {
+        match self.short() {
+            Some(raw) => Ok(unzigzag(raw)),
+            None => self.long_varlong(),
+        }
+    }
+
+    /// Takes a varint of one or two bytes, as nearly all are. `None`: it is another, or cut off.
+    #[inline]
+    fn short(&mut self) -> Option<u64> {
+        match *self.rest {
+            [first, ref rest @ ..] if first < 0x80 => {
+                self.rest = rest;
+                Some(u64::from(first))
+            }
+            [first, second, ref rest @ ..] if second < 0x80 => {
+                self.rest = rest;
+                Some(u64::from(first & 0x7f) | u64::from(second) << 7)
+            }
+            _ => None,
+        }
+    }
+
+    #[inline(never)]
+    fn long_varint(&mut self) -> Result<i32, Flaw> {
         let mut raw = 0u64;
         for (n, &byte) in self.rest.iter().take(5).enumerate() {
             raw |= u64::from(byte & 0x7f) << (7 * n);
@@ -182,7 +220,8 @@ impl Cursor<'_> {
         Err(self.endless(5))
     }
 
-    fn varlong(&mut self) -> Result<i64, Flaw> {
+    #[inline(never)]
+    fn long_varlong(&mut self) -> Result<i64, Flaw> {
         let mut raw = 0u64;
         for (n, &byte) in self.rest.iter().take(10).enumerate() {
             let bits = u64::from(byte & 0x7f);
