@@ -63,7 +63,7 @@ fn run(arguments: ServerArguments) -> Result<(), String> {
     let shared = membership.as_ref().map(|membership| membership.image(&config));
     let DataDirs { held, mut store, mut image, placement, strays, all } = data_dirs::open(&config, shared)?;
     if config.cache_bytes < 0 {
-        let slow = held.iter().any(|dir| dir.held.on_hard_disk);
+        let slow = held.iter().any(|dir| dir.held.device.is_hard_disk);
         config.cache_bytes = if slow { cache_of_a_hard_disk() } else { 0 };
     }
     let unclean = report_last_stop(&mut config, &held).map_err(|e| e.to_string())?;
@@ -379,7 +379,7 @@ fn announce(
     );
     tracing::info!("{} shard(s) on CPU(s) {}", cpus.len(), pinned.join(", "));
     for dir in dirs {
-        tracing::info!("data in {} on {}", dir.held.path.display(), dir.held.device);
+        tracing::info!("data in {} on {}", dir.held.path.display(), dir.held.device.description);
     }
     tracing::info!("{}", acknowledged_survives(config));
     let partitions: usize = ready.iter().map(|shard| shard.partitions).sum();

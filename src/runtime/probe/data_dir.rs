@@ -16,13 +16,18 @@ use crate::runtime::disk::{ALIGNMENT, is_full};
 #[derive(Debug)]
 pub struct DataDir {
     pub path: PathBuf,
-    /// Device of the directory, for the banner: "nvme0n1 (NVMe)", "sda (SSD)", "sdb (rotational)",
-    /// ...
-    pub device: String,
-    /// The device is known to be a hard disk.
-    pub on_hard_disk: bool,
+    pub device: Device,
     /// The lock is the open file's: it ends with it.
     pub(crate) _lock: fs::File,
+}
+
+/// The device of a directory.
+#[derive(Debug)]
+pub struct Device {
+    /// For the banner: "nvme0n1 (NVMe)", "sda (SSD)", "sdb (rotational)", ...
+    pub description: String,
+    /// It is known to be one.
+    pub is_hard_disk: bool,
 }
 
 /// Why a data directory cannot be used.
@@ -69,9 +74,8 @@ pub fn open_data_dir(path: &Path) -> Result<DataDir, OpenError> {
         }
         outcome => outcome.map_err(|error| direct_complaint(&absolute, error))?,
     }
-    let device = describe_device(&absolute);
-    let on_hard_disk = device.ends_with(&format!("({HARD_DISK})"));
-    Ok(DataDir { path: absolute, device, on_hard_disk, _lock: lock })
+    let device = device_of(&absolute);
+    Ok(DataDir { path: absolute, device, _lock: lock })
 }
 
 /// Direct I/O works in an existing directory: one block is written, read and removed.
@@ -235,39 +239,65 @@ fn try_file(path: &Path) -> io::Result<()> {
     removed
 }
 
-fn describe_device(path: &Path) -> String {
-    let Ok(number) = fs::metadata(path).map(|metadata| metadata.dev()) else { return "an unknown device".to_owned() };
+fn device_of(path: &Path) -> Device {
+    let other = |description: String| Device { description, is_hard_disk: false };
+    let Ok(number) = fs::metadata(path).map(|metadata| metadata.dev()) else {
+        return other("an unknown device".to_owned());
+    };
     let (major, minor) = (libc::major(number), libc::minor(number));
     let Ok(mut node) = fs::canonicalize(format!("/sys/dev/block/{major}:{minor}")) else {
-        return mounted_from(&format!("{major}:{minor}")).unwrap_or_else(|| format!("device {major}:{minor}"));
+        return other(mounted_from(&format!("{major}:{minor}")).unwrap_or_else(|| format!("device {major}:{minor}")));
     };
     if node.join("partition").exists() {
         node.pop();
     }
     let name = node.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let rotational = fs::read_to_string(node.join("queue/rotational")).is_ok_and(|text| text.trim() == "1");
-    let kind = device_kind(&name, &node.to_string_lossy(), rotational);
-    format!("{name} ({kind})")
+    let kind = DeviceKind::of(&name, &node.to_string_lossy(), rotational);
+    Device { description: format!("{name} ({})", kind.name()), is_hard_disk: kind == DeviceKind::HardDisk }
 }
 
-const HARD_DISK: &str = "rotational";
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum DeviceKind {
+    Nvme,
+    /// Whether the disk behind it turns, the guest cannot know.
+    Virtio,
+    HardDisk,
+    Ssd,
+    Raid,
+    DeviceMapper,
+    Other,
+}
 
-fn device_kind(name: &str, node: &str, rotational: bool) -> &'static str {
-    if name.starts_with("nvme") {
-        "NVMe"
-    } else if node.contains("/virtio") {
-        // Whether the disk behind it turns, the guest cannot know.
-        "virtio"
-    } else if rotational {
-        HARD_DISK
-    } else if name.starts_with("sd") {
-        "SSD"
-    } else if name.starts_with("md") {
-        "RAID"
-    } else if name.starts_with("dm-") {
-        "device mapper"
-    } else {
-        "not rotational"
+impl DeviceKind {
+    fn of(name: &str, node: &str, rotational: bool) -> DeviceKind {
+        if name.starts_with("nvme") {
+            DeviceKind::Nvme
+        } else if node.contains("/virtio") {
+            DeviceKind::Virtio
+        } else if rotational {
+            DeviceKind::HardDisk
+        } else if name.starts_with("sd") {
+            DeviceKind::Ssd
+        } else if name.starts_with("md") {
+            DeviceKind::Raid
+        } else if name.starts_with("dm-") {
+            DeviceKind::DeviceMapper
+        } else {
+            DeviceKind::Other
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            DeviceKind::Nvme => "NVMe",
+            DeviceKind::Virtio => "virtio",
+            DeviceKind::HardDisk => "rotational",
+            DeviceKind::Ssd => "SSD",
+            DeviceKind::Raid => "RAID",
+            DeviceKind::DeviceMapper => "device mapper",
+            DeviceKind::Other => "not rotational",
+        }
     }
 }
 
@@ -296,7 +326,7 @@ mod tests {
         let dir = scratch();
         let path = dir.path().join("a/b");
         let held = open_data_dir(&path).unwrap();
-        assert!(held.device.contains('('), "{}", held.device);
+        assert!(held.device.description.contains('('), "{:?}", held.device);
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "only .lock stays");
         let refused = open_data_dir(&path).unwrap_err().to_string();
         assert!(
@@ -328,9 +358,9 @@ mod tests {
 
     #[test]
     fn devices_are_told_apart() {
-        assert_eq!(device_kind("nvme0n1", "/sys/devices/pci/nvme/nvme0/nvme0n1", false), "NVMe");
-        assert_eq!(device_kind("vda", "/sys/devices/pci0000:00/virtio1/block/vda", true), "virtio");
-        assert_eq!(device_kind("sda", "/sys/devices/pci/ata1/block/sda", true), "rotational");
-        assert_eq!(device_kind("sda", "/sys/devices/pci/ata1/block/sda", false), "SSD");
+        assert_eq!(DeviceKind::of("nvme0n1", "/sys/devices/pci/nvme/nvme0/nvme0n1", false), DeviceKind::Nvme);
+        assert_eq!(DeviceKind::of("vda", "/sys/devices/pci0000:00/virtio1/block/vda", true), DeviceKind::Virtio);
+        assert_eq!(DeviceKind::of("sda", "/sys/devices/pci/ata1/block/sda", true), DeviceKind::HardDisk);
+        assert_eq!(DeviceKind::of("sda", "/sys/devices/pci/ata1/block/sda", false), DeviceKind::Ssd);
     }
 }
