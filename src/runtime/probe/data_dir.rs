@@ -26,7 +26,7 @@ pub struct DataDir {
 pub struct Device {
     /// For the banner: "nvme0n1 (NVMe)", "sda (SSD)", "sdb (rotational)", ...
     pub description: String,
-    /// It is known to be one.
+    /// It is known to be a hard disk.
     pub is_hard_disk: bool,
 }
 
